@@ -1,0 +1,98 @@
+"""Poise: reinforcement-learning training, on a laptop in seconds.
+
+    import poise
+
+    algo = poise.PPO("CartPole-v1")
+    algo.learn(stop={"episode_reward_mean": 475})
+    algo.save("solved")
+
+`import poise` loads nothing heavy: what a name needs (PyTorch, Gymnasium) is imported when the name is first used, so
+that the command answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from poise.config.algorithms import ALGORITHMS
+from poise.errors import (
+    CheckpointError,
+    ConfigError,
+    EnvError,
+    ModelError,
+    PoiseError,
+    RunError,
+    SpaceError,
+)
+
+if TYPE_CHECKING:
+    from poise.api import make_trainer, plot, record, resume, run
+    from poise.envs.make import make_env, register_env
+    from poise.envs.video import render_mp4
+    from poise.models.catalog import register_model, register_preprocessor
+    from poise.training.callbacks import Callback
+    from poise.training.loading import load
+    from poise.training.trainer import Trainer
+
+    def PPO(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
+    def A2C(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
+
+
+_HOMES = {
+    "make_trainer": "poise.api",
+    "plot": "poise.api",
+    "record": "poise.api",
+    "resume": "poise.api",
+    "run": "poise.api",
+    "make_env": "poise.envs.make",
+    "register_env": "poise.envs.make",
+    "render_mp4": "poise.envs.video",
+    "register_model": "poise.models.catalog",
+    "register_preprocessor": "poise.models.catalog",
+    "Callback": "poise.training.callbacks",
+    "load": "poise.training.loading",
+    "Trainer": "poise.training.trainer",
+}
+
+__all__ = [
+    "A2C",
+    "PPO",
+    "Callback",
+    "CheckpointError",
+    "ConfigError",
+    "EnvError",
+    "ModelError",
+    "PoiseError",
+    "RunError",
+    "SpaceError",
+    "Trainer",
+    "load",
+    "make_env",
+    "make_trainer",
+    "plot",
+    "record",
+    "register_env",
+    "register_model",
+    "register_preprocessor",
+    "render_mp4",
+    "resume",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ALGORITHMS:
+        value: Any = partial(__getattr__("make_trainer"), name)
+        value.__doc__ = f"A trainer for {name}: see `poise.make_trainer`; `poise config {name}` lists the settings."
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'poise' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

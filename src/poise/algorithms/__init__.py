@@ -1,0 +1,1 @@
+"""Algorithms: one file each, the paper's loop and loss."""

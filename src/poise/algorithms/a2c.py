@@ -1,0 +1,73 @@
+"""Advantage actor-critic (Mnih et al. 2016, arXiv 1602.01783), its synchronous form.
+
+    repeat:
+        sample T steps in each of B environments with π
+        A ← Σ γᵏ r - V (n-step returns; λ < 1 weighs shorter ones)
+        one step along  ∇ [ log π(a|s) A - c₁ (V - R)² + c₂ H[π] ]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poise.algorithms.base import OnPolicy
+from poise.config.algorithms import A2CConfig
+from poise.config.layout import Layout
+from poise.learning.losses import explained_variance, normalize, value_loss
+from poise.learning.optimizers import RMSProp
+from poise.sampling.rollout import Rollout, gather
+from poise.sampling.sampler import Sampler
+
+
+class A2C(OnPolicy):
+    """A2C with RMSProp: one gradient step per rollout."""
+
+    config: A2CConfig
+
+    def __init__(
+        self, config: A2CConfig, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence
+    ) -> None:
+        super().__init__(config, obs_layout, action_layout, seed)
+        self.optimizer = RMSProp(self.flat, decay=config.rms_prop_decay, eps=config.rms_prop_eps)
+
+    def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
+        enough = self.timesteps + max(self.config.timesteps_per_iteration, 1)
+        while self.timesteps < enough:
+            rollout = gather([sampler.sample() for sampler in samplers])
+            lr, entropy_coeff = self.at(self.config.lr), self.at(self.config.entropy_coeff)
+            loss, stats = self.loss(rollout, entropy_coeff)
+            self.flat.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = self.apply_gradient(lr)
+            self.finish_round(rollout)
+        names = ("policy_loss", "vf_loss", "entropy", "vf_explained_var")
+        return {
+            **dict(zip(names, torch.stack(stats).tolist(), strict=True)),
+            "grad_norm": norm,
+            "cur_lr": lr,
+            "cur_entropy_coeff": entropy_coeff,
+        }
+
+    def loss(self, rollout: Rollout, entropy_coeff: float) -> tuple[Tensor, list[Tensor]]:
+        """The loss of a rollout, and `[policy_loss, vf_loss, entropy, explained variance]`."""
+        config, dist = self.config, self.policy.dist
+        n = rollout.steps * rollout.slots
+        inputs, values = self.policy(self.policy.prepare({k: leaf.flatten(0, 1) for k, leaf in rollout.obs.items()}))
+        inputs, value = inputs[:n], values[:n]  # row T only bootstraps
+        weight = rollout.valid.flatten()
+        share = weight / weight.sum().clamp(min=1)
+        advantage = self.advantages(rollout, values.detach().view(rollout.steps + 1, rollout.slots)).flatten()
+        target = value.detach() + advantage
+        if config.normalize_advantages:
+            advantage = normalize(advantage, weight)
+        policy_loss = -torch.dot(share, dist.log_prob(inputs, rollout.action.flatten(0, 1)) * advantage)
+        vf_loss = torch.dot(share, value_loss(value, target))
+        loss = policy_loss + config.vf_loss_coeff * vf_loss
+        entropy = torch.zeros(())
+        if entropy_coeff:
+            entropy = torch.dot(share, dist.entropy(inputs))
+            loss = loss - entropy_coeff * entropy
+        explained = explained_variance(value.detach(), target, weight)
+        return loss, [policy_loss.detach(), vf_loss.detach(), entropy.detach(), explained]

@@ -1,0 +1,214 @@
+"""What algorithms have in common: a policy, an optimiser over its flat parameters, counters and state.
+
+An algorithm sees samplers only. The trainer calls
+
+    stats = algorithm.iteration(samplers)
+
+which is the paper's loop: sample, learn, and (where samplers live elsewhere) broadcast.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poise.config.base import AlgorithmConfig
+from poise.config.layout import Layout
+from poise.errors import PoiseError
+from poise.learning.optimizers import Adam, Flat, RMSProp
+from poise.learning.returns import advantages
+from poise.learning.running import RunningMoments
+from poise.learning.schedules import Points, schedule_value
+from poise.models.policy import Policy
+from poise.sampling.rollout import Rollout
+from poise.sampling.sampler import Sampler
+
+MAX_SKIPPED = 10
+"""Updates with a non-finite gradient in a row before training stops."""
+
+
+class DivergedError(PoiseError):
+    """The loss stayed non-finite: training stopped, the last good checkpoint is kept."""
+
+
+class Algorithm(ABC):
+    """Base of all algorithms.
+
+    Args:
+        config: resolved configuration.
+        obs_layout, action_layout: of the single spaces.
+        seed: of the initial parameters and of the minibatches.
+
+    Attributes:
+        policy: the policy being learnt.
+        flat: its parameters and gradients as two vectors.
+        optimizer: set by the algorithm.
+        timesteps: environment steps sampled so far; schedules go by it.
+        updates: gradient steps taken.
+        skipped: gradient steps not taken because the gradient was not finite.
+    """
+
+    optimizer: Adam | RMSProp
+
+    def __init__(
+        self, config: Any, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence
+    ) -> None:
+        self.config = config
+        init_seed, shuffle_seed = (int(s.generate_state(1, np.uint64)[0] >> 1) for s in seed.spawn(2))
+        with torch.random.fork_rng():  # custom models draw from torch's global generator
+            torch.manual_seed(init_seed)
+            self.policy = Policy(
+                obs_layout, action_layout, config.model, normalize_observations=config.normalize_observations
+            )
+        self.flat = Flat(self.policy)
+        self.generator = torch.Generator().manual_seed(shuffle_seed)
+        self.reward_scaler = RewardScaler(config.gamma) if config.normalize_rewards else None
+        self.timesteps = 0
+        self.updates = 0
+        self.skipped = 0
+        self._skipped_in_a_row = 0
+
+    @abstractmethod
+    def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
+        """Samples and learns once; returns the learner's statistics."""
+
+    def at(self, schedule: float | Points) -> float:
+        """A schedule's value now."""
+        return schedule_value(schedule, self.timesteps)
+
+    def apply_gradient(self, lr: float) -> float:
+        """Clips the gradient and takes one optimiser step, unless the gradient is not finite.
+
+        Returns:
+            The gradient's norm before clipping.
+
+        Raises:
+            DivergedError: `MAX_SKIPPED` gradients in a row were not finite.
+        """
+        norm = self.flat.clip_grad_norm(self.config.grad_clip)
+        if math.isfinite(norm):
+            self.optimizer.step(lr)
+            self.updates += 1
+            self._skipped_in_a_row = 0
+            return norm
+        self.skipped += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= MAX_SKIPPED:
+            raise DivergedError(
+                f"The gradient was not finite {MAX_SKIPPED} times in a row after {self.timesteps} steps: training has "
+                "diverged. Lower lr, or normalise observations and rewards. The parameters are those before it began."
+            )
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a continued run needs of the learner."""
+        return {
+            "policy": {name: tensor for name, tensor in self.policy.state_dict().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "rewards": self.reward_scaler.state_dict() if self.reward_scaler else None,
+            "timesteps": self.timesteps,
+            "updates": self.updates,
+            "skipped": self.skipped,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        self.policy.load_state_dict({name: torch.as_tensor(t) for name, t in state["policy"].items()})
+        self.optimizer.load_state_dict({k: torch.as_tensor(v) if k != "steps" else v for k, v in state["optimizer"].items()})
+        self.generator.set_state(torch.as_tensor(state["generator"]))
+        if self.reward_scaler:
+            self.reward_scaler.load_state_dict(state["rewards"])
+        self.timesteps, self.updates, self.skipped = state["timesteps"], state["updates"], state["skipped"]
+
+
+class OnPolicy(Algorithm):
+    """What PPO and A2C share: rewards as the learner sees them, values of what came next, the normalisers' turn."""
+
+    def learner_reward(self, rollout: Rollout) -> Tensor:
+        """Rewards `[T, B]` as they enter the loss: normalised if asked for. Reports use the raw ones."""
+        return self.reward_scaler(rollout) if self.reward_scaler else rollout.reward
+
+    def next_values(self, rollout: Rollout, value: Tensor) -> Tensor:
+        """Values `[T, B]` of the observation each step led to, from the values `[T + 1, B]` of all rows.
+
+        Under NEXT_STEP that is simply the next row. Where an episode's final observation is not the next row, it is
+        in `rollout.final`, and its value is put in its place.
+        """
+        if not rollout.final:
+            return value[1:]
+        result = value[1:].clone()
+        leaves = {k: torch.stack([obs[k] for _, _, obs in rollout.final]) for k in rollout.obs}
+        with torch.no_grad():
+            finals = self.policy.critic(self.policy.prepare(leaves))
+        for (t, b, _), v in zip(rollout.final, finals, strict=True):
+            result[t, b] = v
+        return result
+
+    def advantages(self, rollout: Rollout, value: Tensor) -> Tensor:
+        """Generalized advantages `[T, B]` from the values `[T + 1, B]` of all rows."""
+        return advantages(
+            self.learner_reward(rollout),
+            value[:-1],
+            self.next_values(rollout, value),
+            rollout.terminated,
+            rollout.truncated,
+            gamma=self.config.gamma,
+            lambda_=self.config.gae_lambda,
+        )
+
+    def finish_round(self, rollout: Rollout) -> None:
+        """Counts the steps and lets the observation normaliser see them, now that they have been learnt from."""
+        self.timesteps += int(rollout.valid.sum().item())
+        if self.policy.normalizer is not None:
+            obs = {k: v[:-1].flatten(0, 1) for k, v in rollout.obs.items()}
+            self.policy.update_normalizer(obs, rollout.valid.flatten())
+
+
+class RewardScaler:
+    """Divides rewards by the running deviation of the discounted return (Engstrom et al. 2020, arXiv 2005.12729).
+
+    Each slot carries R_t = γ (1 - done_{t-1}) R_{t-1} + r_t; the rewards become r_t / √(Var[R] + ε), clipped to ±10.
+    """
+
+    def __init__(self, gamma: float) -> None:
+        self.gamma = gamma
+        self.moments = RunningMoments(())
+        self.carry: Tensor | None = None
+
+    def __call__(self, rollout: Rollout) -> Tensor:
+        """Updates the deviation with a rollout's returns and scales its rewards; `[T, B]`."""
+        carry = self.carry if self.carry is not None else torch.zeros(rollout.slots, dtype=torch.float64)
+        going_on = (~(rollout.terminated | rollout.truncated)).double()
+        returns = torch.empty(rollout.steps, rollout.slots, dtype=torch.float64)
+        for t in range(rollout.steps):
+            returns[t] = carry * self.gamma + rollout.reward[t]
+            carry = returns[t] * going_on[t]
+        self.carry = carry
+        self.moments.update(returns.flatten(), rollout.valid.flatten())
+        return (rollout.reward * (self.moments.var + 1e-8).rsqrt().float()).clamp_(-10, 10)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self.moments.state_dict(), "carry": self.carry}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.carry = None if state["carry"] is None else torch.as_tensor(state["carry"])
+        self.moments.load_state_dict({k: torch.as_tensor(v) for k, v in state.items() if k != "carry"})
+
+
+def make_algorithm(
+    name: str, config: AlgorithmConfig, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence
+) -> Algorithm:
+    """The algorithm registered as `name`."""
+    import importlib
+
+    from poise.config.algorithms import algorithm_spec
+
+    module, _, attribute = algorithm_spec(name)[1].location.partition(":")
+    made: Algorithm = getattr(importlib.import_module(module), attribute)(config, obs_layout, action_layout, seed)
+    return made

@@ -1,0 +1,175 @@
+"""Proximal Policy Optimization (Schulman et al. 2017, arXiv 1707.06347).
+
+    repeat:
+        sample T steps in each of B environments with π_old
+        A ← generalized advantages,  R ← A + V_old
+        for each epoch, for each minibatch:
+            maximise  min(r A, clip(r, 1 - ε, 1 + ε) A) - c₁ (V - R)² + c₂ H[π],   r = π(a|s) / π_old(a|s)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poise.algorithms.base import OnPolicy
+from poise.config.algorithms import PPOConfig
+from poise.config.layout import Layout
+from poise.learning.losses import approximate_kl, clipped_policy_loss, explained_variance, normalize, value_loss
+from poise.learning.optimizers import Adam
+from poise.sampling.rollout import Rollout, gather
+from poise.sampling.sampler import Sampler
+
+
+@dataclass
+class Batch:
+    """The steps of a rollout as one flat list, `[N, ...]` each.
+
+    Attributes:
+        x: prepared observations (a tensor, or a structure of tensors for custom models).
+        weight: 1 for steps that count, 0 for those that only reset. In a minibatch the weights sum to 1.
+    """
+
+    x: Any
+    action: Tensor
+    log_prob: Tensor
+    advantage: Tensor
+    value: Tensor
+    target: Tensor
+    weight: Tensor
+
+    def __getitem__(self, index: Any) -> Batch:
+        """The same of some steps, or of all in another order."""
+        rest = (self.action, self.log_prob, self.advantage, self.value, self.target, self.weight)
+        return Batch(_index(self.x, index), *(t[index] for t in rest))
+
+    def minibatches(self, size: int, *, normalize_advantages: bool) -> Iterator[Batch]:
+        """Consecutive parts of `size` steps (the last may be shorter), as views, with weights that sum to 1.
+
+        Advantages are normalised within each part, but for all parts of equal size at once.
+        """
+        n = len(self.weight)
+        for start, end, length in ((0, n - n % size, size), (n - n % size, n, n % size)):
+            if start == end:
+                continue
+            parts = self[start:end]
+            weight = parts.weight.view(-1, length)
+            if normalize_advantages:
+                parts.advantage = normalize(parts.advantage.view(-1, length), weight).flatten()
+            parts.weight = (weight / weight.sum(1, keepdim=True).clamp_(min=1)).flatten()
+            for first in range(0, end - start, length):
+                yield parts if length == end - start else parts[first : first + length]
+
+
+def _index(x: Any, index: Any) -> Any:
+    if isinstance(x, dict):
+        return {k: _index(v, index) for k, v in x.items()}
+    return tuple(_index(v, index) for v in x) if isinstance(x, tuple) else x[index]
+
+
+KL = 2
+"""Where `PPO.loss` reports the divergence from the policy that sampled."""
+
+
+class PPO(OnPolicy):
+    """PPO with a clipped surrogate, epochs of shuffled minibatches, and Adam."""
+
+    config: PPOConfig
+
+    def __init__(
+        self, config: PPOConfig, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence
+    ) -> None:
+        super().__init__(config, obs_layout, action_layout, seed)
+        self.optimizer = Adam(self.flat)
+
+    def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
+        rollout = gather([sampler.sample() for sampler in samplers])
+        stats = self.learn(self.batch(rollout))
+        self.finish_round(rollout)
+        return stats
+
+    @torch.no_grad()
+    def batch(self, rollout: Rollout) -> Batch:
+        """Values, advantages and targets of a rollout under the policy that sampled it."""
+        x = self.policy.prepare({name: leaf.flatten(0, 1) for name, leaf in rollout.obs.items()})
+        value = self.policy.critic(x).view(rollout.steps + 1, rollout.slots)
+        advantage = self.advantages(rollout, value)
+        steps = slice(0, rollout.steps * rollout.slots)  # row T only bootstraps
+        return Batch(
+            x=_index(x, steps),
+            action=rollout.action.flatten(0, 1),
+            log_prob=rollout.log_prob.flatten(),
+            advantage=advantage.flatten(),
+            value=value[:-1].flatten(),
+            target=(value[:-1] + advantage).flatten(),
+            weight=rollout.valid.flatten(),
+        )
+
+    def learn(self, batch: Batch) -> dict[str, float]:
+        """All epochs over one batch; returns the last epoch's statistics."""
+        config = self.config
+        lr, clip, entropy_coeff = self.at(config.lr), self.at(config.clip_param), self.at(config.entropy_coeff)
+        stats: list[Tensor] = []
+        for epoch in range(config.num_sgd_iter):
+            last = epoch == config.num_sgd_iter - 1
+            for minibatch in self.minibatches(batch, epoch):
+                loss, parts = self.loss(minibatch, clip, entropy_coeff, report=last or config.target_kl is not None)
+                if config.target_kl is not None and parts[KL].item() > 1.5 * config.target_kl:
+                    return self._report([*stats, parts], batch, lr, clip, entropy_coeff, epoch)
+                self.flat.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                norm = self.apply_gradient(lr)
+                if last:
+                    stats.append(torch.cat([parts, parts.new_tensor([norm])]))
+        return self._report(stats, batch, lr, clip, entropy_coeff, config.num_sgd_iter)
+
+    def minibatches(self, batch: Batch, epoch: int) -> Iterable[Batch]:
+        """An epoch's minibatches, shuffled. Where the batch is the minibatch, its order is of no consequence."""
+        size, normalize_advantages = self.config.sgd_minibatch_size, self.config.normalize_advantages
+        assert size is not None
+        if len(batch.weight) <= size:
+            if epoch == 0:
+                self._whole = list(batch.minibatches(size, normalize_advantages=normalize_advantages))
+            return self._whole
+        order = torch.randperm(len(batch.weight), generator=self.generator)
+        return batch[order].minibatches(size, normalize_advantages=normalize_advantages)
+
+    def loss(self, batch: Batch, clip: float, entropy_coeff: float, *, report: bool = False) -> tuple[Tensor, Tensor]:
+        """The loss of a minibatch, and `[policy_loss, vf_loss, kl, clip_fraction, entropy]` if a report is due."""
+        config, dist = self.config, self.policy.dist
+        inputs, value = self.policy(batch.x)
+        log_prob = dist.log_prob(inputs, batch.action)
+        policy_loss = clipped_policy_loss(log_prob, batch.log_prob, batch.advantage, clip)
+        vf_loss = value_loss(value, batch.target, batch.value, config.vf_clip_param)
+        per_step = torch.add(policy_loss, vf_loss, alpha=config.vf_loss_coeff)
+        if entropy_coeff:
+            per_step = torch.sub(per_step, dist.entropy(inputs), alpha=entropy_coeff)
+        loss = torch.dot(batch.weight, per_step)
+        if not report:
+            return loss, loss
+        with torch.no_grad():
+            log_ratio = log_prob - batch.log_prob
+            clipped = ((log_ratio.exp() - 1).abs() > clip).to(loss.dtype)
+            columns = [policy_loss, vf_loss, approximate_kl(log_ratio), clipped, dist.entropy(inputs)]
+            return loss, torch.stack(columns).mv(batch.weight)
+
+    def _report(
+        self, stats: list[Tensor], batch: Batch, lr: float, clip: float, entropy_coeff: float, epochs: int
+    ) -> dict[str, float]:
+        """One read of all statistics: means over minibatches."""
+        names = ("policy_loss", "vf_loss", "kl", "clip_fraction", "entropy", "grad_norm")
+        width = min(len(s) for s in stats)
+        means = torch.stack([s[:width] for s in stats]).mean(0).tolist()
+        return {
+            **dict(zip(names, means, strict=False)),
+            "vf_explained_var": explained_variance(batch.value, batch.target, batch.weight).item(),
+            "cur_lr": lr,
+            "cur_clip_param": clip,
+            "cur_entropy_coeff": entropy_coeff,
+            "epochs": epochs,
+        }

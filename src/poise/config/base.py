@@ -1,0 +1,199 @@
+"""What every algorithm's configuration shares: the environment, sampling, the model, evaluation.
+
+A configuration is a dataclass; each field's docstring is its help text (`poise config PPO`, `poise train PPO --help`).
+Fields whose default is `None` and whose docstring says so are derived from the others when nobody sets them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+from poise.config.types import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Schedule
+from poise.errors import ConfigError
+
+Activation = Literal["linear", "relu", "tanh", "elu", "silu", "swish", "gelu", "leaky_relu", "sigmoid"]
+
+
+@dataclass
+class ModelConfig:
+    """The networks of a policy."""
+
+    fcnet_hiddens: list[PositiveInt] = field(default_factory=lambda: [64, 64])
+    """Widths of the hidden layers; `[]` makes the policy linear."""
+
+    fcnet_activation: Activation = "tanh"
+    """Activation after each hidden layer."""
+
+    vf_share_layers: bool = False
+    """Whether policy and value function share their hidden layers."""
+
+    conv_filters: list[tuple[PositiveInt, PositiveInt, PositiveInt]] | None = None
+    """Layers `[channels, kernel, stride]` for image observations; null fits a stack to the image's size."""
+
+    conv_activation: Activation = "relu"
+    """Activation after each convolution."""
+
+    action_distribution: Literal["gaussian", "squashed_gaussian"] = "gaussian"
+    """For `Box` actions: a Gaussian clipped to the bounds, or one squashed into them by tanh."""
+
+    free_log_std: bool = True
+    """Whether a Gaussian's log standard deviation is a free parameter instead of an output of the network."""
+
+    log_std_init: float = 0.0
+    """Initial log standard deviation, in units where finite action bounds are -1 and 1."""
+
+    custom_model: str | None = None
+    """Name under which `poise.register_model` knows a module of your own."""
+
+    custom_model_config: dict = field(default_factory=dict)
+    """Keyword arguments for the custom model."""
+
+    custom_preprocessor: str | None = None
+    """Name under which `poise.register_preprocessor` knows an observation preprocessor of your own."""
+
+
+@dataclass
+class AlgorithmConfig:
+    """Settings that every algorithm has."""
+
+    env: Any = None
+    """Gymnasium id, `module:Env-v0`, a name given to `poise.register_env`, a class, or a function of the env config."""
+
+    env_config: dict = field(default_factory=dict)
+    """Keyword arguments for a Gymnasium id; the one argument of a class or function of yours. `max_episode_steps` sets a time limit."""
+
+    gamma: Fraction = 0.99
+    """Discount factor."""
+
+    lr: Schedule = 3e-4
+    """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between its points."""
+
+    grad_clip: Positive | None = 0.5
+    """Largest global norm of the gradient; null does not clip."""
+
+    train_batch_size: PositiveInt | None = None
+    """Environment steps per update round. Derived: num_envs_per_worker x rollout_fragment_length."""
+
+    num_workers: NonNegativeInt | Literal["auto"] = 0
+    """Processes that step environments; 0 steps them in this process. `auto` chooses and writes down its choice."""
+
+    num_envs_per_worker: PositiveInt = 8
+    """Environments that are stepped together, as one batch."""
+
+    rollout_fragment_length: PositiveInt | None = 128
+    """Steps that each environment takes before an update round."""
+
+    timesteps_per_iteration: NonNegativeInt = 0
+    """A call of `train()` repeats update rounds until it has sampled this many steps; 0 means one round."""
+
+    num_gpus: NonNegative | Literal["auto"] = 0
+    """GPUs for learning. This version learns on the processor: 0 or `auto`."""
+
+    num_threads: PositiveInt | Literal["auto"] = "auto"
+    """Threads of PyTorch. `auto`: one for small networks, which more threads would slow down; all cores for images."""
+
+    seed: NonNegativeInt | None = None
+    """Seeds everything: two runs with equal seeds are equal to the bit. null draws one and writes it down."""
+
+    normalize_observations: bool = False
+    """Whether observations are shifted and scaled by their running mean and variance."""
+
+    normalize_rewards: bool = False
+    """Whether the learner divides rewards by the running deviation of the discounted return (reports stay raw)."""
+
+    metrics_smoothing_episodes: PositiveInt = 100
+    """Episodes over which `episode_reward_mean` and its siblings are taken."""
+
+    evaluation_interval: PositiveInt | None = None
+    """Evaluate every so many iterations, in environments of its own; null never does."""
+
+    evaluation_duration: PositiveInt = 10
+    """Episodes in one evaluation."""
+
+    evaluation_explore: bool = False
+    """Whether evaluation samples actions instead of taking the most likely ones."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The networks."""
+
+    aliases: ClassVar[dict[str, str]] = {
+        "learning_rate": "lr",
+        "max_grad_norm": "grad_clip",
+        "num_env_runners": "num_workers",
+        "num_rollout_workers": "num_workers",
+        "n_envs": "num_envs_per_worker",
+        "num_envs": "num_envs_per_worker",
+        "num_envs_per_env_runner": "num_envs_per_worker",
+        "sample_batch_size": "rollout_fragment_length",
+        "min_sample_timesteps_per_iteration": "timesteps_per_iteration",
+        "train_batch_size_per_learner": "train_batch_size",
+        "evaluation_num_episodes": "evaluation_duration",
+        "policy_kwargs": "model",
+        "model_config": "model",
+        "model.net_arch": "model.fcnet_hiddens",
+        "model.activation_fn": "model.fcnet_activation",
+    }
+    """Other names of the keys above, from RLlib, Stable-Baselines3 and CleanRL."""
+
+    def derive(self, explicit: set[str]) -> None:
+        """Fills in what nobody set and refuses what contradicts itself.
+
+        Args:
+            explicit: keys that the user set. Only these may be in conflict; defaults and presets give way to them.
+
+        Raises:
+            ConfigError: two explicit settings contradict each other, or one asks for what is not there.
+        """
+        self._derive_batch(explicit)
+        if self.num_workers == "auto":
+            self.num_workers = 0
+        if self.num_workers != 0:
+            raise ConfigError(
+                f"num_workers={self.num_workers} is not allowed: this version steps environments in its own process, "
+                "so it must be 0 or 'auto'; use num_envs_per_worker for more environments."
+            )
+        if self.num_gpus == "auto":
+            self.num_gpus = 0
+        if self.num_gpus != 0:
+            raise ConfigError(
+                f"num_gpus={self.num_gpus} is not allowed: this version learns on the processor; use 0 or 'auto'."
+            )
+
+    def _derive_batch(self, explicit: set[str]) -> None:
+        """`train_batch_size == num_envs_per_worker * rollout_fragment_length`, whichever of them were set."""
+        envs, length, batch = self.num_envs_per_worker, self.rollout_fragment_length, self.train_batch_size
+        keys = {"num_envs_per_worker", "rollout_fragment_length", "train_batch_size"}
+        if keys <= explicit and None not in (length, batch) and envs * length != batch:  # type: ignore[operator]
+            raise ConfigError(
+                f"train_batch_size={batch} contradicts num_envs_per_worker={envs} x rollout_fragment_length={length} "
+                f"= {envs * length}: leave one of the three out."  # type: ignore[operator]
+            )
+        if batch is not None and "train_batch_size" in explicit:
+            if "rollout_fragment_length" in explicit and length is not None:
+                if batch < length:
+                    raise ConfigError(
+                        f"train_batch_size={batch} is smaller than rollout_fragment_length={length}: "
+                        "one environment alone would overfill it."
+                    )
+                self.num_envs_per_worker = envs = max(1, round(batch / length))
+            else:
+                if "num_envs_per_worker" not in explicit:
+                    self.num_envs_per_worker = envs = min(envs, batch)
+                self.rollout_fragment_length = length = max(1, round(batch / envs))
+        if length is None:
+            self.rollout_fragment_length = length = 128
+        self.train_batch_size = self.num_envs_per_worker * length
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain JSON values; a class or function becomes its `module:name`."""
+        settings = asdict(self)
+        settings["env"] = env_name(self.env)
+        return settings
+
+
+def env_name(env: Any) -> str:
+    """The name of an environment for people and files: its id, or `module:qualified_name` of a class or function."""
+    if env is None or isinstance(env, str):
+        return env or ""
+    return f"{env.__module__}:{env.__qualname__}" if hasattr(env, "__qualname__") else type(env).__name__

@@ -1,0 +1,174 @@
+"""Space layouts: a Gymnasium space, flattened once into named leaves.
+
+Everything that carries observations or actions (rollouts, shared memory, replay, messages, checkpoints) carries the
+flat leaves, in Gymnasium's own order; models and preprocessors see the nested structure as views of them.
+
+    layout = Layout(space)
+    leaves = layout.flatten(observation)      # {"camera/left": array, "speed": array}
+    nested = layout.unflatten(leaves)         # the structure of the space again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from poise.errors import SpaceError
+
+ROOT = "value"
+"""Name of the only leaf of a space that is not nested."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One flat part of a space.
+
+    Attributes:
+        name: its path in the structure, joined by `/`, or `ROOT`.
+        space: the fundamental space there (`Box`, `Discrete`, `MultiDiscrete` or `MultiBinary`).
+        shape: shape of one element; `()` for `Discrete`.
+        dtype: as Gymnasium hands it out.
+    """
+
+    name: str
+    space: spaces.Space
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class Layout:
+    """The named leaves of a space.
+
+    Args:
+        space: any nesting of `Dict` and `Tuple` over `Box`, `Discrete`, `MultiDiscrete`, `MultiBinary`.
+
+    Raises:
+        SpaceError: a part of the space has no fixed shape (`Text`, `Graph`, `Sequence`, `OneOf`) or no bounds at all.
+    """
+
+    def __init__(self, space: spaces.Space) -> None:
+        self.space = space
+        self.leaves: tuple[Leaf, ...] = tuple(_leaves(space, ()))
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{leaf.name}: {leaf.dtype}{list(leaf.shape)}" for leaf in self.leaves)
+        return f"Layout({parts})"
+
+    def flatten(self, value: Any) -> dict[str, Any]:
+        """The leaves of a structured value (one element or a batch), without copying."""
+        flat: dict[str, Any] = {}
+        _flatten(self.space, value, (), flat)
+        return flat
+
+    def unflatten(self, leaves: Mapping[str, Any]) -> Any:
+        """The structure of the space over the given leaves, without copying."""
+        return _unflatten(self.space, leaves, ())
+
+    def to_json(self) -> dict[str, Any]:
+        """The space as plain JSON values, from which `from_json` makes an equal one; no pickle, no imports."""
+        return _to_json(self.space)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Layout:
+        """The layout of a space that `to_json` wrote."""
+        return cls(_from_json(data))
+
+
+def _name(path: tuple[str, ...]) -> str:
+    return "/".join(path) or ROOT
+
+
+def _children(space: spaces.Space) -> list[tuple[str, spaces.Space]] | None:
+    if isinstance(space, spaces.Dict):
+        return list(space.spaces.items())
+    if isinstance(space, spaces.Tuple):
+        return [(str(i), inner) for i, inner in enumerate(space.spaces)]
+    return None
+
+
+def _leaves(space: spaces.Space, path: tuple[str, ...]) -> Iterator[Leaf]:
+    children = _children(space)
+    if children is not None:
+        for key, inner in children:
+            yield from _leaves(inner, (*path, key))
+    elif isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
+        yield Leaf(_name(path), space, tuple(space.shape), np.dtype(space.dtype))
+    else:
+        where = f" (at {_name(path)!r})" if path else ""
+        raise SpaceError(
+            f"{type(space).__name__} spaces{where} have no fixed shape, so no network can take them: "
+            "wrap the environment so that it uses Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple."
+        )
+
+
+def _flatten(space: spaces.Space, value: Any, path: tuple[str, ...], into: dict[str, Any]) -> None:
+    children = _children(space)
+    if children is None:
+        into[_name(path)] = value
+        return
+    for key, inner in children:
+        _flatten(inner, value[key if isinstance(space, spaces.Dict) else int(key)], (*path, key), into)
+
+
+def _unflatten(space: spaces.Space, leaves: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    children = _children(space)
+    if children is None:
+        return leaves[_name(path)]
+    values = {key: _unflatten(inner, leaves, (*path, key)) for key, inner in children}
+    return values if isinstance(space, spaces.Dict) else tuple(values.values())
+
+
+def _bounds(array: np.ndarray) -> Any:
+    """A bound as one number where it is uniform (images), else as nested lists. Infinity is a text: JSON has none."""
+    first = array.flat[0] if array.size else 0
+    if (array == first).all():
+        return _number(first)
+    return [_number(item) for item in array.ravel()]
+
+
+def _number(item: Any) -> Any:
+    item = item.item()
+    return item if np.isfinite(item) else str(item)
+
+
+def _to_json(space: spaces.Space) -> dict[str, Any]:
+    if isinstance(space, spaces.Box):
+        low, high = _bounds(space.low), _bounds(space.high)
+        return {"type": "Box", "low": low, "high": high, "shape": list(space.shape), "dtype": str(space.dtype)}
+    if isinstance(space, spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        start = space.start.tolist()
+        return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": start, "dtype": str(space.dtype)}
+    if isinstance(space, spaces.MultiBinary):
+        return {"type": "MultiBinary", "n": list(space.shape)}
+    children = _children(space)
+    assert children is not None  # `Layout` has refused all other spaces
+    kind = "Dict" if isinstance(space, spaces.Dict) else "Tuple"
+    return {"type": kind, "spaces": [[key, _to_json(inner)] for key, inner in children]}
+
+
+def _from_json(data: dict[str, Any]) -> spaces.Space:
+    kind = data["type"]
+    if kind == "Box":
+        shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
+        low, high = (np.array(data[end], float) for end in ("low", "high"))
+        if dtype.kind in "iu":
+            low, high = (np.array(data[end], dtype) for end in ("low", "high"))
+        low, high = (np.broadcast_to(b.reshape(shape) if b.ndim else b, shape).astype(dtype) for b in (low, high))
+        return spaces.Box(low, high, dtype=dtype.type)
+    if kind == "Discrete":
+        return spaces.Discrete(data["n"], start=data["start"])
+    if kind == "MultiDiscrete":
+        return spaces.MultiDiscrete(np.array(data["nvec"]), dtype=np.dtype(data["dtype"]).type, start=np.array(data["start"]))
+    if kind == "MultiBinary":
+        return spaces.MultiBinary(data["n"] if len(data["n"]) > 1 else data["n"][0])
+    if kind == "Dict":
+        return spaces.Dict([(key, _from_json(inner)) for key, inner in data["spaces"]])
+    if kind == "Tuple":
+        return spaces.Tuple([_from_json(inner) for _, inner in data["spaces"]])
+    raise SpaceError(f"{kind!r} is not a kind of space that a checkpoint can hold.")

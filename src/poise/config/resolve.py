@@ -1,0 +1,106 @@
+"""From what a person wrote to a complete configuration.
+
+    defaults  <  preset of (algorithm, environment)  <  what the user set
+                                                        (aliases translated, types checked)
+    then `derive()` fills in the rest and finds contradictions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Any
+
+from poise.config.algorithms import algorithm_spec
+from poise.config.base import AlgorithmConfig, env_name
+from poise.config.presets import find_preset
+from poise.config.types import coerce
+from poise.errors import ConfigError, nearest
+
+
+def resolve(
+    algorithm: str, env: Any = None, settings: dict[str, Any] | None = None, *, preset: str | None = "auto"
+) -> tuple[AlgorithmConfig, str | None]:
+    """Builds the complete configuration of a run.
+
+    Args:
+        algorithm: its name, in any case.
+        env: environment; may also stand in `settings["env"]`.
+        settings: keys by canonical name or alias; nested keys as `{"model": {...}}` or `{"model.fcnet_hiddens": ...}`.
+        preset: `"auto"` takes the preset tuned for this environment, if there is one; `None` takes none; an
+            environment's name takes that environment's.
+
+    Returns:
+        The configuration and the name of the preset that was used, if any.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or range, an alias beside its canonical name, or a contradiction.
+    """
+    name, spec = algorithm_spec(algorithm)
+    chosen = canonical(spec.config, settings or {})
+    if env is not None:
+        if "env" in chosen and chosen["env"] != env:
+            raise ConfigError(f"env={env!r} contradicts env={chosen['env']!r} in the config: leave one out.")
+        chosen["env"] = env
+    used, tuned = find_preset(name, env_name(chosen.get("env")), preset)
+    config = build(spec.config, {**tuned, **chosen})
+    config.derive(set(chosen))
+    return config, used
+
+
+def canonical(config: type[AlgorithmConfig], settings: dict[str, Any]) -> dict[str, Any]:
+    """Flattens nested settings to dotted keys and translates aliases.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one), or one setting given under two names.
+    """
+    result: dict[str, Any] = {}
+    given: dict[str, str] = {}
+    known = field_types(config)
+    for key, value in _flat(config, settings):
+        target = config.aliases.get(key, key)
+        if target not in known:
+            raise ConfigError(f"Unknown config key {key!r}.{nearest(key, [*known, *config.aliases])}")
+        if target in given:
+            raise ConfigError(f"{given[target]!r} and {key!r} are two names of one setting: give only one of them.")
+        given[target], result[target] = key, value
+    return result
+
+
+def _flat(config: type[AlgorithmConfig], settings: dict[str, Any]) -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in settings.items():
+        if config.aliases.get(key, key) == "model":
+            value = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+            if not isinstance(value, dict):
+                raise ConfigError(f"{key}={value!r} is not allowed: it must be a mapping of model settings.")
+            pairs += [(f"model.{inner}", item) for inner, item in value.items()]
+        else:
+            pairs.append((key, value))
+    return pairs
+
+
+def field_types(config: type) -> dict[str, Any]:
+    """All keys of a configuration, nested ones dotted, with their types."""
+    hints = typing.get_type_hints(config, include_extras=True)
+    types: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            types.update({f"{field.name}.{key}": inner for key, inner in field_types(typing.cast(type, hint)).items()})
+        else:
+            types[field.name] = hint
+    return types
+
+
+def build(config: type[AlgorithmConfig], flat: dict[str, Any]) -> AlgorithmConfig:
+    """Checks each value of dotted keys against its field's type and sets it over the defaults."""
+    result = config()
+    for key, hint in field_types(config).items():
+        if key in flat:
+            owner: Any = result
+            *parents, leaf = key.split(".")
+            for parent in parents:
+                owner = getattr(owner, parent)
+            setattr(owner, leaf, coerce(hint, flat[key], key))
+    return result

@@ -1,0 +1,151 @@
+"""The types of configuration values, and the one function that checks a value against its type.
+
+Field annotations say what is allowed (`Fraction`, `PositiveInt`, `Literal[...]`); `coerce` turns a value from Python,
+JSON, YAML or the command line into that type or raises one sentence that names the key, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from typing import Annotated, Any, Literal, Union
+
+from poise.errors import ConfigError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """An interval for a number; an open end excludes its bound."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (self.low < value if self.open_low else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"above {self.low:g}" if self.open_low else f"at least {self.low:g}"
+        return f"{'above' if self.open_low else 'from'} {self.low:g} to {self.high:g}"
+
+
+Fraction = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(0, open_low=True)]
+NonNegative = Annotated[float, Range(0)]
+PositiveInt = Annotated[int, Range(1)]
+NonNegativeInt = Annotated[int, Range(0)]
+Schedule = Union[NonNegative, list[tuple[NonNegativeInt, NonNegative]]]
+"""A constant, or points `[[timestep, value], ...]` with straight lines between them."""
+
+
+def describe(annotation: Any) -> str:
+    """What a value of this type may be, in words: `'a number from 0 to 1'`."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation == Schedule:
+        return "a number at least 0 or a schedule [[timestep, value], ...]"
+    if origin is Annotated:
+        return f"{describe(args[0])} {args[1]}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(arg) for arg in args)
+    if origin is Literal:
+        return " or ".join(repr(arg) for arg in args)
+    if origin is list:
+        return f"a list of {describe(args[0]).removeprefix('a ').removeprefix('an ')}s"
+    if origin is tuple:
+        return f"[{', '.join(describe(arg) for arg in args)}]"
+    if origin is dict or annotation is dict:
+        return "a mapping"
+    if dataclasses.is_dataclass(annotation):
+        return "a mapping"
+    names = {int: "an integer", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    return names.get(annotation, "any value")
+
+
+def coerce(annotation: Any, value: Any, key: str) -> Any:
+    """Returns `value` as `annotation` asks, or raises `ConfigError` with `key`, the value and what is allowed.
+
+    Integers pass for floats and whole floats (`1e6`) for integers; texts are never read as numbers here (the command
+    line parses its own), so that `lr="fast"` and `lr="3e-4"` in a Python call are both said to be wrong.
+    """
+    try:
+        return _coerce(annotation, value, key)
+    except _MismatchError:
+        raise ConfigError(f"{key}={value!r} is not allowed: it must be {describe(annotation)}.") from None
+
+
+class _MismatchError(Exception):
+    pass
+
+
+def _coerce(annotation: Any, value: Any, key: str) -> Any:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any:
+        return value
+    if origin is Annotated:
+        value = _coerce(args[0], value, key)
+        if value not in args[1]:
+            raise _MismatchError
+        return value
+    if origin in (Union, types.UnionType):
+        for arg in args:
+            try:
+                return _coerce(arg, value, key)
+            except _MismatchError:
+                continue
+        raise _MismatchError
+    if origin is Literal:
+        if value in args and not (isinstance(value, bool) and not any(isinstance(a, bool) for a in args)):
+            return value
+        if isinstance(value, str):
+            allowed = ", ".join(repr(a) for a in args)
+            hint = nearest(value, [a for a in args if isinstance(a, str)])
+            raise ConfigError(f"{key}={value!r} is not allowed: it must be one of {allowed}.{hint}")
+        raise _MismatchError
+    if origin is list:
+        if not isinstance(value, (list, tuple)):
+            raise _MismatchError
+        return [_coerce(args[0], item, key) for item in value]
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)) or len(value) != len(args):
+            raise _MismatchError
+        return tuple(_coerce(arg, item, key) for arg, item in zip(args, value, strict=True))
+    if origin is dict or annotation is dict:
+        if not isinstance(value, dict):
+            raise _MismatchError
+        return dict(value)
+    return _coerce_scalar(annotation, value)
+
+
+def _coerce_scalar(annotation: Any, value: Any) -> Any:
+    if annotation is bool:
+        if not isinstance(value, bool):
+            raise _MismatchError
+        return value
+    if annotation is int:
+        if isinstance(value, bool) or not (isinstance(value, int) or isinstance(value, float) and value.is_integer()):
+            raise _MismatchError
+        return int(value)
+    if annotation is float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise _MismatchError
+        return float(value)
+    if not isinstance(value, annotation):
+        raise _MismatchError
+    return value
+
+
+def parse_text(text: str) -> Any:
+    """A value typed on the command line: JSON where it is JSON (`3e-4`, `true`, `[64, 64]`), else `64,64`, else text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        pass
+    if text in ("None", "True", "False"):  # Python's spelling is not JSON's
+        return {"None": None, "True": True, "False": False}[text]
+    if "," in text:
+        return [parse_text(part.strip()) for part in text.strip("[]()").split(",") if part.strip()]
+    return text

@@ -1,0 +1,1 @@
+"""Environments: making, batching, recording."""

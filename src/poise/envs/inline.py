@@ -1,0 +1,116 @@
+"""A batch of environments stepped one after the other in this process.
+
+It differs from Gymnasium's `SyncVectorEnv` in that it reports only what is used (the info of a step that ends an
+episode), hands out its buffers without copying them, and can say and restore where each of its environments stands,
+so that a resumed run goes on in the middle of its episodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from poise.config.layout import Layout
+from poise.envs import snapshot
+
+
+class InlineVectorEnv(VectorEnv):
+    """`num_envs` environments as one, with NEXT_STEP semantics: the step after an episode's end resets.
+
+    Args:
+        make: makes one environment.
+        num_envs: how many.
+
+    Attributes:
+        observations: the current leaves `[num_envs, ...]`; what `reset` and `step` return are views of them, valid
+            until the next step.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+
+    def __init__(self, make: Callable[[], gym.Env], num_envs: int) -> None:
+        self._make = make
+        self.envs = [make() for _ in range(num_envs)]
+        self.num_envs = num_envs
+        self.single_observation_space = self.envs[0].observation_space
+        self.single_action_space = self.envs[0].action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._layout = Layout(self.single_observation_space)
+        self.observations = {leaf.name: np.zeros((num_envs, *leaf.shape), leaf.dtype) for leaf in self._layout.leaves}
+        self._reward = np.zeros(num_envs, np.float64)
+        self._terminated = np.zeros(num_envs, np.bool_)
+        self._truncated = np.zeros(num_envs, np.bool_)
+        self._done = np.zeros(num_envs, np.bool_)
+        self._journals = [snapshot.Journal() for _ in range(num_envs)]
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Resets all environments; an integer seed gives `seed, seed + 1, ...`, a list one seed each."""
+        seeds = [None if seed is None else seed + i for i in range(self.num_envs)] if not isinstance(seed, list) else seed
+        for i, env_seed in enumerate(seeds):
+            self._reset_one(i, env_seed, options)
+        self._done[:] = False
+        return self._layout.unflatten(self.observations), {}
+
+    def _reset_one(self, i: int, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
+        self._journals[i].begin(self.envs[i], seed)
+        obs, _ = self.envs[i].reset(seed=seed, options=options)
+        self._store(i, obs)
+
+    def _store(self, i: int, obs: Any) -> None:
+        for name, value in self._layout.flatten(obs).items():
+            self.observations[name][i] = value
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        infos: dict[str, Any] = {}
+        reward, terminated, truncated = self._reward, self._terminated, self._truncated
+        for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
+            if self._done[i]:
+                self._reset_one(i)
+                reward[i], terminated[i], truncated[i] = 0.0, False, False
+                continue
+            self._journals[i].actions.append(action)
+            obs, reward[i], terminated[i], truncated[i], info = env.step(action)
+            self._store(i, obs)
+            if info and (terminated[i] or truncated[i]):
+                infos = self._add_info(infos, info, i)
+        np.logical_or(terminated, truncated, out=self._done)
+        return self._layout.unflatten(self.observations), reward.copy(), terminated.copy(), truncated.copy(), infos
+
+    def close_extras(self, **kwargs: Any) -> None:
+        for env in self.envs:
+            env.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where every environment stands, as arrays and plain values."""
+        slots = [snapshot.save(env, journal) for env, journal in zip(self.envs, self._journals, strict=True)]
+        obs = {name: array.copy() for name, array in self.observations.items()}
+        return {"slots": dict(enumerate(slots)), "obs": obs, "done": self._done.copy()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> list[int]:
+        """Restores what `state_dict` returned.
+
+        Returns:
+            The slots that could not be restored (their environment did not replay to the same observation): they
+            start a new episode.
+        """
+        lost = []
+        self._done[:] = state["done"]
+        for i in range(self.num_envs):
+            expected = {name: array[i] for name, array in state["obs"].items()}
+            obs = snapshot.restore(self.envs[i], state["slots"][str(i)], self._journals[i])
+            found = {} if obs is None else {k: np.asarray(v) for k, v in self._layout.flatten(obs).items()}
+            if found and all(np.array_equal(found[k].astype(v.dtype), v, equal_nan=v.dtype.kind == "f") for k, v in expected.items()):
+                self._store(i, obs)
+            else:
+                lost.append(i)
+                self._reset_one(i)
+                self._done[i] = False
+        return lost

@@ -1,0 +1,104 @@
+"""Where an environment stands in its episode, and how to put another one there.
+
+Gymnasium has no way to save an environment. Three ways are tried, in this order:
+
+1. `get_state()` / `set_state(state)`, where an environment offers both (state: arrays and plain JSON values).
+2. Seed and replay: the generator's state when the episode was reset, and the actions since. A fresh environment that
+   replays them must arrive at the same observation, or the third way is taken.
+3. A new episode.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+
+class Journal:
+    """What seed-and-replay needs of one running episode: how it began and what was done since."""
+
+    def __init__(self) -> None:
+        self.origin: dict[str, Any] = {}
+        self.actions: list[Any] = []
+
+    def begin(self, env: gym.Env, seed: int | None) -> None:
+        """To be called just before the reset that begins an episode."""
+        self.origin = {"seed": seed} if seed is not None else {"rng": env.unwrapped.np_random.bit_generator.state}
+        self.actions = []
+
+
+def save(env: gym.Env, journal: Journal) -> dict[str, Any]:
+    """A description of where `env` stands."""
+    if _offers_state(env):
+        elapsed = [w._elapsed_steps for w in _time_limits(env)]
+        return {"state": env.get_wrapper_attr("get_state")(), "elapsed": elapsed}
+    return {"origin": journal.origin, "actions": np.array(journal.actions)}
+
+
+def restore(env: gym.Env, saved: dict[str, Any], journal: Journal) -> Any:
+    """Puts a fresh `env` where `save` found another; returns the observation there, or None if it cannot be told."""
+    if "state" in saved:
+        if not _offers_state(env):
+            return None
+        env.reset()
+        obs = env.get_wrapper_attr("set_state")(saved["state"])
+        for wrapper, elapsed in zip(_time_limits(env), saved["elapsed"], strict=False):
+            wrapper._elapsed_steps = elapsed
+        return obs
+    origin = saved["origin"]
+    if "rng" in origin:
+        generator = np.random.Generator(getattr(np.random, origin["rng"]["bit_generator"])())
+        generator.bit_generator.state = origin["rng"]
+        env.unwrapped.np_random = generator
+    journal.begin(env, origin.get("seed"))
+    obs, _ = env.reset(seed=origin.get("seed"))
+    for action in saved["actions"]:
+        journal.actions.append(action)
+        obs, *_ = env.step(action)
+    return obs
+
+
+def _offers_state(env: gym.Env) -> bool:
+    return bool(env.has_wrapper_attr("get_state") and env.has_wrapper_attr("set_state"))
+
+
+def _time_limits(env: gym.Env) -> list[gym.wrappers.TimeLimit]:
+    found = []
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, gym.wrappers.TimeLimit):
+            found.append(env)
+        env = env.env
+    return found
+
+
+_NATIVE_FIELDS = {"CartPoleVectorEnv": ("state", "steps", "prev_done", "low", "high")}
+"""Attributes that hold the whole state of Gymnasium's native vector environments, beside their generator."""
+
+
+def save_vector(env: Any) -> dict[str, Any] | None:
+    """The state of a vector environment: its own `state_dict`, or the known fields of a native one; None if opaque."""
+    if hasattr(env, "state_dict"):
+        state: dict[str, Any] = env.state_dict()
+        return state
+    fields = _NATIVE_FIELDS.get(type(env.unwrapped).__name__)
+    if fields is None:
+        return None
+    saved = {name: np.copy(getattr(env.unwrapped, name)) for name in fields}
+    return {"fields": saved, "rng": env.unwrapped.np_random.bit_generator.state}
+
+
+def restore_vector(env: Any, saved: dict[str, Any]) -> list[int]:
+    """Restores what `save_vector` returned; returns the slots that start a new episode instead."""
+    if hasattr(env, "load_state_dict"):
+        lost: list[int] = env.load_state_dict(saved)
+        return lost
+    target = env.unwrapped
+    for name, value in saved["fields"].items():
+        array = np.array(value)
+        setattr(target, name, array if array.ndim else array.item())
+    generator = np.random.Generator(getattr(np.random, saved["rng"]["bit_generator"])())
+    generator.bit_generator.state = saved["rng"]
+    target.np_random = generator
+    return []

@@ -1,0 +1,125 @@
+"""Films of environments: any that renders `rgb_array`, without a display, frame by frame into the encoder."""
+
+from __future__ import annotations
+
+import base64
+import html
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from poise.envs.make import make_env
+from poise.errors import EnvError, PoiseError
+
+
+def make_filmed_env(env: Any, env_config: dict[str, Any] | None = None) -> gym.Env:
+    """An environment with `render_mode="rgb_array"`, made so that it needs no display."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    if os.name == "posix" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    made = make_env(env, env_config, render_mode="rgb_array")
+    if made.render_mode != "rgb_array":
+        raise EnvError(
+            f"{env!r} cannot be filmed: its render_mode is {made.render_mode!r}. "
+            "Let it take render_mode='rgb_array' and return frames from render()."
+        )
+    return made
+
+
+def film(
+    env: gym.Env,
+    act: Callable[[Any], Any],
+    path: str | Path,
+    *,
+    episodes: int = 1,
+    max_steps: int = 10_000,
+    seed: int = 0,
+    fps: int | None = None,
+) -> dict[str, Any]:
+    """Plays episodes and writes them as an MP4 (H.264, which browsers and notebooks play).
+
+    Args:
+        env: renders `rgb_array`; it is not closed.
+        act: from an observation to an action, as the environment takes it.
+        path: the file; its folder is made.
+        episodes: how many, one after the other.
+        max_steps: of all episodes together, so that one without an end does not fill the disk.
+        seed: of the first reset.
+        fps: frames per second; what the environment says (`metadata["render_fps"]`), or 30.
+
+    Returns:
+        `{"path", "episode_reward", "episode_len", "frames"}`, the first two as lists.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    rate = fps or int(env.metadata.get("render_fps", 30))
+    rewards: list[float] = []
+    lengths: list[int] = []
+    writer: Any = None
+    frames = 0
+    try:
+        for episode in range(episodes):
+            obs, _ = env.reset(seed=seed if episode == 0 else None)
+            total, length, over = 0.0, 0, False
+            while True:
+                frame = _even(np.asarray(env.render(), np.uint8))
+                if writer is None:
+                    writer = _open_writer(target, frame, rate)
+                writer.send(frame)
+                frames += 1
+                if over or frames >= max_steps:
+                    break
+                obs, reward, terminated, truncated, _ = env.step(act(obs))
+                total, length, over = total + float(reward), length + 1, bool(terminated or truncated)
+            rewards.append(total)
+            lengths.append(length)
+    finally:
+        if writer is not None:
+            writer.close()
+    return {"path": str(target), "episode_reward": rewards, "episode_len": lengths, "frames": frames}
+
+
+def _even(frame: np.ndarray) -> np.ndarray:
+    """Crops a pixel where a side is odd: H.264 with 4:2:0 colours needs even sides."""
+    if frame.ndim != 3 or frame.shape[2] != 3:
+        raise EnvError(f"render() returned an array of shape {frame.shape}; a frame is (height, width, 3) bytes.")
+    height, width = frame.shape[:2]
+    return np.ascontiguousarray(frame[: height - height % 2, : width - width % 2])
+
+
+def _open_writer(path: Path, frame: np.ndarray, fps: int) -> Any:
+    import imageio_ffmpeg
+
+    size = (frame.shape[1], frame.shape[0])
+    writer = imageio_ffmpeg.write_frames(
+        str(path), size, fps=fps, codec="libx264", pix_fmt_out="yuv420p", macro_block_size=2, quality=7
+    )
+    writer.send(None)
+    return writer
+
+
+class Html(str):
+    """A text of HTML that notebooks show as what it describes, and that `IPython.display.HTML` takes as well."""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+
+def render_mp4(path: str | Path, *, width: int = 480) -> Html:
+    """A film as HTML with the video inside it: the last line of a notebook's cell shows it.
+
+    Raises:
+        PoiseError: there is no such file.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise PoiseError(f"There is no video at {file}.")
+    data = base64.b64encode(file.read_bytes()).decode()
+    return Html(
+        f'<video width="{width}" controls autoplay loop muted title="{html.escape(file.name)}">'
+        f'<source src="data:video/mp4;base64,{data}" type="video/mp4"></video>'
+    )

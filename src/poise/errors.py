@@ -1,0 +1,52 @@
+"""What a user may have done wrong, as one sentence each.
+
+Every error a person can cause (a typo, a wrong type, a damaged file) is a `PoiseError`: the command prints its text
+and exits with code 2, without a traceback. Anything else is a bug of Poise's and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["CheckpointError", "ConfigError", "EnvError", "ModelError", "PoiseError", "RunError", "SpaceError", "nearest"]
+
+
+class PoiseError(Exception):
+    """Base of all errors that are the user's to mend; the text is one clear sentence."""
+
+
+class ConfigError(PoiseError, ValueError):
+    """An unknown key, a wrong type or range, or settings that contradict each other."""
+
+
+class EnvError(PoiseError):
+    """An environment that does not exist, cannot be made, or broke the Gymnasium contract."""
+
+
+class SpaceError(PoiseError, TypeError):
+    """An observation or action space that no policy of Poise can take."""
+
+
+class ModelError(PoiseError):
+    """A custom model or preprocessor that is not registered or returned the wrong shape."""
+
+
+class CheckpointError(PoiseError):
+    """A checkpoint that is missing, damaged, from the future, or not a checkpoint."""
+
+
+class RunError(PoiseError):
+    """A run folder that does not exist, is in use, or cannot do what was asked."""
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` for the option nearest to `name`, or the empty string when none is near.
+
+    Upper and lower case count as equal, and a part of a name finds the whole (`cartpole` finds `CartPole-v1`).
+    """
+    by_lower = {option.lower(): option for option in sorted(options, key=str)}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    if not close and len(name) > 2:
+        close = [lower for lower in by_lower if name.lower() in lower][-1:]
+    return f" Did you mean {by_lower[close[0]]!r}?" if close else ""

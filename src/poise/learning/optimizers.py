@@ -1,0 +1,101 @@
+"""Optimisers over one flat vector of parameters.
+
+Small networks are bound by the number of tensor operations, and a network of ten tensors costs an optimiser ten times
+what one vector does. So all parameters of a policy live in one vector (`Flat`), its gradients in another, and Adam is
+six operations, whatever the network. It also makes weights one buffer to copy, send or save. (The first use of
+`torch.optim` imports a compiler, which takes a second: longer than CartPole takes to learn.)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Flat:
+    """The parameters of a module as views of one vector, and their gradients as views of another.
+
+    Attributes:
+        data: all parameters, `[P]`.
+        grad: all gradients, `[P]`; `backward()` adds to it, `zero_grad` clears it.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        total = sum(p.numel() for p in parameters)
+        self.data = torch.empty(total, dtype=parameters[0].dtype if parameters else torch.float32)
+        self.grad = torch.zeros_like(self.data)
+        start = 0
+        for parameter in parameters:
+            end = start + parameter.numel()
+            view = self.data[start:end].view_as(parameter)
+            view.copy_(parameter.data)
+            parameter.data = view
+            parameter.grad = self.grad[start:end].view_as(parameter)
+            start = end
+
+    def zero_grad(self) -> None:
+        self.grad.zero_()
+
+    def clip_grad_norm(self, limit: float | None) -> float:
+        """Scales the gradient so that its Euclidean norm is at most `limit`; returns the norm before."""
+        norm = self.grad.norm().item()
+        if limit is not None and norm > limit:
+            self.grad.mul_(limit / (norm + 1e-6))
+        return norm
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015, arXiv 1412.6980, algorithm 1).
+
+        m ← β₁ m + (1 - β₁) g          p ← p - lr / (1 - β₁ᵗ) · m / (√(v / (1 - β₂ᵗ)) + ε)
+        v ← β₂ v + (1 - β₂) g²
+    """
+
+    def __init__(self, flat: Flat, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-5) -> None:
+        self.flat, self.betas, self.eps = flat, betas, eps
+        self.first = torch.zeros_like(flat.data)
+        self.second = torch.zeros_like(flat.data)
+        self.steps = 0
+
+    def step(self, lr: float) -> None:
+        """One update of the parameters from the gradient that is there."""
+        beta1, beta2 = self.betas
+        grad = self.flat.grad
+        self.steps += 1
+        self.first.lerp_(grad, 1 - beta1)
+        self.second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        scale = 1 - beta1**self.steps
+        deviation = self.second.sqrt().div_(math.sqrt(1 - beta2**self.steps)).add_(self.eps)
+        self.flat.data.addcdiv_(self.first, deviation, value=-lr / scale)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"first": self.first, "second": self.second, "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.first.copy_(state["first"])
+        self.second.copy_(state["second"])
+        self.steps = state["steps"]
+
+
+class RMSProp:
+    """RMSProp (Tieleman & Hinton 2012): v ← α v + (1 - α) g²;  p ← p - lr · g / (√v + ε)."""
+
+    def __init__(self, flat: Flat, *, decay: float = 0.99, eps: float = 1e-5) -> None:
+        self.flat, self.decay, self.eps = flat, decay, eps
+        self.second = torch.zeros_like(flat.data)
+
+    def step(self, lr: float) -> None:
+        """One update of the parameters from the gradient that is there."""
+        grad = self.flat.grad
+        self.second.mul_(self.decay).addcmul_(grad, grad, value=1 - self.decay)
+        self.flat.data.addcdiv_(grad, self.second.sqrt().add_(self.eps), value=-lr)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"second": self.second}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.second.copy_(state["second"])

@@ -1,0 +1,81 @@
+"""One recursion for generalized advantages, V-trace and λ-returns.
+
+All three are the same backward sum over temporal-difference errors:
+
+    δ_t = ρ_t (r_t + γ_t v'_t - v_t)
+    A_t = δ_t + γ λ c_t (1 - done_t) A_{t+1}
+
+with γ_t = γ (1 - terminated_t): a time limit is not the end of the world, so the value v'_t of what came after the
+step counts unless the episode truly terminated; and the trace stops at every episode's end.
+
+* GAE (Schulman et al. 2016, arXiv 1506.02438, eq. 16): ρ = c = 1.
+* λ-returns: `v + A` of GAE.
+* V-trace targets (Espeholt et al. 2018, arXiv 1802.01561, eq. 1): ρ = min(ρ̄, π/μ), c = λ min(1, π/μ), targets v + A.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def advantages(
+    reward: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    *,
+    gamma: float,
+    lambda_: float,
+    rho: Tensor | None = None,
+    c: Tensor | None = None,
+) -> Tensor:
+    """Advantages of a rollout; all tensors are `[T, B]`.
+
+    Args:
+        reward: r_t.
+        value: v_t, the value of the observation that the step starts from.
+        next_value: v'_t, the value of the observation that the step leads to: of the final one where an episode ends.
+        terminated: the episode reached a terminal state at t (bool): nothing is bootstrapped.
+        truncated: the episode was cut at t (bool): v'_t is bootstrapped, the trace is cut.
+        gamma: discount factor γ.
+        lambda_: trace decay λ.
+        rho: clipped importance weights ρ_t of the error; None means 1.
+        c: clipped importance weights c_t of the trace; None means 1.
+
+    Returns:
+        A_t, `[T, B]`, in the dtype of `value`. Value targets are `value + advantages`.
+    """
+    steps = reward.shape[0]
+    delta = torch.addcmul(reward - value, next_value, ~terminated, value=gamma)
+    if rho is not None:
+        delta *= rho
+    trace = (~(terminated | truncated)).to(delta.dtype).mul_(gamma * lambda_)
+    if c is not None:
+        trace *= c
+    result = delta  # filled backwards in place: A_t = δ_t + trace_t A_{t+1}
+    rows, traces = result.unbind(0), trace.unbind(0)
+    for t in range(steps - 2, -1, -1):
+        rows[t].addcmul_(traces[t], rows[t + 1])
+    return result
+
+
+def vtrace_policy_advantages(
+    reward: Tensor,
+    value: Tensor,
+    next_target: Tensor,
+    terminated: Tensor,
+    *,
+    gamma: float,
+    rho: Tensor,
+) -> Tensor:
+    """V-trace's advantage for the policy gradient (arXiv 1802.01561, section 4.2): ρ_t (r_t + γ_t v_{t+1} - V(x_t)).
+
+    Args:
+        reward, value, terminated: `[T, B]`, as in `advantages`.
+        next_target: the V-trace target of the next step, `[T, B]`; the bootstrap value where the trace ends.
+        gamma: discount factor γ.
+        rho: clipped importance weights of the policy gradient, `[T, B]`.
+    """
+    return rho * torch.addcmul(reward - value, next_target, ~terminated, value=gamma)

@@ -1,0 +1,1 @@
+"""Networks: layouts -> encoders -> heads, together a policy."""

@@ -1,0 +1,71 @@
+"""Actor-critic networks: prepared observations in, distribution inputs and values out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from poise.config.base import ModelConfig
+from poise.config.layout import Leaf
+from poise.models.encoders import ImageEncoder, is_image, vector_size
+from poise.models.mlp import MLP, init_linear, parallel
+
+POLICY_GAIN = 0.01
+"""Gain of the policy's last layer: the first policy is nearly uniform."""
+
+
+class ActorCritic(nn.Module):
+    """The default networks; `x[N, ...]` -> distribution inputs `[N, outputs]` and values `[N]`.
+
+    Two towers, or one trunk with two heads when `vf_share_layers`. A picture goes through convolutions first.
+    """
+
+    def __init__(self, leaf: Leaf, num_outputs: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.shared = config.vf_share_layers
+        hiddens, activation = config.fcnet_hiddens, config.fcnet_activation
+
+        def encoder() -> tuple[nn.Module | None, int]:
+            if is_image(leaf):
+                image = ImageEncoder(leaf, config)
+                return image, image.size
+            return None, vector_size(leaf)
+
+        self.pi_encoder, size = encoder()
+        if self.shared:
+            # One matrix for both heads: policy rows first, the value's row last.
+            self.pi = MLP([size, *hiddens, num_outputs + 1], activation)
+            head = self.pi.layers[-1]
+            with torch.no_grad():
+                policy = nn.Linear(head.in_features, num_outputs)  # type: ignore[arg-type]
+                init_linear(policy, POLICY_GAIN)
+                head.weight[:-1] = policy.weight  # type: ignore[index]
+        else:
+            self.pi = MLP([size, *hiddens, num_outputs], activation, output_gain=POLICY_GAIN)
+            self.vf_encoder, size = encoder()
+            self.vf = MLP([size, *hiddens, 1], activation)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.shared:
+            outputs = self._run(self.pi_encoder, self.pi, x)
+            return outputs[:, :-1], outputs[:, -1]
+        if self.pi_encoder is None:
+            inputs, values = parallel(self.pi, self.vf, x)
+            return inputs, values.view(-1)
+        return self.actor(x), self.critic(x)
+
+    def actor(self, x: Tensor) -> Tensor:
+        """Distribution inputs alone: acting needs no values."""
+        outputs = self._run(self.pi_encoder, self.pi, x)
+        return outputs[:, :-1] if self.shared else outputs
+
+    def critic(self, x: Tensor) -> Tensor:
+        """Values alone, `[N]`."""
+        if self.shared:
+            return self.forward(x)[1]
+        return self._run(self.vf_encoder, self.vf, x).view(-1)
+
+    @staticmethod
+    def _run(encoder: nn.Module | None, tower: nn.Module, x: Tensor) -> Tensor:
+        result: Tensor = tower(x if encoder is None else encoder(x))
+        return result

@@ -1,0 +1,1 @@
+"""Samplers: a copy of the policy and a batch of environments, from which rollouts come."""

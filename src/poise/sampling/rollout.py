@@ -1,0 +1,108 @@
+"""A rollout: T steps of B slots, time-major, in memory that is allocated once and reused.
+
+A slot is one agent of one environment. Under NEXT_STEP autoreset, an episode that ends at row t has its final
+observation in row t + 1, and the step that starts there is the reset: it is not valid.
+
+    row          t-1      t        t+1          t+2
+    obs          o        o        final obs    first obs of the next episode
+    terminated   False    True     False        False
+    valid        True     True     False        True
+    first        False    False    False        True
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from poise.config.layout import Layout
+
+Leaves = dict[str, Tensor]
+
+
+@dataclass
+class Rollout:
+    """What a sampler hands to an algorithm; it is overwritten by the sampler's next rollout.
+
+    Attributes:
+        obs: leaves `[T + 1, B, ...]`; row T is where the next rollout begins.
+        action: the distribution's samples, `[T, B, ...]`, before squashing, scaling or clipping.
+        log_prob: of these actions under the policy that chose them, `[T, B]`.
+        reward: as the environment gave it, `[T, B]`.
+        terminated, truncated: how the step ended, `[T, B]` bool.
+        valid: 1.0 where a step counts, 0.0 where it only reset, `[T, B]`.
+        first: whether an episode starts with this observation, `[T + 1, B]` bool.
+        state: the policy's memory at row 0.
+        version: of the policy that acted.
+        final: observations that ended an episode and are not the next row (SAME_STEP autoreset): `(t, b, leaves)`.
+    """
+
+    obs: Leaves
+    action: Tensor
+    log_prob: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    valid: Tensor
+    first: Tensor
+    state: tuple[Tensor, ...] = ()
+    version: int = 0
+    final: list[tuple[int, int, Leaves]] = field(default_factory=list)
+
+    @classmethod
+    def empty(
+        cls, steps: int, slots: int, obs_layout: Layout, action_shape: tuple[int, ...], action_dtype: torch.dtype
+    ) -> Rollout:
+        """Memory for a rollout of `steps` x `slots`."""
+        obs = {
+            leaf.name: torch.zeros(steps + 1, slots, *leaf.shape, dtype=stored_dtype(leaf.dtype.name))
+            for leaf in obs_layout.leaves
+        }
+        return cls(
+            obs=obs,
+            action=torch.zeros(steps, slots, *action_shape, dtype=action_dtype),
+            log_prob=torch.zeros(steps, slots),
+            reward=torch.zeros(steps, slots),
+            terminated=torch.zeros(steps, slots, dtype=torch.bool),
+            truncated=torch.zeros(steps, slots, dtype=torch.bool),
+            valid=torch.ones(steps, slots),
+            first=torch.zeros(steps + 1, slots, dtype=torch.bool),
+        )
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return self.reward.shape[0]
+
+    @property
+    def slots(self) -> int:
+        """B."""
+        return self.reward.shape[1]
+
+
+def stored_dtype(dtype: str) -> torch.dtype:
+    """How a leaf is kept: bytes as bytes, other integers as int64, floats (float64 too) as float32."""
+    if dtype == "uint8":
+        return torch.uint8
+    if dtype in ("bool", "int8"):
+        return torch.int8
+    return torch.int64 if dtype.startswith(("int", "uint")) else torch.float32
+
+
+def gather(rollouts: list[Rollout]) -> Rollout:
+    """Several samplers' rollouts side by side, as one with all their slots. A single one is returned as it is."""
+    if len(rollouts) == 1:
+        return rollouts[0]
+    parts = {
+        name: torch.cat([getattr(r, name) for r in rollouts], 1)
+        for name in ("action", "log_prob", "reward", "terminated", "truncated", "valid", "first")
+    }
+    obs = {name: torch.cat([r.obs[name] for r in rollouts], 1) for name in rollouts[0].obs}
+    state = tuple(torch.cat(part) for part in zip(*(r.state for r in rollouts), strict=True))
+    final, offset = [], 0
+    for r in rollouts:
+        final += [(t, b + offset, leaves) for t, b, leaves in r.final]
+        offset += r.slots
+    return Rollout(obs=obs, **parts, state=state, version=min(r.version for r in rollouts), final=final)

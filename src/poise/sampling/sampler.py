@@ -1,0 +1,230 @@
+"""Acts with a policy in a batch of environments and fills rollouts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from torch import Tensor
+
+from poise.envs.snapshot import restore_vector, save_vector
+from poise.errors import EnvError
+from poise.models.policy import Policy
+from poise.sampling.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class Episode:
+    """An episode that ended while sampling.
+
+    Attributes:
+        reward: its return, undiscounted, as the environment gave it.
+        length: its steps.
+        slot: where it ran.
+        info: numbers that the environment reported with its last step.
+    """
+
+    reward: float
+    length: int
+    slot: int
+    info: dict[str, float]
+
+
+class Sampler:
+    """One policy, one batch of environments, one reused rollout.
+
+    Args:
+        policy: acts; it is not copied.
+        env: NEXT_STEP or SAME_STEP autoreset.
+        steps: T, steps of each slot per rollout.
+        seed: of the environments and of the exploration noise.
+        correlation: of the noise from step to step, for continuous actions. The noise is a first-order
+            autoregression with unit variance, so that each action is still a sample of the policy's distribution.
+
+    Attributes:
+        episodes: those that ended since they were last taken (`take_episodes`).
+        seconds: time spent in the environments and in the policy, since the start.
+    """
+
+    def __init__(
+        self, policy: Policy, env: VectorEnv, steps: int, seed: np.random.SeedSequence, *, correlation: float = 0.0
+    ) -> None:
+        mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+            raise EnvError(f"Vector environments must reset themselves (NEXT_STEP or SAME_STEP); this one says {mode}.")
+        self.policy, self.env, self.steps = policy, env, steps
+        self.same_step = mode == AutoresetMode.SAME_STEP
+        self.slots: int = env.num_envs
+        self.correlation = correlation if policy.dist.action_dtype.is_floating_point else 0.0
+        self.rollout = Rollout.empty(
+            steps, self.slots, policy.obs_layout, policy.dist.action_shape, policy.dist.action_dtype
+        )
+        self.episodes: list[Episode] = []
+        self.seconds = {"env": 0.0, "inference": 0.0}
+        self.version = 0
+        env_seed, noise_seed = seed.spawn(2)
+        self._env_seed = env_seed
+        self._generator = torch.Generator().manual_seed(int(noise_seed.generate_state(1, np.uint64)[0] >> 1))
+        self._last_noise: Tensor | None = None
+        self._state = policy.initial_state(self.slots)
+        self._returns = np.zeros(self.slots)
+        self._lengths = np.zeros(self.slots, np.int64)
+        self._done = np.zeros(self.slots, np.bool_)
+        self._started = False
+
+    def _start(self) -> None:
+        """First reset. Only it is seeded: later episodes follow from the environments' own generators."""
+        seeds = self._env_seed.generate_state(self.slots)
+        native = not hasattr(self.env, "envs")
+        obs, _ = self.env.reset(seed=int(seeds[0]) if native else [int(s) for s in seeds])  # type: ignore[arg-type]
+        self._write_obs(self.steps, obs)
+        self.rollout.first[-1] = True
+        self._started = True
+
+    def sample(self) -> Rollout:
+        """Takes T steps in every slot and returns the rollout, which the next call overwrites.
+
+        Raises:
+            EnvError: an observation or reward was not finite; the sentence names the slot and the step.
+        """
+        if not self._started:
+            self._start()
+        policy, env, r = self.policy, self.env, self.rollout
+        for leaf in r.obs.values():
+            leaf[0] = leaf[-1]
+        r.first[0] = r.first[-1]
+        rows = [dict(zip(r.obs, row, strict=True)) for row in zip(*(leaf.unbind(0) for leaf in r.obs.values()), strict=True)]
+        r.state, r.version = self._state, self.version
+        r.final.clear()
+        noise = self._noise()
+        inputs = torch.empty(self.steps, self.slots, policy.dist.num_inputs)
+        reward, terminated, truncated = r.reward.numpy(), r.terminated.numpy(), r.truncated.numpy()
+        valid, first = r.valid.numpy(), r.first.numpy()
+        done = self._done
+        clock = perf_counter()
+        for t in range(self.steps):
+            obs = {name: leaf[t] for name, leaf in r.obs.items()}
+            action, inputs[t], self._state = policy.act(obs, self._state, r.first[t], noise[t])
+            r.action[t] = action
+            env_action = policy.env_action(action)
+            before_env = perf_counter()
+            self.seconds["inference"] += before_env - clock
+            next_obs, reward[t], terminated[t], truncated[t], info = env.step(env_action)
+            clock = perf_counter()
+            self.seconds["env"] += clock - before_env
+            self._write_obs(t + 1, next_obs)
+            if not math.isfinite(reward[t].sum()):
+                self._report_bad(reward[t], "reward", t)
+            valid[t] = ~done if not self.same_step else True
+            first[t + 1] = done if not self.same_step else terminated[t] | truncated[t]
+            np.logical_or(terminated[t], truncated[t], out=done)
+            self._returns += reward[t]
+            self._lengths += valid[t] > 0
+            if done.any():
+                self._end_episodes(t, np.flatnonzero(done), info)
+        r.log_prob = policy.dist.log_prob(inputs, r.action)
+        self.seconds["inference"] += perf_counter() - clock
+        return r
+
+    def take_episodes(self) -> list[Episode]:
+        """The episodes that ended since the last call."""
+        taken, self.episodes = self.episodes, []
+        return taken
+
+    def _noise(self) -> Tensor:
+        """Exploration noise `[T, B, ...]`: white, or autoregressive x_t = ρ x_{t-1} + √(1 - ρ²) ε_t."""
+        noise = self.policy.dist.noise((self.steps, self.slots), self._generator)
+        if self.correlation:
+            fresh = math.sqrt(1 - self.correlation**2)
+            previous = self._last_noise if self._last_noise is not None else noise[0].clone()
+            for t in range(self.steps):
+                noise[t].mul_(fresh).add_(previous, alpha=self.correlation)
+                previous = noise[t]
+            self._last_noise = previous.clone()
+        return noise
+
+    def _write_obs(self, row: int, obs: Any) -> None:
+        for name, value in self.policy.obs_layout.flatten(obs).items():
+            target = self.rollout.obs[name][row]
+            target.numpy()[...] = value
+            if target.is_floating_point() and not math.isfinite(target.sum().item()):
+                self._report_bad(target.numpy(), f"observation {name!r}", row - 1)
+
+    def _report_bad(self, values: np.ndarray, what: str, step: int) -> None:
+        bad = np.flatnonzero(~np.isfinite(values.reshape(self.slots, -1)).all(1))
+        if len(bad):
+            value = values[bad[0]]
+            raise EnvError(
+                f"Environment {bad[0]} of worker 0 gave a {what} that is not finite, {value}, at step "
+                f"{int(self._lengths[bad[0]])} of its episode. Nothing was learnt from it."
+            )
+
+    def _end_episodes(self, t: int, slots: np.ndarray, info: dict[str, Any]) -> None:
+        if self.same_step:
+            final = info["final_obs"]
+            info = info.get("final_info", {})
+        for b in slots.tolist():
+            numbers = episode_info(info, b)
+            self.episodes.append(Episode(float(self._returns[b]), int(self._lengths[b]), b, numbers))
+            if self.same_step:
+                leaves = self.policy.obs_layout.flatten(final[b])
+                kept = {k: torch.as_tensor(np.array(v)).to(self.rollout.obs[k].dtype) for k, v in leaves.items()}
+                self.rollout.final.append((t, b, kept))
+        self._returns[slots] = 0.0
+        self._lengths[slots] = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next rollout depends on."""
+        state = {
+            "started": self._started,
+            "obs": {name: leaf[-1] for name, leaf in self.rollout.obs.items()},
+            "first": self.rollout.first[-1],
+            "memory": dict(enumerate(self._state)),
+            "generator": self._generator.get_state(),
+            "noise": self._last_noise,
+            "returns": self._returns,
+            "lengths": self._lengths,
+            "done": self._done,
+            "version": self.version,
+        }
+        return {**state, "env": save_vector(self.env) if self._started else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> list[int]:
+        """Restores what `state_dict` returned; returns the slots that had to start a new episode."""
+        self._generator.set_state(torch.as_tensor(state["generator"]))
+        self._last_noise = None if state["noise"] is None else torch.as_tensor(state["noise"])
+        self.version = state["version"]
+        if not state["started"]:
+            return []
+        self._state = tuple(torch.as_tensor(part) for part in state["memory"].values())
+        self._returns[:], self._lengths[:], self._done[:] = state["returns"], state["lengths"], state["done"]
+        self._start()  # the environments must have been reset once, whatever their state becomes
+        saved = state["env"]
+        lost = list(range(self.slots)) if saved is None else restore_vector(self.env, saved)
+        fresh = getattr(self.env, "observations", None)  # of slots that begin a new episode instead
+        kept = np.setdiff1d(np.arange(self.slots), lost)
+        for name, leaf in self.rollout.obs.items():
+            if fresh is not None:
+                leaf[-1].numpy()[lost] = fresh[name][lost]
+            leaf[-1, kept] = torch.as_tensor(state["obs"][name])[kept]
+        self.rollout.first[-1, kept] = torch.as_tensor(state["first"])[kept]
+        self._returns[lost], self._lengths[lost], self._done[lost] = 0.0, 0, False
+        return lost
+
+
+def episode_info(info: dict[str, Any], slot: int) -> dict[str, float]:
+    """The numbers in a vector environment's info that belong to `slot`."""
+    numbers = {}
+    for key, value in info.items():
+        mask = info.get(f"_{key}")
+        if key.startswith("_") or mask is None or not mask[slot] or not isinstance(value, np.ndarray):
+            continue
+        item = value[slot]
+        if isinstance(item, (bool, int, float, np.bool_, np.integer, np.floating)) and math.isfinite(item):
+            numbers[key] = float(item)
+    return numbers

@@ -1,0 +1,200 @@
+"""Run folders: the truth about a run, for every reader.
+
+    runs/<experiment>/<run>/
+        config.json        complete and resolved: algorithm, settings, stop rules
+        metrics.jsonl      one result per line
+        status.json        running, finished, stopped, preempted or failed; progress, process, heartbeat
+        log.txt            what was printed
+        checkpoints/<iteration>/    plots/    videos/    events.out.tfevents...
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from poise.errors import RunError, nearest
+
+HEARTBEAT_S = 5.0
+STALE_S = 60.0
+"""A run that says it runs but has not been heard of for this long has died."""
+
+
+class RunFolder:
+    """One run on disk. Reading needs no lock; writing does (`claim`)."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock: filelock.FileLock | None = None
+
+    def __repr__(self) -> str:
+        return f"<run {self.path}: {self.status().get('state', 'empty')}>"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def exists(self) -> bool:
+        """Whether there is a run here."""
+        return (self.path / "config.json").is_file()
+
+    def claim(self) -> None:
+        """Takes the run for writing; the operating system gives it back when this process ends, however it ends.
+
+        Raises:
+            RunError: another process has it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = filelock.FileLock(self.path / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            status = self.status()
+            who = f"process {status.get('pid', '?')} on {status.get('host', '?')}"
+            raise RunError(f"The run {self.path} is in use by {who}; stop it first, or start another run.") from None
+
+    def release(self) -> None:
+        """Gives the run back."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def config(self) -> dict[str, Any]:
+        """The run's `config.json`.
+
+        Raises:
+            RunError: there is no run here, or its configuration cannot be read.
+        """
+        file = self.path / "config.json"
+        if not file.is_file():
+            raise RunError(f"There is no run at {self.path}: it has no config.json.")
+        try:
+            return dict(json.loads(file.read_text()))
+        except ValueError:
+            raise RunError(f"The run {self.path} is damaged: its config.json cannot be read.") from None
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        _write_whole(self.path / "config.json", json.dumps(config, indent=2) + "\n")
+
+    def status(self) -> dict[str, Any]:
+        """The run's `status.json`, with the state `died` where the run says it runs and its process does not."""
+        try:
+            status = dict(json.loads((self.path / "status.json").read_text()))
+        except (OSError, ValueError):
+            return {}
+        if status.get("state") == "running" and not _alive(status):
+            status["state"] = "died"
+        return status
+
+    def write_status(self, state: str, **progress: Any) -> None:
+        status = {
+            "state": state,
+            **{k: (None if isinstance(v, float) and math.isnan(v) else v) for k, v in progress.items()},
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "heartbeat": time.time(),
+        }
+        _write_whole(self.path / "status.json", json.dumps(status, indent=2) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All results, oldest first; null becomes NaN. A line torn by a crash is left out."""
+        if not self.metrics_file.is_file():
+            return []
+        results = []
+        for line in self.metrics_file.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            results.append({k: math.nan if v is None else v for k, v in record.items()})
+        return results
+
+    def trim_metrics(self, iteration: int) -> None:
+        """Drops a torn last line and all results after `iteration`, so that a resumed run appends where it resumes."""
+        if self.metrics_file.is_file():
+            kept = [r for r in self.metrics() if r["training_iteration"] <= iteration]
+            _write_whole(self.metrics_file, "".join(json_line(record) for record in kept))
+
+
+def json_line(record: dict[str, Any]) -> str:
+    """A result as one line of JSON; NaN and infinity, which JSON lacks, become null."""
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    return json.dumps(finite) + "\n"
+
+
+def new_folder(root: str | Path, experiment: str, name: str | None) -> RunFolder:
+    """A folder for a new run: `root/experiment/name`, or one named by the time.
+
+    Raises:
+        RunError: a run of that name is there already.
+    """
+    base = Path(root) / experiment
+    if name is not None:
+        folder = RunFolder(base / name)
+        if folder.exists():
+            raise RunError(f"There is a run at {folder.path} already; resume it with `poise resume {folder.path}`.")
+        return folder
+    stamp = datetime.now(timezone.utc).astimezone().strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
+        folder = RunFolder(base / f"{stamp}{suffix}")
+        try:
+            folder.path.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+    raise RunError(f"There is no free name for a run in {base}.")
+
+
+def all_runs(root: str | Path) -> list[RunFolder]:
+    """All runs below `root`, oldest first."""
+    files = Path(root).glob("*/*/config.json")
+    return [RunFolder(file.parent) for file in sorted(files, key=lambda file: file.stat().st_mtime)]
+
+
+def find_run(name: str | Path, root: str | Path = "runs") -> RunFolder:
+    """The run that `name` means: a path, `experiment/run` or `run` below `root`, or `latest`.
+
+    Raises:
+        RunError: there is none; the sentence names the nearest.
+    """
+    for candidate in (Path(name), Path(root) / name):
+        if RunFolder(candidate).exists():
+            return RunFolder(candidate)
+    known = all_runs(root)
+    if str(name) == "latest" and known:
+        return known[-1]
+    matches = [run for run in known if run.path.name == str(name)]
+    if len(matches) == 1:
+        return matches[0]
+    hint = nearest(str(name), [str(run.path) for run in known])
+    raise RunError(f"There is no run at {name}.{hint} `poise runs` lists them; `latest` is the newest.")
+
+
+def _alive(status: dict[str, Any]) -> bool:
+    if status.get("host") != socket.gethostname():
+        return time.time() - status.get("heartbeat", 0) < STALE_S
+    try:
+        os.kill(int(status["pid"]), 0)
+    except (OSError, KeyError, ValueError):
+        return False
+    return True
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Replaces a file's content at once: a reader sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -1,0 +1,230 @@
+"""Starting a run that is kept on disk, and going on with one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from poise.config.base import env_name
+from poise.config.resolve import resolve
+from poise.envs.make import reward_threshold
+from poise.envs.video import film, make_filmed_env
+from poise.errors import RunError
+from poise.tracking.folder import RunFolder, new_folder
+from poise.tracking.plots import reward_figure, save_figure
+from poise.tracking.progress import Progress
+from poise.tracking.recorder import RunRecorder, TensorBoardSink
+from poise.training.callbacks import Callback
+from poise.training.checkpoint import read as read_checkpoint
+from poise.training.loading import config_from_dict, locate
+from poise.training.trainer import Trainer
+
+DEFAULT_STEPS = 1_000_000
+"""Where a run ends that was given no stop rule, unless its environment counts as solved before."""
+
+
+@dataclass
+class RunOptions:
+    """What a run leaves behind, and how often."""
+
+    checkpoint_interval_s: float = 30.0
+    """Seconds between checkpoints: what a killed process loses at most."""
+
+    checkpoint_freq: int | None = None
+    """Iterations between checkpoints, in addition."""
+
+    keep_checkpoints_num: int = 3
+    """Newest checkpoints that are kept, beside the best."""
+
+    video: bool = False
+    """Whether an episode is filmed before and after training."""
+
+    plot: bool = False
+    """Whether the reward curve is drawn at the end."""
+
+    tensorboard: bool | None = None
+    """Whether TensorBoard events are written; None writes them where the extra is installed."""
+
+
+class Run:
+    """A finished (or stopped) run: its trainer, its folder, its last result.
+
+    Attributes:
+        trainer: ready to act, or to train on.
+        path: the run folder.
+        result: the last result dict, with `stop_reason`.
+    """
+
+    def __init__(self, trainer: Trainer, folder: RunFolder, result: dict[str, Any]) -> None:
+        self.trainer, self.folder, self.path, self.result = trainer, folder, folder.path, result
+
+    def __repr__(self) -> str:
+        reward = self.result.get("episode_reward_mean", float("nan"))
+        return f"<Run {self.path}: reward {reward:.1f}, {self.result.get('stop_reason')}>"
+
+
+class Log:
+    """Sentences for the user, which also go into the run's `log.txt`."""
+
+    def __init__(self, path: Path, *, quiet: bool = False) -> None:
+        self.path, self.quiet = path, quiet
+
+    def __call__(self, text: str) -> None:
+        if not self.quiet:
+            print(text, flush=True)
+        try:
+            with self.path.open("a") as file:
+                file.write(text + "\n")
+        except OSError:
+            pass  # the recorder says so
+
+
+def start(
+    algorithm: str,
+    env: Any = None,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    stop: Mapping[str, float] | Callable[[dict[str, Any]], bool] | None = None,
+    preset: str | None = "auto",
+    root: str | Path = "runs",
+    experiment: str | None = None,
+    name: str | None = None,
+    options: RunOptions | None = None,
+    callbacks: Sequence[Callback] = (),
+    signals: tuple[Any, ...] = (),
+    quiet: bool = False,
+) -> Run:
+    """Trains with everything kept on disk; `poise train` is this.
+
+    Args:
+        algorithm, env, settings, preset: as for `resolve`.
+        stop: stop rules. Without any, a run ends at the environment's own reward threshold or after a million steps.
+        root, experiment, name: the folder `root/experiment/name`; the experiment is named after algorithm and
+            environment, and the run after the time, unless given.
+        options: checkpoints, videos, plots.
+        callbacks: beside those that record and show.
+        signals: signals that end the run cleanly at the next boundary, beside SIGINT.
+        quiet: prints nothing.
+
+    Raises:
+        PoiseError: the user's to mend; one clear sentence. No folder is left behind by a run that never started.
+    """
+    config, used = resolve(algorithm, env, dict(settings or {}), preset=preset)
+    if config.env is None:
+        raise RunError("There is no environment to train in: give one, for example --env CartPole-v1.")
+    trainer = Trainer(algorithm, config, callbacks=callbacks, preset=used)
+    rules = default_stop(config.env) if stop is None else stop
+    label = env_name(config.env).replace("/", "-").replace(":", "-")
+    folder = new_folder(root, experiment or f"{trainer.name}_{label}", name)
+    folder.claim()
+    try:
+        chosen = options or RunOptions()
+        folder.write_config(
+            {
+                "algorithm": trainer.name,
+                "preset": used,
+                "stop": dict(rules) if isinstance(rules, Mapping) else None,
+                "options": asdict(chosen),
+                "config": config.to_dict(),
+            }
+        )
+        log = Log(folder.path / "log.txt", quiet=quiet)
+        log(f"{trainer.name} on {env_name(config.env)}, seed {config.seed}" + (f", preset {used}" if used else ""))
+        if stop is None:
+            log("No stop rule was given; stopping at " + " or ".join(f"{k}={v:g}" for k, v in dict(rules).items()) + ".")
+        return _run(trainer, folder, rules, chosen, log, signals, first=True)
+    finally:
+        folder.release()
+
+
+def resume(
+    folder: RunFolder,
+    *,
+    stop: Mapping[str, float] | Callable[[dict[str, Any]], bool] | None = None,
+    callbacks: Sequence[Callback] = (),
+    signals: tuple[Any, ...] = (),
+    quiet: bool = False,
+) -> Run:
+    """Goes on with a run from its newest intact checkpoint, towards its own stop rules or new ones.
+
+    Raises:
+        RunError: there is no run, or it is in use.
+        CheckpointError: it has no intact checkpoint.
+    """
+    saved = folder.config()
+    folder.claim()
+    try:
+        log = Log(folder.path / "log.txt", quiet=quiet)
+        with warnings.catch_warnings(record=True) as damaged:
+            warnings.simplefilter("always")
+            path = locate(folder.path)
+        for warning in damaged:
+            log(f"Warning: {warning.message}")
+        manifest, policy, state = read_checkpoint(path)
+        config = config_from_dict(saved["algorithm"], saved["config"])
+        module = str(config.env).partition(":")[0] if ":" in str(config.env) else None
+        if module:
+            log(f"Importing {module} for the environment {config.env}.")
+        trainer = Trainer(saved["algorithm"], config, callbacks=callbacks, preset=saved.get("preset"))
+        trainer.load_state(policy, state)
+        folder.trim_metrics(trainer.iteration)
+        trainer.history.extend(folder.metrics()[-1:])
+        _ = trainer.samplers
+        grade = "statistical" if trainer.notes else manifest["resume_grade"]
+        log(f"Resuming from iteration {trainer.iteration} ({path}); grade: {grade}.")
+        for note in trainer.notes:
+            log(note)
+        rules = stop if stop is not None else saved.get("stop")
+        if rules is None:
+            raise RunError(f"The run {folder.path} stopped by a function of its script: give a stop rule to resume it.")
+        return _run(trainer, folder, rules, RunOptions(**saved["options"]), log, signals, first=False)
+    finally:
+        folder.release()
+
+
+def default_stop(env: Any) -> dict[str, float]:
+    """Where a run ends that nobody told: at the registry's reward threshold, or after `DEFAULT_STEPS`."""
+    threshold = reward_threshold(env)
+    reward = {} if threshold is None else {"episode_reward_mean": threshold}
+    return {**reward, "timesteps_total": DEFAULT_STEPS}
+
+
+def _run(
+    trainer: Trainer, folder: RunFolder, stop: Any, options: RunOptions, log: Log, signals: tuple[Any, ...], *, first: bool
+) -> Run:
+    recorder = RunRecorder(
+        folder,
+        interval_s=options.checkpoint_interval_s,
+        every=options.checkpoint_freq,
+        keep=options.keep_checkpoints_num,
+        say=log,
+    )
+    if options.tensorboard or (options.tensorboard is None and TensorBoardSink.available()):
+        trainer.callbacks.append(TensorBoardSink(folder))
+    trainer.callbacks.append(recorder)
+    if not log.quiet:
+        trainer.callbacks.append(Progress(stop, say=log))
+    if options.video and first:
+        log(f"Filmed before training: {_film(trainer, folder, 'before')}")
+    result = trainer.learn(stop=stop, signals=signals)
+    if options.plot and trainer.history:
+        figure = reward_figure(folder.metrics(), title=f"{trainer.name} on {env_name(trainer.config.env)}")
+        log(f"Reward curve: {save_figure(figure, folder.path / 'plots' / 'reward.png')}")
+    if options.video and result["stop_reason"] not in ("interrupted", "preempted"):
+        log(f"Filmed after training: {_film(trainer, folder, 'after')}")
+    log(f"Stopped: {result['stop_reason']}. The run is in {folder.path}")
+    return Run(trainer, folder, result)
+
+
+def _film(trainer: Trainer, folder: RunFolder, name: str) -> str:
+    made = make_filmed_env(trainer.config.env, trainer.config.env_config)
+    try:
+        filmed = film(made, trainer.compute_action, folder.path / "videos" / f"{name}.mp4")
+    finally:
+        made.close()
+    return f"{filmed['path']} (reward {filmed['episode_reward'][0]:.0f})" if filmed["episode_reward"] else filmed["path"]
+
+

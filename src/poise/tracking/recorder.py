@@ -1,0 +1,140 @@
+"""Writes a run to its folder while it trains. A full disk never stops training: it is said once, and shown."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from poise.tracking.folder import HEARTBEAT_S, RunFolder, json_line
+from poise.training import checkpoint
+from poise.training.callbacks import Callback
+from poise.training.trainer import Trainer
+
+
+class RunRecorder(Callback):
+    """Metrics, status and checkpoints of one run.
+
+    Args:
+        folder: claimed by this process.
+        interval_s: seconds between checkpoints.
+        every: iterations between checkpoints; None goes by seconds alone.
+        keep: checkpoints kept beside the best one.
+        say: shows a sentence to the user.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        interval_s: float = 30.0,
+        every: int | None = None,
+        keep: int = 3,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.folder, self.interval_s, self.every, self.keep, self.say = folder, interval_s, every, keep, say
+        self._metrics: TextIO | None = None
+        self._last_checkpoint = self._last_beat = time.monotonic()
+        self._saved_iteration = -1
+        self._best: tuple[float, Path] | None = None
+        self._complained: set[str] = set()
+
+    def on_run_start(self, trainer: Trainer) -> None:
+        checkpoint.sweep(self.folder.checkpoints)
+        self._best = best_checkpoint(self.folder)
+        self._guard("metrics", lambda: setattr(self, "_metrics", self.folder.metrics_file.open("a")))
+        self._guard("status", lambda: self.folder.write_status("running", training_iteration=trainer.iteration))
+
+    def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
+        self._guard("metrics", lambda: self._append(result))
+        now = time.monotonic()
+        if now - self._last_beat >= HEARTBEAT_S:
+            self._last_beat = now
+            self._guard("status", lambda: self.folder.write_status("running", **progress(trainer)))
+        due = now - self._last_checkpoint >= self.interval_s
+        if due or (self.every and trainer.iteration % self.every == 0):
+            self.checkpoint(trainer)
+
+    def on_run_end(self, trainer: Trainer, reason: str) -> None:
+        if trainer.iteration != self._saved_iteration and reason != "an error":
+            self.checkpoint(trainer)
+        if self._metrics is not None:
+            self._guard("metrics", self._metrics.close)
+        states = {"an error": "failed", "preempted": "preempted", "interrupted": "stopped"}
+        state = states.get(reason, "finished")
+        self._guard("status", lambda: self.folder.write_status(state, reason=reason, **progress(trainer)))
+
+    def checkpoint(self, trainer: Trainer) -> None:
+        """Writes one now, and removes those that are no longer kept."""
+        self._last_checkpoint = time.monotonic()
+        self._guard("checkpoint", lambda: self._save(trainer))
+
+    def _save(self, trainer: Trainer) -> None:
+        path = trainer.save(self.folder.checkpoints / f"{trainer.iteration:06d}")
+        self._saved_iteration = trainer.iteration
+        reward = trainer.history[-1]["episode_reward_mean"] if trainer.history else float("nan")
+        if reward == reward and (self._best is None or reward >= self._best[0]):
+            self._best = (reward, path)
+        kept = sorted(checkpoint.checkpoints(self.folder.checkpoints), key=lambda p: int(p.name))[-self.keep :]
+        for old in checkpoint.checkpoints(self.folder.checkpoints):
+            if old not in kept and (self._best is None or old != self._best[1]):
+                shutil.rmtree(old, ignore_errors=True)
+
+    def _append(self, result: dict[str, Any]) -> None:
+        if self._metrics is not None:
+            self._metrics.write(json_line(result))
+            self._metrics.flush()
+
+    def _guard(self, what: str, write: Callable[[], Any]) -> None:
+        try:
+            write()
+        except OSError as error:
+            if what not in self._complained:
+                self._complained.add(what)
+                self.say(f"Warning: the {what} of {self.folder.path} cannot be written ({error}); training goes on.")
+
+
+def best_checkpoint(folder: RunFolder) -> tuple[float, Path] | None:
+    """The checkpoint with the highest `episode_reward_mean`, by its manifest."""
+    found = []
+    for path in checkpoint.checkpoints(folder.checkpoints):
+        try:
+            reward = checkpoint.read_manifest(path).get("episode_reward_mean")
+        except checkpoint.CheckpointError:
+            continue
+        if reward is not None:
+            found.append((float(reward), path))
+    return max(found, default=None)
+
+
+def progress(trainer: Trainer) -> dict[str, Any]:
+    """What `status.json` says about how far a run is."""
+    last = trainer.history[-1] if trainer.history else {}
+    keys = ("episode_reward_mean", "episodes_total", "timesteps_total", "time_total_s")
+    return {"training_iteration": trainer.iteration, **{key: last[key] for key in keys if key in last}}
+
+
+class TensorBoardSink(Callback):
+    """Numbers of every result as TensorBoard scalars, by steps sampled. Needs `pip install "poise[tensorboard]"`."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        from tensorboard.summary import Writer
+
+        self._writer = Writer(str(folder.path))
+
+    @staticmethod
+    def available() -> bool:
+        """Whether the extra is installed."""
+        return importlib.util.find_spec("tensorboard") is not None
+
+    def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
+        for key, value in result.items():
+            if isinstance(value, (int, float)) and value == value:
+                self._writer.add_scalar(key, float(value), result["timesteps_total"])
+
+    def on_run_end(self, trainer: Trainer, reason: str) -> None:
+        self._writer.flush()
+        self._writer.close()

@@ -1,0 +1,1 @@
+"""The trainer: iterate, measure, call back, checkpoint, stop; and evaluation."""

@@ -1,0 +1,213 @@
+"""Checkpoints: folders without pickle, written whole or not at all, verified before they are read.
+
+    checkpoint/
+        policy.safetensors      the policy's parameters and normalisers, by name
+        training.safetensors    every other array: optimiser, generators, episodes in progress
+        state.json              everything that is not an array, with references to the arrays
+        manifest.json           format, what it is of, and the size and SHA-256 of each file; written last
+
+A checkpoint is written into a temporary folder beside its target, flushed to the disk file by file, and renamed into
+place: whenever the process dies, a folder with a verifying manifest is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from poise.errors import CheckpointError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_TEMPORARY = ".tmp-"
+
+
+def write(path: Path, policy: dict[str, torch.Tensor], state: dict[str, Any], about: dict[str, Any]) -> None:
+    """Writes a checkpoint at `path`, replacing one that is there.
+
+    Args:
+        path: the folder; its parents are made.
+        policy: the policy's `state_dict`.
+        state: nested dicts of arrays, tensors and plain values.
+        about: what the manifest says beside the files: algorithm, spaces, configuration, step, grade.
+
+    Raises:
+        OSError: the disk is full or not writable. What was at `path` is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{_TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}"
+    temporary.mkdir()
+    try:
+        arrays: dict[str, torch.Tensor] = {}
+        plain = _encode(state, "", arrays)
+        save_file({k: v.detach().contiguous().clone() for k, v in policy.items()}, temporary / "policy.safetensors")
+        save_file(arrays, temporary / "training.safetensors")
+        (temporary / "state.json").write_text(json.dumps(plain))
+        files = {file.name: _fingerprint(file) for file in sorted(temporary.iterdir())}
+        manifest = {"format": FORMAT, **about, "files": files}
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        for file in temporary.iterdir():
+            _sync(file)
+        _sync(temporary)
+        _put_in_place(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    if path.exists():
+        read_manifest(path)  # refuses to replace a folder that is not a checkpoint
+        old = path.parent / f"{_TEMPORARY}{path.name}-old-{uuid.uuid4().hex[:8]}"
+        os.rename(path, old)
+        os.rename(temporary, path)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.rename(temporary, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot flush a folder
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint, checked for its format but not against the files.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
+    if not path.exists():
+        raise CheckpointError(f"There is no checkpoint at {path}.")
+    if path.is_file():
+        raise CheckpointError(f"{path} is a file, not a checkpoint folder; Poise never loads pickles.")
+    file = path / MANIFEST
+    if not file.exists():
+        raise CheckpointError(f"{path} is not a checkpoint: it has no {MANIFEST}.")
+    try:
+        manifest = json.loads(file.read_text())
+        version = manifest["format"]
+        if not isinstance(manifest["files"], dict) or not isinstance(version, int):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{path} is damaged: its {MANIFEST} cannot be read.") from None
+    if version > FORMAT:
+        raise CheckpointError(
+            f"{path} was written in format {version}, and this version of Poise reads up to format {FORMAT}: upgrade Poise."
+        )
+    return dict(manifest)
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint whose files are all there and unchanged.
+
+    Raises:
+        CheckpointError: it names the first file that is missing, truncated or changed.
+    """
+    manifest = read_manifest(path)
+    for name, expected in manifest["files"].items():
+        file = path / name
+        if Path(name).name != name or not file.is_file():
+            raise CheckpointError(f"{path} is damaged: its file {name!r} is missing.")
+        if file.stat().st_size != expected["size"]:
+            raise CheckpointError(
+                f"{path} is damaged: {name!r} has {file.stat().st_size} bytes instead of {expected['size']}."
+            )
+        if _fingerprint(file) != expected:
+            raise CheckpointError(f"{path} is damaged: the content of {name!r} has changed since it was written.")
+    return manifest
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:
+    """A verified checkpoint's manifest, policy and state.
+
+    Raises:
+        CheckpointError: it is damaged, of a future format, or not a checkpoint.
+    """
+    manifest = verify(path)
+    try:
+        policy = load_file(path / "policy.safetensors")
+        arrays = load_file(path / "training.safetensors")
+        state = _decode(json.loads((path / "state.json").read_text()), arrays)
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from None
+    return manifest, policy, state
+
+
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint in `folder` that verifies, and a sentence for each newer one that does not."""
+    problems = []
+    for path in sorted(checkpoints(folder), key=_iteration, reverse=True):
+        try:
+            verify(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+        else:
+            return path, problems
+    return None, problems
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """All folders in `folder` that may be checkpoints, unverified; not the leftovers of writes that died."""
+    if not folder.is_dir():
+        return []
+    return [p for p in folder.iterdir() if p.is_dir() and p.name.isdigit()]
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a killed process left half-written."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.name.startswith(_TEMPORARY):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _iteration(path: Path) -> int:
+    return int(path.name)
+
+
+def _fingerprint(file: Path) -> dict[str, Any]:
+    return {"size": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
+def _encode(value: Any, path: str, arrays: dict[str, torch.Tensor]) -> Any:
+    """Plain JSON with `{"$tensor": name}` and `{"$array": name}` where arrays were; these go into `arrays`."""
+    if isinstance(value, dict):
+        return {str(k): _encode(v, f"{path}/{k}" if path else str(k), arrays) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encode(v, f"{path}/{i}", arrays) for i, v in enumerate(value)]
+    if isinstance(value, torch.Tensor):
+        arrays[path] = value.detach().contiguous().clone()
+        return {"$tensor": path}
+    if isinstance(value, np.ndarray):
+        if value.dtype == object:
+            raise CheckpointError(f"{path!r} is an array of Python objects, which a checkpoint cannot hold.")
+        arrays[path] = torch.from_numpy(np.array(value))
+        return {"$array": path}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _decode(value: Any, arrays: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, dict):
+        if "$tensor" in value:
+            return arrays[value["$tensor"]]
+        if "$array" in value:
+            return arrays[value["$array"]].numpy()
+        return {k: _decode(v, arrays) for k, v in value.items()}
+    return [_decode(v, arrays) for v in value] if isinstance(value, list) else value

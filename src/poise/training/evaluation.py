@@ -1,0 +1,87 @@
+"""How good a policy is: fresh episodes in environments of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from poise.models.policy import Policy
+from poise.sampling.rollout import stored_dtype
+from poise.sampling.sampler import Episode, episode_info
+
+
+@torch.no_grad()
+def run_episodes(
+    policy: Policy, env: VectorEnv, episodes: int, seed: np.random.SeedSequence, *, explore: bool = False
+) -> list[Episode]:
+    """Plays `episodes` whole episodes, in all of `env`'s slots at once.
+
+    Each slot plays its own share, fixed beforehand: taking the first episodes to end would favour short ones.
+
+    Args:
+        policy: acts.
+        env: NEXT_STEP or SAME_STEP autoreset.
+        episodes: how many in all.
+        seed: of the environments and of the noise.
+        explore: samples actions instead of taking the most likely ones.
+    """
+    slots = env.num_envs
+    share = np.array([(episodes + i) // slots for i in range(slots)])
+    next_step = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP) == AutoresetMode.NEXT_STEP
+    env_seed, noise_seed = seed.spawn(2)
+    generator = torch.Generator().manual_seed(int(noise_seed.generate_state(1, np.uint64)[0] >> 1))
+    seeds = [int(s) for s in env_seed.generate_state(slots)]
+    raw, _ = env.reset(seed=seeds if hasattr(env, "envs") else seeds[0])  # type: ignore[arg-type]
+    state, first = policy.initial_state(slots), torch.ones(slots, dtype=torch.bool)
+    returns, lengths, over = np.zeros(slots), np.zeros(slots, np.int64), np.zeros(slots, np.bool_)
+    done: list[Episode] = []
+    while share.any():
+        obs = to_tensors(policy, raw)
+        noise = policy.dist.noise((slots,), generator) if explore else None
+        action, _, state = policy.act(obs, state, first, noise)
+        raw, reward, terminated, truncated, info = env.step(policy.env_action(action))
+        stepped = ~over if next_step else np.ones(slots, np.bool_)
+        first = torch.as_tensor(~stepped if next_step else terminated | truncated)
+        returns += reward * stepped
+        lengths += stepped
+        over = terminated | truncated
+        for b in np.flatnonzero(over).tolist():
+            if share[b]:
+                share[b] -= 1
+                numbers = episode_info(info if next_step else info.get("final_info", {}), b)
+                done.append(Episode(float(returns[b]), int(lengths[b]), b, numbers))
+            returns[b], lengths[b] = 0.0, 0
+    return done
+
+
+def to_tensors(policy: Policy, obs: Any) -> dict[str, torch.Tensor]:
+    """A batch of observations as leaves, in the types that rollouts store."""
+    leaves = policy.obs_layout.flatten(obs)
+    return {
+        leaf.name: torch.as_tensor(np.asarray(leaves[leaf.name])).to(stored_dtype(leaf.dtype.name))
+        for leaf in policy.obs_layout.leaves
+    }
+
+
+def summarize(episodes: list[Episode]) -> dict[str, float]:
+    """Mean, spread and length of episodes, and the means of the numbers that their environments reported."""
+    rewards = np.array([e.reward for e in episodes]) if episodes else np.array([np.nan])
+    lengths = np.array([e.length for e in episodes]) if episodes else np.array([np.nan])
+    summary = {
+        "episode_reward_mean": float(rewards.mean()),
+        "episode_reward_min": float(rewards.min()),
+        "episode_reward_max": float(rewards.max()),
+        "episode_reward_std": float(rewards.std()),
+        "episode_len_mean": float(lengths.mean()),
+        "episodes": len(episodes),
+    }
+    return {**summary, **info_means(episodes)}
+
+
+def info_means(episodes: list[Episode]) -> dict[str, float]:
+    """`info/<key>`: the mean of each number that environments reported at an episode's end."""
+    keys = dict.fromkeys(key for e in episodes for key in e.info)
+    return {f"info/{key}": float(np.mean([e.info[key] for e in episodes if key in e.info])) for key in keys}

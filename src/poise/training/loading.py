@@ -1,0 +1,70 @@
+"""From a checkpoint back to a trainer."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from poise.config.algorithms import algorithm_spec
+from poise.config.base import AlgorithmConfig
+from poise.config.layout import Layout
+from poise.config.resolve import build, canonical
+from poise.errors import CheckpointError
+from poise.training import checkpoint
+from poise.training.trainer import Trainer
+
+
+def config_from_dict(algorithm: str, settings: dict[str, Any]) -> AlgorithmConfig:
+    """A resolved configuration from its JSON form."""
+    spec = algorithm_spec(algorithm)[1]
+    return build(spec.config, canonical(spec.config, settings))
+
+
+def locate(path: str | Path) -> Path:
+    """The checkpoint that `path` means: itself, or the newest intact one of a run folder.
+
+    Newer ones that are damaged are skipped with a warning each.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    folder = Path(path)
+    inside = folder / "checkpoints"
+    if not inside.is_dir():
+        return folder
+    found, problems = checkpoint.newest(inside)
+    for problem in problems:
+        warnings.warn(f"{problem} The one before it is used.", stacklevel=3)
+    if found is None:
+        raise CheckpointError(f"The run {folder} has no intact checkpoint.")
+    return found
+
+
+def load(path: str | Path, *, env: Any = None) -> Trainer:
+    """The trainer that a checkpoint was saved from, to act with or to train on, exactly from where it was.
+
+    Nothing is executed that the checkpoint names, and no environment is made before one is needed: the policy is
+    rebuilt from the layouts of its spaces.
+
+    Args:
+        path: a checkpoint folder, or a run folder (its newest intact checkpoint).
+        env: the environment's class or function, where the checkpoint knows only its name.
+
+    Raises:
+        CheckpointError: it is damaged, of a future format, or not a checkpoint.
+        ModelError: it needs a custom model that is not registered.
+    """
+    manifest, policy, state = checkpoint.read(locate(path))
+    try:
+        config = config_from_dict(manifest["algorithm"], manifest["config"])
+        layouts = Layout.from_json(manifest["observation_space"]), Layout.from_json(manifest["action_space"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged: its manifest lacks {error}.") from None
+    if env is not None:
+        config.env = env
+    trainer = Trainer(manifest["algorithm"], config, layouts=layouts, preset=manifest.get("preset"))
+    trainer.load_state(policy, state)
+    return trainer
+
+

@@ -1,0 +1,38 @@
+"""Turns the first interrupt into a stop at the next boundary, and the second into an end at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def stopping_on(signals: tuple[signal.Signals, ...], stop: Callable[[str], None]) -> Iterator[None]:
+    """While inside, the first of `signals` calls `stop("interrupted" | "preempted")`; a second one is as usual.
+
+    Outside the main thread signals cannot be caught, and nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous: dict[signal.Signals, object] = {}
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        restore()
+        stop("preempted" if number == signal.SIGTERM else "interrupted")
+
+    def restore() -> None:
+        for caught, old in previous.items():
+            if signal.getsignal(caught) is handler:
+                signal.signal(caught, old)  # type: ignore[arg-type]
+
+    for caught in signals:
+        previous[caught] = signal.getsignal(caught)
+        signal.signal(caught, handler)
+    try:
+        yield
+    finally:
+        restore()

@@ -1,0 +1,54 @@
+"""When a run ends.
+
+    stop={"episode_reward_mean": 475, "time_total_s": 60}        # whichever comes first
+    stop=lambda result: result["learner/kl"] > 1
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from poise.errors import ConfigError, nearest
+
+Stop = Mapping[str, float] | Callable[[dict[str, Any]], bool] | None
+
+EPISODE_KEYS = ("episode_reward_mean", "episode_reward_min", "episode_reward_max", "episode_len_mean")
+
+
+class StopRule:
+    """Says why a run should stop, given its latest result.
+
+    A key stops the run once its value is at least the given one; NaN never does. Means over episodes count only when
+    their window is full (`metrics_smoothing_episodes`, 100 unless set): one lucky first episode is not a solved task.
+
+    Raises:
+        ConfigError: the rule is neither a mapping of numbers nor callable, or names a key that results do not have.
+    """
+
+    def __init__(self, stop: Stop, window: int) -> None:
+        self.stop, self.window = stop, window
+        if isinstance(stop, Mapping):
+            for key, value in stop.items():
+                if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+                    raise ConfigError(f"stop {key}={value!r} is not allowed: it must be a number.")
+        elif stop is not None and not callable(stop):
+            raise ConfigError(f"stop={stop!r} is not allowed: it must be a mapping of result keys to numbers, or callable.")
+
+    def __call__(self, result: dict[str, Any]) -> str | None:
+        """The reason to stop, or None to go on."""
+        if self.stop is None:
+            return None
+        if callable(self.stop):
+            return "the stop function said so" if self.stop(result) else None
+        for key, limit in self.stop.items():
+            if key not in result:
+                if key.startswith(("evaluation/", "info/")):  # there only after an evaluation, or an episode's end
+                    continue
+                raise ConfigError(f"stop names {key!r}, which results do not have.{nearest(key, result)}")
+            if key in EPISODE_KEYS and min(result["episodes_total"], result.get("window", self.window)) < self.window:
+                continue
+            if result[key] is not None and result[key] >= limit:
+                return f"{key} reached {limit:g}"
+        return None

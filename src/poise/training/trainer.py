@@ -1,0 +1,372 @@
+"""The trainer: one algorithm, its samplers, and what is measured of them."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from poise.algorithms.base import Algorithm, make_algorithm
+from poise.config.algorithms import algorithm_spec
+from poise.config.base import AlgorithmConfig, env_name
+from poise.config.layout import Layout
+from poise.envs.make import make_vector_env
+from poise.errors import CheckpointError
+from poise.models.encoders import is_image
+from poise.sampling.sampler import Episode, Sampler
+from poise.training import checkpoint
+from poise.training.callbacks import Callback
+from poise.training.evaluation import info_means, run_episodes, summarize, to_tensors
+from poise.training.signals import stopping_on
+from poise.training.stopping import Stop, StopRule
+
+_ALGORITHM, _SAMPLERS, _EVALUATION, _ACTING = range(4)  # purposes of the streams derived from one seed
+
+
+class Trainer:
+    """Trains one policy in one environment.
+
+    Args:
+        algorithm: its name.
+        config: resolved configuration (`poise.config.resolve.resolve`); a seed that is None is drawn and written there.
+        callbacks: called in this order.
+        layouts: of the single observation and action space. Without them the environment is made at once, to ask it.
+        preset: name of the preset that the configuration came from, for the record.
+
+    Attributes:
+        algorithm: holds the policy.
+        config: complete and resolved.
+        callbacks: may be appended to.
+        iteration: iterations done.
+        history: the latest results, at most 10,000.
+        notes: sentences about what a load or a resume could not restore.
+    """
+
+    def __init__(
+        self,
+        algorithm: str,
+        config: AlgorithmConfig,
+        *,
+        callbacks: Sequence[Callback] = (),
+        layouts: tuple[Layout, Layout] | None = None,
+        preset: str | None = None,
+    ) -> None:
+        self.name = algorithm_spec(algorithm)[0]
+        self.config, self.preset = config, preset
+        self.callbacks = list(callbacks)
+        if config.seed is None:
+            config.seed = int(np.random.SeedSequence().generate_state(1)[0])
+        self._env: Any = None
+        if layouts is None:
+            self._env = self._make_env()
+            layouts = Layout(self._env.single_observation_space), Layout(self._env.single_action_space)
+        self._choose_threads(layouts[0])
+        self.algorithm: Algorithm = make_algorithm(self.name, config, *layouts, self._seed(_ALGORITHM))
+        self._samplers: list[Sampler] | None = None
+        self._pending: list[Any] | None = None  # samplers' state from a checkpoint, until environments are needed
+        self._evaluation_env: Any = None
+        self._generator: torch.Generator | None = None
+        self.iteration = 0
+        self.episodes_total = 0
+        self.time_total_s = 0.0
+        self.history: deque[dict[str, Any]] = deque(maxlen=10_000)
+        self.notes: list[str] = []
+        self._window: deque[Episode] = deque(maxlen=config.metrics_smoothing_episodes)
+        self._stop_reason: str | None = None
+        self._last_report = {"env": 0.0, "inference": 0.0}
+
+    def __repr__(self) -> str:
+        steps = self.algorithm.timesteps
+        return f"<{self.name} on {env_name(self.config.env)}: {self.iteration} iterations, {steps} steps>"
+
+    @property
+    def policy(self) -> Any:
+        """The policy being learnt."""
+        return self.algorithm.policy
+
+    def _seed(self, purpose: int, *index: int) -> np.random.SeedSequence:
+        return np.random.SeedSequence(self.config.seed or 0, spawn_key=(purpose, *index))
+
+    def _make_env(self) -> Any:
+        return make_vector_env(self.config.env, self.config.num_envs_per_worker, self.config.env_config)
+
+    def _choose_threads(self, obs_layout: Layout) -> None:
+        if self.config.num_threads == "auto":
+            images = any(is_image(leaf) for leaf in obs_layout.leaves)
+            self.config.num_threads = max(1, torch.get_num_threads()) if images else 1
+        torch.set_num_threads(self.config.num_threads)
+
+    @property
+    def samplers(self) -> list[Sampler]:
+        """The samplers; made when first needed, since acting needs none."""
+        if self._samplers is None:
+            env = self._env if self._env is not None else self._make_env()
+            self._env = env
+            found = Layout(env.single_observation_space), Layout(env.single_action_space)
+            if (found[0].space, found[1].space) != (self.policy.obs_layout.space, self.policy.action_layout.space):
+                raise CheckpointError(
+                    f"{env_name(self.config.env)} has other spaces than the policy was trained with: "
+                    f"{found[0].space} and {found[1].space}."
+                )
+            correlation = getattr(self.config, "exploration_correlation", 0.0)
+            length = self.config.rollout_fragment_length
+            assert length is not None
+            # Environments that cannot be restored go on with new episodes, never with those of the first incarnation.
+            incarnation = self.iteration if self._pending is not None else 0
+            seed = self._seed(_SAMPLERS, 0, incarnation)
+            self._samplers = [Sampler(self.policy, env, length, seed, correlation=correlation)]
+            if self._pending is not None:
+                self._restore_samplers(self._pending)
+        return self._samplers
+
+    def _restore_samplers(self, states: list[Any]) -> None:
+        assert self._samplers is not None
+        lost = sum(len(s.load_state_dict(state)) for s, state in zip(self._samplers, states, strict=True))
+        if lost:
+            slots = sum(s.slots for s in self._samplers)
+            self.notes.append(f"{lost} of {slots} environments could not be restored and began a new episode.")
+        self._pending = None
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    def train(self) -> dict[str, Any]:
+        """One iteration: sample, learn, evaluate if due. Returns the result dict."""
+        start = time.perf_counter()
+        before = self.algorithm.timesteps
+        samplers = self.samplers
+        learner = self.algorithm.iteration(samplers)
+        self.iteration += 1
+        episodes = [episode for sampler in samplers for episode in sampler.take_episodes()]
+        self.episodes_total += len(episodes)
+        self._window.extend(episodes)
+        for callback in self.callbacks:
+            if type(callback).on_episode_end is not Callback.on_episode_end:
+                for episode in episodes:
+                    callback.on_episode_end(self, episode)
+        seconds = time.perf_counter() - start
+        self.time_total_s += seconds
+        result = self._result(self.algorithm.timesteps - before, len(episodes), seconds, learner)
+        interval = self.config.evaluation_interval
+        if interval and self.iteration % interval == 0:
+            evaluation = self.evaluate()
+            for callback in self.callbacks:
+                callback.on_evaluation(self, evaluation)
+            result.update({f"evaluation/{key}": value for key, value in evaluation.items()})
+        for callback in self.callbacks:
+            callback.on_iteration(self, result)
+        self.history.append(result)
+        return result
+
+    def _result(self, steps: int, episodes: int, seconds: float, learner: dict[str, float]) -> dict[str, Any]:
+        window = list(self._window)
+        rewards = [e.reward for e in window]
+        nan = math.nan
+        total = {key: sum(s.seconds[key] for s in self.samplers) for key in self._last_report}
+        spent = {key: total[key] - self._last_report[key] for key in total}
+        self._last_report = total
+        return {
+            "episode_reward_mean": sum(rewards) / len(rewards) if rewards else nan,
+            "episode_reward_min": min(rewards, default=nan),
+            "episode_reward_max": max(rewards, default=nan),
+            "episode_len_mean": sum(e.length for e in window) / len(window) if window else nan,
+            "episodes_this_iter": episodes,
+            "episodes_total": self.episodes_total,
+            "timesteps_this_iter": steps,
+            "timesteps_total": self.algorithm.timesteps,
+            "training_iteration": self.iteration,
+            "time_this_iter_s": seconds,
+            "time_total_s": self.time_total_s,
+            **info_means(window),
+            **{f"learner/{key}": value for key, value in learner.items()},
+            "learner/skipped_updates": self.algorithm.skipped,
+            "perf/env_steps_per_s": steps / seconds,
+            "perf/env_share": spent["env"] / seconds,
+            "perf/inference_share": spent["inference"] / seconds,
+            "perf/learning_share": max(0.0, 1 - (spent["env"] + spent["inference"]) / seconds),
+            "perf/waiting_share": 0.0,
+        }
+
+    def learn(
+        self, total_timesteps: int | None = None, *, stop: Stop = None, signals: tuple[signal.Signals, ...] = ()
+    ) -> dict[str, Any]:
+        """Trains until a condition holds; Ctrl-C stops at the end of the iteration, a second Ctrl-C at once.
+
+        Args:
+            total_timesteps: environment steps from now on.
+            stop: result keys and the values at which to stop, or a function of the result.
+            signals: stop at the next boundary on these too (`poise train` adds SIGTERM).
+
+        Returns:
+            The last result, with `stop_reason` added.
+        """
+        rule = StopRule(stop, self.config.metrics_smoothing_episodes)
+        goal = None if total_timesteps is None else self.algorithm.timesteps + total_timesteps
+        self._stop_reason = None
+        reason = "an error"
+        result: dict[str, Any] = dict(self.history[-1]) if self.history else {}
+        try:
+            with stopping_on((signal.SIGINT, *signals), self.stop):
+                for callback in self.callbacks:
+                    callback.on_run_start(self)
+                self._stop_reason = self._stop_reason or (rule(result) if result else None)
+                while self._stop_reason is None:
+                    result = self.train()
+                    if goal is not None and self.algorithm.timesteps >= goal:
+                        self._stop_reason = self._stop_reason or f"{total_timesteps} timesteps"
+                    self._stop_reason = self._stop_reason or rule(result)
+                reason = self._stop_reason
+        finally:
+            for callback in self.callbacks:
+                callback.on_run_end(self, reason)
+        return {**result, "stop_reason": reason}
+
+    def stop(self, reason: str) -> None:
+        """Makes `learn` end after the current iteration."""
+        self._stop_reason = self._stop_reason or reason
+
+    # --- acting -------------------------------------------------------------------------------------------------
+
+    def compute_action(self, observation: Any, *, explore: bool = False) -> Any:
+        """The action for one observation, as the environment takes it.
+
+        Args:
+            observation: one element of the observation space.
+            explore: samples the action instead of taking the most likely one.
+        """
+        return self.predict(observation, deterministic=not explore)[0]
+
+    @torch.no_grad()
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[Any, Any]:
+        """Actions for one observation or a batch of them, and the policy's memory; as Stable-Baselines3's `predict`.
+
+        Args:
+            observation: an element of the observation space, or a batch (one more axis in front).
+            state: memory that the last call returned; None at the start.
+            episode_start: for a batch, which slots begin an episode.
+            deterministic: takes the most likely actions.
+        """
+        policy = self.policy
+        leaves = policy.obs_layout.flatten(observation)
+        leaf = policy.obs_layout.leaves[0]
+        single = np.ndim(leaves[leaf.name]) == len(leaf.shape)
+        obs = to_tensors(policy, observation)
+        if single:
+            obs = {name: value.unsqueeze(0) for name, value in obs.items()}
+        batch = len(next(iter(obs.values())))
+        first = torch.as_tensor(np.zeros(batch, bool) if episode_start is None else np.asarray(episode_start))
+        memory = policy.initial_state(batch) if state is None else state
+        if self._generator is None:
+            seed = self._seed(_ACTING, self.iteration)
+            self._generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+        noise = None if deterministic else policy.dist.noise((batch,), self._generator)
+        action, _, memory = policy.act(obs, memory, first, noise)
+        actions = policy.env_action(action)
+        return (actions[0] if single else actions), (memory or None)
+
+    def evaluate(self, episodes: int | None = None, *, explore: bool | None = None, seed: int = 0) -> dict[str, float]:
+        """Plays fresh episodes in environments of their own.
+
+        Args:
+            episodes: how many; `evaluation_duration` unless given.
+            explore: whether actions are sampled; `evaluation_explore` unless given.
+            seed: other seeds give other episodes.
+
+        Returns:
+            `episode_reward_mean`, `_min`, `_max`, `_std`, `episode_len_mean`, `episodes`, `info/...`.
+        """
+        count = self.config.evaluation_duration if episodes is None else episodes
+        sampled = self.config.evaluation_explore if explore is None else explore
+        slots = min(count, 20)
+        if self._evaluation_env is None or self._evaluation_env.num_envs != slots:
+            if self._evaluation_env is not None:
+                self._evaluation_env.close()
+            self._evaluation_env = make_vector_env(self.config.env, slots, self.config.env_config)
+        streams = self._seed(_EVALUATION, self.iteration, seed)
+        return summarize(run_episodes(self.policy, self._evaluation_env, count, streams, explore=sampled))
+
+    # --- saving -------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Writes a checkpoint folder, replacing one that is there; `poise.load(path)` goes on exactly from it.
+
+        Raises:
+            CheckpointError: `path` is something else than a checkpoint.
+            OSError: it cannot be written.
+        """
+        target = Path(path)
+        samplers = self._pending if self._pending is not None else [s.state_dict() for s in self.samplers]
+        learner = self.algorithm.state_dict()
+        policy = learner.pop("policy")
+        state = {
+            "learner": learner,
+            "samplers": dict(enumerate(samplers)),
+            "iteration": self.iteration,
+            "episodes_total": self.episodes_total,
+            "time_total_s": self.time_total_s,
+            "window": [[e.reward, e.length, e.slot, e.info] for e in self._window],
+        }
+        exact = all(not s["started"] or s["env"] is not None for s in samplers)
+        about = {
+            "poise": _version(),
+            "algorithm": self.name,
+            "env": env_name(self.config.env),
+            "preset": self.preset,
+            "observation_space": self.policy.obs_layout.to_json(),
+            "action_space": self.policy.action_layout.to_json(),
+            "iteration": self.iteration,
+            "timesteps_total": self.algorithm.timesteps,
+            "episode_reward_mean": _none_if_nan(self.history[-1]["episode_reward_mean"]) if self.history else None,
+            "resume_grade": "bitwise" if exact else "statistical",
+            "config": self.config.to_dict(),
+        }
+        checkpoint.write(target, policy, state, about)
+        for callback in self.callbacks:
+            callback.on_checkpoint(self, target)
+        return target
+
+    def load_state(self, policy: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        """Restores what `save` wrote into a trainer of the same configuration; the environments follow when needed."""
+        try:
+            self.algorithm.load_state_dict({"policy": policy, **state["learner"]})
+            self.iteration, self.episodes_total = state["iteration"], state["episodes_total"]
+            self.time_total_s = state["time_total_s"]
+            self._window.extend(Episode(r, n, slot, info) for r, n, slot, info in state["window"])
+            self._pending = list(state["samplers"].values())
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"The checkpoint does not fit its own configuration: {error}.") from error
+
+    def close(self) -> None:
+        """Closes the environments."""
+        for env in (self._env, self._evaluation_env):
+            if env is not None:
+                env.close()
+        self._env = self._evaluation_env = self._samplers = None
+
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def _none_if_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("poise")
+    except PackageNotFoundError:
+        return "unknown"
+
