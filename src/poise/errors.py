@@ -9,7 +9,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["CheckpointError", "ConfigError", "EnvError", "ModelError", "PoiseError", "RunError", "SpaceError", "nearest"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "EnvError",
+    "ModelError",
+    "PoiseError",
+    "RunError",
+    "SpaceError",
+    "nearest",
+]
 
 
 class PoiseError(Exception):

@@ -1,9 +1,9 @@
 """Advantage actor-critic (Mnih et al. 2016, arXiv 1602.01783), its synchronous form.
 
-    repeat:
-        sample T steps in each of B environments with π
-        A ← Σ γᵏ r - V (n-step returns; λ < 1 weighs shorter ones)
-        one step along  ∇ [ log π(a|s) A - c₁ (V - R)² + c₂ H[π] ]
+repeat:
+    sample T steps in each of B environments with π
+    A ← Σ γᵏ r - V (n-step returns; λ < 1 weighs shorter ones)
+    one step along  ∇ [ log π(a|s) A - c₁ (V - R)² + c₂ H[π] ]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from poise.algorithms.base import OnPolicy
 from poise.config.algorithms import A2CConfig
 from poise.config.layout import Layout
-from poise.learning.losses import explained_variance, normalize, value_loss
+from poise.learning.losses import explained_variance, normalize
 from poise.learning.optimizers import RMSProp
 from poise.sampling.rollout import Rollout, gather
 from poise.sampling.sampler import Sampler
@@ -63,7 +63,7 @@ class A2C(OnPolicy):
         if config.normalize_advantages:
             advantage = normalize(advantage, weight)
         policy_loss = -torch.dot(share, dist.log_prob(inputs, rollout.action.flatten(0, 1)) * advantage)
-        vf_loss = torch.dot(share, value_loss(value, target))
+        vf_loss = torch.dot(share, (value - target) ** 2)
         loss = policy_loss + config.vf_loss_coeff * vf_loss
         entropy = torch.zeros(())
         if entropy_coeff:

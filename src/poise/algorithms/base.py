@@ -55,9 +55,7 @@ class Algorithm(ABC):
 
     optimizer: Adam | RMSProp
 
-    def __init__(
-        self, config: Any, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence
-    ) -> None:
+    def __init__(self, config: Any, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence) -> None:
         self.config = config
         init_seed, shuffle_seed = (int(s.generate_state(1, np.uint64)[0] >> 1) for s in seed.spawn(2))
         with torch.random.fork_rng():  # custom models draw from torch's global generator
@@ -108,7 +106,7 @@ class Algorithm(ABC):
     def state_dict(self) -> dict[str, Any]:
         """All that a continued run needs of the learner."""
         return {
-            "policy": {name: tensor for name, tensor in self.policy.state_dict().items()},
+            "policy": dict(self.policy.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "rewards": self.reward_scaler.state_dict() if self.reward_scaler else None,
@@ -120,7 +118,9 @@ class Algorithm(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         self.policy.load_state_dict({name: torch.as_tensor(t) for name, t in state["policy"].items()})
-        self.optimizer.load_state_dict({k: torch.as_tensor(v) if k != "steps" else v for k, v in state["optimizer"].items()})
+        self.optimizer.load_state_dict(
+            {k: torch.as_tensor(v) if k != "steps" else v for k, v in state["optimizer"].items()}
+        )
         self.generator.set_state(torch.as_tensor(state["generator"]))
         if self.reward_scaler:
             self.reward_scaler.load_state_dict(state["rewards"])

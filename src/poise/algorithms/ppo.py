@@ -1,10 +1,10 @@
 """Proximal Policy Optimization (Schulman et al. 2017, arXiv 1707.06347).
 
-    repeat:
-        sample T steps in each of B environments with π_old
-        A ← generalized advantages,  R ← A + V_old
-        for each epoch, for each minibatch:
-            maximise  min(r A, clip(r, 1 - ε, 1 + ε) A) - c₁ (V - R)² + c₂ H[π],   r = π(a|s) / π_old(a|s)
+repeat:
+    sample T steps in each of B environments with π_old
+    A ← generalized advantages,  R ← A + V_old
+    for each epoch, for each minibatch:
+        maximise  min(r A, clip(r, 1 - ε, 1 + ε) A) - c₁ (V - R)² + c₂ H[π],   r = π(a|s) / π_old(a|s)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from poise.algorithms.base import OnPolicy
 from poise.config.algorithms import PPOConfig
 from poise.config.layout import Layout
-from poise.learning.losses import approximate_kl, clipped_policy_loss, explained_variance, normalize, value_loss
+from poise.learning.losses import approximate_kl, explained_variance, normalize, ppo_loss
 from poise.learning.optimizers import Adam
 from poise.sampling.rollout import Rollout, gather
 from poise.sampling.sampler import Sampler
@@ -144,19 +144,27 @@ class PPO(OnPolicy):
         config, dist = self.config, self.policy.dist
         inputs, value = self.policy(batch.x)
         log_prob = dist.log_prob(inputs, batch.action)
-        policy_loss = clipped_policy_loss(log_prob, batch.log_prob, batch.advantage, clip)
-        vf_loss = value_loss(value, batch.target, batch.value, config.vf_clip_param)
-        per_step = torch.add(policy_loss, vf_loss, alpha=config.vf_loss_coeff)
+        loss, policy_loss, vf_loss = ppo_loss(
+            log_prob,
+            value,
+            old_log_prob=batch.log_prob,
+            old_value=batch.value,
+            advantage=batch.advantage,
+            target=batch.target,
+            weight=batch.weight,
+            clip=clip,
+            vf_clip=config.vf_clip_param,
+            vf_coeff=config.vf_loss_coeff,
+        )
         if entropy_coeff:
-            per_step = torch.sub(per_step, dist.entropy(inputs), alpha=entropy_coeff)
-        loss = torch.dot(batch.weight, per_step)
+            loss = loss - entropy_coeff * torch.dot(batch.weight, dist.entropy(inputs))
         if not report:
             return loss, loss
         with torch.no_grad():
             log_ratio = log_prob - batch.log_prob
             clipped = ((log_ratio.exp() - 1).abs() > clip).to(loss.dtype)
-            columns = [policy_loss, vf_loss, approximate_kl(log_ratio), clipped, dist.entropy(inputs)]
-            return loss, torch.stack(columns).mv(batch.weight)
+            columns = torch.stack([approximate_kl(log_ratio), clipped, dist.entropy(inputs)])
+            return loss, torch.cat([torch.stack([policy_loss, vf_loss]), columns.mv(batch.weight)])
 
     def _report(
         self, stats: list[Tensor], batch: Batch, lr: float, clip: float, entropy_coeff: float, epochs: int

@@ -143,8 +143,12 @@ class AlgorithmSpec(NamedTuple):
 
 
 ALGORITHMS: dict[str, AlgorithmSpec] = {
-    "PPO": AlgorithmSpec(PPOConfig, "poise.algorithms.ppo:PPO", "the robust default: clipped policy updates, several epochs"),
-    "A2C": AlgorithmSpec(A2CConfig, "poise.algorithms.a2c:A2C", "the simplest actor-critic: one update per short rollout"),
+    "PPO": AlgorithmSpec(
+        PPOConfig, "poise.algorithms.ppo:PPO", "the robust default: clipped policy updates, several epochs"
+    ),
+    "A2C": AlgorithmSpec(
+        A2CConfig, "poise.algorithms.a2c:A2C", "the simplest actor-critic: one update per short rollout"
+    ),
 }
 
 
@@ -157,4 +161,6 @@ def algorithm_spec(name: str) -> tuple[str, AlgorithmSpec]:
     for known, spec in ALGORITHMS.items():
         if known.lower() == str(name).lower():
             return known, spec
-    raise ConfigError(f"There is no algorithm {name!r}.{nearest(str(name), ALGORITHMS)} Known: {', '.join(ALGORITHMS)}.")
+    raise ConfigError(
+        f"There is no algorithm {name!r}.{nearest(str(name), ALGORITHMS)} Known: {', '.join(ALGORITHMS)}."
+    )

@@ -61,7 +61,8 @@ class AlgorithmConfig:
     """Gymnasium id, `module:Env-v0`, a name given to `poise.register_env`, a class, or a function of the env config."""
 
     env_config: dict = field(default_factory=dict)
-    """Keyword arguments for a Gymnasium id; the one argument of a class or function of yours. `max_episode_steps` sets a time limit."""
+    """Keyword arguments for a Gymnasium id; the one argument of a class or function of yours. `max_episode_steps` sets
+    a time limit."""
 
     gamma: Fraction = 0.99
     """Discount factor."""

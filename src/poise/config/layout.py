@@ -47,12 +47,19 @@ class Layout:
         space: any nesting of `Dict` and `Tuple` over `Box`, `Discrete`, `MultiDiscrete`, `MultiBinary`.
 
     Raises:
-        SpaceError: a part of the space has no fixed shape (`Text`, `Graph`, `Sequence`, `OneOf`) or no bounds at all.
+        SpaceError: a part of the space has no fixed shape (`Text`, `Graph`, `Sequence`, `OneOf`), there is no part at
+            all, or two parts have one name.
     """
 
     def __init__(self, space: spaces.Space) -> None:
         self.space = space
         self.leaves: tuple[Leaf, ...] = tuple(_leaves(space, ()))
+        names = [leaf.name for leaf in self.leaves]
+        if not names:
+            raise SpaceError(f"{space} is empty: a policy needs at least one number to look at or to choose.")
+        if len({*names}) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise SpaceError(f"Two parts of the space are both called {twice!r}: rename a key of the Dict.")
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{leaf.name}: {leaf.dtype}{list(leaf.shape)}" for leaf in self.leaves)
@@ -96,7 +103,7 @@ def _leaves(space: spaces.Space, path: tuple[str, ...]) -> Iterator[Leaf]:
         for key, inner in children:
             yield from _leaves(inner, (*path, key))
     elif isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
-        yield Leaf(_name(path), space, tuple(space.shape), np.dtype(space.dtype))
+        yield Leaf(_name(path), space, tuple(space.shape or ()), np.dtype(space.dtype))
     else:
         where = f" (at {_name(path)!r})" if path else ""
         raise SpaceError(
@@ -145,7 +152,7 @@ def _to_json(space: spaces.Space) -> dict[str, Any]:
         start = space.start.tolist()
         return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": start, "dtype": str(space.dtype)}
     if isinstance(space, spaces.MultiBinary):
-        return {"type": "MultiBinary", "n": list(space.shape)}
+        return {"type": "MultiBinary", "n": int(space.n) if isinstance(space.n, (int, np.integer)) else list(space.n)}
     children = _children(space)
     assert children is not None  # `Layout` has refused all other spaces
     kind = "Dict" if isinstance(space, spaces.Dict) else "Tuple"
@@ -164,9 +171,11 @@ def _from_json(data: dict[str, Any]) -> spaces.Space:
     if kind == "Discrete":
         return spaces.Discrete(data["n"], start=data["start"])
     if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(np.array(data["nvec"]), dtype=np.dtype(data["dtype"]).type, start=np.array(data["start"]))
+        return spaces.MultiDiscrete(
+            np.array(data["nvec"]), dtype=np.dtype(data["dtype"]).type, start=np.array(data["start"])
+        )
     if kind == "MultiBinary":
-        return spaces.MultiBinary(data["n"] if len(data["n"]) > 1 else data["n"][0])
+        return spaces.MultiBinary(data["n"])
     if kind == "Dict":
         return spaces.Dict([(key, _from_json(inner)) for key, inner in data["spaces"]])
     if kind == "Tuple":

@@ -1,8 +1,8 @@
 """From what a person wrote to a complete configuration.
 
-    defaults  <  preset of (algorithm, environment)  <  what the user set
-                                                        (aliases translated, types checked)
-    then `derive()` fills in the rest and finds contradictions.
+defaults  <  preset of (algorithm, environment)  <  what the user set
+                                                    (aliases translated, types checked)
+then `derive()` fills in the rest and finds contradictions.
 """
 
 from __future__ import annotations

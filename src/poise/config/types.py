@@ -38,7 +38,7 @@ Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
-Schedule = Union[NonNegative, list[tuple[NonNegativeInt, NonNegative]]]
+Schedule = NonNegative | list[tuple[NonNegativeInt, NonNegative]]
 """A constant, or points `[[timestep, value], ...]` with straight lines between them."""
 
 
@@ -126,7 +126,7 @@ def _coerce_scalar(annotation: Any, value: Any) -> Any:
             raise _MismatchError
         return value
     if annotation is int:
-        if isinstance(value, bool) or not (isinstance(value, int) or isinstance(value, float) and value.is_integer()):
+        if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
             raise _MismatchError
         return int(value)
     if annotation is float:
@@ -139,7 +139,7 @@ def _coerce_scalar(annotation: Any, value: Any) -> Any:
 
 
 def parse_text(text: str) -> Any:
-    """A value typed on the command line: JSON where it is JSON (`3e-4`, `true`, `[64, 64]`), else `64,64`, else text."""
+    """A value typed on the command line: JSON where it is JSON (`3e-4`, `[64, 64]`), else a list `64,64`, else text."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:

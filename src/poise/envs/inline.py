@@ -31,10 +31,8 @@ class InlineVectorEnv(VectorEnv):
             until the next step.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
-
     def __init__(self, make: Callable[[], gym.Env], num_envs: int) -> None:
-        self._make = make
+        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
         self.envs = [make() for _ in range(num_envs)]
         self.num_envs = num_envs
         self.single_observation_space = self.envs[0].observation_space
@@ -53,7 +51,9 @@ class InlineVectorEnv(VectorEnv):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Resets all environments; an integer seed gives `seed, seed + 1, ...`, a list one seed each."""
-        seeds = [None if seed is None else seed + i for i in range(self.num_envs)] if not isinstance(seed, list) else seed
+        seeds = (
+            [None if seed is None else seed + i for i in range(self.num_envs)] if not isinstance(seed, list) else seed
+        )
         for i, env_seed in enumerate(seeds):
             self._reset_one(i, env_seed, options)
         self._done[:] = False
@@ -107,7 +107,9 @@ class InlineVectorEnv(VectorEnv):
             expected = {name: array[i] for name, array in state["obs"].items()}
             obs = snapshot.restore(self.envs[i], state["slots"][str(i)], self._journals[i])
             found = {} if obs is None else {k: np.asarray(v) for k, v in self._layout.flatten(obs).items()}
-            if found and all(np.array_equal(found[k].astype(v.dtype), v, equal_nan=v.dtype.kind == "f") for k, v in expected.items()):
+            if found and all(
+                np.array_equal(found[k].astype(v.dtype), v, equal_nan=v.dtype.kind == "f") for k, v in expected.items()
+            ):
                 self._store(i, obs)
             else:
                 lost.append(i)

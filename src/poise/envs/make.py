@@ -6,7 +6,7 @@ import importlib
 import inspect
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
@@ -47,7 +47,7 @@ def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: st
         config["render_mode"] = render_mode
     source = find_env(env)
     if isinstance(source, str):
-        with _quiet(), _as_env_error(source):
+        with _Quiet(), _AsEnvError(source):
             return gym.make(source, max_episode_steps=limit, disable_env_checker=True, **config)
     made = _call(source, config)
     if not isinstance(made, gym.Env):
@@ -68,7 +68,7 @@ def make_vector_env(env: Any, num_envs: int, env_config: dict[str, Any] | None =
     source = find_env(env)
     if isinstance(source, str) and _is_native(source):
         limit = {"max_episode_steps": config.pop("max_episode_steps")} if "max_episode_steps" in config else {}
-        with _quiet(), _as_env_error(source):
+        with _Quiet(), _AsEnvError(source):
             return gym.make_vec(source, num_envs, vectorization_mode="vector_entry_point", **limit, **config)
     return InlineVectorEnv(lambda: make_env(env, env_config), num_envs)
 
@@ -82,7 +82,7 @@ def find_env(env: Any) -> str | Creator:
     if not isinstance(env, str):
         if not callable(env):
             raise EnvError(f"env={env!r} is not allowed: it must be a name, a class or a function.")
-        return env
+        return cast(Creator, env)
     if env in _creators:
         return _creators[env]
     module, colon, name = env.partition(":")
@@ -100,7 +100,7 @@ def find_env(env: Any) -> str | Creator:
             for part in name.split("."):
                 found = getattr(found, part, None)
             if callable(found):
-                return found
+                return cast(Creator, found)
             options = [n for n, value in vars(imported).items() if callable(value)]
             raise EnvError(f"env={env!r}: {module!r} has and registers no {name!r}.{nearest(name, options)}")
         return env
@@ -135,7 +135,7 @@ def _call(creator: Creator, config: dict[str, Any]) -> Any:
     return creator(config) if takes_config else creator(**config)
 
 
-class _quiet(warnings.catch_warnings):
+class _Quiet(warnings.catch_warnings):
     """Silences Gymnasium's notice that an older version of an environment was asked for: that was on purpose."""
 
     def __enter__(self) -> Any:
@@ -144,7 +144,7 @@ class _quiet(warnings.catch_warnings):
         return result
 
 
-class _as_env_error:
+class _AsEnvError:
     """Turns Gymnasium's own errors (which say what to install) into an `EnvError`."""
 
     def __init__(self, name: str) -> None:

@@ -72,8 +72,9 @@ class Categorical:
         return inputs.argmax(-1)
 
     def log_prob(self, inputs: Tensor, action: Tensor) -> Tensor:
-        flat = F.cross_entropy(inputs.reshape(-1, self.num_inputs), action.reshape(-1), reduction="none")
-        return -flat.view(action.shape)
+        if action.ndim > 1:
+            return self.log_prob(inputs.flatten(0, -2), action.flatten()).view(action.shape)
+        return -F.cross_entropy(inputs, action, reduction="none")
 
     def entropy(self, inputs: Tensor) -> Tensor:
         log_p = F.log_softmax(inputs, -1)
@@ -103,8 +104,7 @@ class Gaussian:
         return torch.empty(*shape, self.dim).normal_(generator=generator)
 
     def _split(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = inputs.split(self.dim, -1)
-        return mean, log_std.clamp(*self._limits)
+        return inputs[..., : self.dim], inputs[..., self.dim :].clamp(*self._limits)
 
     def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
         mean, log_std = self._split(inputs)

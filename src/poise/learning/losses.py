@@ -1,53 +1,92 @@
-"""Losses per step, before averaging: `[N]` in, `[N]` out. The algorithm weights and averages them."""
+"""Losses and the statistics beside them, over flat lists of steps `[N]` with weights."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
-class _ClippedLoss(torch.autograd.Function):
-    """The clipped loss with its gradient written out: one operation instead of the dozen that autograd derives."""
+class _PPOLoss(torch.autograd.Function):
+    """The loss below with its gradient written out: two products instead of the dozens that autograd derives."""
 
     @staticmethod
-    def forward(ctx: Any, log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        log_prob: Tensor,
+        value: Tensor,
+        old_log_prob: Tensor,
+        old_value: Tensor,
+        advantage: Tensor,
+        target: Tensor,
+        weight: Tensor,
+        clip: float,
+        vf_clip: float | None,
+        vf_coeff: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        gain = -advantage
         ratio = (log_prob - old_log_prob).exp_()
-        plain = ratio * -advantage
-        clipped = ratio.clamp_(1 - clip, 1 + clip).mul_(-advantage)
-        loss = torch.maximum(plain, clipped)
-        ctx.save_for_backward(plain.masked_fill_(plain < clipped, 0))
-        return loss
+        plain = ratio * gain
+        clipped = ratio.clamp_(1 - clip, 1 + clip).mul_(gain)
+        policy_loss = torch.dot(weight, torch.maximum(plain, clipped))
+        # d/d log π of r (-A) is r (-A) itself; where the clipped term is larger, it is constant.
+        slope = plain.masked_fill_(plain < clipped, 0).mul_(weight)
+
+        error = value - target
+        if vf_clip is not None:
+            near = (value - old_value).clamp_(-vf_clip, vf_clip).add_(old_value).sub_(target)
+            fixed = near.abs() > error.abs()  # there the clipped value counts, which does not move with the value
+            vf_loss = torch.dot(weight, torch.where(fixed, near, error).square_())
+            error.masked_fill_(fixed, 0)
+        else:
+            vf_loss = torch.dot(weight, error * error)
+        ctx.save_for_backward(slope, error.mul_(weight))
+        ctx.vf_coeff = vf_coeff
+        ctx.mark_non_differentiable(policy_loss, vf_loss)
+        return torch.add(policy_loss, vf_loss, alpha=vf_coeff), policy_loss, vf_loss
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        return grads[0] * ctx.saved_tensors[0], None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        slope, error = ctx.saved_tensors
+        grad = grads[0]
+        return grad * slope, (2 * ctx.vf_coeff * grad) * error, *[None] * 8
 
 
-def clipped_policy_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """PPO's clipped surrogate, negated (arXiv 1707.06347, eq. 7): -min(r A, clip(r, 1 - ε, 1 + ε) A).
+def ppo_loss(
+    log_prob: Tensor,
+    value: Tensor,
+    *,
+    old_log_prob: Tensor,
+    old_value: Tensor,
+    advantage: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    clip: float,
+    vf_clip: float | None = None,
+    vf_coeff: float = 0.5,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """PPO's loss without the entropy bonus (arXiv 1707.06347, eq. 7 and 9, negated), over steps `[N]`:
 
-    Its gradient with respect to log π is -r A where the unclipped term is the smaller one, and 0 where clipping holds.
+        Σ w [ -min(r A, clip(r, 1 - ε, 1 + ε) A) + c (V - R)² ],    r = exp(log π(a|s) - log π_old(a|s))
 
     Args:
-        log_prob: log π(a|s), `[N]`.
-        old_log_prob: log π_old(a|s), a constant; r = exp(log_prob - old_log_prob).
-        advantage: A, a constant.
+        log_prob: log π(a|s) of the actions taken; differentiated.
+        value: V(s); differentiated.
+        old_log_prob, old_value: the same under the policy that sampled.
+        advantage, target: A and R, constants.
+        weight: w, which sum to 1.
         clip: ε.
+        vf_clip: the value error becomes max((V - R)², (V_old + clip(V - V_old, ±vf_clip) - R)²); None does not clip.
+        vf_coeff: c.
+
+    Returns:
+        The loss, its policy part and its value part (before c); only the first is differentiable.
     """
-    result: Tensor = _ClippedLoss.apply(log_prob, old_log_prob, advantage, clip)
+    result: tuple[Tensor, Tensor, Tensor] = _PPOLoss.apply(  # type: ignore[no-untyped-call]
+        log_prob, value, old_log_prob, old_value, advantage, target, weight, clip, vf_clip, vf_coeff
+    )
     return result
-
-
-def value_loss(value: Tensor, target: Tensor, old_value: Tensor | None = None, clip: float | None = None) -> Tensor:
-    """Squared error (V - R)², or its clipped form max((V - R)², (V_old + clip(V - V_old, ±ε) - R)²)."""
-    loss = F.mse_loss(value, target, reduction="none")
-    if clip is None or old_value is None:
-        return loss
-    clipped = old_value + (value - old_value).clamp(-clip, clip)
-    return torch.maximum(loss, F.mse_loss(clipped, target, reduction="none"))
 
 
 def approximate_kl(log_ratio: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class Flat:
@@ -42,7 +42,7 @@ class Flat:
 
     def clip_grad_norm(self, limit: float | None) -> float:
         """Scales the gradient so that its Euclidean norm is at most `limit`; returns the norm before."""
-        norm = self.grad.norm().item()
+        norm: float = self.grad.norm().item()
         if limit is not None and norm > limit:
             self.grad.mul_(limit / (norm + 1e-6))
         return norm
@@ -51,8 +51,8 @@ class Flat:
 class Adam:
     """Adam (Kingma & Ba 2015, arXiv 1412.6980, algorithm 1).
 
-        m ← β₁ m + (1 - β₁) g          p ← p - lr / (1 - β₁ᵗ) · m / (√(v / (1 - β₂ᵗ)) + ε)
-        v ← β₂ v + (1 - β₂) g²
+    m ← β₁ m + (1 - β₁) g          p ← p - lr / (1 - β₁ᵗ) · m / (√(v / (1 - β₂ᵗ)) + ε)
+    v ← β₂ v + (1 - β₂) g²
     """
 
     def __init__(self, flat: Flat, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-5) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 Points = Sequence[tuple[int, float]]
 
@@ -17,7 +18,7 @@ def schedule_value(schedule: float | Points, timestep: int) -> float:
     points = sorted(schedule)
     if timestep <= points[0][0]:
         return float(points[0][1])
-    for (start, low), (end, high) in zip(points, points[1:], strict=False):
+    for (start, low), (end, high) in pairwise(points):
         if timestep <= end:
             return low + (high - low) * (timestep - start) / max(end - start, 1)
     return float(points[-1][1])

@@ -38,18 +38,20 @@ def to_vector(leaf: Leaf, x: Tensor) -> Tensor:
     if isinstance(leaf.space, spaces.Discrete):
         return F.one_hot(x.long() - int(leaf.space.start), int(leaf.space.n)).float()
     if not isinstance(leaf.space, spaces.Box):
-        raise SpaceError(f"{type(leaf.space).__name__} observations are not supported in this version; use Box or Discrete.")
-    flat = x.reshape(*x.shape[: x.ndim - len(leaf.shape)], -1)
-    if leaf.dtype.name == "uint8":
-        return flat.float().div_(255)
-    return flat.float() if flat.dtype != torch.float64 else flat
+        raise SpaceError(
+            f"{type(leaf.space).__name__} observations are not supported in this version; use Box or Discrete."
+        )
+    flat = x if len(leaf.shape) == 1 else x.reshape(*x.shape[: x.ndim - len(leaf.shape)], -1)
+    if flat.is_floating_point():
+        return flat
+    return flat.float().div_(255) if flat.dtype == torch.uint8 else flat.float()
 
 
 class ImageEncoder(nn.Module):
     """Convolutions over pictures of any size and channel order; `[N, *shape]` (bytes or floats) -> `[N, size]`.
 
     The channel axis is the smallest of the first and last axes. Bytes are scaled by 1/255. When no filters are given,
-    the stack halves the picture until it is about ten pixels wide (8x8/4, 4x4/2, 3x3/1 for 84x84, as in Mnih et al. 2015).
+    the stack shrinks the picture to about ten pixels (for 84x84, that of Mnih et al. 2015: 8x8/4, 4x4/2, 3x3/1).
 
     Attributes:
         size: length of the output vectors.

@@ -35,11 +35,10 @@ class ActorCritic(nn.Module):
         if self.shared:
             # One matrix for both heads: policy rows first, the value's row last.
             self.pi = MLP([size, *hiddens, num_outputs + 1], activation)
-            head = self.pi.layers[-1]
             with torch.no_grad():
-                policy = nn.Linear(head.in_features, num_outputs)  # type: ignore[arg-type]
+                policy = nn.Linear(self.pi.layers[-1].in_features, num_outputs)  # type: ignore[arg-type]
                 init_linear(policy, POLICY_GAIN)
-                head.weight[:-1] = policy.weight  # type: ignore[index]
+                self.pi.weight[:-1] = policy.weight
         else:
             self.pi = MLP([size, *hiddens, num_outputs], activation, output_gain=POLICY_GAIN)
             self.vf_encoder, size = encoder()

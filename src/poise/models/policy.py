@@ -67,7 +67,7 @@ class Policy(nn.Module):
             self.log_std = nn.Parameter(torch.full((outputs,), config.log_std_init))
         elif isinstance(self.dist, Gaussian) and isinstance(self.network, ActorCritic):
             with torch.no_grad():  # the network's own log σ starts there
-                self.network.pi.layers[-1].bias[self.dist.dim : 2 * self.dist.dim] = config.log_std_init  # type: ignore[index]
+                self.network.pi.bias[self.dist.dim : 2 * self.dist.dim] = config.log_std_init
         vector = not self.custom and not is_image(self.leaf) and isinstance(self.leaf.space, spaces.Box)
         self.normalizer = RunningMoments((vector_size(self.leaf),)) if normalize_observations and vector else None
         self._any_parameter = (next(self.parameters()),)  # in a tuple, so that it is not registered twice
@@ -79,7 +79,9 @@ class Policy(nn.Module):
             if self.preprocessor is not None:
                 x = self.preprocessor.transform(self.obs_layout.unflatten(obs))
             elif self.custom:
-                return self.obs_layout.unflatten({k: v if v.dtype == torch.uint8 else v.float() for k, v in obs.items()})
+                return self.obs_layout.unflatten(
+                    {k: v if v.dtype == torch.uint8 else v.float() for k, v in obs.items()}
+                )
             else:
                 x = obs[ROOT]
             if not self.custom and not is_image(self.leaf):
@@ -183,9 +185,7 @@ def _distribution(layout: Layout, config: ModelConfig) -> tuple[Distribution, bo
             if _finite_bounds(leaf) is None:
                 raise SpaceError("action_distribution='squashed_gaussian' needs finite action bounds; use 'gaussian'.")
             return SquashedGaussian(size), config.free_log_std
-    raise SpaceError(
-        f"{layout.space} actions are not supported in this version: use Discrete or a Box of floats."
-    )
+    raise SpaceError(f"{layout.space} actions are not supported in this version: use Discrete or a Box of floats.")
 
 
 def _finite_bounds(leaf: Leaf) -> tuple[np.ndarray, np.ndarray] | None:

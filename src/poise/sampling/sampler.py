@@ -64,6 +64,7 @@ class Sampler:
         self.rollout = Rollout.empty(
             steps, self.slots, policy.obs_layout, policy.dist.action_shape, policy.dist.action_dtype
         )
+        self._obs = {name: leaf.numpy() for name, leaf in self.rollout.obs.items()}
         self.episodes: list[Episode] = []
         self.seconds = {"env": 0.0, "inference": 0.0}
         self.version = 0
@@ -98,38 +99,48 @@ class Sampler:
         for leaf in r.obs.values():
             leaf[0] = leaf[-1]
         r.first[0] = r.first[-1]
-        rows = [dict(zip(r.obs, row, strict=True)) for row in zip(*(leaf.unbind(0) for leaf in r.obs.values()), strict=True)]
         r.state, r.version = self._state, self.version
         r.final.clear()
-        noise = self._noise()
-        inputs = torch.empty(self.steps, self.slots, policy.dist.num_inputs)
+        # Views of every row, taken at once: indexing a tensor costs as much as a small layer.
+        obs = [dict(zip(r.obs, row, strict=True)) for row in zip(*(o.unbind(0) for o in r.obs.values()), strict=True)]
+        first, noise = r.first.unbind(0), self._noise().unbind(0)
         reward, terminated, truncated = r.reward.numpy(), r.terminated.numpy(), r.truncated.numpy()
-        valid, first = r.valid.numpy(), r.first.numpy()
-        done = self._done
-        clock = perf_counter()
+        valid, first_rows = r.valid.numpy(), r.first.numpy()
+        actions, inputs = [], []
+        env_seconds, start = 0.0, perf_counter()
         for t in range(self.steps):
-            obs = {name: leaf[t] for name, leaf in r.obs.items()}
-            action, inputs[t], self._state = policy.act(obs, self._state, r.first[t], noise[t])
-            r.action[t] = action
+            action, dist_inputs, self._state = policy.act(obs[t], self._state, first[t], noise[t])
+            actions.append(action)
+            inputs.append(dist_inputs)
             env_action = policy.env_action(action)
-            before_env = perf_counter()
-            self.seconds["inference"] += before_env - clock
+            before = perf_counter()
             next_obs, reward[t], terminated[t], truncated[t], info = env.step(env_action)
-            clock = perf_counter()
-            self.seconds["env"] += clock - before_env
+            env_seconds += perf_counter() - before
             self._write_obs(t + 1, next_obs)
             if not math.isfinite(reward[t].sum()):
                 self._report_bad(reward[t], "reward", t)
-            valid[t] = ~done if not self.same_step else True
-            first[t + 1] = done if not self.same_step else terminated[t] | truncated[t]
-            np.logical_or(terminated[t], truncated[t], out=done)
-            self._returns += reward[t]
-            self._lengths += valid[t] > 0
-            if done.any():
-                self._end_episodes(t, np.flatnonzero(done), info)
-        r.log_prob = policy.dist.log_prob(inputs, r.action)
-        self.seconds["inference"] += perf_counter() - clock
+            self._follow_episodes(t, reward[t], terminated[t] | truncated[t], valid, first_rows, info)
+        torch.stack(actions, out=r.action)
+        r.log_prob = policy.dist.log_prob(torch.stack(inputs), r.action)
+        self.seconds["env"] += env_seconds
+        self.seconds["inference"] += perf_counter() - start - env_seconds
         return r
+
+    def _follow_episodes(
+        self, t: int, reward: np.ndarray, done: np.ndarray, valid: np.ndarray, first: np.ndarray, info: dict[str, Any]
+    ) -> None:
+        """Marks which rows count and where episodes begin, and keeps the books of the running ones."""
+        if self.same_step:
+            first[t + 1] = done
+            self._lengths += 1
+        else:  # a step that starts from a final observation only resets
+            valid[t] = stepped = ~self._done
+            first[t + 1] = self._done
+            self._lengths += stepped
+        self._returns += reward
+        self._done = done
+        if done.any():
+            self._end_episodes(t, np.flatnonzero(done), info)
 
     def take_episodes(self) -> list[Episode]:
         """The episodes that ended since the last call."""
@@ -150,10 +161,10 @@ class Sampler:
 
     def _write_obs(self, row: int, obs: Any) -> None:
         for name, value in self.policy.obs_layout.flatten(obs).items():
-            target = self.rollout.obs[name][row]
-            target.numpy()[...] = value
-            if target.is_floating_point() and not math.isfinite(target.sum().item()):
-                self._report_bad(target.numpy(), f"observation {name!r}", row - 1)
+            target = self._obs[name][row]
+            target[...] = value
+            if target.dtype.kind == "f" and not math.isfinite(target.sum()):
+                self._report_bad(target, f"observation {name!r}", row - 1)
 
     def _report_bad(self, values: np.ndarray, what: str, step: int) -> None:
         bad = np.flatnonzero(~np.isfinite(values.reshape(self.slots, -1)).all(1))

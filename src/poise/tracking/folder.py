@@ -1,11 +1,11 @@
 """Run folders: the truth about a run, for every reader.
 
-    runs/<experiment>/<run>/
-        config.json        complete and resolved: algorithm, settings, stop rules
-        metrics.jsonl      one result per line
-        status.json        running, finished, stopped, preempted or failed; progress, process, heartbeat
-        log.txt            what was printed
-        checkpoints/<iteration>/    plots/    videos/    events.out.tfevents...
+runs/<experiment>/<run>/
+    config.json        complete and resolved: algorithm, settings, stop rules
+    metrics.jsonl      one result per line
+    status.json        running, finished, stopped, preempted or failed; progress, process, heartbeat
+    log.txt            what was printed
+    checkpoints/<iteration>/    plots/    videos/    events.out.tfevents...
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def find_run(name: str | Path, root: str | Path = "runs") -> RunFolder:
 
 def _alive(status: dict[str, Any]) -> bool:
     if status.get("host") != socket.gethostname():
-        return time.time() - status.get("heartbeat", 0) < STALE_S
+        return bool(time.time() - status.get("heartbeat", 0) < STALE_S)
     try:
         os.kill(int(status["pid"]), 0)
     except (OSError, KeyError, ValueError):

@@ -134,7 +134,8 @@ def start(
         log = Log(folder.path / "log.txt", quiet=quiet)
         log(f"{trainer.name} on {env_name(config.env)}, seed {config.seed}" + (f", preset {used}" if used else ""))
         if stop is None:
-            log("No stop rule was given; stopping at " + " or ".join(f"{k}={v:g}" for k, v in dict(rules).items()) + ".")
+            goals = " or ".join(f"{key}={value:g}" for key, value in default_stop(config.env).items())
+            log(f"No stop rule was given; stopping at {goals}.")
         return _run(trainer, folder, rules, chosen, log, signals, first=True)
     finally:
         folder.release()
@@ -193,7 +194,14 @@ def default_stop(env: Any) -> dict[str, float]:
 
 
 def _run(
-    trainer: Trainer, folder: RunFolder, stop: Any, options: RunOptions, log: Log, signals: tuple[Any, ...], *, first: bool
+    trainer: Trainer,
+    folder: RunFolder,
+    stop: Any,
+    options: RunOptions,
+    log: Log,
+    signals: tuple[Any, ...],
+    *,
+    first: bool,
 ) -> Run:
     recorder = RunRecorder(
         folder,
@@ -225,6 +233,6 @@ def _film(trainer: Trainer, folder: RunFolder, name: str) -> str:
         filmed = film(made, trainer.compute_action, folder.path / "videos" / f"{name}.mp4")
     finally:
         made.close()
-    return f"{filmed['path']} (reward {filmed['episode_reward'][0]:.0f})" if filmed["episode_reward"] else filmed["path"]
-
-
+    return (
+        f"{filmed['path']} (reward {filmed['episode_reward'][0]:.0f})" if filmed["episode_reward"] else filmed["path"]
+    )

@@ -1,4 +1,4 @@
-"""How a run is going, live: a line that redraws itself in a terminal, one that updates in a notebook, or plain lines."""
+"""How a run is going, live: a bar in a terminal, one in a notebook, or plain lines elsewhere."""
 
 from __future__ import annotations
 

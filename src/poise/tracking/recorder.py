@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from poise.errors import CheckpointError
 from poise.tracking.folder import HEARTBEAT_S, RunFolder, json_line
 from poise.training import checkpoint
 from poise.training.callbacks import Callback
@@ -103,7 +104,7 @@ def best_checkpoint(folder: RunFolder) -> tuple[float, Path] | None:
     for path in checkpoint.checkpoints(folder.checkpoints):
         try:
             reward = checkpoint.read_manifest(path).get("episode_reward_mean")
-        except checkpoint.CheckpointError:
+        except CheckpointError:
             continue
         if reward is not None:
             found.append((float(reward), path))

@@ -1,10 +1,10 @@
 """Hooks into a run.
 
-    class Print(poise.Callback):
-        def on_iteration(self, trainer, result):
-            result["twice"] = 2 * result["episode_reward_mean"]     # a callback may add metrics
-            if result["twice"] > 900:
-                trainer.stop("good enough")                         # or stop the run
+class Print(poise.Callback):
+    def on_iteration(self, trainer, result):
+        result["twice"] = 2 * result["episode_reward_mean"]     # a callback may add metrics
+        if result["twice"] > 900:
+            trainer.stop("good enough")                         # or stop the run
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: its {MANIFEST} cannot be read.") from None
     if version > FORMAT:
         raise CheckpointError(
-            f"{path} was written in format {version}, and this version of Poise reads up to format {FORMAT}: upgrade Poise."
+            f"{path} was written in format {version}, but this version of Poise reads up to {FORMAT}: upgrade it."
         )
     return dict(manifest)
 

@@ -66,5 +66,3 @@ def load(path: str | Path, *, env: Any = None) -> Trainer:
     trainer = Trainer(manifest["algorithm"], config, layouts=layouts, preset=manifest.get("preset"))
     trainer.load_state(policy, state)
     return trainer
-
-

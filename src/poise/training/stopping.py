@@ -1,7 +1,7 @@
 """When a run ends.
 
-    stop={"episode_reward_mean": 475, "time_total_s": 60}        # whichever comes first
-    stop=lambda result: result["learner/kl"] > 1
+stop={"episode_reward_mean": 475, "time_total_s": 60}        # whichever comes first
+stop=lambda result: result["learner/kl"] > 1
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class StopRule:
                 if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
                     raise ConfigError(f"stop {key}={value!r} is not allowed: it must be a number.")
         elif stop is not None and not callable(stop):
-            raise ConfigError(f"stop={stop!r} is not allowed: it must be a mapping of result keys to numbers, or callable.")
+            raise ConfigError(
+                f"stop={stop!r} is not allowed: it must be a mapping of result keys to numbers, or callable."
+            )
 
     def __call__(self, result: dict[str, Any]) -> str | None:
         """The reason to stop, or None to go on."""

@@ -101,7 +101,7 @@ class Trainer:
         if self.config.num_threads == "auto":
             images = any(is_image(leaf) for leaf in obs_layout.leaves)
             self.config.num_threads = max(1, torch.get_num_threads()) if images else 1
-        torch.set_num_threads(self.config.num_threads)
+        torch.set_num_threads(int(self.config.num_threads))
 
     @property
     def samplers(self) -> list[Sampler]:
@@ -369,4 +369,3 @@ def _version() -> str:
         return version("poise")
     except PackageNotFoundError:
         return "unknown"
-
