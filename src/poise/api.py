@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from poise.config.resolve import resolve
+from poise.config.run import RunOptions
 from poise.envs.video import film, make_filmed_env
 from poise.errors import ConfigError
 from poise.tracking.folder import RunFolder
-from poise.tracking.launch import Run, RunOptions
+from poise.tracking.launch import Run
 from poise.tracking.launch import resume as _resume
 from poise.tracking.launch import start as _start
 from poise.tracking.plots import reward_figure

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from poise.config.base import AlgorithmConfig
-from poise.config.types import Fraction, NonNegative, Positive, PositiveInt, Schedule
+from poise.config.types import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Schedule
 from poise.errors import ConfigError, nearest
 
 _ON_POLICY_ALIASES = {
@@ -99,7 +99,7 @@ class A2CConfig(AlgorithmConfig):
     rollout_fragment_length: PositiveInt | None = 5
     """Steps that each environment takes before an update."""
 
-    timesteps_per_iteration: int = 2000
+    timesteps_per_iteration: NonNegativeInt = 2000
     """A call of `train()` repeats updates until it has sampled this many steps; 0 means one update."""
 
     lr: Schedule = 7e-4

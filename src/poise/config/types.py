@@ -11,6 +11,7 @@ import json
 import math
 import types
 import typing
+from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union
 
 from poise.errors import ConfigError, nearest
@@ -52,9 +53,9 @@ def describe(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(describe(arg) for arg in args)
     if origin is Literal:
-        return " or ".join(repr(arg) for arg in args)
+        return f"one of {', '.join(repr(arg) for arg in args)}" if len(args) > 2 else " or ".join(map(repr, args))
     if origin is list:
-        return f"a list of {describe(args[0]).removeprefix('a ').removeprefix('an ')}s"
+        return f"a list, each item {describe(args[0])}"
     if origin is tuple:
         return f"[{', '.join(describe(arg) for arg in args)}]"
     if origin is dict or annotation is dict:
@@ -73,12 +74,12 @@ def coerce(annotation: Any, value: Any, key: str) -> Any:
     """
     try:
         return _coerce(annotation, value, key)
-    except _MismatchError:
-        raise ConfigError(f"{key}={value!r} is not allowed: it must be {describe(annotation)}.") from None
+    except _MismatchError as error:
+        raise ConfigError(f"{key}={value!r} is not allowed: it must be {describe(annotation)}.{error}") from None
 
 
 class _MismatchError(Exception):
-    pass
+    """The value is not of the type; its text is a suggestion, or empty."""
 
 
 def _coerce(annotation: Any, value: Any, key: str) -> Any:
@@ -91,20 +92,19 @@ def _coerce(annotation: Any, value: Any, key: str) -> Any:
             raise _MismatchError
         return value
     if origin in (Union, types.UnionType):
+        hint = ""
+        if annotation == Schedule and isinstance(value, (list, tuple)) and not value:
+            raise _MismatchError
         for arg in args:
             try:
                 return _coerce(arg, value, key)
-            except _MismatchError:
-                continue
-        raise _MismatchError
+            except _MismatchError as error:
+                hint = str(error) or hint
+        raise _MismatchError(hint)
     if origin is Literal:
         if value in args and not (isinstance(value, bool) and not any(isinstance(a, bool) for a in args)):
             return value
-        if isinstance(value, str):
-            allowed = ", ".join(repr(a) for a in args)
-            hint = nearest(value, [a for a in args if isinstance(a, str)])
-            raise ConfigError(f"{key}={value!r} is not allowed: it must be one of {allowed}.{hint}")
-        raise _MismatchError
+        raise _MismatchError(nearest(value, [a for a in args if isinstance(a, str)]) if isinstance(value, str) else "")
     if origin is list:
         if not isinstance(value, (list, tuple)):
             raise _MismatchError
@@ -126,11 +126,12 @@ def _coerce_scalar(annotation: Any, value: Any) -> Any:
             raise _MismatchError
         return value
     if annotation is int:
-        if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
+        whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
+        if isinstance(value, bool) or not whole:
             raise _MismatchError
         return int(value)
     if annotation is float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             raise _MismatchError
         return float(value)
     if not isinstance(value, annotation):

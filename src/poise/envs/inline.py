@@ -17,6 +17,7 @@ from gymnasium.vector.utils import batch_space
 
 from poise.config.layout import Layout
 from poise.envs import snapshot
+from poise.errors import EnvError
 
 
 class InlineVectorEnv(VectorEnv):
@@ -65,8 +66,13 @@ class InlineVectorEnv(VectorEnv):
         self._store(i, obs)
 
     def _store(self, i: int, obs: Any) -> None:
-        for name, value in self._layout.flatten(obs).items():
-            self.observations[name][i] = value
+        for leaf, value in zip(self._layout.leaves, self._layout.flatten(obs).values(), strict=True):
+            if np.shape(value) != leaf.shape:  # assigning it would broadcast without a word
+                raise EnvError(
+                    f"Environment {i} gave an observation {leaf.name!r} of shape {np.shape(value)}, "
+                    f"but its space says {leaf.shape}."
+                )
+            self.observations[leaf.name][i] = value
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         infos: dict[str, Any] = {}

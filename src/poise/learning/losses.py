@@ -35,8 +35,11 @@ class _PPOLoss(torch.autograd.Function):
 
         error = value - target
         if vf_clip is not None:
-            near = (value - old_value).clamp_(-vf_clip, vf_clip).add_(old_value).sub_(target)
-            fixed = near.abs() > error.abs()  # there the clipped value counts, which does not move with the value
+            moved = value - old_value
+            near = moved.clamp(-vf_clip, vf_clip).add_(old_value).sub_(target)
+            # There the clipped value counts, which does not move with the value. (Within the limits, near is the error
+            # up to rounding: comparing the two alone would drop the gradient of many steps by chance.)
+            fixed = (moved.abs() > vf_clip) & (near.abs() > error.abs())
             vf_loss = torch.dot(weight, torch.where(fixed, near, error).square_())
             error.masked_fill_(fixed, 0)
         else:

@@ -52,8 +52,8 @@ class Policy(nn.Module):
         if config.custom_preprocessor:
             self.preprocessor = find_preprocessor(config.custom_preprocessor)(obs_layout.space)
             self.leaf = Layout(self.preprocessor.space).leaves[0]
-        else:
-            self.leaf = _single_leaf(obs_layout)
+        else:  # a custom model takes any structure
+            self.leaf = obs_layout.leaves[0] if config.custom_model else _single_leaf(obs_layout)
         self.dist, self._free_log_std = _distribution(action_layout, config)
         outputs = self.dist.num_inputs // 2 if self._free_log_std else self.dist.num_inputs
         self.custom = config.custom_model is not None
@@ -175,7 +175,7 @@ def _single_leaf(layout: Layout) -> Leaf:
 def _distribution(layout: Layout, config: ModelConfig) -> tuple[Distribution, bool]:
     """The distribution over an action space, and whether its log σ is a free parameter."""
     leaf = layout.leaves[0]
-    if len(layout.leaves) == 1 and leaf.name == ROOT:
+    if leaf.space is layout.space:  # not nested
         if isinstance(leaf.space, spaces.Discrete):
             return Categorical(int(leaf.space.n)), False
         if isinstance(leaf.space, spaces.Box) and leaf.dtype.kind == "f":

@@ -118,7 +118,7 @@ class Sampler:
             env_seconds += perf_counter() - before
             self._write_obs(t + 1, next_obs)
             if not math.isfinite(reward[t].sum()):
-                self._report_bad(reward[t], "reward", t)
+                self._report_bad(reward[t], "a reward")
             self._follow_episodes(t, reward[t], terminated[t] | truncated[t], valid, first_rows, info)
         torch.stack(actions, out=r.action)
         r.log_prob = policy.dist.log_prob(torch.stack(inputs), r.action)
@@ -152,11 +152,12 @@ class Sampler:
         noise = self.policy.dist.noise((self.steps, self.slots), self._generator)
         if self.correlation:
             fresh = math.sqrt(1 - self.correlation**2)
-            previous = self._last_noise if self._last_noise is not None else noise[0].clone()
-            for t in range(self.steps):
-                noise[t].mul_(fresh).add_(previous, alpha=self.correlation)
-                previous = noise[t]
-            self._last_noise = previous.clone()
+            previous = self._last_noise
+            for now in noise.unbind(0):
+                if previous is not None:  # the very first is as it is drawn: its variance is 1 already
+                    now.mul_(fresh).add_(previous, alpha=self.correlation)
+                previous = now
+            self._last_noise = noise[-1].clone()
         return noise
 
     def _write_obs(self, row: int, obs: Any) -> None:
@@ -164,15 +165,15 @@ class Sampler:
             target = self._obs[name][row]
             target[...] = value
             if target.dtype.kind == "f" and not math.isfinite(target.sum()):
-                self._report_bad(target, f"observation {name!r}", row - 1)
+                self._report_bad(target, f"an observation {name!r}")
 
-    def _report_bad(self, values: np.ndarray, what: str, step: int) -> None:
-        bad = np.flatnonzero(~np.isfinite(values.reshape(self.slots, -1)).all(1))
-        if len(bad):
-            value = values[bad[0]]
+    def _report_bad(self, values: np.ndarray, what: str) -> None:
+        """Raises for the first slot whose values `[B, ...]` are not finite. Step 0 of an episode is its reset."""
+        for b in np.flatnonzero(~np.isfinite(values.reshape(self.slots, -1)).all(1)).tolist():
+            resets = not self._started or (self._done[b] and not self.same_step)
             raise EnvError(
-                f"Environment {bad[0]} of worker 0 gave a {what} that is not finite, {value}, at step "
-                f"{int(self._lengths[bad[0]])} of its episode. Nothing was learnt from it."
+                f"Environment {b} of worker 0 gave {what} that is not finite, {values[b]}, at step "
+                f"{0 if resets else self._lengths[b] + 1} of its episode. Nothing was learnt from it."
             )
 
     def _end_episodes(self, t: int, slots: np.ndarray, info: dict[str, Any]) -> None:
@@ -185,6 +186,12 @@ class Sampler:
             if self.same_step:
                 leaves = self.policy.obs_layout.flatten(final[b])
                 kept = {k: torch.as_tensor(np.array(v)).to(self.rollout.obs[k].dtype) for k, v in leaves.items()}
+                for name, value in kept.items():
+                    if value.is_floating_point() and not torch.isfinite(value).all():
+                        raise EnvError(
+                            f"Environment {b} of worker 0 gave a final observation {name!r} that is not finite, "
+                            f"{value.numpy()}, at step {self._lengths[b]} of its episode. Nothing was learnt from it."
+                        )
                 self.rollout.final.append((t, b, kept))
         self._returns[slots] = 0.0
         self._lengths[slots] = 0

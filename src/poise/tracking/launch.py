@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from poise.config.base import env_name
 from poise.config.resolve import resolve
+from poise.config.run import RunOptions
 from poise.envs.make import reward_threshold
 from poise.envs.video import film, make_filmed_env
 from poise.errors import RunError
@@ -24,29 +25,6 @@ from poise.training.trainer import Trainer
 
 DEFAULT_STEPS = 1_000_000
 """Where a run ends that was given no stop rule, unless its environment counts as solved before."""
-
-
-@dataclass
-class RunOptions:
-    """What a run leaves behind, and how often."""
-
-    checkpoint_interval_s: float = 30.0
-    """Seconds between checkpoints: what a killed process loses at most."""
-
-    checkpoint_freq: int | None = None
-    """Iterations between checkpoints, in addition."""
-
-    keep_checkpoints_num: int = 3
-    """Newest checkpoints that are kept, beside the best."""
-
-    video: bool = False
-    """Whether an episode is filmed before and after training."""
-
-    plot: bool = False
-    """Whether the reward curve is drawn at the end."""
-
-    tensorboard: bool | None = None
-    """Whether TensorBoard events are written; None writes them where the extra is installed."""
 
 
 class Run:

@@ -1,0 +1,55 @@
+"""The process that `kill.py` kills: starts a run, or resumes the one that is there, as an order in JSON says.
+
+An order has `algorithm`, `env`, `settings`, `seed`, `folder` and `name` of the run, `every` (iterations between
+checkpoints), `until` (the last iteration) and perhaps `kill_at`, the iteration in which a new run kills itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import poise
+
+
+class Kill(poise.Callback):
+    """Ends the process as `kill -9` does, before the iteration's checkpoint."""
+
+    def __init__(self, iteration: int | None) -> None:
+        self.iteration = iteration
+
+    def on_iteration(self, trainer: poise.Trainer, result: dict[str, Any]) -> None:
+        if trainer.iteration == self.iteration:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(order: dict[str, Any]) -> None:
+    stop = {"training_iteration": order["until"]}
+    run = Path(order["folder"]) / "e" / order["name"]
+    if (run / "config.json").exists():
+        poise.resume(run, stop=stop, quiet=True)
+        return
+    poise.run(
+        order["algorithm"],
+        order["env"],
+        config=order["settings"],
+        seed=order["seed"],
+        stop=stop,
+        folder=order["folder"],
+        experiment="e",
+        name=order["name"],
+        checkpoint_freq=order["every"],
+        checkpoint_interval_s=math.inf,
+        tensorboard=False,
+        callbacks=[Kill(order.get("kill_at"))],
+        quiet=True,
+    )
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

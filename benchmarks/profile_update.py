@@ -1,0 +1,174 @@
+"""Where PPO's time goes: microseconds of a step sampled and of the parts of a gradient step.
+
+    python benchmarks/profile_update.py
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from common import Record, Results, parser, table
+
+sys.path.append(str(Path(__file__).parent / "peers"))
+
+ENV = "CartPole-v1"
+PARTS = ("forward", "loss", "backward", "optimiser")
+Clock = dict[str, list[float]]
+
+
+def update(settings: dict[str, Any] | None, rounds: int) -> Record:
+    """Times sampling and gradient steps.
+
+    Args:
+        settings: of PPO; None takes the preset.
+        rounds: rollouts that are sampled and learnt from. The first fifth warms up.
+    """
+    import poise
+
+    preset = "auto" if settings is None else None
+    with poise.make_trainer("PPO", ENV, preset=preset, seed=0, progress=False, **(settings or {})) as trainer:
+        algorithm, (sampler,) = trainer.algorithm, trainer.samplers
+        config = trainer.config
+        clocks: Clock = {name: [] for name in ("sample", "prepare", "shuffle", *PARTS)}
+        for _ in range(rounds):
+            start = time.perf_counter()
+            rollout = sampler.sample()
+            sampled = time.perf_counter()
+            batch = algorithm.batch(rollout)
+            clocks["sample"].append((sampled - start) / rollout.steps)
+            clocks["prepare"].append(time.perf_counter() - sampled)
+            for epoch in range(config.num_sgd_iter):
+                gradient_steps(algorithm, batch, epoch, clocks)
+        us = {name: 1e6 * statistics.median(times[len(times) // 5 :]) for name, times in clocks.items()}
+        per_round = config.num_sgd_iter * -(-config.train_batch_size // config.sgd_minibatch_size)
+        sampling = us["sample"] * config.rollout_fragment_length + us["prepare"]
+        step = sum(us[name] for name in ("shuffle", *PARTS))
+        return {
+            **us,
+            "step": step,
+            "envs": config.num_envs_per_worker,
+            "minibatch": config.sgd_minibatch_size,
+            "gradient_steps": per_round,
+            "update_share": step * per_round / (step * per_round + sampling),
+        }
+
+
+def gradient_steps(algorithm: Any, batch: Any, epoch: int, clocks: Clock) -> None:
+    """One epoch as `PPO.learn` does it, with a clock between its parts."""
+    clip, entropy_coeff, lr = 0.2, 0.0, 3e-4
+    minibatches = iter(algorithm.minibatches(batch, epoch))
+    while True:
+        start = time.perf_counter()
+        minibatch = next(minibatches, None)
+        if minibatch is None:
+            return
+        shuffled = time.perf_counter()
+        algorithm.policy(minibatch.x)  # once for the clock: the loss below has a forward pass of its own
+        forward = time.perf_counter()
+        loss, _ = algorithm.loss(minibatch, clip, entropy_coeff)
+        lost = time.perf_counter()
+        algorithm.flat.zero_grad()
+        loss.backward()
+        backward = time.perf_counter()
+        algorithm.apply_gradient(lr)
+        end = time.perf_counter()
+        clocks["shuffle"].append(shuffled - start)
+        clocks["forward"].append(forward - shuffled)
+        clocks["loss"].append((lost - forward) - (forward - shuffled))
+        clocks["backward"].append(backward - lost)
+        clocks["optimiser"].append(end - backward)
+
+
+def networks(hiddens: list[int], activation: str, batch: int, repeats: int) -> Record:
+    """Forward and backward of actor and critic: Poise's `MLP` against `nn.Sequential` with the same parameters.
+
+    The two take turns, so that a noisy machine disturbs both.
+    """
+    import torch
+    from torch import nn
+
+    from poise.models.mlp import MLP, parallel
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    towers = [MLP([4, *hiddens, outputs], activation) for outputs in (2, 1)]
+    module: Callable[[], nn.Module] = {"tanh": nn.Tanh, "relu": nn.ReLU, "linear": nn.Identity}[activation]
+    stacks = []
+    for tower in towers:
+        made: list[nn.Module] = []
+        for layer in tower.layers:
+            copy = nn.Linear(layer.in_features, layer.out_features)
+            copy.load_state_dict(layer.state_dict())
+            made += [copy, module()]
+        stacks.append(nn.Sequential(*made[:-1]))
+    x = torch.randn(batch, 4)
+
+    def fused() -> None:
+        pi, vf = parallel(towers[0], towers[1], x)
+        (pi.sum() + vf.sum()).backward()
+
+    def plain() -> None:
+        (stacks[0](x).sum() + stacks[1](x).sum()).backward()
+
+    times: dict[str, list[float]] = {"mlp": [], "sequential": []}
+    for _ in range(repeats):
+        for name, step in (("mlp", fused), ("sequential", plain)):
+            start = time.perf_counter()
+            step()
+            times[name].append(time.perf_counter() - start)
+    for tower, stack in zip(towers, stacks, strict=True):
+        for ours, theirs in zip(tower.parameters(), stack.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-2)
+    us = {name: 1e6 * statistics.median(values[repeats // 5 :]) for name, values in times.items()}
+    return {**us, "ratio": us["mlp"] / us["sequential"]}
+
+
+def main() -> int:
+    args = parser(__doc__).parse_args()
+    results = Results("profile_update", quick=args.quick, fresh=args.fresh)
+    rounds, repeats = (3, 100) if args.quick else (60, 5_000)
+    print("Parts of an update:", flush=True)
+    zoo = {"the RL Zoo's settings": _zoo(), "the preset": None}
+    sampled = {name: results.measure(name, lambda s=settings: update(s, rounds)) for name, settings in zoo.items()}
+    shapes = [([64, 64], "tanh", 64), ([64, 64], "tanh", 256), ([64, 64], "relu", 256), ([32], "linear", 256)]
+    nets = {
+        f"{'-'.join(map(str, hiddens))} {activation}, batch {batch}": (hiddens, activation, batch)
+        for hiddens, activation, batch in shapes
+    }
+    measured = {n: results.measure(n, lambda s=shape: networks(*s, repeats)) for n, shape in nets.items()}
+    headers = ["µs", "Sampling a step", "Shuffling", *(p.capitalize() for p in PARTS), "A gradient step"]
+    headers += ["Gradient steps a round", "Share of updates"]
+    rows = [
+        [
+            f"{name}: {r['envs']} environments, minibatch {r['minibatch']}",
+            *(f"{r[key]:.0f}" for key in ("sample", "shuffle", *PARTS, "step")),
+            r["gradient_steps"],
+            f"{r['update_share']:.0%}",
+        ]
+        for name, r in sampled.items()
+    ]
+    text = (
+        f"PPO on {ENV}, one thread, medians. Sampling a step moves all environments once. The optimiser's part clips "
+        f"the gradient, too.\n\n{table(headers, rows)}\nForward and backward of actor and critic together:\n\n"
+    )
+    text += table(
+        ["µs", "Poise's `MLP`", "`nn.Sequential`", "Ratio"],
+        [[n, f"{r['mlp']:.0f}", f"{r['sequential']:.0f}", f"{r['ratio']:.2f}"] for n, r in measured.items()],
+    )
+    results.publish("Where PPO's time goes", text, [*sampled.values(), *measured.values()])
+    return 0
+
+
+def _zoo() -> dict[str, Any]:
+    from poise_cartpole import ZOO_PPO
+
+    return ZOO_PPO
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""All that is measured, one after the other; `make proof`. What is there for this machine and source is not repeated.
+
+    python benchmarks/proof.py --only kill,profile_update
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from common import HERE, ROOT, load, parser, table
+
+ITEMS = {
+    "profile_update": "where PPO's time goes",
+    "kill": "50 kills, and exact resume",
+    "quality": "PPO's scores on three tasks, five seeds each",
+    "cartpole": "CartPole against Stable-Baselines3 and RLlib",
+}
+"""Shortest first: a stopped proof has most of its rows."""
+
+
+def main() -> int:
+    options = parser(__doc__)
+    options.add_argument("--only", default=",".join(ITEMS), help="items, by comma")
+    args = options.parse_args()
+    chosen = [name for name in args.only.split(",") if name]
+    wrong = [name for name in chosen if name not in ITEMS]
+    if wrong:
+        options.error(f"there is no {wrong[0]!r}; items are {', '.join(ITEMS)}")
+    if load() > 0.5:
+        print(f"The machine is busy (load average {load()}): times will be worse than they are, and ratios unsteady.\n")
+    flags = [flag for flag, given in (("--quick", args.quick), ("--fresh", args.fresh)) if given]
+    rows = []
+    for name in chosen:
+        print(f"--- {name}: {ITEMS[name]}", flush=True)
+        start = time.perf_counter()
+        code = subprocess.run([sys.executable, str(HERE / f"{name}.py"), *flags], cwd=ROOT).returncode
+        outcome = "measured" if code == 0 else f"FAILED ({code})"
+        rows.append([name, ITEMS[name], outcome, f"{time.perf_counter() - start:.0f}"])
+        print(flush=True)
+    print(table(["Item", "What", "Outcome", "Seconds now"], rows))
+    return int(any(row[2] != "measured" for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

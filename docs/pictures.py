@@ -1,0 +1,47 @@
+"""Draws the pictures of the documentation from a real run: `python docs/pictures.py`.
+
+cartpole.png   the reward curve
+cartpole.gif   the policy before training (left) and after it (right), four seconds each
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+import imageio_ffmpeg
+
+import poise
+from poise.tracking.plots import save_figure
+
+IMAGES = Path(__file__).parent / "images"
+FPS = 25
+WIDTH = 220
+SECONDS = 4
+
+# Both films side by side, small, at half the frames, with a palette of few colours: CartPole has no more.
+FILTER = (
+    f"[0]fps={FPS},crop=600:320:0:80,scale={WIDTH}:-1:flags=lanczos,pad=iw+4:ih:0:0:white[left];"
+    f"[1]fps={FPS},crop=600:320:0:80,scale={WIDTH}:-1:flags=lanczos[right];"
+    "[left][right]hstack,split[a][b];[a]palettegen=max_colors=24[palette];[b][palette]paletteuse=dither=none"
+)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = f"{folder}/before.mp4", f"{folder}/after.mp4"
+        algo = poise.PPO("CartPole-v1", seed=1, progress=False)
+        frames = 50 * SECONDS
+        poise.record(algo, before, episodes=100, explore=True, max_steps=frames)
+        result = algo.learn(stop={"episode_reward_mean": 475})
+        poise.record(algo, after, max_steps=frames)
+        save_figure(poise.plot(algo), IMAGES / "cartpole.png")
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-i", before, "-i", after]
+        subprocess.run([*command, "-lavfi", FILTER, str(IMAGES / "cartpole.gif")], check=True)
+    size = (IMAGES / "cartpole.gif").stat().st_size
+    print(f"{algo!r}, reward {result['episode_reward_mean']:.0f}; the GIF has {size // 1024} kB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The command `poise`: thin, and generated from the configurations. Nothing imports it."""

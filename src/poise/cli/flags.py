@@ -1,0 +1,188 @@
+"""Flags made from dataclasses: every config key is a flag, with its docstring as help and its type as the check."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+
+from poise.cli.complete import complete_env
+from poise.config.algorithms import ALGORITHMS
+from poise.config.base import AlgorithmConfig
+from poise.config.docs import field_docs
+from poise.config.resolve import field_types
+from poise.config.run import RunOptions
+from poise.config.types import coerce, describe, parse_text
+
+TRAINED, KEPT, OTHER = "What is trained", "What is kept", "Other"
+SHARED, NETWORKS = "Settings of every algorithm", "Settings of the networks"
+"""Sections of `poise train --help`, beside the algorithm's own."""
+
+_METAVARS = {"an int": "INT", "a num": "NUMBER", "true": "BOOL", "a list": "LIST", "a map": "JSON", "a text": "TEXT"}
+
+
+class Flag(click.Option):
+    """An option that knows its section in the help."""
+
+    def __init__(self, *args: Any, section: str = TRAINED, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.section = section
+
+
+class Value(click.ParamType):
+    """A value as the annotation of a field asks for, typed on a command line."""
+
+    def __init__(self, annotation: Any) -> None:
+        self.annotation = annotation
+        words = describe(annotation)
+        self.name = next((name for start, name in _METAVARS.items() if words.startswith(start)), "NAME")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str) or self.annotation is Any:
+            return value
+        parsed = parse_text(value)
+        # `--model.fcnet_hiddens 64` is one layer.
+        wants_list = typing.get_origin(self.annotation) is list
+        return [parsed] if wants_list and isinstance(parsed, (int, float)) else parsed
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        words = re.findall(r"'(\w+)'", describe(self.annotation))
+        words = words or ["true", "false"] * (self.name == "BOOL")
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+class Setting(Flag):
+    """The flag of one config key under one of its names; `given` returns the values.
+
+    Each alias is a flag of its own, hidden in the help, so that a setting under two names is noticed.
+    """
+
+    def __init__(self, spelling: str, annotation: Any, default: Any = None, help: str = "", **attributes: Any) -> None:
+        kind = Value(annotation)
+        optional: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if kind.name == "BOOL" else {}
+        super().__init__(
+            [f"--{spelling}", "setting_" + re.sub(r"\W", "__", spelling)],
+            type=kind,
+            metavar=kind.name,
+            help=help,
+            callback=_note,
+            expose_value=False,
+            **optional,
+            **attributes,
+        )
+        self.spelling, self.annotation, self.shown_default = spelling, annotation, default
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        if self.hidden:
+            return None
+        if self.annotation is Any:
+            return f"--{self.spelling} {self.metavar}", self.help or ""
+        return f"--{self.spelling} {self.metavar}", f"{self.help} {_facts(self.annotation, self.shown_default)}"
+
+
+def _note(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    # None may be a value that was given: `--grad_clip null`.
+    if param.name and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
+        assert isinstance(param, Setting)
+        ctx.meta.setdefault(__name__, {})[param.spelling] = value
+    return value
+
+
+def _facts(annotation: Any, default: Any) -> str:
+    return f"[{describe(annotation)}; default: {show(default)}]"
+
+
+def given(ctx: click.Context) -> dict[str, Any]:
+    """The settings given as flags, under the names they were given by."""
+    return dict(ctx.meta.get(__name__, {}))
+
+
+def own_section(algorithm: str) -> str:
+    """The section of the settings that only this algorithm has."""
+    return f"Settings of {algorithm}"
+
+
+@functools.cache
+def setting_flags(algorithm: str | None) -> tuple[Setting, ...]:
+    """The flags of an algorithm's settings; of all algorithms' where None, each name once."""
+    names = [algorithm] if algorithm else list(ALGORITHMS)
+    flags: dict[str, Setting] = {}
+    for name in names:
+        for flag in _flags_of(ALGORITHMS[name].config, own_section(name)):
+            flags.setdefault(flag.spelling, flag)
+    return tuple(flags.values())
+
+
+def visible_flags(algorithm: str) -> list[Setting]:
+    """The flags of an algorithm's settings under their own names, without the aliases."""
+    return [flag for flag in setting_flags(algorithm) if not flag.hidden]
+
+
+def _flags_of(config: type[AlgorithmConfig], own_section: str) -> Iterable[Setting]:
+    types, docs, defaults = field_types(config), field_docs(config), default_values(config)
+    shared = field_types(AlgorithmConfig)
+    for key, annotation in types.items():
+        if key in ("env", "seed"):
+            section = TRAINED
+        elif key.startswith("model."):
+            section = NETWORKS
+        else:
+            section = SHARED if key in shared else own_section
+        complete = {"shell_complete": complete_env} if key == "env" else {}
+        yield Setting(key, annotation, defaults[key], docs.get(key, ""), section=section, **complete)
+    for alias, key in config.aliases.items():
+        if key in types:
+            yield Setting(alias, types[key], hidden=True)
+
+
+def default_values(config: type) -> dict[str, Any]:
+    """The defaults of a config dataclass by key, nested ones dotted."""
+    values: dict[str, Any] = {}
+    instance = config()
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name)
+        if dataclasses.is_dataclass(value):
+            inner = default_values(type(value))
+            values.update({f"{field.name}.{key}": item for key, item in inner.items()})
+        else:
+            values[field.name] = value
+    return values
+
+
+def show(value: Any) -> str:
+    """A setting's value as it is written on the command line."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def run_option_flags() -> list[Flag]:
+    """The flags of `RunOptions`: what a run leaves on disk."""
+    flags = []
+    docs, defaults = field_docs(RunOptions), default_values(RunOptions)
+    for key, annotation in field_types(RunOptions).items():
+        name = key.replace("_", "-")
+        if describe(annotation).startswith("true"):
+            help = f"{docs[key]} [default: {show(defaults[key])}]"
+            flags.append(Flag([f"--{name}/--no-{name}"], default=None, section=KEPT, help=help))
+        else:
+            kind = Value(annotation)
+            help = f"{docs[key]} {_facts(annotation, defaults[key])}"
+            flags.append(Flag([f"--{name}"], type=kind, metavar=kind.name, section=KEPT, help=help))
+    return flags
+
+
+def run_options(values: dict[str, Any]) -> RunOptions:
+    """`RunOptions` from the values of its flags, of which None means not given.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of range.
+    """
+    types = field_types(RunOptions)
+    return RunOptions(**{key: coerce(types[key], value, key) for key, value in values.items() if value is not None})

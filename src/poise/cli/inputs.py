@@ -1,0 +1,153 @@
+"""What users write in `--stop` and `--config`: pairs, JSON, and files in a layout of their own or in RLlib's."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from poise.config.types import parse_text
+from poise.errors import ConfigError
+
+_EXPERIMENT_KEYS = ("run", "algorithm", "env", "stop", "config")
+_SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+
+
+@dataclass
+class Experiment:
+    """What a configuration file says; what it leaves out is None or empty."""
+
+    name: str | None = None
+    algorithm: str | None = None
+    stop: dict[str, Any] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def parse_stop(texts: Sequence[str]) -> dict[str, float] | None:
+    """Stop rules from `KEY=NUMBER` texts, or JSON objects; None without any.
+
+    Raises:
+        ConfigError: a text is neither, or a value is not a number.
+    """
+    rules: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if text.lstrip().startswith("{"):
+            rules.update(_parse_json(text, "--stop"))
+        elif equals and key.strip() and value.strip():
+            rules[key.strip()] = parse_text(value.strip())
+        else:
+            raise ConfigError(
+                f"--stop {text!r} is not allowed: write KEY=NUMBER, for example episode_reward_mean=475, "
+                "or a JSON object of such pairs."
+            )
+    _check_stop(rules)
+    return rules or None
+
+
+def read_experiment(text: str | None) -> Experiment:
+    """What `--config` means: a JSON object, or the name of a `.yaml`, `.yml` or `.json` file.
+
+    Either is a mapping of settings, or has the keys `run` (or `algorithm`), `env`, `stop` and `config`, by themselves
+    or under the name of the experiment, as RLlib's files do.
+
+    Raises:
+        ConfigError: there is no such file, it cannot be parsed, or it has another shape.
+    """
+    if text is None:
+        return Experiment()
+    inline = text.lstrip().startswith("{")
+    where = "--config" if inline else text
+    data = _parse_json(text, "--config") if inline else _read_file(text)
+    name = None
+    named = {key: value for key, value in data.items() if isinstance(value, dict) and _is_experiment(value)}
+    if named and not _is_experiment(data):
+        if len(data) > 1:
+            raise ConfigError(f"{where} has {len(data)} experiments ({', '.join(data)}); keep one of them in it.")
+        [(name, data)] = named.items()
+    if not _is_experiment(data):
+        return Experiment(settings=data)
+    return _experiment(data, name, where)
+
+
+def _is_experiment(data: dict[str, Any]) -> bool:
+    return any(key in data for key in _EXPERIMENT_KEYS if key != "env")  # `env` is a plain setting, too
+
+
+def _experiment(data: dict[str, Any], name: str | None, where: str) -> Experiment:
+    for key in data:
+        if key not in _EXPERIMENT_KEYS:
+            raise ConfigError(f"{where}: {key!r} is not allowed beside {', '.join(_EXPERIMENT_KEYS)}.")
+    if "run" in data and "algorithm" in data:
+        raise ConfigError(f"{where}: 'run' and 'algorithm' are two names of one thing: give only one of them.")
+    settings, stop = data.get("config") or {}, data.get("stop")
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{where}: config={settings!r} is not allowed: it must be a mapping of settings.")
+    if stop is not None and not isinstance(stop, dict):
+        raise ConfigError(f"{where}: stop={stop!r} is not allowed: it must be a mapping of result keys to numbers.")
+    if "env" in data:
+        if settings.get("env", data["env"]) != data["env"]:
+            raise ConfigError(f"{where}: env is {data['env']!r}, and {settings['env']!r} in config: leave one out.")
+        settings = {**settings, "env": data["env"]}
+    _check_stop(stop or {})
+    return Experiment(name, data.get("run", data.get("algorithm")), stop, settings)
+
+
+def _check_stop(rules: dict[str, Any]) -> None:
+    for key, value in rules.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+            raise ConfigError(f"stop {key}={value!r} is not allowed: it must be a number.")
+
+
+def _parse_json(text: str, where: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{where} is not valid JSON ({error.msg} at character {error.pos + 1}): {_around(text, error.pos)}"
+        ) from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where} must be a mapping (in JSON: an object), and is {data!r}.")
+    return data
+
+
+def _around(text: str, position: int) -> str:
+    """The part of a text in which an error was found."""
+    return text if len(text) <= 60 else f"...{text[max(0, position - 25) : position + 25]}..."
+
+
+def _read_file(name: str) -> dict[str, Any]:
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml", ".json"):
+        raise ConfigError(f"--config {name!r} is not allowed: give a JSON object, or a .yaml, .yml or .json file.")
+    try:
+        text = path.read_text()
+    except OSError as error:
+        reason = "There is no file" if isinstance(error, FileNotFoundError) else "Poise cannot read"
+        raise ConfigError(f"{reason} {name}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{name} is not a text file.") from None
+    if path.suffix == ".json":
+        return _parse_json(text, name)
+    import yaml
+
+    try:
+        data = _with_numbers(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{name} is not valid YAML: {reason}.") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{name} must hold a mapping of settings.")
+    return data
+
+
+def _with_numbers(data: Any) -> Any:
+    """`3e-4` in YAML 1.1 is a text, since it has no point; everybody means the number."""
+    if isinstance(data, dict):
+        return {str(key): _with_numbers(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_with_numbers(value) for value in data]
+    return float(data) if isinstance(data, str) and _SCIENTIFIC.fullmatch(data) else data

@@ -1,0 +1,105 @@
+"""`poise runs` and `poise plot`: what the run folders say, read without PyTorch."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from typing import Any
+
+import click
+
+from poise.cli.complete import complete_run
+from poise.errors import RunError
+from poise.tracking.folder import RunFolder, all_runs, find_run
+
+COLOURS = {"running": "cyan", "finished": "green", "stopped": "yellow", "preempted": "yellow"}
+"""Colours of states; a run in any other is in trouble."""
+
+PIPE_WIDTH = 200
+
+folder_option = click.option(
+    "--folder", default="runs", show_default=True, type=click.Path(file_okay=False), help="The folder of all runs."
+)
+
+
+@click.command()
+@folder_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def runs(folder: str, as_json: bool) -> None:
+    """List the runs and how they are doing."""
+    found = all_runs(folder)
+    names = Counter(run.path.name for run in found)
+    rows = [_row(run, short=names[run.path.name] == 1) for run in found]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        click.echo(f"There are no runs in {folder} yet. Begin with:  poise train PPO --env CartPole-v1")
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # A pipe has no width of its own: there, a run stays on one line, for `grep`.
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for title in ("run", "algorithm", "env", "state"):
+        table.add_column(title, overflow="fold", no_wrap=title != "env")
+    for title in ("iter", "steps", "reward", "time"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        state = Text(row["state"], COLOURS.get(row["state"], "red"))
+        numbers = (_number(row["iterations"]), _number(row["steps"]), _number(row["reward"], 1), _time(row["time_s"]))
+        table.add_row(Text(row["run"]), row["algorithm"], Text(row["env"]), state, *numbers)
+    Console(highlight=False, width=PIPE_WIDTH if piped else None).print(table)
+
+
+@click.command()
+@click.argument("run", shell_complete=complete_run)
+@click.option("--out", metavar="FILE", help="The PNG file. [default: plots/reward.png of the run]")
+@folder_option
+def plot(run: str, out: str | None, folder: str) -> None:
+    """Draw the reward curve of a run.
+
+    RUN is a run folder, the name of a run, or `latest`.
+    """
+    from poise.tracking.plots import reward_figure, save_figure
+
+    found = find_run(run, folder)
+    saved = found.config()
+    figure = reward_figure(found.metrics(), title=f"{saved['algorithm']} on {saved['config']['env']}")
+    click.echo(save_figure(figure, out or found.path / "plots" / "reward.png"))
+
+
+def _row(run: RunFolder, *, short: bool) -> dict[str, Any]:
+    """What a run says about itself. Its own name is enough for every command unless two experiments have it."""
+    try:
+        saved, status = run.config(), run.status()
+    except RunError:
+        saved, status = {}, {"state": "damaged"}
+    return {
+        "run": run.path.name if short else f"{run.path.parent.name}/{run.path.name}",
+        "path": str(run.path),
+        "algorithm": saved.get("algorithm", "-"),
+        "env": saved.get("config", {}).get("env", "-"),
+        "state": status.get("state", "unknown"),
+        "iterations": status.get("training_iteration"),
+        "steps": status.get("timesteps_total"),
+        "reward": status.get("episode_reward_mean"),
+        "time_s": status.get("time_total_s"),
+    }
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

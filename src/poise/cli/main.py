@@ -1,0 +1,103 @@
+"""The command itself: which subcommands there are, and how it ends when something goes wrong.
+
+A subcommand's module is imported when it is called, and PyTorch when a subcommand begins its work, so that
+`poise --help` and every mistyped word are answered at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from poise.errors import PoiseError, nearest
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "train": ("poise.cli.train:train", "Train a policy; everything is kept in a run folder."),
+    "resume": ("poise.cli.runs:resume", "Go on with a run from its newest checkpoint."),
+    "evaluate": ("poise.cli.runs:evaluate", "Play fresh episodes and say how good the policy is."),
+    "record": ("poise.cli.runs:record", "Film the policy; no display is needed."),
+    "plot": ("poise.cli.listing:plot", "Draw the reward curve of a run."),
+    "runs": ("poise.cli.listing:runs", "List the runs and how they are doing."),
+    "algorithms": ("poise.cli.describe:algorithms", "List the algorithms and their presets."),
+    "config": ("poise.cli.describe:config", "Explain every setting of an algorithm."),
+    "completion": ("poise.cli.complete:completion", "Print the script that completes words in your shell."),
+}
+"""Where each subcommand lives and its line in `poise --help`, which imports none of them."""
+
+INTERRUPTED = 130
+"""Exit code of a process that Ctrl-C ended, as shells have it: 128 and the number of the signal."""
+
+
+class Sentence(click.ClickException):
+    """A mistake of the user's: one sentence, exit code 2, no traceback."""
+
+    exit_code = 2
+
+
+class Poise(click.Group):
+    """A group that imports its subcommands when they are called, and ends as a good Unix command does."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not ctx.resilient_parsing:
+            raise click.UsageError(
+                f"There is no command {args[0]!r}.{nearest(args[0], COMMANDS)} `poise --help` lists them."
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PoiseError as error:
+            raise Sentence(str(error)) from error
+        except click.UsageError as error:
+            raise Sentence(" ".join(error.format_message().split())) from error
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
+
+@click.command(
+    cls=Poise,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Begin with:  poise train PPO --env CartPole-v1",
+)
+@click.version_option(package_name="poise", prog_name="poise")
+def poise() -> None:
+    """Reinforcement-learning training, on a laptop in seconds."""
+
+
+def main() -> None:
+    """Runs the command and ends the process."""
+    # An environment `my_module:MyEnv` may lie where the user stands; appended, so that it hides no installed module.
+    sys.path.append(os.getcwd())
+    try:
+        try:
+            poise(prog_name="poise")
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output (`| head`) has seen enough. What is still buffered goes nowhere, instead of into an
+        # error message when the interpreter closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,173 @@
+"""`poise evaluate`, `record` and `resume`: what is done with a run that is there."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from poise.cli.complete import complete_run
+from poise.cli.inputs import parse_stop
+from poise.cli.listing import folder_option
+from poise.cli.train import finish
+from poise.errors import CheckpointError, RunError
+from poise.tracking.folder import RunFolder, find_run
+
+if TYPE_CHECKING:
+    from poise.training.trainer import Trainer
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+run_argument = click.argument("run", shell_complete=complete_run)
+explore_option = click.option("--explore", is_flag=True, help="Sample actions instead of taking the most likely ones.")
+seed_option = click.option(
+    "--seed", type=click.IntRange(0), default=0, metavar="INT", help="Other seeds give other episodes."
+)
+checkpoint_option = click.option(
+    "--checkpoint",
+    metavar="WHICH",
+    default="latest",
+    show_default=True,
+    help="Which one of a run: `latest`, `best` (the highest reward while training), or an iteration.",
+)
+
+
+def episodes_option(default: int) -> Callable[[Command], Command]:
+    """`--episodes`, which every command that plays has."""
+    return click.option("--episodes", type=click.IntRange(1), default=default, metavar="INT", show_default=True)
+
+
+@click.command()
+@run_argument
+@episodes_option(100)
+@explore_option
+@seed_option
+@checkpoint_option
+@folder_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(run: str, episodes: int, explore: bool, seed: int, checkpoint: str, folder: str, as_json: bool) -> None:
+    """Play fresh episodes and say how good the policy is.
+
+    RUN is a run folder, the name of a run, `latest`, or a checkpoint folder.
+    """
+    path, _ = find_checkpoint(run, checkpoint, folder)
+    with _load(path) as trainer:
+        numbers = trainer.evaluate(episodes, explore=explore, seed=seed)
+        about = {"algorithm": trainer.name, "env": trainer.config.env, "iteration": trainer.iteration}
+    if as_json:
+        finite = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+        click.echo(json.dumps({"checkpoint": str(path), **about, **finite}, indent=2))
+        return
+    click.echo(f"{trainer.name} on {about['env']}, {path}: {episodes} episode{'s' * (episodes != 1)}")
+    reward = {end: numbers[f"episode_reward_{end}"] for end in ("mean", "std", "min", "max")}
+    click.echo("  reward   " + "   ".join(f"{end} {value:.1f}" for end, value in reward.items()))
+    click.echo(f"  length   mean {numbers['episode_len_mean']:.1f}")
+    for key, value in numbers.items():
+        if key.startswith("info/"):
+            click.echo(f"  {key.removeprefix('info/')}   mean {value:.4g}")
+
+
+@click.command()
+@run_argument
+@click.option("--out", metavar="FILE", help="The MP4 file. [default: in the run's videos/]")
+@episodes_option(1)
+@explore_option
+@seed_option
+@checkpoint_option
+@folder_option
+def record(run: str, out: str | None, episodes: int, explore: bool, seed: int, checkpoint: str, folder: str) -> None:
+    """Film the policy; no display is needed.
+
+    RUN is a run folder, the name of a run, `latest`, or a checkpoint folder.
+    """
+    from poise.api import record as film
+
+    path, owner = find_checkpoint(run, checkpoint, folder)
+    target = owner.path / "videos" / f"{path.name}.mp4" if owner else path.parent / f"{path.resolve().name}.mp4"
+    with _load(path) as trainer:
+        filmed = film(trainer, out or target, episodes=episodes, explore=explore, seed=seed)
+    rewards = ", ".join(f"{reward:.1f}" for reward in filmed["episode_reward"])
+    click.echo(f"{filmed['path']} (reward {rewards})")
+
+
+@click.command()
+@run_argument
+@click.option(
+    "--stop",
+    "stop_texts",
+    multiple=True,
+    metavar="KEY=NUMBER",
+    help="Where to stop now; may be repeated, or one JSON object. [default: where it was to stop]",
+)
+@folder_option
+@click.option("--quiet", is_flag=True, help="Print only where the run is, at the end.")
+@click.pass_context
+def resume(ctx: click.Context, /, run: str, stop_texts: tuple[str, ...], folder: str, quiet: bool) -> None:
+    """Go on with a run from its newest checkpoint.
+
+    RUN is a run folder, the name of a run, or `latest`.
+    """
+    stop, found = parse_stop(stop_texts), find_run(run, folder)
+
+    from poise.tracking.launch import resume as go_on
+
+    before = found.status().get("training_iteration")
+    resumed = go_on(found, stop=stop, signals=(signal.SIGTERM,), quiet=quiet)
+    if resumed.trainer.iteration == before and not quiet:
+        click.echo("It was there already; --stop sets a further goal, for example --stop timesteps_total=1000000.")
+    finish(ctx, resumed, quiet=quiet)
+
+
+def find_checkpoint(run: str, which: str, root: str) -> tuple[Path, RunFolder | None]:
+    """The checkpoint that is meant, and the run that it belongs to, if it lies in one.
+
+    Raises:
+        RunError: there is no such run.
+        CheckpointError: the run has no such checkpoint, or none that is whole.
+    """
+    from poise.training import checkpoint
+    from poise.training.loading import locate
+
+    path = Path(run)
+    if (path / checkpoint.MANIFEST).is_file():
+        if which != "latest":
+            raise RunError(f"{path} is a checkpoint; --checkpoint {which} chooses among those of a run.")
+        owner = RunFolder(path.resolve().parent.parent)
+        return path, owner if path.resolve().parent == owner.checkpoints and owner.exists() else None
+    found = find_run(run, root)
+    if which == "latest":
+        with warnings.catch_warnings(record=True) as damaged:
+            warnings.simplefilter("always")
+            path = locate(found.path)
+        for warning in damaged:
+            click.echo(f"Warning: {warning.message}", err=True)
+        return path, found
+    there = {int(path.name): path for path in checkpoint.checkpoints(found.checkpoints)}
+    if which == "best":
+        from poise.tracking.recorder import best_checkpoint
+
+        best = best_checkpoint(found)
+        if best is None:
+            raise CheckpointError(f"No checkpoint of {found.path} knows its reward: no episode had ended.")
+        return best[1], found
+    if not which.isdecimal() or int(which) not in there:
+        known = ", ".join(str(iteration) for iteration in sorted(there)) or "none"
+        raise CheckpointError(f"The run {found.path} has no checkpoint {which!r}. It has: {known}; or best, latest.")
+    return there[int(which)], found
+
+
+def _load(path: Path) -> Trainer:
+    """The trainer of a checkpoint, after a word about the module that its environment is going to import."""
+    from poise.training.loading import load
+
+    trainer = load(path)
+    module, colon, _ = str(trainer.config.env).partition(":")
+    if colon:
+        click.echo(f"Importing {module} for the environment {trainer.config.env}.", err=True)
+    return trainer

@@ -1,0 +1,210 @@
+"""`poise train`: flags over file over preset over defaults, and what to type next."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from poise.cli.complete import complete_algorithm, complete_preset
+from poise.cli.flags import (
+    KEPT,
+    NETWORKS,
+    OTHER,
+    SHARED,
+    TRAINED,
+    Flag,
+    given,
+    own_section,
+    run_option_flags,
+    run_options,
+    setting_flags,
+)
+from poise.cli.inputs import Experiment, parse_stop, read_experiment
+from poise.config.algorithms import ALGORITHMS, algorithm_spec
+from poise.config.resolve import canonical, resolve
+from poise.errors import ConfigError, PoiseError, nearest
+
+if TYPE_CHECKING:
+    from poise.tracking.launch import Run
+
+EXIT_CODES = {"interrupted": 128 + signal.SIGINT, "preempted": 128 + signal.SIGTERM}
+"""How a run that a signal ended is told from a finished one; its last checkpoint is whole in any case."""
+
+
+@dataclass
+class Request:
+    """What a first look at the arguments found: only then are the flags known."""
+
+    algorithm: str | None
+    experiment: Experiment
+
+
+class TrainCommand(click.Command):
+    """Has the flags of the algorithm that its arguments name."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            ctx.obj = self._look(ctx, list(args))
+        except PoiseError:
+            if not ctx.resilient_parsing:  # while completing, what stands there may be half a word
+                raise
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise click.UsageError(self._unknown(ctx, error.option_name.lstrip("-"))) from None
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx), *setting_flags(_algorithm(ctx))]
+
+    def _look(self, ctx: click.Context, args: list[str]) -> Request:
+        parser = self.make_parser(ctx)  # of a context without a request: takes the flags of all algorithms
+        parser.ignore_unknown_options = True
+        values, rest, _ = parser.parse_args(args)
+        text = values.get("config_text")
+        experiment = read_experiment(text if isinstance(text, str) else None)
+        words = [word for word in (values.get("algorithm"), *rest) if isinstance(word, str) and word[:1] != "-"]
+        known = [word for word in words if word.upper() in ALGORITHMS]  # beside a mistyped flag stands its value
+        written = [*(known or words)[:1], values.get("run_name")]
+        names = [algorithm_spec(name)[0] for name in written if isinstance(name, str)]
+        if not names and experiment.algorithm:
+            names = [algorithm_spec(experiment.algorithm)[0]]
+        if len(set(names)) > 1:
+            raise ConfigError(f"The algorithm is {names[0]}, and {names[1]} by --run: give only one of them.")
+        return Request(names[0] if names else None, experiment)
+
+    def _unknown(self, ctx: click.Context, name: str) -> str:
+        """One sentence about a flag that does not exist."""
+        options = [option for param in self.get_params(ctx) for option in param.opts if option.startswith("--")]
+        # Names are compared without their dashes, so that a part of one (`fcnet_hiddens`) finds the whole.
+        hint = nearest(name, [option.lstrip("-") for option in options]).replace("'", "'--", 1)
+        algorithm = _algorithm(ctx)
+        others = [other for other in ALGORITHMS if name in [flag.spelling for flag in setting_flags(other)]]
+        if others:
+            return f"{algorithm} has no setting --{name}; {' and '.join(others)} has.{hint}"
+        return f"There is no flag --{name}.{hint} `poise train {algorithm or 'PPO'} --help` lists them."
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        algorithm = _algorithm(ctx)
+        general = (TRAINED, KEPT, OTHER)
+        order = (TRAINED, KEPT, own_section(algorithm), SHARED, NETWORKS, OTHER) if algorithm else general
+        sections: dict[str, list[tuple[str, str]]] = {section: [] for section in order}
+        for param in self.get_params(ctx):
+            section = param.section if isinstance(param, Flag) else OTHER
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record and section in sections:
+                sections[section].append(record)
+        for section, records in sections.items():
+            with formatter.section(section):
+                formatter.write_dl(records, col_max=34)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        algorithm = _algorithm(ctx)
+        examples = [f"poise train {name} --help" for name in ALGORITHMS]
+        more = (
+            f"`poise config {algorithm}` lists the same settings with their other names (those of RLlib and "
+            "Stable-Baselines3), which are flags as well. A hyphen in a flag is as good as an underscore."
+            if algorithm
+            else f"Every setting of an algorithm is a flag too: `{'` and `'.join(examples)}` list them."
+        )
+        formatter.write_paragraph()
+        formatter.write_text(more)
+
+
+def _algorithm(ctx: click.Context) -> str | None:
+    return ctx.obj.algorithm if isinstance(ctx.obj, Request) else None
+
+
+def _run_options(command: click.Command) -> click.Command:
+    command.params.extend(run_option_flags())
+    return command
+
+
+@_run_options
+@click.command(
+    cls=TrainCommand,
+    context_settings={"token_normalize_func": lambda name: name.replace("-", "_"), "max_content_width": 100},
+)
+@click.argument("algorithm", required=False, shell_complete=complete_algorithm)
+@click.option("--run", "run_name", cls=Flag, metavar="NAME", shell_complete=complete_algorithm,
+              help="The algorithm, as RLlib's command spells it.")  # fmt: skip
+@click.option("--stop", "stop_texts", cls=Flag, multiple=True, metavar="KEY=NUMBER",
+              help="Ends the run once a result is at least this; any key of the results, may be repeated, or one JSON "
+              "object. [default: where the environment counts as solved, or 1,000,000 steps]")  # fmt: skip
+@click.option("--config", "config_text", cls=Flag, metavar="JSON|FILE", type=click.Path(),
+              help="Settings as a JSON object, or a .yaml or .json file of them (or of run, env, stop and config). "
+              "Flags win over it.")  # fmt: skip
+@click.option("--preset", cls=Flag, metavar="NAME|none", default="auto", shell_complete=complete_preset,
+              help="Settings tuned for an environment. [default: those of --env, if there are any]")  # fmt: skip
+@click.option("--folder", cls=Flag, section=KEPT, default="runs", type=click.Path(file_okay=False),
+              help="The folder of all runs. [default: runs]")  # fmt: skip
+@click.option("--experiment", cls=Flag, section=KEPT, metavar="NAME",
+              help="The folder in it. [default: named after algorithm and environment]")  # fmt: skip
+@click.option("--name", cls=Flag, section=KEPT, metavar="NAME",
+              help="The run's own folder in that. [default: the time]")  # fmt: skip
+@click.option("--quiet", cls=Flag, section=KEPT, is_flag=True, help="Prints only where the run is, at the end.")
+@click.pass_context
+def train(
+    ctx: click.Context,
+    /,
+    algorithm: str | None,
+    run_name: str | None,
+    stop_texts: tuple[str, ...],
+    config_text: str | None,
+    preset: str,
+    folder: str,
+    experiment: str | None,
+    name: str | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Train a policy; everything is kept in a run folder.
+
+    \b
+    poise train PPO --env CartPole-v1 --stop episode_reward_mean=475
+    poise train --run=A2C --env=CartPole-v1 --config '{"lr": 7e-4}'
+    poise train --config experiment.yaml
+    """
+    request: Request = ctx.obj
+    if request.algorithm is None:
+        known = ", ".join(ALGORITHMS)
+        raise click.UsageError(f"Say what to train, for example poise train PPO --env CartPole-v1. Known: {known}.")
+    config = ALGORITHMS[request.algorithm].config
+    settings = {**canonical(config, request.experiment.settings), **canonical(config, given(ctx))}
+    tuned = None if preset == "none" else preset
+    stop = parse_stop(stop_texts) or request.experiment.stop
+    kept = run_options(options)
+    resolve(request.algorithm, None, settings, preset=tuned)  # so that a mistake is said before PyTorch is loaded
+
+    from poise.tracking.launch import start
+
+    run = start(
+        request.algorithm,
+        None,
+        settings,
+        stop=stop,
+        preset=tuned,
+        root=folder,
+        experiment=experiment or request.experiment.name,
+        name=name,
+        options=kept,
+        signals=(signal.SIGTERM,),
+        quiet=quiet,
+    )
+    finish(ctx, run, quiet=quiet)
+
+
+def finish(ctx: click.Context, run: Run, *, quiet: bool) -> None:
+    """Says what to type next, and ends with the exit code that fits how the run ended."""
+    code = EXIT_CODES.get(run.result["stop_reason"], 0)
+    if quiet:
+        click.echo(run.path)
+    else:
+        next_steps = {"resume": "go on from here"} if code else {"evaluate": "play fresh episodes", "record": "film it"}
+        lines = [(f"poise {command} {shlex.quote(str(run.path))}", what) for command, what in next_steps.items()]
+        width = max(len(command) for command, _ in lines)
+        click.echo("\nNext:\n" + "\n".join(f"  {command:{width}}   {what}" for command, what in lines))
+    ctx.exit(code)

@@ -1,0 +1,49 @@
+"""The docstrings under the fields of configurations: one text serves as help, as documentation and as comment.
+
+Python does not keep a docstring that stands under a field, so it is read from the source.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+import typing
+
+
+def field_docs(config_class: type) -> dict[str, str]:
+    """What each field of a config dataclass means, by its name; nested fields are dotted (`model.fcnet_hiddens`).
+
+    A field that a subclass redefines without a docstring keeps the one it inherits.
+    """
+    own: dict[str, str] = {}
+    for base in reversed(config_class.__mro__):
+        if dataclasses.is_dataclass(base):
+            own.update(_docs_in_source(base))
+    hints = typing.get_type_hints(config_class)
+    docs: dict[str, str] = {}
+    for field in dataclasses.fields(config_class):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            inner = field_docs(typing.cast(type, hint))
+            docs.update({f"{field.name}.{key}": text for key, text in inner.items()})
+        elif field.name in own:
+            docs[field.name] = own[field.name]
+    return docs
+
+
+def _docs_in_source(config_class: type) -> dict[str, str]:
+    try:
+        source = textwrap.dedent(inspect.getsource(config_class))
+    except OSError:  # an installation without sources has no help, but works
+        return {}
+    definition = ast.parse(source).body[0]
+    assert isinstance(definition, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for field, below in zip(definition.body, definition.body[1:], strict=False):
+        if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+            continue
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str):
+            docs[field.target.id] = " ".join(below.value.value.split())
+    return docs

@@ -1,0 +1,30 @@
+"""What a run leaves on disk; apart from the code that writes it, so that the command knows it without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from poise.config.types import Positive, PositiveInt
+
+
+@dataclass
+class RunOptions:
+    """What a run leaves behind, and how often."""
+
+    checkpoint_interval_s: Positive = 30.0
+    """Seconds between checkpoints: what a killed process loses at most."""
+
+    checkpoint_freq: PositiveInt | None = None
+    """Iterations between checkpoints, in addition."""
+
+    keep_checkpoints_num: PositiveInt = 3
+    """Newest checkpoints that are kept, beside the best."""
+
+    video: bool = False
+    """Whether an episode is filmed before and after training."""
+
+    plot: bool = False
+    """Whether the reward curve is drawn at the end."""
+
+    tensorboard: bool | None = None
+    """Whether TensorBoard events are written; if not said (null), where the extra is installed."""

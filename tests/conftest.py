@@ -1,0 +1,42 @@
+"""What tests share: one thread (two tests at a time must not fight for cores) and clean registries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+import poise
+from poise.training.trainer import Trainer
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names registered by a test are forgotten after it."""
+    from poise.envs import make
+    from poise.models import catalog
+
+    monkeypatch.setattr(make, "_creators", dict(make._creators))
+    monkeypatch.setattr(catalog, "_models", dict(catalog._models))
+    monkeypatch.setattr(catalog, "_preprocessors", dict(catalog._preprocessors))
+
+
+@pytest.fixture
+def trainer() -> Iterator[Callable[..., Trainer]]:
+    """Makes trainers by algorithm name and closes them after the test."""
+    made: list[Trainer] = []
+
+    def make(algorithm: str, env: Any, **settings: Any) -> Trainer:
+        made.append(poise.make_trainer(algorithm, env, progress=False, **{"seed": 0, **settings}))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

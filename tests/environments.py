@@ -1,0 +1,220 @@
+"""Small environments whose right answer is known: scripted ones, identity tasks, probes and broken ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+
+class Scripted(gym.Env):
+    """Plays episodes of given lengths; the observation is (episode, step), the reward 10 x episode + step.
+
+    Episodes count from 1. Their ends alternate through `ends`: "terminated", "truncated" or "both".
+    """
+
+    action_space = spaces.Discrete(2)
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+    def __init__(self, lengths: Sequence[int] = (2, 3), ends: Sequence[str] = ("terminated", "truncated")) -> None:
+        self.lengths, self.ends = lengths, ends
+        self.episode, self.now = 0, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.episode, self.now = self.episode + 1, 0
+        return np.array([self.episode, 0], np.float32), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.now += 1
+        over = self.now == self.lengths[(self.episode - 1) % len(self.lengths)]
+        end = self.ends[(self.episode - 1) % len(self.ends)] if over else ""
+        obs = np.array([self.episode, self.now], np.float32)
+        info = {"episode_number": float(self.episode)} if over else {}
+        return obs, 10.0 * self.episode + self.now, end in ("terminated", "both"), end in ("truncated", "both"), info
+
+
+class Task(gym.Env):
+    """Base of tasks with a fixed episode length: derive `observe` and `judge`."""
+
+    length = 8
+    ends_with = "terminated"
+
+    def observe(self) -> Any:
+        raise NotImplementedError
+
+    def judge(self, action: Any) -> float:
+        raise NotImplementedError
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        self.now = 0
+        return self.observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
+        reward = self.judge(action)
+        self.now += 1
+        end = self.ends_with if self.now == self.length else ""
+        return self.observe(), reward, end == "terminated", end == "truncated", {}
+
+
+class Echo(Task):
+    """Reward 1 for choosing the number that is shown as a one-hot vector; the optimum is the episode's length."""
+
+    def __init__(self, n: int = 4, start: int = 0) -> None:
+        self.action_space = spaces.Discrete(n, start=start)
+        self.observation_space = spaces.Box(0, 1, (n,), np.float32)
+
+    def observe(self) -> np.ndarray:
+        self.target = int(self.np_random.integers(self.action_space.n))
+        return np.eye(int(self.action_space.n), dtype=np.float32)[self.target]
+
+    def judge(self, action: Any) -> float:
+        return float(action - self.action_space.start == self.target)
+
+
+class DiscreteEcho(Task):
+    """Echo with a `Discrete` observation, of which both spaces start elsewhere than at 0."""
+
+    def __init__(self, n: int = 4, obs_start: int = -2, action_start: int = 5) -> None:
+        self.observation_space = spaces.Discrete(n, start=obs_start)
+        self.action_space = spaces.Discrete(n, start=action_start)
+
+    def observe(self) -> np.int64:
+        self.target = int(self.np_random.integers(self.action_space.n))
+        return np.int64(self.target + self.observation_space.start)
+
+    def judge(self, action: Any) -> float:
+        return float(action - self.action_space.start == self.target)
+
+
+class Reach(Task):
+    """The action should be the number shown; reward 1 - distance in units of half the bounds' width."""
+
+    def __init__(self, low: float = -2.0, high: float = 6.0, size: int = 1, finite: bool = True) -> None:
+        self.low, self.high = low, high
+        bounds = (low, high) if finite else (-np.inf, np.inf)
+        self.action_space = spaces.Box(*bounds, (size,), np.float32)
+        self.observation_space = spaces.Box(-1, 1, (size,), np.float32)
+
+    def observe(self) -> np.ndarray:
+        self.target = self.np_random.uniform(-0.9, 0.9, self.action_space.shape).astype(np.float32)
+        return self.target
+
+    def judge(self, action: Any) -> float:
+        scaled = 2 * (action - self.low) / (self.high - self.low) - 1
+        return 1.0 - float(np.abs(scaled - self.target).mean())
+
+
+class ConstantReward(Task):
+    """One observation, reward 1, one step: the value is 1."""
+
+    length = 1
+    action_space = spaces.Discrete(2)
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def observe(self) -> np.ndarray:
+        return np.zeros(1, np.float32)
+
+    def judge(self, action: Any) -> float:
+        return 1.0
+
+
+class DelayedReward(Task):
+    """Two steps, reward 1 at the second: the values are γ of observation 0 and 1 of observation 1."""
+
+    length = 2
+    action_space = spaces.Discrete(2)
+    observation_space = spaces.Box(0, 2, (1,), np.float32)
+
+    def observe(self) -> np.ndarray:
+        return np.array([self.now], np.float32)
+
+    def judge(self, action: Any) -> float:
+        return float(self.now == 1)
+
+
+class Endless(Task):
+    """Reward 1 for ever, cut by a time limit that says nothing about the state: the value is 1 / (1 - γ)."""
+
+    length = 5
+    ends_with = "truncated"
+    action_space = spaces.Discrete(2)
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def observe(self) -> np.ndarray:
+        return np.ones(1, np.float32)
+
+    def judge(self, action: Any) -> float:
+        return 1.0
+
+
+class ShortLived(Endless):
+    """The same, but the fifth step is truly the end."""
+
+    ends_with = "terminated"
+
+
+class Bandit(Task):
+    """Reward 1 for action 1, -1 for action 0: only the action matters."""
+
+    length = 1
+    action_space = spaces.Discrete(2)
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def observe(self) -> np.ndarray:
+        return np.zeros(1, np.float32)
+
+    def judge(self, action: Any) -> float:
+        return 1.0 if action == 1 else -1.0
+
+
+class Noise(Task):
+    """Random observations and rewards from the environment's own generator; any spaces."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space | None = None,
+        action_space: spaces.Space | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        self.observation_space = observation_space or spaces.Box(-np.inf, np.inf, (3,), np.float32)
+        self.action_space = action_space or spaces.Discrete(3)
+        self.scale = scale
+        self.length = 7
+
+    def observe(self) -> Any:
+        if isinstance(self.observation_space, spaces.Box) and self.observation_space.dtype == np.float32:
+            drawn = self.np_random.standard_normal(self.observation_space.shape) * self.scale
+            return np.clip(drawn, self.observation_space.low, self.observation_space.high).astype(np.float32)
+        self.observation_space.seed(int(self.np_random.integers(2**31)))
+        return self.observation_space.sample()
+
+    def judge(self, action: Any) -> float:
+        return float(self.np_random.standard_normal())
+
+
+def broken(what: str, slot: int, at: int, value: float = np.nan) -> Callable[[dict], gym.Env]:
+    """A maker of `Scripted` environments; the `slot`-th reports `value` as its observation or reward at step `at`."""
+    made = count()
+
+    class Broken(Scripted):
+        def __init__(self) -> None:
+            super().__init__(lengths=(50,))
+            self.bad = next(made) == slot
+
+        def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+            obs, reward, terminated, truncated, info = super().step(action)
+            if self.bad and self.now == at:
+                obs, reward = (np.array([value, 0], np.float32), reward) if what == "observation" else (obs, value)
+            return obs, reward, terminated, truncated, info
+
+    def make(config: dict) -> gym.Env:
+        return Broken()
+
+    return make
