@@ -26,6 +26,7 @@ from poise.errors import (
     RunError,
     SpaceError,
 )
+from poise.startup import without_collection
 
 if TYPE_CHECKING:
     from poise.api import make_trainer, plot, record, resume, run
@@ -87,7 +88,8 @@ def __getattr__(name: str) -> Any:
         value: Any = partial(__getattr__("make_trainer"), name)
         value.__doc__ = f"A trainer for {name}: see `poise.make_trainer`; `poise config {name}` lists the settings."
     elif name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
+        with without_collection():
+            value = getattr(importlib.import_module(_HOMES[name]), name)
     else:
         raise AttributeError(f"module 'poise' has no attribute {name!r}")
     globals()[name] = value

@@ -184,14 +184,15 @@ class RewardScaler:
     def __call__(self, rollout: Rollout) -> Tensor:
         """Updates the deviation with a rollout's returns and scales its rewards; `[T, B]`."""
         carry = self.carry if self.carry is not None else torch.zeros(rollout.slots, dtype=torch.float64)
+        reward = rollout.reward * rollout.valid  # whatever a reset row holds
         going_on = (~(rollout.terminated | rollout.truncated)).double()
         returns = torch.empty(rollout.steps, rollout.slots, dtype=torch.float64)
         for t in range(rollout.steps):
-            returns[t] = carry * self.gamma + rollout.reward[t]
+            returns[t] = carry * self.gamma + reward[t]
             carry = returns[t] * going_on[t]
         self.carry = carry
         self.moments.update(returns.flatten(), rollout.valid.flatten())
-        return (rollout.reward * (self.moments.var + 1e-8).rsqrt().float()).clamp_(-10, 10)
+        return (reward * (self.moments.var + 1e-8).rsqrt().float()).clamp_(-10, 10)
 
     def state_dict(self) -> dict[str, Any]:
         return {**self.moments.state_dict(), "carry": self.carry}

@@ -27,6 +27,7 @@ from poise.cli.inputs import Experiment, parse_stop, read_experiment
 from poise.config.algorithms import ALGORITHMS, algorithm_spec
 from poise.config.resolve import canonical, resolve
 from poise.errors import ConfigError, PoiseError, nearest
+from poise.startup import without_collection
 
 if TYPE_CHECKING:
     from poise.tracking.launch import Run
@@ -179,7 +180,8 @@ def train(
     kept = run_options(options)
     resolve(request.algorithm, None, settings, preset=tuned)  # so that a mistake is said before PyTorch is loaded
 
-    from poise.tracking.launch import start
+    with without_collection(freeze=True):
+        from poise.tracking.launch import start
 
     run = start(
         request.algorithm,

@@ -10,7 +10,45 @@ from typing import Any
 from poise.errors import ConfigError, nearest
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "PPO": {},
+    "PPO": {
+        "CartPole-v1": {
+            "num_envs_per_worker": 96,
+            "rollout_fragment_length": 32,
+            "sgd_minibatch_size": 512,
+            "num_sgd_iter": 6,
+            "lr": 0.01,
+            "gae_lambda": 0.85,
+            "grad_clip": 5.0,
+            "model.fcnet_hiddens": [48],
+        },
+        # Solves it with a linear network too, as tutorials use one: hence normalised observations, whole returns.
+        "CartPole-v0": {
+            "num_envs_per_worker": 32,
+            "rollout_fragment_length": 128,
+            "sgd_minibatch_size": 1024,
+            "lr": 0.005,
+            "gae_lambda": 1.0,
+            "normalize_observations": True,
+            "model.fcnet_hiddens": [48],
+        },
+        "Pendulum-v1": {
+            "rollout_fragment_length": 128,
+            "sgd_minibatch_size": 256,
+            "lr": 0.001,
+            "gamma": 0.9,
+            "normalize_rewards": True,
+        },
+        # White noise never leaves the valley: it takes momentum, and that takes noise which lasts.
+        "MountainCarContinuous-v0": {
+            "num_envs_per_worker": 8,
+            "rollout_fragment_length": 256,
+            "sgd_minibatch_size": 256,
+            "gamma": 0.999,
+            "normalize_observations": True,
+            "normalize_rewards": True,
+            "exploration_correlation": 0.95,
+        },
+    },
     "A2C": {},
 }
 

@@ -79,22 +79,24 @@ _NATIVE_FIELDS = {"CartPoleVectorEnv": ("state", "steps", "prev_done", "low", "h
 
 def save_vector(env: Any) -> dict[str, Any] | None:
     """The state of a vector environment: its own `state_dict`, or the known fields of a native one; None if opaque."""
+    kind = type(env.unwrapped).__name__
     if hasattr(env, "state_dict"):
-        state: dict[str, Any] = env.state_dict()
-        return state
-    fields = _NATIVE_FIELDS.get(type(env.unwrapped).__name__)
+        return {"kind": kind, "state": env.state_dict()}
+    fields = _NATIVE_FIELDS.get(kind)
     if fields is None:
         return None
     saved = {name: np.copy(getattr(env.unwrapped, name)) for name in fields}
-    return {"fields": saved, "rng": env.unwrapped.np_random.bit_generator.state}
+    return {"kind": kind, "fields": saved, "rng": env.unwrapped.np_random.bit_generator.state}
 
 
 def restore_vector(env: Any, saved: dict[str, Any]) -> list[int]:
     """Restores what `save_vector` returned; returns the slots that start a new episode instead."""
-    if hasattr(env, "load_state_dict"):
-        lost: list[int] = env.load_state_dict(saved)
-        return lost
     target = env.unwrapped
+    if type(target).__name__ != saved["kind"]:  # an environment that is made in another way than the saved one
+        return list(range(env.num_envs))
+    if "state" in saved:
+        lost: list[int] = env.load_state_dict(saved["state"])
+        return lost
     for name, value in saved["fields"].items():
         array = np.array(value)
         setattr(target, name, array if array.ndim else array.item())

@@ -133,11 +133,12 @@ class Sampler:
         if self.same_step:
             first[t + 1] = done
             self._lengths += 1
+            self._returns += reward
         else:  # a step that starts from a final observation only resets
             valid[t] = stepped = ~self._done
             first[t + 1] = self._done
             self._lengths += stepped
-        self._returns += reward
+            self._returns += reward * stepped
         self._done = done
         if done.any():
             self._end_episodes(t, np.flatnonzero(done), info)

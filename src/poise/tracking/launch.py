@@ -21,6 +21,7 @@ from poise.tracking.recorder import RunRecorder, TensorBoardSink
 from poise.training.callbacks import Callback
 from poise.training.checkpoint import read as read_checkpoint
 from poise.training.loading import config_from_dict, locate
+from poise.training.stopping import check_keys
 from poise.training.trainer import Trainer
 
 DEFAULT_STEPS = 1_000_000
@@ -52,7 +53,10 @@ class Log:
 
     def __call__(self, text: str) -> None:
         if not self.quiet:
-            print(text, flush=True)
+            try:
+                print(text, flush=True)
+            except BrokenPipeError:  # whoever read us has seen enough; the run goes on
+                self.quiet = True
         try:
             with self.path.open("a") as file:
                 file.write(text + "\n")
@@ -93,6 +97,8 @@ def start(
     config, used = resolve(algorithm, env, dict(settings or {}), preset=preset)
     if config.env is None:
         raise RunError("There is no environment to train in: give one, for example --env CartPole-v1.")
+    if not callbacks:  # they may add the keys that a stop rule names
+        check_keys(stop)
     trainer = Trainer(algorithm, config, callbacks=callbacks, preset=used)
     rules = default_stop(config.env) if stop is None else stop
     label = env_name(config.env).replace("/", "-").replace(":", "-")
@@ -148,7 +154,7 @@ def resume(
         if module:
             log(f"Importing {module} for the environment {config.env}.")
         trainer = Trainer(saved["algorithm"], config, callbacks=callbacks, preset=saved.get("preset"))
-        trainer.load_state(policy, state)
+        trainer.load_state(policy, state, source=path)
         folder.trim_metrics(trainer.iteration)
         trainer.history.extend(folder.metrics()[-1:])
         _ = trainer.samplers

@@ -31,9 +31,11 @@ class Progress(Callback):
         self.say = say or (lambda text: print(text, flush=True))
         self._kind = "lines" if plain else where()
         self._shown = -math.inf
+        self._shown_iteration = 0
         self._view: Any = None
 
     def on_run_start(self, trainer: Trainer) -> None:
+        self._shown_iteration = trainer.iteration
         if self._kind == "terminal":
             self._view = _TerminalBar()
         elif self._kind == "notebook":
@@ -46,13 +48,14 @@ class Progress(Callback):
             self._show(result)
 
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
-        if trainer.history:
+        if trainer.history and trainer.iteration != self._shown_iteration:
             self._show(trainer.history[-1])
         if self._view is not None:
             self._view.close()
             self._view = None
 
     def _show(self, result: dict[str, Any]) -> None:
+        self._shown_iteration = result["training_iteration"]
         text = line(result)
         if self._view is None:
             self.say(text)
@@ -121,11 +124,11 @@ class _NotebookBar:
         from IPython.display import HTML, display
 
         self._html = HTML
-        self._handle = display(HTML("starting"), display_id=True)
+        self._handle = display(HTML("starting"), display_id=True)  # type: ignore[no-untyped-call]
 
     def update(self, fraction: float, text: str) -> None:
         bar = f'<progress value="{fraction:.3f}" max="1" style="width: 16em"></progress>'
-        self._handle.update(self._html(f"<div>{bar} <code>{text}</code></div>"))
+        self._handle.update(self._html(f"<div>{bar} <code>{text}</code></div>"))  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         pass

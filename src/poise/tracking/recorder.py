@@ -60,12 +60,13 @@ class RunRecorder(Callback):
             self.checkpoint(trainer)
 
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
-        if trainer.iteration != self._saved_iteration and reason != "an error":
+        if trainer.iteration != self._saved_iteration and trainer.error is None:
             self.checkpoint(trainer)
         if self._metrics is not None:
             self._guard("metrics", self._metrics.close)
-        states = {"an error": "failed", "preempted": "preempted", "interrupted": "stopped"}
-        state = states.get(reason, "finished")
+        state = {"preempted": "preempted", "interrupted": "stopped"}.get(reason, "finished")
+        if trainer.error is not None:
+            state = "stopped" if isinstance(trainer.error, KeyboardInterrupt) else "failed"
         self._guard("status", lambda: self.folder.write_status(state, reason=reason, **progress(trainer)))
 
     def checkpoint(self, trainer: Trainer) -> None:

@@ -24,7 +24,7 @@ class Callback:
         """Before the first iteration of `learn`."""
 
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
-        """After the last iteration of `learn`, with why it ended; also when an error ends it."""
+        """After the last iteration of `learn`, with why it ended; also when an error does (then `trainer.error`)."""
 
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
         """After every iteration. `result` may be added to: later callbacks, stop rules and files see it."""

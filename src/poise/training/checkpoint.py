@@ -29,6 +29,7 @@ from poise.errors import CheckpointError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+_POLICY, _ARRAYS, _STATE = "policy.safetensors", "training.safetensors", "state.json"
 _TEMPORARY = ".tmp-"
 
 
@@ -42,6 +43,7 @@ def write(path: Path, policy: dict[str, torch.Tensor], state: dict[str, Any], ab
         about: what the manifest says beside the files: algorithm, spaces, configuration, step, grade.
 
     Raises:
+        CheckpointError: `path` is something else than a checkpoint, or `state` holds what is neither.
         OSError: the disk is full or not writable. What was at `path` is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,9 +52,9 @@ def write(path: Path, policy: dict[str, torch.Tensor], state: dict[str, Any], ab
     try:
         arrays: dict[str, torch.Tensor] = {}
         plain = _encode(state, "", arrays)
-        save_file({k: v.detach().contiguous().clone() for k, v in policy.items()}, temporary / "policy.safetensors")
-        save_file(arrays, temporary / "training.safetensors")
-        (temporary / "state.json").write_text(json.dumps(plain))
+        save_file({k: v.detach().contiguous().clone() for k, v in policy.items()}, temporary / _POLICY)
+        save_file(arrays, temporary / _ARRAYS)
+        (temporary / _STATE).write_text(json.dumps(plain))
         files = {file.name: _fingerprint(file) for file in sorted(temporary.iterdir())}
         manifest = {"format": FORMAT, **about, "files": files}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
@@ -60,17 +62,25 @@ def write(path: Path, policy: dict[str, torch.Tensor], state: dict[str, Any], ab
             _sync(file)
         _sync(temporary)
         _put_in_place(temporary, path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, SafetensorError):  # its way of saying that the disk is full
+            raise OSError(str(error)) from error
         raise
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
     if path.exists():
         read_manifest(path)  # refuses to replace a folder that is not a checkpoint
         old = path.parent / f"{_TEMPORARY}{path.name}-old-{uuid.uuid4().hex[:8]}"
         os.rename(path, old)
-        os.rename(temporary, path)
+        try:
+            os.rename(temporary, path)
+        except BaseException:
+            os.rename(old, path)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     else:
         os.rename(temporary, path)
@@ -103,9 +113,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text())
         version = manifest["format"]
-        if not isinstance(manifest["files"], dict) or not isinstance(version, int):
+        if not isinstance(version, int) or not all(isinstance(entry, dict) for entry in manifest["files"].values()):
             raise ValueError
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(f"{path} is damaged: its {MANIFEST} cannot be read.") from None
     if version > FORMAT:
         raise CheckpointError(
@@ -121,13 +131,16 @@ def verify(path: Path) -> dict[str, Any]:
         CheckpointError: it names the first file that is missing, truncated or changed.
     """
     manifest = read_manifest(path)
+    for name in (_POLICY, _ARRAYS, _STATE):
+        if name not in manifest["files"]:
+            raise CheckpointError(f"{path} is damaged: its {MANIFEST} does not list {name!r}.")
     for name, expected in manifest["files"].items():
         file = path / name
         if Path(name).name != name or not file.is_file():
             raise CheckpointError(f"{path} is damaged: its file {name!r} is missing.")
-        if file.stat().st_size != expected["size"]:
+        if file.stat().st_size != expected.get("size"):
             raise CheckpointError(
-                f"{path} is damaged: {name!r} has {file.stat().st_size} bytes instead of {expected['size']}."
+                f"{path} is damaged: {name!r} has {file.stat().st_size} bytes instead of {expected.get('size')}."
             )
         if _fingerprint(file) != expected:
             raise CheckpointError(f"{path} is damaged: the content of {name!r} has changed since it was written.")
@@ -142,9 +155,9 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str,
     """
     manifest = verify(path)
     try:
-        policy = load_file(path / "policy.safetensors")
-        arrays = load_file(path / "training.safetensors")
-        state = _decode(json.loads((path / "state.json").read_text()), arrays)
+        policy = load_file(path / _POLICY)
+        arrays = load_file(path / _ARRAYS)
+        state = _decode(json.loads((path / _STATE).read_text()), arrays)
     except (SafetensorError, ValueError, KeyError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from None
     return manifest, policy, state
@@ -192,15 +205,21 @@ def _encode(value: Any, path: str, arrays: dict[str, torch.Tensor]) -> Any:
         return {str(k): _encode(v, f"{path}/{k}" if path else str(k), arrays) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_encode(v, f"{path}/{i}", arrays) for i, v in enumerate(value)]
+    name = path
+    while name in arrays:  # a key with a slash in it
+        name += "'"
     if isinstance(value, torch.Tensor):
-        arrays[path] = value.detach().contiguous().clone()
-        return {"$tensor": path}
+        arrays[name] = value.detach().contiguous().clone()
+        return {"$tensor": name}
     if isinstance(value, np.ndarray):
-        if value.dtype == object:
-            raise CheckpointError(f"{path!r} is an array of Python objects, which a checkpoint cannot hold.")
-        arrays[path] = torch.from_numpy(np.array(value))
-        return {"$array": path}
-    return value.item() if isinstance(value, np.generic) else value
+        if value.dtype.kind not in "biuf":
+            raise CheckpointError(f"{path!r} is an array of {value.dtype}, which a checkpoint cannot hold.")
+        arrays[name] = torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))
+        return {"$array": name}
+    plain = value.item() if isinstance(value, np.generic) else value
+    if plain is not None and not isinstance(plain, (bool, int, float, str)):
+        raise CheckpointError(f"{path!r} is a {type(plain).__name__}, which a checkpoint cannot hold.")
+    return plain
 
 
 def _decode(value: Any, arrays: dict[str, torch.Tensor]) -> Any:

@@ -64,5 +64,5 @@ def load(path: str | Path, *, env: Any = None) -> Trainer:
     if env is not None:
         config.env = env
     trainer = Trainer(manifest["algorithm"], config, layouts=layouts, preset=manifest.get("preset"))
-    trainer.load_state(policy, state)
+    trainer.load_state(policy, state, source=path)
     return trainer

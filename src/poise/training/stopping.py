@@ -17,6 +17,30 @@ Stop = Mapping[str, float] | Callable[[dict[str, Any]], bool] | None
 EPISODE_KEYS = ("episode_reward_mean", "episode_reward_min", "episode_reward_max", "episode_len_mean")
 
 
+RESULT_KEYS = (
+    *EPISODE_KEYS,
+    "episodes_this_iter",
+    "episodes_total",
+    "timesteps_this_iter",
+    "timesteps_total",
+    "training_iteration",
+    "time_this_iter_s",
+    "time_total_s",
+)
+"""The keys of every result; those with a slash (`learner/kl`, `info/is_success`) depend on what runs."""
+
+
+def check_keys(stop: Stop) -> None:
+    """Refuses a mistyped key before anything has been done, where no callback can add it.
+
+    Raises:
+        ConfigError: the nearest key is named.
+    """
+    for key in stop if isinstance(stop, Mapping) else ():
+        if "/" not in str(key) and key not in RESULT_KEYS:
+            raise ConfigError(f"stop names {key!r}, which results do not have.{nearest(str(key), RESULT_KEYS)}")
+
+
 class StopRule:
     """Says why a run should stop, given its latest result.
 
@@ -49,7 +73,7 @@ class StopRule:
                 if key.startswith(("evaluation/", "info/")):  # there only after an evaluation, or an episode's end
                     continue
                 raise ConfigError(f"stop names {key!r}, which results do not have.{nearest(key, result)}")
-            if key in EPISODE_KEYS and min(result["episodes_total"], result.get("window", self.window)) < self.window:
+            if key in EPISODE_KEYS and result["episodes_total"] < self.window:
                 continue
             if result[key] is not None and result[key] >= limit:
                 return f"{key} reached {limit:g}"

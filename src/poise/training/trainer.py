@@ -46,6 +46,7 @@ class Trainer:
         callbacks: may be appended to.
         iteration: iterations done.
         history: the latest results, at most 10,000.
+        error: the exception that ended the last `learn`, if one did.
         notes: sentences about what a load or a resume could not restore.
     """
 
@@ -77,6 +78,7 @@ class Trainer:
         self.episodes_total = 0
         self.time_total_s = 0.0
         self.history: deque[dict[str, Any]] = deque(maxlen=10_000)
+        self.error: BaseException | None = None
         self.notes: list[str] = []
         self._window: deque[Episode] = deque(maxlen=config.metrics_smoothing_episodes)
         self._stop_reason: str | None = None
@@ -209,7 +211,8 @@ class Trainer:
         rule = StopRule(stop, self.config.metrics_smoothing_episodes)
         goal = None if total_timesteps is None else self.algorithm.timesteps + total_timesteps
         self._stop_reason = None
-        reason = "an error"
+        reason = ""
+        self.error = None
         result: dict[str, Any] = dict(self.history[-1]) if self.history else {}
         try:
             with stopping_on((signal.SIGINT, *signals), self.stop):
@@ -222,6 +225,10 @@ class Trainer:
                         self._stop_reason = self._stop_reason or f"{total_timesteps} timesteps"
                     self._stop_reason = self._stop_reason or rule(result)
                 reason = self._stop_reason
+        except BaseException as error:
+            self.error = error
+            reason = f"{type(error).__name__}: {error}"
+            raise
         finally:
             for callback in self.callbacks:
                 callback.on_run_end(self, reason)
@@ -333,16 +340,31 @@ class Trainer:
             callback.on_checkpoint(self, target)
         return target
 
-    def load_state(self, policy: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        """Restores what `save` wrote into a trainer of the same configuration; the environments follow when needed."""
+    def load_state(
+        self, policy: dict[str, torch.Tensor], state: dict[str, Any], *, source: str | Path = "The checkpoint"
+    ) -> None:
+        """Restores what `save` wrote into a trainer of the same configuration; the environments follow when needed.
+
+        Raises:
+            CheckpointError: parameters or state are not those of this configuration; the sentence names `source`.
+        """
+        own = {name: (tuple(value.shape), value.dtype) for name, value in self.policy.state_dict().items()}
+        found = {name: (tuple(value.shape), value.dtype) for name, value in policy.items()}
+        for name in sorted({*own, *found}):
+            if own.get(name) != found.get(name):
+                raise CheckpointError(
+                    f"{source} does not fit its own configuration: parameter {name!r} is {_describe(found.get(name))} "
+                    f"instead of {_describe(own.get(name))}."
+                )
         try:
             self.algorithm.load_state_dict({"policy": policy, **state["learner"]})
             self.iteration, self.episodes_total = state["iteration"], state["episodes_total"]
             self.time_total_s = state["time_total_s"]
             self._window.extend(Episode(r, n, slot, info) for r, n, slot, info in state["window"])
             self._pending = list(state["samplers"].values())
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"The checkpoint does not fit its own configuration: {error}.") from error
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{source} does not fit its own configuration: {reason}.") from error
 
     def close(self) -> None:
         """Closes the environments."""
@@ -356,6 +378,10 @@ class Trainer:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def _describe(tensor: tuple[tuple[int, ...], torch.dtype] | None) -> str:
+    return "missing" if tensor is None else f"{str(tensor[1]).removeprefix('torch.')}{list(tensor[0])}"
 
 
 def _none_if_nan(value: float) -> float | None:

@@ -1,0 +1,212 @@
+"""Writes the tables of settings, aliases, presets and commands into the pages, from the code.
+
+    python docs/generate.py            # rewrites the marked sections
+    python docs/generate.py --check    # exits with 1 if a page is out of date
+
+A section stands between `<!-- generated: NAME -->` and `<!-- end generated -->`; `SECTIONS` knows the names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from poise.cli.main import COMMANDS
+from poise.config.algorithms import ALGORITHMS
+from poise.config.base import AlgorithmConfig
+from poise.config.docs import field_docs
+from poise.config.presets import PRESETS
+from poise.config.resolve import field_types
+from poise.config.run import RunOptions
+from poise.config.types import describe
+
+DOCS = Path(__file__).parent
+_SECTION = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end generated -->)", re.DOTALL)
+
+RLLIB, SB3, CLEANRL = "RLlib", "Stable-Baselines3", "CleanRL"
+ORIGINS: dict[str, tuple[str, ...]] = {
+    "learning_rate": (SB3, CLEANRL),
+    "max_grad_norm": (SB3, CLEANRL),
+    "num_env_runners": (RLLIB,),
+    "num_rollout_workers": (RLLIB,),
+    "n_envs": (SB3,),
+    "num_envs": (CLEANRL,),
+    "num_envs_per_env_runner": (RLLIB,),
+    "sample_batch_size": (RLLIB,),
+    "min_sample_timesteps_per_iteration": (RLLIB,),
+    "train_batch_size_per_learner": (RLLIB,),
+    "evaluation_num_episodes": (RLLIB,),
+    "policy_kwargs": (SB3,),
+    "model_config": (RLLIB,),
+    "model.net_arch": (SB3,),
+    "model.activation_fn": (SB3,),
+    "lambda": (RLLIB,),
+    "lambda_": (RLLIB,),
+    "ent_coef": (SB3, CLEANRL),
+    "vf_coef": (SB3, CLEANRL),
+    "n_steps": (SB3,),
+    "num_steps": (CLEANRL,),
+    "normalize_advantage": (SB3,),
+    "norm_adv": (CLEANRL,),
+    "num_epochs": (RLLIB,),
+    "n_epochs": (SB3,),
+    "update_epochs": (CLEANRL,),
+    "minibatch_size": (RLLIB,),
+    "batch_size": (SB3,),
+    "clip_range": (SB3,),
+    "clip_coef": (CLEANRL,),
+    "clip_range_vf": (SB3,),
+    "epsilon": (RLLIB,),
+}
+"""Where an alias is at home; those that are not here stand under "elsewhere"."""
+
+
+def table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    lines = [list(titles), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def code(value: Any) -> str:
+    """A value as it is written in JSON and on the command line."""
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def default(config: type, key: str) -> Any:
+    """The default of a dotted key."""
+    return reduce(getattr, key.split("."), config())
+
+
+def settings_table(config: type, keys: Iterable[str], aliases: Mapping[str, str] | None = None) -> str:
+    """What each key is by default, means and may be."""
+    types, docs = field_types(config), field_docs(config)
+    rows = []
+    for key in keys:
+        value = default(config, key)
+        shown = "derived" if value is None and "Derived:" in docs[key] else code(value)
+        others = ", ".join(code(alias) for alias, target in (aliases or {}).items() if target == key)
+        rows.append([code(key), shown, docs[key], describe(types[key]), others])
+    if aliases is None:
+        return table(("setting", "default", "meaning", "allowed"), (row[:-1] for row in rows))
+    return table(("setting", "default", "meaning", "allowed", "also known as"), rows)
+
+
+def own_keys(config: type[AlgorithmConfig]) -> list[str]:
+    """The keys that only this algorithm has, and those of all algorithms for which it has a default of its own."""
+    shared = field_types(AlgorithmConfig)
+    keys = [key for key in field_types(config) if key not in shared]
+    return keys + [key for key in shared if default(config, key) != default(AlgorithmConfig, key)]
+
+
+def shared_settings() -> str:
+    keys = [key for key in field_types(AlgorithmConfig) if not key.startswith("model.")]
+    return settings_table(AlgorithmConfig, keys)
+
+
+def model_settings() -> str:
+    keys = [key for key in field_types(AlgorithmConfig) if key.startswith("model.")]
+    return settings_table(AlgorithmConfig, keys)
+
+
+def algorithm_settings(name: str) -> str:
+    config = ALGORITHMS[name].config
+    return settings_table(config, own_keys(config), config.aliases)
+
+
+def presets(name: str) -> str:
+    """The presets of one algorithm."""
+    rows = [
+        [code(env), ", ".join(f"`{key}={json.dumps(value)}`" for key, value in settings.items())]
+        for env, settings in PRESETS.get(name, {}).items()
+    ]
+    if not rows:
+        return f"{name} has no presets in this version: every environment gets the defaults."
+    return table(("environment", f"what differs from {name}'s defaults"), rows)
+
+
+def aliases() -> str:
+    """All aliases by the setting that they mean."""
+    targets: dict[str, dict[tuple[str, ...], list[str]]] = {}
+    pairs = [(name, alias, key) for name, spec in ALGORITHMS.items() for alias, key in spec.config.aliases.items()]
+    for alias, key in dict.fromkeys((alias, key) for _, alias, key in pairs):
+        names = tuple(name for name, a, k in pairs if (a, k) == (alias, key))
+        targets.setdefault(key, {}).setdefault(names, []).append(alias)
+    rows = []
+    for key, groups in targets.items():
+        texts = []
+        for names, words in groups.items():
+            only = "" if names == tuple(ALGORITHMS) else f" ({', '.join(names)})"
+            texts.append(", ".join(code(word) for word in words) + only)
+        rows.append([code(key), "; ".join(texts)])
+    return table(("setting", "also known as"), rows)
+
+
+def origins(library: str) -> str:
+    """Names of one library and what they are called here."""
+    rows = []
+    for alias in dict.fromkeys(alias for spec in ALGORITHMS.values() for alias in spec.config.aliases):
+        if library not in ORIGINS.get(alias, ("elsewhere",)):
+            continue
+        meant: dict[str, list[str]] = {}
+        for name, spec in ALGORITHMS.items():
+            if alias in spec.config.aliases:
+                meant.setdefault(spec.config.aliases[alias], []).append(name)
+        single = len(meant) == 1 and len(next(iter(meant.values()))) == len(ALGORITHMS)
+        texts = [code(key) + ("" if single else f" ({', '.join(names)})") for key, names in meant.items()]
+        rows.append([code(alias), ", ".join(texts)])
+    return table((f"{library}" if library != "elsewhere" else "name", "Poise"), rows)
+
+
+def algorithm_table() -> str:
+    pages = [[f"[{name}]({name.lower()}.md)", spec.summary] for name, spec in ALGORITHMS.items()]
+    return table(("algorithm", "what it is"), pages)
+
+
+def command_table() -> str:
+    return table(("command", "what it does"), ([code(f"poise {name}"), line] for name, (_, line) in COMMANDS.items()))
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "algorithms": algorithm_table,
+    "commands": command_table,
+    "settings shared": shared_settings,
+    "settings model": model_settings,
+    "run options": lambda: settings_table(RunOptions, field_types(RunOptions)),
+    "aliases": aliases,
+    "names RLlib": lambda: origins(RLLIB),
+    "names SB3": lambda: origins(SB3),
+    "names CleanRL": lambda: origins(CLEANRL),
+    "names elsewhere": lambda: origins("elsewhere"),
+    **{f"settings {name}": (lambda name=name: algorithm_settings(name)) for name in ALGORITHMS},
+    **{f"presets {name}": (lambda name=name: presets(name)) for name in ALGORITHMS},
+}
+
+
+def render(text: str) -> str:
+    """A page with its generated sections as the code says today."""
+    return _SECTION.sub(lambda found: f"{found[1]}\n{SECTIONS[found[2]]()}\n\n{found[3]}", text)
+
+
+def stale() -> dict[Path, str]:
+    """The pages that are out of date, with what should be in them."""
+    pages = {page: render(page.read_text()) for page in sorted(DOCS.glob("*.md"))}
+    return {page: text for page, text in pages.items() if text != page.read_text()}
+
+
+def main() -> None:
+    pages = stale()
+    for page, text in pages.items():
+        if "--check" not in sys.argv:
+            page.write_text(text)
+        print(f"{page.name}: {'out of date' if '--check' in sys.argv else 'rewritten'}")
+    sys.exit(bool(pages and "--check" in sys.argv))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Guards the house plan: imports point one way, files stay small, nothing unsafe, and `import poise` is light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import poise
+
+SOURCE = Path(poise.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+
+ROOMS = [
+    "errors",
+    "config",
+    "learning",
+    "envs",
+    "models",
+    "sampling",
+    "algorithms",
+    "training",
+    "tracking",
+    "cluster",
+    "tuning",
+    "api",
+    "poise",  # the package's own __init__
+    "compat",
+    "cli",
+    "__main__",
+]
+"""From the lowest to the highest: a room may import itself and those before it."""
+
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "shelve", "marshal", "joblib"}
+FORBIDDEN_CALLS = {
+    "eval",
+    "exec",
+    "torch.load",
+    "torch.save",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "np.load",
+    "numpy.load",
+    "os.system",
+}
+
+
+def room(file: Path) -> str:
+    parts = file.relative_to(SOURCE).with_suffix("").parts
+    return "poise" if parts == ("__init__",) else parts[0]
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Every module that a file imports, at its top or anywhere else, with the line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute"
+            module = str(node.module)
+            if module == "poise":  # from poise import errors
+                for alias in node.names:
+                    inside = (SOURCE / alias.name).exists() or (SOURCE / f"{alias.name}.py").exists()
+                    yield f"poise.{alias.name}" if inside else "poise", node.lineno
+            else:
+                yield module, node.lineno
+
+
+def name_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "poise"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SOURCE)))
+def test_imports_point_one_way(file: Path) -> None:
+    mine = ROOMS.index(room(file))
+    for module, line in imported(ast.parse(file.read_text())):
+        if module.split(".")[0] == "poise" and room(file) != "poise":
+            assert ROOMS.index(name_of(module)) <= mine, f"{file}:{line} imports {module}, which is above it"
+
+
+def test_every_room_is_in_the_plan() -> None:
+    assert {room(file) for file in FILES} <= set(ROOMS)
+    assert {"config", "learning", "models", "sampling", "algorithms", "training"} <= {room(file) for file in FILES}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SOURCE)))
+def test_files_are_small_safe_and_say_what_they_are_for(file: Path) -> None:
+    text = file.read_text()
+    tree = ast.parse(text)
+    assert text.count("\n") <= 500, f"{file} is too long"
+    assert ast.get_docstring(tree), f"{file} does not say what it is for"
+    for module, line in imported(tree):
+        assert module.split(".")[0] not in FORBIDDEN_MODULES, f"{file}:{line} imports {module}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in FORBIDDEN_CALLS, f"{file}:{node.lineno} calls {ast.unparse(node.func)}"
+            shell = [k for k in node.keywords if k.arg == "shell" and ast.unparse(k.value) != "False"]
+            assert not shell, f"{file}:{node.lineno} starts a shell"
+
+
+def test_the_package_is_small() -> None:
+    assert sum(file.read_text().count("\n") for file in FILES) <= 8000
+
+
+def modules_after(code: str) -> set[str]:
+    code += "\nimport sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("code", ["import poise", "import poise; dir(poise); poise.ConfigError; poise.__all__"])
+def test_importing_poise_loads_nothing_heavy(code: str) -> None:
+    assert modules_after(code) & {"torch", "gymnasium", "numpy", "rich", "click", "yaml", "safetensors"} == set()
+
+
+def test_reading_a_configuration_needs_no_torch() -> None:
+    code = "from poise.config.resolve import resolve; resolve('PPO', 'CartPole-v1', {'lr': 0.1})"
+    assert modules_after(code) & {"torch", "gymnasium", "numpy"} == set()
+
+
+def test_spaces_and_mathematics_keep_to_themselves() -> None:
+    assert "torch" not in modules_after("import poise.config.layout")
+    assert "gymnasium" not in modules_after("import poise.learning.returns, poise.learning.losses")
+
+
+def test_every_public_name_exists() -> None:
+    for name in poise.__all__:
+        assert getattr(poise, name) is not None
+    assert sorted(poise.__all__) == sorted(set(poise.__all__))
+    with pytest.raises(AttributeError, match="has no attribute 'DQNN'"):
+        poise.DQNN  # noqa: B018

@@ -1,0 +1,546 @@
+"""Guards checkpoints: what goes in comes out, nothing in them is executed, damage is named, writing is all or nothing.
+
+Every refusal is one `CheckpointError` whose single sentence names the path; in a run folder, the checkpoint before a
+damaged one is used, with a warning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import pickle
+import pickletools
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import poise
+from poise.errors import CheckpointError
+from poise.training import checkpoint
+from poise.training.trainer import Trainer
+
+FILES = ("policy.safetensors", "training.safetensors", "state.json", "manifest.json")
+SMALL = {
+    "preset": None,
+    "num_envs_per_worker": 4,
+    "rollout_fragment_length": 16,
+    "num_sgd_iter": 2,
+    "model": {"fcnet_hiddens": [8]},
+}
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a PPO that has trained a little; tests copy it before they damage it."""
+    path = tmp_path_factory.mktemp("original") / "saved"
+    with poise.PPO("CartPole-v1", seed=3, progress=False, normalize_rewards=True, **SMALL) as algo:
+        for _ in range(3):
+            algo.train()
+        return algo.save(path)
+
+
+@pytest.fixture
+def saved(original: Path, tmp_path: Path) -> Path:
+    """A copy of that checkpoint, to be damaged."""
+    return Path(shutil.copytree(original, tmp_path / "saved"))
+
+
+def refusal(path: Path) -> str:
+    """The sentence with which `poise.load` refuses `path`, which must be one line that names it."""
+    with pytest.raises(CheckpointError) as caught:
+        poise.load(path)
+    text = str(caught.value)
+    assert "\n" not in text, text
+    assert str(path) in text, text
+    assert text.endswith((".", "it.")), text
+    return text
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal in value, type and bits, through all nesting."""
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        equal = isinstance(b, np.ndarray) and a.dtype == b.dtype and a.shape == b.shape
+        return equal and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    if isinstance(a, float) and math.isnan(a):
+        return isinstance(b, float) and math.isnan(b)
+    return type(a) is type(b) and bool(a == b)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder` and its content."""
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def rehash(path: Path, **manifest: Any) -> None:
+    """Makes the manifest agree with the files again, as somebody who forges a checkpoint would."""
+    about = json.loads((path / "manifest.json").read_text())
+    for name in about["files"]:
+        data = (path / name).read_bytes()
+        about["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (path / "manifest.json").write_text(json.dumps({**about, **manifest}))
+
+
+# --- round trip -----------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_value_comes_back(tmp_path: Path) -> None:
+    number_types = ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "?"]
+    state = {
+        "arrays": {name: np.arange(6).reshape(2, 3).astype(name) for name in number_types},
+        "tensors": {
+            str(t): torch.tensor([[0.5, -2.0], [3.0, 1.5]]).to(t) for t in (torch.float64, torch.bfloat16, torch.int8)
+        },
+        "scalar array": np.array(7.25),
+        "empty": {"array": np.zeros((0, 3)), "tensor": torch.zeros(0), "list": [], "dict": {}, "text": ""},
+        "Fortran order": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "transposed": {"array": np.arange(6.0).reshape(2, 3).T, "tensor": torch.arange(6.0).view(2, 3).t()},
+        "not this machine's byte order": np.arange(3).astype(">f4"),
+        "strided": np.arange(10)[::3],
+        "not finite": {"array": np.array([np.nan, np.inf, -np.inf]), "numbers": [math.nan, math.inf, -math.inf]},
+        "plain": [None, True, False, 0, -1, 2**127, 0.1, 5e-324, 1e308, "a text: ü, \u2028, \n"],
+        "nested": [[{"a": [np.array([1, 2])]}, torch.tensor(3)], {"b": {"c": np.float32(0.5)}}],
+        "generator": np.random.Generator(np.random.MT19937(5)).bit_generator.state,
+        "pcg": np.random.default_rng(5).bit_generator.state,
+        "torch generator": torch.Generator().manual_seed(5).get_state(),
+    }
+    policy = {"weight": torch.randn(3, 4), "count": torch.tensor(4.0, dtype=torch.float64), "shared": torch.ones(2)}
+    policy["view"] = policy["weight"][:, ::2]  # neither contiguous nor storage of its own
+    checkpoint.write(tmp_path / "all", policy, state, {"algorithm": "PPO", "note": "kept"})
+    manifest, read_policy, read_state = checkpoint.read(tmp_path / "all")
+    assert same(policy, read_policy)
+    changed = {"nested": None, "not this machine's byte order": np.arange(3).astype("=f4")}
+    assert same({**state, **changed}, {**read_state, "nested": None})
+    nested = read_state["nested"]  # numpy's scalars come back as Python's numbers
+    assert same(nested, [[{"a": [np.array([1, 2])]}, torch.tensor(3)], {"b": {"c": 0.5}}])
+    assert (manifest["format"], manifest["note"]) == (checkpoint.FORMAT, "kept")
+
+
+def test_names_with_slashes_do_not_collide(tmp_path: Path) -> None:
+    state = {"a/b": np.array([1.0]), "a": {"b": np.array([2.0])}}
+    checkpoint.write(tmp_path / "c", {"w": torch.ones(1)}, state, {})
+    assert same(checkpoint.read(tmp_path / "c")[2], state)
+
+
+@pytest.mark.parametrize("value", [{1, 2}, object(), np.array([{}, None]), np.array(["text"]), b"bytes", 1 + 2j])
+def test_what_it_cannot_hold_is_said_with_its_place(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(CheckpointError, match="samplers/0/env") as caught:
+        checkpoint.write(tmp_path / "c", {}, {"samplers": [{"env": value}]}, {})
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_saved_is_what_is_loaded(original: Path, tmp_path: Path) -> None:
+    """A loaded trainer saves the same bytes again."""
+    with poise.load(original) as algo:
+        assert repr(algo).startswith("<PPO on CartPole-v1: 3 iterations")
+        again = algo.save(tmp_path / "again")
+    assert same(checkpoint.read(original)[1:], checkpoint.read(again)[1:])
+
+
+def test_the_manifest_says_what_it_is_of(original: Path) -> None:
+    manifest = checkpoint.verify(original)
+    assert manifest["format"] == checkpoint.FORMAT
+    assert (manifest["algorithm"], manifest["env"], manifest["iteration"]) == ("PPO", "CartPole-v1", 3)
+    assert manifest["resume_grade"] == "bitwise"
+    assert 0 < manifest["timesteps_total"] <= 3 * 64
+    assert manifest["action_space"] == {"type": "Discrete", "n": 2, "start": 0}
+    assert manifest["observation_space"]["shape"] == [4]
+    assert manifest["config"]["seed"] == 3
+    assert sorted([*manifest["files"], "manifest.json"]) == sorted(FILES) == sorted(tree(original))
+    for name, expected in manifest["files"].items():
+        data = (original / name).read_bytes()
+        assert expected == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+# --- no pickle ------------------------------------------------------------------------------------------------------
+
+
+def looks_like_pickle(data: bytes) -> bool:
+    """Whether the bytes can be read as a pickle from their start, or hold the frame of one or of a zip archive."""
+    if b"PK\x03\x04" in data or any(b"\x80" + bytes([v]) + b"\x95" in data for v in (3, 4, 5)):
+        return True
+    try:
+        list(pickletools.genops(data))
+    except Exception:
+        return False
+    return True
+
+
+def test_no_file_of_a_checkpoint_is_a_pickle(original: Path) -> None:
+    assert looks_like_pickle(pickle.dumps({"a": 1}))  # the detector detects
+    for name, data in tree(original).items():
+        assert not looks_like_pickle(data), name
+        if name.endswith(".json"):
+            json.loads(data)
+        else:
+            load_file(original / name)
+
+
+def test_loading_never_unpickles(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("something was unpickled")
+
+    monkeypatch.setattr(torch, "load", forbidden)
+    monkeypatch.setattr(pickle, "load", forbidden)
+    monkeypatch.setattr(pickle, "loads", forbidden)
+    with poise.load(original) as algo:
+        algo.train()
+
+
+class Bomb:
+    """Unpickling it makes a file: evidence that something was executed."""
+
+    def __init__(self, evidence: Path) -> None:
+        self.evidence = evidence
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, (str(self.evidence), "w"))
+
+
+def test_a_pickle_file_is_refused_unopened(tmp_path: Path) -> None:
+    file, evidence = tmp_path / "policy.pkl", tmp_path / "evidence"
+    file.write_bytes(pickle.dumps(Bomb(evidence)))
+    assert "pickle" in refusal(file)
+    assert not evidence.exists()
+
+
+@pytest.mark.parametrize("name", FILES[:3])
+def test_a_folder_with_a_pickle_dressed_as_its_file_is_refused(saved: Path, tmp_path: Path, name: str) -> None:
+    evidence = tmp_path / "evidence"
+    (saved / name).write_bytes(pickle.dumps(Bomb(evidence)))
+    rehash(saved)
+    refusal(saved)
+    torch.save({"a": Bomb(evidence)}, saved / name)
+    rehash(saved)
+    refusal(saved)
+    assert not evidence.exists()
+
+
+# --- damage ---------------------------------------------------------------------------------------------------------
+
+
+def flip(file: Path) -> None:
+    """Changes one bit in the middle of a file, where only its hash tells."""
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+DAMAGES: list[Callable[[Path], None]] = [flip, truncate, empty, remove]
+
+
+@pytest.mark.parametrize("name", FILES[:3])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_named(saved: Path, name: str, damage: Callable[[Path], None]) -> None:
+    damage(saved / name)
+    assert repr(name) in refusal(saved)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, remove])
+def test_a_damaged_manifest_is_named(saved: Path, damage: Callable[[Path], None]) -> None:
+    damage(saved / "manifest.json")
+    assert "manifest.json" in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not json",
+        "[]",
+        "{}",
+        "null",
+        '{"format": 1}',
+        '{"format": "1", "files": {}}',
+        '{"format": 1, "files": []}',
+        '{"format": 1, "files": {}}',
+        '{"format": 1, "files": {"state.json": 5}}',
+        '{"format": 1, "files": {"state.json": {"size": 3}}}',
+        "\xff\xfe",
+    ],
+)
+def test_an_unreadable_manifest_is_refused(saved: Path, text: str) -> None:
+    (saved / "manifest.json").write_bytes(text.encode("latin-1"))
+    refusal(saved)
+
+
+@pytest.mark.parametrize("key", ["algorithm", "config", "observation_space", "action_space"])
+def test_a_manifest_that_lacks_something_is_refused(saved: Path, key: str) -> None:
+    manifest = json.loads((saved / "manifest.json").read_text())
+    del manifest[key]
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+    assert key in refusal(saved)
+
+
+def test_a_future_format_asks_for_an_upgrade(saved: Path) -> None:
+    rehash(saved, format=checkpoint.FORMAT + 1)
+    assert "upgrade" in refusal(saved)
+
+
+@pytest.mark.parametrize("outside", ["../secret", "/etc/hostname", "sub/../../secret", "..", "."])
+def test_a_manifest_that_names_a_file_outside_the_folder_is_refused(saved: Path, tmp_path: Path, outside: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("not a checkpoint's")
+    manifest = json.loads((saved / "manifest.json").read_text())
+    data = secret.read_bytes()
+    manifest["files"][outside] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+    refusal(saved)
+
+
+def test_a_file_that_the_manifest_does_not_vouch_for_is_not_read(saved: Path) -> None:
+    manifest = json.loads((saved / "manifest.json").read_text())
+    del manifest["files"]["policy.safetensors"]
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+    assert "policy.safetensors" in refusal(saved)
+
+
+def test_what_is_not_a_checkpoint_is_said_so(tmp_path: Path) -> None:
+    assert "no checkpoint" in refusal(tmp_path / "nowhere")
+    (tmp_path / "folder").mkdir()
+    assert "not a checkpoint" in refusal(tmp_path / "folder")
+
+
+def test_a_state_that_is_none_is_refused(saved: Path) -> None:
+    for text in ("[]", "{}", '{"learner": {"$tensor": "no such"}}', '{"learner": {}, "samplers": []}'):
+        (saved / "state.json").write_text(text)
+        rehash(saved)
+        refusal(saved)
+
+
+def change_dtype(policy: dict[str, torch.Tensor], name: str) -> None:
+    policy[name] = policy[name].double()
+
+
+def change_shape(policy: dict[str, torch.Tensor], name: str) -> None:
+    policy[name] = torch.cat([policy[name], policy[name]])
+
+
+def leave_out(policy: dict[str, torch.Tensor], name: str) -> None:
+    del policy[name]
+
+
+@pytest.mark.parametrize("change", [change_dtype, change_shape, leave_out])
+def test_parameters_that_do_not_fit_are_one_sentence(
+    saved: Path, change: Callable[[dict[str, torch.Tensor], str], None]
+) -> None:
+    policy = load_file(saved / "policy.safetensors")
+    name = next(n for n, value in policy.items() if value.dtype == torch.float32)
+    change(policy, name)
+    save_file(policy, saved / "policy.safetensors")
+    rehash(saved)
+    assert name in refusal(saved)
+
+
+def test_a_run_falls_back_to_the_checkpoint_before(original: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "run" / "checkpoints"
+    for iteration in (9, 10, 11):  # 10 after 9: by number, not by name
+        shutil.copytree(original, inside / str(iteration))
+        rehash(inside / str(iteration), iteration=iteration)
+    assert checkpoint.newest(inside) == (inside / "11", [])
+    flip(inside / "11" / "policy.safetensors")
+    remove(inside / "10" / "manifest.json")
+    with pytest.warns(UserWarning, match="is used") as caught, poise.load(tmp_path / "run") as algo:
+        assert algo.iteration == 3
+    texts = [str(warning.message) for warning in caught]
+    assert [str(inside / "11") in texts[0], str(inside / "10") in texts[1]] == [True, True]
+    assert checkpoint.newest(inside)[0] == inside / "9"
+    empty(inside / "9" / "state.json")
+    with pytest.warns(UserWarning, match="is used"):
+        assert "no intact checkpoint" in refusal(tmp_path / "run")
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def test_saving_over_a_checkpoint_replaces_it_whole(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    algo = trainer("PPO", "CartPole-v1", **SMALL)
+    path = algo.save(tmp_path / "a" / "saved")  # parents are made
+    before = tree(path)
+    (path / "left over").write_text("of the old one")
+    algo.train()
+    algo.save(path)
+    assert checkpoint.verify(path)["iteration"] == 1
+    assert tree(path).keys() == before.keys()
+    assert [p.name for p in path.parent.iterdir()] == ["saved"]
+
+
+def test_a_folder_that_is_no_checkpoint_is_never_replaced(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    algo = trainer("PPO", "CartPole-v1", **SMALL)
+    precious = tmp_path / "thesis"
+    precious.mkdir()
+    (precious / "chapter.txt").write_text("years of work")
+    for target in (precious, precious / "chapter.txt"):
+        with pytest.raises(CheckpointError, match="not a checkpoint"):
+            algo.save(target)
+    assert tree(tmp_path) == {"thesis/chapter.txt": b"years of work"}
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis"]
+
+
+def fail(*args: Any, **kwargs: Any) -> Any:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("call", ["save_file", "os.fsync", "os.rename", "Path.write_text"])
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_write_that_fails_leaves_the_old_checkpoint(
+    trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, nth: int
+) -> None:
+    algo = trainer("PPO", "CartPole-v1", **SMALL)
+    path = algo.save(tmp_path / "saved")
+    before = tree(tmp_path)
+    algo.train()
+    owner, name = {
+        "save_file": (checkpoint, "save_file"),
+        "os.fsync": (os, "fsync"),
+        "os.rename": (os, "rename"),
+        "Path.write_text": (Path, "write_text"),
+    }[call]
+    real, calls = getattr(owner, name), []
+
+    def sometimes(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        return fail() if len(calls) == nth else real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, sometimes)
+    with pytest.raises(OSError, match="No space left"):
+        algo.save(path)
+    monkeypatch.undo()
+    assert len(calls) >= nth
+    assert tree(tmp_path) == before
+    assert checkpoint.verify(path)["iteration"] == 0
+    assert algo.save(path) == path  # and the next attempt succeeds
+    assert checkpoint.verify(path)["iteration"] == 1
+
+
+def test_everything_is_flushed_before_it_is_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file and the folder are fsynced before the rename, the parent after it, and the manifest is written last."""
+    events: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, os.rename
+
+    def noted_fsync(descriptor: int) -> None:
+        events.append(("fsync", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+        fsync(descriptor)
+
+    def noted_rename(source: Any, target: Any) -> None:
+        times = {f.name: f.stat().st_mtime_ns for f in Path(source).iterdir()}
+        assert times["manifest.json"] == max(times.values())
+        events.append(("rename", Path(target).name))
+        rename(source, target)
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("needs /proc to see which files are flushed")
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "rename", noted_rename)
+    checkpoint.write(tmp_path / "c", {"w": torch.ones(1)}, {}, {})
+    at = events.index(("rename", "c"))
+    flushed = [name for _, name in events[:at]]
+    assert set(FILES) < set(flushed)
+    assert any(name.startswith(".tmp-") for name in flushed)
+    assert events[at + 1 :] == [("fsync", tmp_path.name)]
+
+
+TOO_SMALL = """
+    import resource, sys
+    from pathlib import Path
+    import poise
+
+    path = Path(sys.argv[1])
+    algo = poise.PPO("CartPole-v1", preset=None, seed=0, progress=False, num_envs_per_worker=4)
+    algo.save(path)
+    algo.train()
+    for name in ("policy.safetensors", "training.safetensors", "state.json", "manifest.json"):
+        limit = (path / name).stat().st_size // 2
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        try:
+            algo.save(path)
+        except OSError as error:
+            print("refused", [p.name for p in path.parent.iterdir()])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
+def test_a_disk_that_is_too_small_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    """The operating system itself cuts the write short, inside the library that writes tensors as well."""
+    path = tmp_path / "saved"
+    code = [sys.executable, "-c", textwrap.dedent(TOO_SMALL), str(path)]
+    child = subprocess.run(code, capture_output=True, text=True, timeout=120)
+    assert child.stdout.splitlines() == ["refused ['saved']"] * 4, child.stdout + child.stderr
+    assert checkpoint.verify(path)["iteration"] == 0
+    poise.load(path).close()
+
+
+def test_leftovers_of_killed_writes_are_not_checkpoints_and_are_swept(original: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "checkpoints"
+    for name in ("000003", ".tmp-000004-0a1b2c3d", ".tmp-000003-old-0a1b2c3d", "notes", "000002.damaged"):
+        shutil.copytree(original, inside / name)
+    assert [p.name for p in checkpoint.checkpoints(inside)] == ["000003"]
+    checkpoint.sweep(inside)
+    assert sorted(p.name for p in inside.iterdir()) == ["000002.damaged", "000003", "notes"]
+    checkpoint.sweep(tmp_path / "nowhere")
+
+
+# --- acting needs nothing that the checkpoint names -----------------------------------------------------------------
+
+
+def test_loading_imports_nothing_that_the_checkpoint_names(saved: Path, tmp_path: Path) -> None:
+    manifest = json.loads((saved / "manifest.json").read_text())
+    manifest["env"] = manifest["config"]["env"] = "no_such_module_anywhere:Env"
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+    obs = np.array([0.01, -0.02, 0.03, -0.04], np.float32)
+    with poise.load(saved) as algo:
+        assert algo.compute_action(obs) in (0, 1)
+        assert algo.predict(np.stack([obs, -obs]))[0].shape == (2,)
+        algo.save(tmp_path / "again")
+        with pytest.raises(poise.EnvError, match="no_such_module_anywhere"):
+            algo.train()
+
+
+def test_loading_runs_no_code_of_a_module_that_exists(saved: Path, tmp_path: Path) -> None:
+    """Acting from a checkpoint does not import the environment's module even where it could."""
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    manifest = json.loads((saved / "manifest.json").read_text())
+    manifest["env"] = manifest["config"]["env"] = "evil:Env"
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+    code = "import poise, sys; print(poise.load(sys.argv[1]).compute_action([0.0] * 4), 'evil' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    child = subprocess.run(
+        [sys.executable, "-c", code, str(saved)], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert child.stdout.split()[1:] == ["False"], child.stdout + child.stderr
+
+
+def test_the_environment_can_be_given_anew(saved: Path) -> None:
+    from gymnasium.envs.classic_control import CartPoleEnv
+
+    with poise.load(saved, env=lambda config: CartPoleEnv()) as algo:
+        before = algo.algorithm.timesteps
+        assert algo.train()["timesteps_total"] > before
