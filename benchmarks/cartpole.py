@@ -1,6 +1,6 @@
 """CartPole against Stable-Baselines3 and RLlib: one process at a time, sides and seeds alternating, one stopping rule.
 
-    python benchmarks/cartpole.py --seeds 10 --only process,matched,v0,a2c --peers sb3,rllib
+python benchmarks/cartpole.py --seeds 10 --only process,matched,v0,a2c --peers sb3,rllib
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`kill -9` at any moment: every run goes on without repair, and ends with the very numbers of a run never killed.
 
-    python benchmarks/kill.py --kills 50 --only kills,exact
+python benchmarks/kill.py --kills 50 --only kills,exact
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where PPO's time goes: microseconds of a step sampled and of the parts of a gradient step.
 
-    python benchmarks/profile_update.py
+python benchmarks/profile_update.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """All that is measured, one after the other; `make proof`. What is there for this machine and source is not repeated.
 
-    python benchmarks/proof.py --only kill,profile_update
+python benchmarks/proof.py --only kill,profile_update
 """
 
 from __future__ import annotations

@@ -25,9 +25,10 @@ Make = Callable[..., Trainer]
 
 FAST: dict[str, dict[str, Any]] = {
     "PPO": {"lr": 3e-3, "num_envs": 16, "n_steps": 32, "minibatch_size": 128, "n_epochs": 6},
-    "A2C": {"lr": 7e-3, "num_envs": 16, "n_steps": 8},
+    "A2C": {"lr": [[0, 3e-3], [20_000, 0.0]], "num_envs": 16, "n_steps": 8, "entropy_coeff": 0.01},
 }
 STEPS = {"PPO": 8_000, "A2C": 20_000}
+CONTINUOUS: dict[str, Any] = {"gamma": 0.5, "lr": [[0, 3e-3], [15_000, 0.0]], "entropy_coeff": 0.0}
 BOTH = pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
 
 
@@ -57,28 +58,28 @@ IDENTITIES = {
 @BOTH
 @pytest.mark.parametrize("env", IDENTITIES.values(), ids=IDENTITIES.keys())
 def test_chooses_the_number_shown(trainer: Make, algorithm: str, env: Callable[..., Any]) -> None:
-    made = learn(trainer, algorithm, env)
+    made = learn(trainer, algorithm, env, gamma=0.9)
     assert made.evaluate(20)["episode_reward_mean"] >= 0.9 * 8
 
 
 @BOTH
 @pytest.mark.parametrize(("low", "high", "finite"), [(-2.0, 6.0, True), (-1.0, 1.0, False)], ids=["bounded", "not"])
 def test_reaches_the_number_shown(trainer: Make, algorithm: str, low: float, high: float, finite: bool) -> None:
-    settings = {"log_std_init": -1.0}
-    made = learn(trainer, algorithm, lambda config: Reach(low, high, finite=finite), 20_000, model=settings, gamma=0.5)
+    model = {"log_std_init": -1.0}
+    made = learn(trainer, algorithm, lambda config: Reach(low, high, finite=finite), 15_000, model=model, **CONTINUOUS)
     assert made.evaluate(20)["episode_reward_mean"] >= 0.9 * 8
 
 
 @pytest.mark.parametrize("model", [{"action_distribution": "squashed_gaussian"}, {"free_log_std": False}], ids=str)
 def test_other_gaussians_reach_it_too(trainer: Make, model: dict[str, Any]) -> None:
     model = {"log_std_init": -1.0, **model}
-    made = learn(trainer, "PPO", lambda config: Reach(size=2), 20_000, model=model, gamma=0.5)
+    made = learn(trainer, "PPO", lambda config: Reach(size=2), 15_000, model=model, **CONTINUOUS)
     assert made.evaluate(20)["episode_reward_mean"] >= 0.9 * 8
 
 
 def test_learns_with_correlated_noise(trainer: Make) -> None:
     settings = {"exploration_correlation": 0.7, "model": {"log_std_init": -1.0}}
-    made = learn(trainer, "PPO", lambda config: Reach(), 20_000, gamma=0.5, **settings)
+    made = learn(trainer, "PPO", lambda config: Reach(), 15_000, **CONTINUOUS, **settings)
     assert made.evaluate(20)["episode_reward_mean"] >= 0.9 * 8
 
 

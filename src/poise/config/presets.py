@@ -9,6 +9,15 @@ from typing import Any
 
 from poise.errors import ConfigError, nearest
 
+_A2C_CARTPOLE = {
+    "num_envs_per_worker": 32,
+    "rollout_fragment_length": 8,
+    "lr": 0.003,
+    "gae_lambda": 0.95,
+    "grad_clip": 1.0,
+    "vf_loss_coeff": 0.25,
+}
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "PPO": {
         "CartPole-v1": {
@@ -31,6 +40,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "normalize_observations": True,
             "model.fcnet_hiddens": [48],
         },
+        "Acrobot-v1": {
+            "rollout_fragment_length": 128,
+            "sgd_minibatch_size": 512,
+            "num_sgd_iter": 6,
+            "lr": [[0, 0.003], [300_000, 0.0003]],
+            "gae_lambda": 0.94,
+            "normalize_observations": True,
+        },
         "Pendulum-v1": {
             "rollout_fragment_length": 128,
             "sgd_minibatch_size": 256,
@@ -49,7 +66,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "exploration_correlation": 0.95,
         },
     },
-    "A2C": {},
+    "A2C": {"CartPole-v0": _A2C_CARTPOLE, "CartPole-v1": _A2C_CARTPOLE},
 }
 
 

@@ -54,9 +54,12 @@ def restore(env: gym.Env, saved: dict[str, Any], journal: Journal) -> Any:
         env.unwrapped.np_random = generator
     journal.begin(env, origin.get("seed"))
     obs, _ = env.reset(seed=origin.get("seed"))
-    for action in saved["actions"]:
+    last = len(saved["actions"]) - 1
+    for i, action in enumerate(saved["actions"]):
         journal.actions.append(action)
-        obs, *_ = env.step(action)
+        obs, _, terminated, truncated, _ = env.step(action)
+        if (terminated or truncated) and i < last:
+            return None  # it took another course, and may not be stepped beyond its end
     return obs
 
 

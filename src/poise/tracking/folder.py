@@ -102,7 +102,7 @@ class RunFolder:
     def write_status(self, state: str, **progress: Any) -> None:
         status = {
             "state": state,
-            **{k: (None if isinstance(v, float) and math.isnan(v) else v) for k, v in progress.items()},
+            **plain(progress),
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "heartbeat": time.time(),
@@ -114,7 +114,7 @@ class RunFolder:
         if not self.metrics_file.is_file():
             return []
         results = []
-        for line in self.metrics_file.read_text().splitlines():
+        for line in self.metrics_file.read_text(errors="replace").splitlines():
             try:
                 record = json.loads(line)
             except ValueError:
@@ -130,9 +130,21 @@ class RunFolder:
 
 
 def json_line(record: dict[str, Any]) -> str:
-    """A result as one line of JSON; NaN and infinity, which JSON lacks, become null."""
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-    return json.dumps(finite) + "\n"
+    """A result as one line of JSON."""
+    return json.dumps(plain(record)) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold of a value: numbers of NumPy and torch become Python's, NaN and infinity null."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return plain(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
 def new_folder(root: str | Path, experiment: str, name: str | None) -> RunFolder:
@@ -179,7 +191,9 @@ def find_run(name: str | Path, root: str | Path = "runs") -> RunFolder:
     matches = [run for run in known if run.path.name == str(name)]
     if len(matches) == 1:
         return matches[0]
-    hint = nearest(str(name), [str(run.path) for run in known])
+    if matches:
+        raise RunError(f"{len(matches)} runs are called {name}: give the path of one, for example {matches[-1].path}.")
+    hint = nearest(str(name), {*(run.path.name for run in known), *(str(run.path) for run in known)})
     raise RunError(f"There is no run at {name}.{hint} `poise runs` lists them; `latest` is the newest.")
 
 
@@ -188,7 +202,7 @@ def _alive(status: dict[str, Any]) -> bool:
         return bool(time.time() - status.get("heartbeat", 0) < STALE_S)
     try:
         os.kill(int(status["pid"]), 0)
-    except (OSError, KeyError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError):
         return False
     return True
 

@@ -19,9 +19,10 @@ from poise.tracking.plots import reward_figure, save_figure
 from poise.tracking.progress import Progress
 from poise.tracking.recorder import RunRecorder, TensorBoardSink
 from poise.training.callbacks import Callback
+from poise.training.checkpoint import checkpoints, set_aside
 from poise.training.checkpoint import read as read_checkpoint
 from poise.training.loading import config_from_dict, locate
-from poise.training.stopping import check_keys
+from poise.training.stopping import StopRule, check_keys
 from poise.training.trainer import Trainer
 
 DEFAULT_STEPS = 1_000_000
@@ -101,6 +102,7 @@ def start(
         check_keys(stop)
     trainer = Trainer(algorithm, config, callbacks=callbacks, preset=used)
     rules = default_stop(config.env) if stop is None else stop
+    StopRule(rules, config.metrics_smoothing_episodes)  # a mistake is said before there is a folder
     label = env_name(config.env).replace("/", "-").replace(":", "-")
     folder = new_folder(root, experiment or f"{trainer.name}_{label}", name)
     folder.claim()
@@ -155,6 +157,9 @@ def resume(
             log(f"Importing {module} for the environment {config.env}.")
         trainer = Trainer(saved["algorithm"], config, callbacks=callbacks, preset=saved.get("preset"))
         trainer.load_state(policy, state, source=path)
+        for newer in checkpoints(folder.checkpoints):
+            if path.parent == folder.checkpoints and int(newer.name) > int(path.name):
+                set_aside(newer)
         folder.trim_metrics(trainer.iteration)
         trainer.history.extend(folder.metrics()[-1:])
         _ = trainer.samplers
@@ -195,7 +200,7 @@ def _run(
         say=log,
     )
     if options.tensorboard or (options.tensorboard is None and TensorBoardSink.available()):
-        trainer.callbacks.append(TensorBoardSink(folder))
+        trainer.callbacks.append(TensorBoardSink(folder, log))
     trainer.callbacks.append(recorder)
     if not log.quiet:
         trainer.callbacks.append(Progress(stop, say=log))

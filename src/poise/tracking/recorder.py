@@ -122,10 +122,11 @@ def progress(trainer: Trainer) -> dict[str, Any]:
 class TensorBoardSink(Callback):
     """Numbers of every result as TensorBoard scalars, by steps sampled. Needs `pip install "poise[tensorboard]"`."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, say: Callable[[str], None] = print) -> None:
         from tensorboard.summary import Writer
 
-        self._writer = Writer(str(folder.path))
+        self._writer: Any = Writer(str(folder.path))
+        self._folder, self._say = folder, say
 
     @staticmethod
     def available() -> bool:
@@ -133,10 +134,18 @@ class TensorBoardSink(Callback):
         return importlib.util.find_spec("tensorboard") is not None
 
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
-        for key, value in result.items():
-            if isinstance(value, (int, float)) and value == value:
-                self._writer.add_scalar(key, float(value), result["timesteps_total"])
+        numbers = {k: float(v) for k, v in result.items() if isinstance(v, (int, float)) and v == v}
+        self._guard(lambda: [self._writer.add_scalar(k, v, result["timesteps_total"]) for k, v in numbers.items()])
 
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
-        self._writer.flush()
-        self._writer.close()
+        self._guard(lambda: (self._writer.flush(), self._writer.close()))
+
+    def _guard(self, write: Callable[[], Any]) -> None:
+        """Its thread reports a full disk at the next write; after that there is nothing to write with."""
+        try:
+            if self._writer is not None:
+                write()
+        except OSError as error:
+            self._writer = None
+            path = self._folder.path
+            self._say(f"Warning: the TensorBoard events of {path} cannot be written ({error}); training goes on.")

@@ -183,6 +183,13 @@ def checkpoints(folder: Path) -> list[Path]:
     return [p for p in folder.iterdir() if p.is_dir() and p.name.isdigit()]
 
 
+def set_aside(path: Path) -> None:
+    """Renames a damaged checkpoint, so that it is neither taken for one nor in the way of its successor."""
+    target = path.with_name(f"{path.name}.damaged")
+    shutil.rmtree(target, ignore_errors=True)
+    os.rename(path, target)
+
+
 def sweep(folder: Path) -> None:
     """Removes what a killed process left half-written."""
     if folder.is_dir():

@@ -161,9 +161,9 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_evaluation(self, evaluation)
             result.update({f"evaluation/{key}": value for key, value in evaluation.items()})
+        self.history.append(result)  # before the callbacks: the checkpoint that one of them writes is of this result
         for callback in self.callbacks:
             callback.on_iteration(self, result)
-        self.history.append(result)
         return result
 
     def _result(self, steps: int, episodes: int, seconds: float, learner: dict[str, float]) -> dict[str, Any]:

@@ -1,0 +1,465 @@
+"""Guards what a run leaves on disk: complete files, one writer, a run that is found again, and a full disk survived."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import poise
+from environments import Scripted
+from poise.config.resolve import resolve
+from poise.errors import RunError
+from poise.tracking.folder import RunFolder, all_runs, find_run, json_line, new_folder
+from poise.tracking.launch import DEFAULT_STEPS, Run, default_stop
+from poise.training import checkpoint
+from poise.training.trainer import Trainer
+
+TINY: dict[str, Any] = {
+    "preset": None,
+    "seed": 5,
+    "num_envs_per_worker": 4,
+    "rollout_fragment_length": 16,
+    "num_sgd_iter": 2,
+    "model": {"fcnet_hiddens": [8]},
+}
+
+
+def small_run(root: Path, iterations: int = 4, env: Any = "CartPole-v1", **options: Any) -> Run:
+    """A run of a few iterations, quiet and without TensorBoard unless told otherwise."""
+    options = {"quiet": True, "tensorboard": False, "stop": {"training_iteration": iterations}, **options}
+    run = poise.run("PPO", env, folder=root, **{**TINY, **options})
+    run.trainer.close()
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run, whose files several tests read."""
+    root = tmp_path_factory.mktemp("runs")
+    return small_run(root, iterations=6, experiment="e", name="r", checkpoint_freq=1, keep_checkpoints_num=2)
+
+
+# --- its files ------------------------------------------------------------------------------------------------------
+
+
+def test_it_has_the_files_that_are_promised(run: Run) -> None:
+    assert {p.name for p in run.path.iterdir()} == {
+        ".lock", "config.json", "metrics.jsonl", "status.json", "log.txt", "checkpoints",
+    }  # fmt: skip
+    assert run.path.parts[-2:] == ("e", "r")
+    assert repr(run.folder) == f"<run {run.path}: finished>"
+    assert repr(run).startswith(f"<Run {run.path}: reward ")
+
+
+def test_config_is_complete_and_resolved(run: Run) -> None:
+    saved = json.loads((run.path / "config.json").read_text())
+    assert saved["algorithm"] == "PPO"
+    assert saved["preset"] is None
+    assert saved["stop"] == {"training_iteration": 6}
+    assert saved["options"]["keep_checkpoints_num"] == 2
+    expected, _ = resolve("PPO", "CartPole-v1", {k: v for k, v in TINY.items() if k != "preset"}, preset=None)
+    config = saved["config"]
+    assert config.pop("num_threads") == 1  # what "auto" came to, not "auto"
+    assert config == {k: v for k, v in json.loads(json.dumps(expected.to_dict())).items() if k != "num_threads"}
+    assert config["env"] == "CartPole-v1"
+    assert config["train_batch_size"] == 64  # derived
+    assert "auto" not in json.dumps(config)
+
+
+def test_a_seed_that_nobody_gave_is_written_down(tmp_path: Path) -> None:
+    runs = [small_run(tmp_path, 1, name=name, seed=None) for name in ("a", "b")]
+    seeds = [run.folder.config()["config"]["seed"] for run in runs]
+    assert all(isinstance(seed, int) for seed in seeds)
+    assert seeds[0] != seeds[1]
+    again = small_run(tmp_path, 1, name="c", seed=seeds[0])
+    assert again.folder.metrics()[0]["learner/policy_loss"] == runs[0].folder.metrics()[0]["learner/policy_loss"]
+
+
+def no_constants(name: str) -> Any:
+    raise AssertionError(f"{name} is not JSON")
+
+
+def test_metrics_are_one_json_object_per_iteration(run: Run) -> None:
+    lines = run.folder.metrics_file.read_text().splitlines()
+    records = [json.loads(line, parse_constant=no_constants) for line in lines]
+    assert [r["training_iteration"] for r in records] == [1, 2, 3, 4, 5, 6]
+    assert all(r.keys() == records[0].keys() for r in records)
+    assert records[-1] == {k: v for k, v in run.result.items() if k != "stop_reason"}
+
+
+def test_nan_is_null_on_disk_and_nan_again_when_read(tmp_path: Path) -> None:
+    run = small_run(tmp_path, 1, env=lambda config: Scripted(lengths=(1000,)))
+    text = run.folder.metrics_file.read_text()
+    assert json.loads(text, parse_constant=no_constants)["episode_reward_mean"] is None
+    assert math.isnan(run.folder.metrics()[0]["episode_reward_mean"])
+    status = json.loads((run.path / "status.json").read_text(), parse_constant=no_constants)
+    assert status["episode_reward_mean"] is None
+
+
+def test_whatever_a_callback_adds_becomes_json() -> None:
+    record = {
+        "a": math.nan,
+        "b": math.inf,
+        "c": np.float32("nan"),
+        "d": np.float32(0.5),
+        "e": np.int64(3),
+        "f": np.bool_(True),
+        "g": {"h": [math.nan, 1.0, np.float64("-inf")]},
+        "i": "text",
+        "j": np.array([1.0, math.nan]),
+    }
+    line = json_line(record)
+    assert line.endswith("\n")
+    assert "\n" not in line[:-1]
+    assert json.loads(line, parse_constant=no_constants) == {
+        "a": None, "b": None, "c": None, "d": 0.5, "e": 3, "f": True, "g": {"h": [None, 1.0, None]}, "i": "text",
+        "j": [1.0, None],
+    }  # fmt: skip
+
+
+class Noting(poise.Callback):
+    """Reads the run's status file whenever it is called, as a dashboard would."""
+
+    def __init__(self) -> None:
+        self.folder: RunFolder | None = None
+        self.seen: list[str] = []
+
+    def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
+        self.seen.append(RunFolder(path.parent.parent).status()["state"])
+
+
+def test_status_says_how_it_goes(tmp_path: Path) -> None:
+    noting = Noting()
+    run = small_run(tmp_path, 2, callbacks=[noting], checkpoint_freq=1)
+    assert noting.seen == ["running", "running"]
+    status = json.loads((run.path / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("finished", "training_iteration reached 2")
+    assert (status["training_iteration"], status["timesteps_total"]) == (2, run.result["timesteps_total"])
+    assert status["pid"] == os.getpid()
+    assert status["heartbeat"] > 0
+
+
+class Ending(poise.Callback):
+    """Ends its run in the second iteration, in one way or another."""
+
+    def __init__(self, end: Callable[[Trainer], Any]) -> None:
+        self.end = end
+
+    def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
+        if trainer.iteration == 2:
+            self.end(trainer)
+
+
+def interrupt(trainer: Trainer) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def explode(trainer: Trainer) -> None:
+    raise ZeroDivisionError("the callback divided by zero")
+
+
+def test_status_of_a_run_that_was_stopped(tmp_path: Path) -> None:
+    run = small_run(tmp_path, 9, callbacks=[Ending(interrupt)])
+    assert run.folder.status()["state"] == "stopped"
+    assert run.folder.status()["reason"] == "interrupted"
+    assert run.result["stop_reason"] == "interrupted"
+    assert checkpoint.newest(run.folder.checkpoints)[0] == run.folder.checkpoints / "000002"
+
+
+def test_status_of_a_run_that_failed_names_the_cause(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        small_run(tmp_path, 9, name="r", callbacks=[Ending(explode)], checkpoint_freq=1)
+    folder = find_run("r", tmp_path)
+    status = folder.status()
+    assert status["state"] == "failed"
+    assert "ZeroDivisionError" in status["reason"]
+    assert "the callback divided by zero" in status["reason"]
+    assert checkpoint.newest(folder.checkpoints)[0] == folder.checkpoints / "000001"  # the last good one is kept
+    folder.claim()  # and the folder was given back
+    folder.release()
+
+
+def test_status_of_a_process_that_is_gone(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.status() == {}
+    folder.write_status("running")
+    assert folder.status()["state"] == "running"
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    for change, state in (({"pid": int(gone.stdout)}, "died"), ({"host": "elsewhere"}, "running"),
+                          ({"host": "elsewhere", "heartbeat": 0}, "died"), ({"pid": None}, "died")):  # fmt: skip
+        folder.write_status("running")
+        status = {**json.loads((tmp_path / "status.json").read_text()), **change}
+        (tmp_path / "status.json").write_text(json.dumps(status))
+        assert folder.status()["state"] == state, change
+    (tmp_path / "status.json").write_text("{torn")
+    assert folder.status() == {}
+
+
+def test_log_holds_what_was_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = small_run(tmp_path, 2, quiet=False)
+    printed = capsys.readouterr().out
+    log = (run.path / "log.txt").read_text()
+    assert log.splitlines()[0] == "PPO on CartPole-v1, seed 5"
+    assert log.splitlines()[-1] == f"Stopped: training_iteration reached 2. The run is in {run.path}"
+    assert log == printed
+    quiet = small_run(tmp_path, 2)
+    assert capsys.readouterr().out == ""
+    assert "Stopped" in (quiet.path / "log.txt").read_text()
+
+
+def test_a_run_that_never_started_leaves_no_folder(tmp_path: Path) -> None:
+    wrong: list[dict[str, Any]] = [
+        {"env": "NoSuchEnv-v1"},
+        {"lr": "fast"},
+        {"stop": {"training_iteration": "soon"}},
+        {"stop": 7},
+    ]
+    for settings in wrong:
+        with pytest.raises(poise.PoiseError):
+            small_run(tmp_path, 1, **settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- which runs there are -------------------------------------------------------------------------------------------
+
+
+def test_runs_are_named_by_the_time_or_as_asked(tmp_path: Path) -> None:
+    names = {new_folder(tmp_path, "e", None).path.name for _ in range(5)}
+    assert len(names) == 5
+    small_run(tmp_path, 1, experiment="e", name="mine")
+    with pytest.raises(RunError, match="already") as caught:
+        small_run(tmp_path, 1, experiment="e", name="mine")
+    assert "poise resume" in str(caught.value)
+
+
+def test_the_experiment_is_named_after_algorithm_and_environment(tmp_path: Path) -> None:
+    assert small_run(tmp_path, 1, name="r").path == tmp_path / "PPO_CartPole-v1" / "r"
+    assert small_run(tmp_path, 1, env="environments:Echo", name="r").path == tmp_path / "PPO_environments-Echo" / "r"
+
+
+def test_find_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i, name in enumerate(("first", "second", "third")):
+        folder = new_folder(tmp_path / "runs", f"e{i % 2}", name)
+        folder.write_config({"algorithm": "PPO"})
+        os.utime(folder.path / "config.json", (1000 + i, 1000 + i))
+    second = tmp_path / "runs" / "e1" / "second"
+    assert find_run(second, tmp_path / "runs").path == second
+    assert find_run("second", tmp_path / "runs").path == second
+    assert find_run("e1/second", tmp_path / "runs").path == second
+    assert find_run("latest", tmp_path / "runs").path.name == "third"
+    assert [r.path.name for r in all_runs(tmp_path / "runs")] == ["first", "second", "third"]
+    monkeypatch.chdir(tmp_path)
+    assert find_run("second").path == Path("runs/e1/second")
+    with pytest.raises(RunError) as caught:
+        find_run("secnd", tmp_path / "runs")
+    assert "no run at secnd" in str(caught.value)
+    assert "second" in str(caught.value).replace("secnd", "")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(RunError, match="no run"):
+        find_run("latest", tmp_path / "nowhere")
+    new_folder(tmp_path / "runs", "e0", "second").write_config({"algorithm": "PPO"})
+    with pytest.raises(RunError, match="2 runs are called second: give the path"):
+        find_run("second", tmp_path / "runs")
+
+
+def test_a_folder_without_a_run_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run at"):
+        RunFolder(tmp_path).config()
+    with pytest.raises(RunError, match="no run at"):
+        poise.resume(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(RunError, match="damaged"):
+        RunFolder(tmp_path).config()
+
+
+# --- one writer -----------------------------------------------------------------------------------------------------
+
+HOLD = """
+    import sys, time
+    from poise.tracking.folder import RunFolder
+    folder = RunFolder(sys.argv[1])
+    folder.claim()
+    folder.write_status("running")
+    print("has it", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    path = small_run(tmp_path, 1, name="r", checkpoint_freq=1).path
+    holder = subprocess.Popen([sys.executable, "-c", textwrap.dedent(HOLD), str(path)], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"has it\n"
+        before = (path / "metrics.jsonl").read_bytes()
+        for attempt in (lambda: RunFolder(path).claim(), lambda: poise.resume(path, stop={"training_iteration": 3})):
+            with pytest.raises(RunError, match="in use") as caught:
+                attempt()
+            assert str(holder.pid) in str(caught.value)
+            assert "\n" not in str(caught.value)
+        assert (path / "metrics.jsonl").read_bytes() == before
+        assert RunFolder(path).metrics()  # reading needs no lock
+    finally:
+        holder.kill()
+        holder.communicate()
+    run = poise.resume(path, stop={"training_iteration": 3}, quiet=True)
+    run.trainer.close()
+    assert run.trainer.iteration == 3
+
+
+def test_the_same_process_cannot_write_a_run_twice(tmp_path: Path) -> None:
+    first, second = RunFolder(tmp_path), RunFolder(tmp_path)
+    first.claim()
+    with pytest.raises(RunError, match="in use"):
+        second.claim()
+    first.release()
+    second.claim()
+    second.release()
+    second.release()  # giving back what one does not have is harmless
+
+
+# --- which checkpoints are kept -------------------------------------------------------------------------------------
+
+
+class Rewards(poise.Callback):
+    """Says what the mean reward of each iteration was, whatever happened."""
+
+    def __init__(self, *rewards: float) -> None:
+        self.rewards = rewards
+
+    def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
+        result["episode_reward_mean"] = self.rewards[trainer.iteration - 1]
+
+
+def kept(run: Run) -> list[int]:
+    return sorted(int(p.name) for p in checkpoint.checkpoints(run.folder.checkpoints))
+
+
+def test_the_last_and_the_best_checkpoints_are_kept(tmp_path: Path) -> None:
+    rewards = Rewards(math.nan, 5.0, 9.0, 1.0, 2.0, 3.0, 4.0)
+    run = small_run(tmp_path, 7, name="a", callbacks=[rewards], checkpoint_freq=1, keep_checkpoints_num=2)
+    assert kept(run) == [3, 6, 7]
+    assert checkpoint.verify(run.folder.checkpoints / "000003")["episode_reward_mean"] == 9.0
+    resumed = poise.resume(run.path, stop={"training_iteration": 9}, callbacks=[Rewards(*[8.0] * 9)], quiet=True)
+    resumed.trainer.close()
+    assert kept(resumed) == [3, 8, 9]  # the best of before counts after a resume
+    better = poise.resume(run.path, stop={"training_iteration": 12}, callbacks=[Rewards(*[10.0] * 12)], quiet=True)
+    better.trainer.close()
+    assert kept(better) == [11, 12]
+
+
+def test_checkpoints_come_by_iterations_by_seconds_and_at_the_end(tmp_path: Path) -> None:
+    options = {"keep_checkpoints_num": 99}
+    assert kept(small_run(tmp_path, 5, name="a", **options)) == [5]
+    assert kept(small_run(tmp_path, 5, name="b", checkpoint_freq=2, **options)) == [2, 4, 5]
+    assert kept(small_run(tmp_path, 5, name="c", checkpoint_interval_s=1e-9, **options)) == [1, 2, 3, 4, 5]
+
+
+# --- a full disk ----------------------------------------------------------------------------------------------------
+
+
+def full(*args: Any, **kwargs: Any) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class FillingUp(poise.Callback):
+    """The disk is full from the end of the first iteration on: every write of the recorder fails."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.monkeypatch = monkeypatch
+
+    def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
+        if trainer.iteration == 1:
+            from poise.tracking import folder, recorder
+
+            self.monkeypatch.setattr(checkpoint, "save_file", full)
+            self.monkeypatch.setattr(folder, "_write_whole", full)
+            self.monkeypatch.setattr(recorder, "json_line", full)
+            self.monkeypatch.setattr(recorder, "HEARTBEAT_S", 0.0)
+
+
+def test_a_full_disk_never_stops_training_and_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = small_run(tmp_path, 6, callbacks=[FillingUp(monkeypatch)], checkpoint_freq=1, quiet=False)
+    assert run.result["training_iteration"] == 6
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "Warning" in line]
+    assert len(warnings) == 3, warnings
+    for what in ("metrics", "status", "checkpoint"):
+        assert sum(f"the {what} of {run.path} cannot be written" in line for line in warnings) == 1
+    assert all("No space left" in line and "training goes on" in line for line in warnings)
+
+
+FULL_DISK = """
+    import resource, sys
+    import poise
+
+    class Fill(poise.Callback):
+        def on_iteration(self, trainer, result):
+            if trainer.iteration == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+
+    run = poise.run("PPO", "CartPole-v1", callbacks=[Fill()], folder=sys.argv[1], name="r", checkpoint_freq=1, seed=1,
+                    stop={"training_iteration": 8}, num_envs_per_worker=4, rollout_fragment_length=16)
+    print("trained", run.trainer.iteration)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
+def test_a_full_disk_of_the_operating_systems_own(tmp_path: Path) -> None:
+    """No file may grow any more: metrics, log, checkpoints and TensorBoard events all fail in their own ways."""
+    command = [sys.executable, "-c", textwrap.dedent(FULL_DISK), str(tmp_path)]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "trained 8" in child.stdout, child.stdout + child.stderr
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.count("the checkpoint of") == 1
+    folder = find_run("r", tmp_path)
+    newest, problems = checkpoint.newest(folder.checkpoints)
+    assert problems == []
+    assert newest is not None
+    assert newest.name == "000002"
+    run = poise.resume(folder.path, stop={"training_iteration": 4}, quiet=True)
+    run.trainer.close()
+    assert [r["training_iteration"] for r in folder.metrics()][-2:] == [3, 4]
+
+
+# --- TensorBoard, the default stop rule -----------------------------------------------------------------------------
+
+
+def test_tensorboard_events_hold_every_number(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = small_run(tmp_path, 4, tensorboard=True)
+    events = EventAccumulator(str(run.path))
+    events.Reload()
+    tags = events.Tags()
+    numbers = tags["scalars"] or tags["tensors"]
+    assert {"episode_reward_mean", "learner/policy_loss", "perf/env_steps_per_s"} <= set(numbers)
+    rows = events.Scalars("learner/kl") if tags["scalars"] else events.Tensors("learner/kl")
+    metrics = run.folder.metrics()
+    assert [row.step for row in rows] == [r["timesteps_total"] for r in metrics]
+    if tags["scalars"]:
+        assert [row.value for row in rows] == pytest.approx([r["learner/kl"] for r in metrics])
+
+
+def test_without_a_stop_rule_a_run_ends_where_the_environment_counts_as_solved(tmp_path: Path) -> None:
+    assert default_stop("CartPole-v1") == {"episode_reward_mean": 475.0, "timesteps_total": DEFAULT_STEPS}
+    assert default_stop("Pendulum-v1") == {"timesteps_total": DEFAULT_STEPS}
+    assert default_stop(Scripted) == {"timesteps_total": DEFAULT_STEPS}
+    run = small_run(tmp_path, stop=None, callbacks=[Ending(lambda trainer: trainer.stop("enough"))])
+    assert run.folder.config()["stop"] == {"episode_reward_mean": 475.0, "timesteps_total": DEFAULT_STEPS}
+    assert "No stop rule was given" in (run.path / "log.txt").read_text()
+    assert run.result["stop_reason"] == "enough"
