@@ -17,6 +17,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 ROOMS = [
     "errors",
+    "startup",
     "config",
     "learning",
     "envs",
@@ -29,9 +30,9 @@ ROOMS = [
     "tuning",
     "api",
     "poise",  # the package's own __init__
-    "compat",
     "cli",
     "__main__",
+    "compat",  # nothing imports it
 ]
 """From the lowest to the highest: a room may import itself and those before it."""
 

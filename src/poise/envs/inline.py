@@ -62,8 +62,10 @@ class InlineVectorEnv(VectorEnv):
 
     def _reset_one(self, i: int, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         self._journals[i].begin(self.envs[i], seed)
-        obs, _ = self.envs[i].reset(seed=seed, options=options)
-        self._store(i, obs)
+        found = self.envs[i].reset(seed=seed, options=options)
+        if not (isinstance(found, tuple) and len(found) == 2):
+            raise EnvError(f"{self.envs[i]} does not keep Gymnasium's contract: reset() must return (obs, info).")
+        self._store(i, found[0])
 
     def _store(self, i: int, obs: Any) -> None:
         for leaf, value in zip(self._layout.leaves, self._layout.flatten(obs).values(), strict=True):
@@ -83,7 +85,12 @@ class InlineVectorEnv(VectorEnv):
                 reward[i], terminated[i], truncated[i] = 0.0, False, False
                 continue
             self._journals[i].actions.append(action)
-            obs, reward[i], terminated[i], truncated[i], info = env.step(action)
+            try:
+                obs, reward[i], terminated[i], truncated[i], info = env.step(action)
+            except ValueError as error:
+                if old := _old_step(env, error):
+                    raise old from error
+                raise
             self._store(i, obs)
             if info and (terminated[i] or truncated[i]):
                 infos = self._add_info(infos, info, i)
@@ -122,3 +129,16 @@ class InlineVectorEnv(VectorEnv):
                 self._reset_one(i)
                 self._done[i] = False
         return lost
+
+
+def _old_step(env: gym.Env, error: ValueError) -> EnvError | None:
+    """What to say where the tuple of a step was not unpacked, here or in one of Gymnasium's wrappers; else None."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    where = last.tb_frame.f_globals.get("__name__", "") if last is not None else ""
+    if "to unpack" not in str(error) or not where.startswith(("poise.", "gymnasium.wrappers.")):
+        return None
+    return EnvError(
+        f"{env} does not keep Gymnasium's contract: step() must return (obs, reward, terminated, truncated, info)."
+    )

@@ -49,7 +49,8 @@ def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: st
     if isinstance(source, str):
         with _Quiet(), _AsEnvError(source):
             return gym.make(source, max_episode_steps=limit, disable_env_checker=True, **config)
-    made = _call(source, config)
+    with _AsEnvError(getattr(source, "__qualname__", repr(source))):
+        made = _call(source, config)
     if not isinstance(made, gym.Env):
         raise EnvError(
             f"{source!r} made a {type(made).__module__}.{type(made).__name__}, which is not a gymnasium.Env: "
@@ -66,10 +67,11 @@ def make_vector_env(env: Any, num_envs: int, env_config: dict[str, Any] | None =
     """
     config = dict(env_config or {})
     source = find_env(env)
-    if isinstance(source, str) and _is_native(source):
+    if isinstance(source, str):
         limit = {"max_episode_steps": config.pop("max_episode_steps")} if "max_episode_steps" in config else {}
         with _Quiet(), _AsEnvError(source):
-            return gym.make_vec(source, num_envs, vectorization_mode="vector_entry_point", **limit, **config)
+            if _spec(source).vector_entry_point is not None:
+                return gym.make_vec(source, num_envs, vectorization_mode="vector_entry_point", **limit, **config)
     return InlineVectorEnv(lambda: make_env(env, env_config), num_envs)
 
 
@@ -117,12 +119,13 @@ def reward_threshold(env: Any) -> float | None:
     source = find_env(env)
     if not isinstance(source, str):
         return None
-    threshold = gym.spec(source).reward_threshold
+    threshold = _spec(source).reward_threshold
     return None if threshold is None else float(threshold)
 
 
-def _is_native(env_id: str) -> bool:
-    return gym.spec(env_id).vector_entry_point is not None
+def _spec(env_id: str) -> Any:
+    """The registry's entry; it does not know the `module:` that `find_env` has imported."""
+    return gym.spec(env_id.rpartition(":")[2])
 
 
 def _call(creator: Creator, config: dict[str, Any]) -> Any:

@@ -63,6 +63,8 @@ def film(
     frames = 0
     try:
         for episode in range(episodes):
+            if frames >= max_steps:
+                break
             obs, _ = env.reset(seed=seed if episode == 0 else None)
             total, length, over = 0.0, 0, False
             while True:

@@ -1,0 +1,126 @@
+"""Guards the view in notebooks: one display that is updated in place, whose last state is the run's last."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from poise.tracking.progress import Progress, fraction_done, line, where
+from poise.training.trainer import Trainer
+
+interactiveshell = pytest.importorskip("IPython.core.interactiveshell")
+
+Make = Callable[..., Trainer]
+
+TINY = "preset=None, seed=0, num_envs_per_worker=2, rollout_fragment_length=16, num_sgd_iter=1"
+
+
+class ZMQInteractiveShell(interactiveshell.InteractiveShell):  # the name of the shell of Jupyter's kernels
+    """A shell that collects what it displays, as Jupyter's kernel would send it to the browser."""
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A notebook's shell in this process; `shell.shown` are the calls of its publisher."""
+    interactiveshell.InteractiveShell.clear_instance()
+    made = ZMQInteractiveShell.instance()
+    made.history_manager.enabled = False
+    made.shown = []
+
+    def publish(data: dict[str, Any], *_: Any, transient: Any = None, update: bool = False, **rest: Any) -> None:
+        made.shown.append((update, (transient or {}).get("display_id"), data))
+
+    monkeypatch.setattr(made.display_pub, "publish", publish)
+    try:
+        yield made
+    finally:
+        ZMQInteractiveShell.clear_instance()
+
+
+def run_cell(shell: Any, code: str) -> Any:
+    """Runs a cell and returns its last value."""
+    done = shell.run_cell(code)
+    done.raise_error()
+    return done.result
+
+
+def test_where_it_runs(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert where() == "notebook"
+    assert Progress()._kind == "notebook"
+    assert Progress(plain=True)._kind == "lines"
+    ZMQInteractiveShell.clear_instance()
+    assert where() == "lines"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert where() == "terminal"
+
+
+def test_cells_train_film_and_plot(shell: Any, tmp_path: Any) -> None:
+    run_cell(shell, "import poise")
+    run_cell(shell, f"algo = poise.PPO('CartPole-v1', {TINY})")
+    assert shell.shown == []
+    result = run_cell(shell, "algo.learn(stop={'training_iteration': 30})")
+    algo = shell.user_ns["algo"]
+    assert result["training_iteration"] == 30
+    identities = {identity for _, identity, _ in shell.shown}
+    assert len(identities) == 1  # one display, updated in place
+    assert identities != {None}
+    assert [update for update, _, _ in shell.shown] == [False] + [True] * (len(shell.shown) - 1)
+    assert 2 <= len(shell.shown) <= 32
+    last = shell.shown[-1][2]["text/html"]
+    assert line(algo.history[-1]) in last
+    assert "<progress" in last
+    run_cell(shell, f"poise.record(algo, {str(tmp_path / 'a.mp4')!r})")
+    film = run_cell(shell, f"poise.render_mp4({str(tmp_path / 'a.mp4')!r})")
+    formatted, _ = shell.display_formatter.format(film)
+    assert formatted["text/html"].startswith("<video")
+    figure = run_cell(shell, "poise.plot(algo)")
+    assert type(figure).__name__ == "Figure"  # which Jupyter draws
+
+
+def test_a_second_run_has_a_display_of_its_own(shell: Any) -> None:
+    run_cell(shell, f"import poise; algo = poise.PPO('CartPole-v1', {TINY})")
+    run_cell(shell, "algo.learn(stop={'training_iteration': 1})")
+    run_cell(shell, "algo.learn(stop={'training_iteration': 2})")
+    assert len({identity for _, identity, _ in shell.shown}) == 2
+
+
+def test_an_interrupted_cell_shows_where_it_stopped(shell: Any) -> None:
+    run_cell(shell, f"import os, signal, poise; algo = poise.PPO('CartPole-v1', {TINY})")
+    run_cell(
+        shell,
+        "class Press(poise.Callback):\n"
+        "    def on_iteration(self, trainer, result):\n"
+        "        if trainer.iteration == 3:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "algo.callbacks.append(Press())",
+    )
+    result = run_cell(shell, "algo.learn(stop={'training_iteration': 99})")
+    assert result["stop_reason"] == "interrupted"
+    assert line(shell.user_ns["algo"].history[-1]) in shell.shown[-1][2]["text/html"]
+
+
+def test_the_bar_goes_by_the_nearest_goal() -> None:
+    assert (
+        fraction_done({"timesteps_total": 100, "time_total_s": 10}, {"timesteps_total": 30, "time_total_s": 5}) == 0.5
+    )
+    goals = {"timesteps_total": 100, "time_total_s": 10}
+    assert fraction_done(goals, {"timesteps_total": 30, "time_total_s": 5}) == 0.5
+    assert fraction_done({"episode_reward_mean": 10}, {"episode_reward_mean": float("nan")}) == 0
+    assert fraction_done({"episode_reward_mean": -100}, {"episode_reward_mean": -200}) == 0
+    assert fraction_done({"a": 1}, {"a": 5}) == 1
+    assert fraction_done({}, {"a": 5}) == 0
+
+
+def test_plain_lines_say_why_there_is_no_reward_yet(trainer: Make) -> None:
+    from environments import Scripted
+
+    said: list[str] = []
+    algo = trainer("PPO", lambda config: Scripted(lengths=(1000,)), preset=None, num_envs_per_worker=2, num_sgd_iter=1)
+    algo.callbacks.append(Progress(say=said.append, plain=True))
+    algo.learn(stop={"training_iteration": 2})
+    assert said
+    assert all("no episode has ended yet" in text for text in said)
+    assert "512 steps" in said[-1]
