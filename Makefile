@@ -15,7 +15,8 @@ test-fast: $(VENV)/.ready
 	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(VENV)/.ready
-	$(BIN)/ruff check src tests examples benchmarks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 proof: $(VENV)/.ready

@@ -22,8 +22,9 @@ from environments import Scripted
 from poise.config.resolve import resolve
 from poise.errors import RunError
 from poise.tracking.folder import RunFolder, all_runs, find_run, json_line, new_folder
-from poise.tracking.launch import DEFAULT_STEPS, Run, default_stop
+from poise.tracking.launch import Run
 from poise.training import checkpoint
+from poise.training.stopping import DEFAULT_STEPS, default_stop
 from poise.training.trainer import Trainer
 
 TINY: dict[str, Any] = {

@@ -65,9 +65,9 @@ class A2C(OnPolicy):
         policy_loss = -torch.dot(share, dist.log_prob(inputs, rollout.action.flatten(0, 1)) * advantage)
         vf_loss = torch.dot(share, (value - target) ** 2)
         loss = policy_loss + config.vf_loss_coeff * vf_loss
-        entropy = torch.zeros(())
-        if entropy_coeff:
+        with torch.set_grad_enabled(entropy_coeff > 0):
             entropy = torch.dot(share, dist.entropy(inputs))
+        if entropy_coeff:
             loss = loss - entropy_coeff * entropy
         explained = explained_variance(value.detach(), target, weight)
         return loss, [policy_loss.detach(), vf_loss.detach(), entropy.detach(), explained]

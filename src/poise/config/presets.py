@@ -41,17 +41,19 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "model.fcnet_hiddens": [48],
         },
         "Acrobot-v1": {
-            "rollout_fragment_length": 128,
-            "sgd_minibatch_size": 512,
-            "num_sgd_iter": 6,
+            "rollout_fragment_length": 256,
+            "sgd_minibatch_size": 256,
+            "num_sgd_iter": 4,
             "lr": [[0, 0.003], [300_000, 0.0003]],
             "gae_lambda": 0.94,
+            "entropy_coeff": 0.01,
             "normalize_observations": True,
+            "normalize_rewards": True,
         },
         "Pendulum-v1": {
             "rollout_fragment_length": 128,
             "sgd_minibatch_size": 256,
-            "lr": 0.001,
+            "lr": [[0, 0.001], [300_000, 0.0001]],
             "gamma": 0.9,
             "normalize_rewards": True,
         },
@@ -80,7 +82,7 @@ def find_preset(algorithm: str, env: str, preset: str | None) -> tuple[str | Non
     if preset == "auto":
         name = env.split(":")[-1]
         return (name, presets[name]) if name in presets else (None, {})
-    if preset is None:
+    if preset in (None, "none"):
         return None, {}
     if preset not in presets:
         known = ", ".join(presets) or "none"

@@ -56,6 +56,9 @@ def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: st
             f"{source!r} made a {type(made).__module__}.{type(made).__name__}, which is not a gymnasium.Env: "
             "derive the environment from gymnasium.Env (environments of the old `gym` package must be ported)."
         )
+    for kind in ("observation_space", "action_space"):
+        if not isinstance(getattr(made, kind, None), gym.Space):
+            raise EnvError(f"{type(made).__name__} has no {kind}: set self.{kind} to a gymnasium.Space in __init__.")
     return gym.wrappers.TimeLimit(made, limit) if limit else made
 
 
@@ -103,6 +106,11 @@ def find_env(env: Any) -> str | Creator:
                 found = getattr(found, part, None)
             if callable(found):
                 return cast(Creator, found)
+            if module == "__main__":
+                raise EnvError(
+                    f"env={env!r} is defined in the script that trained with it: move {name} into a module, or pass it "
+                    f"as poise.load(path, env={name})."
+                )
             options = [n for n, value in vars(imported).items() if callable(value)]
             raise EnvError(f"env={env!r}: {module!r} has and registers no {name!r}.{nearest(name, options)}")
         return env
@@ -129,13 +137,19 @@ def _spec(env_id: str) -> Any:
 
 
 def _call(creator: Creator, config: dict[str, Any]) -> Any:
-    """`creator(config)` where it takes one argument, `creator(**config)` where it takes keywords or nothing."""
-    parameters = [
-        p for p in inspect.signature(creator).parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-    ]
+    """`creator(config)` where it takes one argument, `creator(**config)` where it takes keywords or nothing.
+
+    A creator that takes no `render_mode` is not given one: whether it renders shows in what it makes.
+    """
+    signature = inspect.signature(creator).parameters
+    parameters = [p for p in signature.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     required = [p for p in parameters if p.default is p.empty and p.kind != p.KEYWORD_ONLY]
     takes_config = len(required) == 1 or (parameters and parameters[0].name in ("config", "env_config", "env_ctx"))
-    return creator(config) if takes_config else creator(**config)
+    if takes_config:
+        return creator(config)
+    if "render_mode" not in signature and not any(p.kind == p.VAR_KEYWORD for p in signature.values()):
+        config = {key: value for key, value in config.items() if key != "render_mode"}
+    return creator(**config)
 
 
 class _Quiet(warnings.catch_warnings):

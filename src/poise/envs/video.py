@@ -68,7 +68,7 @@ def film(
             obs, _ = env.reset(seed=seed if episode == 0 else None)
             total, length, over = 0.0, 0, False
             while True:
-                frame = _even(np.asarray(env.render(), np.uint8))
+                frame = _even(_render(env))
                 if writer is None:
                     writer = _open_writer(target, frame, rate)
                 writer.send(frame)
@@ -83,6 +83,13 @@ def film(
         if writer is not None:
             writer.close()
     return {"path": str(target), "episode_reward": rewards, "episode_len": lengths, "frames": frames}
+
+
+def _render(env: gym.Env) -> np.ndarray:
+    try:
+        return np.asarray(env.render(), np.uint8)
+    except NotImplementedError:
+        raise EnvError(f"{env} cannot be filmed: it has no render() that returns a frame.") from None
 
 
 def _even(frame: np.ndarray) -> np.ndarray:

@@ -59,8 +59,8 @@ class Policy(nn.Module):
         self.custom = config.custom_model is not None
         if config.custom_model is not None:
             space = self.leaf.space if self.preprocessor else obs_layout.space
-            self.network = find_model(config.custom_model)(space, outputs, **config.custom_model_config)
-            _check_model(config.custom_model, self.network)
+            self.network = _make_custom(config, space, outputs)
+            self._probe(config.custom_model, outputs)
         else:
             self.network = ActorCritic(self.leaf, outputs, config)
         if self._free_log_std:
@@ -72,6 +72,19 @@ class Policy(nn.Module):
         self.normalizer = RunningMoments((vector_size(self.leaf),)) if normalize_observations and vector else None
         self._any_parameter = (next(self.parameters()),)  # in a tuple, so that it is not registered twice
         self._action_bounds = _finite_bounds(action_layout.leaves[0])
+
+    def _probe(self, name: str, outputs: int) -> None:
+        """Runs a custom model once, so that a wrong shape is said before anything is trained."""
+        samples = {leaf.name: np.stack([leaf.space.sample()] * 2) for leaf in self.obs_layout.leaves}
+        obs = {key: torch.as_tensor(value) for key, value in samples.items()}
+        with torch.no_grad():
+            found = self.network(self.prepare(obs))
+        shapes = [tuple(part.shape) for part in found] if isinstance(found, tuple) else type(found).__name__
+        if not isinstance(found, tuple) or len(found) != 2 or shapes[0] != (2, outputs) or found[1].numel() != 2:
+            raise ModelError(
+                f"The custom model {name!r} must return outputs [N, {outputs}] and values [N]; "
+                f"for N = 2 it returned {shapes}."
+            )
 
     def prepare(self, obs: Mapping[str, Tensor]) -> Any:
         """Network input from observation leaves `[N, ...]`. Not differentiated: it holds no parameters."""
@@ -166,8 +179,8 @@ def _single_leaf(layout: Layout) -> Leaf:
     leaf = layout.leaves[0]
     if len(layout.leaves) != 1 or leaf.name != ROOT or not isinstance(leaf.space, (spaces.Box, spaces.Discrete)):
         raise SpaceError(
-            f"{type(layout.space).__name__} observations need a custom preprocessor in this version "
-            "(poise.register_preprocessor); Box and Discrete work as they are."
+            f"{type(layout.space).__name__} observations need a custom preprocessor or model in this version "
+            "(poise.register_preprocessor, poise.register_model); Box and Discrete work as they are."
         )
     return leaf
 
@@ -195,6 +208,15 @@ def _finite_bounds(leaf: Leaf) -> tuple[np.ndarray, np.ndarray] | None:
     return None
 
 
-def _check_model(name: str, model: Any) -> None:
+def _make_custom(config: ModelConfig, space: spaces.Space, outputs: int) -> Any:
+    name = config.custom_model
+    assert name is not None
+    try:
+        model = find_model(name)(space, outputs, **config.custom_model_config)
+    except TypeError as error:
+        raise ModelError(
+            f"The custom model {name!r} cannot be made with custom_model_config={config.custom_model_config}: {error}."
+        ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"The custom model {name!r} made a {type(model).__name__}; it must make a torch.nn.Module.")
+    return model

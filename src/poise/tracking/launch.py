@@ -11,7 +11,6 @@ from typing import Any
 from poise.config.base import env_name
 from poise.config.resolve import resolve
 from poise.config.run import RunOptions
-from poise.envs.make import reward_threshold
 from poise.envs.video import film, make_filmed_env
 from poise.errors import RunError
 from poise.tracking.folder import RunFolder, new_folder
@@ -22,11 +21,8 @@ from poise.training.callbacks import Callback
 from poise.training.checkpoint import checkpoints, set_aside
 from poise.training.checkpoint import read as read_checkpoint
 from poise.training.loading import config_from_dict, locate
-from poise.training.stopping import StopRule, check_keys
+from poise.training.stopping import StopRule, check_keys, default_stop
 from poise.training.trainer import Trainer
-
-DEFAULT_STEPS = 1_000_000
-"""Where a run ends that was given no stop rule, unless its environment counts as solved before."""
 
 
 class Run:
@@ -175,13 +171,6 @@ def resume(
         folder.release()
 
 
-def default_stop(env: Any) -> dict[str, float]:
-    """Where a run ends that nobody told: at the registry's reward threshold, or after `DEFAULT_STEPS`."""
-    threshold = reward_threshold(env)
-    reward = {} if threshold is None else {"episode_reward_mean": threshold}
-    return {**reward, "timesteps_total": DEFAULT_STEPS}
-
-
 def _run(
     trainer: Trainer,
     folder: RunFolder,
@@ -203,7 +192,7 @@ def _run(
         trainer.callbacks.append(TensorBoardSink(folder, log))
     trainer.callbacks.append(recorder)
     if not log.quiet:
-        trainer.callbacks.append(Progress(stop, say=log))
+        trainer.callbacks.append(Progress(say=log))
     if options.video and first:
         log(f"Filmed before training: {_film(trainer, folder, 'before')}")
     result = trainer.learn(stop=stop, signals=signals)

@@ -19,15 +19,11 @@ class Progress(Callback):
     """Shows a run's progress wherever it runs.
 
     Args:
-        stop: the stop rules, so that there is a goal for the bar.
         say: takes plain lines (a terminal that is not one, a log file); None prints them.
         plain: always plain lines.
     """
 
-    def __init__(
-        self, stop: Mapping[str, float] | None = None, *, say: Callable[[str], None] | None = None, plain: bool = False
-    ) -> None:
-        self.stop = dict(stop) if isinstance(stop, Mapping) else {}
+    def __init__(self, *, say: Callable[[str], None] | None = None, plain: bool = False) -> None:
         self.say = say or (lambda text: print(text, flush=True))
         self._kind = "lines" if plain else where()
         self._shown = -math.inf
@@ -45,22 +41,22 @@ class Progress(Callback):
         now = time.monotonic()
         if now - self._shown >= (LINES_S if self._kind == "lines" else REDRAW_S):
             self._shown = now
-            self._show(result)
+            self._show(trainer, result)
 
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
         if trainer.history and trainer.iteration != self._shown_iteration:
-            self._show(trainer.history[-1])
+            self._show(trainer, trainer.history[-1])
         if self._view is not None:
             self._view.close()
             self._view = None
 
-    def _show(self, result: dict[str, Any]) -> None:
+    def _show(self, trainer: Trainer, result: dict[str, Any]) -> None:
         self._shown_iteration = result["training_iteration"]
         text = line(result)
         if self._view is None:
             self.say(text)
         else:
-            self._view.update(fraction_done(self.stop, result), text)
+            self._view.update(fraction_done(trainer.goals, result), text)
 
 
 def where() -> str:

@@ -32,6 +32,8 @@ def locate(path: str | Path) -> Path:
     folder = Path(path)
     inside = folder / "checkpoints"
     if not inside.is_dir():
+        if (folder / "config.json").is_file():
+            raise CheckpointError(f"The run {folder} has no checkpoint yet.")
         return folder
     found, problems = checkpoint.newest(inside)
     for problem in problems:

@@ -10,11 +10,23 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from poise.envs.make import reward_threshold
 from poise.errors import ConfigError, nearest
 
 Stop = Mapping[str, float] | Callable[[dict[str, Any]], bool] | None
 
 EPISODE_KEYS = ("episode_reward_mean", "episode_reward_min", "episode_reward_max", "episode_len_mean")
+
+
+DEFAULT_STEPS = 1_000_000
+"""Where training ends that was given no stop rule, unless its environment counts as solved before."""
+
+
+def default_stop(env: Any) -> dict[str, float]:
+    """Where training ends that nobody told: at the registry's reward threshold, or after `DEFAULT_STEPS`."""
+    threshold = reward_threshold(env)
+    reward = {} if threshold is None else {"episode_reward_mean": threshold}
+    return {**reward, "timesteps_total": DEFAULT_STEPS}
 
 
 RESULT_KEYS = (
@@ -73,7 +85,7 @@ class StopRule:
                 if key.startswith(("evaluation/", "info/")):  # there only after an evaluation, or an episode's end
                     continue
                 raise ConfigError(f"stop names {key!r}, which results do not have.{nearest(key, result)}")
-            if key in EPISODE_KEYS and result["episodes_total"] < self.window:
+            if (key in EPISODE_KEYS or key.startswith("info/")) and result["episodes_total"] < self.window:
                 continue
             if result[key] is not None and result[key] >= limit:
                 return f"{key} reached {limit:g}"

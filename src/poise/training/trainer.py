@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,14 @@ from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig, env_name
 from poise.config.layout import Layout
 from poise.envs.make import make_vector_env
-from poise.errors import CheckpointError
+from poise.errors import CheckpointError, ConfigError, SpaceError
 from poise.models.encoders import is_image
 from poise.sampling.sampler import Episode, Sampler
 from poise.training import checkpoint
 from poise.training.callbacks import Callback
 from poise.training.evaluation import info_means, run_episodes, summarize, to_tensors
 from poise.training.signals import stopping_on
-from poise.training.stopping import Stop, StopRule
+from poise.training.stopping import Stop, StopRule, default_stop
 
 _ALGORITHM, _SAMPLERS, _EVALUATION, _ACTING = range(4)  # purposes of the streams derived from one seed
 
@@ -46,6 +46,7 @@ class Trainer:
         callbacks: may be appended to.
         iteration: iterations done.
         history: the latest results, at most 10,000.
+        goals: result keys and the values at which the current `learn` ends.
         error: the exception that ended the last `learn`, if one did.
         notes: sentences about what a load or a resume could not restore.
     """
@@ -78,6 +79,7 @@ class Trainer:
         self.episodes_total = 0
         self.time_total_s = 0.0
         self.history: deque[dict[str, Any]] = deque(maxlen=10_000)
+        self.goals: Mapping[str, float] = {}
         self.error: BaseException | None = None
         self.notes: list[str] = []
         self._window: deque[Episode] = deque(maxlen=config.metrics_smoothing_episodes)
@@ -202,14 +204,21 @@ class Trainer:
 
         Args:
             total_timesteps: environment steps from now on.
-            stop: result keys and the values at which to stop, or a function of the result.
+            stop: result keys and the values at which to stop, or a function of the result. With neither, training
+                ends at the environment's reward threshold, if the registry has one, or after a million steps.
             signals: stop at the next boundary on these too (`poise train` adds SIGTERM).
 
         Returns:
             The last result, with `stop_reason` added.
         """
+        if stop is None and total_timesteps is None:
+            stop = default_stop(self.config.env)
         rule = StopRule(stop, self.config.metrics_smoothing_episodes)
         goal = None if total_timesteps is None else self.algorithm.timesteps + total_timesteps
+        self.goals = {
+            **(stop if isinstance(stop, Mapping) else {}),
+            **({} if goal is None else {"timesteps_total": goal}),
+        }
         self._stop_reason = None
         reason = ""
         self.error = None
@@ -264,7 +273,10 @@ class Trainer:
         policy = self.policy
         leaves = policy.obs_layout.flatten(observation)
         leaf = policy.obs_layout.leaves[0]
-        single = np.ndim(leaves[leaf.name]) == len(leaf.shape)
+        shape = np.shape(leaves[leaf.name])
+        if shape[len(shape) - len(leaf.shape) :] != leaf.shape or len(shape) - len(leaf.shape) not in (0, 1):
+            raise SpaceError(f"An observation of shape {shape} does not fit: the policy was made for {leaf.shape}.")
+        single = shape == leaf.shape
         obs = to_tensors(policy, observation)
         if single:
             obs = {name: value.unsqueeze(0) for name, value in obs.items()}
@@ -291,6 +303,8 @@ class Trainer:
             `episode_reward_mean`, `_min`, `_max`, `_std`, `episode_len_mean`, `episodes`, `info/...`.
         """
         count = self.config.evaluation_duration if episodes is None else episodes
+        if count < 1:
+            raise ConfigError(f"episodes={episodes} is not allowed: an evaluation plays at least one.")
         sampled = self.config.evaluation_explore if explore is None else explore
         slots = min(count, 20)
         if self._evaluation_env is None or self._evaluation_env.num_envs != slots:
