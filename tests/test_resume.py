@@ -45,7 +45,8 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "plain": ("PPO", "CartPole-v1", PPO),
     "evaluated": ("PPO", "CartPole-v1", {**PPO, "evaluation_interval": 2, "evaluation_duration": 2}),
     "own generator": ("PPO", "resumable:Repeatable", PPO),
-    "get_state": ("A2C", "resumable:Stateful", {**A2C, **NORMAL, "env_config": {}}),
+    "get_state": ("A2C", "resumable:Stateful", {**A2C, **NORMAL}),
+    "get_state and a time limit": ("PPO", "resumable:Stateful", {**PPO, "env_config": {"max_episode_steps": 11}}),
 }
 N, M = 3, 3
 

@@ -444,7 +444,8 @@ def test_evaluation_is_not_biased_towards_short_episodes(trainer: Make) -> None:
 def test_evaluation_does_not_disturb_training(trainer: Make) -> None:
     ends = []
     for interval in (None, 1):
-        algo = trainer("PPO", lambda config: Noise(), **TINY, normalize_observations=True, evaluation_interval=interval)
+        evaluation = {"evaluation_interval": interval, "evaluation_duration": TINY["num_envs_per_worker"]}
+        algo = trainer("PPO", lambda config: Noise(), **TINY, **evaluation, normalize_observations=True)
         for _ in range(3):
             result = algo.train()
             if interval:
