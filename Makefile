@@ -2,17 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JUDGE := benchmarks/.venvs/sb3
+PIP := python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: train test test-fast lint proof clean
 
 train: $(VENV)/.ready
 	$(BIN)/poise train PPO --env CartPole-v1 --stop episode_reward_mean=475 --video --plot
 
-test: $(VENV)/.ready lint
-	$(BIN)/python -m pytest
+test: $(VENV)/.ready $(JUDGE)/.ready lint
+	$(BIN)/python -m pytest -n 2
 
 test-fast: $(VENV)/.ready
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -25,8 +27,15 @@ proof: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Poise needs Python 3.10 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11") if sys.version_info < (3, 10) else 0'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/$(PIP) torch
+	$(BIN)/$(PIP) -e ".[dev]"
+	touch $@
+
+# Stable-Baselines3, in an environment of its own: the independent judge of the mathematics.
+$(JUDGE)/.ready: constraints.txt
+	$(PYTHON) -m venv $(JUDGE)
+	$(JUDGE)/bin/$(PIP) torch
+	$(JUDGE)/bin/$(PIP) stable-baselines3==2.9.2
 	touch $@
 
 clean:

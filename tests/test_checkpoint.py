@@ -368,13 +368,13 @@ def test_a_run_falls_back_to_the_checkpoint_before(original: Path, tmp_path: Pat
     assert checkpoint.newest(inside) == (inside / "11", [])
     flip(inside / "11" / "policy.safetensors")
     remove(inside / "10" / "manifest.json")
-    with pytest.warns(UserWarning, match="is used") as caught, poise.load(tmp_path / "run") as algo:
+    with pytest.warns(UserWarning, match="9 is used instead") as caught, poise.load(tmp_path / "run") as algo:
         assert algo.iteration == 3
     texts = [str(warning.message) for warning in caught]
     assert [str(inside / "11") in texts[0], str(inside / "10") in texts[1]] == [True, True]
     assert checkpoint.newest(inside)[0] == inside / "9"
     empty(inside / "9" / "state.json")
-    with pytest.warns(UserWarning, match="is used"):
+    with pytest.warns(UserWarning, match="damaged"):
         assert "no intact checkpoint" in refusal(tmp_path / "run")
 
 

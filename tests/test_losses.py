@@ -225,3 +225,19 @@ def test_reset_rows_reach_neither_gradient_nor_statistics(
     assert clean.abs().max() > 0
     torch.testing.assert_close(dirty, clean)
     assert dirty_stats == pytest.approx(clean_stats, rel=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
+def test_the_entropy_bonus_lowers_the_loss(trainer: Callable[..., Any], algorithm: str) -> None:
+    made = trainer(algorithm, lambda config: Noise(), num_envs=4, rollout_fragment_length=20).algorithm
+    rollout = trainer(algorithm, lambda config: Noise(), num_envs=4, rollout_fragment_length=20).samplers[0].sample()
+
+    def loss(coefficient: float) -> float:
+        if algorithm == "A2C":
+            return float(made.loss(rollout, coefficient)[0].item())
+        batch = made.batch(rollout)
+        (whole,) = batch.minibatches(len(batch.weight), normalize_advantages=True)
+        return float(made.loss(whole, 0.2, coefficient)[0].item())
+
+    entropy = np.log(3)  # the first policy is nearly uniform over three actions
+    assert loss(0.0) - loss(0.5) == pytest.approx(0.5 * entropy, rel=1e-2)

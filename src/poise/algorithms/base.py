@@ -113,6 +113,7 @@ class Algorithm(ABC):
             "timesteps": self.timesteps,
             "updates": self.updates,
             "skipped": self.skipped,
+            "skipped_in_a_row": self._skipped_in_a_row,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -125,6 +126,7 @@ class Algorithm(ABC):
         if self.reward_scaler:
             self.reward_scaler.load_state_dict(state["rewards"])
         self.timesteps, self.updates, self.skipped = state["timesteps"], state["updates"], state["skipped"]
+        self._skipped_in_a_row = state["skipped_in_a_row"]
 
 
 class OnPolicy(Algorithm):

@@ -99,11 +99,13 @@ def start(
     trainer = Trainer(algorithm, config, callbacks=callbacks, preset=used)
     rules = default_stop(config.env) if stop is None else stop
     StopRule(rules, config.metrics_smoothing_episodes)  # a mistake is said before there is a folder
+    chosen = options or RunOptions()
+    if chosen.video:
+        make_filmed_env(config.env, config.env_config).close()
     label = env_name(config.env).replace("/", "-").replace(":", "-")
     folder = new_folder(root, experiment or f"{trainer.name}_{label}", name)
     folder.claim()
     try:
-        chosen = options or RunOptions()
         folder.write_config(
             {
                 "algorithm": trainer.name,

@@ -37,7 +37,7 @@ def locate(path: str | Path) -> Path:
         return folder
     found, problems = checkpoint.newest(inside)
     for problem in problems:
-        warnings.warn(f"{problem} The one before it is used.", stacklevel=3)
+        warnings.warn(f"{problem} {f'{found.name} is used instead.' if found else ''}".strip(), stacklevel=3)
     if found is None:
         raise CheckpointError(f"The run {folder} has no intact checkpoint.")
     return found
