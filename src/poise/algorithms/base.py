@@ -119,9 +119,7 @@ class Algorithm(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         self.policy.load_state_dict({name: torch.as_tensor(t) for name, t in state["policy"].items()})
-        self.optimizer.load_state_dict(
-            {k: torch.as_tensor(v) if k != "steps" else v for k, v in state["optimizer"].items()}
-        )
+        self.optimizer.load_state_dict({k: torch.as_tensor(v) for k, v in state["optimizer"].items()})
         self.generator.set_state(torch.as_tensor(state["generator"]))
         if self.reward_scaler:
             self.reward_scaler.load_state_dict(state["rewards"])

@@ -25,13 +25,12 @@ class _PPOLoss(torch.autograd.Function):
         vf_clip: float | None,
         vf_coeff: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        gain = -advantage
         ratio = (log_prob - old_log_prob).exp_()
-        plain = ratio * gain
-        clipped = ratio.clamp_(1 - clip, 1 + clip).mul_(gain)
-        policy_loss = torch.dot(weight, torch.maximum(plain, clipped))
-        # d/d log π of r (-A) is r (-A) itself; where the clipped term is larger, it is constant.
-        slope = plain.masked_fill_(plain < clipped, 0).mul_(weight)
+        plain = ratio * advantage
+        clipped = ratio.clamp_(1 - clip, 1 + clip).mul_(advantage)
+        policy_loss = torch.dot(weight, torch.minimum(plain, clipped)).neg_()
+        # d/d log π of r A is r A itself; where the clipped term is smaller, it is constant.
+        slope = plain.masked_fill_(plain > clipped, 0).mul_(weight)
 
         error = value - target
         if vf_clip is not None:
@@ -53,7 +52,7 @@ class _PPOLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         slope, error = ctx.saved_tensors
         grad = grads[0]
-        return grad * slope, (2 * ctx.vf_coeff * grad) * error, *[None] * 8
+        return -grad * slope, (2 * ctx.vf_coeff * grad) * error, *[None] * 8
 
 
 def ppo_loss(

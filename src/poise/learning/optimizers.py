@@ -2,17 +2,16 @@
 
 Small networks are bound by the number of tensor operations, and a network of ten tensors costs an optimiser ten times
 what one vector does. So all parameters of a policy live in one vector (`Flat`), its gradients in another, and Adam is
-six operations, whatever the network. It also makes weights one buffer to copy, send or save. (The first use of
+one operation, whatever the network. It also makes weights one buffer to copy, send or save. (The first use of
 `torch.optim` imports a compiler, which takes a second: longer than CartPole takes to learn.)
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Flat:
@@ -42,7 +41,7 @@ class Flat:
 
     def clip_grad_norm(self, limit: float | None) -> float:
         """Scales the gradient so that its Euclidean norm is at most `limit`; returns the norm before."""
-        norm: float = self.grad.norm().item()
+        norm = math.sqrt(torch.dot(self.grad, self.grad).item())
         if limit is not None and norm > limit:
             self.grad.mul_(limit / (norm + 1e-6))
         return norm
@@ -51,34 +50,43 @@ class Flat:
 class Adam:
     """Adam (Kingma & Ba 2015, arXiv 1412.6980, algorithm 1).
 
-    m ← β₁ m + (1 - β₁) g          p ← p - lr / (1 - β₁ᵗ) · m / (√(v / (1 - β₂ᵗ)) + ε)
-    v ← β₂ v + (1 - β₂) g²
+        m ← β₁ m + (1 - β₁) g          p ← p - lr / (1 - β₁ᵗ) · m / (√(v / (1 - β₂ᵗ)) + ε)
+        v ← β₂ v + (1 - β₂) g²
+
+    The step is the kernel behind `torch.optim.Adam(fused=True)`: one pass over memory instead of seven.
     """
 
     def __init__(self, flat: Flat, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-5) -> None:
         self.flat, self.betas, self.eps = flat, betas, eps
         self.first = torch.zeros_like(flat.data)
         self.second = torch.zeros_like(flat.data)
-        self.steps = 0
+        self.steps = torch.zeros(())
 
     def step(self, lr: float) -> None:
         """One update of the parameters from the gradient that is there."""
-        beta1, beta2 = self.betas
-        grad = self.flat.grad
         self.steps += 1
-        self.first.lerp_(grad, 1 - beta1)
-        self.second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        scale = 1 - beta1**self.steps
-        deviation = self.second.sqrt().div_(math.sqrt(1 - beta2**self.steps)).add_(self.eps)
-        self.flat.data.addcdiv_(self.first, deviation, value=-lr / scale)
+        torch._fused_adam_(
+            [self.flat.data],
+            [self.flat.grad],
+            [self.first],
+            [self.second],
+            [],
+            [self.steps],
+            lr=lr,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=0.0,
+            eps=self.eps,
+            amsgrad=False,
+            maximize=False,
+        )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Tensor]:
         return {"first": self.first, "second": self.second, "steps": self.steps}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.first.copy_(state["first"])
-        self.second.copy_(state["second"])
-        self.steps = state["steps"]
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name, value in self.state_dict().items():
+            value.copy_(state[name])
 
 
 class RMSProp:
@@ -94,8 +102,8 @@ class RMSProp:
         self.second.mul_(self.decay).addcmul_(grad, grad, value=1 - self.decay)
         self.flat.data.addcdiv_(grad, self.second.sqrt().add_(self.eps), value=-lr)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Tensor]:
         return {"second": self.second}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.second.copy_(state["second"])
