@@ -63,7 +63,7 @@ def test_a_presets_batch_gives_way_to_the_users(monkeypatch: pytest.MonkeyPatch)
     tuned = {"num_envs_per_worker": 8, "rollout_fragment_length": 32, "sgd_minibatch_size": 256}
     monkeypatch.setitem(PRESETS["PPO"], "Tuned-v0", tuned)
     config = resolve("PPO", "Tuned-v0", {"train_batch_size": 80})[0]
-    assert (config.num_envs_per_worker, config.rollout_fragment_length, config.train_batch_size) == (8, 10, 80)
+    assert (config.num_envs_per_worker, config.rollout_fragment_length, config.train_batch_size) == (5, 16, 80)
     assert isinstance(config, PPOConfig)
     assert config.sgd_minibatch_size == 80
 
@@ -206,14 +206,16 @@ def test_algorithm_names_in_any_case_and_with_a_suggestion() -> None:
         ({}, 16, 128, 2048),
         ({"train_batch_size": 1600}, 16, 100, 1600),
         ({"train_batch_size": 4000}, 16, 250, 4000),
-        ({"train_batch_size": 5}, 5, 1, 5),
+        ({"train_batch_size": 5}, 1, 5, 5),
         ({"num_envs_per_worker": 4}, 4, 128, 512),
         ({"rollout_fragment_length": 32}, 16, 32, 512),
         ({"train_batch_size": 1600, "num_envs_per_worker": 4}, 4, 400, 1600),
         ({"train_batch_size": 1600, "rollout_fragment_length": 200}, 8, 200, 1600),
         ({"num_envs_per_worker": 3, "rollout_fragment_length": 7}, 3, 7, 21),
         ({"num_envs_per_worker": 3, "rollout_fragment_length": 7, "train_batch_size": 21}, 3, 7, 21),
-        ({"train_batch_size": 1000}, 16, 62, 992),  # the nearest that the environments fill
+        ({"train_batch_size": 1000}, 10, 100, 1000),  # as many environments as fill it exactly
+        ({"train_batch_size": 997}, 1, 997, 997),
+        ({"train_batch_size": 40}, 2, 20, 40),  # rather fewer environments than fragments of a few steps
     ],
 )
 def test_batch_is_environments_times_length(settings: dict[str, Any], envs: int, length: int, batch: int) -> None:
@@ -225,8 +227,10 @@ def test_batch_is_environments_times_length(settings: dict[str, Any], envs: int,
 def test_only_explicit_batch_settings_conflict() -> None:
     with pytest.raises(ConfigError, match="train_batch_size=22 contradicts num_envs_per_worker=3 x rollout"):
         ppo(num_envs_per_worker=3, rollout_fragment_length=7, train_batch_size=22)
-    with pytest.raises(ConfigError, match="train_batch_size=5 is smaller than rollout_fragment_length=7"):
+    with pytest.raises(ConfigError, match=r"train_batch_size=5 contradicts rollout_fragment_length=7: .* such as 7"):
         ppo(rollout_fragment_length=7, train_batch_size=5)
+    with pytest.raises(ConfigError, match=r"train_batch_size=1000 contradicts num_envs_per_worker=16: .* such as 992"):
+        ppo(num_envs_per_worker=16, train_batch_size=1000)
     with pytest.raises(ConfigError, match="contradicts"):
         ppo(num_envs=3, n_steps=7, train_batch_size=22)  # under other names too
 

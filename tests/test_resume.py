@@ -131,7 +131,7 @@ def test_the_cases_are_not_trivial(continued: dict[str, dict[str, Any]], name: s
     _, policy, state = checkpoint.read(case["saved"])
     after = checkpoint.read(case["path"])[1]
     assert not same(policy, after)
-    sampler = state["samplers"]["0"]
+    sampler = state["samplers"][0]
     assert sampler["lengths"].max() > 0
     assert sampler["env"] is not None
     if "normalize_rewards" in CASES[name][2]:
@@ -180,7 +180,7 @@ def test_what_cannot_be_replayed_begins_anew_and_says_so(trainer: Callable[..., 
     for _ in range(2):
         algo.train()
     path = algo.save(tmp_path / "a")
-    old = checkpoint.read(path)[2]["samplers"]["0"]
+    old = checkpoint.read(path)[2]["samplers"][0]
     assert old["lengths"].max() > 0
     np.random.seed(99)
     with poise.load(path) as loaded:

@@ -350,7 +350,8 @@ def kept(run: Run) -> list[int]:
 
 def test_the_last_and_the_best_checkpoints_are_kept(tmp_path: Path) -> None:
     rewards = Rewards(math.nan, 5.0, 9.0, 1.0, 2.0, 3.0, 4.0)
-    run = small_run(tmp_path, 7, name="a", callbacks=[rewards], checkpoint_freq=1, keep_checkpoints_num=2)
+    options = {"checkpoint_freq": 1, "keep_checkpoints_num": 2, "metrics_smoothing_episodes": 1}
+    run = small_run(tmp_path, 7, name="a", callbacks=[rewards], **options)
     assert kept(run) == [3, 6, 7]
     assert checkpoint.verify(run.folder.checkpoints / "000003")["episode_reward_mean"] == 9.0
     resumed = poise.resume(run.path, stop={"training_iteration": 9}, callbacks=[Rewards(*[8.0] * 9)], quiet=True)

@@ -401,6 +401,7 @@ def test_cartpole_keeps_the_contract(env: Any) -> None:
 
 
 @pytest.mark.parametrize("vectorise", [*NEXT_STEP.values(), same_step], ids=[*NEXT_STEP.keys(), "same step"])
+@pytest.mark.timeout(20)
 def test_evaluation_plays_a_fixed_share_in_every_slot(vectorise: Callable[..., Any]) -> None:
     env = vectorise(scripted((1,), (6,)))
     found = run_episodes(make_policy(env), env, 5, np.random.SeedSequence(0))

@@ -22,8 +22,8 @@ from gymnasium import spaces
 
 import poise
 from environments import Echo, Noise, Reach, Scripted
-from poise.algorithms.base import MAX_SKIPPED, DivergedError
-from poise.errors import ConfigError, EnvError
+from poise.algorithms.base import MAX_SKIPPED
+from poise.errors import ConfigError, DivergedError, EnvError
 from poise.training.trainer import Trainer
 from test_checkpoint import same
 from test_resume import timeless
@@ -57,7 +57,7 @@ RESULT_KEYS = {
 LEARNER_KEYS = {
     "PPO": {
         "policy_loss", "vf_loss", "kl", "clip_fraction", "entropy", "grad_norm", "vf_explained_var", "cur_lr",
-        "cur_clip_param", "cur_entropy_coeff", "epochs", "skipped_updates",
+        "cur_clip_param", "cur_entropy_coeff", "sgd_steps", "skipped_updates",
     },
     "A2C": {
         "policy_loss", "vf_loss", "entropy", "vf_explained_var", "grad_norm", "cur_lr", "cur_entropy_coeff",
@@ -519,7 +519,7 @@ def test_actions_are_inside_the_space_for_one_and_for_many(trainer: Make, case: 
 
 
 def test_extreme_exploration_stays_inside_the_bounds(trainer: Make) -> None:
-    algo = trainer("PPO", lambda config: Reach(), **{**TINY, "model": {"fcnet_hiddens": [8], "log_std_init": 5.0}})
+    algo = trainer("PPO", lambda config: Reach(), **{**TINY, "model": {"fcnet_hiddens": [8], "log_std_init": 2.0}})
     actions, _ = algo.predict(np.zeros((500, 1), np.float32), deterministic=False)
     assert actions.dtype == np.float32
     assert (actions.min(), actions.max()) == (-2.0, 6.0)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "DivergedError",
     "EnvError",
     "ModelError",
     "PoiseError",
@@ -43,6 +44,10 @@ class ModelError(PoiseError):
 
 class CheckpointError(PoiseError):
     """A checkpoint that is missing, damaged, from the future, or not a checkpoint."""
+
+
+class DivergedError(PoiseError):
+    """Training diverged: the gradient stayed non-finite. The parameters are the last good ones."""
 
 
 class RunError(PoiseError):

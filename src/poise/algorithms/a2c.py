@@ -17,7 +17,7 @@ from poise.config.algorithms import A2CConfig
 from poise.config.layout import Layout
 from poise.learning.losses import explained_variance, normalize
 from poise.learning.optimizers import RMSProp
-from poise.sampling.rollout import Rollout, gather
+from poise.sampling.rollout import Rollout
 from poise.sampling.sampler import Sampler
 
 
@@ -35,7 +35,7 @@ class A2C(OnPolicy):
     def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
         enough = self.timesteps + max(self.config.timesteps_per_iteration, 1)
         while self.timesteps < enough:
-            rollout = gather([sampler.sample() for sampler in samplers])
+            rollout = self.collect(samplers)
             lr, entropy_coeff = self.at(self.config.lr), self.at(self.config.entropy_coeff)
             loss, stats = self.loss(rollout, entropy_coeff)
             self.flat.zero_grad()

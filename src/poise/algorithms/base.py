@@ -9,6 +9,7 @@ which is the paper's loop: sample, learn, and (where samplers live elsewhere) br
 
 from __future__ import annotations
 
+import importlib
 import math
 from abc import ABC, abstractmethod
 from typing import Any
@@ -17,23 +18,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig
 from poise.config.layout import Layout
-from poise.errors import PoiseError
+from poise.errors import DivergedError
 from poise.learning.optimizers import Adam, Flat, RMSProp
 from poise.learning.returns import advantages
 from poise.learning.running import RunningMoments
 from poise.learning.schedules import Points, schedule_value
+from poise.learning.seeding import torch_generator, torch_seed
 from poise.models.policy import Policy
-from poise.sampling.rollout import Rollout
+from poise.sampling.rollout import Rollout, gather
 from poise.sampling.sampler import Sampler
 
 MAX_SKIPPED = 10
 """Updates with a non-finite gradient in a row before training stops."""
-
-
-class DivergedError(PoiseError):
-    """The loss stayed non-finite: training stopped, the last good checkpoint is kept."""
 
 
 class Algorithm(ABC):
@@ -57,14 +56,14 @@ class Algorithm(ABC):
 
     def __init__(self, config: Any, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence) -> None:
         self.config = config
-        init_seed, shuffle_seed = (int(s.generate_state(1, np.uint64)[0] >> 1) for s in seed.spawn(2))
+        init_seed, shuffle_seed = seed.spawn(2)
         with torch.random.fork_rng():  # custom models draw from torch's global generator
-            torch.manual_seed(init_seed)
+            torch.manual_seed(torch_seed(init_seed))
             self.policy = Policy(
                 obs_layout, action_layout, config.model, normalize_observations=config.normalize_observations
             )
         self.flat = Flat(self.policy)
-        self.generator = torch.Generator().manual_seed(shuffle_seed)
+        self.generator = torch_generator(shuffle_seed)
         self.reward_scaler = RewardScaler(config.gamma) if config.normalize_rewards else None
         self.timesteps = 0
         self.updates = 0
@@ -129,6 +128,14 @@ class Algorithm(ABC):
 
 class OnPolicy(Algorithm):
     """What PPO and A2C share: rewards as the learner sees them, values of what came next, the normalisers' turn."""
+
+    def collect(self, samplers: list[Sampler]) -> Rollout:
+        """A rollout of all samplers. The first one only shows the observation normaliser what observations are like:
+        a policy that learnt from it would have learnt in another input space than the one it goes on in."""
+        normalizer = self.policy.normalizer
+        if normalizer is not None and normalizer.count == 0:
+            self.finish_round(gather([sampler.sample() for sampler in samplers]))
+        return gather([sampler.sample() for sampler in samplers])
 
     def learner_reward(self, rollout: Rollout) -> Tensor:
         """Rewards `[T, B]` as they enter the loss: normalised if asked for. Reports use the raw ones."""
@@ -206,10 +213,6 @@ def make_algorithm(
     name: str, config: AlgorithmConfig, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence
 ) -> Algorithm:
     """The algorithm registered as `name`."""
-    import importlib
-
-    from poise.config.algorithms import algorithm_spec
-
     module, _, attribute = algorithm_spec(name)[1].location.partition(":")
     made: Algorithm = getattr(importlib.import_module(module), attribute)(config, obs_layout, action_layout, seed)
     return made

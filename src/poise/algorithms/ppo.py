@@ -9,7 +9,8 @@ repeat:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from poise.config.algorithms import PPOConfig
 from poise.config.layout import Layout
 from poise.learning.losses import approximate_kl, explained_variance, normalize, ppo_loss
 from poise.learning.optimizers import Adam
-from poise.sampling.rollout import Rollout, gather
+from poise.sampling.rollout import Rollout
 from poise.sampling.sampler import Sampler
 
 
@@ -62,8 +63,10 @@ class Batch:
             if normalize_advantages:
                 parts.advantage = normalize(parts.advantage.view(-1, length), weight).flatten()
             parts.weight = (weight / weight.sum(1, keepdim=True).clamp_(min=1)).flatten()
-            for first in range(0, end - start, length):
-                yield parts if length == end - start else parts[first : first + length]
+            counts = weight.sum(1).tolist()
+            for first, count in zip(range(0, end - start, length), counts, strict=True):
+                if count:  # a part in which every step only reset holds nothing to learn
+                    yield parts if length == end - start else parts[first : first + length]
 
 
 def _index(x: Any, index: Any) -> Any:
@@ -88,7 +91,7 @@ class PPO(OnPolicy):
         self.optimizer = Adam(self.flat)
 
     def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
-        rollout = gather([sampler.sample() for sampler in samplers])
+        rollout = self.collect(samplers)
         stats = self.learn(self.batch(rollout))
         self.finish_round(rollout)
         return stats
@@ -111,33 +114,37 @@ class PPO(OnPolicy):
         )
 
     def learn(self, batch: Batch) -> dict[str, float]:
-        """All epochs over one batch; returns the last epoch's statistics."""
-        config = self.config
+        """All epochs over one batch; returns the statistics of the last (with a target for the KL, of all)."""
+        config, size = self.config, self.config.sgd_minibatch_size
+        assert size is not None
         lr, clip, entropy_coeff = self.at(config.lr), self.at(config.clip_param), self.at(config.entropy_coeff)
         stats: list[Tensor] = []
+        steps = 0
+        # Where the batch is the minibatch, its order is of no consequence: it is prepared once for all epochs.
+        whole = list(self.minibatches(batch)) if len(batch.weight) <= size else None
         for epoch in range(config.num_sgd_iter):
-            last = epoch == config.num_sgd_iter - 1
-            for minibatch in self.minibatches(batch, epoch):
-                loss, parts = self.loss(minibatch, clip, entropy_coeff, report=last or config.target_kl is not None)
+            report = config.target_kl is not None or epoch == config.num_sgd_iter - 1
+            for minibatch in whole or self.minibatches(batch[self.order(batch)]):
+                loss, parts = self.loss(minibatch, clip, entropy_coeff, report=report)
                 if config.target_kl is not None and parts[KL].item() > 1.5 * config.target_kl:
-                    return self._report([*stats, parts], batch, lr, clip, entropy_coeff, epoch)
+                    stats.append(torch.cat([parts, parts.new_tensor([math.nan])]))
+                    return self._report(stats, batch, lr, clip, entropy_coeff, steps)
                 self.flat.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 norm = self.apply_gradient(lr)
-                if last:
+                steps += 1
+                if report:
                     stats.append(torch.cat([parts, parts.new_tensor([norm])]))
-        return self._report(stats, batch, lr, clip, entropy_coeff, config.num_sgd_iter)
+        return self._report(stats, batch, lr, clip, entropy_coeff, steps)
 
-    def minibatches(self, batch: Batch, epoch: int) -> Iterable[Batch]:
-        """An epoch's minibatches, shuffled. Where the batch is the minibatch, its order is of no consequence."""
-        size, normalize_advantages = self.config.sgd_minibatch_size, self.config.normalize_advantages
-        assert size is not None
-        if len(batch.weight) <= size:
-            if epoch == 0:
-                self._whole = list(batch.minibatches(size, normalize_advantages=normalize_advantages))
-            return self._whole
-        order = torch.randperm(len(batch.weight), generator=self.generator)
-        return batch[order].minibatches(size, normalize_advantages=normalize_advantages)
+    def order(self, batch: Batch) -> Tensor:
+        """A random order of a batch's steps."""
+        return torch.randperm(len(batch.weight), generator=self.generator)
+
+    def minibatches(self, batch: Batch) -> Iterator[Batch]:
+        """The minibatches of a batch as the configuration wants them."""
+        assert self.config.sgd_minibatch_size is not None
+        return batch.minibatches(self.config.sgd_minibatch_size, normalize_advantages=self.config.normalize_advantages)
 
     def loss(self, batch: Batch, clip: float, entropy_coeff: float, *, report: bool = False) -> tuple[Tensor, Tensor]:
         """The loss of a minibatch, and `[policy_loss, vf_loss, kl, clip_fraction, entropy]` if a report is due."""
@@ -167,17 +174,16 @@ class PPO(OnPolicy):
             return loss, torch.cat([torch.stack([policy_loss, vf_loss]), columns.mv(batch.weight)])
 
     def _report(
-        self, stats: list[Tensor], batch: Batch, lr: float, clip: float, entropy_coeff: float, epochs: int
+        self, stats: list[Tensor], batch: Batch, lr: float, clip: float, entropy_coeff: float, steps: int
     ) -> dict[str, float]:
         """One read of all statistics: means over minibatches."""
         names = ("policy_loss", "vf_loss", "kl", "clip_fraction", "entropy", "grad_norm")
-        width = min(len(s) for s in stats)
-        means = torch.stack([s[:width] for s in stats]).mean(0).tolist()
+        means = torch.stack(stats).nanmean(0).tolist() if stats else [math.nan] * len(names)
         return {
-            **dict(zip(names, means, strict=False)),
+            **dict(zip(names, means, strict=True)),
             "vf_explained_var": explained_variance(batch.value, batch.target, batch.weight).item(),
             "cur_lr": lr,
             "cur_clip_param": clip,
             "cur_entropy_coeff": entropy_coeff,
-            "epochs": epochs,
+            "sgd_steps": steps,
         }

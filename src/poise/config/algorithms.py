@@ -6,10 +6,10 @@ A new algorithm is a dataclass here, a file in `poise.algorithms` and a line in 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 from poise.config.base import AlgorithmConfig
-from poise.config.types import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Schedule
+from poise.config.types import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Range, Schedule
 from poise.errors import ConfigError, nearest
 
 _ON_POLICY_ALIASES = {
@@ -59,7 +59,7 @@ class PPOConfig(AlgorithmConfig):
     target_kl: Positive | None = None
     """Stops a batch's epochs early once the approximate KL divergence exceeds 1.5 times this; null never does."""
 
-    exploration_correlation: Fraction = 0.0
+    exploration_correlation: Annotated[float, Range(0, 0.999)] = 0.0
     """Correlation of the exploration noise from one step to the next, for `Box` actions. 0 is white noise; near 1, the
     agent keeps to a direction for a while, which finds goals that need momentum (MountainCarContinuous)."""
 
@@ -123,7 +123,7 @@ class A2CConfig(AlgorithmConfig):
     rms_prop_decay: Fraction = 0.99
     """Decay of RMSProp's running mean of squared gradients."""
 
-    exploration_correlation: Fraction = 0.0
+    exploration_correlation: Annotated[float, Range(0, 0.999)] = 0.0
     """Correlation of the exploration noise from one step to the next, for `Box` actions. 0 is white noise."""
 
     aliases: ClassVar[dict[str, str]] = {

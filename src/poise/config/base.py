@@ -6,10 +6,10 @@ Fields whose default is `None` and whose docstring says so are derived from the 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
-from poise.config.types import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Schedule
+from poise.config.types import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Range, Schedule
 from poise.errors import ConfigError
 
 Activation = Literal["linear", "relu", "tanh", "elu", "silu", "swish", "gelu", "leaky_relu", "sigmoid"]
@@ -40,7 +40,7 @@ class ModelConfig:
     free_log_std: bool = True
     """Whether a Gaussian's log standard deviation is a free parameter instead of an output of the network."""
 
-    log_std_init: float = 0.0
+    log_std_init: Annotated[float, Range(-20, 2)] = 0.0
     """Initial log standard deviation, in units where finite action bounds are -1 and 1."""
 
     custom_model: str | None = None
@@ -172,25 +172,43 @@ class AlgorithmConfig:
             )
         if batch is not None and "train_batch_size" in explicit:
             if "rollout_fragment_length" in explicit and length is not None:
-                if batch < length:
-                    raise ConfigError(
-                        f"train_batch_size={batch} is smaller than rollout_fragment_length={length}: "
-                        "one environment alone would overfill it."
-                    )
-                self.num_envs_per_worker = envs = max(1, round(batch / length))
-            else:
-                if "num_envs_per_worker" not in explicit:
-                    self.num_envs_per_worker = envs = min(envs, batch)
-                self.rollout_fragment_length = length = max(1, round(batch / envs))
-        if length is None:
-            self.rollout_fragment_length = length = 128
-        self.train_batch_size = self.num_envs_per_worker * length
+                envs = self._part(batch, "rollout_fragment_length", length)
+            elif "num_envs_per_worker" in explicit:
+                length = self._part(batch, "num_envs_per_worker", envs)
+            else:  # as many of the environments as fill the batch exactly, but not with fragments of a few steps
+                fitting = [n for n in range(1, envs + 1) if batch % n == 0 and batch // n >= min(16, batch)]
+                envs = fitting[-1]
+                length = batch // envs
+        self.num_envs_per_worker = envs
+        self.rollout_fragment_length = length = length or 128
+        self.train_batch_size = envs * length
+
+    @staticmethod
+    def _part(batch: int, key: str, value: int) -> int:
+        """`batch / value`, which must be whole."""
+        if batch % value:
+            raise ConfigError(
+                f"train_batch_size={batch} contradicts {key}={value}: it must be a multiple of it, "
+                f"such as {max(value, batch - batch % value)}."
+            )
+        return batch // value
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain JSON values; a class or function becomes its `module:name`."""
-        settings = asdict(self)
+        settings = {field.name: plain(getattr(self, field.name)) for field in fields(self)}
         settings["env"] = env_name(self.env)
         return settings
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it; what it cannot (an object in the env config) becomes its type's name in `<>`."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else f"<{type(value).__name__}>"
 
 
 def env_name(env: Any) -> str:

@@ -84,7 +84,7 @@ class InlineVectorEnv(VectorEnv):
                 self._reset_one(i)
                 reward[i], terminated[i], truncated[i] = 0.0, False, False
                 continue
-            self._journals[i].actions.append(action)
+            self._journals[i].note(action)
             try:
                 obs, reward[i], terminated[i], truncated[i], info = env.step(action)
             except ValueError as error:
@@ -105,7 +105,7 @@ class InlineVectorEnv(VectorEnv):
         """Where every environment stands, as arrays and plain values."""
         slots = [snapshot.save(env, journal) for env, journal in zip(self.envs, self._journals, strict=True)]
         obs = {name: array.copy() for name, array in self.observations.items()}
-        return {"slots": dict(enumerate(slots)), "obs": obs, "done": self._done.copy()}
+        return {"slots": slots, "obs": obs, "done": self._done.copy()}
 
     def load_state_dict(self, state: dict[str, Any]) -> list[int]:
         """Restores what `state_dict` returned.
@@ -118,7 +118,8 @@ class InlineVectorEnv(VectorEnv):
         self._done[:] = state["done"]
         for i in range(self.num_envs):
             expected = {name: array[i] for name, array in state["obs"].items()}
-            obs = snapshot.restore(self.envs[i], state["slots"][str(i)], self._journals[i])
+            generator = getattr(self.envs[i].unwrapped, "np_random", None)
+            obs = snapshot.restore(self.envs[i], state["slots"][i], self._journals[i])
             found = {} if obs is None else {k: np.asarray(v) for k, v in self._layout.flatten(obs).items()}
             if found and all(
                 np.array_equal(found[k].astype(v.dtype), v, equal_nan=v.dtype.kind == "f") for k, v in expected.items()
@@ -126,6 +127,8 @@ class InlineVectorEnv(VectorEnv):
                 self._store(i, obs)
             else:
                 lost.append(i)
+                if generator is not None:  # the saved one would begin episodes that were played already
+                    self.envs[i].unwrapped.np_random = generator
                 self._reset_one(i)
                 self._done[i] = False
         return lost

@@ -145,7 +145,7 @@ def _call(creator: Creator, config: dict[str, Any]) -> Any:
     parameters = [p for p in signature.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     required = [p for p in parameters if p.default is p.empty and p.kind != p.KEYWORD_ONLY]
     takes_config = len(required) == 1 or (parameters and parameters[0].name in ("config", "env_config", "env_ctx"))
-    if takes_config:
+    if takes_config and not (required and required[0].name in config):
         return creator(config)
     if "render_mode" not in signature and not any(p.kind == p.VAR_KEYWORD for p in signature.values()):
         config = {key: value for key, value in config.items() if key != "render_mode"}

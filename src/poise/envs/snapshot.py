@@ -15,6 +15,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+LONGEST_REPLAY = 100_000
+"""Steps of an episode beyond which replaying it would cost more than losing it."""
+
 
 class Journal:
     """What seed-and-replay needs of one running episode: how it began and what was done since."""
@@ -25,15 +28,27 @@ class Journal:
 
     def begin(self, env: gym.Env, seed: int | None) -> None:
         """To be called just before the reset that begins an episode."""
-        self.origin = {"seed": seed} if seed is not None else {"rng": env.unwrapped.np_random.bit_generator.state}
+        if seed is not None:
+            self.origin = {"seed": seed}
+        else:
+            state = _generator_state(env)
+            self.origin = {"unknown": True} if state is None else {"rng": state}
         self.actions = []
+
+    def note(self, action: Any) -> None:
+        """To be called with every action. An episode that is too long to be replayed is not written down."""
+        if len(self.actions) < LONGEST_REPLAY:
+            self.actions.append(action)
+        else:
+            self.origin = {"unknown": True}
 
 
 def save(env: gym.Env, journal: Journal) -> dict[str, Any]:
     """A description of where `env` stands."""
     if _offers_state(env):
         elapsed = [w._elapsed_steps for w in _time_limits(env)]
-        return {"state": env.get_wrapper_attr("get_state")(), "elapsed": elapsed}
+        state = env.get_wrapper_attr("get_state")()
+        return {"state": state, "elapsed": elapsed, "rng": _generator_state(env)}
     return {"origin": journal.origin, "actions": np.array(journal.actions)}
 
 
@@ -46,12 +61,14 @@ def restore(env: gym.Env, saved: dict[str, Any], journal: Journal) -> Any:
         obs = env.get_wrapper_attr("set_state")(saved["state"])
         for wrapper, elapsed in zip(_time_limits(env), saved["elapsed"], strict=False):
             wrapper._elapsed_steps = elapsed
+        if saved["rng"] is not None:
+            env.unwrapped.np_random = _generator(saved["rng"])
         return obs
     origin = saved["origin"]
+    if "unknown" in origin:
+        return None
     if "rng" in origin:
-        generator = np.random.Generator(getattr(np.random, origin["rng"]["bit_generator"])())
-        generator.bit_generator.state = origin["rng"]
-        env.unwrapped.np_random = generator
+        env.unwrapped.np_random = _generator(origin["rng"])
     journal.begin(env, origin.get("seed"))
     obs, _ = env.reset(seed=origin.get("seed"))
     last = len(saved["actions"]) - 1
@@ -61,6 +78,30 @@ def restore(env: gym.Env, saved: dict[str, Any], journal: Journal) -> Any:
         if (terminated or truncated) and i < last:
             return None  # it took another course, and may not be stepped beyond its end
     return obs
+
+
+def exact(saved: dict[str, Any]) -> bool:
+    """Whether what `save` or `save_vector` returned can put another environment in the same place."""
+    slots = saved.get("slots")
+    return "unknown" not in saved.get("origin", {}) if slots is None else all(exact(slot) for slot in slots)
+
+
+def reset_seeded(env: Any, seed: np.random.SeedSequence) -> Any:
+    """Resets a vector environment from a seed sequence: native ones take one seed, others one for each slot."""
+    seeds = [int(s) for s in seed.generate_state(env.num_envs)]
+    return env.reset(seed=seeds if hasattr(env, "envs") else seeds[0])[0]
+
+
+def _generator_state(env: gym.Env) -> dict[str, Any] | None:
+    """The state of an environment's generator, where it is one of NumPy's present ones (ported ones may differ)."""
+    bits = getattr(getattr(env.unwrapped, "np_random", None), "bit_generator", None)
+    return None if bits is None else dict(bits.state)
+
+
+def _generator(state: dict[str, Any]) -> np.random.Generator:
+    generator = np.random.Generator(getattr(np.random, state["bit_generator"])())
+    generator.bit_generator.state = state
+    return generator
 
 
 def _offers_state(env: gym.Env) -> bool:
@@ -103,7 +144,5 @@ def restore_vector(env: Any, saved: dict[str, Any]) -> list[int]:
     for name, value in saved["fields"].items():
         array = np.array(value)
         setattr(target, name, array if array.ndim else array.item())
-    generator = np.random.Generator(getattr(np.random, saved["rng"]["bit_generator"])())
-    generator.bit_generator.state = saved["rng"]
-    target.np_random = generator
+    target.np_random = _generator(saved["rng"])
     return []

@@ -15,11 +15,16 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 _LOG_2PI = math.log(2 * math.pi)
+_ROOTS, _MASSES = np.polynomial.hermite.hermgauss(12)
+_NODES = torch.tensor(_ROOTS * math.sqrt(2))
+_WEIGHTS = torch.tensor(_MASSES / math.sqrt(math.pi))
+"""Nodes z and weights w with E f(z) ≈ Σ w f(z) for a standard normal z."""
 
 
 class Distribution(Protocol):
@@ -104,7 +109,9 @@ class Gaussian:
         return torch.empty(*shape, self.dim).normal_(generator=generator)
 
     def _split(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        return inputs[..., : self.dim], inputs[..., self.dim :].clamp(*self._limits)
+        log_std = inputs[..., self.dim :]
+        # Bounded in value but not in gradient: a parameter that overshoots the bounds must be able to come back.
+        return inputs[..., : self.dim], log_std + (log_std.clamp(*self._limits) - log_std).detach()
 
     def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
         mean, log_std = self._split(inputs)
@@ -139,9 +146,11 @@ class SquashedGaussian(Gaussian):
         return super().log_prob(inputs, action) - log_tanh_derivative(action).sum(-1)
 
     def entropy(self, inputs: Tensor) -> Tensor:
-        """The Gaussian's entropy plus log |d tanh/du| at its mean: the squashed entropy has no closed form."""
-        mean, _ = self._split(inputs)
-        return super().entropy(inputs) + log_tanh_derivative(mean).sum(-1)
+        """The Gaussian's entropy plus E log |d tanh/du|; the mean has no closed form and is a Gauss-Hermite sum."""
+        mean, log_std = self._split(inputs)
+        points = mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * _NODES.to(mean.dtype)
+        shrinkage = (log_tanh_derivative(points) * _WEIGHTS.to(mean.dtype)).sum(-1)
+        return super().entropy(inputs) + shrinkage.sum(-1)
 
 
 def log_tanh_derivative(u: Tensor) -> Tensor:

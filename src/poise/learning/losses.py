@@ -97,13 +97,17 @@ def approximate_kl(log_ratio: Tensor) -> Tensor:
 
 
 def explained_variance(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """1 - Var[R - V] / Var[R] over weighted steps: 1 is a perfect value function, 0 as good as a constant."""
-    weight = weight / weight.sum()
+    """1 - Var[R - V] / Var[R] over weighted steps: 1 is a perfect value function, 0 as good as a constant.
+
+    NaN where the targets do not vary: there is nothing to explain.
+    """
+    weight = weight / weight.sum().clamp(min=1)
 
     def variance(x: Tensor) -> Tensor:
         return torch.dot(weight, (x - torch.dot(weight, x)) ** 2)
 
-    return 1 - variance(target - prediction) / variance(target).clamp(min=1e-12)
+    total = variance(target)
+    return torch.where(total > 1e-12, 1 - variance(target - prediction) / total, torch.nan)
 
 
 def normalize(x: Tensor, weight: Tensor) -> Tensor:
@@ -111,7 +115,7 @@ def normalize(x: Tensor, weight: Tensor) -> Tensor:
 
     The deviation is the sample's (divided by n - 1), as in other implementations of PPO.
     """
-    count = weight.sum(-1, keepdim=True)
+    count = weight.sum(-1, keepdim=True).clamp_(min=1)
     centred = x - (weight * x).sum(-1, keepdim=True) / count
     variance = (weight * centred * centred).sum(-1, keepdim=True) / (count - 1).clamp_(min=1)
     return centred.div_(variance.sqrt_().add_(1e-8))

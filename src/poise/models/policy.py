@@ -70,6 +70,7 @@ class Policy(nn.Module):
                 self.network.pi.bias[self.dist.dim : 2 * self.dist.dim] = config.log_std_init
         vector = not self.custom and not is_image(self.leaf) and isinstance(self.leaf.space, spaces.Box)
         self.normalizer = RunningMoments((vector_size(self.leaf),)) if normalize_observations and vector else None
+        self.eval()  # for good: with dropout or batch statistics, the policy that learns were not the one that acts
         self._any_parameter = (next(self.parameters()),)  # in a tuple, so that it is not registered twice
         self._action_bounds = _finite_bounds(action_layout.leaves[0])
 

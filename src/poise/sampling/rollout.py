@@ -1,4 +1,4 @@
-"""A rollout: T steps of B slots, time-major, in memory that is allocated once and reused.
+"""A rollout: T steps of B slots, time-major, in memory that is reused.
 
 A slot is one agent of one environment. Under NEXT_STEP autoreset, an episode that ends at row t has its final
 observation in row t + 1, and the step that starts there is the reset: it is not valid.

@@ -12,8 +12,9 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
-from poise.envs.snapshot import restore_vector, save_vector
+from poise.envs.snapshot import reset_seeded, restore_vector, save_vector
 from poise.errors import EnvError
+from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
 from poise.sampling.rollout import Rollout
 
@@ -44,7 +45,8 @@ class Sampler:
         steps: T, steps of each slot per rollout.
         seed: of the environments and of the exploration noise.
         correlation: of the noise from step to step, for continuous actions. The noise is a first-order
-            autoregression with unit variance, so that each action is still a sample of the policy's distribution.
+            autoregression with unit variance: over time, actions are distributed as the policy says, but given the
+            ones before, they are not, so that gradients are biased a little (Hollenstein et al. 2024 measure it).
 
     Attributes:
         episodes: those that ended since they were last taken (`take_episodes`).
@@ -70,19 +72,20 @@ class Sampler:
         self.version = 0
         env_seed, noise_seed = seed.spawn(2)
         self._env_seed = env_seed
-        self._generator = torch.Generator().manual_seed(int(noise_seed.generate_state(1, np.uint64)[0] >> 1))
+        self._generator = torch_generator(noise_seed)
         self._last_noise: Tensor | None = None
         self._state = policy.initial_state(self.slots)
         self._returns = np.zeros(self.slots)
         self._lengths = np.zeros(self.slots, np.int64)
         self._done = np.zeros(self.slots, np.bool_)
         self._started = False
+        self._intact = True
 
     def _start(self) -> None:
-        """First reset. Only it is seeded: later episodes follow from the environments' own generators."""
-        seeds = self._env_seed.generate_state(self.slots)
-        native = not hasattr(self.env, "envs")
-        obs, _ = self.env.reset(seed=int(seeds[0]) if native else [int(s) for s in seeds])  # type: ignore[arg-type]
+        """Begins new episodes everywhere. Only this reset is seeded: later ones follow from the environments' own
+        generators. Every start has seeds of its own, so that no episode is ever played twice."""
+        obs = reset_seeded(self.env, self._env_seed.spawn(1)[0])
+        self._returns[:], self._lengths[:], self._done[:] = 0.0, 0, False
         self._write_obs(self.steps, obs)
         self.rollout.first[-1] = True
         self._started = True
@@ -93,8 +96,9 @@ class Sampler:
         Raises:
             EnvError: an observation or reward was not finite; the sentence names the slot and the step.
         """
-        if not self._started:
+        if not (self._started and self._intact):
             self._start()
+        self._intact = False  # until it is whole: after an error or Ctrl-C amid it, rows and environments disagree
         policy, env, r = self.policy, self.env, self.rollout
         for leaf in r.obs.values():
             leaf[0] = leaf[-1]
@@ -124,6 +128,7 @@ class Sampler:
         r.log_prob = policy.dist.log_prob(torch.stack(inputs), r.action)
         self.seconds["env"] += env_seconds
         self.seconds["inference"] += perf_counter() - start - env_seconds
+        self._intact = True
         return r
 
     def _follow_episodes(
@@ -200,15 +205,15 @@ class Sampler:
     def state_dict(self) -> dict[str, Any]:
         """All that the next rollout depends on."""
         state = {
-            "started": self._started,
-            "obs": {name: leaf[-1] for name, leaf in self.rollout.obs.items()},
-            "first": self.rollout.first[-1],
-            "memory": dict(enumerate(self._state)),
+            "started": self._started and self._intact,
+            "obs": {name: leaf[-1].clone() for name, leaf in self.rollout.obs.items()},
+            "first": self.rollout.first[-1].clone(),
+            "memory": list(self._state),
             "generator": self._generator.get_state(),
             "noise": self._last_noise,
-            "returns": self._returns,
-            "lengths": self._lengths,
-            "done": self._done,
+            "returns": self._returns.copy(),
+            "lengths": self._lengths.copy(),
+            "done": self._done.copy(),
             "version": self.version,
         }
         return {**state, "env": save_vector(self.env) if self._started else None}
@@ -220,9 +225,9 @@ class Sampler:
         self.version = state["version"]
         if not state["started"]:
             return []
-        self._state = tuple(torch.as_tensor(part) for part in state["memory"].values())
-        self._returns[:], self._lengths[:], self._done[:] = state["returns"], state["lengths"], state["done"]
+        self._state = tuple(torch.as_tensor(part) for part in state["memory"])
         self._start()  # the environments must have been reset once, whatever their state becomes
+        self._returns[:], self._lengths[:], self._done[:] = state["returns"], state["lengths"], state["done"]
         saved = state["env"]
         lost = list(range(self.slots)) if saved is None else restore_vector(self.env, saved)
         fresh = getattr(self.env, "observations", None)  # of slots that begin a new episode instead

@@ -198,7 +198,7 @@ def find_run(name: str | Path, root: str | Path = "runs") -> RunFolder:
 
 
 def _alive(status: dict[str, Any]) -> bool:
-    if status.get("host") != socket.gethostname():
+    if status.get("host") != socket.gethostname() or os.name == "nt":  # there, signal 0 is Ctrl-C
         return bool(time.time() - status.get("heartbeat", 0) < STALE_S)
     try:
         os.kill(int(status["pid"]), 0)

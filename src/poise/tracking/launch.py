@@ -117,6 +117,8 @@ def start(
         )
         log = Log(folder.path / "log.txt", quiet=quiet)
         log(f"{trainer.name} on {env_name(config.env)}, seed {config.seed}" + (f", preset {used}" if used else ""))
+        for note in trainer.notes:
+            log(note)
         if stop is None:
             goals = " or ".join(f"{key}={value:g}" for key, value in default_stop(config.env).items())
             log(f"No stop rule was given; stopping at {goals}.")
@@ -140,6 +142,9 @@ def resume(
         CheckpointError: it has no intact checkpoint.
     """
     saved = folder.config()
+    rules = stop if stop is not None else saved.get("stop")
+    if rules is None:
+        raise RunError(f"The run {folder.path} stopped by a function of its script: give a stop rule to resume it.")
     folder.claim()
     try:
         log = Log(folder.path / "log.txt", quiet=quiet)
@@ -165,9 +170,6 @@ def resume(
         log(f"Resuming from iteration {trainer.iteration} ({path}); grade: {grade}.")
         for note in trainer.notes:
             log(note)
-        rules = stop if stop is not None else saved.get("stop")
-        if rules is None:
-            raise RunError(f"The run {folder.path} stopped by a function of its script: give a stop rule to resume it.")
         return _run(trainer, folder, rules, RunOptions(**saved["options"]), log, signals, first=False)
     finally:
         folder.release()

@@ -77,8 +77,8 @@ class RunRecorder(Callback):
     def _save(self, trainer: Trainer) -> None:
         path = trainer.save(self.folder.checkpoints / f"{trainer.iteration:06d}")
         self._saved_iteration = trainer.iteration
-        reward = trainer.history[-1]["episode_reward_mean"] if trainer.history else float("nan")
-        if reward == reward and (self._best is None or reward >= self._best[0]):
+        reward = checkpoint.read_manifest(path)["episode_reward_mean"]
+        if reward is not None and (self._best is None or reward >= self._best[0]):
             self._best = (reward, path)
         kept = sorted(checkpoint.checkpoints(self.folder.checkpoints), key=lambda p: int(p.name))[-self.keep :]
         for old in checkpoint.checkpoints(self.folder.checkpoints):

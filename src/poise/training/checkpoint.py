@@ -90,7 +90,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
 def _sync(path: Path) -> None:
     if path.is_dir() and os.name == "nt":
         return  # Windows cannot flush a folder
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes what it may write
     try:
         os.fsync(descriptor)
     finally:

@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from poise.envs.snapshot import reset_seeded
+from poise.errors import EnvError
+from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
 from poise.sampling.rollout import stored_dtype
 from poise.sampling.sampler import Episode, episode_info
@@ -32,17 +35,18 @@ def run_episodes(
     share = np.array([(episodes + i) // slots for i in range(slots)])
     next_step = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP) == AutoresetMode.NEXT_STEP
     env_seed, noise_seed = seed.spawn(2)
-    generator = torch.Generator().manual_seed(int(noise_seed.generate_state(1, np.uint64)[0] >> 1))
-    seeds = [int(s) for s in env_seed.generate_state(slots)]
-    raw, _ = env.reset(seed=seeds if hasattr(env, "envs") else seeds[0])  # type: ignore[arg-type]
+    generator = torch_generator(noise_seed)
+    raw = reset_seeded(env, env_seed)
     state, first = policy.initial_state(slots), torch.ones(slots, dtype=torch.bool)
     returns, lengths, over = np.zeros(slots), np.zeros(slots, np.int64), np.zeros(slots, np.bool_)
     done: list[Episode] = []
     while share.any():
         obs = to_tensors(policy, raw)
         noise = policy.dist.noise((slots,), generator) if explore else None
-        action, _, state = policy.act(obs, state, first, noise)
+        action, inputs, state = policy.act(obs, state, first, noise)
         raw, reward, terminated, truncated, info = env.step(policy.env_action(action))
+        if not (np.isfinite(reward).all() and torch.isfinite(inputs).all()):
+            raise EnvError("An evaluation environment gave an observation or a reward that is not finite.")
         stepped = ~over if next_step else np.ones(slots, np.bool_)
         first = torch.as_tensor(~stepped if next_step else terminated | truncated)
         returns += reward * stepped

@@ -43,7 +43,7 @@ def locate(path: str | Path) -> Path:
     return found
 
 
-def load(path: str | Path, *, env: Any = None) -> Trainer:
+def load(path: str | Path, *, env: Any = None, env_config: dict[str, Any] | None = None) -> Trainer:
     """The trainer that a checkpoint was saved from, to act with or to train on, exactly from where it was.
 
     Nothing is executed that the checkpoint names, and no environment is made before one is needed: the policy is
@@ -52,6 +52,7 @@ def load(path: str | Path, *, env: Any = None) -> Trainer:
     Args:
         path: a checkpoint folder, or a run folder (its newest intact checkpoint).
         env: the environment's class or function, where the checkpoint knows only its name.
+        env_config: its settings, where they held objects: a checkpoint knows only the names of their types.
 
     Raises:
         CheckpointError: it is damaged, of a future format, or not a checkpoint.
@@ -65,6 +66,8 @@ def load(path: str | Path, *, env: Any = None) -> Trainer:
         raise CheckpointError(f"{path} is damaged: its manifest lacks {error}.") from None
     if env is not None:
         config.env = env
+    if env_config is not None:
+        config.env_config = env_config
     trainer = Trainer(manifest["algorithm"], config, layouts=layouts, preset=manifest.get("preset"))
     trainer.load_state(policy, state, source=path)
     return trainer

@@ -17,8 +17,10 @@ from poise.algorithms.base import Algorithm, make_algorithm
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig, env_name
 from poise.config.layout import Layout
+from poise.envs import snapshot
 from poise.envs.make import make_vector_env
 from poise.errors import CheckpointError, ConfigError, SpaceError
+from poise.learning.seeding import torch_generator
 from poise.models.encoders import is_image
 from poise.sampling.sampler import Episode, Sampler
 from poise.training import checkpoint
@@ -26,6 +28,7 @@ from poise.training.callbacks import Callback
 from poise.training.evaluation import info_means, run_episodes, summarize, to_tensors
 from poise.training.signals import stopping_on
 from poise.training.stopping import Stop, StopRule, default_stop
+from poise.training.threads import available_cores, torch_threads
 
 _ALGORITHM, _SAMPLERS, _EVALUATION, _ACTING = range(4)  # purposes of the streams derived from one seed
 
@@ -69,7 +72,8 @@ class Trainer:
         if layouts is None:
             self._env = self._make_env()
             layouts = Layout(self._env.single_observation_space), Layout(self._env.single_action_space)
-        self._choose_threads(layouts[0])
+        if config.num_threads == "auto":
+            config.num_threads = available_cores() if any(is_image(leaf) for leaf in layouts[0].leaves) else 1
         self.algorithm: Algorithm = make_algorithm(self.name, config, *layouts, self._seed(_ALGORITHM))
         self._samplers: list[Sampler] | None = None
         self._pending: list[Any] | None = None  # samplers' state from a checkpoint, until environments are needed
@@ -82,13 +86,16 @@ class Trainer:
         self.goals: Mapping[str, float] = {}
         self.error: BaseException | None = None
         self.notes: list[str] = []
+        if config.normalize_observations and self.policy.normalizer is None:
+            self.notes.append("normalize_observations has no effect on images, Discrete observations or custom models.")
         self._window: deque[Episode] = deque(maxlen=config.metrics_smoothing_episodes)
         self._stop_reason: str | None = None
         self._last_report = {"env": 0.0, "inference": 0.0}
 
     def __repr__(self) -> str:
         steps = self.algorithm.timesteps
-        return f"<{self.name} on {env_name(self.config.env)}: {self.iteration} iterations, {steps} steps>"
+        preset = f", preset {self.preset}" if self.preset else ""
+        return f"<{self.name} on {env_name(self.config.env)}{preset}: {self.iteration} iterations, {steps} steps>"
 
     @property
     def policy(self) -> Any:
@@ -100,12 +107,6 @@ class Trainer:
 
     def _make_env(self) -> Any:
         return make_vector_env(self.config.env, self.config.num_envs_per_worker, self.config.env_config)
-
-    def _choose_threads(self, obs_layout: Layout) -> None:
-        if self.config.num_threads == "auto":
-            images = any(is_image(leaf) for leaf in obs_layout.leaves)
-            self.config.num_threads = max(1, torch.get_num_threads()) if images else 1
-        torch.set_num_threads(int(self.config.num_threads))
 
     @property
     def samplers(self) -> list[Sampler]:
@@ -123,8 +124,7 @@ class Trainer:
             length = self.config.rollout_fragment_length
             assert length is not None
             # Environments that cannot be restored go on with new episodes, never with those of the first incarnation.
-            incarnation = self.iteration if self._pending is not None else 0
-            seed = self._seed(_SAMPLERS, 0, incarnation)
+            seed = self._seed(_SAMPLERS, 0, self.iteration)
             self._samplers = [Sampler(self.policy, env, length, seed, correlation=correlation)]
             if self._pending is not None:
                 self._restore_samplers(self._pending)
@@ -145,7 +145,8 @@ class Trainer:
         start = time.perf_counter()
         before = self.algorithm.timesteps
         samplers = self.samplers
-        learner = self.algorithm.iteration(samplers)
+        with torch_threads(int(self.config.num_threads)):
+            learner = self.algorithm.iteration(samplers)
         self.iteration += 1
         episodes = [episode for sampler in samplers for episode in sampler.take_episodes()]
         self.episodes_total += len(episodes)
@@ -262,7 +263,8 @@ class Trainer:
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[Any, Any]:
-        """Actions for one observation or a batch of them, and the policy's memory; as Stable-Baselines3's `predict`.
+        """Actions for one observation or a batch of them, and the policy's memory; as Stable-Baselines3's
+        `predict` (but deterministic unless asked otherwise).
 
         Args:
             observation: an element of the observation space, or a batch (one more axis in front).
@@ -285,7 +287,7 @@ class Trainer:
         memory = policy.initial_state(batch) if state is None else state
         if self._generator is None:
             seed = self._seed(_ACTING, self.iteration)
-            self._generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+            self._generator = torch_generator(seed)
         noise = None if deterministic else policy.dist.noise((batch,), self._generator)
         action, _, memory = policy.act(obs, memory, first, noise)
         actions = policy.env_action(action)
@@ -329,13 +331,16 @@ class Trainer:
         policy = learner.pop("policy")
         state = {
             "learner": learner,
-            "samplers": dict(enumerate(samplers)),
+            "samplers": samplers,
             "iteration": self.iteration,
             "episodes_total": self.episodes_total,
             "time_total_s": self.time_total_s,
             "window": [[e.reward, e.length, e.slot, e.info] for e in self._window],
         }
-        exact = all(not s["started"] or s["env"] is not None for s in samplers)
+        exact = all(not s["started"] or (s["env"] is not None and snapshot.exact(s["env"])) for s in samplers)
+        rewards = [e.reward for e in self._window]
+        mean = self.history[-1]["episode_reward_mean"] if self.history else float(np.mean(rewards or [math.nan]))
+        whole = len(rewards) == self._window.maxlen  # a mean over fewer may be one lucky episode
         about = {
             "poise": _version(),
             "algorithm": self.name,
@@ -345,7 +350,7 @@ class Trainer:
             "action_space": self.policy.action_layout.to_json(),
             "iteration": self.iteration,
             "timesteps_total": self.algorithm.timesteps,
-            "episode_reward_mean": _none_if_nan(self.history[-1]["episode_reward_mean"]) if self.history else None,
+            "episode_reward_mean": mean if whole and not math.isnan(mean) else None,
             "resume_grade": "bitwise" if exact else "statistical",
             "config": self.config.to_dict(),
         }
@@ -375,13 +380,16 @@ class Trainer:
             self.iteration, self.episodes_total = state["iteration"], state["episodes_total"]
             self.time_total_s = state["time_total_s"]
             self._window.extend(Episode(r, n, slot, info) for r, n, slot, info in state["window"])
-            self._pending = list(state["samplers"].values())
+            self._pending = state["samplers"]
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{source} does not fit its own configuration: {reason}.") from error
 
     def close(self) -> None:
-        """Closes the environments."""
+        """Closes the environments. Where they stand is remembered, so that training or saving can still go on."""
+        if self._samplers is not None:
+            self._pending = [sampler.state_dict() for sampler in self._samplers]
+            self._last_report = dict.fromkeys(self._last_report, 0.0)
         for env in (self._env, self._evaluation_env):
             if env is not None:
                 env.close()
@@ -396,10 +404,6 @@ class Trainer:
 
 def _describe(tensor: tuple[tuple[int, ...], torch.dtype] | None) -> str:
     return "missing" if tensor is None else f"{str(tensor[1]).removeprefix('torch.')}{list(tensor[0])}"
-
-
-def _none_if_nan(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _version() -> str:
