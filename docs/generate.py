@@ -26,6 +26,7 @@ from poise.config.run import RunOptions
 from poise.config.types import describe
 
 DOCS = Path(__file__).parent
+RESULTS = DOCS.parent / "benchmarks" / "RESULTS.md"
 _SECTION = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end generated -->)", re.DOTALL)
 
 RLLIB, SB3, CLEANRL = "RLlib", "Stable-Baselines3", "CleanRL"
@@ -168,11 +169,23 @@ def algorithm_table() -> str:
     return table(("algorithm", "what it is"), pages)
 
 
+def headline() -> str:
+    """The table of whole processes as the benchmark wrote it, so that no number is typed in here."""
+    if not RESULTS.is_file():
+        return "Not measured yet: `make proof`."
+    lines = RESULTS.read_text().splitlines()
+    start = next((i for i, line in enumerate(lines) if line.startswith("### ") and "process" in line.lower()), 0)
+    first = next(i for i in range(start, len(lines)) if lines[i].startswith("|"))
+    last = next((i for i in range(first, len(lines)) if not lines[i].startswith("|")), len(lines))
+    return "\n".join(lines[first:last])
+
+
 def command_table() -> str:
     return table(("command", "what it does"), ([code(f"poise {name}"), line] for name, (_, line) in COMMANDS.items()))
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
+    "headline": headline,
     "algorithms": algorithm_table,
     "commands": command_table,
     "settings shared": shared_settings,
@@ -195,7 +208,7 @@ def render(text: str) -> str:
 
 def stale() -> dict[Path, str]:
     """The pages that are out of date, with what should be in them."""
-    pages = {page: render(page.read_text()) for page in sorted(DOCS.glob("*.md"))}
+    pages = {page: render(page.read_text()) for page in (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))}
     return {page: text for page, text in pages.items() if text != page.read_text()}
 
 

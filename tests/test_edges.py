@@ -1,0 +1,202 @@
+"""Guards what happens at the edges: a rollout broken off, a closed trainer, parts of a batch in which nothing counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+import poise
+from poise.errors import EnvError
+from poise.learning.distributions import SquashedGaussian
+from poise.learning.losses import explained_variance, normalize
+from poise.training.trainer import Trainer
+
+Make = Callable[..., Trainer]
+SMALL = {"num_envs_per_worker": 4, "rollout_fragment_length": 16, "sgd_minibatch_size": 32, "num_sgd_iter": 2}
+
+
+class Breaks(gym.Env):
+    """Counts its steps in the observation, never ends, and raises once at a given step of its first episode."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, at: int = 20, error: type[BaseException] = KeyboardInterrupt) -> None:
+        self.at, self.error, self.now, self.episodes = at, error, 0, 0
+
+    def observe(self) -> np.ndarray:
+        return np.array([self.now], np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.now, self.episodes = 0, self.episodes + 1
+        return self.observe(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.now += 1
+        if self.now == self.at and self.episodes == 1:
+            raise self.error
+        return self.observe(), 1.0, False, False, {}
+
+
+class OneStep(gym.Env):
+    """Every episode is one step: every second step of a slot only resets."""
+
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return np.zeros(1, np.float32), float(action), True, False, {}
+
+
+class Noisy(gym.Env):
+    """Its steps draw from Gymnasium's generator, which its `get_state` leaves out."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+    place = 0.0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.place = 0.0
+        return self.observe(), {}
+
+    def observe(self) -> np.ndarray:
+        return np.array([self.place], np.float32)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.place += self.np_random.normal()
+        return self.observe(), -abs(self.place), abs(self.place) > 5, False, {}
+
+    def get_state(self) -> dict[str, Any]:
+        return {"place": self.place}
+
+    def set_state(self, state: dict[str, Any]) -> np.ndarray:
+        self.place = state["place"]
+        return self.observe()
+
+
+def test_after_a_broken_rollout_rows_and_environments_agree(trainer: Make) -> None:
+    algo = trainer("PPO", Breaks, **SMALL)
+    algo.train()
+    with pytest.raises(KeyboardInterrupt):
+        algo.train()
+    algo.train()
+    (sampler,) = algo.samplers
+    stands = [env.unwrapped.now for env in sampler.env.envs]
+    assert sampler.rollout.obs["value"][-1, :, 0].tolist() == stands == [16] * 4
+    assert sampler.rollout.first[0].all()  # new episodes: those that were broken off are gone
+    assert sampler._lengths.tolist() == [16] * 4
+
+
+def test_a_broken_rollout_is_not_saved_as_if_it_were_whole(trainer: Make, tmp_path: Path) -> None:
+    algo = trainer("PPO", Breaks, **SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        algo.learn(total_timesteps=1000, stop=lambda result: False)
+    with poise.load(algo.save(tmp_path / "a"), env=lambda: Breaks(at=-1)) as loaded:
+        loaded.train()
+        assert loaded.samplers[0].rollout.first[0].all()
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Acrobot-v1"])
+def test_a_closed_trainer_goes_on_where_it_was(env: str, trainer: Make, tmp_path: Path) -> None:
+    straight, closed = trainer("PPO", env, preset=None, **SMALL), trainer("PPO", env, preset=None, **SMALL)
+    for algo in (straight, closed):
+        algo.train()
+    closed.close()
+    closed.save(tmp_path / "a")
+    for algo in (straight, closed):
+        result = algo.train()
+        assert 0 <= result["perf/env_share"] <= 1
+    assert torch.equal(straight.algorithm.flat.data, closed.algorithm.flat.data)
+    with poise.load(tmp_path / "a") as loaded:
+        loaded.train()
+        assert torch.equal(straight.algorithm.flat.data, loaded.algorithm.flat.data)
+
+
+def test_an_environment_that_tells_its_state_keeps_its_generator(trainer: Make, tmp_path: Path) -> None:
+    algo = trainer("PPO", Noisy, **SMALL)
+    algo.train()
+    path = algo.save(tmp_path / "a")
+    expected = algo.train()["episode_reward_mean"]
+    with poise.load(path, env=Noisy) as loaded:
+        found = loaded.train()["episode_reward_mean"]
+        assert loaded.notes == []
+        assert torch.equal(algo.algorithm.flat.data, loaded.algorithm.flat.data)
+    assert found == expected or (math.isnan(found) and math.isnan(expected))
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
+def test_rollouts_in_which_nothing_counts_do_no_harm(algorithm: str, trainer: Make) -> None:
+    algo = trainer(algorithm, OneStep, num_envs_per_worker=4, rollout_fragment_length=1, timesteps_per_iteration=0)
+    for _ in range(30):
+        algo.train()
+    assert algo.algorithm.skipped == 0
+    assert torch.isfinite(algo.algorithm.flat.data).all()
+
+
+def test_nothing_to_normalise_or_explain() -> None:
+    x = torch.tensor([1.0, 2.0])
+    assert torch.isfinite(normalize(x, torch.zeros(2))).all()
+    assert math.isnan(explained_variance(x, torch.ones(2), torch.ones(2)).item())
+
+
+def test_threads_are_the_users_own_outside_training(trainer: Make) -> None:
+    torch.set_num_threads(2)
+    algo = trainer("PPO", "CartPole-v1", **SMALL)
+    assert (algo.config.num_threads, torch.get_num_threads()) == (1, 2)
+    algo.train()
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(("mean", "log_std"), [(0.0, 0.0), (0.5, -1.0), (0.0, 1.0), (-1.0, 0.5)])
+def test_the_entropy_of_a_squashed_gaussian_is_that_of_its_samples(mean: float, log_std: float) -> None:
+    dist = SquashedGaussian(1)
+    inputs = torch.tensor([[mean, log_std]]).expand(200_000, 2)
+    actions = dist.sample(inputs, dist.noise((200_000,), torch.Generator().manual_seed(0)))
+    sampled = -dist.log_prob(inputs, actions).mean().item()
+    assert dist.entropy(inputs[:1]).item() == pytest.approx(sampled, abs=0.05)
+
+
+def test_a_deviation_beyond_its_bounds_can_come_back() -> None:
+    dist = SquashedGaussian(1)
+    inputs = torch.tensor([[0.0, 2.5]], requires_grad=True)
+    dist.log_prob(inputs, torch.tensor([[0.1]])).sum().backward()
+    assert inputs.grad is not None
+    assert inputs.grad[0, 1] != 0
+
+
+def test_an_evaluation_refuses_what_is_not_finite(trainer: Make) -> None:
+    class Rotten(OneStep):
+        def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+            return np.zeros(1, np.float32), math.nan, True, False, {}
+
+    algo = trainer("PPO", Rotten, **SMALL)
+    with pytest.raises(EnvError, match="not finite"):
+        algo.evaluate(2)
+
+
+def test_objects_in_the_env_config_do_not_hinder_saving(trainer: Make, tmp_path: Path) -> None:
+    class Holds(OneStep):
+        def __init__(self, config: dict[str, Any]) -> None:
+            assert config["thing"] is not None
+
+    algo = trainer("PPO", Holds, env_config={"thing": object(), "depth": {"x": 1}}, **SMALL)
+    algo.train()
+    path = algo.save(tmp_path / "a")
+    with poise.load(path, env=Holds, env_config={"thing": 1}) as loaded:
+        loaded.train()
+    with poise.load(path) as loaded:
+        assert loaded.config.env_config == {"thing": "<object>", "depth": {"x": 1}}
