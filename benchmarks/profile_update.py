@@ -5,8 +5,11 @@ python benchmarks/profile_update.py
 
 from __future__ import annotations
 
+import json
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,8 +45,8 @@ def update(settings: dict[str, Any] | None, rounds: int) -> Record:
             batch = algorithm.batch(rollout)
             clocks["sample"].append((sampled - start) / rollout.steps)
             clocks["prepare"].append(time.perf_counter() - sampled)
-            for epoch in range(config.num_sgd_iter):
-                gradient_steps(algorithm, batch, epoch, clocks)
+            for _ in range(config.num_sgd_iter):
+                gradient_steps(algorithm, batch, clocks)
         us = {name: 1e6 * statistics.median(times[len(times) // 5 :]) for name, times in clocks.items()}
         per_round = config.num_sgd_iter * -(-config.train_batch_size // config.sgd_minibatch_size)
         sampling = us["sample"] * config.rollout_fragment_length + us["prepare"]
@@ -58,10 +61,11 @@ def update(settings: dict[str, Any] | None, rounds: int) -> Record:
         }
 
 
-def gradient_steps(algorithm: Any, batch: Any, epoch: int, clocks: Clock) -> None:
+def gradient_steps(algorithm: Any, batch: Any, clocks: Clock) -> None:
     """One epoch as `PPO.learn` does it, with a clock between its parts."""
     clip, entropy_coeff, lr = 0.2, 0.0, 3e-4
-    minibatches = iter(algorithm.minibatches(batch, epoch))
+    whole = len(batch.weight) <= algorithm.config.sgd_minibatch_size
+    minibatches = algorithm.minibatches(batch if whole else batch[algorithm.order(batch)])
     while True:
         start = time.perf_counter()
         minibatch = next(minibatches, None)
@@ -128,6 +132,35 @@ def networks(hiddens: list[int], activation: str, batch: int, repeats: int) -> R
     return {**us, "ratio": us["mlp"] / us["sequential"]}
 
 
+_PROCESS = """
+import json, time
+clock = [time.perf_counter()]
+def lap():
+    clock.append(time.perf_counter())
+from poise.startup import without_collection
+with without_collection(freeze=True):
+    import torch; lap()
+    import poise.tracking.launch; lap()
+import poise
+trainer = poise.PPO("CartPole-v1", seed=SEED, progress=False); lap()
+trainer.learn(stop={"episode_reward_mean": 475}); lap()
+trainer.save("checkpoint"); lap()
+print(json.dumps([b - a for a, b in zip(clock, clock[1:])]))
+"""
+_PARTS_OF_PROCESS = ("import PyTorch", "import the rest", "make the trainer", "train", "save")
+
+
+def process(seed: int) -> Record:
+    """What the seconds of a whole process go into, from the start of Python to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        code = _PROCESS.replace("SEED", str(seed))
+        done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+        whole = time.perf_counter() - start
+    parts: Record = dict(zip(_PARTS_OF_PROCESS, json.loads(done.stdout), strict=True))
+    return {**parts, "start and end Python": whole - sum(parts.values()), "the whole process": whole}
+
+
 def main() -> int:
     args = parser(__doc__).parse_args()
     results = Results("profile_update", quick=args.quick, fresh=args.fresh)
@@ -160,6 +193,17 @@ def main() -> int:
         ["µs", "Poise's `MLP`", "`nn.Sequential`", "Ratio"],
         [[n, f"{r['mlp']:.0f}", f"{r['sequential']:.0f}", f"{r['ratio']:.2f}"] for n, r in measured.items()],
     )
+    seconds = [
+        results.measure(f"process, seed {seed}", lambda n=seed: process(n)) for seed in range(3 if args.quick else 7)
+    ]
+    parts = [*_PARTS_OF_PROCESS, "start and end Python", "the whole process"]
+    medians = {key: statistics.median(r[key] for r in seconds) for key in parts}
+    largest = max((key for key in parts if key != "the whole process"), key=lambda key: medians[key])
+    text += (
+        f"\nA whole process that trains PPO on {ENV} to 475, medians over {len(seconds)} seeds. What bounds it now: to "
+        f"{largest}; within training, it is the gradient steps above, and within those, matrix products.\n\n"
+    )
+    text += table(["", *parts], [["seconds", *(f"{medians[key]:.2f}" for key in parts)]])
     results.publish("Where PPO's time goes", text, [*sampled.values(), *measured.values()])
     return 0
 

@@ -1,4 +1,4 @@
-"""Guards what happens at the edges: a rollout broken off, a closed trainer, parts of a batch in which nothing counts."""
+"""Guards what happens at the edges: a broken rollout, a closed trainer, parts of a batch in which nothing counts."""
 
 from __future__ import annotations
 

@@ -79,16 +79,17 @@ def _row(run: RunFolder, *, short: bool) -> dict[str, Any]:
         saved, status = run.config(), run.status()
     except RunError:
         saved, status = {}, {"state": "damaged"}
+    last = run.last_result() or status  # the status of a killed run may be seconds older than its last result
     return {
         "run": run.path.name if short else f"{run.path.parent.name}/{run.path.name}",
         "path": str(run.path),
         "algorithm": saved.get("algorithm", "-"),
         "env": saved.get("config", {}).get("env", "-"),
         "state": status.get("state", "unknown"),
-        "iterations": status.get("training_iteration"),
-        "steps": status.get("timesteps_total"),
-        "reward": status.get("episode_reward_mean"),
-        "time_s": status.get("time_total_s"),
+        "iterations": last.get("training_iteration"),
+        "steps": last.get("timesteps_total"),
+        "reward": last.get("episode_reward_mean"),
+        "time_s": last.get("time_total_s"),
     }
 
 

@@ -26,6 +26,8 @@ from poise.errors import RunError, nearest
 HEARTBEAT_S = 5.0
 STALE_S = 60.0
 """A run that says it runs but has not been heard of for this long has died."""
+_TAIL = 65_536
+"""Bytes at the end of the metrics in which the last result is looked for."""
 
 
 class RunFolder:
@@ -121,6 +123,21 @@ class RunFolder:
                 continue
             results.append({k: math.nan if v is None else v for k, v in record.items()})
         return results
+
+    def last_result(self) -> dict[str, Any] | None:
+        """The newest result, with null for NaN; only the file's end is read."""
+        try:
+            with self.metrics_file.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+                lines = file.read().splitlines()
+        except OSError:
+            return None
+        for line in reversed(lines):
+            try:
+                return dict(json.loads(line))
+            except (ValueError, TypeError):
+                continue  # torn, or cut by where reading began
+        return None
 
     def trim_metrics(self, iteration: int) -> None:
         """Drops a torn last line and all results after `iteration`, so that a resumed run appends where it resumes."""
