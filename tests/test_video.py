@@ -235,3 +235,9 @@ def test_a_plot_of_nothing_is_said_so(trainer: Make) -> None:
     algo.train()
     with pytest.raises(PoiseError, match="no episode has ended"):
         poise.plot(algo)
+
+
+def test_a_plot_is_a_picture_in_notebooks_without_pyplot(trainer: Callable[..., Trainer]) -> None:
+    algo = trainer("PPO", "CartPole-v1", num_envs_per_worker=4, rollout_fragment_length=32)
+    algo.train()
+    assert poise.plot(algo)._repr_png_().startswith(b"\x89PNG")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import signal
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -206,7 +208,9 @@ def finish(ctx: click.Context, run: Run, *, quiet: bool) -> None:
         click.echo(run.path)
     else:
         next_steps = {"resume": "go on from here"} if code else {"evaluate": "play fresh episodes", "record": "film it"}
-        lines = [(f"poise {command} {shlex.quote(str(run.path))}", what) for command, what in next_steps.items()]
+        # As it was called, where the shell would not find it: in a virtual environment that is not activated.
+        poise = sys.argv[0] if sys.argv[0].endswith("/poise") and not shutil.which("poise") else "poise"
+        lines = [(f"{poise} {command} {shlex.quote(str(run.path))}", what) for command, what in next_steps.items()]
         width = max(len(command) for command, _ in lines)
         click.echo("\nNext:\n" + "\n".join(f"  {command:{width}}   {what}" for command, what in lines))
     ctx.exit(code)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from poise.errors import PoiseError
 
@@ -22,7 +23,7 @@ def reward_figure(results: Iterable[Mapping[str, Any]], *, title: str = "", x: s
         x: the key on the horizontal axis.
 
     Returns:
-        A matplotlib figure, which notebooks show; `figure.savefig(path)` keeps it.
+        A matplotlib figure, which notebooks show (also those without pyplot); `figure.savefig(path)` keeps it.
 
     Raises:
         PoiseError: matplotlib is not installed, or no episode has ended yet.
@@ -34,7 +35,7 @@ def reward_figure(results: Iterable[Mapping[str, Any]], *, title: str = "", x: s
     rows = [r for r in results if not math.isnan(r["episode_reward_mean"])]
     if not rows:
         raise PoiseError("There is nothing to plot: no episode has ended yet.")
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = type("RewardFigure", (Figure,), {"_repr_png_": _png})(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     steps = [r[x] for r in rows]
     low, high = ([r[f"episode_reward_{end}"] for r in rows] for end in ("min", "max"))
@@ -45,7 +46,13 @@ def reward_figure(results: Iterable[Mapping[str, Any]], *, title: str = "", x: s
     axes.set_title(title)
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", frameon=False)
-    return figure
+    return cast("Figure", figure)
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    return file.getvalue()
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
