@@ -77,7 +77,7 @@ def test_cells_train_film_and_plot(shell: Any, tmp_path: Any) -> None:
     formatted, _ = shell.display_formatter.format(film)
     assert formatted["text/html"].startswith("<video")
     figure = run_cell(shell, "poise.plot(algo)")
-    assert type(figure).__name__ == "Figure"  # which Jupyter draws
+    assert type(figure).__name__ == "RewardFigure"  # which Jupyter draws
 
 
 def test_a_second_run_has_a_display_of_its_own(shell: Any) -> None:
