@@ -13,6 +13,7 @@ from common import HERE, ROOT, load, parser, table
 
 ITEMS = {
     "profile_update": "where PPO's time goes",
+    "pythons": "the wheel in clean environments of Python 3.10 to 3.13",
     "kill": "50 kills, and exact resume",
     "quality": "PPO's scores on three tasks, five seeds each",
     "cartpole": "CartPole against Stable-Baselines3 and RLlib",
