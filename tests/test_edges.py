@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,26 @@ def test_objects_in_the_env_config_do_not_hinder_saving(trainer: Make, tmp_path:
         loaded.train()
     with poise.load(path) as loaded:
         assert loaded.config.env_config == {"thing": "<object>", "depth": {"x": 1}}
+
+
+def test_a_checkpoint_is_found_though_its_replacement_died_between_two_renames(
+    trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algo = trainer("PPO", "CartPole-v1", **SMALL)
+    algo.train()
+    path = algo.save(tmp_path / "a")
+    rename = os.rename
+
+    def die_after_the_first(source: Any, target: Any) -> None:
+        rename(source, target)
+        monkeypatch.setattr(os, "rename", lambda *_: os._exit(9))
+
+    if (child := os.fork()) == 0:  # a process that is gone runs none of its cleaning up
+        os.rename = die_after_the_first  # type: ignore[assignment]
+        algo.save(path)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert not path.exists()
+    with poise.load(path) as loaded:
+        assert loaded.iteration == 1
+    assert path.is_dir()

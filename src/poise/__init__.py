@@ -29,12 +29,13 @@ from poise.errors import (
 from poise.startup import without_collection
 
 if TYPE_CHECKING:
-    from poise.api import make_trainer, plot, record, resume, run
+    from poise.api import make_trainer, plot, resume, run
     from poise.envs.make import make_env, register_env
     from poise.envs.video import render_mp4
     from poise.models.catalog import register_model, register_preprocessor
     from poise.training.callbacks import Callback
     from poise.training.loading import load
+    from poise.training.recording import record
     from poise.training.trainer import Trainer
 
     def PPO(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "make_trainer": "poise.api",
     "plot": "poise.api",
-    "record": "poise.api",
+    "record": "poise.training.recording",
     "resume": "poise.api",
     "run": "poise.api",
     "make_env": "poise.envs.make",

@@ -8,7 +8,6 @@ from typing import Any
 
 from poise.config.resolve import resolve
 from poise.config.run import RunOptions
-from poise.envs.video import film, make_filmed_env
 from poise.errors import ConfigError
 from poise.tracking.folder import RunFolder
 from poise.tracking.launch import Run
@@ -97,35 +96,6 @@ def run(
 def resume(path: str | Path, *, stop: Any = None, callbacks: Sequence[Callback] = (), quiet: bool = False) -> Run:
     """Goes on with the run in a folder, as `poise resume` does."""
     return _resume(RunFolder(path), stop=stop, callbacks=callbacks, quiet=quiet)
-
-
-def record(
-    trainer: Trainer,
-    path: str | Path,
-    *,
-    episodes: int = 1,
-    explore: bool = False,
-    max_steps: int = 10_000,
-    seed: int = 0,
-    fps: int | None = None,
-) -> dict[str, Any]:
-    """Films a trainer's policy in its environment, without a display.
-
-    Args:
-        trainer: acts.
-        path: of the MP4 file.
-        episodes, max_steps, seed, fps: see `poise.envs.video.film`.
-        explore: samples actions instead of taking the most likely ones.
-
-    Returns:
-        `{"path", "episode_reward", "episode_len", "frames"}`.
-    """
-    env = make_filmed_env(trainer.config.env, trainer.config.env_config)
-    try:
-        act = lambda obs: trainer.compute_action(obs, explore=explore)  # noqa: E731
-        return film(env, act, path, episodes=episodes, max_steps=max_steps, seed=seed, fps=fps)
-    finally:
-        env.close()
 
 
 def plot(what: Trainer | Run | str | Path, *, x: str = "timesteps_total") -> Any:

@@ -60,11 +60,11 @@ class Batch:
                 continue
             parts = self[start:end]
             weight = parts.weight.view(-1, length)
+            counts = weight.sum(1, keepdim=True)
             if normalize_advantages:
                 parts.advantage = normalize(parts.advantage.view(-1, length), weight).flatten()
-            parts.weight = (weight / weight.sum(1, keepdim=True).clamp_(min=1)).flatten()
-            counts = weight.sum(1).tolist()
-            for first, count in zip(range(0, end - start, length), counts, strict=True):
+            parts.weight = (weight / counts.clamp(min=1)).flatten()
+            for first, count in zip(range(0, end - start, length), counts.flatten().tolist(), strict=True):
                 if count:  # a part in which every step only reset holds nothing to learn
                     yield parts if length == end - start else parts[first : first + length]
 

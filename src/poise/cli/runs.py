@@ -86,7 +86,7 @@ def record(run: str, out: str | None, episodes: int, explore: bool, seed: int, c
 
     RUN is a run folder, the name of a run, `latest`, or a checkpoint folder.
     """
-    from poise.api import record as film
+    from poise.training.recording import record as film
 
     path, owner = find_checkpoint(run, checkpoint, folder)
     target = owner.path / "videos" / f"{path.name}.mp4" if owner else path.parent / f"{path.resolve().name}.mp4"

@@ -11,7 +11,7 @@ from typing import Any
 from poise.config.base import env_name
 from poise.config.resolve import resolve
 from poise.config.run import RunOptions
-from poise.envs.video import film, make_filmed_env
+from poise.envs.video import make_filmed_env
 from poise.errors import RunError
 from poise.tracking.folder import RunFolder, new_folder
 from poise.tracking.plots import reward_figure, save_figure
@@ -21,6 +21,7 @@ from poise.training.callbacks import Callback
 from poise.training.checkpoint import checkpoints, set_aside
 from poise.training.checkpoint import read as read_checkpoint
 from poise.training.loading import config_from_dict, locate
+from poise.training.recording import record
 from poise.training.stopping import StopRule, check_keys, default_stop
 from poise.training.trainer import Trainer
 
@@ -97,7 +98,8 @@ def start(
     if not callbacks:  # they may add the keys that a stop rule names
         check_keys(stop)
     trainer = Trainer(algorithm, config, callbacks=callbacks, preset=used)
-    rules = default_stop(config.env) if stop is None else stop
+    defaults = default_stop(config.env) if stop is None else None
+    rules = defaults if stop is None else stop
     StopRule(rules, config.metrics_smoothing_episodes)  # a mistake is said before there is a folder
     chosen = options or RunOptions()
     if chosen.video:
@@ -119,8 +121,8 @@ def start(
         log(f"{trainer.name} on {env_name(config.env)}, seed {config.seed}" + (f", preset {used}" if used else ""))
         for note in trainer.notes:
             log(note)
-        if stop is None:
-            goals = " or ".join(f"{key}={value:g}" for key, value in default_stop(config.env).items())
+        if defaults is not None:
+            goals = " or ".join(f"{key}={value:g}" for key, value in defaults.items())
             log(f"No stop rule was given; stopping at {goals}.")
         return _run(trainer, folder, rules, chosen, log, signals, first=True)
     finally:
@@ -210,11 +212,6 @@ def _run(
 
 
 def _film(trainer: Trainer, folder: RunFolder, name: str) -> str:
-    made = make_filmed_env(trainer.config.env, trainer.config.env_config)
-    try:
-        filmed = film(made, trainer.compute_action, folder.path / "videos" / f"{name}.mp4")
-    finally:
-        made.close()
-    return (
-        f"{filmed['path']} (reward {filmed['episode_reward'][0]:.0f})" if filmed["episode_reward"] else filmed["path"]
-    )
+    filmed = record(trainer, folder.path / "videos" / f"{name}.mp4")
+    rewards = filmed["episode_reward"]
+    return f"{filmed['path']} (reward {rewards[0]:.0f})" if rewards else filmed["path"]

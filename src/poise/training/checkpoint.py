@@ -12,6 +12,7 @@ place: whenever the process dies, a folder with a verifying manifest is whole.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -31,6 +32,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 _POLICY, _ARRAYS, _STATE = "policy.safetensors", "training.safetensors", "state.json"
 _TEMPORARY = ".tmp-"
+_REPLACED = "-old-"
 
 
 def write(path: Path, policy: dict[str, torch.Tensor], state: dict[str, Any], about: dict[str, Any]) -> None:
@@ -74,7 +76,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         path.rmdir()
     if path.exists():
         read_manifest(path)  # refuses to replace a folder that is not a checkpoint
-        old = path.parent / f"{_TEMPORARY}{path.name}-old-{uuid.uuid4().hex[:8]}"
+        old = path.parent / f"{_TEMPORARY}{path.name}{_REPLACED}{uuid.uuid4().hex[:8]}"
         os.rename(path, old)
         try:
             os.rename(temporary, path)
@@ -104,7 +106,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
         CheckpointError: there is none, or it cannot be read.
     """
     if not path.exists():
-        raise CheckpointError(f"There is no checkpoint at {path}.")
+        # Whoever was replacing it died between the two renames: the one before is whole, under its other name.
+        for old in path.parent.glob(f"{_TEMPORARY}{glob.escape(path.name)}{_REPLACED}*"):
+            os.rename(old, path)
+            break
+        else:
+            raise CheckpointError(f"There is no checkpoint at {path}.")
     if path.is_file():
         raise CheckpointError(f"{path} is a file, not a checkpoint folder; Poise never loads pickles.")
     file = path / MANIFEST

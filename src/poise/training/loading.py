@@ -39,7 +39,8 @@ def locate(path: str | Path) -> Path:
     for problem in problems:
         warnings.warn(f"{problem} {f'{found.name} is used instead.' if found else ''}".strip(), stacklevel=3)
     if found is None:
-        raise CheckpointError(f"The run {folder} has no intact checkpoint.")
+        cause = f": {problems[0]}" if problems else "."
+        raise CheckpointError(f"The run {folder} has no intact checkpoint{cause}")
     return found
 
 
