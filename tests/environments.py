@@ -10,11 +10,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from poise.config.layout import Layout
+
 
 class Scripted(gym.Env):
     """Plays episodes of given lengths; the observation is (episode, step), the reward 10 x episode + step.
 
-    Episodes count from 1. Their ends alternate through `ends`: "terminated", "truncated" or "both".
+    Episodes count from 1; resets without a step between them begin the same one. Their ends alternate through `ends`:
+    "terminated", "truncated" or "both".
     """
 
     action_space = spaces.Discrete(2)
@@ -26,7 +29,8 @@ class Scripted(gym.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
-        self.episode, self.now = self.episode + 1, 0
+        if self.now or not self.episode:
+            self.episode, self.now = self.episode + 1, 0
         return np.array([self.episode, 0], np.float32), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -218,3 +222,82 @@ def broken(what: str, slot: int, at: int, value: float = np.nan) -> Callable[[di
         return Broken()
 
     return make
+
+
+class Strict(Noise):
+    """Noise that notes in `bad` what it was given and is not in its action space."""
+
+    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space, bad: list[Any]) -> None:
+        super().__init__(observation_space, action_space)
+        self.bad = bad
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if not self.action_space.contains(action):
+            self.bad.append(action)
+        return super().step(action)
+
+
+class Copy(Task):
+    """The action should be what is observed, in any space; reward 1 if it is, less the more it differs."""
+
+    def __init__(self, space: spaces.Space) -> None:
+        self.observation_space = self.action_space = space
+
+    def observe(self) -> Any:
+        self.action_space.seed(int(self.np_random.integers(2**31)))
+        self.target = self.action_space.sample()
+        return self.target
+
+    def judge(self, action: Any) -> float:
+        layout = Layout(self.action_space)
+        given, wanted = layout.flatten(action), layout.flatten(self.target)
+        scores = []
+        for leaf in layout.leaves:
+            away = np.abs(np.asarray(given[leaf.name], float) - np.asarray(wanted[leaf.name], float))
+            if isinstance(leaf.space, spaces.Box):
+                away = 2 * away / (leaf.space.high.astype(float) - leaf.space.low)
+            else:
+                away = away > 0
+            scores.append(1.0 - float(np.mean(away)))
+        return float(np.mean(scores))
+
+
+class Masked(Task):
+    """Of many choices few are allowed, and of these one is right: the one that is shown. The others go into `bad`.
+
+    The mask is in the observation, or in the info if `in_info`. When an episode is over, nothing is allowed.
+    """
+
+    def __init__(self, bad: list[Any], action_space: spaces.Space | None = None, in_info: bool = False) -> None:
+        self.bad, self.in_info = bad, in_info
+        self.action_space = action_space or spaces.Discrete(20, start=3)
+        plain = isinstance(self.action_space, spaces.Discrete)
+        self.sizes = [int(self.action_space.n)] if plain else self.action_space.nvec.ravel().tolist()
+        shown = spaces.MultiDiscrete(self.sizes)
+        mask = spaces.Box(0, 1, (sum(self.sizes),), np.int8)
+        self.observation_space = shown if in_info else spaces.Dict({"shown": shown, "action_mask": mask})
+
+    def observe(self) -> Any:
+        self.target = np.array([self.np_random.integers(n) for n in self.sizes])
+        self.masks = [np.zeros(n, np.int8) for n in self.sizes]
+        if self.now < self.length:
+            for mask, right in zip(self.masks, self.target, strict=True):
+                mask[[right, self.np_random.integers(len(mask))]] = 1
+        return self.target if self.in_info else {"shown": self.target, "action_mask": np.concatenate(self.masks)}
+
+    def info(self) -> dict[str, Any]:
+        plain = isinstance(self.action_space, spaces.Discrete)
+        return {"action_mask": self.masks[0] if plain else tuple(self.masks)} if self.in_info else {}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        return super().reset(seed=seed)[0], self.info()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        chosen = np.ravel(action - self.action_space.start)
+        if not all(mask[i] for mask, i in zip(self.masks, chosen, strict=True)):
+            self.bad.append(action)
+        obs, reward, terminated, truncated, _ = super().step(action)
+        return obs, reward, terminated, truncated, self.info()
+
+    def judge(self, action: Any) -> float:
+        return float(np.mean(np.ravel(action - self.action_space.start) == self.target))

@@ -9,7 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from poise.learning.distributions import Categorical, Gaussian, SquashedGaussian, log_tanh_derivative
+from poise.learning.distributions import (
+    MASKED,
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Gaussian,
+    MultiCategorical,
+    Product,
+    SquashedGaussian,
+    log_tanh_derivative,
+)
 
 DOUBLE = torch.float64
 
@@ -141,20 +151,158 @@ def test_log_derivative_of_tanh() -> None:
         assert found == pytest.approx(math.log(4) - 40, rel=1e-6)
 
 
+def test_columns_that_are_not_squashed_stay_gaussian() -> None:
+    inputs, u = gaussian_inputs(5, 6), random(5, 3, seed=1)
+    dist, both = SquashedGaussian(3, [2, 0]), inputs[:, [0, 2, 3, 5]]
+    middle = Gaussian(1)
+    rest = inputs[:, [1, 4]]
+    expected = SquashedGaussian(2).log_prob(both, u[:, [0, 2]]) + middle.log_prob(rest, u[:, [1]])
+    torch.testing.assert_close(dist.log_prob(inputs, u), expected)
+    torch.testing.assert_close(dist.entropy(inputs), SquashedGaussian(2).entropy(both) + middle.entropy(rest))
+
+
+# --- MultiCategorical ------------------------------------------------------------------------------------------------
+
+SIZES = [[3, 2, 5], [4, 4], [1, 3], [6]]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_multi_categorical_equals_torchs(sizes: list[int]) -> None:
+    dist, width = MultiCategorical(sizes), sum(sizes)
+    logits, other = 2 * random(4, 3, width), random(4, 3, width, seed=1)
+    action = torch.stack([torch.randint(n, (4, 3), generator=generator(n)) for n in sizes], -1)
+    each = [torch.distributions.Categorical(logits=part) for part in logits.split(sizes, -1)]
+    others = [torch.distributions.Categorical(logits=part) for part in other.split(sizes, -1)]
+    log_prob = sum(judge.log_prob(a) for judge, a in zip(each, action.unbind(-1), strict=True))
+    torch.testing.assert_close(dist.log_prob(logits, action), log_prob)
+    torch.testing.assert_close(dist.entropy(logits), sum(judge.entropy() for judge in each))
+    divergence = sum(torch.distributions.kl_divergence(p, q) for p, q in zip(each, others, strict=True))
+    torch.testing.assert_close(dist.kl(logits, other), divergence)
+    assert torch.equal(dist.mode(logits), torch.stack([part.argmax(-1) for part in logits.split(sizes, -1)], -1))
+
+
+def test_multi_categorical_golden_numbers() -> None:
+    dist = MultiCategorical([2, 4])
+    logits = torch.tensor([[0.75, 0.25, 0.5, 0.25, 0.125, 0.125]], dtype=DOUBLE).log()
+    found = dist.log_prob(logits + torch.tensor([1.0, 1, -3, -3, -3, -3]), torch.tensor([[1, 2]]))
+    assert found.item() == pytest.approx(math.log(0.25 * 0.125))
+    first = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert dist.entropy(logits).item() == pytest.approx(first + 1.75 * math.log(2))
+
+
+def test_multi_categorical_frequencies() -> None:
+    n, p = 100_000, torch.tensor([0.1, 0.9, 0.2, 0.3, 0.5])
+    dist = MultiCategorical([2, 3])
+    drawn = dist.sample(p.log().expand(n, 5), dist.noise((n,), generator(1)))
+    first, second = (torch.bincount(column, minlength=3) / n for column in drawn.T)
+    assert (torch.cat([first[:2], second]) - p).abs().max() < 4 * math.sqrt(0.25 / n)
+    assert abs(np.corrcoef(drawn.T.numpy())[0, 1]) < 0.02
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e25, -1e25])
+def test_choices_that_do_not_exist_are_never_drawn(shift: float) -> None:
+    dist = MultiCategorical([2, 30, 1])
+    logits = torch.full((500, 33), shift)
+    drawn = dist.sample(logits, dist.noise((500,), generator()))
+    assert (drawn.amax(0) <= torch.tensor([1, 29, 0])).all()
+    assert torch.isfinite(dist.log_prob(logits, drawn)).all()
+
+
+# --- Bernoulli -------------------------------------------------------------------------------------------------------
+
+
+def test_bernoulli_equals_torchs() -> None:
+    dist, logits, other = Bernoulli(3), 3 * random(5, 2, 3), random(5, 2, 3, seed=1)
+    action = torch.randint(2, (5, 2, 3), generator=generator())
+    judge, judge_other = (torch.distributions.Bernoulli(logits=each) for each in (logits, other))
+    torch.testing.assert_close(dist.log_prob(logits, action), judge.log_prob(action.double()).sum(-1))
+    torch.testing.assert_close(dist.entropy(logits), judge.entropy().sum(-1))
+    divergence = torch.distributions.kl_divergence(judge, judge_other).sum(-1)
+    torch.testing.assert_close(dist.kl(logits, other), divergence)
+    assert torch.equal(dist.mode(logits), (logits > 0).long())
+
+
+def test_bernoulli_golden_numbers_and_frequencies() -> None:
+    logits = torch.tensor([math.log(3), -math.log(3)])  # 3/4 and 1/4
+    dist, n = Bernoulli(2), 100_000
+    assert dist.log_prob(logits, torch.tensor([1, 1])).item() == pytest.approx(math.log(3 / 16))
+    drawn = dist.sample(logits.expand(n, 2), dist.noise((n,), generator())).float()
+    assert drawn.mean(0).tolist() == pytest.approx([0.75, 0.25], abs=4 * math.sqrt(0.25 / n))
+    assert abs(np.corrcoef(drawn.T.numpy())[0, 1]) < 0.02
+
+
+# --- Product ---------------------------------------------------------------------------------------------------------
+
+
+def test_product_is_its_parts_side_by_side() -> None:
+    parts: list[Distribution] = [Categorical(4), MultiCategorical([2, 3]), Bernoulli(2), Gaussian(2)]
+    dist, widths = Product(parts), [4, 5, 2, 4]
+    assert (dist.num_inputs, dist.action_shape, dist.action_dtype) == (15, (1 + 2 + 2 + 2,), torch.float32)
+    inputs, other, noise = random(6, 3, 15), random(6, 3, 15, seed=1), dist.noise((6, 3), generator())
+    assert noise.shape[-1] == dist.noise_size == 4 + 6 + 2 + 2
+    action = dist.sample(inputs, noise)
+    split, judged = inputs.split(widths, -1), other.split(widths, -1)
+    drawn = [part.sample(i, z) for part, i, z in zip(parts, split, noise.split([4, 6, 2, 2], -1), strict=True)]
+    expected = torch.cat([drawn[0].unsqueeze(-1), *drawn[1:]], -1)
+    torch.testing.assert_close(action, expected.to(action.dtype))
+    for found, each in (
+        (dist.log_prob(inputs, action), [p.log_prob(i, a) for p, i, a in zip(parts, split, drawn, strict=True)]),
+        (dist.entropy(inputs), [p.entropy(i) for p, i in zip(parts, split, strict=True)]),
+        (dist.kl(inputs, other), [p.kl(i, j) for p, i, j in zip(parts, split, judged, strict=True)]),
+    ):
+        torch.testing.assert_close(found, sum(each))
+    assert not dist.normal_noise
+    assert Product([Gaussian(1), SquashedGaussian(1)]).normal_noise
+
+
+def test_integers_in_a_product_are_exact() -> None:
+    n = 2**24
+    dist = Product([Categorical(n), Gaussian(1)])
+    logits = torch.zeros(1, n + 2)
+    logits[0, n - 1] = 5
+    assert int(dist.mode(logits)[0, 0]) == n - 1
+
+
+# --- masks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "dist", [Categorical(4), MultiCategorical([4]), MultiCategorical([4, 2])], ids=["one", "one of many", "two"]
+)
+def test_masked_choices_have_no_probability_at_all(dist: Categorical | MultiCategorical) -> None:
+    inputs = random(1000, dist.num_inputs).float()
+    inputs[:, [1, 3]] = MASKED
+    drawn = dist.sample(inputs, dist.noise((1000,), generator())).view(1000, -1)
+    assert set(drawn[:, 0].tolist()) == {0, 2}
+    small = Categorical(2).entropy(inputs[:, [0, 2]])
+    rest = Categorical(2).entropy(inputs[:, 4:]) if dist.num_inputs > 4 else 0
+    torch.testing.assert_close(dist.entropy(inputs), small + rest)
+    assert torch.isfinite(dist.kl(inputs, inputs.flip(0))).all()
+
+
 # --- all -------------------------------------------------------------------------------------------------------------
 
-EVERY = [(Categorical(4), 4), (Gaussian(2), 4), (SquashedGaussian(2), 4)]
+EVERY = [
+    (Categorical(4), 4),
+    (Gaussian(2), 4),
+    (SquashedGaussian(2), 4),
+    (SquashedGaussian(2, [1]), 4),
+    (MultiCategorical([3, 2]), 5),
+    (MultiCategorical([2, 2]), 4),
+    (Bernoulli(3), 3),
+    (Product([Categorical(3), Bernoulli(1), Gaussian(2)]), 8),
+]
 
 
 @pytest.mark.parametrize(("dist", "width"), EVERY)
-def test_divergence_from_itself_is_zero_and_from_others_positive(dist: Categorical | Gaussian, width: int) -> None:
+def test_divergence_from_itself_is_zero_and_from_others_positive(dist: Distribution, width: int) -> None:
     inputs, other = random(100, width), random(100, width, seed=1)
     assert dist.kl(inputs, inputs).abs().max() < 1e-12
     assert (dist.kl(inputs, other) > 0).all()
 
 
 @pytest.mark.parametrize(("dist", "width"), EVERY)
-def test_divergence_is_the_mean_log_ratio(dist: Categorical | Gaussian, width: int) -> None:
+def test_divergence_is_the_mean_log_ratio(dist: Distribution, width: int) -> None:
     n = 200_000
     old, new = random(width).float(), (random(width) + 0.3 * random(width, seed=1)).float()
     drawn = dist.sample(old.expand(n, width), dist.noise((n,), generator()))
@@ -163,7 +311,7 @@ def test_divergence_is_the_mean_log_ratio(dist: Categorical | Gaussian, width: i
 
 
 @pytest.mark.parametrize(("dist", "width"), EVERY)
-def test_same_generator_same_noise(dist: Categorical | Gaussian, width: int) -> None:
+def test_same_generator_same_noise(dist: Distribution, width: int) -> None:
     assert torch.equal(dist.noise((3, 2), generator(5)), dist.noise((3, 2), generator(5)))
     assert not torch.equal(dist.noise((3, 2), generator(5)), dist.noise((3, 2), generator(6)))
     assert dist.sample(torch.zeros(3, 2, width), dist.noise((3, 2))).shape == (3, 2, *dist.action_shape)

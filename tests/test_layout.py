@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,6 +45,13 @@ SPACES = {
     "nested": NESTED,
     "dict in its own order": spaces.Dict([("z", spaces.Discrete(2)), ("a", spaces.Discrete(3))]),
     "tuple": spaces.Tuple([spaces.Tuple([spaces.Discrete(2)]), IMAGE]),
+    "bools": spaces.Box(0, 1, (2,), np.bool_),
+    "float16": spaces.Box(-0.1, 0.7, (2,), np.float16),
+    "no numbers": spaces.Box(0, 1, (0,), np.float32),
+    "unsigned": spaces.Box(0, 2**64 - 1, (2,), np.uint64),
+    "discrete of 32 bits": spaces.Discrete(3, dtype=np.int32),
+    "integer keys": spaces.Dict({1: spaces.Discrete(2), np.int64(0): spaces.Dict({7: IMAGE})}),
+    "text and integer keys": spaces.Dict([("a", spaces.Discrete(2)), (3, IMAGE)]),
 }
 
 
@@ -124,6 +132,42 @@ def test_spaces_without_a_shape_are_refused_in_one_sentence(space: spaces.Space,
 def test_leaves_of_one_name_are_refused() -> None:
     with pytest.raises(SpaceError, match="'a/b'"):
         Layout(spaces.Dict({"a/b": spaces.Discrete(2), "a": spaces.Dict({"b": spaces.Discrete(3)})}))
+
+
+def test_keys_may_be_whole_numbers() -> None:
+    space = spaces.Dict({2: spaces.Discrete(3), 10: spaces.Tuple([IMAGE]), -1: spaces.Discrete(4)})
+    layout = Layout(space)
+    assert [leaf.name for leaf in layout.leaves] == ["-1", "2", "10/0"]
+    value = space.sample()
+    flat = layout.flatten(value)
+    assert flat["10/0"] is value[10][0]
+    assert list(layout.unflatten(flat)) == [-1, 2, 10]
+    back = Layout.from_json(json.loads(json.dumps(layout.to_json())))
+    assert list(back.space.spaces) == [-1, 2, 10]  # not their texts
+
+
+@pytest.mark.parametrize("key", [1.5, (1, 2), None])
+def test_other_keys_are_refused(key: Any) -> None:
+    with pytest.raises(SpaceError, match="must be text or whole numbers"):
+        Layout(spaces.Dict([(key, IMAGE)]))
+
+
+def test_keys_that_read_alike_are_refused() -> None:
+    with pytest.raises(SpaceError, match="'1'"):
+        Layout(spaces.Dict([("1", IMAGE), (1, IMAGE)]))
+
+
+def test_an_element_of_a_batch() -> None:
+    layout, space = Layout(NESTED), batch_space(NESTED, 3)
+    batch = space.sample()
+    leaves = layout.flatten(batch)
+    for i in range(3):
+        element = layout.element(leaves, i)
+        assert NESTED.contains(element)
+        assert isinstance(element["exact"], np.ndarray)  # of no axes, which Gymnasium takes without a warning
+        assert isinstance(element["pair"][0], np.integer)
+        np.testing.assert_array_equal(element["camera"]["left"], batch["camera"]["left"][i])
+    assert np.shares_memory(layout.element(leaves, 1)["speed"], batch["speed"])
 
 
 @pytest.mark.parametrize("space", [spaces.Dict({}), spaces.Tuple([]), spaces.Dict({"a": spaces.Tuple([])})])

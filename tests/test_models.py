@@ -218,10 +218,36 @@ def test_bytes_in_a_vector_are_scaled_and_matrices_flattened() -> None:
     assert matrix.tolist() == [[1, 2, 3, 4]]
 
 
-@pytest.mark.parametrize("space", [spaces.Dict({"a": VECTOR}), spaces.Tuple([VECTOR, TWO]), spaces.MultiBinary(3)])
-def test_observations_that_need_a_preprocessor_say_so(space: spaces.Space) -> None:
-    with pytest.raises(SpaceError, match="need a custom preprocessor"):
-        policy(space)
+def test_bytes_are_divided_by_their_upper_bound() -> None:
+    given = {"value": torch.tensor([[0, 4, 2]], dtype=torch.uint8)}
+    assert policy(spaces.Box(0, 4, (3,), np.uint8)).prepare(given).tolist() == [[0, 1, 0.5]]
+    small = spaces.Box(0, np.array([[1, 9]], np.uint8), (1, 2), np.uint8)
+    assert ImageEncoder(Layout(small).leaves[0], ModelConfig()).scale == 1 / 9
+
+
+def test_a_single_vector_is_network_input_without_a_copy() -> None:
+    x = torch.randn(4, 3)
+    assert policy().prepare({"value": x}) is x
+    nested = policy(spaces.Dict({"only": VECTOR}))
+    assert nested.prepare({"only": x}) is x
+
+
+def test_pictures_and_a_vector_side_by_side() -> None:
+    picture = spaces.Box(0, 255, (12, 12, 3), np.uint8)
+    space = spaces.Dict({"near": picture, "far": spaces.Box(0, 1, (2, 9, 9), np.float32), "speed": VECTOR})
+    made = policy(space)
+    obs = {
+        "near": torch.randint(256, (5, 12, 12, 3), dtype=torch.uint8),
+        "far": torch.rand(5, 2, 9, 9),
+        "speed": torch.randn(5, 3),
+    }
+    x = made.prepare(obs)
+    assert x[0] is obs["speed"]
+    _, far, near = made.network.pi_encoder.parts
+    expected = torch.cat([obs["speed"], far(obs["far"]), near(obs["near"])], 1)
+    torch.testing.assert_close(made.network.pi_encoder(x), expected)
+    torch.testing.assert_close(made.actor(x), made.network.pi(expected))
+    assert made.network.vf_encoder is not made.network.pi_encoder
 
 
 # --- actions ---------------------------------------------------------------------------------------------------------
@@ -274,21 +300,11 @@ def test_discrete_actions_start_where_the_space_does() -> None:
     assert policy().env_action(torch.tensor([0, 1])).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize(
-    "space",
-    [
-        spaces.MultiDiscrete([2, 3]),
-        spaces.MultiBinary(2),
-        spaces.Box(0, 9, (2,), np.int32),
-        spaces.Dict({"a": TWO}),
-        spaces.Dict({"value": TWO}),  # which has the name of the root
-        spaces.Tuple([TWO]),
-    ],
-    ids=str,
-)
-def test_other_actions_are_refused(space: spaces.Space) -> None:
-    with pytest.raises(SpaceError, match="actions are not supported in this version"):
-        policy(actions=space)
+def test_a_nested_action_that_is_called_as_the_root_stays_nested() -> None:
+    made = policy(actions=spaces.Dict({"value": spaces.Discrete(3, start=5)}))
+    found = made.env_action(torch.tensor([[0], [2]]))
+    assert list(found) == ["value"]
+    assert found["value"].tolist() == [5, 7]
 
 
 @pytest.mark.parametrize(("kind", "family"), [("gaussian", Gaussian), ("squashed_gaussian", SquashedGaussian)])

@@ -39,7 +39,8 @@ class A2C(OnPolicy):
             lr, entropy_coeff = self.at(self.config.lr), self.at(self.config.entropy_coeff)
             loss, stats = self.loss(rollout, entropy_coeff)
             self.flat.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            if loss.requires_grad:  # a custom model may have nothing to learn
+                loss.backward()  # type: ignore[no-untyped-call]
             norm = self.apply_gradient(lr)
             self.finish_round(rollout)
         names = ("policy_loss", "vf_loss", "entropy", "vf_explained_var")

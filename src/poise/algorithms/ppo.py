@@ -130,7 +130,8 @@ class PPO(OnPolicy):
                     stats.append(torch.cat([parts, parts.new_tensor([math.nan])]))
                     return self._report(stats, batch, lr, clip, entropy_coeff, steps)
                 self.flat.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                if loss.requires_grad:  # a custom model may have nothing to learn
+                    loss.backward()  # type: ignore[no-untyped-call]
                 norm = self.apply_gradient(lr)
                 steps += 1
                 if report:

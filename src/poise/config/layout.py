@@ -48,7 +48,7 @@ class Layout:
 
     Raises:
         SpaceError: a part of the space has no fixed shape (`Text`, `Graph`, `Sequence`, `OneOf`), there is no part at
-            all, or two parts have one name.
+            all, a key of a `Dict` is neither text nor a whole number, or two parts have one name.
     """
 
     def __init__(self, space: spaces.Space) -> None:
@@ -75,6 +75,17 @@ class Layout:
         """The structure of the space over the given leaves, without copying."""
         return _unflatten(self.space, leaves, ())
 
+    def element(self, leaves: Mapping[str, np.ndarray], index: int) -> Any:
+        """One element, in the structure of the space, of leaves that hold a batch `[N, ...]`; arrays are views.
+
+        An element of a `Discrete` space is a NumPy integer, all others are arrays.
+        """
+        parts = {}
+        for leaf in self.leaves:
+            batch = leaves[leaf.name]
+            parts[leaf.name] = batch[index] if isinstance(leaf.space, spaces.Discrete) else batch[index, ...]
+        return self.unflatten(parts)
+
     def to_json(self) -> dict[str, Any]:
         """The space as plain JSON values, from which `from_json` makes an equal one; no pickle, no imports."""
         return _to_json(self.space)
@@ -85,22 +96,28 @@ class Layout:
         return cls(_from_json(data))
 
 
-def _name(path: tuple[str, ...]) -> str:
-    return "/".join(path) or ROOT
+Key = str | int
+"""What leads from a `Dict` or a `Tuple` to one of its parts."""
 
 
-def _children(space: spaces.Space) -> list[tuple[str, spaces.Space]] | None:
+def _name(path: tuple[Key, ...]) -> str:
+    return "/".join(map(str, path)) or ROOT
+
+
+def _children(space: spaces.Space) -> list[tuple[Key, spaces.Space]] | None:
     if isinstance(space, spaces.Dict):
         return list(space.spaces.items())
     if isinstance(space, spaces.Tuple):
-        return [(str(i), inner) for i, inner in enumerate(space.spaces)]
+        return list(enumerate(space.spaces))
     return None
 
 
-def _leaves(space: spaces.Space, path: tuple[str, ...]) -> Iterator[Leaf]:
+def _leaves(space: spaces.Space, path: tuple[Key, ...]) -> Iterator[Leaf]:
     children = _children(space)
     if children is not None:
         for key, inner in children:
+            if not isinstance(key, (str, int, np.integer)):
+                raise SpaceError(f"Keys of a Dict space must be text or whole numbers; {key!r} is neither.")
             yield from _leaves(inner, (*path, key))
     elif isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
         yield Leaf(_name(path), space, tuple(space.shape or ()), np.dtype(space.dtype))
@@ -112,16 +129,16 @@ def _leaves(space: spaces.Space, path: tuple[str, ...]) -> Iterator[Leaf]:
         )
 
 
-def _flatten(space: spaces.Space, value: Any, path: tuple[str, ...], into: dict[str, Any]) -> None:
+def _flatten(space: spaces.Space, value: Any, path: tuple[Key, ...], into: dict[str, Any]) -> None:
     children = _children(space)
     if children is None:
         into[_name(path)] = value
         return
     for key, inner in children:
-        _flatten(inner, value[key if isinstance(space, spaces.Dict) else int(key)], (*path, key), into)
+        _flatten(inner, value[key], (*path, key), into)
 
 
-def _unflatten(space: spaces.Space, leaves: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+def _unflatten(space: spaces.Space, leaves: Mapping[str, Any], path: tuple[Key, ...]) -> Any:
     children = _children(space)
     if children is None:
         return leaves[_name(path)]
@@ -131,7 +148,7 @@ def _unflatten(space: spaces.Space, leaves: Mapping[str, Any], path: tuple[str, 
 
 def _bounds(array: np.ndarray) -> Any:
     """A bound as one number where it is uniform (images), else as nested lists. Infinity is a text: JSON has none."""
-    first = array.flat[0] if array.size else 0
+    first = array.flat[0] if array.size else np.zeros((), array.dtype)
     if (array == first).all():
         return _number(first)
     return [_number(item) for item in array.ravel()]
@@ -147,7 +164,8 @@ def _to_json(space: spaces.Space) -> dict[str, Any]:
         low, high = _bounds(space.low), _bounds(space.high)
         return {"type": "Box", "low": low, "high": high, "shape": list(space.shape), "dtype": str(space.dtype)}
     if isinstance(space, spaces.Discrete):
-        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+        odd = {} if space.dtype == np.int64 else {"dtype": str(space.dtype)}
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start), **odd}
     if isinstance(space, spaces.MultiDiscrete):
         start = space.start.tolist()
         return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": start, "dtype": str(space.dtype)}
@@ -156,7 +174,8 @@ def _to_json(space: spaces.Space) -> dict[str, Any]:
     children = _children(space)
     assert children is not None  # `Layout` has refused all other spaces
     kind = "Dict" if isinstance(space, spaces.Dict) else "Tuple"
-    return {"type": kind, "spaces": [[key, _to_json(inner)] for key, inner in children]}
+    keys = [key if isinstance(key, str) else int(key) for key, _ in children]
+    return {"type": kind, "spaces": [[key, _to_json(inner)] for key, (_, inner) in zip(keys, children, strict=True)]}
 
 
 def _from_json(data: dict[str, Any]) -> spaces.Space:
@@ -169,7 +188,8 @@ def _from_json(data: dict[str, Any]) -> spaces.Space:
         low, high = (np.broadcast_to(b.reshape(shape) if b.ndim else b, shape).astype(dtype) for b in (low, high))
         return spaces.Box(low, high, dtype=dtype.type)
     if kind == "Discrete":
-        return spaces.Discrete(data["n"], start=data["start"])
+        odd = {"dtype": np.dtype(data["dtype"]).type} if "dtype" in data else {}
+        return spaces.Discrete(data["n"], start=data["start"], **odd)
     if kind == "MultiDiscrete":
         return spaces.MultiDiscrete(
             np.array(data["nvec"]), dtype=np.dtype(data["dtype"]).type, start=np.array(data["start"])

@@ -13,6 +13,7 @@ whoever draws the noise decides how it is seeded or correlated in time.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -26,6 +27,11 @@ _NODES = torch.tensor(_ROOTS * math.sqrt(2))
 _WEIGHTS = torch.tensor(_MASSES / math.sqrt(math.pi))
 """Nodes z and weights w with E f(z) ≈ Σ w f(z) for a standard normal z."""
 
+MASKED = -1e30
+"""Logit of a choice that a mask rules out: its probability is 0 to the bit, and nothing becomes infinite."""
+
+_PADDING = -3e38  # logit of a choice that does not exist: never chosen, even where all that exist are masked
+
 
 class Distribution(Protocol):
     """What a policy asks of a distribution. `...` is any batch shape."""
@@ -35,6 +41,10 @@ class Distribution(Protocol):
     action_shape: tuple[int, ...]
     """Shape of one action."""
     action_dtype: torch.dtype
+    noise_size: int
+    """Numbers of noise per action: the noise's last axis."""
+    normal_noise: bool
+    """Whether the noise is standard normal: only then may it be correlated over time."""
 
     def noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
         """Standard noise for `shape` actions, to be given to `sample`."""
@@ -63,9 +73,10 @@ class Categorical:
 
     action_shape: tuple[int, ...] = ()
     action_dtype = torch.int64
+    normal_noise = False
 
     def __init__(self, n: int) -> None:
-        self.num_inputs = n
+        self.num_inputs = self.noise_size = n
 
     def noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
         return torch.empty(*shape, self.num_inputs).exponential_(generator=generator).log_().neg_()
@@ -90,6 +101,82 @@ class Categorical:
         return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
+class MultiCategorical:
+    """K independent choices, the k-th one of n_k; the inputs are their logits, one after the other.
+
+    The logits are padded to `[..., K, max n_k]`, so that all choices are one operation however they differ in size.
+    """
+
+    action_dtype = torch.int64
+    normal_noise = False
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.num_inputs = sum(sizes)
+        self.action_shape: tuple[int, ...] = (len(sizes),)
+        self._grid = (len(sizes), max(sizes))
+        self.noise_size = len(sizes) * max(sizes)
+        exists = torch.arange(max(sizes)) < torch.tensor(sizes).unsqueeze(1)
+        # Where each choice's logit is among the inputs; those that do not exist share the column after the last.
+        columns = torch.full(self._grid, self.num_inputs)
+        columns[exists] = torch.arange(self.num_inputs)
+        self._columns = None if bool(exists.all()) else columns.flatten()
+
+    def noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
+        return torch.empty(*shape, self.noise_size).exponential_(generator=generator).log_().neg_()
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        if self._columns is not None:
+            inputs = F.pad(inputs, (0, 1), value=_PADDING).index_select(-1, self._columns)
+        return inputs.view(*inputs.shape[:-1], *self._grid)
+
+    def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
+        return (self._logits(inputs) + noise.view(*noise.shape[:-1], *self._grid)).argmax(-1)
+
+    def mode(self, inputs: Tensor) -> Tensor:
+        return self._logits(inputs).argmax(-1)
+
+    def log_prob(self, inputs: Tensor, action: Tensor) -> Tensor:
+        log_p = F.log_softmax(self._logits(inputs), -1)
+        return log_p.gather(-1, action.unsqueeze(-1)).squeeze(-1).sum(-1)
+
+    def entropy(self, inputs: Tensor) -> Tensor:
+        log_p = F.log_softmax(self._logits(inputs), -1)
+        return -(log_p.exp() * log_p).sum((-2, -1))
+
+    def kl(self, old: Tensor, new: Tensor) -> Tensor:
+        log_p, log_q = F.log_softmax(self._logits(old), -1), F.log_softmax(self._logits(new), -1)
+        return (log_p.exp() * (log_p - log_q)).sum((-2, -1))
+
+
+class Bernoulli:
+    """n independent bits; the inputs are the logits l of a one: p = σ(l)."""
+
+    action_dtype = torch.int64
+    normal_noise = False
+
+    def __init__(self, n: int) -> None:
+        self.num_inputs = self.noise_size = n
+        self.action_shape: tuple[int, ...] = (n,)
+
+    def noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
+        return torch.rand(*shape, self.num_inputs, generator=generator)
+
+    def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
+        return (noise < inputs.sigmoid()).long()
+
+    def mode(self, inputs: Tensor) -> Tensor:
+        return (inputs > 0).long()
+
+    def log_prob(self, inputs: Tensor, action: Tensor) -> Tensor:
+        return (action * inputs - F.softplus(inputs)).sum(-1)
+
+    def entropy(self, inputs: Tensor) -> Tensor:
+        return (F.softplus(inputs) - inputs.sigmoid() * inputs).sum(-1)
+
+    def kl(self, old: Tensor, new: Tensor) -> Tensor:
+        return (old.sigmoid() * (old - new) - F.softplus(old) + F.softplus(new)).sum(-1)
+
+
 class Gaussian:
     """A diagonal Gaussian over R^d; the inputs are d means, then d log standard deviations.
 
@@ -98,10 +185,11 @@ class Gaussian:
     """
 
     action_dtype = torch.float32
+    normal_noise = True
     _limits = (-20.0, 2.0)  # of log σ: beyond, exp() makes a policy that is a point or does not fit into float32
 
     def __init__(self, dim: int) -> None:
-        self.dim = dim
+        self.dim = self.noise_size = dim
         self.num_inputs = 2 * dim
         self.action_shape: tuple[int, ...] = (dim,)
 
@@ -140,17 +228,79 @@ class SquashedGaussian(Gaussian):
 
     Actions are the samples u before squashing, so that log densities stay exact however close tanh(u) is to its
     bounds: log p(tanh u) = log N(u) - Σ log(1 - tanh² u), and log(1 - tanh² u) = 2 (log 2 - u - softplus(-2u)).
+
+    Args:
+        dim: d.
+        columns: which of the d are squashed, all unless given; the others stay Gaussian.
     """
 
+    def __init__(self, dim: int, columns: Sequence[int] | None = None) -> None:
+        super().__init__(dim)
+        self.columns = slice(None) if columns is None or len(columns) == dim else torch.tensor(columns)
+
     def log_prob(self, inputs: Tensor, action: Tensor) -> Tensor:
-        return super().log_prob(inputs, action) - log_tanh_derivative(action).sum(-1)
+        return super().log_prob(inputs, action) - log_tanh_derivative(action[..., self.columns]).sum(-1)
 
     def entropy(self, inputs: Tensor) -> Tensor:
         """The Gaussian's entropy plus E log |d tanh/du|; the mean has no closed form and is a Gauss-Hermite sum."""
-        mean, log_std = self._split(inputs)
+        mean, log_std = (part[..., self.columns] for part in self._split(inputs))
         points = mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * _NODES.to(mean.dtype)
         shrinkage = (log_tanh_derivative(points) * _WEIGHTS.to(mean.dtype)).sum(-1)
         return super().entropy(inputs) + shrinkage.sum(-1)
+
+
+class Product:
+    """Independent distributions side by side, for actions of several kinds.
+
+    Inputs, noise and actions are those of the parts, one after the other: an action is one vector `[..., A]` of
+    floats, in which integers up to 2²⁴ are exact.
+    """
+
+    action_dtype = torch.float32
+
+    def __init__(self, parts: Sequence[Distribution]) -> None:
+        self.parts = tuple(parts)
+        self.normal_noise = all(part.normal_noise for part in parts)
+        self.num_inputs = sum(part.num_inputs for part in parts)
+        self.noise_size = sum(part.noise_size for part in parts)
+        self._widths = [math.prod(part.action_shape) for part in parts]
+        self.action_shape: tuple[int, ...] = (sum(self._widths),)
+
+    def _inputs(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(inputs, [part.num_inputs for part in self.parts], -1)
+
+    def _join(self, actions: list[Tensor], dtype: torch.dtype) -> Tensor:
+        rows = zip(self.parts, actions, strict=True)
+        return torch.cat([(a if part.action_shape else a.unsqueeze(-1)).to(dtype) for part, a in rows], -1)
+
+    def _actions(self, action: Tensor) -> list[Tensor]:
+        rows = zip(self.parts, torch.split(action, self._widths, -1), strict=True)
+        shaped = [(part, a if part.action_shape else a.squeeze(-1)) for part, a in rows]
+        return [a if part.action_dtype.is_floating_point else a.to(part.action_dtype) for part, a in shaped]
+
+    def noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
+        return torch.cat([part.noise(shape, generator) for part in self.parts], -1)
+
+    def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
+        each = torch.split(noise, [part.noise_size for part in self.parts], -1)
+        rows = zip(self.parts, self._inputs(inputs), each, strict=True)
+        return self._join([part.sample(i, n) for part, i, n in rows], inputs.dtype)
+
+    def mode(self, inputs: Tensor) -> Tensor:
+        rows = zip(self.parts, self._inputs(inputs), strict=True)
+        return self._join([part.mode(i) for part, i in rows], inputs.dtype)
+
+    def log_prob(self, inputs: Tensor, action: Tensor) -> Tensor:
+        rows = zip(self.parts, self._inputs(inputs), self._actions(action), strict=True)
+        return torch.stack([part.log_prob(i, a) for part, i, a in rows]).sum(0)
+
+    def entropy(self, inputs: Tensor) -> Tensor:
+        rows = zip(self.parts, self._inputs(inputs), strict=True)
+        return torch.stack([part.entropy(i) for part, i in rows]).sum(0)
+
+    def kl(self, old: Tensor, new: Tensor) -> Tensor:
+        rows = zip(self.parts, self._inputs(old), self._inputs(new), strict=True)
+        return torch.stack([part.kl(p, q) for part, p, q in rows]).sum(0)
 
 
 def log_tanh_derivative(u: Tensor) -> Tensor:

@@ -36,9 +36,9 @@ def register_preprocessor(name: str, preprocessor: Callable[[spaces.Space], Any]
 
     Args:
         name: for `model={"custom_preprocessor": name}`.
-        preprocessor: called with the observation space; returns an object with a `space` (what it makes of it: a `Box`)
-            and a `transform(observation)` from batched tensors in the structure of the observation space to a tensor
-            `[N, *space.shape]`.
+        preprocessor: called with the observation space; returns an object with a `space` (what it makes of it, usually
+            a `Box`) and a `transform(observation)` from batched tensors in the structure of the observation space to
+            batched tensors in the structure of that one.
     """
     _preprocessors[name] = preprocessor
 

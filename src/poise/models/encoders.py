@@ -1,57 +1,36 @@
-"""From observations to vectors.
-
-`prepare` turns stored observations into what networks read; it runs once per batch, not once per pass, so that ten
-epochs over a batch normalise it once. Images stay bytes until the network scales them.
-"""
+"""From pictures to vectors. Pictures are stored as bytes, and stay bytes until the network scales them."""
 
 from __future__ import annotations
 
 import math
 
-import torch
-import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
 from poise.config.base import ModelConfig
 from poise.config.layout import Leaf
-from poise.errors import ModelError, SpaceError
+from poise.errors import ModelError
 from poise.models.mlp import ACTIVATIONS, init_linear
 
 
 def is_image(leaf: Leaf) -> bool:
     """Whether a leaf is a picture: three axes, or bytes in two."""
-    return isinstance(leaf.space, spaces.Box) and (
-        len(leaf.shape) == 3 or (len(leaf.shape) == 2 and leaf.dtype.name == "uint8")
-    )
+    axes = len(leaf.shape)
+    pictured = axes == 3 or (axes == 2 and leaf.dtype.name == "uint8")
+    return pictured and isinstance(leaf.space, spaces.Box) and math.prod(leaf.shape) > 0
 
 
-def vector_size(leaf: Leaf) -> int:
-    """Length of the vector that `to_vector` makes of a leaf."""
-    if isinstance(leaf.space, spaces.Discrete):
-        return int(leaf.space.n)
-    return math.prod(leaf.shape)
-
-
-def to_vector(leaf: Leaf, x: Tensor) -> Tensor:
-    """A leaf's values `[..., *shape]` as float vectors `[..., vector_size]`: one-hot for `Discrete`, flat for `Box`."""
-    if isinstance(leaf.space, spaces.Discrete):
-        return F.one_hot(x.long() - int(leaf.space.start), int(leaf.space.n)).float()
-    if not isinstance(leaf.space, spaces.Box):
-        raise SpaceError(
-            f"{type(leaf.space).__name__} observations are not supported in this version; use Box or Discrete."
-        )
-    flat = x if len(leaf.shape) == 1 else x.reshape(*x.shape[: x.ndim - len(leaf.shape)], -1)
-    if flat.is_floating_point():
-        return flat
-    return flat.float().div_(255) if flat.dtype == torch.uint8 else flat.float()
+def byte_limit(leaf: Leaf) -> int:
+    """What the bytes of a leaf are divided by: their largest upper bound, 255 for common pictures."""
+    return max(1, int(leaf.space.high.max(initial=1)))  # type: ignore[attr-defined]
 
 
 class ImageEncoder(nn.Module):
     """Convolutions over pictures of any size and channel order; `[N, *shape]` (bytes or floats) -> `[N, size]`.
 
-    The channel axis is the smallest of the first and last axes. Bytes are scaled by 1/255. When no filters are given,
-    the stack shrinks the picture to about ten pixels (for 84x84, that of Mnih et al. 2015: 8x8/4, 4x4/2, 3x3/1).
+    The channel axis is the smallest of the first and last axes. Bytes are divided by their upper bound. When no filters
+    are given, the stack shrinks the picture to about ten pixels (for 84x84, that of Mnih et al. 2015: 8x8/4, 4x4/2,
+    3x3/1).
 
     Attributes:
         size: length of the output vectors.
@@ -63,7 +42,7 @@ class ImageEncoder(nn.Module):
         self.two_axes = len(leaf.shape) == 2
         self.channels_last = shape[-1] < shape[0]
         channels, height, width = (shape[2], *shape[:2]) if self.channels_last else shape
-        self.scale = 1 / 255 if leaf.dtype.name == "uint8" else 1.0
+        self.scale = 1 / byte_limit(leaf) if leaf.dtype.name == "uint8" else 1.0
         self.activation = ACTIVATIONS[config.conv_activation]
         filters = config.conv_filters or default_filters(height, width)
         self.layers = nn.ModuleList()

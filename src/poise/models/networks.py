@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from poise.config.base import ModelConfig
-from poise.config.layout import Leaf
-from poise.models.encoders import ImageEncoder, is_image, vector_size
+from poise.models.features import Features
 from poise.models.mlp import MLP, init_linear, parallel
 
 POLICY_GAIN = 0.01
@@ -15,23 +16,18 @@ POLICY_GAIN = 0.01
 
 
 class ActorCritic(nn.Module):
-    """The default networks; `x[N, ...]` -> distribution inputs `[N, outputs]` and values `[N]`.
+    """The default networks; what `Features.gather` made -> distribution inputs `[N, outputs]` and values `[N]`.
 
-    Two towers, or one trunk with two heads when `vf_share_layers`. A picture goes through convolutions first.
+    Two towers, or one trunk with two heads when `vf_share_layers`. Pictures go through convolutions first, and
+    categories through tables.
     """
 
-    def __init__(self, leaf: Leaf, num_outputs: int, config: ModelConfig) -> None:
+    def __init__(self, features: Features, num_outputs: int, config: ModelConfig) -> None:
         super().__init__()
         self.shared = config.vf_share_layers
         hiddens, activation = config.fcnet_hiddens, config.fcnet_activation
 
-        def encoder() -> tuple[nn.Module | None, int]:
-            if is_image(leaf):
-                image = ImageEncoder(leaf, config)
-                return image, image.size
-            return None, vector_size(leaf)
-
-        self.pi_encoder, size = encoder()
+        self.pi_encoder, size = features.encoder(config)
         if self.shared:
             # One matrix for both heads: policy rows first, the value's row last.
             self.pi = MLP([size, *hiddens, num_outputs + 1], activation)
@@ -41,10 +37,10 @@ class ActorCritic(nn.Module):
                 self.pi.weight[:-1] = policy.weight
         else:
             self.pi = MLP([size, *hiddens, num_outputs], activation, output_gain=POLICY_GAIN)
-            self.vf_encoder, size = encoder()
+            self.vf_encoder, size = features.encoder(config)
             self.vf = MLP([size, *hiddens, 1], activation)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Any) -> tuple[Tensor, Tensor]:
         if self.shared:
             outputs = self._run(self.pi_encoder, self.pi, x)
             return outputs[:, :-1], outputs[:, -1]
@@ -53,18 +49,18 @@ class ActorCritic(nn.Module):
             return inputs, values.view(-1)
         return self.actor(x), self.critic(x)
 
-    def actor(self, x: Tensor) -> Tensor:
+    def actor(self, x: Any) -> Tensor:
         """Distribution inputs alone: acting needs no values."""
         outputs = self._run(self.pi_encoder, self.pi, x)
         return outputs[:, :-1] if self.shared else outputs
 
-    def critic(self, x: Tensor) -> Tensor:
+    def critic(self, x: Any) -> Tensor:
         """Values alone, `[N]`."""
         if self.shared:
             return self.forward(x)[1]
         return self._run(self.vf_encoder, self.vf, x).view(-1)
 
     @staticmethod
-    def _run(encoder: nn.Module | None, tower: nn.Module, x: Tensor) -> Tensor:
+    def _run(encoder: nn.Module | None, tower: nn.Module, x: Any) -> Tensor:
         result: Tensor = tower(x if encoder is None else encoder(x))
         return result

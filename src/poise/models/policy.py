@@ -18,12 +18,14 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from poise.config.base import ModelConfig
-from poise.config.layout import ROOT, Layout, Leaf
-from poise.errors import ModelError, SpaceError
-from poise.learning.distributions import Categorical, Distribution, Gaussian, SquashedGaussian
+from poise.config.layout import Layout
+from poise.envs.masks import KEY, is_masked
+from poise.errors import ModelError
+from poise.learning.distributions import MASKED
 from poise.learning.running import RunningMoments
+from poise.models.actions import Actions
 from poise.models.catalog import find_model, find_preprocessor
-from poise.models.encoders import is_image, to_vector, vector_size
+from poise.models.features import Features
 from poise.models.networks import ActorCritic
 
 State = tuple[Tensor, ...]
@@ -38,6 +40,11 @@ class Policy(nn.Module):
         config: the networks.
         normalize_observations: whether `prepare` normalises by running moments (updated by `update_normalizer`).
 
+    Attributes:
+        dist: the distribution of actions.
+        masked: whether observations hold an action mask. What it rules out has probability 0, in sampling and in
+            learning; the default networks do not see the mask itself.
+
     Raises:
         SpaceError: a space that this policy cannot take.
         ModelError: a custom model or preprocessor that does not exist or does not fit.
@@ -48,38 +55,45 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.obs_layout, self.action_layout = obs_layout, action_layout
+        self.masked = is_masked(obs_layout.space, action_layout.space)
         self.preprocessor: Any = None
+        seen = obs_layout
         if config.custom_preprocessor:
             self.preprocessor = find_preprocessor(config.custom_preprocessor)(obs_layout.space)
-            self.leaf = Layout(self.preprocessor.space).leaves[0]
-        else:  # a custom model takes any structure
-            self.leaf = obs_layout.leaves[0] if config.custom_model else _single_leaf(obs_layout)
-        self.dist, self._free_log_std = _distribution(action_layout, config)
-        outputs = self.dist.num_inputs // 2 if self._free_log_std else self.dist.num_inputs
+            seen = Layout(self.preprocessor.space)
+        self._seen = seen
+        self.actions = Actions(action_layout, config)
+        self.dist = self.actions.dist
+        outputs = self.dist.num_inputs - self.actions.free
         self.custom = config.custom_model is not None
+        self.normalizer: RunningMoments | None = None
+        self._plain: str | None = None  # the only leaf, where it is network input as it is
         if config.custom_model is not None:
-            space = self.leaf.space if self.preprocessor else obs_layout.space
-            self.network = _make_custom(config, space, outputs)
+            self.network = _make_custom(config, seen.space, outputs)
             self._probe(config.custom_model, outputs)
         else:
-            self.network = ActorCritic(self.leaf, outputs, config)
-        if self._free_log_std:
-            self.log_std = nn.Parameter(torch.full((outputs,), config.log_std_init))
-        elif isinstance(self.dist, Gaussian) and isinstance(self.network, ActorCritic):
+            hidden = KEY if self.masked and seen is obs_layout else None
+            self.features = Features([leaf for leaf in seen.leaves if leaf.name != hidden])
+            self.network = ActorCritic(self.features, outputs, config)
+            if normalize_observations and self.features.width:
+                self.normalizer = RunningMoments((self.features.width,))
+            if not (self.preprocessor or self.masked):
+                self._plain = self.features.plain
+        if self.actions.free:
+            self.log_std = nn.Parameter(torch.full((self.actions.free,), config.log_std_init))
+        elif self.actions.dim and isinstance(self.network, ActorCritic):
             with torch.no_grad():  # the network's own log σ starts there
-                self.network.pi.bias[self.dist.dim : 2 * self.dist.dim] = config.log_std_init
-        vector = not self.custom and not is_image(self.leaf) and isinstance(self.leaf.space, spaces.Box)
-        self.normalizer = RunningMoments((vector_size(self.leaf),)) if normalize_observations and vector else None
+                self.network.pi.bias[outputs - self.actions.dim : outputs] = config.log_std_init
         self.eval()  # for good: with dropout or batch statistics, the policy that learns were not the one that acts
-        self._any_parameter = (next(self.parameters()),)  # in a tuple, so that it is not registered twice
-        self._action_bounds = _finite_bounds(action_layout.leaves[0])
+        # In a tuple, so that it is not registered twice; empty for a custom model without parameters.
+        self._any_parameter = tuple(self.parameters())[:1]
 
     def _probe(self, name: str, outputs: int) -> None:
         """Runs a custom model once, so that a wrong shape is said before anything is trained."""
         samples = {leaf.name: np.stack([leaf.space.sample()] * 2) for leaf in self.obs_layout.leaves}
-        obs = {key: torch.as_tensor(value) for key, value in samples.items()}
+        x = self.prepare({key: torch.as_tensor(value) for key, value in samples.items()})
         with torch.no_grad():
-            found = self.network(self.prepare(obs))
+            found = self.network(x[0] if self.masked else x)
         shapes = [tuple(part.shape) for part in found] if isinstance(found, tuple) else type(found).__name__
         if not isinstance(found, tuple) or len(found) != 2 or shapes[0] != (2, outputs) or found[1].numel() != 2:
             raise ModelError(
@@ -88,47 +102,62 @@ class Policy(nn.Module):
             )
 
     def prepare(self, obs: Mapping[str, Tensor]) -> Any:
-        """Network input from observation leaves `[N, ...]`. Not differentiated: it holds no parameters."""
+        """Network input from observation leaves `[N, ...]`: a tensor, or a structure of tensors.
+
+        It runs once per batch, not once per pass, so that ten epochs over a batch normalise it once; it is not
+        differentiated, since it holds no parameters.
+        """
         with torch.no_grad():
-            if self.preprocessor is not None:
-                x = self.preprocessor.transform(self.obs_layout.unflatten(obs))
-            elif self.custom:
-                return self.obs_layout.unflatten(
-                    {k: v if v.dtype == torch.uint8 else v.float() for k, v in obs.items()}
-                )
+            if self._plain is not None:
+                plain = obs[self._plain]
+                return (plain if self.normalizer is None else self.normalizer.normalize(plain)).to(self.dtype)
+            x: Any
+            if self.custom:
+                x = self._custom_input(obs)
             else:
-                x = obs[ROOT]
-            if not self.custom and not is_image(self.leaf):
-                x = to_vector(self.leaf, x)
-                if self.normalizer is not None:
-                    x = self.normalizer.normalize(x)
-                x = x.to(self.dtype)
-            return x
+                x = self.features.gather(self._leaves(obs), self.dtype, self.normalizer)
+            return (x, obs[KEY].flatten(1) == 0) if self.masked else x
+
+    def _leaves(self, obs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The leaves that the networks see, after a preprocessor."""
+        if self.preprocessor is None:
+            return obs
+        return self._seen.flatten(self.preprocessor.transform(self.obs_layout.unflatten(obs)))
+
+    def _custom_input(self, obs: Mapping[str, Tensor]) -> Any:
+        if self.preprocessor is not None:
+            return self.preprocessor.transform(self.obs_layout.unflatten(obs))
+        return self.obs_layout.unflatten({k: v if v.dtype == torch.uint8 else v.float() for k, v in obs.items()})
 
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the parameters."""
-        return self._any_parameter[0].dtype
+        return self._any_parameter[0].dtype if self._any_parameter else torch.float32
 
     def forward(self, x: Any) -> tuple[Tensor, Tensor]:
         """Distribution inputs `[N, dist.num_inputs]` and values `[N]` from prepared observations."""
-        inputs, value = self.network(x)
-        return self._with_log_std(inputs), value.view(-1)
+        x, forbidden = x if self.masked else (x, None)
+        outputs, value = self.network(x)
+        return self._inputs(outputs, forbidden), value.view(-1)
 
     def actor(self, x: Any) -> Tensor:
         """Distribution inputs alone."""
-        inputs = self.network(x)[0] if self.custom else self.network.actor(x)
-        return self._with_log_std(inputs)
+        x, forbidden = x if self.masked else (x, None)
+        return self._inputs(self.network(x)[0] if self.custom else self.network.actor(x), forbidden)
 
     def critic(self, x: Any) -> Tensor:
         """Values alone, `[N]`."""
+        x = x[0] if self.masked else x
         value: Tensor = self.network(x)[1] if self.custom else self.network.critic(x)
         return value.view(-1)
 
-    def _with_log_std(self, inputs: Tensor) -> Tensor:
-        if not self._free_log_std:
-            return inputs
-        return torch.cat([inputs, self.log_std.expand_as(inputs)], -1)
+    def _inputs(self, outputs: Tensor, forbidden: Tensor | None) -> Tensor:
+        """Distribution inputs from the network's outputs."""
+        if forbidden is not None:
+            return outputs.masked_fill(forbidden, MASKED)
+        if self.actions.free:
+            return torch.cat([outputs, self.log_std.expand(len(outputs), -1)], -1)
+        return outputs
 
     def initial_state(self, batch: int) -> State:
         """Memory at the start of an episode, for `batch` slots."""
@@ -154,59 +183,16 @@ class Policy(nn.Module):
         action = self.dist.mode(inputs) if noise is None else self.dist.sample(inputs, noise)
         return action, inputs, state
 
-    def env_action(self, action: Tensor) -> np.ndarray:
-        """What the environment is given for a batch of samples: always inside its action space."""
-        leaf = self.action_layout.leaves[0]
-        if isinstance(leaf.space, spaces.Discrete):
-            chosen = action.numpy()
-            return chosen + leaf.space.start if leaf.space.start else chosen
-        if isinstance(self.dist, SquashedGaussian):
-            action = action.tanh()
-        values = action.numpy().reshape(-1, *leaf.shape)
-        if self._action_bounds is not None:
-            low, high = self._action_bounds
-            values = low + (np.clip(values, -1.0, 1.0) + 1.0) * (0.5 * (high - low))
-        return np.clip(values, leaf.space.low, leaf.space.high).astype(leaf.dtype, copy=False)  # type: ignore[attr-defined]
+    def env_action(self, action: Tensor) -> Any:
+        """What the environment's batched action space has for a batch of samples: always inside it, in its structure
+        and types."""
+        return self.actions.to_env(action)
 
     def update_normalizer(self, obs: Mapping[str, Tensor], weight: Tensor) -> None:
         """Merges observations `[N, ...]` with weights `[N]` into the running moments. Only between rollouts: the
         probabilities of a rollout must not change while it is learnt from."""
         if self.normalizer is not None:
-            raw = self.preprocessor.transform(self.obs_layout.unflatten(obs)) if self.preprocessor else obs[ROOT]
-            self.normalizer.update(to_vector(self.leaf, raw), weight)
-
-
-def _single_leaf(layout: Layout) -> Leaf:
-    leaf = layout.leaves[0]
-    if len(layout.leaves) != 1 or leaf.name != ROOT or not isinstance(leaf.space, (spaces.Box, spaces.Discrete)):
-        raise SpaceError(
-            f"{type(layout.space).__name__} observations need a custom preprocessor or model in this version "
-            "(poise.register_preprocessor, poise.register_model); Box and Discrete work as they are."
-        )
-    return leaf
-
-
-def _distribution(layout: Layout, config: ModelConfig) -> tuple[Distribution, bool]:
-    """The distribution over an action space, and whether its log σ is a free parameter."""
-    leaf = layout.leaves[0]
-    if leaf.space is layout.space:  # not nested
-        if isinstance(leaf.space, spaces.Discrete):
-            return Categorical(int(leaf.space.n)), False
-        if isinstance(leaf.space, spaces.Box) and leaf.dtype.kind == "f":
-            size = int(np.prod(leaf.shape))
-            if config.action_distribution == "gaussian":
-                return Gaussian(size), config.free_log_std
-            if _finite_bounds(leaf) is None:
-                raise SpaceError("action_distribution='squashed_gaussian' needs finite action bounds; use 'gaussian'.")
-            return SquashedGaussian(size), config.free_log_std
-    raise SpaceError(f"{layout.space} actions are not supported in this version: use Discrete or a Box of floats.")
-
-
-def _finite_bounds(leaf: Leaf) -> tuple[np.ndarray, np.ndarray] | None:
-    space = leaf.space
-    if isinstance(space, spaces.Box) and np.isfinite(space.low).all() and np.isfinite(space.high).all():
-        return space.low.astype(np.float64), space.high.astype(np.float64)
-    return None
+            self.normalizer.update(self.features.box_numbers(self._leaves(obs)), weight)
 
 
 def _make_custom(config: ModelConfig, space: spaces.Space, outputs: int) -> Any:
