@@ -172,7 +172,6 @@ def test_nested_model_settings(key: str) -> None:
         ({"model": {"fcnet_activation": "tahn"}}, " Did you mean 'tanh'?"),
         ({"num_workers": "autoo"}, "num_workers='autoo' is not allowed: it must be an integer at least 0 or 'auto'."),
         ({"num_workers": -1}, "num_workers=-1 is not allowed: it must be an integer at least 0 or 'auto'."),
-        ({"num_workers": 3}, "num_workers=3 is not allowed"),
         ({"num_gpus": 1}, "num_gpus=1.0 is not allowed"),
         ({"lr": "fast"}, "lr='fast' is not allowed: it must be a number at least 0 or a schedule [[timestep"),
         ({"timesteps_per_iteration": -1}, "timesteps_per_iteration=-1 is not allowed: it must be an integer at least"),
@@ -254,9 +253,70 @@ def test_a_minibatch_larger_than_the_batch_is_an_error_when_asked_for() -> None:
         ppo(train_batch_size=32, minibatch_size=100)
 
 
-def test_auto_is_written_down_resolved() -> None:
+def test_auto_waits_for_what_it_depends_on() -> None:
     config = ppo(num_workers="auto", num_gpus="auto")
-    assert (config.num_workers, config.num_gpus) == (0, 0)
+    assert (config.num_workers, config.num_gpus) == ("auto", 0)  # workers are chosen by the environment's speed
+
+
+def test_workers_share_the_environments_unless_each_is_given_some() -> None:
+    shared = ppo(num_workers=2)
+    assert (shared.num_envs_per_worker, shared.num_envs, shared.train_batch_size) == (8, 16, 2048)
+    given = ppo(num_workers=2, num_envs_per_worker=4)
+    assert (given.num_envs_per_worker, given.num_envs, given.train_batch_size) == (4, 8, 1024)
+    exact = ppo(num_workers=4, train_batch_size=1024, rollout_fragment_length=64)
+    assert (exact.num_envs_per_worker, exact.num_envs) == (4, 16)
+    with pytest.raises(ConfigError, match="train_batch_size=1000 contradicts num_workers=3"):
+        ppo(num_workers=3, train_batch_size=1000)
+    with pytest.raises(ConfigError, match="contradicts 2 workers x num_envs_per_worker=4 x rollout_fragment_length=8"):
+        ppo(num_workers=2, num_envs_per_worker=4, rollout_fragment_length=8, train_batch_size=65)
+
+
+# --- workers and the batch -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "envs", "length", "batch"),
+    [
+        # settings, environments of each worker, steps of each, train_batch_size
+        ({}, 16, 128, 2048),
+        ({"num_workers": 1}, 16, 128, 2048),
+        ({"num_workers": 3}, 5, 128, 1920),
+        ({"num_workers": 32}, 1, 128, 4096),  # one each at least
+        ({"num_workers": 2, "rollout_fragment_length": 10}, 8, 10, 160),
+        ({"num_workers": 2, "train_batch_size": 512}, 8, 32, 512),
+        ({"num_workers": 2, "train_batch_size": 600}, 6, 50, 600),
+        ({"num_workers": 3, "train_batch_size": 600}, 5, 40, 600),
+        ({"num_workers": 2, "train_batch_size": 600, "num_envs_per_worker": 3}, 3, 100, 600),
+        ({"num_workers": 2, "train_batch_size": 600, "rollout_fragment_length": 50}, 6, 50, 600),
+        ({"num_workers": 2, "train_batch_size": 40}, 1, 20, 40),
+        ({"num_workers": "auto", "train_batch_size": 512}, 16, 32, 512),
+    ],
+)
+def test_environments_of_workers_fill_the_batch(settings: dict[str, Any], envs: int, length: int, batch: int) -> None:
+    config = ppo(**settings)
+    found = config.num_envs_per_worker, config.rollout_fragment_length, config.train_batch_size
+    assert found == (envs, length, batch)
+    assert config.num_envs * length == batch
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"num_workers": 3, "train_batch_size": 512}, "=512 contradicts num_workers=3: it must be a multiple of it"),
+        (
+            {"num_workers": 2, "train_batch_size": 100, "num_envs_per_worker": 3},
+            "=100 contradicts 2 workers x num_envs_per_worker=6: it must be a multiple of it, such as 96.",
+        ),
+        ({"env_step_timeout_s": 0}, "env_step_timeout_s=0 is not allowed"),
+        ({"env_reset_timeout_s": -1}, "env_reset_timeout_s=-1 is not allowed"),
+        ({"env_make_timeout_s": "long"}, "env_make_timeout_s='long' is not allowed"),
+        ({"worker_memory_mb": 0.5}, "worker_memory_mb=0.5 is not allowed"),
+    ],
+)
+def test_what_does_not_fit_the_workers_is_said_so(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ppo(**settings)
+    assert sentence in str(caught.value)
 
 
 # --- types -----------------------------------------------------------------------------------------------------------

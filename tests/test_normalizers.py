@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -129,14 +129,14 @@ def test_the_normaliser_sees_every_valid_observation_once(
     made = trainer(algorithm, shifted, num_envs=4, n_steps=16, normalize_observations=True, timesteps_per_iteration=0)
     seen = []
     (sampler,) = made.samplers
-    sample = sampler.sample
+    stages = sampler.stages
 
-    def sample_and_note() -> Rollout:
-        r = sample()
+    def stages_and_note() -> Iterator[None]:
+        yield from stages()
+        r = sampler.rollout
         seen.append(r.obs["value"][:-1][r.valid > 0].double().numpy())
-        return r
 
-    monkeypatch.setattr(sampler, "sample", sample_and_note)
+    monkeypatch.setattr(sampler, "stages", stages_and_note)
     for _ in range(3):
         made.train()
     assert len(seen) == 4  # the first rollout only shows what observations are like; nothing is learnt from it

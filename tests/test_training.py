@@ -43,6 +43,9 @@ RESULT_KEYS = {
     *EPISODES,
     "episodes_this_iter",
     "episodes_total",
+    "episodes_lost_total",
+    "env_failures_total",
+    "worker_restarts_total",
     "timesteps_this_iter",
     "timesteps_total",
     "training_iteration",
@@ -396,6 +399,7 @@ class Uneven(Scripted):
     """Episodes of 1 and 100 steps in turn, over all environments there are; the reward is the length."""
 
     turn = itertools.count()
+    action_space = spaces.Box(-1, 1, (1,), np.float32)  # cannot be masked, so that no reset is spent on asking
 
     def __init__(self) -> None:
         super().__init__()

@@ -28,8 +28,8 @@ from poise.learning.running import RunningMoments
 from poise.learning.schedules import Points, schedule_value
 from poise.learning.seeding import torch_generator, torch_seed
 from poise.models.policy import Policy
-from poise.sampling.rollout import Rollout, gather
-from poise.sampling.sampler import Sampler
+from poise.sampling.rollout import Rollout
+from poise.sampling.sampler import Sampler, sample_together
 
 MAX_SKIPPED = 10
 """Updates with a non-finite gradient in a row before training stops."""
@@ -134,11 +134,13 @@ class OnPolicy(Algorithm):
         a policy that learnt from it would have learnt in another input space than the one it goes on in."""
         normalizer = self.policy.normalizer
         if normalizer is not None and normalizer.count == 0:
-            self.finish_round(gather([sampler.sample() for sampler in samplers]))
-        return gather([sampler.sample() for sampler in samplers])
+            self.finish_round(sample_together(samplers))
+        return sample_together(samplers)
 
     def learner_reward(self, rollout: Rollout) -> Tensor:
-        """Rewards `[T, B]` as they enter the loss: normalised if asked for. Reports use the raw ones."""
+        """Rewards `[T, B]` as they enter the loss: clipped or normalised if asked for. Reports use the raw ones."""
+        if self.config.clip_rewards:
+            return rollout.reward.sign()
         return self.reward_scaler(rollout) if self.reward_scaler else rollout.reward
 
     def next_values(self, rollout: Rollout, value: Tensor) -> Tensor:

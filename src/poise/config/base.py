@@ -77,16 +77,29 @@ class AlgorithmConfig:
     """Environment steps per update round. Derived: num_envs_per_worker x rollout_fragment_length."""
 
     num_workers: NonNegativeInt | Literal["auto"] = 0
-    """Processes that step environments; 0 steps them in this process. `auto` chooses and writes down its choice."""
+    """Processes that step environments (for Atari games: threads of the emulator); 0 steps them in this process. `auto`
+    measures a step, chooses, and writes down its choice."""
 
     num_envs_per_worker: PositiveInt = 8
-    """Environments that are stepped together, as one batch."""
+    """Environments of each worker, or of this process. Where only `num_workers` is set, the workers share this many."""
 
     rollout_fragment_length: PositiveInt | None = 128
     """Steps that each environment takes before an update round."""
 
     timesteps_per_iteration: NonNegativeInt = 0
     """A call of `train()` repeats update rounds until it has sampled this many steps; 0 means one round."""
+
+    env_step_timeout_s: Positive = 60.0
+    """Seconds after which a step of an environment counts as hanging; a worker process that hangs is replaced."""
+
+    env_reset_timeout_s: Positive = 120.0
+    """The same for a reset."""
+
+    env_make_timeout_s: Positive = 300.0
+    """The same for making one."""
+
+    worker_memory_mb: PositiveInt | None = None
+    """Memory in MiB beyond which a worker process is replaced, as environments that leak need; null is no limit."""
 
     num_gpus: NonNegative | Literal["auto"] = 0
     """GPUs for learning. This version learns on the processor: 0 or `auto`."""
@@ -102,6 +115,9 @@ class AlgorithmConfig:
 
     normalize_rewards: bool = False
     """Whether the learner divides rewards by the running deviation of the discounted return (reports stay raw)."""
+
+    clip_rewards: bool = False
+    """Whether the learner sees only the sign of rewards, -1, 0 or 1, as is usual for Atari games (reports stay raw)."""
 
     metrics_smoothing_episodes: PositiveInt = 100
     """Episodes over which `episode_reward_mean` and its siblings are taken."""
@@ -147,13 +163,11 @@ class AlgorithmConfig:
             ConfigError: two explicit settings contradict each other, or one asks for what is not there.
         """
         self._derive_batch(explicit)
-        if self.num_workers == "auto":
-            self.num_workers = 0
-        if self.num_workers != 0:
-            raise ConfigError(
-                f"num_workers={self.num_workers} is not allowed: this version steps environments in its own process, "
-                "so it must be 0 or 'auto'; use num_envs_per_worker for more environments."
-            )
+        if self.clip_rewards and self.normalize_rewards:  # the one that the user set, not the preset's
+            if {"clip_rewards", "normalize_rewards"} <= explicit:
+                raise ConfigError("clip_rewards=True contradicts normalize_rewards=True: choose one of the two.")
+            self.clip_rewards = "normalize_rewards" not in explicit
+            self.normalize_rewards = not self.clip_rewards
         if self.num_gpus == "auto":
             self.num_gpus = 0
         if self.num_gpus != 0:
@@ -161,27 +175,43 @@ class AlgorithmConfig:
                 f"num_gpus={self.num_gpus} is not allowed: this version learns on the processor; use 0 or 'auto'."
             )
 
+    @property
+    def num_envs(self) -> int:
+        """Environments in all."""
+        return self.num_envs_per_worker * self._groups
+
+    @property
+    def _groups(self) -> int:
+        """Workers, this process being one where there are none (or none yet: `auto` shares environments out later)."""
+        return self.num_workers or 1 if isinstance(self.num_workers, int) else 1
+
     def _derive_batch(self, explicit: set[str]) -> None:
-        """`train_batch_size == num_envs_per_worker * rollout_fragment_length`, whichever of them were set."""
-        envs, length, batch = self.num_envs_per_worker, self.rollout_fragment_length, self.train_batch_size
+        """`train_batch_size == num_envs * rollout_fragment_length`, whichever of them were set."""
+        workers = self._groups
+        if "num_envs_per_worker" not in explicit:  # the workers share the environments; they do not multiply them
+            self.num_envs_per_worker = max(1, self.num_envs_per_worker // workers)
+        per_worker, length, batch = self.num_envs_per_worker, self.rollout_fragment_length, self.train_batch_size
+        envs = per_worker * workers
         keys = {"num_envs_per_worker", "rollout_fragment_length", "train_batch_size"}
+        times = f"{workers} workers x " if workers > 1 else ""
         if keys <= explicit and None not in (length, batch) and envs * length != batch:  # type: ignore[operator]
             raise ConfigError(
-                f"train_batch_size={batch} contradicts num_envs_per_worker={envs} x rollout_fragment_length={length} "
-                f"= {envs * length}: leave one of the three out."  # type: ignore[operator]
+                f"train_batch_size={batch} contradicts {times}num_envs_per_worker={per_worker} x "
+                f"rollout_fragment_length={length} = {envs * length}: leave one of the three out."  # type: ignore[operator]
             )
         if batch is not None and "train_batch_size" in explicit:
             if "rollout_fragment_length" in explicit and length is not None:
-                envs = self._part(batch, "rollout_fragment_length", length)
+                per_worker = self._part(batch, f"{times}rollout_fragment_length", workers * length)
             elif "num_envs_per_worker" in explicit:
-                length = self._part(batch, "num_envs_per_worker", envs)
+                length = self._part(batch, f"{times}num_envs_per_worker", envs)
             else:  # as many of the environments as fill the batch exactly, but not with fragments of a few steps
-                fitting = [n for n in range(1, envs + 1) if batch % n == 0 and batch // n >= min(16, batch)]
-                envs = fitting[-1]
-                length = batch // envs
-        self.num_envs_per_worker = envs
+                whole = self._part(batch, "num_workers", workers)
+                fitting = [n for n in range(1, per_worker + 1) if whole % n == 0 and whole // n >= min(16, whole)]
+                per_worker = fitting[-1]
+                length = whole // per_worker
+        self.num_envs_per_worker = per_worker
         self.rollout_fragment_length = length = length or 128
-        self.train_batch_size = envs * length
+        self.train_batch_size = per_worker * workers * length
 
     @staticmethod
     def _part(batch: int, key: str, value: int) -> int:

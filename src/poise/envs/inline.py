@@ -1,101 +1,246 @@
-"""A batch of environments stepped one after the other in this process.
+"""A batch of environments stepped one after the other, in this process or in a worker.
 
-It differs from Gymnasium's `SyncVectorEnv` in that it reports only what is used (the info of a step that ends an
-episode), hands out its buffers without copying them, and can say and restore where each of its environments stands,
-so that a resumed run goes on in the middle of its episodes.
+It differs from Gymnasium's `SyncVectorEnv` in that it checks what environments return, replaces those that fail, hands
+out its buffers without copying them, and can say and restore where each of its environments stands, so that a resumed
+run goes on in the middle of its episodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
+from gymnasium import spaces
+from gymnasium.vector.utils import iterate
 
 from poise.config.layout import Layout
 from poise.envs import snapshot
+from poise.envs.arrays import StepArrays
+from poise.envs.failures import Failure, own_traceback, said
+from poise.envs.intake import ContractError, Intake
+from poise.envs.old_gym import explain_step, old_reset_sentence, old_step_sentence
+from poise.envs.tolerant import TolerantVectorEnv, numbers_in
 from poise.errors import EnvError
 
+STEPPING, RESETTING, MAKING, IDLE = range(4)
+"""Phases, as the pulse tells them."""
 
-class InlineVectorEnv(VectorEnv):
+_ATTEMPTS = 3  # to make and reset a fresh instance
+_BOUNDS_EVERY = 16  # steps between two looks at the bounds of observations
+
+
+class InlineVectorEnv(TolerantVectorEnv):
     """`num_envs` environments as one, with NEXT_STEP semantics: the step after an episode's end resets.
 
     Args:
         make: makes one environment.
         num_envs: how many.
+        worker: the number of the process that it is in, for its sentences.
+        envs: the first environments, where some have been made already.
 
     Attributes:
         observations: the current leaves `[num_envs, ...]`; what `reset` and `step` return are views of them, valid
             until the next step.
+        pulse: a count that moves with every step of an environment, and the phase it is in.
+
+    Raises:
+        EnvError: an environment failed three times in a row to be made or reset.
     """
 
-    def __init__(self, make: Callable[[], gym.Env], num_envs: int) -> None:
-        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
-        self.envs = [make() for _ in range(num_envs)]
-        self.num_envs = num_envs
-        self.single_observation_space = self.envs[0].observation_space
-        self.single_action_space = self.envs[0].action_space
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self._layout = Layout(self.single_observation_space)
-        self.observations = {leaf.name: np.zeros((num_envs, *leaf.shape), leaf.dtype) for leaf in self._layout.leaves}
-        self._reward = np.zeros(num_envs, np.float64)
-        self._terminated = np.zeros(num_envs, np.bool_)
-        self._truncated = np.zeros(num_envs, np.bool_)
-        self._done = np.zeros(num_envs, np.bool_)
+    def __init__(
+        self, make: Callable[[], gym.Env], num_envs: int, *, worker: int = 0, envs: Sequence[gym.Env] = ()
+    ) -> None:
+        self._make, self._worker = make, worker
+        self.envs = [*envs, *(make() for _ in range(num_envs - len(envs)))]
+        super().__init__(num_envs, self.envs[0].observation_space, self.envs[0].action_space)
+        self._layout, self._action_layout = Layout(self.single_observation_space), Layout(self.single_action_space)
         self._journals = [snapshot.Journal() for _ in range(num_envs)]
+        self._seeds: list[int | None] = [None] * num_envs
+        self._incarnations = [0] * num_envs
+        self._done = [False] * num_envs
+        self._actions: Any = None
+        self._scalars = isinstance(self.single_action_space, spaces.Box) and not self.single_action_space.shape
+        self._steps = 0
+        self._noticed = False
+        self.bind(StepArrays.carve((self._layout, self._action_layout), num_envs))
+
+    def bind(self, arrays: StepArrays) -> None:
+        """Steps through these arrays from now on."""
+        self._arrays = arrays
+        self.observations = arrays.observations
+        self.lost, self.begun = arrays.lost, arrays.begun
+        self._intake = Intake(self._layout, self.single_action_space, arrays.observations)
+        self._obs = self._layout.unflatten(arrays.observations)
+        self.pulse = memoryview(arrays.pulse.data).cast("B").cast("q")  # the fastest way to write one number
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Resets all environments; an integer seed gives `seed, seed + 1, ...`, a list one seed each."""
-        seeds = (
-            [None if seed is None else seed + i for i in range(self.num_envs)] if not isinstance(seed, list) else seed
+        """Resets all environments; an integer seed gives `seed, seed + 1, ...`, a list one seed each.
+
+        Raises:
+            EnvError: one of them failed; at the start that is a bug, and nothing is tried again.
+        """
+        self._seeds = (
+            list(seed) if isinstance(seed, list) else [None if seed is None else seed + i for i in range(self.num_envs)]
         )
-        for i, env_seed in enumerate(seeds):
-            self._reset_one(i, env_seed, options)
-        self._done[:] = False
-        return self._layout.unflatten(self.observations), {}
+        try:
+            for i, env_seed in enumerate(self._seeds):
+                try:
+                    self._reset_one(i, env_seed, options)
+                except (Exception, SystemExit) as error:
+                    if isinstance(error, EnvError) and not isinstance(error, ContractError):
+                        raise
+                    raise EnvError(str(self._failure(i, error))) from error
+            self._done = [False] * self.num_envs
+            for i, what in self._intake.faults(self._done).items():
+                raise EnvError(self._sentence(i, what))
+            self._look_at_bounds()
+        finally:  # it does not hang, even if an error or Ctrl-C came amid it
+            self.pulse[1] = IDLE
+        return self._obs, {}
 
     def _reset_one(self, i: int, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
+        self.pulse[1] = RESETTING
+        self.pulse[0] += 1
         self._journals[i].begin(self.envs[i], seed)
         found = self.envs[i].reset(seed=seed, options=options)
-        if not (isinstance(found, tuple) and len(found) == 2):
-            raise EnvError(f"{self.envs[i]} does not keep Gymnasium's contract: reset() must return (obs, info).")
-        self._store(i, found[0])
+        if sentence := old_reset_sentence(self.envs[i], found):
+            raise EnvError(sentence)
+        self._intake.store(i, found[0])
+        self.pulse[1] = STEPPING
 
-    def _store(self, i: int, obs: Any) -> None:
-        for leaf, value in zip(self._layout.leaves, self._layout.flatten(obs).values(), strict=True):
-            if np.shape(value) != leaf.shape:  # assigning it would broadcast without a word
-                raise EnvError(
-                    f"Environment {i} gave an observation {leaf.name!r} of shape {np.shape(value)}, "
-                    f"but its space says {leaf.shape}."
-                )
-            self.observations[leaf.name][i] = value
+    def send(self, actions: Any) -> None:
+        # A copy: an environment may keep or change the action that it was given, and the rollout needs it as it was.
+        if isinstance(actions, np.ndarray):
+            self._actions = actions.copy()
+        else:
+            leaves = self._action_layout.flatten(actions)
+            self._actions = self._action_layout.unflatten({name: np.array(leaf) for name, leaf in leaves.items()})
 
-    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def recv(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        try:
+            return self._step_all()
+        finally:
+            self.pulse[1] = IDLE
+
+    def _step_all(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        if self.disturbed:
+            self.disturbed = False
+            self.lost[:] = self.begun[:] = False
+        arrays, done, pulse = self._arrays, self._done, self.pulse
+        rewards, terminations, truncations = ([0.0] * self.num_envs, [False] * self.num_envs, [False] * self.num_envs)
         infos: dict[str, Any] = {}
-        reward, terminated, truncated = self._reward, self._terminated, self._truncated
-        for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
-            if self._done[i]:
-                self._reset_one(i)
-                reward[i], terminated[i], truncated[i] = 0.0, False, False
-                continue
-            self._journals[i].note(action)
+        pulse[1] = STEPPING
+        actions: Any = self._actions
+        if not isinstance(actions, np.ndarray):
+            actions = iterate(self.action_space, actions)
+        if self._scalars:  # iterating would make NumPy numbers of what the space knows as arrays without axes
+            actions = [actions[i, ...] for i in range(self.num_envs)]
+        for i, action in enumerate(actions):
+            pulse[0] += 1
             try:
-                obs, reward[i], terminated[i], truncated[i], info = env.step(action)
-            except ValueError as error:
-                if old := _old_step(env, error):
-                    raise old from error
-                raise
-            self._store(i, obs)
-            if info and (terminated[i] or truncated[i]):
-                infos = self._add_info(infos, info, i)
-        np.logical_or(terminated, truncated, out=self._done)
-        return self._layout.unflatten(self.observations), reward.copy(), terminated.copy(), truncated.copy(), infos
+                if done[i]:
+                    done[i] = False
+                    self._reset_one(i)
+                    continue
+                self._journals[i].note(action)
+                stepped = self.envs[i].step(action)
+                if type(stepped) is not tuple or len(stepped) != 5:
+                    raise EnvError(old_step_sentence(self.envs[i], stepped))
+                obs, reward, terminated, truncated, info = stepped
+                self._intake.store(i, obs)
+                try:
+                    rewards[i] = reward = float(reward)
+                except (TypeError, ValueError):
+                    raise ContractError(f"gave a reward that is no number, {reward!r}") from None
+                if not math.isfinite(reward):
+                    raise ContractError(f"gave a reward that is not finite, {reward}")
+                if terminated or truncated:
+                    terminations[i], truncations[i], done[i] = bool(terminated), bool(truncated), True
+                    if info:
+                        infos = self._add_info(infos, numbers_in(info), i)
+            except (Exception, SystemExit) as error:
+                rewards[i] = 0.0
+                self._fail(i, error)
+        arrays.reward[:] = rewards
+        arrays.terminated[:], arrays.truncated[:] = terminations, truncations
+        for i, what in self._intake.faults(done).items():
+            arrays.reward[i], arrays.terminated[i], arrays.truncated[i] = 0.0, False, False
+            self._fail(i, ContractError(what))
+        self._steps += 1
+        if self._steps % _BOUNDS_EVERY == 0:
+            self._look_at_bounds()
+        return self._obs, arrays.reward, arrays.terminated, arrays.truncated, infos
+
+    # --- failures -----------------------------------------------------------------------------------------------
+
+    def _fail(self, i: int, error: BaseException) -> None:
+        """Puts a fresh instance in the place of an environment that failed.
+
+        Raises:
+            EnvError: that would not help: it follows the old Gym API, or the fresh ones fail at once.
+        """
+        journal = self._journals[i].actions
+        if journal and (sentence := explain_step(self.envs[i], journal[-1], error)):
+            raise EnvError(sentence) from error
+        if isinstance(error, EnvError) and not isinstance(error, ContractError):
+            raise error
+        first = self._failure(i, error)
+        self.failures.append(first)
+        self.disturbed = self.lost[i] = self.begun[i] = True
+        self._done[i] = False
+        for attempt in range(1, _ATTEMPTS + 1):
+            self._incarnations[i] += 1
+            try:
+                with contextlib.suppress(Exception):
+                    self.envs[i].close()
+                self.pulse[1] = MAKING
+                self.envs[i] = self._make()
+                self._reset_one(i, self._fresh_seed(i))
+                return
+            except (Exception, SystemExit) as again:
+                self.failures.append(self._failure(i, again))
+                if attempt == _ATTEMPTS:
+                    raise EnvError(
+                        f"Environment {i} of worker {self._worker} could not be replaced after it failed. "
+                        f"The first failure: {first}"
+                    ) from error
+
+    def _fresh_seed(self, i: int) -> int | None:
+        """A seed of its own for every incarnation, so that no episode is played twice."""
+        seed = self._seeds[i]
+        if seed is None:
+            return None
+        return int(np.random.SeedSequence((seed, self._incarnations[i])).generate_state(1)[0])
+
+    def _failure(self, i: int, error: BaseException) -> Failure:
+        if isinstance(error, ContractError):
+            return Failure("contract", self._sentence(i, str(error)))
+        return Failure("raised", self._sentence(i, f"raised {said(error)}"), own_traceback(error))
+
+    def _sentence(self, i: int, what: str) -> str:
+        step = len(self._journals[i].actions)
+        when = {RESETTING: "at a reset", MAKING: "when it was made anew"}.get(
+            self.pulse[1], f"at step {step} of its episode"
+        )
+        return f"Environment {i} of worker {self._worker} {what}, {when}."
+
+    def _look_at_bounds(self) -> None:
+        """Says once that observations leave their space. Training goes on: networks take any number."""
+        if self._noticed:
+            return
+        for i, what in self._intake.out_of_bounds().items():
+            self._noticed = True
+            text = f"{self._sentence(i, what)} Training goes on with it; `poise check-env` tells more."
+            self.failures.append(Failure("odd", text))
+            return
+
+    # --- where they stand ---------------------------------------------------------------------------------------
 
     def close_extras(self, **kwargs: Any) -> None:
         for env in self.envs:
@@ -105,7 +250,7 @@ class InlineVectorEnv(VectorEnv):
         """Where every environment stands, as arrays and plain values."""
         slots = [snapshot.save(env, journal) for env, journal in zip(self.envs, self._journals, strict=True)]
         obs = {name: array.copy() for name, array in self.observations.items()}
-        return {"slots": slots, "obs": obs, "done": self._done.copy()}
+        return {"slots": slots, "obs": obs, "done": np.array(self._done)}
 
     def load_state_dict(self, state: dict[str, Any]) -> list[int]:
         """Restores what `state_dict` returned.
@@ -115,7 +260,7 @@ class InlineVectorEnv(VectorEnv):
             start a new episode.
         """
         lost = []
-        self._done[:] = state["done"]
+        self._done = [bool(done) for done in state["done"]]
         for i in range(self.num_envs):
             expected = {name: array[i] for name, array in state["obs"].items()}
             generator = getattr(self.envs[i].unwrapped, "np_random", None)
@@ -124,24 +269,12 @@ class InlineVectorEnv(VectorEnv):
             if found and all(
                 np.array_equal(found[k].astype(v.dtype), v, equal_nan=v.dtype.kind == "f") for k, v in expected.items()
             ):
-                self._store(i, obs)
+                self._intake.store(i, obs)
             else:
                 lost.append(i)
                 if generator is not None:  # the saved one would begin episodes that were played already
                     self.envs[i].unwrapped.np_random = generator
                 self._reset_one(i)
                 self._done[i] = False
+        self.pulse[1] = IDLE
         return lost
-
-
-def _old_step(env: gym.Env, error: ValueError) -> EnvError | None:
-    """What to say where the tuple of a step was not unpacked, here or in one of Gymnasium's wrappers; else None."""
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    where = last.tb_frame.f_globals.get("__name__", "") if last is not None else ""
-    if "to unpack" not in str(error) or not where.startswith(("poise.", "gymnasium.wrappers.")):
-        return None
-    return EnvError(
-        f"{env} does not keep Gymnasium's contract: step() must return (obs, reward, terminated, truncated, info)."
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any, cast
@@ -11,12 +12,22 @@ from typing import Any, cast
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
+from poise.config.atari import GAMES
+from poise.config.base import env_name
+from poise.envs.advice import advise_workers, available_cores, measure_step
+from poise.envs.atari import is_atari, make_atari, make_atari_vector
+from poise.envs.failures import said
 from poise.envs.inline import InlineVectorEnv
+from poise.envs.masks import ActionMaskInObservation, reports_mask
+from poise.envs.old_gym import old_api_sentence
+from poise.envs.process import Limits
 from poise.errors import EnvError, nearest
 
 Creator = Callable[..., gym.Env]
 
 _creators: dict[str, Creator] = {}
+_EXTRA = re.compile(r"gymnasium\[(mujoco|box2d)\]")
+"""Gymnasium's extras that Poise has, too."""
 
 
 def register_env(name: str, creator: Creator) -> None:
@@ -47,14 +58,18 @@ def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: st
         config["render_mode"] = render_mode
     source = find_env(env)
     if isinstance(source, str):
+        if is_atari(source):
+            return make_atari(source, env_config, render_mode)
         with _Quiet(), _AsEnvError(source):
             return gym.make(source, max_episode_steps=limit, disable_env_checker=True, **config)
     with _AsEnvError(getattr(source, "__qualname__", repr(source))):
         made = _call(source, config)
+    if sentence := old_api_sentence(made):
+        raise EnvError(sentence)
     if not isinstance(made, gym.Env):
         raise EnvError(
             f"{source!r} made a {type(made).__module__}.{type(made).__name__}, which is not a gymnasium.Env: "
-            "derive the environment from gymnasium.Env (environments of the old `gym` package must be ported)."
+            "derive the environment from gymnasium.Env."
         )
     for kind in ("observation_space", "action_space"):
         if not isinstance(getattr(made, kind, None), gym.Space):
@@ -63,19 +78,125 @@ def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: st
 
 
 def make_vector_env(env: Any, num_envs: int, env_config: dict[str, Any] | None = None) -> VectorEnv:
-    """Makes a batch of environments with NEXT_STEP semantics.
+    """Makes a batch of environments with NEXT_STEP semantics, in this process.
 
-    Native where Gymnasium's registry has a vector version of it; otherwise `num_envs` of them, stepped one after
-    the other in this process.
+    It is native where there is a native version of the environment; otherwise the environments are stepped one after
+    the other.
+
+    Args:
+        env, env_config: see `make_env`.
+        num_envs: how many.
     """
     config = dict(env_config or {})
     source = find_env(env)
-    if isinstance(source, str):
-        limit = {"max_episode_steps": config.pop("max_episode_steps")} if "max_episode_steps" in config else {}
+    if isinstance(source, str) and is_atari(source):
+        return make_atari_vector(source, num_envs, config)
+    if isinstance(source, str) and is_native(source):
         with _Quiet(), _AsEnvError(source):
-            if _spec(source).vector_entry_point is not None:
-                return gym.make_vec(source, num_envs, vectorization_mode="vector_entry_point", **limit, **config)
-    return InlineVectorEnv(lambda: make_env(env, env_config), num_envs)
+            return gym.make_vec(source, num_envs, vectorization_mode="vector_entry_point", **config)
+    return InlineVectorEnv(env_maker(source, config), num_envs)
+
+
+def make_batches(
+    env: Any, envs_per_worker: int, env_config: dict[str, Any] | None, num_workers: int, limits: Limits
+) -> list[VectorEnv]:
+    """Makes environments as one batch, or as two where several workers step them: while one half steps, actions are
+    found for the other.
+
+    Args:
+        env, env_config: see `make_env`.
+        envs_per_worker: environments of each worker.
+        num_workers: processes that step them; for Atari games, threads of the emulator. 0 steps them in this process.
+        limits: of time and memory, for processes.
+
+    Raises:
+        EnvError: the environment cannot be made, or cannot be sent to a process.
+    """
+    if num_workers == 0:
+        return [make_vector_env(env, envs_per_worker, env_config)]
+    groups = [num_workers - num_workers // 2, num_workers // 2] if num_workers > 1 else [1]
+    source = find_env(env)
+    if isinstance(source, str) and is_atari(source):
+        threads = {"num_threads": groups[0], **(env_config or {})}
+        return [make_atari_vector(source, group * envs_per_worker, threads) for group in groups]
+    from poise.envs.workers import WorkerVectorEnv
+
+    described = recipe(env, env_config)
+    batches: list[WorkerVectorEnv] = []
+    try:
+        for i, group in enumerate(groups):
+            batches.append(
+                WorkerVectorEnv(described, group * envs_per_worker, group, limits, first_worker=i * groups[0])
+            )
+        team = [worker for batch in batches for worker in batch.workers]
+        for batch in batches:
+            batch.team = team
+            batch.connect()
+    except BaseException:  # whoever keeps the traceback would keep the processes too
+        for batch in batches:
+            batch.close_extras()
+        raise
+    return list(batches)
+
+
+def is_native(env: Any) -> bool:
+    """Whether there is a version of an environment that steps many at once in compiled code."""
+    source = find_env(env)
+    return isinstance(source, str) and (is_atari(source) or _spec(source).vector_entry_point is not None)
+
+
+def choose_workers(env: Any, num_envs: int, env_config: dict[str, Any] | None = None) -> tuple[int, str]:
+    """How many workers step `num_envs` environments fastest (a divisor of it), and a sentence that says why."""
+    source = find_env(env)
+    if isinstance(source, str) and is_atari(source):
+        workers = max(n for n in range(1, num_envs + 1) if num_envs % n == 0 and n <= available_cores())
+        return (
+            workers,
+            f"{workers} threads of the emulator, and actions for one half of the games while the other plays.",
+        )
+    if is_native(env):
+        return 0, f"No worker processes: {env} has a native version that steps all environments at once."
+    made = env_maker(env, env_config)()
+    try:
+        step_s, cpu_share = measure_step(made)
+    except Exception as error:  # in a process of its own, it is replaced when it fails again
+        return min(2, num_envs), f"2 worker processes: the environment failed while it was measured ({said(error)})."
+    finally:
+        made.close()
+    return advise_workers(step_s, cpu_share, num_envs, available_cores())
+
+
+def env_maker(env: Any, env_config: dict[str, Any] | None = None) -> Callable[[], gym.Env]:
+    """A function that makes one environment after the other, action masks in their observations. Whether there are
+    masks is asked of the first one only."""
+    masked: list[bool] = []
+
+    def make() -> gym.Env:
+        made = make_env(env, env_config)
+        if not masked:
+            masked.append(reports_mask(made))
+        return ActionMaskInObservation(made) if masked[0] else made
+
+    return make
+
+
+def recipe(env: Any, env_config: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What another process needs to make an environment: names that only this process knows are resolved."""
+    source = find_env(env)
+    spec = None
+    if isinstance(source, str) and ":" not in source:
+        known = gym.registry[source]
+        own = isinstance(known.entry_point, str) and known.entry_point.startswith("gymnasium.")
+        spec = None if own else known
+    return {"name": env_name(env), "env": source, "env_config": dict(env_config or {}), "spec": spec}
+
+
+def recipe_maker(described: dict[str, Any]) -> Callable[[], gym.Env]:
+    """The function of `env_maker` from what `recipe` returned, in another process."""
+    spec = described["spec"]
+    if spec is not None:
+        gym.registry.setdefault(spec.id, spec)
+    return env_maker(described["env"], described["env_config"])
 
 
 def find_env(env: Any) -> str | Creator:
@@ -90,6 +211,8 @@ def find_env(env: Any) -> str | Creator:
         return cast(Creator, env)
     if env in _creators:
         return _creators[env]
+    if is_atari(env):
+        return env
     module, colon, name = env.partition(":")
     if colon:
         try:
@@ -114,9 +237,10 @@ def find_env(env: Any) -> str | Creator:
             options = [n for n, value in vars(imported).items() if callable(value)]
             raise EnvError(f"env={env!r}: {module!r} has and registers no {name!r}.{nearest(name, options)}")
         return env
-    if env not in gym.registry and not env.startswith("ALE/"):
+    if env not in gym.registry:
+        known = [*_creators, *gym.registry, *(f"{game}-v4" for game in GAMES)]
         raise EnvError(
-            f"There is no environment {env!r}.{nearest(env, [*_creators, *gym.registry])} "
+            f"There is no environment {env!r}.{nearest(env, known)} "
             "Names are those of Gymnasium, of poise.register_env, or module:Name."
         )
     return env
@@ -125,7 +249,7 @@ def find_env(env: Any) -> str | Creator:
 def reward_threshold(env: Any) -> float | None:
     """The mean return at which Gymnasium's registry calls an environment solved, if it says so."""
     source = find_env(env)
-    if not isinstance(source, str):
+    if not isinstance(source, str) or is_atari(source):
         return None
     threshold = _spec(source).reward_threshold
     return None if threshold is None else float(threshold)
@@ -171,6 +295,8 @@ class _AsEnvError:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, gym.error.DependencyNotInstalled) and (found := _EXTRA.search(str(error))):
+            raise EnvError(f"{self.name} needs an extra: pip install 'poise[{found[1]}]'.") from None
         if isinstance(error, gym.error.Error):
             raise EnvError(f"{self.name} cannot be made: {error}") from error
         if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):

@@ -10,10 +10,14 @@ Gymnasium has no way to save an environment. Three ways are tried, in this order
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+
+from poise.config.layout import Layout
+from poise.envs.tolerant import TolerantVectorEnv
 
 LONGEST_REPLAY = 100_000
 """Steps of an episode beyond which replaying it would cost more than losing it."""
@@ -49,7 +53,7 @@ def save(env: gym.Env, journal: Journal) -> dict[str, Any]:
         elapsed = [w._elapsed_steps for w in _time_limits(env)]
         state = env.get_wrapper_attr("get_state")()
         return {"state": state, "elapsed": elapsed, "rng": _generator_state(env)}
-    return {"origin": journal.origin, "actions": np.array(journal.actions)}
+    return {"origin": journal.origin, "actions": _packed(env.action_space, journal.actions)}
 
 
 def restore(env: gym.Env, saved: dict[str, Any], journal: Journal) -> Any:
@@ -71,8 +75,9 @@ def restore(env: gym.Env, saved: dict[str, Any], journal: Journal) -> Any:
         env.unwrapped.np_random = _generator(origin["rng"])
     journal.begin(env, origin.get("seed"))
     obs, _ = env.reset(seed=origin.get("seed"))
-    last = len(saved["actions"]) - 1
-    for i, action in enumerate(saved["actions"]):
+    actions = _unpacked(env.action_space, saved["actions"])
+    last = len(actions) - 1
+    for i, action in enumerate(actions):
         journal.actions.append(action)
         obs, _, terminated, truncated, _ = env.step(action)
         if (terminated or truncated) and i < last:
@@ -80,16 +85,36 @@ def restore(env: gym.Env, saved: dict[str, Any], journal: Journal) -> Any:
     return obs
 
 
+def _packed(space: gym.Space, actions: list[Any]) -> Any:
+    """Actions as one array, or as one of each leaf where their space is nested."""
+    if not isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple)):
+        return np.array(actions)
+    layout = Layout(space)
+    flat = [layout.flatten(action) for action in actions]
+    return {leaf.name: np.array([each[leaf.name] for each in flat], leaf.dtype) for leaf in layout.leaves}
+
+
+def _unpacked(space: gym.Space, packed: Any) -> Sequence[Any]:
+    """The actions that `_packed` took."""
+    if not isinstance(packed, dict):
+        actions: Sequence[Any] = packed
+        return actions
+    layout = Layout(space)
+    return [layout.element(packed, i) for i in range(len(packed[layout.leaves[0].name]))]
+
+
 def exact(saved: dict[str, Any]) -> bool:
-    """Whether what `save` or `save_vector` returned can put another environment in the same place."""
-    slots = saved.get("slots")
-    return "unknown" not in saved.get("origin", {}) if slots is None else all(exact(slot) for slot in slots)
+    """Whether what `save_vector` returned can put all its environments in the same place."""
+    batch = saved.get("state", {"slots": []})  # the fields of a native environment are all there is of it
+    parts = batch.get("workers", [batch])
+    return all(part is not None and all("unknown" not in s.get("origin", {}) for s in part["slots"]) for part in parts)
 
 
 def reset_seeded(env: Any, seed: np.random.SeedSequence) -> Any:
     """Resets a vector environment from a seed sequence: native ones take one seed, others one for each slot."""
     seeds = [int(s) for s in seed.generate_state(env.num_envs)]
-    return env.reset(seed=seeds if hasattr(env, "envs") else seeds[0])[0]
+    one_each = isinstance(env, TolerantVectorEnv) or hasattr(env, "envs")
+    return env.reset(seed=seeds if one_each else seeds[0])[0]
 
 
 def _generator_state(env: gym.Env) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -12,11 +13,13 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
+from poise.envs.failures import Failures
 from poise.envs.snapshot import reset_seeded, restore_vector, save_vector
+from poise.envs.tolerant import TolerantVectorEnv
 from poise.errors import EnvError
 from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
-from poise.sampling.rollout import Rollout
+from poise.sampling.rollout import Rollout, gather
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,24 @@ class Sampler:
         correlation: of the noise from step to step, for continuous actions. The noise is a first-order
             autoregression with unit variance: over time, actions are distributed as the policy says, but given the
             ones before, they are not, so that gradients are biased a little (Hollenstein et al. 2024 measure it).
+        failures: counts what fails; shared by all samplers of a run.
+        first_slot: the number of its first environment among all of the run.
 
     Attributes:
         episodes: those that ended since they were last taken (`take_episodes`).
-        seconds: time spent in the environments and in the policy, since the start.
+        seconds: time spent stepping environments, in the policy, and waiting for worker processes, since the start.
     """
 
     def __init__(
-        self, policy: Policy, env: VectorEnv, steps: int, seed: np.random.SeedSequence, *, correlation: float = 0.0
+        self,
+        policy: Policy,
+        env: VectorEnv,
+        steps: int,
+        seed: np.random.SeedSequence,
+        *,
+        correlation: float = 0.0,
+        failures: Failures | None = None,
+        first_slot: int = 0,
     ) -> None:
         mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
@@ -62,13 +75,18 @@ class Sampler:
         self.policy, self.env, self.steps = policy, env, steps
         self.same_step = mode == AutoresetMode.SAME_STEP
         self.slots: int = env.num_envs
-        self.correlation = correlation if policy.dist.action_dtype.is_floating_point else 0.0
+        self.correlation = correlation if policy.dist.normal_noise else 0.0
         self.rollout = Rollout.empty(
             steps, self.slots, policy.obs_layout, policy.dist.action_shape, policy.dist.action_dtype
         )
         self._obs = {name: leaf.numpy() for name, leaf in self.rollout.obs.items()}
+        self._valid, self._first = self.rollout.valid.numpy(), self.rollout.first.numpy()
+        self.tolerant = env if isinstance(env, TolerantVectorEnv) else None
+        self._halves = env if hasattr(env, "send") and hasattr(env, "recv") else _WholeStep(env)
+        self.failures = failures or Failures(self.slots)
+        self.first_slot = first_slot
         self.episodes: list[Episode] = []
-        self.seconds = {"env": 0.0, "inference": 0.0}
+        self.seconds = {"env": 0.0, "inference": 0.0, "waiting": 0.0}
         self.version = 0
         env_seed, noise_seed = seed.spawn(2)
         self._env_seed = env_seed
@@ -78,6 +96,7 @@ class Sampler:
         self._returns = np.zeros(self.slots)
         self._lengths = np.zeros(self.slots, np.int64)
         self._done = np.zeros(self.slots, np.bool_)
+        self._absent = np.zeros(self.slots, np.bool_)  # slots whose worker is being replaced
         self._started = False
         self._intact = True
 
@@ -85,7 +104,7 @@ class Sampler:
         """Begins new episodes everywhere. Only this reset is seeded: later ones follow from the environments' own
         generators. Every start has seeds of its own, so that no episode is ever played twice."""
         obs = reset_seeded(self.env, self._env_seed.spawn(1)[0])
-        self._returns[:], self._lengths[:], self._done[:] = 0.0, 0, False
+        self._returns[:], self._lengths[:], self._done[:], self._absent[:] = 0.0, 0, False, False
         self._write_obs(self.steps, obs)
         self.rollout.first[-1] = True
         self._started = True
@@ -94,12 +113,19 @@ class Sampler:
         """Takes T steps in every slot and returns the rollout, which the next call overwrites.
 
         Raises:
-            EnvError: an observation or reward was not finite; the sentence names the slot and the step.
+            EnvError: an environment fails for good, or gave an observation or reward that is not finite and cannot be
+                replaced; the sentence names the slot and the step.
         """
+        for _ in self.stages():
+            pass
+        return self.rollout
+
+    def stages(self) -> Iterator[None]:
+        """Samples, with a pause after each time that the environments were told to step: see `sample_together`."""
         if not (self._started and self._intact):
             self._start()
         self._intact = False  # until it is whole: after an error or Ctrl-C amid it, rows and environments disagree
-        policy, env, r = self.policy, self.env, self.rollout
+        policy, env, r = self.policy, self._halves, self.rollout
         for leaf in r.obs.values():
             leaf[0] = leaf[-1]
         r.first[0] = r.first[-1]
@@ -109,44 +135,72 @@ class Sampler:
         obs = [dict(zip(r.obs, row, strict=True)) for row in zip(*(o.unbind(0) for o in r.obs.values()), strict=True)]
         first, noise = r.first.unbind(0), self._noise().unbind(0)
         reward, terminated, truncated = r.reward.numpy(), r.terminated.numpy(), r.truncated.numpy()
-        valid, first_rows = r.valid.numpy(), r.first.numpy()
         actions, inputs = [], []
-        env_seconds, start = 0.0, perf_counter()
+        env_seconds, inference_seconds, start = 0.0, 0.0, perf_counter()
+        waited = self.tolerant.waited if self.tolerant else 0.0
         for t in range(self.steps):
             action, dist_inputs, self._state = policy.act(obs[t], self._state, first[t], noise[t])
             actions.append(action)
             inputs.append(dist_inputs)
             env_action = policy.env_action(action)
-            before = perf_counter()
-            next_obs, reward[t], terminated[t], truncated[t], info = env.step(env_action)
-            env_seconds += perf_counter() - before
+            sent = perf_counter()
+            inference_seconds += sent - start
+            env.send(env_action)
+            env_seconds += perf_counter() - sent
+            yield
+            received = perf_counter()
+            next_obs, reward[t], terminated[t], truncated[t], info = env.recv()
+            start = perf_counter()
+            env_seconds += start - received
             self._write_obs(t + 1, next_obs)
             if not math.isfinite(reward[t].sum()):
                 self._report_bad(reward[t], "a reward")
-            self._follow_episodes(t, reward[t], terminated[t] | truncated[t], valid, first_rows, info)
+            self._follow_episodes(t, reward[t], terminated[t] | truncated[t], info)
         torch.stack(actions, out=r.action)
         r.log_prob = policy.dist.log_prob(torch.stack(inputs), r.action)
-        self.seconds["env"] += env_seconds
-        self.seconds["inference"] += perf_counter() - start - env_seconds
+        waited = self.tolerant.waited - waited if self.tolerant else 0.0
+        self.seconds["waiting"] += waited
+        self.seconds["env"] += env_seconds - waited
+        self.seconds["inference"] += inference_seconds + perf_counter() - start
         self._intact = True
-        return r
 
-    def _follow_episodes(
-        self, t: int, reward: np.ndarray, done: np.ndarray, valid: np.ndarray, first: np.ndarray, info: dict[str, Any]
-    ) -> None:
+    def _follow_episodes(self, t: int, reward: np.ndarray, done: np.ndarray, info: dict[str, Any]) -> None:
         """Marks which rows count and where episodes begin, and keeps the books of the running ones."""
+        first = self._first
         if self.same_step:
             first[t + 1] = done
             self._lengths += 1
             self._returns += reward
         else:  # a step that starts from a final observation only resets
-            valid[t] = stepped = ~self._done
+            stepped = ~self._done
             first[t + 1] = self._done
+            if self.tolerant is not None and (self.tolerant.disturbed or self.tolerant.failures):
+                self._follow_failures(t, stepped, self.tolerant)
+            self._valid[t] = stepped
             self._lengths += stepped
             self._returns += reward * stepped
         self._done = done
         if done.any():
             self._end_episodes(t, np.flatnonzero(done), info)
+
+    def _follow_failures(self, t: int, stepped: np.ndarray, env: TolerantVectorEnv) -> None:
+        """Drops the episodes that a failure ended. The step that failed did not happen: its row does not count, and
+        the step before it is where the episode was cut, as by a time limit, with this row's observation as its last.
+        """
+        if not env.disturbed:
+            self.failures.add(env.take_failures(), ())
+            return
+        lost, begun = env.lost, env.begun
+        truncated = self.rollout.truncated.numpy()
+        truncated[t] |= lost  # for what is carried from row to row
+        if t:
+            truncated[t - 1] |= lost & stepped
+        failed = lost & ~self._absent
+        stepped &= ~lost
+        self._first[t + 1] = (self._first[t + 1] & ~lost) | begun
+        self._returns[lost], self._lengths[lost] = 0.0, 0
+        self._absent = lost & ~begun
+        self.failures.add(env.take_failures(), (np.flatnonzero(failed) + self.first_slot).tolist())
 
     def take_episodes(self) -> list[Episode]:
         """The episodes that ended since the last call."""
@@ -170,7 +224,7 @@ class Sampler:
         for name, value in self.policy.obs_layout.flatten(obs).items():
             target = self._obs[name][row]
             target[...] = value
-            if target.dtype.kind == "f" and not math.isfinite(target.sum()):
+            if not self.tolerant and target.dtype.kind == "f" and not math.isfinite(target.sum()):
                 self._report_bad(target, f"an observation {name!r}")
 
     def _report_bad(self, values: np.ndarray, what: str) -> None:
@@ -178,7 +232,7 @@ class Sampler:
         for b in np.flatnonzero(~np.isfinite(values.reshape(self.slots, -1)).all(1)).tolist():
             resets = not self._started or (self._done[b] and not self.same_step)
             raise EnvError(
-                f"Environment {b} of worker 0 gave {what} that is not finite, {values[b]}, at step "
+                f"Environment {b} gave {what} that is not finite, {values[b]}, at step "
                 f"{0 if resets else self._lengths[b] + 1} of its episode. Nothing was learnt from it."
             )
 
@@ -188,14 +242,15 @@ class Sampler:
             info = info.get("final_info", {})
         for b in slots.tolist():
             numbers = episode_info(info, b)
-            self.episodes.append(Episode(float(self._returns[b]), int(self._lengths[b]), b, numbers))
+            self.episodes.append(Episode(float(self._returns[b]), int(self._lengths[b]), self.first_slot + b, numbers))
+            self.failures.episode_finished(self.first_slot + b)
             if self.same_step:
                 leaves = self.policy.obs_layout.flatten(final[b])
                 kept = {k: torch.as_tensor(np.array(v)).to(self.rollout.obs[k].dtype) for k, v in leaves.items()}
                 for name, value in kept.items():
                     if value.is_floating_point() and not torch.isfinite(value).all():
                         raise EnvError(
-                            f"Environment {b} of worker 0 gave a final observation {name!r} that is not finite, "
+                            f"Environment {b} gave a final observation {name!r} that is not finite, "
                             f"{value.numpy()}, at step {self._lengths[b]} of its episode. Nothing was learnt from it."
                         )
                 self.rollout.final.append((t, b, kept))
@@ -239,6 +294,32 @@ class Sampler:
         self.rollout.first[-1, kept] = torch.as_tensor(state["first"])[kept]
         self._returns[lost], self._lengths[lost], self._done[lost] = 0.0, 0, False
         return lost
+
+
+def sample_together(samplers: list[Sampler]) -> Rollout:
+    """One rollout of all samplers, side by side. While the environments of one step, another finds its actions: where
+    environments step elsewhere, neither waits for the other."""
+    running = [sampler.stages() for sampler in samplers]
+    while running:
+        running = [each for each in running if next(each, _DONE) is not _DONE]
+    return gather([sampler.rollout for sampler in samplers])
+
+
+_DONE = object()
+
+
+class _WholeStep:
+    """`send` and `recv` of an environment that has only `step`."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        self._env = env
+        self._actions: Any = None
+
+    def send(self, actions: Any) -> None:
+        self._actions = actions
+
+    def recv(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        return self._env.step(self._actions)
 
 
 def episode_info(info: dict[str, Any], slot: int) -> dict[str, float]:

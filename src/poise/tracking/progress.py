@@ -74,11 +74,12 @@ def line(result: Mapping[str, Any]) -> str:
     reward = result["episode_reward_mean"]
     shown = f"reward {reward:8.1f}" if reward == reward else "reward: no episode has ended yet"
     shares = {name: result[f"perf/{name}_share"] for name in ("env", "inference", "learning", "waiting")}
+    failures = result.get("env_failures_total", 0)
     busiest = max(shares, key=lambda name: shares[name])
     return (
         f"{shown}   {_short(result['timesteps_total'])} steps   "
         f"{_short(result['perf/env_steps_per_s'])} steps/s   {result['time_total_s']:.1f} s   "
-        f"{shares[busiest]:.0%} {busiest}"
+        f"{shares[busiest]:.0%} {busiest}" + (f"   {failures} failure{'s' * (failures > 1)}" if failures else "")
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from poise.envs.failures import Failure
 from poise.errors import CheckpointError
 from poise.tracking.folder import HEARTBEAT_S, RunFolder, json_line
 from poise.training import checkpoint
@@ -42,6 +44,7 @@ class RunRecorder(Callback):
         self._saved_iteration = -1
         self._best: tuple[float, Path] | None = None
         self._complained: set[str] = set()
+        self._failures: Counter[tuple[str, str]] = Counter()
 
     def on_run_start(self, trainer: Trainer) -> None:
         checkpoint.sweep(self.folder.checkpoints)
@@ -58,6 +61,16 @@ class RunRecorder(Callback):
         due = now - self._last_checkpoint >= self.interval_s
         if due or (self.every and trainer.iteration % self.every == 0):
             self.checkpoint(trainer)
+
+    def on_failure(self, trainer: Trainer, failure: Failure) -> None:
+        """The first failure of a kind is told whole; of the same again, the tenth, the hundredth, and so on."""
+        kind = failure.kind, failure.details.rpartition("\n")[2]
+        self._failures[kind] += 1
+        times = self._failures[kind]
+        if times == 1:
+            self.say(str(failure))
+        elif str(times).rstrip("0") == "1":
+            self.say(f"{failure.what} ({times} failures like this so far.)")
 
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
         if trainer.iteration != self._saved_iteration and trainer.error is None:

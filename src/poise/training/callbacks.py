@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from poise.envs.failures import Failure
     from poise.sampling.sampler import Episode
     from poise.training.trainer import Trainer
 
@@ -37,3 +38,7 @@ class Callback:
 
     def on_evaluation(self, trainer: Trainer, evaluation: dict[str, float]) -> None:
         """After an evaluation; the numbers may be added to."""
+
+    def on_failure(self, trainer: Trainer, failure: Failure) -> None:
+        """When an environment has failed and is being replaced; at once, in the middle of an iteration. A hang of an
+        environment in this process is told by another thread than the one that trains."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from poise.config.layout import ROOT
+from poise.envs.failures import Failure, Failures
 from poise.envs.snapshot import reset_seeded
-from poise.errors import EnvError
+from poise.envs.tolerant import TolerantVectorEnv
+from poise.errors import EnvError, SpaceError
 from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
 from poise.sampling.rollout import stored_dtype
@@ -18,7 +23,13 @@ from poise.sampling.sampler import Episode, episode_info
 
 @torch.no_grad()
 def run_episodes(
-    policy: Policy, env: VectorEnv, episodes: int, seed: np.random.SeedSequence, *, explore: bool = False
+    policy: Policy,
+    env: VectorEnv,
+    episodes: int,
+    seed: np.random.SeedSequence,
+    *,
+    explore: bool = False,
+    report: Callable[[Failure], None] | None = None,
 ) -> list[Episode]:
     """Plays `episodes` whole episodes, in all of `env`'s slots at once.
 
@@ -30,6 +41,10 @@ def run_episodes(
         episodes: how many in all.
         seed: of the environments and of the noise.
         explore: samples actions instead of taking the most likely ones.
+        report: called with what fails.
+
+    Raises:
+        EnvError: the environments fail again and again.
     """
     slots = env.num_envs
     share = np.array([(episodes + i) // slots for i in range(slots)])
@@ -40,6 +55,7 @@ def run_episodes(
     state, first = policy.initial_state(slots), torch.ones(slots, dtype=torch.bool)
     returns, lengths, over = np.zeros(slots), np.zeros(slots, np.int64), np.zeros(slots, np.bool_)
     done: list[Episode] = []
+    failures = Failures(slots, report)
     while share.any():
         obs = to_tensors(policy, raw)
         noise = policy.dist.noise((slots,), generator) if explore else None
@@ -48,6 +64,10 @@ def run_episodes(
         if not (np.isfinite(reward).all() and torch.isfinite(inputs).all()):
             raise EnvError("An evaluation environment gave an observation or a reward that is not finite.")
         stepped = ~over if next_step else np.ones(slots, np.bool_)
+        if isinstance(env, TolerantVectorEnv) and env.disturbed:  # what failed plays its episode again
+            failures.add(env.take_failures(), np.flatnonzero(env.lost).tolist())
+            returns[env.lost], lengths[env.lost] = 0.0, 0
+            stepped &= ~env.lost
         first = torch.as_tensor(~stepped if next_step else terminated | truncated)
         returns += reward * stepped
         lengths += stepped
@@ -55,6 +75,7 @@ def run_episodes(
         for b in np.flatnonzero(over).tolist():
             if share[b]:
                 share[b] -= 1
+                failures.episode_finished(b)
                 numbers = episode_info(info if next_step else info.get("final_info", {}), b)
                 done.append(Episode(float(returns[b]), int(lengths[b]), b, numbers))
             returns[b], lengths[b] = 0.0, 0
@@ -65,9 +86,37 @@ def to_tensors(policy: Policy, obs: Any) -> dict[str, torch.Tensor]:
     """A batch of observations as leaves, in the types that rollouts store."""
     leaves = policy.obs_layout.flatten(obs)
     return {
-        leaf.name: torch.as_tensor(np.asarray(leaves[leaf.name])).to(stored_dtype(leaf.dtype.name))
+        leaf.name: torch.as_tensor(np.asarray(leaves[leaf.name], order="C")).to(stored_dtype(leaf.dtype.name))
         for leaf in policy.obs_layout.leaves
     }
+
+
+def is_single(policy: Policy, obs: Any) -> bool:
+    """Whether `obs` is one element of the policy's observation space; False if it is a batch of them.
+
+    Raises:
+        SpaceError: it is neither.
+    """
+    layout = policy.obs_layout
+    try:
+        values = {name: np.asarray(value) for name, value in layout.flatten(obs).items()}
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise SpaceError(f"This observation is not built as the policy's observation space, {layout.space}.") from None
+    batches = set()
+    for leaf in layout.leaves:
+        shape, space = values[leaf.name].shape, leaf.space
+        batch, rest = shape[: len(shape) - len(leaf.shape)], shape[len(shape) - len(leaf.shape) :]
+        batches.add(batch)
+        if rest != leaf.shape or len(batch) > 1 or len(batches) > 1:
+            part = "" if leaf.name == ROOT else f" {leaf.name!r}"
+            raise SpaceError(
+                f"An observation{part} of shape {shape} does not fit: the policy was made for {leaf.shape}."
+            )
+        if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+            index = values[leaf.name] - space.start
+            if (index < 0).any() or (index >= (space.n if isinstance(space, spaces.Discrete) else space.nvec)).any():
+                raise SpaceError(f"The observation {leaf.name!r} is outside its space {space}: {values[leaf.name]}.")
+    return batches == {()}
 
 
 def summarize(episodes: list[Episode]) -> dict[str, float]:

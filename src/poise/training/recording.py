@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from poise.envs.masks import ActionMaskInObservation
 from poise.envs.video import film, make_filmed_env
 from poise.training.trainer import Trainer
 
@@ -31,6 +32,8 @@ def record(
         `{"path", "episode_reward", "episode_len", "frames"}`.
     """
     env = make_filmed_env(trainer.config.env, trainer.config.env_config)
+    if trainer.policy.masked and env.observation_space != trainer.policy.obs_layout.space:
+        env = ActionMaskInObservation(env)
     try:
         act = lambda obs: trainer.compute_action(obs, explore=explore)  # noqa: E731
         return film(env, act, path, episodes=episodes, max_steps=max_steps, seed=seed, fps=fps)

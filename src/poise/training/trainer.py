@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
+import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,18 +18,23 @@ from poise.algorithms.base import Algorithm, make_algorithm
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig, env_name
 from poise.config.layout import Layout
-from poise.envs import snapshot
-from poise.envs.make import make_vector_env
-from poise.errors import CheckpointError, ConfigError, SpaceError
+from poise.envs import masks, snapshot
+from poise.envs.advice import available_cores
+from poise.envs.failures import Failure, Failures
+from poise.envs.inline import InlineVectorEnv
+from poise.envs.make import choose_workers, make_batches, make_vector_env
+from poise.envs.process import Limits
+from poise.envs.watchdog import watch
+from poise.errors import CheckpointError, ConfigError
 from poise.learning.seeding import torch_generator
 from poise.models.encoders import is_image
 from poise.sampling.sampler import Episode, Sampler
 from poise.training import checkpoint
 from poise.training.callbacks import Callback
-from poise.training.evaluation import info_means, run_episodes, summarize, to_tensors
+from poise.training.evaluation import info_means, is_single, run_episodes, summarize, to_tensors
 from poise.training.signals import stopping_on
 from poise.training.stopping import Stop, StopRule, default_stop
-from poise.training.threads import available_cores, torch_threads
+from poise.training.threads import torch_threads
 
 _ALGORITHM, _SAMPLERS, _EVALUATION, _ACTING = range(4)  # purposes of the streams derived from one seed
 
@@ -51,6 +57,7 @@ class Trainer:
         history: the latest results, at most 10,000.
         goals: result keys and the values at which the current `learn` ends.
         error: the exception that ended the last `learn`, if one did.
+        failures: what failed in the environments so far.
         notes: sentences about what a load or a resume could not restore.
     """
 
@@ -68,13 +75,21 @@ class Trainer:
         self.callbacks = list(callbacks)
         if config.seed is None:
             config.seed = int(np.random.SeedSequence().generate_state(1)[0])
-        self._env: Any = None
+        self.notes: list[str] = []
+        self._batches: list[Any] = []
         if layouts is None:
-            self._env = self._make_env()
-            layouts = Layout(self._env.single_observation_space), Layout(self._env.single_action_space)
+            self._choose_workers()
+            self._batches = self._make_batches()
+            env = self._batches[0]
+            layouts = Layout(env.single_observation_space), Layout(env.single_action_space)
         if config.num_threads == "auto":
             config.num_threads = available_cores() if any(is_image(leaf) for leaf in layouts[0].leaves) else 1
-        self.algorithm: Algorithm = make_algorithm(self.name, config, *layouts, self._seed(_ALGORITHM))
+        try:
+            self.algorithm: Algorithm = make_algorithm(self.name, config, *layouts, self._seed(_ALGORITHM))
+        except BaseException:  # such as spaces that no policy can take
+            for env in self._batches:
+                env.close()
+            raise
         self._samplers: list[Sampler] | None = None
         self._pending: list[Any] | None = None  # samplers' state from a checkpoint, until environments are needed
         self._evaluation_env: Any = None
@@ -85,12 +100,12 @@ class Trainer:
         self.history: deque[dict[str, Any]] = deque(maxlen=10_000)
         self.goals: Mapping[str, float] = {}
         self.error: BaseException | None = None
-        self.notes: list[str] = []
+        self.failures = Failures(config.num_envs, self._report)
         if config.normalize_observations and self.policy.normalizer is None:
             self.notes.append("normalize_observations has no effect on images, Discrete observations or custom models.")
         self._window: deque[Episode] = deque(maxlen=config.metrics_smoothing_episodes)
         self._stop_reason: str | None = None
-        self._last_report = {"env": 0.0, "inference": 0.0}
+        self._last_report = {"env": 0.0, "inference": 0.0, "waiting": 0.0}
 
     def __repr__(self) -> str:
         steps = self.algorithm.timesteps
@@ -105,30 +120,72 @@ class Trainer:
     def _seed(self, purpose: int, *index: int) -> np.random.SeedSequence:
         return np.random.SeedSequence(self.config.seed or 0, spawn_key=(purpose, *index))
 
-    def _make_env(self) -> Any:
-        return make_vector_env(self.config.env, self.config.num_envs_per_worker, self.config.env_config)
+    def _choose_workers(self) -> None:
+        """Resolves `num_workers="auto"`: the workers share the environments, so that what is learnt stays the same."""
+        config = self.config
+        if config.num_workers != "auto":
+            return
+        config.num_workers, why = choose_workers(config.env, config.num_envs, config.env_config)
+        config.num_envs_per_worker //= max(1, config.num_workers)
+        self.notes.append(f"num_workers='auto': {why}")
+
+    def _make_batches(self) -> list[Any]:
+        config = self.config
+        assert isinstance(config.num_workers, int)
+        envs = config.num_envs_per_worker
+        return make_batches(config.env, envs, config.env_config, config.num_workers, self._limits())
+
+    def _limits(self) -> Limits:
+        config = self.config
+        times = config.env_make_timeout_s, config.env_reset_timeout_s, config.env_step_timeout_s
+        return Limits(*times, (config.worker_memory_mb or 0) * 2**20)
 
     @property
     def samplers(self) -> list[Sampler]:
         """The samplers; made when first needed, since acting needs none."""
         if self._samplers is None:
-            env = self._env if self._env is not None else self._make_env()
-            self._env = env
+            self._batches = self._batches or self._make_batches()
+            env = self._batches[0]
             found = Layout(env.single_observation_space), Layout(env.single_action_space)
             if (found[0].space, found[1].space) != (self.policy.obs_layout.space, self.policy.action_layout.space):
                 raise CheckpointError(
                     f"{env_name(self.config.env)} has other spaces than the policy was trained with: "
                     f"{found[0].space} and {found[1].space}."
                 )
-            correlation = getattr(self.config, "exploration_correlation", 0.0)
-            length = self.config.rollout_fragment_length
-            assert length is not None
-            # Environments that cannot be restored go on with new episodes, never with those of the first incarnation.
-            seed = self._seed(_SAMPLERS, 0, self.iteration)
-            self._samplers = [Sampler(self.policy, env, length, seed, correlation=correlation)]
+            self._samplers = self._make_samplers()
             if self._pending is not None:
                 self._restore_samplers(self._pending)
         return self._samplers
+
+    def _make_samplers(self) -> list[Sampler]:
+        length = self.config.rollout_fragment_length
+        assert length is not None
+        samplers: list[Sampler] = []
+        first_slot = 0
+        for i, env in enumerate(self._batches):
+            sampler = Sampler(
+                self.policy,
+                env,
+                length,
+                # Environments that cannot be restored go on with new episodes, never with those of the first time.
+                self._seed(_SAMPLERS, i, self.iteration),
+                correlation=getattr(self.config, "exploration_correlation", 0.0),
+                failures=self.failures,
+                first_slot=first_slot,
+            )
+            samplers.append(sampler)
+            first_slot += sampler.slots
+            if isinstance(env, InlineVectorEnv):
+                watch(env, self._limits(), self._report)
+        return samplers
+
+    def _report(self, failure: Failure) -> None:
+        """Tells the callbacks; where none of them listens, it is a warning."""
+        listeners = [c for c in self.callbacks if type(c).on_failure is not Callback.on_failure]
+        for callback in listeners:
+            callback.on_failure(self, failure)
+        if not listeners:
+            warnings.warn(str(failure), RuntimeWarning, stacklevel=2)
 
     def _restore_samplers(self, states: list[Any]) -> None:
         assert self._samplers is not None
@@ -189,13 +246,16 @@ class Trainer:
             "time_this_iter_s": seconds,
             "time_total_s": self.time_total_s,
             **info_means(window),
+            "episodes_lost_total": self.failures.episodes_lost,
+            "env_failures_total": self.failures.total,
+            "worker_restarts_total": self.failures.restarts,
             **{f"learner/{key}": value for key, value in learner.items()},
             "learner/skipped_updates": self.algorithm.skipped,
             "perf/env_steps_per_s": steps / seconds,
             "perf/env_share": spent["env"] / seconds,
             "perf/inference_share": spent["inference"] / seconds,
-            "perf/learning_share": max(0.0, 1 - (spent["env"] + spent["inference"]) / seconds),
-            "perf/waiting_share": 0.0,
+            "perf/learning_share": max(0.0, 1 - sum(spent.values()) / seconds),
+            "perf/waiting_share": spent["waiting"] / seconds,
         }
 
     def learn(
@@ -250,18 +310,24 @@ class Trainer:
 
     # --- acting -------------------------------------------------------------------------------------------------
 
-    def compute_action(self, observation: Any, *, explore: bool = False) -> Any:
+    def compute_action(self, observation: Any, *, explore: bool = False, action_mask: Any = None) -> Any:
         """The action for one observation, as the environment takes it.
 
         Args:
             observation: one element of the observation space.
             explore: samples the action instead of taking the most likely one.
+            action_mask: as in `predict`.
         """
-        return self.predict(observation, deterministic=not explore)[0]
+        return self.predict(observation, deterministic=not explore, action_mask=action_mask)[0]
 
     @torch.no_grad()
     def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_mask: Any = None,
     ) -> tuple[Any, Any]:
         """Actions for one observation or a batch of them, and the policy's memory; as Stable-Baselines3's
         `predict` (but deterministic unless asked otherwise).
@@ -271,14 +337,21 @@ class Trainer:
             state: memory that the last call returned; None at the start.
             episode_start: for a batch, which slots begin an episode.
             deterministic: takes the most likely actions.
+            action_mask: which choices are allowed, for a policy that was trained with masks; in place of the one in the
+                observation. Where the environment reports masks in its info, the observation may come as the
+                environment gives it, and without a mask all is allowed.
+
+        Returns:
+            Actions, elements of the action space (or of its batched form), and the memory.
+
+        Raises:
+            SpaceError: the observation or the mask does not fit the policy.
+            EnvError: a mask allows nothing.
         """
         policy = self.policy
-        leaves = policy.obs_layout.flatten(observation)
-        leaf = policy.obs_layout.leaves[0]
-        shape = np.shape(leaves[leaf.name])
-        if shape[len(shape) - len(leaf.shape) :] != leaf.shape or len(shape) - len(leaf.shape) not in (0, 1):
-            raise SpaceError(f"An observation of shape {shape} does not fit: the policy was made for {leaf.shape}.")
-        single = shape == leaf.shape
+        if policy.masked or action_mask is not None:
+            observation = masks.complete(policy.obs_layout.space, policy.action_layout.space, observation, action_mask)
+        single = is_single(policy, observation)
         obs = to_tensors(policy, observation)
         if single:
             obs = {name: value.unsqueeze(0) for name, value in obs.items()}
@@ -291,7 +364,9 @@ class Trainer:
         noise = None if deterministic else policy.dist.noise((batch,), self._generator)
         action, _, memory = policy.act(obs, memory, first, noise)
         actions = policy.env_action(action)
-        return (actions[0] if single else actions), (memory or None)
+        if single:
+            actions = policy.action_layout.element(policy.action_layout.flatten(actions), 0)
+        return actions, (memory or None)
 
     def evaluate(self, episodes: int | None = None, *, explore: bool | None = None, seed: int = 0) -> dict[str, float]:
         """Plays fresh episodes in environments of their own.
@@ -314,7 +389,9 @@ class Trainer:
                 self._evaluation_env.close()
             self._evaluation_env = make_vector_env(self.config.env, slots, self.config.env_config)
         streams = self._seed(_EVALUATION, self.iteration, seed)
-        return summarize(run_episodes(self.policy, self._evaluation_env, count, streams, explore=sampled))
+        return summarize(
+            run_episodes(self.policy, self._evaluation_env, count, streams, explore=sampled, report=self._report)
+        )
 
     # --- saving -------------------------------------------------------------------------------------------------
 
@@ -335,6 +412,7 @@ class Trainer:
             "iteration": self.iteration,
             "episodes_total": self.episodes_total,
             "time_total_s": self.time_total_s,
+            "failures": self.failures.state_dict(),
             "window": [[e.reward, e.length, e.slot, e.info] for e in self._window],
         }
         exact = all(not s["started"] or (s["env"] is not None and snapshot.exact(s["env"])) for s in samplers)
@@ -379,6 +457,7 @@ class Trainer:
             self.algorithm.load_state_dict({"policy": policy, **state["learner"]})
             self.iteration, self.episodes_total = state["iteration"], state["episodes_total"]
             self.time_total_s = state["time_total_s"]
+            self.failures.load_state_dict(state["failures"])
             self._window.extend(Episode(r, n, slot, info) for r, n, slot, info in state["window"])
             self._pending = state["samplers"]
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -390,10 +469,11 @@ class Trainer:
         if self._samplers is not None:
             self._pending = [sampler.state_dict() for sampler in self._samplers]
             self._last_report = dict.fromkeys(self._last_report, 0.0)
-        for env in (self._env, self._evaluation_env):
+        for env in (*self._batches, self._evaluation_env):
             if env is not None:
                 env.close()
-        self._env = self._evaluation_env = self._samplers = None
+        self._batches = []
+        self._evaluation_env = self._samplers = None
 
     def __enter__(self) -> Trainer:
         return self

@@ -1,0 +1,93 @@
+"""How many worker processes pay for an environment: decided by measured numbers, said in one sentence."""
+
+from __future__ import annotations
+
+import math
+import os
+from time import perf_counter, thread_time
+
+import gymnasium as gym
+
+INLINE_S = 3e-6
+"""What stepping one environment in this process costs beside the environment itself."""
+BATCH_S = 60e-6
+"""What a step of the whole batch costs for being sent to worker processes and back."""
+WORTH = 1.5
+"""Processes must be faster by this factor: they cost memory and time to start."""
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def batch_seconds(workers: int, step_s: float, cpu_share: float, num_envs: int, cores: int) -> float:
+    """What one step of all environments takes: one after the other here (0 workers), or shared by worker processes,
+    which slow each other down where they want more cores than there are."""
+    if workers == 0:
+        return num_envs * (step_s + INLINE_S)
+    return math.ceil(num_envs / workers) * step_s * max(1.0, workers * cpu_share / cores) + BATCH_S
+
+
+def advise_workers(step_s: float, cpu_share: float, num_envs: int, cores: int) -> tuple[int, str]:
+    """The number of worker processes that steps a batch of environments fastest.
+
+    Args:
+        step_s: seconds that one step of one environment takes.
+        cpu_share: how much of that time it computes, 0 (it waits: a game, a robot, a service) to 1.
+        num_envs: environments in the batch.
+        cores: processor cores at hand.
+
+    Returns:
+        The number, a divisor of `num_envs`, or 0 for stepping in this process unless processes win by half; and a
+        sentence that says why.
+    """
+    inline = batch_seconds(0, step_s, cpu_share, num_envs, cores)
+    shared = {
+        w: batch_seconds(w, step_s, cpu_share, num_envs, cores) for w in range(1, num_envs + 1) if num_envs % w == 0
+    }
+    fastest = min(shared.values())
+    workers = next(w for w, seconds in shared.items() if seconds <= 1.02 * fastest)  # not more than it takes
+    envs, processors = f"{num_envs} environment{'s' * (num_envs != 1)}", f"{cores} core{'s' * (cores != 1)}"
+    about = f"{envs}, {duration(step_s)} a step, {cpu_share:.0%} of it computing, {processors}"
+    if inline < WORTH * fastest:
+        return 0, f"No worker processes: stepping in this process is as fast, or nearly ({about})."
+    return workers, (
+        f"{workers} worker process{'es' * (workers != 1)}: a step of the whole batch takes about {duration(fastest)} "
+        f"in them, and {duration(inline)} in this process ({about})."
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds with two digits in the unit that fits: `5.2 µs`, `12 ms`, `1.5 s`."""
+    number, unit = (
+        (seconds, "s") if seconds >= 1 else (seconds * 1e3, "ms") if seconds >= 1e-3 else (seconds * 1e6, "µs")
+    )
+    return f"{number:.0f} {unit}" if number >= 10 else f"{number:.1f} {unit}"
+
+
+def measure_step(env: gym.Env, seconds: float = 0.25) -> tuple[float, float]:
+    """What a step of an environment takes, resets left out: `(seconds, share of them that it computes)`.
+
+    Plays random actions for about so long. The first steps, which often take longer, are not counted, and of three
+    parts the fastest counts. An environment that computes for more than half of its time is taken to compute all of
+    it: on a busy machine, the rest is the doing of other processes.
+    """
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    parts = []
+    for warm_up in (5, 0, 0):
+        begin, wall, cpu, counted = perf_counter(), 0.0, 0.0, 0
+        while counted < 5 or (perf_counter() - begin < seconds / 3 and counted < 1000):
+            action = env.action_space.sample()
+            start, start_cpu = perf_counter(), thread_time()
+            over = any(env.step(action)[2:4])
+            if warm_up:
+                warm_up -= 1
+            else:
+                wall, cpu, counted = wall + perf_counter() - start, cpu + thread_time() - start_cpu, counted + 1
+            if over:
+                env.reset()
+        parts.append((wall / counted, cpu / counted))
+    wall, cpu = min(parts)
+    return (cpu, 1.0) if cpu > wall / 2 else (wall, cpu / wall)

@@ -1,0 +1,144 @@
+"""The arrays that a batch of environments is stepped through: private ones, or memory that processes share.
+
+Shared memory has no name anywhere, only an open file: it is gone when the last process that has it open is gone,
+however that came about. (On Windows it has a name, and the same life.)
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import secrets
+import sys
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from poise.config.layout import Layout
+
+_ALIGNMENT = 64  # bytes: a cache line, so that no two workers write to the same one
+
+
+@dataclass
+class StepArrays:
+    """What goes into and comes out of a step of `B` environments.
+
+    Attributes:
+        observations, actions: leaves `[B, ...]`.
+        reward: `[B]`, float64.
+        terminated, truncated, lost, begun: `[B]`, bool; see `TolerantVectorEnv`.
+        pulse: `[workers, 3]`, int64: a count that moves with every environment step, and a phase, so that a watcher
+            can tell slow from stuck; and the nanoseconds spent stepping.
+    """
+
+    observations: dict[str, np.ndarray]
+    actions: dict[str, np.ndarray]
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    lost: np.ndarray
+    begun: np.ndarray
+    pulse: np.ndarray
+
+    @classmethod
+    def carve(cls, layouts: tuple[Layout, Layout], slots: int, workers: int = 1, buffer: Any = None) -> StepArrays:
+        """The arrays in `buffer` (of at least `size` bytes), or in memory of their own."""
+        made: dict[tuple[str, str], np.ndarray] = {}
+        offset = 0
+        for group, name, shape, dtype in _fields(layouts, slots, workers):
+            if buffer is None:
+                made[group, name] = np.zeros(shape, dtype)
+            else:
+                made[group, name] = np.ndarray(shape, dtype, buffer, offset)
+                offset += _room(shape, dtype)
+        observations, actions = (
+            {name: array for (group, name), array in made.items() if group == wanted and name}
+            for wanted in ("observations", "actions")
+        )
+        return cls(observations, actions, **{group: array for (group, name), array in made.items() if not name})
+
+    @staticmethod
+    def size(layouts: tuple[Layout, Layout], slots: int, workers: int = 1) -> int:
+        """Bytes that `carve` needs."""
+        return sum(_room(shape, dtype) for _, _, shape, dtype in _fields(layouts, slots, workers))
+
+    def part(self, start: int, end: int, worker: int = 0) -> StepArrays:
+        """Views of some of the environments, for one worker."""
+        cut = slice(start, end)
+        return StepArrays(
+            {name: array[cut] for name, array in self.observations.items()},
+            {name: array[cut] for name, array in self.actions.items()},
+            self.reward[cut],
+            self.terminated[cut],
+            self.truncated[cut],
+            self.lost[cut],
+            self.begun[cut],
+            self.pulse[worker : worker + 1],
+        )
+
+
+def _fields(
+    layouts: tuple[Layout, Layout], slots: int, workers: int
+) -> list[tuple[str, str, tuple[int, ...], np.dtype]]:
+    groups = zip(("observations", "actions"), layouts, strict=True)
+    leaves = [
+        (group, leaf.name, (slots, *leaf.shape), leaf.dtype) for group, layout in groups for leaf in layout.leaves
+    ]
+    flags = [(name, "", (slots,), np.dtype(bool)) for name in ("terminated", "truncated", "lost", "begun")]
+    return [
+        *leaves,
+        ("reward", "", (slots,), np.dtype(np.float64)),
+        *flags,
+        ("pulse", "", (workers, 3), np.dtype(np.int64)),
+    ]
+
+
+def _room(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    size = int(np.prod(shape)) * dtype.itemsize
+    return -(-max(size, 1) // _ALIGNMENT) * _ALIGNMENT
+
+
+class SharedMemory:
+    """Memory that a driver makes and its worker processes map.
+
+    Attributes:
+        key: what `attach` needs: the number of a file descriptor that the child inherits, or on Windows a name.
+    """
+
+    def __init__(self) -> None:
+        self._file: int | None = None
+        if sys.platform == "win32":
+            self.key = f"poise-{os.getpid()}-{secrets.token_hex(8)}"
+            return
+        if hasattr(os, "memfd_create"):
+            self._file = os.memfd_create("poise", os.MFD_CLOEXEC)
+        else:
+            with tempfile.TemporaryFile() as unnamed:
+                self._file = os.dup(unnamed.fileno())
+        self.key = str(self._file)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """File descriptors that children must inherit."""
+        return () if self._file is None else (self._file,)
+
+    def map(self, size: int) -> mmap.mmap:
+        """Gives the memory its size and maps it."""
+        if self._file is not None:
+            os.ftruncate(self._file, size)
+        return self.attach(self.key, size)
+
+    @staticmethod
+    def attach(key: str, size: int) -> mmap.mmap:
+        """Maps the memory that another process made."""
+        if sys.platform == "win32":
+            return mmap.mmap(-1, size, tagname=key)
+        return mmap.mmap(int(key), size)
+
+    def close(self) -> None:
+        """Forgets the file; the memory goes with the last mapping of it."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None

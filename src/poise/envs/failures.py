@@ -1,0 +1,130 @@
+"""What happens when an environment fails: it is replaced, counted and reported, and a bug stops the run.
+
+A failure is an exception, a broken contract (NaN, a wrong shape), or the end, the silence or the hunger for memory of
+a worker process. One is an accident: a fresh instance takes the environment's place and its partial episode is
+dropped. The same everywhere is a bug, and no number of fresh instances will mend it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+from poise.errors import EnvError
+
+Kind = Literal["raised", "contract", "ended", "hung", "memory", "odd"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One failure.
+
+    Attributes:
+        kind: `raised` an exception, broke Gymnasium's `contract`, or its process `ended`, `hung` or took too much
+            `memory`. What is only `odd` is reported, not counted, and nothing is replaced.
+        what: one sentence that says which environment of which worker did what, and when.
+        details: the environment's own traceback, or what is known of where it was; may be empty.
+    """
+
+    kind: Kind
+    what: str
+    details: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}\n{self.details}".rstrip()
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+class Failures:
+    """Counts failures and stops a run that only fails. One for all environments of a run.
+
+    Args:
+        slots: how many environments there are.
+        report: called with every failure, at once.
+
+    Attributes:
+        total: failures so far.
+        restarts: worker processes that were started anew.
+        episodes_lost: episodes that a failure ended.
+        first: the first failure of the present series, which is usually the one to mend.
+    """
+
+    IN_A_ROW = 3
+    """A run stops when each of its environments has failed this often without finishing an episode in between,"""
+    WINDOW = 100
+    """or when more than half of so many events, episodes finished and failures, were failures."""
+
+    def __init__(self, slots: int, report: Callable[[Failure], None] | None = None) -> None:
+        self.report = report
+        self.total = self.restarts = self.episodes_lost = 0
+        self.first: Failure | None = None
+        self._in_a_row = [0] * slots
+        self._ends: deque[bool] = deque(maxlen=self.WINDOW)
+
+    def state_dict(self) -> dict[str, int]:
+        """The totals."""
+        return {"total": self.total, "restarts": self.restarts, "episodes_lost": self.episodes_lost}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on from the totals that `state_dict` returned."""
+        self.total, self.restarts, self.episodes_lost = state["total"], state["restarts"], state["episodes_lost"]
+
+    def episode_finished(self, slot: int) -> None:
+        """To be called for every episode that ended as it should."""
+        self._in_a_row[slot] = 0
+        self._ends.append(False)
+
+    def add(self, failures: Iterable[Failure], slots: Iterable[int]) -> None:
+        """Counts failures, and the slots whose running episodes they ended.
+
+        Raises:
+            EnvError: the failures are no accidents. It tells the first of them, with its traceback.
+        """
+        begins = not any(self._in_a_row)
+        for failure in failures:
+            if self.report is not None:
+                self.report(failure)
+            if failure.kind == "odd":
+                continue
+            if begins:
+                self.first, begins = failure, False
+            self.total += 1
+            self._ends.append(True)  # one, though it may have ended the episodes of many slots
+            self.restarts += failure.kind in ("ended", "hung", "memory")
+        for slot in slots:
+            self._in_a_row[slot] += 1
+            self.episodes_lost += 1
+        if min(self._in_a_row) >= self.IN_A_ROW:
+            raise EnvError(
+                f"Every environment failed {self.IN_A_ROW} times without finishing an episode in between: this is a "
+                f"bug, not an accident. The first failure: {self.first}"
+            )
+        if len(self._ends) == self.WINDOW and sum(self._ends) > self.WINDOW // 2:
+            raise EnvError(
+                f"The environment failed {sum(self._ends)} times while {self._ends.count(False)} episodes were "
+                f"finished: too often to go on. The first failure: {self.first}"
+            )
+
+
+def own_traceback(error: BaseException) -> str:
+    """The traceback of an exception from the environment's code on: frames of Poise's before it are left out."""
+    frame: TracebackType | None = error.__traceback__
+    while frame is not None and str(frame.tb_frame.f_globals.get("__package__")).partition(".")[0] == "poise":
+        frame = frame.tb_next
+    return "".join(traceback.format_exception(type(error), error, frame)).rstrip()
+
+
+def said(error: BaseException) -> str:
+    """An exception in one line: `ValueError: text`, or its bare name where it says nothing."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # an exception whose own __str__ fails
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,140 @@
+"""Takes what environments return into arrays, and refuses what breaks Gymnasium's contract."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from poise.config.layout import ROOT, Layout, Leaf
+from poise.envs.masks import KEY, is_masked, stuck
+from poise.errors import EnvError
+
+
+class ContractError(EnvError):
+    """An environment returned what it may not; the text says what, without saying which environment."""
+
+
+class Intake:
+    """Writes observations into the rows of `arrays`, leaves `[B, ...]` of `layout`.
+
+    Raises:
+        SpaceError: observations hold an action mask that does not fit `action_space`.
+    """
+
+    def __init__(self, layout: Layout, action_space: spaces.Space, arrays: dict[str, np.ndarray]) -> None:
+        self.layout = layout
+        self._action_space = action_space
+        self._masks = arrays[KEY] if is_masked(layout.space, action_space) else None
+        self.arrays = arrays
+        first = next(iter(arrays.values()))
+        # Row views are made once: indexing costs as much as copying a small observation.
+        self._rows = {name: [array[i, ...] for i in range(len(first))] for name, array in arrays.items()}
+        single = layout.leaves[0]
+        plain = single.name == ROOT and isinstance(single.space, spaces.Box)
+        self._root = self._rows[ROOT] if plain else None  # the one array that most environments return
+        self._floats = [(name, array) for name, array in arrays.items() if array.dtype.kind == "f"]
+        self._bounded = [(leaf, arrays[leaf.name]) for leaf in layout.leaves if _has_bounds(leaf)]
+
+    def store(self, i: int, obs: Any) -> None:
+        """Writes one environment's observation.
+
+        Raises:
+            ContractError: its structure, a shape or a type is not that of its space.
+        """
+        if self._root is not None:
+            row = self._root[i]
+            if type(obs) is np.ndarray and obs.shape == row.shape and obs.dtype == row.dtype:
+                row[...] = obs
+                return
+        try:
+            leaves = self.layout.flatten(obs)
+        except (KeyError, IndexError, TypeError) as error:
+            raise ContractError(
+                f"gave an observation that is not built as its space says ({type(error).__name__}: {error}): "
+                f"{_short(obs)} is not in {self.layout.space}"
+            ) from None
+        for leaf in self.layout.leaves:
+            self._rows[leaf.name][i][...] = _converted(leaf, leaves[leaf.name])
+
+    def faults(self, done: list[bool]) -> dict[int, str]:
+        """Environments whose observation no policy can act on, each with what it gave: one that holds NaN or infinity,
+        or an action mask that allows nothing although the episode goes on.
+
+        The sum of an array finds NaN in one pass: it is not finite if one of its elements is not.
+        """
+        found: dict[int, str] = {}
+        if self._masks is not None:
+            for i in np.flatnonzero(stuck(self._action_space, self._masks)).tolist():
+                if not done[i]:
+                    found[i] = "gave an action mask that allows no action"
+        for name, array in self._floats:
+            if not math.isfinite(array.sum()):
+                for i in np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1)).tolist():
+                    found.setdefault(i, f"gave an observation {name!r} that is not finite, {_short(array[i])}")
+        return found
+
+    def out_of_bounds(self) -> dict[int, str]:
+        """Environments whose observation is outside the bounds of its `Box`, each with what it gave."""
+        found: dict[int, str] = {}
+        for leaf, array in self._bounded:
+            low, high = leaf.space.low, leaf.space.high  # type: ignore[attr-defined]
+            slack = 1e-4 * np.maximum(1.0, np.minimum(np.abs(low), np.abs(high)))  # for the rounding of bounds
+            outside = ((array < low - slack) | (array > high + slack)).reshape(len(array), -1)
+            for i in np.flatnonzero(outside.any(1)).tolist():
+                value = array[i].reshape(-1)[outside[i]][0]
+                where = np.flatnonzero(outside[i])[0]
+                bounds = f"[{np.ravel(low)[where]}, {np.ravel(high)[where]}]"
+                found.setdefault(i, f"gave an observation {leaf.name!r} outside its space: {value} is not in {bounds}")
+        return found
+
+
+def _has_bounds(leaf: Leaf) -> bool:
+    """Whether values can lie outside a leaf's `Box` at all: no byte is outside 0 to 255."""
+    if not isinstance(leaf.space, spaces.Box) or leaf.dtype.kind == "b":
+        return False
+    if leaf.dtype.kind in "iu":
+        limits = np.iinfo(leaf.dtype)
+        return bool((leaf.space.low > limits.min).any() or (leaf.space.high < limits.max).any())
+    return bool(np.isfinite(leaf.space.low).any() or np.isfinite(leaf.space.high).any())
+
+
+def _converted(leaf: Leaf, value: Any) -> np.ndarray:
+    """A leaf's value as its space has it; raises `ContractError` where that would change it."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise TypeError
+    except (TypeError, ValueError):
+        raise ContractError(f"gave an observation {leaf.name!r} that is no array of numbers: {_short(value)}") from None
+    if array.shape != leaf.shape:  # assigning it would broadcast without a word
+        raise ContractError(
+            f"gave an observation {leaf.name!r} of shape {array.shape}, but its space says {leaf.shape}"
+        )
+    if array.dtype == leaf.dtype:
+        whole = array
+    else:
+        with np.errstate(invalid="ignore"):
+            whole = array.astype(leaf.dtype)
+        if leaf.dtype.kind != "f" and not np.array_equal(whole, array):
+            raise ContractError(
+                f"gave an observation {leaf.name!r} of type {array.dtype}, which its space's {leaf.dtype} cannot hold: "
+                f"{_short(value)}"
+            )
+    space = leaf.space
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        n = space.n if isinstance(space, spaces.Discrete) else space.nvec
+        if not (np.all(whole >= space.start) and np.all(whole < space.start + n)):
+            raise ContractError(
+                f"gave an observation {leaf.name!r} outside its space: {_short(value)} is not in {space}"
+            )
+    elif isinstance(space, spaces.MultiBinary) and not np.all((whole == 0) | (whole == 1)):
+        raise ContractError(f"gave an observation {leaf.name!r} outside its space: {_short(value)} is not in {space}")
+    return whole
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split()) if not isinstance(value, np.ndarray) else " ".join(str(value).split())
+    return text if len(text) <= 120 else text[:117] + "..."

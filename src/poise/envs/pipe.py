@@ -1,0 +1,106 @@
+"""How a driver and its worker processes talk: one byte for a step, which is all that most messages are, and JSON with
+arrays for the rest. Nothing that comes from a worker is unpickled.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import struct
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+STEP = b"s"
+"""To a worker: step with the actions in shared memory. From it: done, and there is nothing to tell."""
+_MESSAGE = b"m"
+_BYTES = b"b"
+
+
+class Pipe:
+    """Two file descriptors, one to read from and one to write to.
+
+    Raises:
+        EOFError: (from all that reads) the other end is gone.
+        BrokenPipeError: (from all that writes) the same.
+    """
+
+    def __init__(self, read: int, write: int) -> None:
+        self._read, self._write = read, write
+        if sys.platform != "win32":
+            import select
+
+            self._poll = select.poll()
+            self._poll.register(read, select.POLLIN)
+
+    def step(self) -> None:
+        """Sends the one-byte message."""
+        os.write(self._write, STEP)
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Sends plain values and arrays."""
+        self._frame(_MESSAGE, json.dumps(message, default=_encode).encode())
+
+    def send_bytes(self, data: bytes) -> None:
+        """Sends bytes as they are."""
+        self._frame(_BYTES, data)
+
+    def receive(self) -> Any:
+        """The next message: None for a step, a dict for JSON, or bytes."""
+        kind = self._exactly(1)
+        if kind == STEP:
+            return None
+        data = self._exactly(*struct.unpack("<Q", self._exactly(8)))
+        return data if kind == _BYTES else json.loads(data, object_hook=_decode)
+
+    def ready(self, seconds: float) -> bool:
+        """Waits for the start of a message, or the other end's death, for so long; whether there is one."""
+        if sys.platform != "win32":
+            return bool(self._poll.poll(seconds * 1000))
+        import _winapi  # pipes cannot be waited for there: look every millisecond
+        import msvcrt
+
+        end = time.perf_counter() + seconds
+        handle = msvcrt.get_osfhandle(self._read)
+        while True:
+            try:
+                if _winapi.PeekNamedPipe(handle, 0)[0]:
+                    return True
+            except OSError:
+                return True
+            if time.perf_counter() >= end:
+                return False
+            time.sleep(0.001)
+
+    def _frame(self, kind: bytes, data: bytes) -> None:
+        view = memoryview(kind + struct.pack("<Q", len(data)) + data)
+        while view:
+            view = view[os.write(self._write, view) :]
+
+    def _exactly(self, size: int) -> bytes:
+        data = os.read(self._read, size)
+        while len(data) < size:
+            more = os.read(self._read, size - len(data)) if data or size else b""
+            if not more:
+                raise EOFError
+            data += more
+        return data
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
+        return {"__array__": data, "dtype": value.dtype.str, "shape": value.shape}
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be sent to another process")
+
+
+def _decode(value: dict[str, Any]) -> Any:
+    if "__array__" not in value:
+        return value
+    data = np.frombuffer(base64.b64decode(value["__array__"]), np.dtype(value["dtype"]))
+    return data.reshape(value["shape"]).copy()

@@ -1,0 +1,66 @@
+"""What samplers ask of a batch of environments that survives its failures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from poise.envs.failures import Failure
+
+
+class TolerantVectorEnv(VectorEnv):
+    """A batch of environments with NEXT_STEP autoreset, whose step is cut in two, and which replaces what fails.
+
+        env.send(actions)                 # the environments begin to step
+        ...                               # whoever calls may do something else
+        obs, reward, terminated, truncated, infos = env.recv()
+
+    `step` is both. What `recv` returns is valid until the next `send`.
+
+    Attributes:
+        disturbed: whether `lost` or `begun` hold anything since the last step.
+        lost: `[num_envs]`, slots whose last step did not happen: it failed, or the slot's worker is being replaced.
+        begun: `[num_envs]`, slots whose observation begins an episode although none ended there.
+        failures: what failed, or is odd, since `take_failures` was last called.
+        waited: seconds spent doing nothing but waiting for environments, since the start.
+    """
+
+    disturbed: bool = False
+    lost: np.ndarray
+    begun: np.ndarray
+    waited: float = 0.0
+
+    def __init__(self, num_envs: int, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+        self.num_envs = num_envs
+        self.single_observation_space, self.single_action_space = observation_space, action_space
+        self.observation_space = batch_space(observation_space, num_envs)
+        self.action_space = batch_space(action_space, num_envs)
+        self.failures: list[Failure] = []
+
+    def take_failures(self) -> list[Failure]:
+        """The failures since the last call."""
+        taken, self.failures = self.failures, []
+        return taken
+
+    def send(self, actions: Any) -> None:
+        """Lets all environments begin a step."""
+        raise NotImplementedError
+
+    def recv(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Waits for the step that `send` began, and returns as `step` does."""
+        raise NotImplementedError
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        self.send(actions)
+        return self.recv()
+
+
+def numbers_in(info: dict[str, Any]) -> dict[str, float]:
+    """The entries of an environment's info that are numbers or truth values."""
+    kinds = (bool, int, float, np.bool_, np.integer, np.floating)
+    return {str(key): float(value) for key, value in info.items() if isinstance(value, kinds)}

@@ -1,0 +1,174 @@
+"""The process that steps environments for a driver: `python -m poise.envs.worker`, started by `poise.envs.workers`.
+
+It imports no PyTorch, reads commands from its standard input and ends when that ends, so that no worker outlives its
+driver. Observations, actions and rewards are in memory that it shares with the driver.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+import cloudpickle
+
+from poise.config.layout import Layout
+from poise.envs.arrays import SharedMemory, StepArrays
+from poise.envs.failures import Failure, own_traceback, said
+from poise.envs.inline import InlineVectorEnv
+from poise.envs.pipe import Pipe
+from poise.errors import EnvError
+
+
+def main() -> None:
+    """Serves the driver at the other end of the standard streams."""
+    driver, trace = int(sys.argv[1]), int(sys.argv[2])
+    _die_with(driver, lasting=sys.argv[3] == "lasting")
+    # Environments print; what they print must not get between the messages.
+    pipe = Pipe(os.dup(0), os.dup(1))
+    os.dup2(2, 1)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it may end without a chance to flush
+    for number in (signal.SIGINT, signal.SIGTERM):  # these are the driver's to decide about
+        signal.signal(number, lambda *_: None)  # not SIG_IGN, which programs that environments start would inherit
+    if trace >= 0:  # where a crash or a hang happened, written by C code that needs no interpreter lock
+        faulthandler.enable(trace)
+        if hasattr(faulthandler, "register"):
+            faulthandler.register(signal.SIGUSR1, trace, all_threads=False)
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        _serve(pipe)
+    os._exit(0)  # whatever threads the environments have left behind
+
+
+def _serve(pipe: Pipe) -> None:
+    about = pipe.receive()
+    sys.path[:] = about["path"]
+    try:
+        from poise.envs.make import recipe_maker
+
+        about.update(cloudpickle.loads(pipe.receive()))  # from the driver, whose child this is, and nobody else
+        env = InlineVectorEnv(recipe_maker(about), about["num_envs"], worker=about["worker"])
+        layouts = Layout(env.single_observation_space), Layout(env.single_action_space)
+        pipe.send({"spaces": [layout.to_json() for layout in layouts]})
+    except BaseException as error:
+        pipe.send({"error": _failure(error, about["worker"], "could not be made").to_json()})
+        return
+    where = pipe.receive()
+    memory = SharedMemory.attach(where["key"], where["size"])
+    arrays = StepArrays.carve(layouts, where["slots"], where["workers"], memory)
+    arrays = arrays.part(where["first"], where["first"] + env.num_envs, where["place"])
+    env.bind(arrays)
+    actions = layouts[1].unflatten(arrays.actions)
+    watch = _Memory(about["memory_limit"])
+    while True:
+        try:
+            command = pipe.receive()
+        except EOFError:
+            with contextlib.suppress(Exception):  # whatever it says, there is nobody left to hear it
+                env.close()
+            raise
+        try:
+            if command is None:
+                env.send(actions)
+                start = time.perf_counter_ns()
+                infos = env.recv()[4]
+                env.pulse[2] += time.perf_counter_ns() - start
+                if not (infos or env.failures or watch.due()):
+                    pipe.step()
+                else:
+                    pipe.send(_news(env, infos, watch))
+            elif command["do"] == "reset":
+                env.reset(seed=command["seed"], options=command["options"])
+                pipe.send(_news(env, {}, watch))
+            elif command["do"] == "state":
+                pipe.send({"state": env.state_dict()})
+            elif command["do"] == "restore":
+                pipe.send({"fresh": env.load_state_dict(command["state"])})
+        except (EOFError, BrokenPipeError):
+            raise
+        except BaseException as error:
+            pipe.send({"error": _failure(error, about["worker"], "failed").to_json()})
+            return
+
+
+def _news(env: InlineVectorEnv, infos: dict[str, Any], watch: _Memory) -> dict[str, Any]:
+    return {
+        "infos": infos,
+        "failures": [failure.to_json() for failure in env.take_failures()],
+        "memory": watch.excess(),
+    }
+
+
+def _failure(error: BaseException, worker: int, what: str) -> Failure:
+    """Why this process ends."""
+    if isinstance(error, EnvError):  # it is a sentence already
+        return Failure("ended", str(error))
+    return Failure("ended", f"The environment of worker {worker} {what}: {said(error)}.", own_traceback(error))
+
+
+class _Memory:
+    """Looks now and then whether this process has become too large."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._next = 0.0
+
+    def due(self) -> bool:
+        """Whether the limit is exceeded; looks once a second."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + 1
+        return self.excess() > 0
+
+    def excess(self) -> int:
+        """Bytes in use, if that is above the limit; else 0."""
+        used = resident_bytes()
+        return used if self.limit and used > self.limit else 0
+
+
+def resident_bytes() -> int:
+    """Memory that this process has in use (at most so far, where the system does not tell what it is now)."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _die_with(driver: int, *, lasting: bool) -> None:
+    """Ends this process when its driver has ended, even while an environment hangs.
+
+    On Linux the system sees to it. But to the system, the driver is the thread that started this process: where that
+    thread may end before the driver does, and elsewhere than on Linux, a thread looks every second instead. That needs
+    Python's interpreter lock, which an environment that hangs in C code may hold.
+    """
+    if sys.platform == "linux" and lasting:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != driver:
+            os._exit(0)
+    elif os.name == "posix":
+        threading.Thread(target=_follow, args=(driver,), daemon=True).start()
+
+
+def _follow(driver: int) -> None:
+    while os.getppid() == driver:
+        time.sleep(1)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

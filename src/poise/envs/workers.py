@@ -1,0 +1,346 @@
+"""A batch of environments stepped by worker processes, over shared memory.
+
+    driver                              worker 0, 1, ...
+    actions into shared memory
+    one byte to each worker     ->      step the environments one after the other
+    (free until `recv`)                 observations and rewards into shared memory
+    one byte from each worker   <-
+
+No observation is copied or pickled on its way. A worker that ends, hangs or grows too large is replaced while its
+siblings go on.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import weakref
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from poise.config.layout import Layout
+from poise.envs.advice import duration
+from poise.envs.arrays import SharedMemory, StepArrays
+from poise.envs.failures import Failure, said
+from poise.envs.process import Limits, State, Worker, WorkerDiedError
+from poise.envs.tolerant import TolerantVectorEnv
+from poise.errors import EnvError
+
+_SPEED_EVERY = 200  # steps between two looks at how fast each worker is
+
+
+class WorkerVectorEnv(TolerantVectorEnv):
+    """`num_envs` environments in `num_workers` processes, as one batch with NEXT_STEP semantics.
+
+    Making one starts the processes; it can be used after `connect`, so that several start at the same time.
+
+    Args:
+        recipe: what a worker needs to make the environments: see `poise.envs.make.recipe`.
+        num_envs: how many in all.
+        num_workers: how many processes; the environments are spread evenly.
+        limits: of time and memory.
+        first_worker: number of the first worker, where a run has several such batches.
+
+    Raises:
+        EnvError: the environment cannot be sent to a process.
+    """
+
+    def __init__(
+        self, recipe: dict[str, Any], num_envs: int, num_workers: int, limits: Limits, *, first_worker: int = 0
+    ) -> None:
+        self.num_envs = num_envs
+        self._recipe, self._limits = recipe, limits
+        edges = np.linspace(0, num_envs, min(num_workers, num_envs) + 1).round().astype(int).tolist()
+        self.workers = [
+            Worker(first_worker + i, i, slice(edges[i], edges[i + 1]), self._limits) for i in range(len(edges) - 1)
+        ]
+        self._memory = SharedMemory()
+        self._finalizer = weakref.finalize(self, _end_all, self.workers, self._memory)
+        self.team: list[Worker] = self.workers  # all workers of the run, where it has several batches
+        for worker in self.workers:
+            self._start(worker)
+
+    def connect(self) -> WorkerVectorEnv:
+        """Waits until the workers have made their environments.
+
+        Raises:
+            EnvError: one of them could not.
+        """
+        try:
+            answers = [self._wait(worker) for worker in self.workers]
+        except WorkerDiedError as died:
+            self._finalizer()
+            raise EnvError(str(died.failure)) from None
+        self._spaces = answers[0]["spaces"]
+        for worker, answer in zip(self.workers, answers, strict=True):
+            self._spaces_agree(answer, worker)
+        self._layouts = Layout.from_json(self._spaces[0]), Layout.from_json(self._spaces[1])
+        TolerantVectorEnv.__init__(self, self.num_envs, self._layouts[0].space, self._layouts[1].space)
+        self._size = StepArrays.size(self._layouts, self.num_envs, len(self.workers))
+        arrays = StepArrays.carve(self._layouts, self.num_envs, len(self.workers), self._memory.map(self._size))
+        self._arrays = arrays
+        self.observations = arrays.observations
+        self._obs = self._layouts[0].unflatten(arrays.observations)
+        # What the driver itself says about a step; a worker's own part is in the shared arrays.
+        self.lost, self.begun = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
+        self._blank = {name: np.zeros_like(array[0]) for name, array in arrays.observations.items()}
+        self._seeds: list[int | None] = [None] * self.num_envs
+        self._infos: dict[str, Any] = {}
+        self._steps = 0
+        self._busy: list[float] = []
+        self._told_slow = False
+        for worker in self.workers:
+            self._attach(worker)
+        return self
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Resets all environments; an integer seed gives `seed, seed + 1, ...`, a list one seed each.
+
+        Raises:
+            EnvError: one of them failed; at the start that is a bug, and nothing is tried again.
+        """
+        count = self.num_envs
+        self._seeds = (
+            list(seed) if isinstance(seed, list) else [None if seed is None else seed + i for i in range(count)]
+        )
+        try:
+            for worker in self.workers:
+                if worker.state != State.READY:  # it was left amid a step, by an error or Ctrl-C
+                    worker.end()
+                    self._start(worker)
+                    self._spaces_agree(self._wait(worker), worker)
+                    self._attach(worker)
+                self._reset(worker, options)
+            for worker in self.workers:
+                self._hear(worker, self._wait(worker))
+        except WorkerDiedError as died:
+            raise EnvError(str(died.failure)) from None
+        self.lost[:] = self.begun[:] = False
+        self._blank = {name: array[0].copy() for name, array in self.observations.items()}
+        return self._obs, {}
+
+    def send(self, actions: Any) -> None:
+        for name, value in self._layouts[1].flatten(actions).items():
+            self._arrays.actions[name][...] = value
+        if self.disturbed:
+            self.disturbed = False
+            self.lost[:] = self.begun[:] = False
+        for worker in self.workers:
+            if worker.state == State.READY:
+                try:
+                    worker.step()
+                except WorkerDiedError as died:
+                    self._replace(worker, died.failure)
+
+    def recv(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        self._infos = {}
+        for worker in self.workers:
+            if worker.state == State.STEPPING:
+                try:
+                    self._hear(worker, self._wait(worker))
+                except WorkerDiedError as died:
+                    self._replace(worker, died.failure)
+        if not all(worker.state == State.READY for worker in self.workers):
+            self._bring_back()
+        self._steps += 1
+        if self._steps % _SPEED_EVERY == 0 and self.workers[0] is self.team[0]:
+            self._look_for_the_slow()
+        arrays = self._arrays
+        return self._seen(), arrays.reward, arrays.terminated, arrays.truncated, self._infos
+
+    def _seen(self) -> Any:
+        """The observations; in place of those of workers that are not there, which may be writing new ones, some that
+        are whole and finite."""
+        absent = [worker.slots for worker in self.workers if worker.state != State.READY]
+        if not absent:
+            return self._obs
+        copies = {name: array.copy() for name, array in self.observations.items()}
+        for name, array in copies.items():
+            for slots in absent:
+                array[slots] = self._blank[name]
+        return self._layouts[0].unflatten(copies)
+
+    def _wait(self, worker: Worker) -> Any:
+        start = time.perf_counter()
+        worker.answered()
+        self.waited += time.perf_counter() - start
+        return worker.receive()
+
+    def _hear(self, worker: Worker, answer: dict[str, Any] | None) -> None:
+        """Takes in what a worker has to tell beside its arrays.
+
+        Raises:
+            WorkerDiedError: it is too large to go on.
+        """
+        if answer is None:
+            return
+        slots = worker.slots
+        part = self._arrays.part(slots.start, slots.stop)
+        self.failures += [Failure(**failure) for failure in answer["failures"]]
+        if part.lost.any():
+            self.disturbed = True
+            self.lost[slots], self.begun[slots] = part.lost, part.begun
+        for key, values in answer["infos"].items():
+            whole = self._infos.setdefault(key, np.zeros(self.num_envs, values.dtype))
+            whole[slots] = values
+        if answer["memory"]:
+            used, limit = answer["memory"] / 2**20, self._limits.memory / 2**20
+            what = f"Worker {worker.index} uses {used:,.0f} MiB of memory, more than its limit of {limit:,.0f} MiB."
+            raise WorkerDiedError(Failure("memory", what))
+
+    def _look_for_the_slow(self) -> None:
+        """Says once that one worker takes much longer than the others, which wait for it at every step."""
+        before, self._busy = self._busy, [worker.busy / worker.size for worker in self.team]
+        if len(before) < 2:
+            return
+        took = [(now - then) / _SPEED_EVERY for now, then in zip(self._busy, before, strict=True)]
+        slowest, others = max(took), statistics.median_low(took)
+        if slowest > 1e-3 and slowest > 5 * others and not self._told_slow:
+            self._told_slow = True
+            worker = self.team[took.index(slowest)]
+            text = (
+                f"Worker {worker.index} is slow: a step of its environments takes {duration(slowest)}, and "
+                f"{duration(others)} in others, which wait for it."
+            )
+            self.failures.append(Failure("odd", text))
+
+    # --- replacing workers --------------------------------------------------------------------------------------
+
+    def _replace(self, worker: Worker, failure: Failure) -> None:
+        """Drops what a worker was doing; `_bring_back` starts it anew."""
+        self.failures.append(failure)
+        worker.restart_later()
+        self._absent(worker)
+        for array in (self._arrays.reward, self._arrays.terminated, self._arrays.truncated):
+            array[worker.slots] = 0
+
+    def _absent(self, worker: Worker) -> None:
+        """In the rows of a worker that is not there, nothing happened."""
+        self.disturbed = True
+        self.lost[worker.slots] = True
+
+    def _bring_back(self) -> None:
+        """Moves every worker that is not ready one step towards it; waits only where none of the run's is at work."""
+        while True:
+            for worker in self.workers:
+                if worker.state != State.READY:
+                    try:
+                        self._advance(worker)
+                    except WorkerDiedError as died:
+                        self._replace(worker, died.failure)
+                        self._give_up_on(worker, died.failure)
+            if any(worker.state in (State.READY, State.STEPPING) for worker in self.team):
+                break
+            start = time.perf_counter()
+            time.sleep(0.002)
+            self.waited += time.perf_counter() - start
+        for worker in self.workers:
+            if worker.state != State.READY:
+                self._absent(worker)
+
+    def _advance(self, worker: Worker) -> None:
+        if worker.state == State.ENDED:
+            if time.monotonic() >= worker.again_at:
+                self._start(worker)
+        elif worker.answered(wait=False):
+            if worker.state == State.MAKING:
+                self._spaces_agree(worker.receive(), worker)
+                self._attach(worker)
+                self._reset(worker)
+            else:
+                answer = worker.receive()
+                worker.state = State.RESETTING  # until it is known to be fit for work
+                self._hear(worker, answer)
+                worker.state = State.READY
+                self.disturbed = True
+                self.lost[worker.slots] = self.begun[worker.slots] = True
+
+    def _give_up_on(self, worker: Worker, failure: Failure) -> None:
+        """Raises where a worker cannot be brought back, however often it is started."""
+        if worker.false_starts >= 5:
+            raise EnvError(
+                f"Worker {worker.index} failed {worker.false_starts} times in a row before its first step: {failure}"
+            )
+
+    def _start(self, worker: Worker) -> None:
+        try:
+            recipe = cloudpickle.dumps(self._recipe)
+        except Exception as error:
+            raise EnvError(
+                f"{self._recipe['name']} cannot be sent to worker processes: {said(error)}. Use num_workers=0, or let "
+                "the environment's creator make what it needs instead of holding it."
+            ) from error
+        worker.start(recipe, self._memory.descriptors)
+
+    def _attach(self, worker: Worker) -> None:
+        """Tells a worker that has made its environments where its arrays are."""
+        worker.attach(self._arrays)
+        where = {"key": self._memory.key, "size": self._size, "slots": self.num_envs, "workers": len(self.workers)}
+        worker.ask({**where, "first": worker.slots.start, "place": worker.place}, State.READY)
+
+    def _reset(self, worker: Worker, options: dict[str, Any] | None = None) -> None:
+        """Resets a worker's environments, with seeds of its own for every incarnation."""
+        seeds = self._seeds[worker.slots]
+        if worker.incarnation:
+            seeds = [s if s is None else _fresh(s, worker.incarnation) for s in seeds]
+        worker.ask({"do": "reset", "seed": seeds, "options": options}, State.RESETTING)
+
+    def _spaces_agree(self, answer: dict[str, Any], worker: Worker) -> None:
+        if answer["spaces"] != self._spaces:
+            raise EnvError(
+                f"The environment of worker {worker.index} has other spaces than those before: {answer['spaces']}."
+            )
+
+    # --- where they stand ---------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where every environment stands, worker by worker; those of an absent worker begin anew."""
+        states: list[Any] = []
+        for worker in self.workers:
+            if worker.state == State.READY:
+                try:
+                    worker.ask({"do": "state"}, State.RESETTING)
+                    states.append(self._wait(worker)["state"])
+                    continue
+                except WorkerDiedError as died:
+                    self._replace(worker, died.failure)
+            states.append(None)
+        return {"workers": states}
+
+    def load_state_dict(self, state: dict[str, Any]) -> list[int]:
+        """Restores what `state_dict` returned; returns the slots that start a new episode instead.
+
+        Raises:
+            EnvError: a worker failed.
+        """
+        lost: list[int] = []
+        try:
+            for worker, saved in zip(self.workers, state["workers"], strict=True):
+                if saved is None:
+                    lost += range(worker.slots.start, worker.slots.stop)
+                    continue
+                worker.ask({"do": "restore", "state": saved}, State.RESETTING)
+                lost += [worker.slots.start + i for i in self._wait(worker)["fresh"]]
+        except WorkerDiedError as died:
+            raise EnvError(str(died.failure)) from None
+        return lost
+
+    def close_extras(self, **kwargs: Any) -> None:
+        self._finalizer()
+
+
+def _fresh(seed: int, incarnation: int) -> int:
+    return int(np.random.SeedSequence((seed, 1, incarnation)).generate_state(1)[0])
+
+
+def _end_all(workers: list[Worker], memory: SharedMemory) -> None:
+    polite = [worker for worker in workers if worker.state == State.READY]
+    for worker in polite:
+        worker.dismiss()
+    for worker in workers:
+        worker.end(seconds=2.0 if worker in polite else 0.0)
+    memory.close()
