@@ -480,7 +480,7 @@ def test_completion_prints_a_script(shell: str) -> None:
         ("poise tr", {"train"}),
         ("poise train p", {"PPO"}),
         ("poise train --run a", {"A2C"}),
-        ("poise train PPO --clip", {"--clip_param"}),
+        ("poise train PPO --clip_p", {"--clip_param"}),
         ("poise train PPO --env CartPole-v", {"CartPole-v0", "CartPole-v1"}),
         ("poise train PPO --model.fcnet_activation ta", {"tanh"}),
         ("poise train PPO --normalize_observations t", {"true"}),

@@ -30,7 +30,9 @@ from poise.startup import without_collection
 
 if TYPE_CHECKING:
     from poise.api import make_trainer, plot, resume, run
+    from poise.envs.check import check_env
     from poise.envs.make import make_env, register_env
+    from poise.envs.old_gym import OldGymEnv
     from poise.envs.video import render_mp4
     from poise.models.catalog import register_model, register_preprocessor
     from poise.training.callbacks import Callback
@@ -48,8 +50,10 @@ _HOMES = {
     "record": "poise.training.recording",
     "resume": "poise.api",
     "run": "poise.api",
+    "check_env": "poise.envs.check",
     "make_env": "poise.envs.make",
     "register_env": "poise.envs.make",
+    "OldGymEnv": "poise.envs.old_gym",
     "render_mp4": "poise.envs.video",
     "register_model": "poise.models.catalog",
     "register_preprocessor": "poise.models.catalog",
@@ -66,10 +70,12 @@ __all__ = [
     "ConfigError",
     "EnvError",
     "ModelError",
+    "OldGymEnv",
     "PoiseError",
     "RunError",
     "SpaceError",
     "Trainer",
+    "check_env",
     "load",
     "make_env",
     "make_trainer",

@@ -27,10 +27,13 @@ def algorithms() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("algorithm", "what it is", "presets", box=None, pad_edge=False, header_style="bold")
+    table = Table("algorithm", "what it is", box=None, pad_edge=False, header_style="bold")
     for name, spec in ALGORITHMS.items():
-        table.add_row(name, spec.summary, ", ".join(PRESETS.get(name, {})) or "none")
-    Console(highlight=False).print(table)
+        table.add_row(name, spec.summary)
+    console = Console(highlight=False)
+    console.print(table)
+    for name in ALGORITHMS:
+        console.print(f"\n[bold]presets of {name}[/bold]\n{', '.join(PRESETS.get(name, {})) or 'none'}")
     click.echo("\npoise config PPO explains the settings; poise train PPO --env CartPole-v1 begins.")
 
 

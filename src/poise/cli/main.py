@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "record": ("poise.cli.runs:record", "Film the policy; no display is needed."),
     "plot": ("poise.cli.listing:plot", "Draw the reward curve of a run."),
     "runs": ("poise.cli.listing:runs", "List the runs and how they are doing."),
+    "check-env": ("poise.cli.check:check_env", "Check an environment: what is wrong with it, and how fast it is."),
     "algorithms": ("poise.cli.describe:algorithms", "List the algorithms and their presets."),
     "config": ("poise.cli.describe:config", "Explain every setting of an algorithm."),
     "completion": ("poise.cli.complete:completion", "Print the script that completes words in your shell."),

@@ -1,0 +1,195 @@
+"""Environments of the old Gym API: recognising them, and playing them as Gymnasium's.
+
+Before Gym 0.26, `reset()` returned an observation and `step(action)` returned `(obs, reward, done, info)`; seeds were
+set by `seed(s)`, and `render(mode=...)` chose its mode when called. Nothing here imports the `gym` package: its
+classes are known by what they have.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from poise.errors import SpaceError
+
+
+class OldGymEnv(gym.Env):
+    """An environment of the old Gym API as one of Gymnasium's.
+
+        poise.PPO(lambda config: poise.OldGymEnv(MyEnv(config)))
+
+    Every episode is seeded, where the environment has a `seed` method: with the seed that `reset` gets, else with one
+    drawn from `np_random`, so that runs repeat and resume exactly. `done` becomes `truncated` where the environment's
+    time limit says so in its info, as the `gym` package's did, else `terminated`.
+
+    Args:
+        env: has `reset`, `step`, `observation_space` and `action_space`; `seed`, `render` and `close` where it likes.
+        render_mode: what `render` shows. By default frames, where the environment's metadata offers them.
+
+    Attributes:
+        env: the environment of the old API.
+
+    Raises:
+        SpaceError: a space of it has no counterpart in Gymnasium.
+    """
+
+    def __init__(self, env: Any, render_mode: str | None = None) -> None:
+        self.env = env
+        self.observation_space = convert_space(env.observation_space)
+        self.action_space = convert_space(env.action_space)
+        old = dict(getattr(env, "metadata", None) or {})
+        modes = list(old.get("render_modes") or old.get("render.modes") or [])
+        fps = old.get("render_fps") or old.get("video.frames_per_second") or 30
+        self.metadata = {"render_modes": modes, "render_fps": fps}
+        self.render_mode = render_mode or ("rgb_array" if "rgb_array" in modes else None)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Seeds and begins an episode; `options` are unknown to the old API."""
+        super().reset(seed=seed)
+        if callable(getattr(self.env, "seed", None)):
+            self.env.seed(int(self.np_random.integers(2**31)) if seed is None else seed)
+        found = self.env.reset()
+        if _is_pair(found) and not isinstance(self.observation_space, spaces.Tuple):
+            return found[0], found[1]
+        return found, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One step; an environment that returns five values already has its way."""
+        found = self.env.step(action)
+        if len(found) == 5:
+            return found  # type: ignore[no-any-return]
+        obs, reward, done, info = found
+        truncated = bool(done and info.get("TimeLimit.truncated", False))
+        return obs, reward, bool(done) and not truncated, truncated, info
+
+    def render(self) -> Any:
+        """What the environment shows in `render_mode`."""
+        render = self.env.render
+        return render(mode=self.render_mode) if "mode" in inspect.signature(render).parameters else render()
+
+    def close(self) -> None:
+        if callable(getattr(self.env, "close", None)):
+            self.env.close()
+
+    def __str__(self) -> str:
+        return f"<OldGymEnv<{self.env}>>"
+
+
+def convert_space(space: Any) -> spaces.Space:
+    """A space of the old `gym` package, known by its name and attributes, as Gymnasium's.
+
+    Raises:
+        SpaceError: it is none of `Box`, `Discrete`, `MultiDiscrete`, `MultiBinary`, `Dict`, `Tuple`.
+    """
+    if isinstance(space, spaces.Space):
+        return space
+    kind = type(space).__name__
+    try:
+        if kind == "Box":
+            dtype = np.dtype(space.dtype or np.float32)
+            low, high = (np.broadcast_to(bound, space.shape).astype(dtype) for bound in (space.low, space.high))
+            return spaces.Box(low, high, dtype=dtype.type)
+        if kind == "Discrete":
+            return spaces.Discrete(int(space.n), start=int(getattr(space, "start", 0)))
+        if kind == "MultiDiscrete":
+            return spaces.MultiDiscrete(np.array(space.nvec))
+        if kind == "MultiBinary":
+            return spaces.MultiBinary(space.n if np.ndim(space.n) else int(space.n))
+        if kind == "Dict":
+            return spaces.Dict({key: convert_space(inner) for key, inner in space.spaces.items()})
+        if kind == "Tuple":
+            return spaces.Tuple([convert_space(inner) for inner in space.spaces])
+    except AttributeError as error:
+        raise SpaceError(f"{space!r} looks like a {kind} space of the old gym package, but {error}.") from None
+    raise SpaceError(
+        f"{space!r} is no space that Poise knows: use Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple of "
+        "gymnasium.spaces."
+    )
+
+
+def old_api_sentence(env: Any) -> str | None:
+    """What to say of an environment that follows the old Gym API, as far as that shows before it is played.
+
+    Args:
+        env: anything that a user's class or function made.
+
+    Returns:
+        The sentence; None for an environment of Gymnasium's, and for what is no environment at all.
+    """
+    if not isinstance(env, gym.Env):
+        parts = ("reset", "step", "observation_space", "action_space")
+        looks_old = not isinstance(env, type) and all(hasattr(env, part) for part in parts)
+        return _sentence(env, "it is not a gymnasium.Env") if looks_old else None
+    return None if takes(env.unwrapped.reset, "seed") else _sentence(env, "its reset() takes no seed")
+
+
+def old_reset_sentence(env: gym.Env, found: Any) -> str | None:
+    """What to say where `reset` returned `found`: None if that is Gymnasium's `(obs, info)`."""
+    pair = isinstance(found, tuple) and len(found) == 2
+    if pair and (isinstance(found[1], dict) or not isinstance(env.observation_space, spaces.Tuple)):
+        return None
+    return _sentence(env, "its reset() returns only an observation")
+
+
+def old_step_sentence(env: gym.Env, found: Any) -> str | None:
+    """What to say where `step` returned `found`: None if that are Gymnasium's five values."""
+    if isinstance(found, tuple) and len(found) == 5:
+        return None
+    if isinstance(found, tuple) and len(found) == 4:
+        return _sentence(env, "its step() returns four values")
+    what = f"{len(found)} values" if isinstance(found, tuple) else f"a {type(found).__name__}"
+    return f"step() of {env_name(env)} must return (obs, reward, terminated, truncated, info), and returned {what}."
+
+
+def explain_step(env: gym.Env, action: Any, error: BaseException) -> str | None:
+    """What to say where a step failed because one of Gymnasium's wrappers could not unpack it; else None.
+
+    Wrappers do not tell what they got, so the environment below them is stepped once more: only for environments
+    that are given up after `error`.
+    """
+    if not isinstance(error, (ValueError, TypeError)):
+        return None
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None or not last.tb_frame.f_globals.get("__name__", "").startswith(("gymnasium.", "poise.")):
+        return None  # it was raised by the user's own code
+    try:
+        return old_step_sentence(env, env.unwrapped.step(action))
+    except Exception:
+        return None
+
+
+def takes(function: Any, keyword: str) -> bool:
+    """Whether a function can be called with this keyword; True where its signature cannot be read."""
+    try:
+        parameters: Mapping[str, inspect.Parameter] = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return True
+    found = parameters.get(keyword)
+    return (found is not None and found.kind != found.POSITIONAL_ONLY) or any(
+        p.kind == p.VAR_KEYWORD for p in parameters.values()
+    )
+
+
+def env_name(env: Any) -> str:
+    """The name of the user's class: that of the environment inside all wrappers."""
+    return type(getattr(env, "unwrapped", env)).__name__
+
+
+def _is_pair(found: Any) -> bool:
+    return isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)
+
+
+def _sentence(env: Any, why: str) -> str:
+    name = env_name(env)
+    return (
+        f"{name} follows the old Gym API ({why}): wrap it, env=lambda config: poise.OldGymEnv({name}(config)), or port "
+        "it to Gymnasium's, reset(*, seed=None, options=None) -> (obs, info) and "
+        "step(action) -> (obs, reward, terminated, truncated, info)."
+    )
