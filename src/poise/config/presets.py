@@ -1,13 +1,18 @@
 """Settings tuned for an environment, used unless `preset=None`.
 
-Each was measured (see benchmarks/RESULTS.md); what is not named here keeps the algorithm's default.
+Each was measured (see benchmarks/RESULTS.md), except where a comment names its source; what is not named here keeps the
+algorithm's default.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from poise.config.atari import atari_name
 from poise.errors import ConfigError, nearest
+
+ATARI = "Atari"
+"""The preset of every Atari game that has none of its own."""
 
 _A2C_CARTPOLE = {
     "num_envs_per_worker": 32,
@@ -16,6 +21,80 @@ _A2C_CARTPOLE = {
     "gae_lambda": 0.95,
     "grad_clip": 1.0,
     "vf_loss_coeff": 0.25,
+}
+
+# Once the poles stand, falls become rare and a policy that keeps moving forgets how to catch itself: hence the small
+# clip and the fall of the learning rate.
+_PPO_DOUBLE_PENDULUM = {
+    "rollout_fragment_length": 64,
+    "sgd_minibatch_size": 128,
+    "lr": [[0, 0.0015], [100_000, 0.0001], [200_000, 0.00001]],
+    "gae_lambda": 0.97,
+    "clip_param": 0.1,
+    "normalize_observations": True,
+    "normalize_rewards": True,
+    "model.action_distribution": "squashed_gaussian",
+}
+
+# Near what Tianshou's examples use for MuJoCo: many small minibatches, a first deviation below 1.
+_PPO_ROBOT = {
+    "sgd_minibatch_size": 64,
+    "lr": [[0, 0.0003], [1_000_000, 0.00003]],
+    "vf_loss_coeff": 0.25,
+    "normalize_observations": True,
+    "normalize_rewards": True,
+    "model.log_std_init": -0.5,
+}
+
+# Rewards as they come (-100 for a crash) teach it to hover until the time is over; normalised, to land.
+_PPO_LUNAR_LANDER = {
+    "num_envs_per_worker": 32,
+    "sgd_minibatch_size": 256,
+    "lr": [[0, 0.001], [600_000, 0.0001]],
+    "entropy_coeff": 0.01,
+    "normalize_observations": True,
+    "normalize_rewards": True,
+}
+
+# Of Schulman et al. 2017, but at a constant learning rate: a run has no length that it could fall to zero over.
+_PPO_ATARI = {
+    "num_envs_per_worker": 8,
+    "rollout_fragment_length": 128,
+    "sgd_minibatch_size": 256,
+    "num_sgd_iter": 4,
+    "lr": 2.5e-4,
+    "clip_param": 0.1,
+    "entropy_coeff": 0.01,
+    "clip_rewards": True,
+    "model.vf_share_layers": True,
+    "model.fcnet_hiddens": [512],
+    "model.fcnet_activation": "relu",
+}
+
+# The two layers of Mnih et al. 2013 are enough for Pong, and processors compute them in half the time.
+_PPO_PONG = {
+    **_PPO_ATARI,
+    "num_envs_per_worker": 16,
+    "lr": 5e-4,
+    "model.fcnet_hiddens": [256],
+    "model.conv_filters": [[16, 8, 4], [32, 4, 2]],
+}
+
+# Of Mnih et al. 2016 in the synchronous form of RL Baselines3 Zoo.
+_A2C_ATARI = {
+    "num_envs_per_worker": 16,
+    "entropy_coeff": 0.01,
+    "vf_loss_coeff": 0.25,
+    "clip_rewards": True,
+    "model.vf_share_layers": True,
+    "model.fcnet_hiddens": [512],
+    "model.fcnet_activation": "relu",
+}
+
+_A2C_PONG = {
+    **_A2C_ATARI,
+    "model.fcnet_hiddens": [256],
+    "model.conv_filters": [[16, 8, 4], [32, 4, 2]],
 }
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -67,8 +146,35 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "normalize_rewards": True,
             "exploration_correlation": 0.95,
         },
+        "InvertedDoublePendulum-v4": _PPO_DOUBLE_PENDULUM,
+        "InvertedDoublePendulum-v5": _PPO_DOUBLE_PENDULUM,
+        "LunarLander-v3": _PPO_LUNAR_LANDER,
+        "LunarLanderContinuous-v3": {**_PPO_LUNAR_LANDER, "gamma": 0.995, "gae_lambda": 0.97},
+        "BipedalWalker-v3": {
+            "num_envs_per_worker": 32,
+            "sgd_minibatch_size": 256,
+            "lr": [[0, 0.001], [1_000_000, 0.0001]],
+            "normalize_observations": True,
+            "normalize_rewards": True,
+            "model.log_std_init": -0.5,
+        },
+        "HalfCheetah-v4": _PPO_ROBOT,
+        "HalfCheetah-v5": _PPO_ROBOT,
+        "Hopper-v4": _PPO_ROBOT,
+        "Hopper-v5": _PPO_ROBOT,
+        "Walker2d-v4": _PPO_ROBOT,
+        "Walker2d-v5": _PPO_ROBOT,
+        ATARI: _PPO_ATARI,
+        "PongNoFrameskip-v4": _PPO_PONG,
+        "PongDeterministic-v4": _PPO_PONG,
     },
-    "A2C": {"CartPole-v0": _A2C_CARTPOLE, "CartPole-v1": _A2C_CARTPOLE},
+    "A2C": {
+        "CartPole-v0": _A2C_CARTPOLE,
+        "CartPole-v1": _A2C_CARTPOLE,
+        ATARI: _A2C_ATARI,
+        "PongNoFrameskip-v4": _A2C_PONG,
+        "PongDeterministic-v4": _A2C_PONG,
+    },
 }
 
 
@@ -81,6 +187,8 @@ def find_preset(algorithm: str, env: str, preset: str | None) -> tuple[str | Non
     presets = PRESETS.get(algorithm, {})
     if preset == "auto":
         name = env.split(":")[-1]
+        if name not in presets and atari_name(env) is not None:
+            name = ATARI
         return (name, presets[name]) if name in presets else (None, {})
     if preset in (None, "none"):
         return None, {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from poise.errors import EnvError, PoiseError
 def make_filmed_env(env: Any, env_config: dict[str, Any] | None = None) -> gym.Env:
     """An environment with `render_mode="rgb_array"`, made so that it needs no display."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    if os.name == "posix" and not os.environ.get("DISPLAY"):
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
     made = make_env(env, env_config, render_mode="rgb_array")
     if made.render_mode != "rgb_array":
@@ -90,6 +91,13 @@ def _render(env: gym.Env) -> np.ndarray:
         return np.asarray(env.render(), np.uint8)
     except NotImplementedError:
         raise EnvError(f"{env} cannot be filmed: it has no render() that returns a frame.") from None
+    except (AttributeError, ImportError) as error:  # what PyOpenGL and MuJoCo raise without the library or a driver
+        if os.environ.get("MUJOCO_GL") != "egl" or "egl" not in str(error).lower():
+            raise
+        raise EnvError(
+            f"{env} cannot be filmed without a display: EGL is missing here (on Debian and Ubuntu: apt-get install "
+            "libegl1 libgl1-mesa-dri)."
+        ) from None
 
 
 def _even(frame: np.ndarray) -> np.ndarray:
