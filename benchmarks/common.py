@@ -24,6 +24,9 @@ VENVS = HERE / ".venvs"
 
 Record = dict[str, Any]
 
+ANY_SOURCE = "any"
+"""In place of a hash of Poise's source, where a record does not depend on it."""
+
 TORCH = "torch==2.13.0"
 """Repeated in each pip command: without it, a peer's dependencies pull in another torch, and gigabytes of CUDA."""
 
@@ -102,21 +105,25 @@ class Results:
         self.file.parent.mkdir(exist_ok=True)
         lines = self.file.read_text().splitlines() if self.file.exists() else []
         records = [record for record in map(_parse, lines) if record]
-        mine = [r for r in records if all(r.get(key) == value for key, value in self.stamp.items())]
+        mine = [r for r in records if r.get("machine") == self.stamp["machine"]]
+        mine = [r for r in mine if r.get("source") in (self.stamp["source"], ANY_SOURCE)]
         if fresh and mine:
             kept = [json.dumps(r) + "\n" for r in records if r not in mine]
             self.file.write_text("".join(kept))
             mine = []
         self.items: dict[str, Record] = {r["item"]: r for r in mine}
 
-    def measure(self, item: str, run: Callable[[], Record]) -> Record:
-        """The record of an item: the one that is there, or a new one, which is on disk before this returns."""
+    def measure(self, item: str, run: Callable[[], Record], *, lasting: bool = False) -> Record:
+        """The record of an item: the one that is there, or a new one, which is on disk before this returns.
+
+        A `lasting` one stays when Poise's source changes: a peer's score, of which no ratio of times is made.
+        """
         if item in self.items:
             print(f"  {item}: measured already for this machine and source, skipped", flush=True)
             return self.items[item]
         print(f"  {item} ...", end=" ", flush=True)
         now = {"commit": commit(), "load": load(), "when": time.strftime("%Y-%m-%d %H:%M")}
-        about = {"item": item, **self.stamp, **now}
+        about = {"item": item, **self.stamp, **({"source": ANY_SOURCE} if lasting else {}), **now}
         start = time.perf_counter()
         record = {**about, **run(), "item_s": round(time.perf_counter() - start, 2)}
         with self.file.open("a") as file:
@@ -184,8 +191,8 @@ def write_section(name: str, text: str) -> None:
 # --- virtual environments -------------------------------------------------------------------------------------------
 
 
-def venv_python(name: str) -> Path:
-    """The Python in which a side is measured, installed first where need be.
+def venv_python(name: str, *more: str) -> Path:
+    """The Python in which a side is measured, installed first where need be, with `more` packages.
 
     `poise` is this repository without extras, as `pip install` leaves it, and current. Peers are taken from the folder
     in the environment variable `POISE_PEERS` where it has them.
@@ -206,6 +213,8 @@ def venv_python(name: str) -> Path:
         done.write_text(" ".join(wanted))
     if name == "poise":
         _pip(python, "--force-reinstall", "--no-deps", str(ROOT))
+    if more:
+        _pip(python, *more, "-c", str(ROOT / "constraints.txt"))
     return python
 
 

@@ -15,7 +15,10 @@ ITEMS = {
     "profile_update": "where PPO's time goes",
     "pythons": "the wheel in clean environments of Python 3.10 to 3.13",
     "kill": "50 kills, and exact resume",
-    "quality": "PPO's scores on three tasks, five seeds each",
+    "quality": "PPO's scores on four tasks, five seeds each",
+    "workers": "stepping environments, beside Gymnasium, Stable-Baselines3 and RLlib",
+    "soak": "ten minutes in which workers are killed",
+    "control": "MuJoCo against Stable-Baselines3",
     "cartpole": "CartPole against Stable-Baselines3 and RLlib",
 }
 """Shortest first: a stopped proof has most of its rows."""
