@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -491,6 +492,20 @@ def test_train_evaluate_film_save_and_load(trainer: Callable[..., Any], tmp_path
     assert loaded.train()["timesteps_total"] == 64
     assert loaded.notes == ["2 of 2 environments could not be restored and began a new episode."]
     loaded.close()
+
+
+def test_a_program_may_end_without_closing_its_games() -> None:
+    """The emulator's binding complains at length of what outlives the interpreter; frames that a callback or a handler
+    of signals keeps do."""
+    code = f"""
+import ctypes
+from poise.envs.atari import make_atari_vector
+kept = make_atari_vector("Pong-v4", 2, {SMALL})
+kept.reset(seed=0)
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_training_is_repeatable(trainer: Callable[..., Any]) -> None:
