@@ -173,6 +173,10 @@ def main() -> None:
         stepper = SYSTEMS[args.system](config)
         cells[name], chose[name] = round(rate(stepper, args.seconds)), stepper[2]
     print(json.dumps({"cells": cells, "chose": chose}), flush=True)
+    if _actors:  # its processes outlive this one for a while, and would be in the way of what is measured next
+        import ray
+
+        ray.shutdown()
     os._exit(0)  # peers' farewells take time and print
 
 
