@@ -292,7 +292,6 @@ def test_a_new_game_with_fewer_lives_than_the_last_has_lost_none() -> None:
     assert not env.step(np.array([0]))[4]["life_lost"][0]
 
 
-@pytest.mark.xfail(reason="the sampler does not read `life_lost` yet", strict=False)
 def test_learning_sees_lives_and_reports_see_games(trainer: Callable[..., Any]) -> None:
     settings = {"num_envs_per_worker": 2, "rollout_fragment_length": 400, "preset": None}
     algo = trainer("PPO", "Breakout-v4", env_config={**SMALL, "episodic_life": True}, **settings)

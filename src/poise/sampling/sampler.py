@@ -156,6 +156,8 @@ class Sampler:
             if not math.isfinite(reward[t].sum()):
                 self._report_bad(reward[t], "a reward")
             self._follow_episodes(t, reward[t], terminated[t] | truncated[t], info)
+            if "life_lost" in info:  # an end for learning alone: the episode goes on
+                terminated[t] |= info["life_lost"]
         torch.stack(actions, out=r.action)
         r.log_prob = policy.dist.log_prob(torch.stack(inputs), r.action)
         waited = self.tolerant.waited - waited if self.tolerant else 0.0
