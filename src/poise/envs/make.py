@@ -158,12 +158,11 @@ def choose_workers(env: Any, num_envs: int, env_config: dict[str, Any] | None = 
         return 0, f"No worker processes: {env} has a native version that steps all environments at once."
     made = env_maker(env, env_config)()
     try:
-        step_s, cpu_share = measure_step(made)
+        return advise_workers(*measure_step(made), num_envs, available_cores())
     except Exception as error:  # in a process of its own, it is replaced when it fails again
         return min(2, num_envs), f"2 worker processes: the environment failed while it was measured ({said(error)})."
     finally:
         made.close()
-    return advise_workers(step_s, cpu_share, num_envs, available_cores())
 
 
 def env_maker(env: Any, env_config: dict[str, Any] | None = None) -> Callable[[], gym.Env]:

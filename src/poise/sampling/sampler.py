@@ -156,8 +156,7 @@ class Sampler:
             if not math.isfinite(reward[t].sum()):
                 self._report_bad(reward[t], "a reward")
             self._follow_episodes(t, reward[t], terminated[t] | truncated[t], info)
-            if "life_lost" in info:  # an end for learning alone: the episode goes on
-                terminated[t] |= info["life_lost"]
+            terminated[t] |= info.get("life_lost", False)  # an end for learning alone: the episode goes on
         torch.stack(actions, out=r.action)
         r.log_prob = policy.dist.log_prob(torch.stack(inputs), r.action)
         waited = self.tolerant.waited - waited if self.tolerant else 0.0
