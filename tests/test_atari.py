@@ -263,6 +263,16 @@ def test_send_and_receive_are_a_step() -> None:
     assert same(kept, expected)  # and what was received stays as it was
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_reset_amid_a_step_begins_anew(threads: int) -> None:
+    """Ctrl-C leaves a step behind; the emulator itself would crash, or take its result for the reset's."""
+    env = make_atari_vector("PongNoFrameskip-v4", 2, {"num_threads": threads})
+    expected = play(env, 5, seed=3)
+    env.send(np.zeros(2, np.int64))
+    assert same(play(env, 5, seed=3), expected)
+    env.close()
+
+
 def test_infos_do_not_become_results() -> None:
     env = make_atari_vector("Breakout-v4", 2, {**SMALL, "episodic_life": True})
     assert all(episode_info(result[4], 0) == {} for result in play(env, 5))

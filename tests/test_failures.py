@@ -417,6 +417,32 @@ def test_a_hang_in_this_process_is_named(trainer: Make) -> None:
     assert algo.failures.total == 0  # it came back
 
 
+class Blind(Scripted):
+    """Instances between the first and the fourth of each worker begin with NaN."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__((5,))
+        Blind.made += 1
+        self.number = Blind.made
+
+    def reset(self, **kwargs: Any) -> Any:
+        obs, info = super().reset(**kwargs)
+        begins_badly = self.number in (2, 3) or (self.number == 1 and self.episode == 2)
+        return (obs * np.nan if begins_badly else obs), info
+
+
+def test_a_fresh_instance_that_fails_too_is_not_acted_upon(trainer: Make) -> None:
+    Blind.made = 0
+    algo = trainer("PPO", Blind, num_envs_per_worker=1, normalize_observations=True, **QUICK)
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        algo.learn(48)
+    assert Blind.made == 4
+    assert algo.failures.total == 3
+    assert torch.isfinite(algo.policy.normalizer.mean).all()
+
+
 def test_what_was_interrupted_does_not_hang(trainer: Make) -> None:
     algo = trainer("PPO", Pauses, env_config={"pause": 0.0}, env_step_timeout_s=0.2, num_envs_per_worker=1, **QUICK)
     witness = Witness()

@@ -632,3 +632,116 @@ def test_evaluation_has_environments_of_its_own(trainer: Make) -> None:
     algo = trainer("PPO", Noise, num_workers=2, **QUICK, evaluation_interval=1, evaluation_duration=3)
     assert algo.train()["evaluation/episodes"] == 3
     assert len(pids(algo)) == 2
+
+
+# --- a failure upon a failure ---------------------------------------------------------------------------------------
+
+
+class Fickle(gym.Env):
+    """Episodes of three steps; action 1 raises."""
+
+    observation_space = spaces.Box(-1, 1, (2,))
+    action_space = spaces.Discrete(2)
+    step_s = 0.0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        if action == 1:
+            raise RuntimeError("boom")
+        self.t += 1
+        time.sleep(self.step_s)
+        return np.zeros(2, np.float32), 1.0, self.t >= 3, False, {"success": 1.0}
+
+
+def test_a_replaced_worker_does_not_inherit_the_failures_of_the_last(start: Start) -> None:
+    env = start(Fickle, 2, 1)
+    env.reset(seed=0)
+    env.step(np.array([1, 0]))
+    assert env.lost.tolist() == [True, False]
+    os.kill(env.workers[0].pid, signal.SIGKILL)
+    while not (env.step(np.array([0, 0])) and env.begun.all()):
+        pass
+    ends = 0
+    while ends < 2:  # it has news at each end
+        terminated = env.step(np.array([0, 0]))[2]
+        assert not env.lost.any()
+        assert not env.begun.any()
+        ends += bool(terminated.all())
+
+
+class Slow(Fickle):
+    """Its episodes do not end."""
+
+    step_s = 0.005
+
+    def step(self, action: Any) -> Any:
+        self.t = 0
+        return super().step(0)
+
+
+def test_replaying_takes_as_long_as_it_takes(trainer: Make, tmp_path: Path) -> None:
+    """Only a single step of it may not hang."""
+    quick = {**QUICK, "num_envs_per_worker": 4, "rollout_fragment_length": 100, "env_reset_timeout_s": 0.5}
+    first = trainer("PPO", Slow, num_workers=1, **quick)
+    first.train()
+    first.save(tmp_path / "checkpoint")
+    again = poise.load(tmp_path / "checkpoint", env=Slow)
+    again.train()
+    assert not [note for note in again.notes if "restored" in note]
+    again.close()
+
+
+class BreaksOnce(Fickle):
+    """Its second instance breaks."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        BreaksOnce.made += 1
+        self.breaks = BreaksOnce.made == 2
+
+    def step(self, action: Any) -> Any:
+        if self.breaks and self.t == 1:
+            raise ConnectionError("the server is gone")
+        return super().step(0)
+
+
+def test_an_episode_that_breaks_while_it_is_replayed_is_lost(trainer: Make, tmp_path: Path) -> None:
+    quick = {**QUICK, "num_envs_per_worker": 1, "rollout_fragment_length": 18}
+    BreaksOnce.made = 0
+    first = trainer("PPO", BreaksOnce, **quick)
+    first.train()
+    first.save(tmp_path / "checkpoint")
+    again = poise.load(tmp_path / "checkpoint", env=BreaksOnce)
+    with pytest.warns(RuntimeWarning, match="the server is gone"):
+        again.train()
+    assert "1 of 1 environments could not be restored and began a new episode." in again.notes
+    again.close()
+
+
+def test_a_worker_that_dies_amid_a_large_recipe_is_one_sentence(trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poise.envs.process._BOOT", "raise SystemExit(7)")
+    with pytest.raises(EnvError, match="exit code 7"):
+        trainer("PPO", lambda config: Fickle(), env_config={"map": "x" * 1_000_000}, num_workers=1, **QUICK)
+
+
+def test_modules_in_the_current_folder_do_not_hide_those_of_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    (tmp_path / "cloudpickle.py").write_text("raise RuntimeError")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(Path("elsewhere"))  # and paths may be other things than text
+    start(Fickle, 1, 1).reset(seed=0)
+
+
+def test_auto_keeps_all_environments_where_measuring_fails(trainer: Make) -> None:
+    class Broken(Fickle):
+        def step(self, action: Any) -> Any:
+            raise RuntimeError
+
+    made = trainer("PPO", lambda config: Broken(), num_workers="auto", num_envs_per_worker=5)
+    assert (made.config.num_workers, made.config.num_envs_per_worker) == (1, 5)

@@ -1,7 +1,8 @@
 """Settings tuned for an environment, used unless `preset=None`.
 
-Each was measured (see benchmarks/RESULTS.md), except where a comment names its source; what is not named here keeps the
-algorithm's default.
+Those of CartPole, Acrobot, Pendulum, MountainCarContinuous, LunarLander-v3, InvertedDoublePendulum, HalfCheetah and
+Pong were measured over seeds (see benchmarks/RESULTS.md), the others in single trials or taken from the literature. What
+is not named here keeps the algorithm's default.
 """
 
 from __future__ import annotations

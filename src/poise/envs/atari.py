@@ -138,12 +138,16 @@ class AtariVector(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._lives, self._over = np.zeros(num_envs, np.int32), np.ones(num_envs, np.bool_)
+        self._stepping = False
 
     def reset(
         self, *, seed: int | list[int] | np.ndarray | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begins new games everywhere; an integer seeds them with `seed, seed + 1, ...`, a list with one seed each.
         Without one, each emulator's generator goes on."""
+        if self._stepping:  # since Ctrl-C: the emulator would take that step's result for the reset's, or crash
+            self._native.recv()
+            self._stepping = False
         if seed is not None:
             seeds = np.asarray(seed, np.int64)
             seed = (seeds + np.arange(self.num_envs) if seeds.ndim == 0 else seeds) % 2**31  # it takes no larger ones
@@ -159,10 +163,12 @@ class AtariVector(VectorEnv):
     def send(self, actions: np.ndarray) -> None:
         """Starts a step; `actions` are integers `[num_envs]`. The next call must be `recv`."""
         self._native.send(np.asarray(actions, np.int64))
+        self._stepping = True
 
     def recv(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Waits for the step that `send` started; returns what `step` returns, in arrays of its own."""
         obs, reward, terminated, truncated, info = self._native.recv()
+        self._stepping = False
         return self._planes(obs), reward, terminated, truncated, self._follow_lives(info, terminated | truncated)
 
     def _planes(self, obs: np.ndarray) -> np.ndarray:

@@ -73,6 +73,7 @@ class InlineVectorEnv(TolerantVectorEnv):
         self._arrays = arrays
         self.observations = arrays.observations
         self.lost, self.begun = arrays.lost, arrays.begun
+        self.lost[:] = self.begun[:] = False  # of a worker that was replaced
         self._intake = Intake(self._layout, self.single_action_space, arrays.observations)
         self._obs = self._layout.unflatten(arrays.observations)
         self.pulse = memoryview(arrays.pulse.data).cast("B").cast("q")  # the fastest way to write one number
@@ -85,9 +86,7 @@ class InlineVectorEnv(TolerantVectorEnv):
         Raises:
             EnvError: one of them failed; at the start that is a bug, and nothing is tried again.
         """
-        self._seeds = (
-            list(seed) if isinstance(seed, list) else [None if seed is None else seed + i for i in range(self.num_envs)]
-        )
+        self._seeds = self.seed_of_each(seed)
         try:
             for i, env_seed in enumerate(self._seeds):
                 try:
@@ -133,8 +132,9 @@ class InlineVectorEnv(TolerantVectorEnv):
             self.disturbed = False
             self.lost[:] = self.begun[:] = False
         arrays, done, pulse = self._arrays, self._done, self.pulse
-        rewards, terminations, truncations = ([0.0] * self.num_envs, [False] * self.num_envs, [False] * self.num_envs)
-        infos: dict[str, Any] = {}
+        rewards, infos = [0.0] * self.num_envs, dict[str, Any]()
+        arrays.terminated.fill(False)
+        arrays.truncated.fill(False)
         pulse[1] = STEPPING
         actions: Any = self._actions
         if not isinstance(actions, np.ndarray):
@@ -161,16 +161,15 @@ class InlineVectorEnv(TolerantVectorEnv):
                 if not math.isfinite(reward):
                     raise ContractError(f"gave a reward that is not finite, {reward}")
                 if terminated or truncated:
-                    terminations[i], truncations[i], done[i] = bool(terminated), bool(truncated), True
+                    arrays.terminated[i], arrays.truncated[i], done[i] = bool(terminated), bool(truncated), True
                     if info:
                         infos = self._add_info(infos, numbers_in(info), i)
             except (Exception, SystemExit) as error:
                 rewards[i] = 0.0
                 self._fail(i, error)
         arrays.reward[:] = rewards
-        arrays.terminated[:], arrays.truncated[:] = terminations, truncations
         for i, what in self._intake.faults(done).items():
-            arrays.reward[i], arrays.terminated[i], arrays.truncated[i] = 0.0, False, False
+            arrays.reward[i] = 0.0
             self._fail(i, ContractError(what))
         self._steps += 1
         if self._steps % _BOUNDS_EVERY == 0:
@@ -193,6 +192,15 @@ class InlineVectorEnv(TolerantVectorEnv):
         first = self._failure(i, error)
         self.failures.append(first)
         self.disturbed = self.lost[i] = self.begun[i] = True
+        self._arrays.terminated[i] = self._arrays.truncated[i] = False
+        self._renew(i, f"after it failed. The first failure: {first}")
+
+    def _renew(self, i: int, why: str) -> None:
+        """Puts a fresh instance in the place of an environment, which begins an episode that was never played.
+
+        Raises:
+            EnvError: the fresh ones fail at once.
+        """
         self._done[i] = False
         for attempt in range(1, _ATTEMPTS + 1):
             self._incarnations[i] += 1
@@ -202,14 +210,14 @@ class InlineVectorEnv(TolerantVectorEnv):
                 self.pulse[1] = MAKING
                 self.envs[i] = self._make()
                 self._reset_one(i, self._fresh_seed(i))
+                if what := self._intake.faults(self._done).get(i):
+                    raise ContractError(what)
                 return
             except (Exception, SystemExit) as again:
                 self.failures.append(self._failure(i, again))
                 if attempt == _ATTEMPTS:
-                    raise EnvError(
-                        f"Environment {i} of worker {self._worker} could not be replaced after it failed. "
-                        f"The first failure: {first}"
-                    ) from error
+                    what = f"Environment {i} of worker {self._worker} could not be replaced {why}"
+                    raise EnvError(what) from again
 
     def _fresh_seed(self, i: int) -> int | None:
         """A seed of its own for every incarnation, so that no episode is played twice."""
@@ -263,18 +271,27 @@ class InlineVectorEnv(TolerantVectorEnv):
         self._done = [bool(done) for done in state["done"]]
         for i in range(self.num_envs):
             expected = {name: array[i] for name, array in state["obs"].items()}
-            generator = getattr(self.envs[i].unwrapped, "np_random", None)
-            obs = snapshot.restore(self.envs[i], state["slots"][i], self._journals[i])
-            found = {} if obs is None else {k: np.asarray(v) for k, v in self._layout.flatten(obs).items()}
-            if found and all(
-                np.array_equal(found[k].astype(v.dtype), v, equal_nan=v.dtype.kind == "f") for k, v in expected.items()
-            ):
-                self._intake.store(i, obs)
-            else:
-                lost.append(i)
-                if generator is not None:  # the saved one would begin episodes that were played already
-                    self.envs[i].unwrapped.np_random = generator
-                self._reset_one(i)
-                self._done[i] = False
+            self.pulse[1] = RESETTING
+            try:
+                obs = snapshot.restore(self.envs[i], state["slots"][i], self._journals[i], self._beat)
+                if obs is not None and self._is_at(obs, expected):
+                    self._intake.store(i, obs)
+                    continue
+            except (Exception, SystemExit) as error:
+                self.failures.append(self._failure(i, error))
+            lost.append(i)
+            self._renew(i, "after its episode could not be restored.")
         self.pulse[1] = IDLE
         return lost
+
+    def _beat(self) -> None:
+        """A step of a replay: each has its own time."""
+        self.pulse[1] = STEPPING
+        self.pulse[0] += 1
+
+    def _is_at(self, obs: Any, expected: dict[str, np.ndarray]) -> bool:
+        found = {name: np.asarray(leaf) for name, leaf in self._layout.flatten(obs).items()}
+        return all(
+            np.array_equal(found[name].astype(leaf.dtype), leaf, equal_nan=leaf.dtype.kind == "f")
+            for name, leaf in expected.items()
+        )

@@ -35,6 +35,7 @@ class Intake:
         single = layout.leaves[0]
         plain = single.name == ROOT and isinstance(single.space, spaces.Box)
         self._root = self._rows[ROOT] if plain else None  # the one array that most environments return
+        self._shape, self._dtype = first.shape[1:], first.dtype
         self._floats = [(name, array) for name, array in arrays.items() if array.dtype.kind == "f"]
         self._bounded = [(leaf, arrays[leaf.name]) for leaf in layout.leaves if _has_bounds(leaf)]
 
@@ -44,11 +45,9 @@ class Intake:
         Raises:
             ContractError: its structure, a shape or a type is not that of its space.
         """
-        if self._root is not None:
-            row = self._root[i]
-            if type(obs) is np.ndarray and obs.shape == row.shape and obs.dtype == row.dtype:
-                row[...] = obs
-                return
+        if self._root is not None and type(obs) is np.ndarray and obs.shape == self._shape and obs.dtype == self._dtype:
+            self._root[i][...] = obs
+            return
         try:
             leaves = self.layout.flatten(obs)
         except (KeyError, IndexError, TypeError) as error:
@@ -59,6 +58,7 @@ class Intake:
         for leaf in self.layout.leaves:
             self._rows[leaf.name][i][...] = _converted(leaf, leaves[leaf.name])
 
+    @np.errstate(invalid="ignore")  # both infinities in one sum
     def faults(self, done: list[bool]) -> dict[int, str]:
         """Environments whose observation no policy can act on, each with what it gave: one that holds NaN or infinity,
         or an action mask that allows nothing although the episode goes on.

@@ -12,7 +12,6 @@ import threading
 import time
 from dataclasses import dataclass
 from enum import Enum, auto
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,9 @@ from poise.envs.arrays import StepArrays
 from poise.envs.failures import Failure
 from poise.envs.inline import MAKING, RESETTING
 from poise.envs.pipe import Pipe
+
+_BOOT = "import sys; sys.path[:] = sys.argv[4:]; from poise.envs.worker import main; main()"
+"""Not `-m`, which would look for modules in the current folder first."""
 
 _LOOK = 0.2  # seconds between two looks at a worker's pulse
 
@@ -106,15 +108,13 @@ class Worker:
         self._trace = tempfile.TemporaryFile() if posix else None  # noqa: SIM115  (lives as long as the process)
         trace = self._trace.fileno() if self._trace else -1
         lasting = "lasting" if threading.current_thread() is threading.main_thread() else "passing"
-        here = str(Path(__file__).parents[2])  # where Poise is, in case only this process's path has it
         environment = {
             # Small computations of many processes: more threads in each would only be in each other's way.
             **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH")))),
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "poise.envs.worker", str(os.getpid()), str(trace), lasting],
+            [sys.executable, "-c", _BOOT, str(os.getpid()), str(trace), lasting, *map(str, sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -125,7 +125,7 @@ class Worker:
         assert self._process.stdout is not None
         self.pipe = Pipe(self._process.stdout.fileno(), self._process.stdin.fileno())
         self.begin(State.MAKING)
-        about = {"worker": self.index, "num_envs": self.size, "memory_limit": self.limits.memory, "path": sys.path}
+        about = {"worker": self.index, "num_envs": self.size, "memory_limit": self.limits.memory}
         self._send(lambda: self.pipe.send(about))
         self._send(lambda: self.pipe.send_bytes(recipe))
 
@@ -244,7 +244,7 @@ class Worker:
             return ""
         self._trace.seek(0)
         text = self._trace.read().decode(errors="replace").strip()
-        noise = "/poise/envs/", "<frozen runpy>", "Extension modules:"
+        noise = "/poise/envs/", "<string>", "Extension modules:"
         kept = [line for line in text.splitlines() if not any(part in line.replace(os.sep, "/") for part in noise)]
         return "\n".join(kept).rstrip()
 

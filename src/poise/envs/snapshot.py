@@ -10,7 +10,7 @@ Gymnasium has no way to save an environment. Three ways are tried, in this order
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -56,8 +56,11 @@ def save(env: gym.Env, journal: Journal) -> dict[str, Any]:
     return {"origin": journal.origin, "actions": _packed(env.action_space, journal.actions)}
 
 
-def restore(env: gym.Env, saved: dict[str, Any], journal: Journal) -> Any:
-    """Puts a fresh `env` where `save` found another; returns the observation there, or None if it cannot be told."""
+def restore(env: gym.Env, saved: dict[str, Any], journal: Journal, beat: Callable[[], None] = lambda: None) -> Any:
+    """Puts a fresh `env` where `save` found another; returns the observation there, or None if it cannot be told.
+
+    Replaying may take long: `beat` is called before each step of it. What the environment raises comes through.
+    """
     if "state" in saved:
         if not _offers_state(env):
             return None
@@ -79,6 +82,7 @@ def restore(env: gym.Env, saved: dict[str, Any], journal: Journal) -> Any:
     last = len(actions) - 1
     for i, action in enumerate(actions):
         journal.actions.append(action)
+        beat()
         obs, _, terminated, truncated, _ = env.step(action)
         if (terminated or truncated) and i < last:
             return None  # it took another course, and may not be stepped beyond its end

@@ -42,6 +42,12 @@ class TolerantVectorEnv(VectorEnv):
         self.action_space = batch_space(action_space, num_envs)
         self.failures: list[Failure] = []
 
+    def seed_of_each(self, seed: int | list[int | None] | None) -> list[int | None]:
+        """What `reset` makes of its `seed`."""
+        if isinstance(seed, list):
+            return list(seed)
+        return [None if seed is None else seed + i for i in range(self.num_envs)]
+
     def take_failures(self) -> list[Failure]:
         """The failures since the last call."""
         taken, self.failures = self.failures, []

@@ -1,4 +1,4 @@
-"""The process that steps environments for a driver: `python -m poise.envs.worker`, started by `poise.envs.workers`.
+"""The process that steps environments for a driver; `poise.envs.process` starts it.
 
 It imports no PyTorch, reads commands from its standard input and ends when that ends, so that no worker outlives its
 driver. Observations, actions and rewards are in memory that it shares with the driver.
@@ -49,7 +49,6 @@ def main() -> None:
 
 def _serve(pipe: Pipe) -> None:
     about = pipe.receive()
-    sys.path[:] = about["path"]
     try:
         from poise.envs.make import recipe_maker
 
@@ -90,7 +89,8 @@ def _serve(pipe: Pipe) -> None:
             elif command["do"] == "state":
                 pipe.send({"state": env.state_dict()})
             elif command["do"] == "restore":
-                pipe.send({"fresh": env.load_state_dict(command["state"])})
+                fresh = env.load_state_dict(command["state"])
+                pipe.send({"fresh": fresh, "failures": [failure.to_json() for failure in env.take_failures()]})
         except (EOFError, BrokenPipeError):
             raise
         except BaseException as error:
@@ -168,7 +168,3 @@ def _follow(driver: int) -> None:
     while os.getppid() == driver:
         time.sleep(1)
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -59,8 +59,12 @@ class WorkerVectorEnv(TolerantVectorEnv):
         self._memory = SharedMemory()
         self._finalizer = weakref.finalize(self, _end_all, self.workers, self._memory)
         self.team: list[Worker] = self.workers  # all workers of the run, where it has several batches
-        for worker in self.workers:
-            self._start(worker)
+        try:
+            for worker in self.workers:
+                self._start(worker)
+        except WorkerDiedError as died:
+            self._finalizer()
+            raise EnvError(str(died.failure)) from None
 
     def connect(self) -> WorkerVectorEnv:
         """Waits until the workers have made their environments.
@@ -103,10 +107,7 @@ class WorkerVectorEnv(TolerantVectorEnv):
         Raises:
             EnvError: one of them failed; at the start that is a bug, and nothing is tried again.
         """
-        count = self.num_envs
-        self._seeds = (
-            list(seed) if isinstance(seed, list) else [None if seed is None else seed + i for i in range(count)]
-        )
+        self._seeds = self.seed_of_each(seed)
         try:
             for worker in self.workers:
                 if worker.state != State.READY:  # it was left amid a step, by an error or Ctrl-C
@@ -318,16 +319,21 @@ class WorkerVectorEnv(TolerantVectorEnv):
             EnvError: a worker failed.
         """
         lost: list[int] = []
+        asked = []
         try:
             for worker, saved in zip(self.workers, state["workers"], strict=True):
                 if saved is None:
                     lost += range(worker.slots.start, worker.slots.stop)
-                    continue
-                worker.ask({"do": "restore", "state": saved}, State.RESETTING)
-                lost += [worker.slots.start + i for i in self._wait(worker)["fresh"]]
+                else:
+                    asked.append(worker)
+                    worker.ask({"do": "restore", "state": saved}, State.STEPPING)
+            for worker in asked:
+                answer = self._wait(worker)
+                self.failures += [Failure(**failure) for failure in answer["failures"]]
+                lost += [worker.slots.start + i for i in answer["fresh"]]
         except WorkerDiedError as died:
             raise EnvError(str(died.failure)) from None
-        return lost
+        return sorted(lost)
 
     def close_extras(self, **kwargs: Any) -> None:
         self._finalizer()

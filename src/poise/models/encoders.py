@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -62,6 +63,7 @@ class ImageEncoder(nn.Module):
             x = x.unsqueeze(-3)
         elif self.channels_last:
             x = x.permute(0, 3, 1, 2)
+        x = x.contiguous(memory_format=torch.channels_last)  # convolutions on processors are up to four times as fast
         x = x.float() * self.scale if self.scale != 1.0 else x.float()
         for layer in self.layers:
             x = self.activation(layer(x))
