@@ -226,7 +226,7 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     request: dict[str, Any] = {}
 
     class Done:
-        path, result = Path("runs/x/y"), {"stop_reason": "done"}
+        path, result, unsaved = Path("runs/x/y"), {"stop_reason": "done"}, None
 
     def start(algorithm: str, env: Any, settings: dict[str, Any], **others: Any) -> Any:
         request.update(algorithm=algorithm, settings=settings, **others)
@@ -360,7 +360,25 @@ def test_an_environment_beside_the_user_is_found_and_named() -> None:
         (["evaluate", "nowhere"], "There is no run at nowhere"),
         (["evaluate", "nowhere", "--episodes", "0"], "--episodes"),
         (["record", "nowhere"], "There is no run at nowhere"),
-        (["resume", "latest"], "There is no run at latest"),
+        (["resume", "latest"], "There is no run in runs yet"),
+        (["evaluate", "latest", "--folder", "empty"], "There is no run in empty yet"),
+        (["evaluate", "."], ". is neither a run nor a checkpoint"),
+        (["train", "PPO", *QUICK, "--num-workers", "1000"], "num_workers=1000 is not allowed for 1000 environments on"),
+        (["train", "PPO", *QUICK, "--num_envs_per_worker", "1000000000"], "from 1 to 100000"),
+        (["train", "PPO", *QUICK, "--lr", "[[5,1],[0,1]]"], "Its timesteps must rise."),
+        (["train", "PPO", *QUICK, "--lr", "[[0,1],[5"], "lr='[[0,1],[5' is not allowed"),
+        (["train", "PPO", *QUICK, "--model", "{}"], "write --model.KEY, or"),
+        (["train", "PPO", *QUICK, "--env_config", "{bad"], "This is not valid JSON."),
+        (["train", "PPO", *QUICK, "--env_config", '{"lenght": 3}'], "CartPole-v1 knows no 'lenght'"),
+        (["train", "PPO", *QUICK, "--stop", "timesteps_total=-5"], "must be a number at least 0"),
+        (["train", "PPO", *QUICK, "--stop", "evaluation/episode_reward_mean=5"], "set evaluation_interval"),
+        (["train", "PPO", *QUICK, "--name", "../../x"], "name='../../x' is not allowed"),
+        (["train", "PPO", *QUICK, "--name", ""], "name='' is not allowed"),
+        (["train", "PPO", *QUICK, "--experiment", ".."], "experiment='..' is not allowed"),
+        (["train", "PPO", *QUICK, "--folder", "/dev/null/x"], "cannot be written: Not a directory"),
+        (["train", "PPO", "--env", ":Foo"], "env=':Foo' is not allowed: write module:Name"),
+        (["train", "PPO", "--env", "..foo:Bar"], "env='..foo:Bar' is not allowed: write module:Name"),
+        (["train", "PPO", "--env", "InvertedDoublePendulum-v2"], "Did you mean 'InvertedDoublePendulum-v5'?"),
         (["resume", "nowhere", "--stop", "x"], "write KEY=NUMBER"),
         (["plot", "nowhere"], "There is no run at nowhere"),
         (["completion"], "bash"),
@@ -415,6 +433,77 @@ def test_a_damaged_run_does_not_hide_the_others() -> None:
     text = good("runs")
     assert re.search(r"broken .* damaged", text)
     assert re.search(r"whole +PPO", text)
+
+
+ENVS = """
+import gymnasium as gym
+
+class Two(gym.Env):
+    observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(2)
+    def __init__(self, size, speed): pass
+
+class Fails(Two):
+    def __init__(self, config): pass
+    def reset(self, *, seed=None, options=None): return self.observation_space.sample(), {}
+    def step(self, action): raise ZeroDivisionError("boom")
+
+def nothing(config): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ("mazes.Two", "Did you mean 'mazes:Two'?"),
+        ("mazes.py:Two", "Did you mean 'mazes:Two'?"),
+        ("mazes:Two", "env_config does not give its size and speed"),
+        ("mazes:nothing", "mazes:nothing returned a NoneType"),
+    ],
+)
+def test_environments_beside_the_user_that_are_none(env: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    Path("mazes.py").write_text(ENVS)
+    monkeypatch.delitem(sys.modules, "mazes", raising=False)
+    assert words in bad("train", "PPO", "--env", env)
+    assert not all_runs("runs")
+
+
+def test_what_an_environment_raises_is_told_with_its_traceback_and_code_1() -> None:
+    Path("mazes.py").write_text(ENVS)
+    train = process("train", "PPO", "--env", "mazes:Fails", "--no-tensorboard", "--stop", "timesteps_total=500")
+    _, err = train.communicate(timeout=60)
+    assert train.returncode == 1
+    assert "Traceback" in err
+    assert "ZeroDivisionError: boom" in err
+
+
+def test_mistakes_with_a_run_change_nothing_in_it() -> None:
+    good("train", "PPO", *FEW_STEPS, "--name", "mine")
+    run = only_run()
+
+    def content() -> dict[Path, bytes]:
+        return {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
+
+    before = content()
+    assert "Did you mean 'timesteps_total'?" in bad("resume", "mine", "--stop", "tmesteps_total=9000")
+    assert "must be a number at least 0" in bad("resume", "mine", "--stop", "timesteps_total=-1")
+    assert "must end in .mp4" in bad("record", "mine", "--out", "x.txt")
+    assert "must end in .png" in bad("plot", "mine", "--out", "x.xyz")
+    assert "cannot be written" in bad("plot", "mine", "--out", "/dev/null/x.png")
+    assert "is a checkpoint: a run has" in bad("resume", str(next(run.checkpoints.iterdir())))
+    assert content() == before
+
+
+@pytest.mark.parametrize("flags", [[], ["--quiet"]])
+def test_an_end_that_could_not_be_saved_is_code_2(flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    result = call("train", "PPO", *FEW_STEPS, *flags)
+    assert result.exit_code == 2
+    assert result.output.count("was NOT saved: it has no whole checkpoint.") == 1
+    assert only_run().status()["state"] == "failed"
 
 
 # --- how it ends ------------------------------------------------------------------------------------------------------

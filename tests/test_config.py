@@ -363,7 +363,7 @@ REFUSED = [
     *((Literal["a", 1], value) for value in ("c", 2, True, None)),
     *((list[int], value) for value in (5, "12", [1.5], {1: 2}, None)),
     *((types.Schedule, value) for value in (-1, True, "linear", [], [1, 2], {0: 1})),
-    *((types.Schedule, value) for value in ([[0]], [[0, -1]], [[-1, 0]], [[0.5, 1]])),
+    *((types.Schedule, value) for value in ([[0]], [[0, -1]], [[-1, 0]], [[0.5, 1]], [[5, 1], [0, 1]])),
     *((dict, value) for value in ([], None, "a=1")),
     *((str | None, value) for value in (3, ["x"])),
 ]

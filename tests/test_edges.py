@@ -15,7 +15,7 @@ import torch
 from gymnasium import spaces
 
 import poise
-from poise.errors import EnvError
+from poise.errors import EnvError, PoiseError
 from poise.learning.distributions import SquashedGaussian
 from poise.learning.losses import explained_variance, normalize
 from poise.training.trainer import Trainer
@@ -224,3 +224,53 @@ def test_a_checkpoint_is_found_though_its_replacement_died_between_two_renames(
     with poise.load(path) as loaded:
         assert loaded.iteration == 1
     assert path.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        (lambda algo: algo.save(5), "path=5 is not allowed: it must be a text or a path."),
+        (lambda algo: algo.save("/dev/null/x"), "/dev/null/x cannot be written: "),
+        (lambda algo: poise.load(5), "path=5 is not allowed"),
+        (lambda algo: poise.plot(5), "path=5 is not allowed"),
+        (lambda algo: algo.learn(-1), "total_timesteps=-1 is not allowed: it must be an integer at least 1"),
+        (lambda algo: algo.learn("x"), "total_timesteps='x' is not allowed"),
+        (lambda algo: algo.learn(stop={"evaluation/episodes": 5}), "set evaluation_interval"),
+        (lambda algo: algo.evaluate("x"), "episodes='x' is not allowed"),
+        (lambda algo: poise.PPO("CartPole-v1", callbacks=5), "callbacks=5 is not allowed: it must be a list"),
+        (lambda algo: poise.record("ck", "x.mp4"), "trainer='ck' is not allowed: poise.load makes a trainer"),
+        (lambda algo: poise.register_env(5, print), "name=5 is not allowed: it must be a text."),
+        (lambda algo: poise.register_env("five", 5), "creator=5 is not allowed"),
+    ],
+)
+def test_a_wrong_argument_is_answered_in_one_sentence(trainer: Make, mistake: Any, sentence: str) -> None:
+    with pytest.raises(PoiseError) as caught:
+        mistake(trainer("PPO", "CartPole-v1", **SMALL))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", lambda config: OneStep()])
+@pytest.mark.parametrize("limit", ["a", -1, 0])
+def test_a_time_limit_is_checked_for_all_environments_alike(env: Any, limit: Any) -> None:
+    with pytest.raises(
+        PoiseError, match=r"env_config\.max_episode_steps=.* is not allowed: it must be an integer at l"
+    ):
+        poise.PPO(env, env_config={"max_episode_steps": limit})
+
+
+def test_an_algorithm_that_does_not_exist_names_those_that_do() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'DQN'\. The algorithms are PPO, A2C"):
+        poise.DQN  # noqa: B018
+    with pytest.raises(AttributeError, match="Did you mean 'PPO'"):
+        poise.PPOO  # noqa: B018
+
+
+@pytest.mark.parametrize(("found", "word"), [("garbage", "a str"), (None, "None"), ((1, 2, 3), "3 values")])
+def test_a_reset_that_returns_something_else_is_told_what(trainer: Make, found: Any, word: str) -> None:
+    class Odd(OneStep):
+        def reset(self, **options: Any) -> Any:
+            return found
+
+    with pytest.raises(EnvError, match=f"must return \\(obs, info\\), and returned {word}"):
+        trainer("PPO", lambda config: Odd(), **SMALL).train()

@@ -417,6 +417,14 @@ def test_a_hang_in_this_process_is_named(trainer: Make) -> None:
     assert algo.failures.total == 0  # it came back
 
 
+def test_a_hang_in_an_evaluation_is_named(trainer: Make) -> None:
+    algo = trainer("PPO", Pauses, env_config={"pause": 1.0}, env_step_timeout_s=0.4, num_envs_per_worker=1, **QUICK)
+    witness = Witness()
+    algo.callbacks.append(witness)
+    algo.evaluate(1)
+    assert [failure.kind for failure in witness.failures] == ["hung"]
+
+
 class Blind(Scripted):
     """Instances between the first and the fourth of each worker begin with NaN."""
 

@@ -17,7 +17,7 @@ from poise.config.base import ModelConfig
 from poise.config.layout import Layout
 from poise.errors import ModelError, SpaceError
 from poise.learning.distributions import Categorical, Gaussian, SquashedGaussian
-from poise.models.encoders import ImageEncoder
+from poise.models.encoders import ImageEncoder, fastest_conv_dtype
 from poise.models.mlp import ACTIVATIONS, MLP, parallel
 from poise.models.policy import Policy
 
@@ -190,6 +190,44 @@ def test_filters_of_the_users_own() -> None:
     assert ImageEncoder(leaf, ModelConfig(conv_filters=[(5, 4, 2), (6, 9, 1)])).size == 6
     with pytest.raises(ModelError, match=r"do not fit images of \(20, 20, 3\): a kernel of 10 meets a picture of 9x9"):
         ImageEncoder(leaf, ModelConfig(conv_filters=[(5, 4, 2), (6, 10, 1)]))
+
+
+@pytest.mark.parametrize("shape", [(84, 84, 4), (4, 42, 42), (20, 30)], ids=str)
+def test_pictures_in_half_precision_are_nearly_those_in_full(shape: tuple[int, ...]) -> None:
+    leaf = Layout(spaces.Box(0, 255, shape, np.uint8)).leaves[0]
+    full, half = (ImageEncoder(leaf, ModelConfig(conv_dtype=name)) for name in ("float32", "bfloat16"))
+    half.load_state_dict(full.state_dict())
+    x = torch.randint(256, (8, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for encoder in (full, half):
+        found = encoder(x)
+        assert found.dtype == torch.float32
+        found.square().mean().backward()
+        gradients.append([p.grad for p in encoder.parameters()])
+        assert all(
+            p.dtype == g.dtype == torch.float32 for p, g in zip(encoder.parameters(), gradients[-1], strict=True)
+        )
+    assert not torch.equal(full(x), half(x)), "something is computed in other numbers"
+    torch.testing.assert_close(half(x), full(x), atol=0.02, rtol=0.02)
+    for one, other in zip(*gradients, strict=True):
+        assert torch.cosine_similarity(one.flatten(), other.flatten(), 0) > 0.999
+
+
+def test_pictures_of_floats_keep_their_precision() -> None:
+    leaf = Layout(spaces.Box(0, 1, (12, 12, 3), np.float32)).leaves[0]
+    assert not ImageEncoder(leaf, ModelConfig(conv_dtype="bfloat16")).reduced
+    assert fastest_conv_dtype([leaf], ModelConfig()) == "float32"
+
+
+@pytest.mark.parametrize(("half", "chosen"), [(0.5, "bfloat16"), (0.9, "float32")])
+def test_the_faster_numbers_are_chosen_and_written_down(
+    half: float, chosen: str, trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"float32": 1.0, "bfloat16": half}
+    monkeypatch.setattr("poise.models.encoders._update_seconds", lambda leaf, config: seconds[config.conv_dtype])
+    made = trainer("PPO", lambda config: Noise(spaces.Box(0, 255, (12, 12, 3), np.uint8)), **SMALL)
+    assert made.config.model.conv_dtype == chosen
+    assert made.policy.network.pi_encoder.reduced is (chosen == "bfloat16")
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -72,8 +72,10 @@ def test_config_is_complete_and_resolved(run: Run) -> None:
     assert saved["options"]["keep_checkpoints_num"] == 2
     expected, _ = resolve("PPO", "CartPole-v1", {k: v for k, v in TINY.items() if k != "preset"}, preset=None)
     config = saved["config"]
-    assert config.pop("num_threads") == 1  # what "auto" came to, not "auto"
-    assert config == {k: v for k, v in json.loads(json.dumps(expected.to_dict())).items() if k != "num_threads"}
+    wanted = json.loads(json.dumps(expected.to_dict()))
+    assert (wanted.pop("num_threads"), config.pop("num_threads")) == ("auto", 1)
+    assert (wanted["model"].pop("conv_dtype"), config["model"].pop("conv_dtype")) == ("auto", "float32")
+    assert config == wanted
     assert config["env"] == "CartPole-v1"
     assert config["train_batch_size"] == 64  # derived
     assert "auto" not in json.dumps(config)
@@ -401,6 +403,9 @@ def test_a_full_disk_never_stops_training_and_is_said_once(
     assert len(warnings) == 3, warnings
     for what in ("metrics", "status", "checkpoint"):
         assert sum(f"the {what} of {run.path} cannot be written" in line for line in warnings) == 1
+    assert str(run.unsaved).endswith("iteration 6, was NOT saved: it has no whole checkpoint.")
+    assert run.folder.status()["state"] == "running"  # what was written last
+    assert [path.name for path in run.path.glob(".*.json.*")] == []
     assert all("No space left" in line and "training goes on" in line for line in warnings)
 
 
@@ -427,6 +432,10 @@ def test_a_full_disk_of_the_operating_systems_own(tmp_path: Path) -> None:
     assert "trained 8" in child.stdout, child.stdout + child.stderr
     assert child.returncode == 0, child.stderr
     assert child.stdout.count("the checkpoint of") == 1
+    assert (
+        f"its last whole checkpoint is {tmp_path / 'PPO_CartPole-v1' / 'r' / 'checkpoints' / '000002'}." in child.stdout
+    )
+    assert "Traceback" not in child.stderr  # of TensorBoard's thread
     folder = find_run("r", tmp_path)
     newest, problems = checkpoint.newest(folder.checkpoints)
     assert problems == []

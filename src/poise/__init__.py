@@ -25,6 +25,7 @@ from poise.errors import (
     PoiseError,
     RunError,
     SpaceError,
+    nearest,
 )
 from poise.startup import without_collection
 
@@ -98,7 +99,10 @@ def __getattr__(name: str) -> Any:
         with without_collection():
             value = getattr(importlib.import_module(_HOMES[name]), name)
     else:
-        raise AttributeError(f"module 'poise' has no attribute {name!r}")
+        known = ", ".join(ALGORITHMS)
+        raise AttributeError(
+            f"module 'poise' has no attribute {name!r}.{nearest(name, __all__)} The algorithms are {known}."
+        )
     globals()[name] = value
     return value
 

@@ -7,7 +7,8 @@ and exits with code 2, without a traceback. Anything else is a bug of Poise's an
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "CheckpointError",
@@ -19,6 +20,7 @@ __all__ = [
     "RunError",
     "SpaceError",
     "nearest",
+    "writing",
 ]
 
 
@@ -64,3 +66,17 @@ def nearest(name: str, options: Iterable[str]) -> str:
     if not close and len(name) > 2:
         close = [lower for lower in by_lower if name.lower() in lower][-1:]
     return f" Did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+@contextmanager
+def writing(path: object) -> Iterator[None]:
+    """Around what writes at `path`: a full disk, or a folder that nobody may write to, becomes a sentence.
+
+    Raises:
+        RunError: from the operating system's error, which is its `__cause__`.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error).partition("\n")[0]
+        raise RunError(f"{path} cannot be written: {reason}.") from error

@@ -27,6 +27,7 @@ from poise.learning.returns import advantages
 from poise.learning.running import RunningMoments
 from poise.learning.schedules import Points, schedule_value
 from poise.learning.seeding import torch_generator, torch_seed
+from poise.models.encoders import fastest_conv_dtype
 from poise.models.policy import Policy
 from poise.sampling.rollout import Rollout
 from poise.sampling.sampler import Sampler, sample_together
@@ -58,6 +59,8 @@ class Algorithm(ABC):
         self.config = config
         init_seed, shuffle_seed = seed.spawn(2)
         with torch.random.fork_rng():  # custom models draw from torch's global generator
+            if config.model.conv_dtype == "auto":
+                config.model.conv_dtype = fastest_conv_dtype(obs_layout.leaves, config.model)
             torch.manual_seed(torch_seed(init_seed))
             self.policy = Policy(
                 obs_layout, action_layout, config.model, normalize_observations=config.normalize_observations

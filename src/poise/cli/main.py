@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from poise.errors import PoiseError, nearest
+from poise.errors import EnvError, PoiseError, nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("poise.cli.train:train", "Train a policy; everything is kept in a run folder."),
@@ -37,6 +37,12 @@ class Sentence(click.ClickException):
     """A mistake of the user's: one sentence, exit code 2, no traceback."""
 
     exit_code = 2
+
+
+class EnvRaised(click.ClickException):
+    """An environment's own exception, told with its traceback."""
+
+    exit_code = 1
 
 
 class Poise(click.Group):
@@ -69,7 +75,8 @@ class Poise(click.Group):
         try:
             return super().invoke(ctx)
         except PoiseError as error:
-            raise Sentence(str(error)) from error
+            own = isinstance(error, EnvError) and "\n" in str(error)
+            raise (EnvRaised if own else Sentence)(str(error)) from error
         except click.UsageError as error:
             raise Sentence(" ".join(error.format_message().split())) from error
         except KeyboardInterrupt:

@@ -34,6 +34,8 @@ from poise.startup import without_collection
 if TYPE_CHECKING:
     from poise.tracking.launch import Run
 
+UNSAVED = 2
+"""Exit code of a run whose end is not on the disk, as when the disk is full."""
 EXIT_CODES = {"interrupted": 128 + signal.SIGINT, "preempted": 128 + signal.SIGTERM}
 """How a run that a signal ended is told from a finished one; its last checkpoint is whole in any case."""
 
@@ -85,6 +87,8 @@ class TrainCommand(click.Command):
         # Names are compared without their dashes, so that a part of one (`fcnet_hiddens`) finds the whole.
         hint = nearest(name, [option.lstrip("-") for option in options]).replace("'", "'--", 1)
         algorithm = _algorithm(ctx)
+        if any(option.startswith(f"--{name}.") for option in options):
+            return f'There is no flag --{name}: write --{name}.KEY, or {{"{name}": {{...}}}} in --config.'
         others = [other for other in ALGORITHMS if name in [flag.spelling for flag in setting_flags(other)]]
         if others:
             return f"{algorithm} has no setting --{name}; {' and '.join(others)} has.{hint}"
@@ -192,7 +196,7 @@ def train(
         stop=stop,
         preset=tuned,
         root=folder,
-        experiment=experiment or request.experiment.name,
+        experiment=request.experiment.name if experiment is None else experiment,
         name=name,
         options=kept,
         signals=(signal.SIGTERM,),
@@ -203,8 +207,10 @@ def train(
 
 def finish(ctx: click.Context, run: Run, *, quiet: bool) -> None:
     """Says what to type next, and ends with the exit code that fits how the run ended."""
-    code = EXIT_CODES.get(run.result["stop_reason"], 0)
+    code = UNSAVED if run.unsaved else EXIT_CODES.get(run.result["stop_reason"], 0)
     if quiet:
+        if run.unsaved:
+            click.echo(run.unsaved, err=True)
         click.echo(run.path)
     else:
         next_steps = {"resume": "go on from here"} if code else {"evaluate": "play fresh episodes", "record": "film it"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, NamedTuple
 
 from poise.config.base import AlgorithmConfig
-from poise.config.types import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Range, Schedule
+from poise.config.types import EnvCount, Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Range, Schedule
 from poise.errors import ConfigError, nearest
 
 _ON_POLICY_ALIASES = {
@@ -29,7 +29,7 @@ _ON_POLICY_ALIASES = {
 class PPOConfig(AlgorithmConfig):
     """Proximal Policy Optimization (Schulman et al. 2017, arXiv 1707.06347) with a clipped surrogate."""
 
-    num_envs_per_worker: PositiveInt = 16
+    num_envs_per_worker: EnvCount = 16
     """Environments that are stepped together, as one batch."""
 
     gae_lambda: Fraction = 0.95
@@ -93,7 +93,7 @@ class PPOConfig(AlgorithmConfig):
 class A2CConfig(AlgorithmConfig):
     """Advantage actor-critic (Mnih et al. 2016, arXiv 1602.01783), its synchronous form."""
 
-    num_envs_per_worker: PositiveInt = 16
+    num_envs_per_worker: EnvCount = 16
     """Environments that are stepped together, as one batch."""
 
     rollout_fragment_length: PositiveInt | None = 5

@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import types
 import typing
+from itertools import pairwise
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union
 
@@ -39,6 +41,9 @@ Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
+EnvCount = Annotated[int, Range(1, 100_000)]
+"""Environments of one worker: more than anybody has memory for would be made one by one, without an end."""
+AnyPath = str | os.PathLike
 Schedule = NonNegative | list[tuple[NonNegativeInt, NonNegative]]
 """A constant, or points `[[timestep, value], ...]` with straight lines between them."""
 
@@ -63,7 +68,8 @@ def describe(annotation: Any) -> str:
     if dataclasses.is_dataclass(annotation):
         return "a mapping"
     names = {int: "an integer", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
-    return names.get(annotation, "any value")
+    names |= {os.PathLike: "a path", Any: "any value"}
+    return names.get(annotation) or f"a {annotation.__name__}"
 
 
 def coerce(annotation: Any, value: Any, key: str) -> Any:
@@ -93,13 +99,13 @@ def _coerce(annotation: Any, value: Any, key: str) -> Any:
         return value
     if origin in (Union, types.UnionType):
         hint = ""
-        if annotation == Schedule and isinstance(value, (list, tuple)) and not value:
-            raise _MismatchError
         for arg in args:
             try:
-                return _coerce(arg, value, key)
+                found = _coerce(arg, value, key)
             except _MismatchError as error:
                 hint = str(error) or hint
+            else:
+                return _schedule(found) if annotation == Schedule else found
         raise _MismatchError(hint)
     if origin is Literal:
         if value in args and not (isinstance(value, bool) and not any(isinstance(a, bool) for a in args)):
@@ -115,9 +121,19 @@ def _coerce(annotation: Any, value: Any, key: str) -> Any:
         return tuple(_coerce(arg, item, key) for arg, item in zip(args, value, strict=True))
     if origin is dict or annotation is dict:
         if not isinstance(value, dict):
-            raise _MismatchError
+            broken = isinstance(value, str) and value.startswith("{")
+            raise _MismatchError(" This is not valid JSON." if broken else "")
         return dict(value)
     return _coerce_scalar(annotation, value)
+
+
+def _schedule(value: Any) -> Any:
+    if isinstance(value, list):
+        if not value:
+            raise _MismatchError
+        if any(later[0] < earlier[0] for earlier, later in pairwise(value)):
+            raise _MismatchError(" Its timesteps must rise.")
+    return value
 
 
 def _coerce_scalar(annotation: Any, value: Any) -> Any:
@@ -147,6 +163,7 @@ def parse_text(text: str) -> Any:
         pass
     if text in ("None", "True", "False"):  # Python's spelling is not JSON's
         return {"None": None, "True": True, "False": False}[text]
-    if "," in text:
-        return [parse_text(part.strip()) for part in text.strip("[]()").split(",") if part.strip()]
+    inner = text.strip("[]()")
+    if "," in text and not set(inner) & set("[](){}"):  # else it was to be JSON: to be shown as it was typed
+        return [parse_text(part.strip()) for part in inner.split(",") if part.strip()]
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import inspect
 import re
 import warnings
@@ -14,6 +15,7 @@ from gymnasium.vector import VectorEnv
 
 from poise.config.atari import GAMES
 from poise.config.base import env_name
+from poise.config.types import PositiveInt, coerce
 from poise.envs.advice import advise_workers, available_cores, measure_step
 from poise.envs.atari import is_atari, make_atari, make_atari_vector
 from poise.envs.failures import said
@@ -21,13 +23,15 @@ from poise.envs.inline import InlineVectorEnv
 from poise.envs.masks import ActionMaskInObservation, reports_mask
 from poise.envs.old_gym import old_api_sentence
 from poise.envs.process import Limits
-from poise.errors import EnvError, nearest
+from poise.errors import ConfigError, EnvError, nearest
 
 Creator = Callable[..., gym.Env]
 
 _creators: dict[str, Creator] = {}
 _EXTRA = re.compile(r"gymnasium\[(mujoco|box2d)\]")
 """Gymnasium's extras that Poise has, too."""
+_KEYWORD = re.compile(r"unexpected keyword argument '(\w+)'")
+_WORKERS_PER_CORE = 16
 
 
 def register_env(name: str, creator: Creator) -> None:
@@ -37,7 +41,9 @@ def register_env(name: str, creator: Creator) -> None:
         name: any text.
         creator: a class or function that takes the env config (a dict) and returns a Gymnasium environment.
     """
-    _creators[name] = creator
+    if not callable(creator):
+        raise EnvError(f"creator={creator!r} is not allowed: it must be a class or a function.")
+    _creators[coerce(str, name, "name")] = creator
 
 
 def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: str | None = None) -> gym.Env:
@@ -52,7 +58,7 @@ def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: st
     Raises:
         EnvError: it does not exist, its dependencies are missing, or what was made is no Gymnasium environment.
     """
-    config = dict(env_config or {})
+    config = _checked(env_config)
     limit = config.pop("max_episode_steps", None)
     if render_mode is not None:
         config["render_mode"] = render_mode
@@ -60,15 +66,15 @@ def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: st
     if isinstance(source, str):
         if is_atari(source):
             return make_atari(source, env_config, render_mode)
-        with _Quiet(), _AsEnvError(source):
+        with _Quiet(), _AsEnvError(source, config):
             return gym.make(source, max_episode_steps=limit, disable_env_checker=True, **config)
-    with _AsEnvError(getattr(source, "__qualname__", repr(source))):
+    with _AsEnvError(env_name(source), config):
         made = _call(source, config)
     if sentence := old_api_sentence(made):
         raise EnvError(sentence)
     if not isinstance(made, gym.Env):
         raise EnvError(
-            f"{source!r} made a {type(made).__module__}.{type(made).__name__}, which is not a gymnasium.Env: "
+            f"{env_name(source)} returned a {type(made).__name__}, which is not a gymnasium.Env: "
             "derive the environment from gymnasium.Env."
         )
     for kind in ("observation_space", "action_space"):
@@ -87,12 +93,12 @@ def make_vector_env(env: Any, num_envs: int, env_config: dict[str, Any] | None =
         env, env_config: see `make_env`.
         num_envs: how many.
     """
-    config = dict(env_config or {})
+    config = _checked(env_config)
     source = find_env(env)
     if isinstance(source, str) and is_atari(source):
         return make_atari_vector(source, num_envs, config)
     if isinstance(source, str) and is_native(source):
-        with _Quiet(), _AsEnvError(source):
+        with _Quiet(), _AsEnvError(source, config):
             return gym.make_vec(source, num_envs, vectorization_mode="vector_entry_point", **config)
     return InlineVectorEnv(env_maker(source, config), num_envs)
 
@@ -110,8 +116,15 @@ def make_batches(
         limits: of time and memory, for processes.
 
     Raises:
+        ConfigError: there would be more workers than the machine can start in a reasonable time.
         EnvError: the environment cannot be made, or cannot be sent to a process.
     """
+    most = _WORKERS_PER_CORE * available_cores()
+    if num_workers > most:
+        raise ConfigError(
+            f"num_workers={num_workers} is not allowed for {num_workers * envs_per_worker} environments on "
+            f"{available_cores()} cores: it must be at most {most}."
+        )
     if num_workers == 0:
         return [make_vector_env(env, envs_per_worker, env_config)]
     groups = [num_workers - num_workers // 2, num_workers // 2] if num_workers > 1 else [1]
@@ -160,7 +173,11 @@ def choose_workers(env: Any, num_envs: int, env_config: dict[str, Any] | None = 
     try:
         return advise_workers(*measure_step(made), num_envs, available_cores())
     except Exception as error:  # in a process of its own, it is replaced when it fails again
-        return min(2, num_envs), f"2 worker processes: the environment failed while it was measured ({said(error)})."
+        workers = 2 - num_envs % 2
+        return workers, (
+            f"{workers} worker process{'es' * (workers > 1)}: the environment failed while it was measured "
+            f"({said(error)})."
+        )
     finally:
         made.close()
 
@@ -214,12 +231,14 @@ def find_env(env: Any) -> str | Creator:
         return env
     module, colon, name = env.partition(":")
     if colon:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise EnvError(f"env={env!r} is not allowed: write module:Name, for example envs:Maze.")
         try:
             imported = importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
                 raise
-            raise EnvError(f"env={env!r}: there is no module {error.name!r} to import.") from None
+            raise EnvError(f"env={env!r}: there is no module {error.name!r} to import.{_meant(env)}") from None
         if name in _creators:
             return _creators[name]
         if name not in gym.registry:
@@ -239,10 +258,26 @@ def find_env(env: Any) -> str | Creator:
     if env not in gym.registry:
         known = [*_creators, *gym.registry, *(f"{game}-v4" for game in GAMES)]
         raise EnvError(
-            f"There is no environment {env!r}.{nearest(env, known)} "
+            f"There is no environment {env!r}.{_meant(env) or nearest(env, known)} "
             "Names are those of Gymnasium, of poise.register_env, or module:Name."
         )
     return env
+
+
+def _meant(env: str) -> str:
+    """`" Did you mean 'envs:Maze'?"` for `envs.Maze` and `envs.py:Maze`, where there is such a module."""
+    found = re.fullmatch(r"(\w[\w.]*?)(?:\.py)?[.:](\w+)", env)
+    module = found[1].partition(".")[0] if found else ""
+    there = found and importlib.machinery.PathFinder.find_spec(module) is not None
+    return f" Did you mean '{found[1]}:{found[2]}'?" if found and there else ""
+
+
+def _checked(env_config: dict[str, Any] | None) -> dict[str, Any]:
+    """A copy of an env config, its time limit checked: the one key that means the same to all environments."""
+    config, key = dict(env_config or {}), "max_episode_steps"
+    if config.get(key) is not None:
+        config[key] = coerce(PositiveInt, config[key], f"env_config.{key}")
+    return config
 
 
 def reward_threshold(env: Any) -> float | None:
@@ -272,6 +307,9 @@ def _call(creator: Creator, config: dict[str, Any]) -> Any:
         return creator(config)
     if "render_mode" not in signature and not any(p.kind == p.VAR_KEYWORD for p in signature.values()):
         config = {key: value for key, value in config.items() if key != "render_mode"}
+    needed = [p.name for p in parameters if p.default is p.empty and p.name not in config]
+    if needed:
+        raise EnvError(f"{env_name(creator)} cannot be made: env_config does not give its {' and '.join(needed)}.")
     return creator(**config)
 
 
@@ -287,8 +325,8 @@ class _Quiet(warnings.catch_warnings):
 class _AsEnvError:
     """Turns Gymnasium's own errors (which say what to install) into an `EnvError`."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, config: dict[str, Any]) -> None:
+        self.name, self.config = name, config
 
     def __enter__(self) -> None:
         pass
@@ -298,5 +336,9 @@ class _AsEnvError:
             raise EnvError(f"{self.name} needs an extra: pip install 'poise[{found[1]}]'.") from None
         if isinstance(error, gym.error.Error):
             raise EnvError(f"{self.name} cannot be made: {error}") from error
-        if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
-            raise EnvError(f"{self.name} cannot be made with this env_config: {error}.") from error
+        if isinstance(error, ImportError) and "gymnasium-robotics" in str(error):
+            known = max(name for name in gym.registry if name.startswith(self.name.rpartition("-")[0] + "-v"))
+            raise EnvError(f"{self.name} is no longer part of Gymnasium. Did you mean {known!r}?") from None
+        unknown = _KEYWORD.search(str(error)) if isinstance(error, TypeError) else None
+        if unknown and unknown[1] in self.config:
+            raise EnvError(f"{self.name} knows no {unknown[1]!r}, which env_config gives it.") from error

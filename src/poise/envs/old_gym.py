@@ -133,6 +133,8 @@ def old_reset_sentence(env: gym.Env, found: Any) -> str | None:
     pair = isinstance(found, tuple) and len(found) == 2
     if pair and (isinstance(found[1], dict) or not isinstance(env.observation_space, spaces.Tuple)):
         return None
+    if found is None or isinstance(found, (str, tuple)):  # none that was ever an observation
+        return f"reset() of {env_name(env)} must return (obs, info), and returned {_what(found)}."
     return _sentence(env, "its reset() returns only an observation")
 
 
@@ -142,8 +144,8 @@ def old_step_sentence(env: gym.Env, found: Any) -> str | None:
         return None
     if isinstance(found, tuple) and len(found) == 4:
         return _sentence(env, "its step() returns four values")
-    what = f"{len(found)} values" if isinstance(found, tuple) else f"a {type(found).__name__}"
-    return f"step() of {env_name(env)} must return (obs, reward, terminated, truncated, info), and returned {what}."
+    wanted = "(obs, reward, terminated, truncated, info)"
+    return f"step() of {env_name(env)} must return {wanted}, and returned {_what(found)}."
 
 
 def explain_step(env: gym.Env, action: Any, error: BaseException) -> str | None:
@@ -180,6 +182,12 @@ def takes(function: Any, keyword: str) -> bool:
 def env_name(env: Any) -> str:
     """The name of the user's class: that of the environment inside all wrappers."""
     return type(getattr(env, "unwrapped", env)).__name__
+
+
+def _what(found: Any) -> str:
+    return (
+        "None" if found is None else f"{len(found)} values" if isinstance(found, tuple) else f"a {type(found).__name__}"
+    )
 
 
 def _is_pair(found: Any) -> bool:

@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from poise.envs.make import make_env
-from poise.errors import EnvError, PoiseError
+from poise.errors import ConfigError, EnvError, PoiseError, writing
 
 
 def make_filmed_env(env: Any, env_config: dict[str, Any] | None = None) -> gym.Env:
@@ -56,7 +56,10 @@ def film(
         `{"path", "episode_reward", "episode_len", "frames"}`, the first two as lists.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.suffix.lower() != ".mp4":
+        raise ConfigError(f"path={str(path)!r} is not allowed: the name of a film must end in .mp4.")
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     rate = fps or int(env.metadata.get("render_fps", 30))
     rewards: list[float] = []
     lengths: list[int] = []
@@ -72,7 +75,8 @@ def film(
                 frame = _even(_render(env))
                 if writer is None:
                     writer = _open_writer(target, frame, rate)
-                writer.send(frame)
+                with writing(target):
+                    writer.send(frame)
                 frames += 1
                 if over or frames >= max_steps:
                     break

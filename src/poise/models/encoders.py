@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import Literal
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from poise.config.base import ModelConfig
 from poise.config.layout import Leaf
@@ -46,6 +51,7 @@ class ImageEncoder(nn.Module):
         self.scale = 1 / byte_limit(leaf) if leaf.dtype.name == "uint8" else 1.0
         self.activation = ACTIVATIONS[config.conv_activation]
         filters = config.conv_filters or default_filters(height, width)
+        self.reduced = config.conv_dtype == "bfloat16" and leaf.dtype.name == "uint8"
         self.layers = nn.ModuleList()
         for out_channels, kernel, stride in filters:
             if min(height, width) < kernel:
@@ -63,11 +69,38 @@ class ImageEncoder(nn.Module):
             x = x.unsqueeze(-3)
         elif self.channels_last:
             x = x.permute(0, 3, 1, 2)
-        x = x.contiguous(memory_format=torch.channels_last)  # convolutions on processors are up to four times as fast
-        x = x.float() * self.scale if self.scale != 1.0 else x.float()
-        for layer in self.layers:
-            x = self.activation(layer(x))
-        return x.flatten(1)
+        first: Tensor = self.layers[0].weight  # type: ignore[assignment]
+        dtype = torch.bfloat16 if self.reduced else first.dtype
+        if not self.reduced:
+            x = x.contiguous(memory_format=torch.channels_last)  # in which processors convolve float32 faster
+        x = x.to(dtype)
+        weight = first * self.scale if self.scale != 1.0 else first  # it is much smaller than the pictures
+        for i, layer in enumerate(self.layers):
+            x = conv2d(x, (layer.weight if i else weight).to(dtype), layer.bias.to(dtype), layer.stride)  # type: ignore
+            x = self.activation(x)
+        return x.flatten(1).to(first.dtype)
+
+
+def fastest_conv_dtype(leaves: Sequence[Leaf], config: ModelConfig) -> Literal["float32", "bfloat16"]:
+    """What to convolve these leaves in: bfloat16 halves the time on processors that have instructions for it, and takes
+    ten times as long on those that have not."""
+    pictures = [leaf for leaf in leaves if is_image(leaf) and leaf.dtype.name == "uint8"]
+    if not pictures:
+        return "float32"
+    largest = max(pictures, key=lambda leaf: math.prod(leaf.shape))
+    seconds = {name: _update_seconds(largest, replace(config, conv_dtype=name)) for name in ("float32", "bfloat16")}
+    return "bfloat16" if seconds["bfloat16"] < 0.7 * seconds["float32"] else "float32"
+
+
+def _update_seconds(leaf: Leaf, config: ModelConfig) -> float:
+    """The shortest of a few forward and backward passes over a small batch."""
+    encoder, pictures = ImageEncoder(leaf, config), torch.zeros(32, *leaf.shape, dtype=torch.uint8)
+    seconds = []
+    for _ in range(4):
+        start = perf_counter()
+        encoder(pictures).sum().backward()
+        seconds.append(perf_counter() - start)
+    return min(seconds)
 
 
 def default_filters(height: int, width: int) -> list[tuple[int, int, int]]:

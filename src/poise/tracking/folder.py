@@ -21,7 +21,8 @@ from typing import Any
 
 import filelock
 
-from poise.errors import RunError, nearest
+from poise.config.types import AnyPath, coerce
+from poise.errors import ConfigError, RunError, nearest, writing
 
 HEARTBEAT_S = 5.0
 STALE_S = 60.0
@@ -34,7 +35,7 @@ class RunFolder:
     """One run on disk. Reading needs no lock; writing does (`claim`)."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(coerce(AnyPath, path, "path"))
         self._lock: filelock.FileLock | None = None
 
     def __repr__(self) -> str:
@@ -56,16 +57,17 @@ class RunFolder:
         """Takes the run for writing; the operating system gives it back when this process ends, however it ends.
 
         Raises:
-            RunError: another process has it.
+            RunError: another process has it, or nobody may write there.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         self._lock = filelock.FileLock(self.path / ".lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout:
-            status = self.status()
-            who = f"process {status.get('pid', '?')} on {status.get('host', '?')}"
-            raise RunError(f"The run {self.path} is in use by {who}; stop it first, or start another run.") from None
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(timeout=0)
+            except filelock.Timeout:
+                status = self.status()
+                who = f"process {status.get('pid', '?')} on {status.get('host', '?')}"
+                raise RunError(f"The run {self.path} is in use by {who}; stop it, or start another run.") from None
 
     def release(self) -> None:
         """Gives the run back."""
@@ -168,8 +170,12 @@ def new_folder(root: str | Path, experiment: str, name: str | None) -> RunFolder
     """A folder for a new run: `root/experiment/name`, or one named by the time.
 
     Raises:
-        RunError: a run of that name is there already.
+        RunError: a run of that name is there already, or nobody may write there.
+        ConfigError: a name is none of a folder.
     """
+    for key, text in (("experiment", experiment), ("name", name)):
+        if text is not None and (text in ("", "..") or Path(coerce(str, text, key)).name != text):
+            raise ConfigError(f"{key}={text!r} is not allowed: it must be the name of a folder, without a path to it.")
     base = Path(root) / experiment
     if name is not None:
         folder = RunFolder(base / name)
@@ -179,11 +185,12 @@ def new_folder(root: str | Path, experiment: str, name: str | None) -> RunFolder
     stamp = datetime.now(timezone.utc).astimezone().strftime("%Y%m%d-%H%M%S")
     for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
         folder = RunFolder(base / f"{stamp}{suffix}")
-        try:
-            folder.path.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            continue
+        with writing(folder.path):
+            try:
+                folder.path.mkdir(parents=True)
+                return folder
+            except FileExistsError:
+                continue
     raise RunError(f"There is no free name for a run in {base}.")
 
 
@@ -203,15 +210,23 @@ def find_run(name: str | Path, root: str | Path = "runs") -> RunFolder:
         if RunFolder(candidate).exists():
             return RunFolder(candidate)
     known = all_runs(root)
-    if str(name) == "latest" and known:
+    if str(name) == "latest":
+        if not known:
+            raise RunError(f"There is no run in {root} yet.")
         return known[-1]
     matches = [run for run in known if run.path.name == str(name)]
     if len(matches) == 1:
         return matches[0]
     if matches:
         raise RunError(f"{len(matches)} runs are called {name}: give the path of one, for example {matches[-1].path}.")
+    if Path(name).is_dir():
+        what = "a checkpoint" if (Path(name) / "manifest.json").is_file() else "neither a run nor a checkpoint"
+        raise RunError(f"{name} is {what}: a run has a config.json, and a checkpoint a manifest.json.")
     hint = nearest(str(name), {*(run.path.name for run in known), *(str(run.path) for run in known)})
-    raise RunError(f"There is no run at {name}.{hint} `poise runs` lists them; `latest` is the newest.")
+    raise RunError(
+        f"There is no run at {name}, nor one of this name in {root}.{hint} "
+        "`poise runs` lists them; `latest` is the newest."
+    )
 
 
 def _alive(status: dict[str, Any]) -> bool:
@@ -227,5 +242,9 @@ def _alive(status: dict[str, Any]) -> bool:
 def _write_whole(path: Path, text: str) -> None:
     """Replaces a file's content at once: a reader sees the old one or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with writing(path):
+        try:
+            temporary.write_text(text)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from poise.config.base import env_name
 from poise.config.resolve import resolve
 from poise.config.run import RunOptions
 from poise.envs.video import make_filmed_env
-from poise.errors import RunError
+from poise.errors import RunError, writing
 from poise.tracking.folder import RunFolder, new_folder
 from poise.tracking.plots import reward_figure, save_figure
 from poise.tracking.progress import Progress
@@ -33,7 +33,10 @@ class Run:
         trainer: ready to act, or to train on.
         path: the run folder.
         result: the last result dict, with `stop_reason`.
+        unsaved: a sentence, if the end could not be saved (the disk is full); `trainer.save` may find another place.
     """
+
+    unsaved: str | None = None
 
     def __init__(self, trainer: Trainer, folder: RunFolder, result: dict[str, Any]) -> None:
         self.trainer, self.folder, self.path, self.result = trainer, folder, folder.path, result
@@ -96,16 +99,16 @@ def start(
     if config.env is None:
         raise RunError("There is no environment to train in: give one, for example --env CartPole-v1.")
     if not callbacks:  # they may add the keys that a stop rule names
-        check_keys(stop)
+        check_keys(stop, config)
     trainer = Trainer(algorithm, config, callbacks=callbacks, preset=used)
     defaults = default_stop(config.env) if stop is None else None
     rules = defaults if stop is None else stop
-    StopRule(rules, config.metrics_smoothing_episodes)  # a mistake is said before there is a folder
+    StopRule(rules, config)  # a mistake is said before there is a folder
     chosen = options or RunOptions()
     if chosen.video:
         make_filmed_env(config.env, config.env_config).close()
     label = env_name(config.env).replace("/", "-").replace(":", "-")
-    folder = new_folder(root, experiment or f"{trainer.name}_{label}", name)
+    folder = new_folder(root, f"{trainer.name}_{label}" if experiment is None else experiment, name)
     folder.claim()
     try:
         folder.write_config(
@@ -147,6 +150,10 @@ def resume(
     rules = stop if stop is not None else saved.get("stop")
     if rules is None:
         raise RunError(f"The run {folder.path} stopped by a function of its script: give a stop rule to resume it.")
+    config = config_from_dict(saved["algorithm"], saved["config"])
+    if not callbacks:
+        check_keys(rules, config)
+    StopRule(rules, config)
     folder.claim()
     try:
         log = Log(folder.path / "log.txt", quiet=quiet)
@@ -156,18 +163,18 @@ def resume(
         for warning in damaged:
             log(f"Warning: {warning.message}")
         manifest, policy, state = read_checkpoint(path)
-        config = config_from_dict(saved["algorithm"], saved["config"])
         module = str(config.env).partition(":")[0] if ":" in str(config.env) else None
         if module:
             log(f"Importing {module} for the environment {config.env}.")
         trainer = Trainer(saved["algorithm"], config, callbacks=callbacks, preset=saved.get("preset"))
         trainer.load_state(policy, state, source=path)
-        for newer in checkpoints(folder.checkpoints):
-            if path.parent == folder.checkpoints and int(newer.name) > int(path.name):
-                set_aside(newer)
-        folder.trim_metrics(trainer.iteration)
+        _ = trainer.samplers  # an environment that cannot begin changes nothing
+        with writing(folder.path):
+            for newer in checkpoints(folder.checkpoints):
+                if path.parent == folder.checkpoints and int(newer.name) > int(path.name):
+                    set_aside(newer)
+            folder.trim_metrics(trainer.iteration)
         trainer.history.extend(folder.metrics()[-1:])
-        _ = trainer.samplers
         grade = "statistical" if trainer.notes else manifest["resume_grade"]
         log(f"Resuming from iteration {trainer.iteration} ({path}); grade: {grade}.")
         for note in trainer.notes:
@@ -207,8 +214,10 @@ def _run(
         log(f"Reward curve: {save_figure(figure, folder.path / 'plots' / 'reward.png')}")
     if options.video and result["stop_reason"] not in ("interrupted", "preempted"):
         log(f"Filmed after training: {_film(trainer, folder, 'after')}")
-    log(f"Stopped: {result['stop_reason']}. The run is in {folder.path}")
-    return Run(trainer, folder, result)
+    run = Run(trainer, folder, result)
+    run.unsaved = recorder.unsaved(trainer)
+    log(f"Stopped: {result['stop_reason']}. {run.unsaved or f'The run is in {folder.path}'}")
+    return run
 
 
 def _film(trainer: Trainer, folder: RunFolder, name: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from poise.errors import PoiseError
+from poise.errors import ConfigError, PoiseError, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,8 +56,12 @@ def _png(figure: Figure) -> bytes:
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Writes a figure as PNG, making its folder."""
+    """Writes a figure in the format that the name ends in (PNG, as a rule), making its folder."""
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=120)
+    known = figure.canvas.get_supported_filetypes()
+    if target.suffix[1:].lower() not in known:
+        raise ConfigError(f"path={str(path)!r} is not allowed: its name must end in .png, .pdf or .svg.")
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(target, dpi=120)
     return target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from poise.envs.failures import Failure
-from poise.errors import CheckpointError
+from poise.errors import CheckpointError, RunError
 from poise.tracking.folder import HEARTBEAT_S, RunFolder, json_line
 from poise.training import checkpoint
 from poise.training.callbacks import Callback
@@ -78,9 +79,17 @@ class RunRecorder(Callback):
         if self._metrics is not None:
             self._guard("metrics", self._metrics.close)
         state = {"preempted": "preempted", "interrupted": "stopped"}.get(reason, "finished")
-        if trainer.error is not None:
+        if trainer.error is not None or self.unsaved(trainer):
             state = "stopped" if isinstance(trainer.error, KeyboardInterrupt) else "failed"
         self._guard("status", lambda: self.folder.write_status(state, reason=reason, **progress(trainer)))
+
+    def unsaved(self, trainer: Trainer) -> str | None:
+        """One sentence, if the end of the run could not be saved."""
+        if trainer.iteration == self._saved_iteration:
+            return None
+        last = checkpoint.newest(self.folder.checkpoints)[0]
+        rest = f"its last whole checkpoint is {last}" if last else "it has no whole checkpoint"
+        return f"The end of the run {self.folder.path}, iteration {trainer.iteration}, was NOT saved: {rest}."
 
     def checkpoint(self, trainer: Trainer) -> None:
         """Writes one now, and removes those that are no longer kept."""
@@ -106,10 +115,11 @@ class RunRecorder(Callback):
     def _guard(self, what: str, write: Callable[[], Any]) -> None:
         try:
             write()
-        except OSError as error:
+        except (OSError, RunError) as error:
             if what not in self._complained:
                 self._complained.add(what)
-                self.say(f"Warning: the {what} of {self.folder.path} cannot be written ({error}); training goes on.")
+                reason = error.__cause__ or error
+                self.say(f"Warning: the {what} of {self.folder.path} cannot be written ({reason}); training goes on.")
 
 
 def best_checkpoint(folder: RunFolder) -> tuple[float, Path] | None:
@@ -138,8 +148,11 @@ class TensorBoardSink(Callback):
     def __init__(self, folder: RunFolder, say: Callable[[str], None] = print) -> None:
         from tensorboard.summary import Writer
 
-        self._writer: Any = Writer(str(folder.path))
         self._folder, self._say = folder, say
+        self._writer: Any = ""
+        self._excepthook = threading.excepthook
+        threading.excepthook = self._thread_failed
+        self._guard(lambda: setattr(self, "_writer", Writer(str(folder.path))))
 
     @staticmethod
     def available() -> bool:
@@ -152,6 +165,12 @@ class TensorBoardSink(Callback):
 
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
         self._guard(lambda: (self._writer.flush(), self._writer.close()))
+        threading.excepthook = self._excepthook
+
+    def _thread_failed(self, args: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread would print a traceback of the full disk that `_guard` tells in a sentence."""
+        if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+            self._excepthook(args)
 
     def _guard(self, write: Callable[[], Any]) -> None:
         """Its thread reports a full disk at the next write; after that there is nothing to write with."""

@@ -10,6 +10,7 @@ from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig
 from poise.config.layout import Layout
 from poise.config.resolve import build, canonical
+from poise.config.types import AnyPath, coerce
 from poise.errors import CheckpointError
 from poise.training import checkpoint
 from poise.training.trainer import Trainer
@@ -29,7 +30,7 @@ def locate(path: str | Path) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    folder = Path(path)
+    folder = Path(coerce(AnyPath, path, "path"))
     inside = folder / "checkpoints"
     if not inside.is_dir():
         if (folder / "config.json").is_file():

@@ -7,6 +7,7 @@ from typing import Any
 
 from poise.envs.masks import ActionMaskInObservation
 from poise.envs.video import film, make_filmed_env
+from poise.errors import ConfigError
 from poise.training.trainer import Trainer
 
 
@@ -31,6 +32,8 @@ def record(
     Returns:
         `{"path", "episode_reward", "episode_len", "frames"}`.
     """
+    if not isinstance(trainer, Trainer):
+        raise ConfigError(f"trainer={trainer!r} is not allowed: poise.load makes a trainer of a checkpoint.")
     env = make_filmed_env(trainer.config.env, trainer.config.env_config)
     if trainer.policy.masked and env.observation_space != trainer.policy.obs_layout.space:
         env = ActionMaskInObservation(env)

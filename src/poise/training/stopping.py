@@ -7,9 +7,10 @@ stop=lambda result: result["learner/kl"] > 1
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from poise.config.base import AlgorithmConfig
 from poise.envs.make import reward_threshold
 from poise.errors import ConfigError, nearest
 
@@ -29,8 +30,7 @@ def default_stop(env: Any) -> dict[str, float]:
     return {**reward, "timesteps_total": DEFAULT_STEPS}
 
 
-RESULT_KEYS = (
-    *EPISODE_KEYS,
+COUNTS = (
     "episodes_this_iter",
     "episodes_total",
     "timesteps_this_iter",
@@ -39,18 +39,30 @@ RESULT_KEYS = (
     "time_this_iter_s",
     "time_total_s",
 )
+RESULT_KEYS = (*EPISODE_KEYS, *COUNTS)
 """The keys of every result; those with a slash (`learner/kl`, `info/is_success`) depend on what runs."""
 
 
-def check_keys(stop: Stop) -> None:
+def check_keys(stop: Stop, config: AlgorithmConfig) -> None:
     """Refuses a mistyped key before anything has been done, where no callback can add it.
 
     Raises:
         ConfigError: the nearest key is named.
     """
     for key in stop if isinstance(stop, Mapping) else ():
-        if "/" not in str(key) and key not in RESULT_KEYS:
-            raise ConfigError(f"stop names {key!r}, which results do not have.{nearest(str(key), RESULT_KEYS)}")
+        if key not in RESULT_KEYS and ("/" not in str(key) or _needs_evaluation(key, config)):
+            raise _no_such(key, RESULT_KEYS)
+
+
+def _needs_evaluation(key: str, config: AlgorithmConfig) -> bool:
+    return key.startswith("evaluation/") and not config.evaluation_interval
+
+
+def _no_such(key: str, known: Iterable[str]) -> ConfigError:
+    hint = f".{nearest(str(key), known)}"
+    if str(key).startswith("evaluation/"):
+        hint = " without evaluations: set evaluation_interval, for example to 10."
+    return ConfigError(f"stop names {key!r}, which results do not have{hint}")
 
 
 class StopRule:
@@ -63,12 +75,14 @@ class StopRule:
         ConfigError: the rule is neither a mapping of numbers nor callable, or names a key that results do not have.
     """
 
-    def __init__(self, stop: Stop, window: int) -> None:
-        self.stop, self.window = stop, window
+    def __init__(self, stop: Stop, config: AlgorithmConfig) -> None:
+        self.stop, self.config = stop, config
         if isinstance(stop, Mapping):
             for key, value in stop.items():
                 if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
                     raise ConfigError(f"stop {key}={value!r} is not allowed: it must be a number.")
+                if key in COUNTS and value < 0:
+                    raise ConfigError(f"stop {key}={value!r} is not allowed: it must be a number at least 0.")
         elif stop is not None and not callable(stop):
             raise ConfigError(
                 f"stop={stop!r} is not allowed: it must be a mapping of result keys to numbers, or callable."
@@ -80,12 +94,14 @@ class StopRule:
             return None
         if callable(self.stop):
             return "the stop function said so" if self.stop(result) else None
+        window = self.config.metrics_smoothing_episodes
         for key, limit in self.stop.items():
             if key not in result:
-                if key.startswith(("evaluation/", "info/")):  # there only after an evaluation, or an episode's end
+                # Some are there only after an evaluation, or an episode's end.
+                if key.startswith(("evaluation/", "info/")) and not _needs_evaluation(key, self.config):
                     continue
-                raise ConfigError(f"stop names {key!r}, which results do not have.{nearest(key, result)}")
-            if (key in EPISODE_KEYS or key.startswith("info/")) and result["episodes_total"] < self.window:
+                raise _no_such(key, result)
+            if (key in EPISODE_KEYS or key.startswith("info/")) and result["episodes_total"] < window:
                 continue
             if result[key] is not None and result[key] >= limit:
                 return f"{key} reached {limit:g}"

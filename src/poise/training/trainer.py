@@ -18,6 +18,7 @@ from poise.algorithms.base import Algorithm, make_algorithm
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig, env_name
 from poise.config.layout import Layout
+from poise.config.types import AnyPath, PositiveInt, coerce
 from poise.envs import masks, snapshot
 from poise.envs.advice import available_cores
 from poise.envs.failures import Failure, Failures
@@ -25,7 +26,7 @@ from poise.envs.inline import InlineVectorEnv
 from poise.envs.make import choose_workers, make_batches, make_vector_env
 from poise.envs.process import Limits
 from poise.envs.watchdog import watch
-from poise.errors import CheckpointError, ConfigError
+from poise.errors import CheckpointError, writing
 from poise.learning.seeding import torch_generator
 from poise.models.encoders import is_image
 from poise.sampling.sampler import Episode, Sampler
@@ -72,7 +73,7 @@ class Trainer:
     ) -> None:
         self.name = algorithm_spec(algorithm)[0]
         self.config, self.preset = config, preset
-        self.callbacks = list(callbacks)
+        self.callbacks = coerce(list[Callback], callbacks, "callbacks")
         if config.seed is None:
             config.seed = int(np.random.SeedSequence().generate_state(1)[0])
         self.notes: list[str] = []
@@ -274,8 +275,9 @@ class Trainer:
         """
         if stop is None and total_timesteps is None:
             stop = default_stop(self.config.env)
-        rule = StopRule(stop, self.config.metrics_smoothing_episodes)
-        goal = None if total_timesteps is None else self.algorithm.timesteps + total_timesteps
+        rule = StopRule(stop, self.config)
+        steps = coerce(PositiveInt | None, total_timesteps, "total_timesteps")
+        goal = None if steps is None else self.algorithm.timesteps + steps
         self.goals = {
             **(stop if isinstance(stop, Mapping) else {}),
             **({} if goal is None else {"timesteps_total": goal}),
@@ -379,15 +381,15 @@ class Trainer:
         Returns:
             `episode_reward_mean`, `_min`, `_max`, `_std`, `episode_len_mean`, `episodes`, `info/...`.
         """
-        count = self.config.evaluation_duration if episodes is None else episodes
-        if count < 1:
-            raise ConfigError(f"episodes={episodes} is not allowed: an evaluation plays at least one.")
+        count = coerce(PositiveInt | None, episodes, "episodes") or self.config.evaluation_duration
         sampled = self.config.evaluation_explore if explore is None else explore
         slots = min(count, 20)
         if self._evaluation_env is None or self._evaluation_env.num_envs != slots:
             if self._evaluation_env is not None:
                 self._evaluation_env.close()
             self._evaluation_env = make_vector_env(self.config.env, slots, self.config.env_config)
+            if isinstance(self._evaluation_env, InlineVectorEnv):
+                watch(self._evaluation_env, self._limits(), self._report)
         streams = self._seed(_EVALUATION, self.iteration, seed)
         return summarize(
             run_episodes(self.policy, self._evaluation_env, count, streams, explore=sampled, report=self._report)
@@ -400,9 +402,9 @@ class Trainer:
 
         Raises:
             CheckpointError: `path` is something else than a checkpoint.
-            OSError: it cannot be written.
+            RunError: it cannot be written: the disk is full, for example.
         """
-        target = Path(path)
+        target = Path(coerce(AnyPath, path, "path"))
         samplers = self._pending if self._pending is not None else [s.state_dict() for s in self.samplers]
         learner = self.algorithm.state_dict()
         policy = learner.pop("policy")
@@ -432,7 +434,8 @@ class Trainer:
             "resume_grade": "bitwise" if exact else "statistical",
             "config": self.config.to_dict(),
         }
-        checkpoint.write(target, policy, state, about)
+        with writing(target):
+            checkpoint.write(target, policy, state, about)
         for callback in self.callbacks:
             callback.on_checkpoint(self, target)
         return target
@@ -466,14 +469,15 @@ class Trainer:
 
     def close(self) -> None:
         """Closes the environments. Where they stand is remembered, so that training or saving can still go on."""
-        if self._samplers is not None:
-            self._pending = [sampler.state_dict() for sampler in self._samplers]
-            self._last_report = dict.fromkeys(self._last_report, 0.0)
-        for env in (*self._batches, self._evaluation_env):
-            if env is not None:
+        try:
+            if self._samplers is not None:
+                self._pending = [sampler.state_dict() for sampler in self._samplers]
+                self._last_report = dict.fromkeys(self._last_report, 0.0)
+        finally:
+            for env in (*self._batches, *([self._evaluation_env] if self._evaluation_env else [])):
                 env.close()
-        self._batches = []
-        self._evaluation_env = self._samplers = None
+            self._batches = []
+            self._evaluation_env = self._samplers = None
 
     def __enter__(self) -> Trainer:
         return self
