@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import HERE, Record, Results, parser, spread, table, venv_python, versions
+from common import HERE, Record, Results, all_versions, parser, spread, table, venv_python
 
 LIMIT_S = 900.0
 """A process that takes longer is ended, and counts as one that did not reach the goal."""
@@ -259,9 +259,6 @@ def main() -> int:
     results = Results("cartpole", quick=args.quick, fresh=args.fresh)
     for name in chosen:
         measure(results, name, known[name], seeds, pythons)
-    used = {name: versions(python, PACKAGES) for name, python in pythons.items()}
-    listed = {name: ", ".join(f"{k} {v}" for k, v in found.items()) for name, found in used.items()}
-    about = " ".join(f"Versions of {name}: {text}." for name, text in listed.items())
     rule = (
         "A run stops when the mean return of its last 100 training episodes reaches the goal, or at 1,000,000 steps. "
         "Each cell is the median over seeds (lowest to highest), ratios are of medians. Process: from the start of "
@@ -270,7 +267,9 @@ def main() -> int:
         "the times."
     )
     body = "\n".join(text for text in (section(results, name, part) for name, part in known.items()) if text)
-    results.publish("CartPole against peers", f"{rule}\n\n{body}", list(results.items.values()), about)
+    results.publish(
+        "CartPole against peers", f"{rule}\n\n{body}", list(results.items.values()), all_versions(pythons, PACKAGES)
+    )
     return 0
 
 

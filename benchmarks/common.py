@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,13 @@ def commit() -> str:
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     changed = subprocess.run([*git, "status", "--porcelain", "--", "src"], capture_output=True, text=True).stdout
     return f"{head or 'unknown'}{' with changes' if changed else ''}"
+
+
+def all_versions(pythons: Mapping[str, Path], packages: Iterable[str]) -> str:
+    """A sentence for each side: what is installed beside its Python."""
+    used = {side: versions(python, packages) for side, python in pythons.items()}
+    listed = {side: ", ".join(f"{name} {version}" for name, version in found.items()) for side, found in used.items()}
+    return " ".join(f"Versions of {side}: {text}." for side, text in listed.items())
 
 
 def versions(python: Path, packages: Iterable[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import HERE, Record, Results, parser, spread, table, venv_python, versions
+from common import HERE, Record, Results, all_versions, parser, spread, table, venv_python
 
 PACKAGES = ("poise", "torch", "gymnasium", "mujoco", "numpy", "stable-baselines3")
 SIDES = {"Poise, its preset": ("poise", "poise_climb.py"), "SB3 PPO": ("sb3", "sb3_climb.py")}
@@ -117,17 +117,15 @@ def main() -> int:
                     lambda v=venv, s=script, a=arguments, n=seed: run(pythons[v], s, a, n),
                     lasting=venv == "sb3" and not part.timed,
                 )
-    used = {name: versions(python, PACKAGES) for name, python in pythons.items()}
-    about = " ".join(
-        f"Versions of {n}: {', '.join(f'{k} {v}' for k, v in found.items())}." for n, found in used.items()
-    )
     rule = (
         "PPO on both sides, one thread, one process at a time, sides alternating. Training: the loop; evaluations "
         "stop the clock. Cells are medians over seeds (lowest to highest). Score: the mean return of 100 fresh "
         "deterministic episodes afterwards, by one evaluator for both."
     )
     body = "\n".join(text for text in (section(results, name, part) for name, part in PARTS.items()) if text)
-    results.publish("Continuous control", f"{rule}\n\n{body}", list(results.items.values()), about)
+    results.publish(
+        "Continuous control", f"{rule}\n\n{body}", list(results.items.values()), all_versions(pythons, PACKAGES)
+    )
     return 0
 
 

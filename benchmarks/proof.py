@@ -18,6 +18,7 @@ ITEMS = {
     "quality": "PPO's scores on four tasks, five seeds each",
     "workers": "stepping environments, beside Gymnasium, Stable-Baselines3 and RLlib",
     "soak": "ten minutes in which workers are killed",
+    "pong": "Pong from the screen",
     "control": "MuJoCo against Stable-Baselines3",
     "cartpole": "CartPole against Stable-Baselines3 and RLlib",
 }

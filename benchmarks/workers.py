@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from common import HERE, Record, Results, parser, table, venv_python, versions
+from common import HERE, Record, Results, all_versions, parser, table, venv_python
 
 PACKAGES = ("poise", "torch", "gymnasium", "numpy", "stable-baselines3", "ray")
 
@@ -191,12 +191,8 @@ def main() -> int:
                     item = f"{part}: {system}, repeat {repeat}"
                     job = (pythons[venv_of(system)], script, system, 0.1 if args.quick else seconds)
                     results.measure(item, partial(run, *job))
-    used = {name: versions(python, PACKAGES) for name, python in pythons.items()}
-    about = " ".join(
-        f"Versions of {n}: {', '.join(f'{k} {v}' for k, v in found.items())}." for n, found in used.items()
-    )
     body = "\n".join(text for text in (stepping(results), learning(results)) if text)
-    results.publish("Workers", body, list(results.items.values()), about)
+    results.publish("Workers", body, list(results.items.values()), all_versions(pythons, PACKAGES))
     return 0
 
 
