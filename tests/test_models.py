@@ -216,15 +216,22 @@ def test_pictures_in_half_precision_are_nearly_those_in_full(shape: tuple[int, .
 def test_pictures_of_floats_keep_their_precision() -> None:
     leaf = Layout(spaces.Box(0, 1, (12, 12, 3), np.float32)).leaves[0]
     assert not ImageEncoder(leaf, ModelConfig(conv_dtype="bfloat16")).reduced
-    assert fastest_conv_dtype([leaf], ModelConfig()) == "float32"
+    assert fastest_conv_dtype([leaf]) == "float32"
 
 
-@pytest.mark.parametrize(("half", "chosen"), [(0.5, "bfloat16"), (0.9, "float32")])
+@pytest.mark.parametrize(
+    ("instructions", "chosen"),
+    [
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": True}, "bfloat16"),
+        ({"avx512_bf16": False}, "float32"),
+        ({}, "float32"),
+    ],
+)
 def test_the_faster_numbers_are_chosen_and_written_down(
-    half: float, chosen: str, trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    instructions: dict[str, bool], chosen: str, trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = {"float32": 1.0, "bfloat16": half}
-    monkeypatch.setattr("poise.models.encoders._update_seconds", lambda leaf, config: seconds[config.conv_dtype])
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
     made = trainer("PPO", lambda config: Noise(spaces.Box(0, 255, (12, 12, 3), np.uint8)), **SMALL)
     assert made.config.model.conv_dtype == chosen
     assert made.policy.network.pi_encoder.reduced is (chosen == "bfloat16")

@@ -30,6 +30,7 @@ from poise.config.layout import Layout
 from poise.envs.advice import WORTH, advise_workers, batch_seconds
 from poise.envs.inline import InlineVectorEnv
 from poise.envs.make import make_batches, recipe
+from poise.envs.pipe import Pipe
 from poise.envs.process import Limits
 from poise.envs.workers import WorkerVectorEnv
 from poise.errors import EnvError
@@ -55,6 +56,31 @@ def start() -> Iterator[Start]:
     yield make
     for env in made:
         env.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_yield"), reason="lingering needs sched_yield")
+def test_a_worker_lingers_until_there_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    pipe, yields = Pipe(read, write), []
+
+    def give_way() -> None:
+        yields.append(len(yields))
+        if len(yields) == 3:
+            pipe.step()
+
+    monkeypatch.setattr(os, "sched_yield", give_way)
+    monkeypatch.setattr("poise.envs.pipe._LINGER_S", 0.0)
+    pipe.linger()
+    assert yields == [], "time is up: whoever waits longer sleeps"
+    monkeypatch.setattr("poise.envs.pipe._LINGER_S", 3600.0)
+    pipe.linger()
+    pipe.linger()
+    assert len(yields) == 3, "it looks until there is a message, and not once more"
+    assert pipe.receive() is None
+    os.close(write)
+    pipe.linger()
+    assert len(yields) == 3, "a driver that has gone is found at once"
+    os.close(read)
 
 
 def timeless(result: dict[str, Any]) -> dict[str, Any]:
@@ -455,6 +481,7 @@ DRIVER = """
 import os, signal, sys, threading, time
 sys.path.append({tests!r})
 import numpy as np, strange
+from poise.envs.pipe import Pipe
 from poise.envs.make import make_batches
 from poise.envs.process import Limits
 

@@ -60,7 +60,7 @@ class Algorithm(ABC):
         init_seed, shuffle_seed = seed.spawn(2)
         with torch.random.fork_rng():  # custom models draw from torch's global generator
             if config.model.conv_dtype == "auto":
-                config.model.conv_dtype = fastest_conv_dtype(obs_layout.leaves, config.model)
+                config.model.conv_dtype = fastest_conv_dtype(obs_layout.leaves)
             torch.manual_seed(torch_seed(init_seed))
             self.policy = Policy(
                 obs_layout, action_layout, config.model, normalize_observations=config.normalize_observations

@@ -35,8 +35,8 @@ class ModelConfig:
     """Activation after each convolution."""
 
     conv_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Numbers that pictures of bytes are convolved in; parameters and all later layers stay float32. `auto` measures
-    both, takes bfloat16 where this processor is much faster with it, and writes down its choice."""
+    """Numbers that pictures of bytes are convolved in; parameters and all later layers stay float32. `auto` takes
+    bfloat16 where this processor has instructions for it, which halves the time, and writes down its choice."""
 
     action_distribution: Literal["gaussian", "squashed_gaussian"] = "gaussian"
     """For `Box` actions: a Gaussian clipped to the bounds, or one squashed into them by tanh."""

@@ -68,6 +68,7 @@ def _serve(pipe: Pipe) -> None:
     watch = _Memory(about["memory_limit"])
     while True:
         try:
+            pipe.linger()
             command = pipe.receive()
         except EOFError:
             with contextlib.suppress(Exception):  # whatever it says, there is nobody left to hear it
