@@ -17,9 +17,10 @@ from torch import Tensor, nn
 import poise
 from environments import Copy, Echo, Masked, Noise, Strict
 from poise.config.base import ModelConfig
-from poise.config.layout import Layout
+from poise.config.layout import ROOT, Layout
 from poise.envs import snapshot
 from poise.envs.inline import InlineVectorEnv
+from poise.envs.intake import Intake
 from poise.envs.masks import ActionMaskInObservation, complete, mask_width, reports_mask, stuck
 from poise.envs.snapshot import Journal
 from poise.errors import EnvError, SpaceError
@@ -172,13 +173,41 @@ def test_an_episode_is_replayed_with_the_very_actions(space: spaces.Space) -> No
     first.reset(seed=5)
     for _ in range(4):
         action = space.sample()
-        journal.note(action)
+        journal.actions.append(action)
         first.step(action)
     snapshot.restore(second, snapshot.save(first, journal), Journal())
     assert len(second.noted) == 4
     for found, expected in zip(second.noted, first.noted, strict=True):
         assert space.contains(found)
         assert same(found, expected, space)
+
+
+def test_an_episode_that_is_too_long_to_replay_is_not_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "LONGEST_REPLAY", 3)
+    journal, env = Journal(), Noise(VECTOR, spaces.Discrete(2))
+    journal.begin(env, 5)
+    for steps in range(1, 8):
+        journal.actions.append(0)
+        saved = snapshot.save(env, journal)
+        assert len(saved["actions"]) == (steps if steps <= 3 else 0)
+        assert (snapshot.restore(Noise(VECTOR, spaces.Discrete(2)), saved, Journal()) is None) is (steps > 3)
+    assert len(journal.actions) == 4, "and it does not fill the memory"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("bad", [(np.nan,), (np.inf,), (-np.inf,), (np.inf, -np.inf)], ids=str)
+def test_what_is_not_finite_is_found_and_what_is_large_is_not(dtype: Any, bad: tuple[float, ...]) -> None:
+    layout = Layout(spaces.Box(-np.inf, np.inf, (3,), dtype))
+    arrays = {ROOT: np.zeros((4, 3), dtype)}
+    intake = Intake(layout, spaces.Discrete(2), arrays)
+    largest = np.full(3, np.finfo(dtype).max)
+    for i in range(4):
+        intake.store(i, largest * (-1) ** i)
+    assert intake.faults([False] * 4) == {}
+    largest[: len(bad)] = bad
+    intake.store(2, largest)
+    assert list(intake.faults([False] * 4)) == [2]
 
 
 @pytest.mark.parametrize("model", [{"vf_share_layers": True}, {"free_log_std": False, "log_std_init": -1.0}], ids=str)

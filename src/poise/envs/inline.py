@@ -132,6 +132,7 @@ class InlineVectorEnv(TolerantVectorEnv):
             self.disturbed = False
             self.lost[:] = self.begun[:] = False
         arrays, done, pulse = self._arrays, self._done, self.pulse
+        envs, journals, store = self.envs, self._journals, self._intake.store  # looked up once: each step is dear
         rewards, infos = [0.0] * self.num_envs, dict[str, Any]()
         arrays.terminated.fill(False)
         arrays.truncated.fill(False)
@@ -148,12 +149,12 @@ class InlineVectorEnv(TolerantVectorEnv):
                     done[i] = False
                     self._reset_one(i)
                     continue
-                self._journals[i].note(action)
-                stepped = self.envs[i].step(action)
+                journals[i].actions.append(action)
+                stepped = envs[i].step(action)
                 if type(stepped) is not tuple or len(stepped) != 5:
                     raise EnvError(old_step_sentence(self.envs[i], stepped))
                 obs, reward, terminated, truncated, info = stepped
-                self._intake.store(i, obs)
+                store(i, obs)
                 try:
                     rewards[i] = reward = float(reward)
                 except (TypeError, ValueError):

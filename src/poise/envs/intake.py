@@ -36,7 +36,7 @@ class Intake:
         plain = single.name == ROOT and isinstance(single.space, spaces.Box)
         self._root = self._rows[ROOT] if plain else None  # the one array that most environments return
         self._shape, self._dtype = first.shape[1:], first.dtype
-        self._floats = [(name, array) for name, array in arrays.items() if array.dtype.kind == "f"]
+        self._floats = [(name, array, array.reshape(-1)) for name, array in arrays.items() if array.dtype.kind == "f"]
         self._bounded = [(leaf, arrays[leaf.name]) for leaf in layout.leaves if _has_bounds(leaf)]
 
     def store(self, i: int, obs: Any) -> None:
@@ -45,8 +45,9 @@ class Intake:
         Raises:
             ContractError: its structure, a shape or a type is not that of its space.
         """
-        if self._root is not None and type(obs) is np.ndarray and obs.shape == self._shape and obs.dtype == self._dtype:
-            self._root[i][...] = obs
+        root = self._root
+        if root is not None and type(obs) is np.ndarray and obs.shape == self._shape and obs.dtype == self._dtype:
+            root[i][...] = obs
             return
         try:
             leaves = self.layout.flatten(obs)
@@ -58,20 +59,21 @@ class Intake:
         for leaf in self.layout.leaves:
             self._rows[leaf.name][i][...] = _converted(leaf, leaves[leaf.name])
 
-    @np.errstate(invalid="ignore")  # both infinities in one sum
+    @np.errstate(over="ignore", invalid="ignore")
     def faults(self, done: list[bool]) -> dict[int, str]:
         """Environments whose observation no policy can act on, each with what it gave: one that holds NaN or infinity,
         or an action mask that allows nothing although the episode goes on.
 
-        The sum of an array finds NaN in one pass: it is not finite if one of its elements is not.
+        The product of an array with itself finds NaN in one fast pass: it is finite only if all elements are. (Where
+        it overflows, each is looked at.)
         """
         found: dict[int, str] = {}
         if self._masks is not None:
             for i in np.flatnonzero(stuck(self._action_space, self._masks)).tolist():
                 if not done[i]:
                     found[i] = "gave an action mask that allows no action"
-        for name, array in self._floats:
-            if not math.isfinite(array.sum()):
+        for name, array, flat in self._floats:
+            if not math.isfinite(flat.dot(flat)):
                 for i in np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1)).tolist():
                     found.setdefault(i, f"gave an observation {name!r} that is not finite, {_short(array[i])}")
         return found

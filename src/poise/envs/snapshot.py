@@ -10,7 +10,8 @@ Gymnasium has no way to save an environment. Three ways are tried, in this order
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -24,11 +25,16 @@ LONGEST_REPLAY = 100_000
 
 
 class Journal:
-    """What seed-and-replay needs of one running episode: how it began and what was done since."""
+    """What seed-and-replay needs of one running episode.
+
+    Attributes:
+        origin: how it began.
+        actions: every action since, to be appended to at each step; of too long an episode only the last ones.
+    """
 
     def __init__(self) -> None:
         self.origin: dict[str, Any] = {}
-        self.actions: list[Any] = []
+        self.actions: deque[Any] = deque(maxlen=LONGEST_REPLAY + 1)
 
     def begin(self, env: gym.Env, seed: int | None) -> None:
         """To be called just before the reset that begins an episode."""
@@ -37,14 +43,7 @@ class Journal:
         else:
             state = _generator_state(env)
             self.origin = {"unknown": True} if state is None else {"rng": state}
-        self.actions = []
-
-    def note(self, action: Any) -> None:
-        """To be called with every action. An episode that is too long to be replayed is not written down."""
-        if len(self.actions) < LONGEST_REPLAY:
-            self.actions.append(action)
-        else:
-            self.origin = {"unknown": True}
+        self.actions.clear()
 
 
 def save(env: gym.Env, journal: Journal) -> dict[str, Any]:
@@ -53,6 +52,8 @@ def save(env: gym.Env, journal: Journal) -> dict[str, Any]:
         elapsed = [w._elapsed_steps for w in _time_limits(env)]
         state = env.get_wrapper_attr("get_state")()
         return {"state": state, "elapsed": elapsed, "rng": _generator_state(env)}
+    if len(journal.actions) > LONGEST_REPLAY:
+        return {"origin": {"unknown": True}, "actions": _packed(env.action_space, ())}
     return {"origin": journal.origin, "actions": _packed(env.action_space, journal.actions)}
 
 
@@ -89,10 +90,10 @@ def restore(env: gym.Env, saved: dict[str, Any], journal: Journal, beat: Callabl
     return obs
 
 
-def _packed(space: gym.Space, actions: list[Any]) -> Any:
+def _packed(space: gym.Space, actions: Collection[Any]) -> Any:
     """Actions as one array, or as one of each leaf where their space is nested."""
     if not isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple)):
-        return np.array(actions)
+        return np.array(list(actions))
     layout = Layout(space)
     flat = [layout.flatten(action) for action in actions]
     return {leaf.name: np.array([each[leaf.name] for each in flat], leaf.dtype) for leaf in layout.leaves}
