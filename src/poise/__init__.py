@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     def PPO(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
     def A2C(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
+    def DQN(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
 
 
 _HOMES = {
@@ -65,6 +66,7 @@ _HOMES = {
 
 __all__ = [
     "A2C",
+    "DQN",
     "PPO",
     "Callback",
     "CheckpointError",

@@ -62,9 +62,7 @@ class Algorithm(ABC):
             if config.model.conv_dtype == "auto":
                 config.model.conv_dtype = fastest_conv_dtype(obs_layout.leaves)
             torch.manual_seed(torch_seed(init_seed))
-            self.policy = Policy(
-                obs_layout, action_layout, config.model, normalize_observations=config.normalize_observations
-            )
+            self.policy = self.make_policy(obs_layout, action_layout)
         self.flat = Flat(self.policy)
         self.generator = torch_generator(shuffle_seed)
         self.reward_scaler = RewardScaler(config.gamma) if config.normalize_rewards else None
@@ -73,6 +71,19 @@ class Algorithm(ABC):
         self.skipped = 0
         self._skipped_in_a_row = 0
 
+    def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
+        """The policy, untrained."""
+        normalize = self.config.normalize_observations
+        return Policy(obs_layout, action_layout, self.config.model, normalize_observations=normalize)
+
+    def announce(self) -> list[str]:
+        """Sentences for whoever begins a new run.
+
+        Raises:
+            ConfigError: this machine cannot do what the configuration asks for.
+        """
+        return []
+
     @abstractmethod
     def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
         """Samples and learns once; returns the learner's statistics."""
@@ -80,6 +91,10 @@ class Algorithm(ABC):
     def at(self, schedule: float | Points) -> float:
         """A schedule's value now."""
         return schedule_value(schedule, self.timesteps)
+
+    def clip_gradient(self) -> float:
+        """Clips the gradient; returns its norm before."""
+        return self.flat.clip_grad_norm(self.config.grad_clip)
 
     def apply_gradient(self, lr: float) -> float:
         """Clips the gradient and takes one optimiser step, unless the gradient is not finite.
@@ -90,7 +105,7 @@ class Algorithm(ABC):
         Raises:
             DivergedError: `MAX_SKIPPED` gradients in a row were not finite.
         """
-        norm = self.flat.clip_grad_norm(self.config.grad_clip)
+        norm = self.clip_gradient()
         if math.isfinite(norm):
             self.optimizer.step(lr)
             self.updates += 1
@@ -205,6 +220,11 @@ class RewardScaler:
         self.carry = carry
         self.moments.update(returns.flatten(), rollout.valid.flatten())
         return (reward * (self.moments.var + 1e-8).rsqrt().float()).clamp_(-10, 10)
+
+    def scale(self, reward: np.ndarray) -> np.ndarray:
+        """Rewards of any steps `[N]`, scaled by the deviation as it is now."""
+        scaled = reward * np.float32(1 / math.sqrt(self.moments.var.item() + 1e-8))
+        return np.clip(scaled, -10, 10)
 
     def state_dict(self) -> dict[str, Any]:
         return {**self.moments.state_dict(), "carry": self.carry}

@@ -23,6 +23,7 @@ from poise.config.algorithms import PPOConfig
 from poise.config.layout import Layout
 from poise.learning.losses import approximate_kl, explained_variance, normalize, ppo_loss
 from poise.learning.optimizers import Adam
+from poise.models.policy import rows
 from poise.sampling.rollout import Rollout
 from poise.sampling.sampler import Sampler
 
@@ -47,7 +48,7 @@ class Batch:
     def __getitem__(self, index: Any) -> Batch:
         """The same of some steps, or of all in another order."""
         rest = (self.action, self.log_prob, self.advantage, self.value, self.target, self.weight)
-        return Batch(_index(self.x, index), *(t[index] for t in rest))
+        return Batch(rows(self.x, index), *(t[index] for t in rest))
 
     def minibatches(self, size: int, *, normalize_advantages: bool) -> Iterator[Batch]:
         """Consecutive parts of `size` steps (the last may be shorter), as views, with weights that sum to 1.
@@ -67,12 +68,6 @@ class Batch:
             for first, count in zip(range(0, end - start, length), counts.flatten().tolist(), strict=True):
                 if count:  # a part in which every step only reset holds nothing to learn
                     yield parts if length == end - start else parts[first : first + length]
-
-
-def _index(x: Any, index: Any) -> Any:
-    if isinstance(x, dict):
-        return {k: _index(v, index) for k, v in x.items()}
-    return tuple(_index(v, index) for v in x) if isinstance(x, tuple) else x[index]
 
 
 KL = 2
@@ -104,7 +99,7 @@ class PPO(OnPolicy):
         advantage = self.advantages(rollout, value)
         steps = slice(0, rollout.steps * rollout.slots)  # row T only bootstraps
         return Batch(
-            x=_index(x, steps),
+            x=rows(x, steps),
             action=rollout.action.flatten(0, 1),
             log_prob=rollout.log_prob.flatten(),
             advantage=advantage.flatten(),

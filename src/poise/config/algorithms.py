@@ -5,10 +5,12 @@ A new algorithm is a dataclass here, a file in `poise.algorithms` and a line in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, NamedTuple
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
-from poise.config.base import AlgorithmConfig
+from poise.config.atari import atari_config, atari_name
+from poise.config.base import AlgorithmConfig, ModelConfig
 from poise.config.types import EnvCount, Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Range, Schedule
 from poise.errors import ConfigError, nearest
 
@@ -134,6 +136,161 @@ class A2CConfig(AlgorithmConfig):
     }
 
 
+@dataclass
+class DQNConfig(AlgorithmConfig):
+    """Deep Q-learning (Mnih et al. 2015) with double, dueling, prioritized and n-step learning as options."""
+
+    rollout_fragment_length: PositiveInt | None = 4
+    """Steps that each environment takes before gradient steps follow."""
+
+    gradient_steps: Positive | None = None
+    """Gradient steps after each round of num_envs x rollout_fragment_length steps; 0.5 is one after every second round.
+    Derived: from training_intensity."""
+
+    training_intensity: Positive | None = None
+    """How often a step is learnt from, on average: gradient_steps x train_batch_size per environment step. Derived:
+    from gradient_steps; without either, one gradient step for 4 environment steps."""
+
+    train_batch_size: PositiveInt | None = 64
+    """Steps of each gradient step, drawn from the replay buffer."""
+
+    buffer_size: PositiveInt = 100_000
+    """Steps that the replay buffer keeps; the oldest make room."""
+
+    learning_starts: NonNegativeInt = 1000
+    """Environment steps before the first gradient step."""
+
+    frame_stack: PositiveInt | None = None
+    """Pictures that an image observation stacks along its first axis, the latest last; the replay buffer then keeps each
+    picture once. Derived: `stack` of Atari games, 1 elsewhere."""
+
+    lr: Schedule = 5e-4
+    """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between its points."""
+
+    grad_clip: Positive | None = 10.0
+    """Largest global norm of the gradient; null does not clip."""
+
+    grad_clip_value: Positive | None = None
+    """Largest size of each number of the gradient; null does not clip."""
+
+    target_network_update_freq: NonNegativeInt = 500
+    """Environment steps from one update of the target network to the next; 0 updates it after every gradient step."""
+
+    tau: Annotated[float, Range(0, 1, open_low=True)] = 1.0
+    """τ of the target network's updates, θ⁻ ← τ θ + (1 - τ) θ⁻; 1 copies the parameters."""
+
+    double_q: bool = True
+    """Whether the action whose value is the target is chosen by the network that learns (double DQN)."""
+
+    dueling: bool = False
+    """Whether the network has two streams of hidden layers, for V(s) and for A(s, a) (dueling DQN)."""
+
+    n_step: PositiveInt = 1
+    """Rewards that are summed before a value is trusted."""
+
+    prioritized_replay: bool = False
+    """Whether steps are drawn in proportion to their latest error instead of all alike."""
+
+    prioritized_replay_alpha: Fraction = 0.6
+    """α: 0 draws all steps alike, 1 in full proportion to their errors."""
+
+    prioritized_replay_beta: Schedule = 0.4
+    """β of the importance weights: 1 corrects wholly for what is drawn more often than others."""
+
+    prioritized_replay_eps: Positive = 1e-6
+    """Added to each error, so that no step is never drawn again."""
+
+    initial_epsilon: Fraction = 1.0
+    """Probability of a random action at the start."""
+
+    final_epsilon: Fraction = 0.05
+    """Probability of a random action in the end."""
+
+    epsilon_timesteps: PositiveInt = 10_000
+    """Environment steps over which epsilon falls from the one to the other."""
+
+    epsilon_schedule: Literal["linear", "exponential"] = "linear"
+    """How it falls: in a straight line, or as final + (initial - final) exp(-steps / epsilon_timesteps)."""
+
+    td_error_loss_fn: Literal["huber", "mse"] = "huber"
+    """Loss of an error: squared up to 1 and linear beyond, or half its square."""
+
+    adam_epsilon: Positive = 1e-5
+    """ε in the denominator of Adam."""
+
+    weight_decay: NonNegative = 0.0
+    """Decay of the parameters by lr x this at each gradient step, as in AdamW."""
+
+    amsgrad: bool = False
+    """Whether Adam's running mean of squared gradients never falls."""
+
+    timesteps_per_iteration: NonNegativeInt = 1000
+    """A call of `train()` goes on until it has sampled this many steps; 0 means one round."""
+
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(fcnet_activation="relu"))
+    """The networks."""
+
+    aliases: ClassVar[dict[str, str]] = {
+        **{alias: key for alias, key in AlgorithmConfig.aliases.items() if key != "train_batch_size"},
+        "train_freq": "rollout_fragment_length",
+        "train_frequency": "rollout_fragment_length",
+        "batch_size": "train_batch_size",
+        "train_batch_size_per_learner": "train_batch_size",
+        "capacity": "buffer_size",
+        "replay_buffer_capacity": "buffer_size",
+        "num_steps_sampled_before_learning_starts": "learning_starts",
+        "target_update_interval": "target_network_update_freq",
+        "target_network_frequency": "target_network_update_freq",
+        "n_steps": "n_step",
+        "exploration_initial_eps": "initial_epsilon",
+        "exploration_final_eps": "final_epsilon",
+        "start_e": "initial_epsilon",
+        "end_e": "final_epsilon",
+    }
+
+    untranslatable: ClassVar[dict[str, str]] = {
+        "exploration_fraction": "It is a share of a run's length, which is not known here: give epsilon_timesteps, "
+        "exploration_fraction x total timesteps.",
+        "exploration_config": "Give initial_epsilon, final_epsilon and epsilon_timesteps themselves.",
+        "replay_buffer_config": "Give buffer_size, and prioritized_replay with its alpha, beta and eps, themselves.",
+    }
+
+    @property
+    def round_steps(self) -> int:
+        """Environment steps between gradient steps."""
+        return self.num_envs * (self.rollout_fragment_length or 1)
+
+    def derive(self, explicit: set[str]) -> None:
+        super().derive(explicit)
+        if self.round_steps > self.buffer_size:
+            raise ConfigError(
+                f"buffer_size={self.buffer_size} is smaller than the {self.round_steps} steps that are sampled between "
+                "gradient steps."
+            )
+        if self.frame_stack is None:
+            name = atari_name(self.env) if isinstance(self.env, str) else None
+            self.frame_stack = atari_config(name, self.env_config).stack if name else 1
+
+    def _derive_batch(self, explicit: set[str]) -> None:
+        """`gradient_steps * train_batch_size == training_intensity * round_steps`, whichever of the two was set."""
+        if "num_envs_per_worker" not in explicit:  # the workers share the environments; they do not multiply them
+            self.num_envs_per_worker = max(1, self.num_envs_per_worker // self._groups)
+        self.rollout_fragment_length = self.rollout_fragment_length or 4
+        self.train_batch_size = self.train_batch_size or 64
+        batches = self.round_steps / self.train_batch_size  # in the steps of a round
+        steps, intensity = self.gradient_steps, self.training_intensity
+        if steps is not None and intensity is not None:
+            if {"gradient_steps", "training_intensity"} <= explicit and not math.isclose(steps, intensity * batches):
+                raise ConfigError(
+                    f"gradient_steps={steps:g} contradicts training_intensity={intensity:g}, which is {intensity * batches:g} "
+                    "gradient steps here: leave one of the two out."
+                )
+            steps, intensity = (steps, None) if "gradient_steps" in explicit else (None, intensity)
+        if steps is None:
+            steps = self.round_steps / 4 if intensity is None else intensity * batches
+        self.gradient_steps, self.training_intensity = steps, steps / batches
+
+
 class AlgorithmSpec(NamedTuple):
     """Where an algorithm lives; the class is named, not imported, so that reading a configuration needs no torch."""
 
@@ -148,6 +305,9 @@ ALGORITHMS: dict[str, AlgorithmSpec] = {
     ),
     "A2C": AlgorithmSpec(
         A2CConfig, "poise.algorithms.a2c:A2C", "the simplest actor-critic: one update per short rollout"
+    ),
+    "DQN": AlgorithmSpec(
+        DQNConfig, "poise.algorithms.dqn:DQN", "learns from each step many times, for Discrete actions"
     ),
 }
 

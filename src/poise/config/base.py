@@ -157,6 +157,9 @@ class AlgorithmConfig:
     }
     """Other names of the keys above, from RLlib, Stable-Baselines3 and CleanRL."""
 
+    untranslatable: ClassVar[dict[str, str]] = {}
+    """Keys of other libraries that have no counterpart, and what to do instead."""
+
     def derive(self, explicit: set[str]) -> None:
         """Fills in what nobody set and refuses what contradicts itself.
 

@@ -60,7 +60,9 @@ def canonical(config: type[AlgorithmConfig], settings: dict[str, Any]) -> dict[s
     for key, value in _flat(config, settings):
         target = config.aliases.get(key, key)
         if target not in known:
-            raise ConfigError(f"Unknown config key {key!r}.{nearest(key, [*known, *config.aliases])}")
+            hint = config.untranslatable.get(key)
+            hint = f" {hint}" if hint else nearest(key, [*known, *config.aliases])
+            raise ConfigError(f"Unknown config key {key!r}.{hint}")
         if target in given:
             raise ConfigError(f"{given[target]!r} and {key!r} are two names of one setting: give only one of them.")
         given[target], result[target] = key, value

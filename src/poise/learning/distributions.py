@@ -101,6 +101,51 @@ class Categorical:
         return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
+class EpsilonGreedy:
+    """The best of n choices, or with probability ε any of them; the inputs are their values.
+
+    What a mask rules out (`MASKED`) is never chosen, at random neither.
+
+    Attributes:
+        epsilon: ε, which whoever explores sets between rollouts.
+    """
+
+    action_shape: tuple[int, ...] = ()
+    action_dtype = torch.int64
+    normal_noise = False
+
+    def __init__(self, n: int, epsilon: float = 0.0) -> None:
+        self.num_inputs, self.noise_size = n, n + 1
+        self.epsilon = epsilon
+
+    def noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
+        return torch.rand(*shape, self.noise_size, generator=generator)
+
+    def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
+        anything = torch.where(inputs > MASKED, noise[..., 1:], inputs)
+        return torch.where(noise[..., :1] < self.epsilon, anything, inputs).argmax(-1)
+
+    def mode(self, inputs: Tensor) -> Tensor:
+        return inputs.argmax(-1)
+
+    def _probabilities(self, inputs: Tensor) -> Tensor:
+        allowed = (inputs > MASKED).to(inputs.dtype)
+        best = F.one_hot(inputs.argmax(-1), self.num_inputs).to(inputs.dtype)
+        shares = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
+        return torch.lerp(best, shares, self.epsilon)
+
+    def log_prob(self, inputs: Tensor, action: Tensor) -> Tensor:
+        return self._probabilities(inputs).gather(-1, action.unsqueeze(-1)).squeeze(-1).log()
+
+    def entropy(self, inputs: Tensor) -> Tensor:
+        p = self._probabilities(inputs)
+        return -torch.xlogy(p, p).sum(-1)
+
+    def kl(self, old: Tensor, new: Tensor) -> Tensor:
+        p, q = self._probabilities(old), self._probabilities(new)
+        return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1)
+
+
 class MultiCategorical:
     """K independent choices, the k-th one of n_k; the inputs are their logits, one after the other.
 

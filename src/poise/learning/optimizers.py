@@ -53,36 +53,52 @@ class Adam:
         m ← β₁ m + (1 - β₁) g          p ← p - lr / (1 - β₁ᵗ) · m / (√(v / (1 - β₂ᵗ)) + ε)
         v ← β₂ v + (1 - β₂) g²
 
-    The step is the kernel behind `torch.optim.Adam(fused=True)`: one pass over memory instead of seven.
+    The step is the kernel behind `torch.optim.AdamW(fused=True)`: one pass over memory instead of seven.
+
+    Args:
+        flat: what it moves.
+        betas, eps: β and ε.
+        weight_decay: λ of AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101): first, p ← p - lr λ p.
+        amsgrad: v never falls (Reddi, Kale & Kumar 2018, arXiv 1904.09237).
     """
 
-    def __init__(self, flat: Flat, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-5) -> None:
-        self.flat, self.betas, self.eps = flat, betas, eps
+    def __init__(
+        self,
+        flat: Flat,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-5,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+    ) -> None:
+        self.flat, self.betas, self.eps, self.weight_decay = flat, betas, eps, weight_decay
         self.first = torch.zeros_like(flat.data)
         self.second = torch.zeros_like(flat.data)
+        self.largest = torch.zeros_like(flat.data) if amsgrad else None
         self.steps = torch.zeros(())
 
     def step(self, lr: float) -> None:
         """One update of the parameters from the gradient that is there."""
         self.steps += 1
-        torch._fused_adam_(
+        torch._fused_adamw_(
             [self.flat.data],
             [self.flat.grad],
             [self.first],
             [self.second],
-            [],
+            [] if self.largest is None else [self.largest],
             [self.steps],
             lr=lr,
             beta1=self.betas[0],
             beta2=self.betas[1],
-            weight_decay=0.0,
+            weight_decay=self.weight_decay,
             eps=self.eps,
-            amsgrad=False,
+            amsgrad=self.largest is not None,
             maximize=False,
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {"first": self.first, "second": self.second, "steps": self.steps}
+        moments = {"first": self.first, "second": self.second, "steps": self.steps}
+        return moments if self.largest is None else {**moments, "largest": self.largest}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, value in self.state_dict().items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -22,3 +23,11 @@ def schedule_value(schedule: float | Points, timestep: int) -> float:
         if timestep <= end:
             return low + (high - low) * (timestep - start) / max(end - start, 1)
     return float(points[-1][1])
+
+
+def decay(start: float, end: float, share: float, shape: str) -> float:
+    """A value that falls from `start` to `end`: in a straight line (`"linear"`), until a share of 1 of the way has been
+    gone, or as end + (start - end) exp(-share) (`"exponential"`), which never quite arrives."""
+    if shape == "exponential":
+        return end + (start - end) * math.exp(-share)
+    return start + (end - start) * min(share, 1.0)

@@ -1,4 +1,4 @@
-"""Actor-critic networks: prepared observations in, distribution inputs and values out."""
+"""The default networks: prepared observations in; distribution inputs and values, or action values, out."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from poise.models.mlp import MLP, init_linear, parallel
 
 POLICY_GAIN = 0.01
 """Gain of the policy's last layer: the first policy is nearly uniform."""
+
+Q_GAIN = 0.1
+"""Gain of the last layer of action values: the first ones are near 0, which is where returns begin."""
 
 
 class ActorCritic(nn.Module):
@@ -64,3 +67,25 @@ class ActorCritic(nn.Module):
     def _run(encoder: nn.Module | None, tower: nn.Module, x: Any) -> Tensor:
         result: Tensor = tower(x if encoder is None else encoder(x))
         return result
+
+
+class QNetwork(nn.Module):
+    """The value of each action, `[N, outputs]`; what `Features.gather` made goes in.
+
+    Args:
+        features, num_outputs, config: as for `ActorCritic`.
+        dueling: two streams of layers instead of one, behind convolutions and tables that they share: one for V(s), one
+            for the advantages (Wang et al. 2016, arXiv 1511.06581).
+    """
+
+    def __init__(self, features: Features, num_outputs: int, config: ModelConfig, *, dueling: bool = False) -> None:
+        super().__init__()
+        self.encoder, size = features.encoder(config)
+        hiddens, activation = config.fcnet_hiddens, config.fcnet_activation
+        self.q = MLP([size, *hiddens, num_outputs], activation, output_gain=Q_GAIN)
+        self.value = MLP([size, *hiddens, 1], activation, output_gain=Q_GAIN) if dueling else None
+
+    def forward(self, x: Any) -> tuple[Tensor, Tensor | None]:
+        """Q(s, a) and None; with two streams, A(s, a) and V(s), `[N, 1]`."""
+        x = x if self.encoder is None else self.encoder(x)
+        return (self.q(x), None) if self.value is None else parallel(self.q, self.value, x)

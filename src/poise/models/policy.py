@@ -9,7 +9,7 @@ It is built from layouts and a model configuration alone, so that a checkpoint c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class Policy(nn.Module):
         obs_layout, action_layout: layouts of the single observation and action space.
         config: the networks.
         normalize_observations: whether `prepare` normalises by running moments (updated by `update_normalizer`).
+        network: makes the networks, unless the model is a custom one.
 
     Attributes:
         dist: the distribution of actions.
@@ -51,7 +52,13 @@ class Policy(nn.Module):
     """
 
     def __init__(
-        self, obs_layout: Layout, action_layout: Layout, config: ModelConfig, *, normalize_observations: bool = False
+        self,
+        obs_layout: Layout,
+        action_layout: Layout,
+        config: ModelConfig,
+        *,
+        normalize_observations: bool = False,
+        network: Callable[[Features, int, ModelConfig], Any] = ActorCritic,
     ) -> None:
         super().__init__()
         self.obs_layout, self.action_layout = obs_layout, action_layout
@@ -74,7 +81,7 @@ class Policy(nn.Module):
         else:
             hidden = KEY if self.masked and seen is obs_layout else None
             self.features = Features([leaf for leaf in seen.leaves if leaf.name != hidden])
-            self.network = ActorCritic(self.features, outputs, config)
+            self.network = network(self.features, outputs, config)
             if normalize_observations and self.features.width:
                 self.normalizer = RunningMoments((self.features.width,))
             if not (self.preprocessor or self.masked):
@@ -193,6 +200,13 @@ class Policy(nn.Module):
         probabilities of a rollout must not change while it is learnt from."""
         if self.normalizer is not None:
             self.normalizer.update(self.features.box_numbers(self._leaves(obs)), weight)
+
+
+def rows(x: Any, index: Any) -> Any:
+    """Some rows of prepared observations, whatever their structure."""
+    if isinstance(x, dict):
+        return {k: rows(v, index) for k, v in x.items()}
+    return tuple(rows(v, index) for v in x) if isinstance(x, tuple) else x[index]
 
 
 def _make_custom(config: ModelConfig, space: spaces.Space, outputs: int) -> Any:

@@ -78,6 +78,7 @@ class Trainer:
             config.seed = int(np.random.SeedSequence().generate_state(1)[0])
         self.notes: list[str] = []
         self._batches: list[Any] = []
+        begins = layouts is None
         if layouts is None:
             self._choose_workers()
             self._batches = self._make_batches()
@@ -87,6 +88,7 @@ class Trainer:
             config.num_threads = available_cores() if any(is_image(leaf) for leaf in layouts[0].leaves) else 1
         try:
             self.algorithm: Algorithm = make_algorithm(self.name, config, *layouts, self._seed(_ALGORITHM))
+            self.notes += self.algorithm.announce() if begins else []
         except BaseException:  # such as spaces that no policy can take
             for env in self._batches:
                 env.close()
@@ -456,6 +458,7 @@ class Trainer:
                     f"{source} does not fit its own configuration: parameter {name!r} is {_describe(found.get(name))} "
                     f"instead of {_describe(own.get(name))}."
                 )
+        self.notes.clear()  # they were said when the run began
         try:
             self.algorithm.load_state_dict({"policy": policy, **state["learner"]})
             self.iteration, self.episodes_total = state["iteration"], state["episodes_total"]

@@ -1,0 +1,272 @@
+"""Deep Q-learning (Mnih et al. 2015, doi 10.1038/nature14236), and what its family added, each an option:
+
+double_q            van Hasselt et al. 2016 (arXiv 1509.06461)
+dueling             Wang et al. 2016 (arXiv 1511.06581)
+prioritized_replay  Schaul et al. 2016 (arXiv 1511.05952)
+n_step              Sutton 1988; with the others, Hessel et al. 2018 (arXiv 1710.02298)
+
+repeat:
+    sample T steps in each of B environments, ε-greedily by Q, and add them to the replay
+    for each gradient step:
+        draw steps (s, a, r, s') from the replay
+        y ← r + γ (1 - terminated) max_a' Q⁻(s', a')
+        one step along  -∇ huber(Q(s, a) - y)
+    every so often:  θ⁻ ← τ θ + (1 - τ) θ⁻
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poise.algorithms.base import Algorithm
+from poise.config.algorithms import DQNConfig
+from poise.config.layout import Layout
+from poise.errors import ConfigError
+from poise.learning.losses import huber, squared
+from poise.learning.optimizers import Adam, Flat
+from poise.learning.schedules import decay
+from poise.models.policy import Policy, rows
+from poise.models.q_policy import QPolicy
+from poise.sampling.memory import machine_memory, readable
+from poise.sampling.prioritized import PrioritizedReplay
+from poise.sampling.replay import Replay, replay_bytes
+from poise.sampling.rollout import Rollout
+from poise.sampling.sampler import Sampler, sample_together
+
+
+DRAWN_AT_ONCE = 1024
+"""Steps that are drawn from a replay in one go, to be cut into minibatches."""
+
+
+@dataclass
+class Minibatch:
+    """What one gradient step learns from, `[N, ...]` each.
+
+    Attributes:
+        x, next_x: prepared observations, where the steps begin and where the last of the n steps led to.
+        reward: of the n steps.
+        discount: what a value at `next_x` is worth; 0 after a true end.
+        weight: 1 / N, times the importance weights of a prioritized replay.
+        index: where the steps are in the replay.
+    """
+
+    x: Any
+    action: Tensor
+    reward: Tensor
+    next_x: Any
+    discount: Tensor
+    weight: Tensor
+    index: np.ndarray
+
+    def __getitem__(self, part: slice) -> Minibatch:
+        """The same of some steps, as views."""
+        rest = (self.discount[part], self.weight[part], self.index[part])
+        return Minibatch(rows(self.x, part), self.action[part], self.reward[part], rows(self.next_x, part), *rest)
+
+
+class DQN(Algorithm):
+    """Deep Q-learning for Discrete actions.
+
+    Attributes:
+        target: the network Q⁻ that targets are computed with.
+        replay: made with the first rollout.
+        updated: environment steps at the target network's last update.
+        owed: gradient steps that are due, of which only whole ones are taken.
+    """
+
+    config: DQNConfig
+    policy: QPolicy
+    optimizer: Adam
+
+    def __init__(
+        self, config: DQNConfig, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence
+    ) -> None:
+        super().__init__(config, obs_layout, action_layout, seed)
+        self.optimizer = Adam(
+            self.flat, eps=config.adam_epsilon, weight_decay=config.weight_decay, amsgrad=config.amsgrad
+        )
+        self.target = copy.deepcopy(self.policy)
+        self.target_flat = Flat(self.target)
+        self.replay: Replay | None = None
+        self.updated = 0
+        self.owed = 0.0
+        self.policy.dist.epsilon = self.epsilon
+
+    def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
+        config = self.config
+        normalize = config.normalize_observations
+        return QPolicy(
+            obs_layout, action_layout, config.model, normalize_observations=normalize, dueling=config.dueling
+        )
+
+    def announce(self) -> list[str]:
+        config = self.config
+        layout, capacity = self.policy.obs_layout, config.buffer_size
+        size = replay_bytes(capacity, config.num_envs, layout, config.frame_stack)
+        memory = machine_memory()
+        if memory is not None and size > memory:
+            raise ConfigError(
+                f"buffer_size={capacity} takes {readable(size)} for observations of {layout}, and this machine has "
+                f"{readable(memory)}: about {int(capacity * memory / size):,} steps would fill all of it."
+            )
+        return [f"The replay buffer takes {readable(size)} once it holds {capacity:,} steps."]
+
+    @property
+    def epsilon(self) -> float:
+        """The probability of a random action now."""
+        config = self.config
+        ends = config.initial_epsilon, config.final_epsilon
+        return decay(*ends, self.timesteps / config.epsilon_timesteps, config.epsilon_schedule)
+
+    def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
+        config = self.config
+        assert config.gradient_steps is not None
+        enough = self.timesteps + max(config.timesteps_per_iteration, 1)
+        before, report = self.updates, [math.nan] * 4
+        while self.timesteps < enough:
+            self.policy.dist.epsilon = self.epsilon
+            self.remember(sample_together(samplers))
+            if self.timesteps < config.learning_starts or not (self.replay and self.replay.steps):
+                continue
+            self.owed += config.gradient_steps
+            steps, self.owed = int(self.owed), self.owed % 1
+            if steps:
+                report = self.learn(self.replay, steps)
+            if self.timesteps - self.updated >= config.target_network_update_freq > 0:
+                self.update_target()
+        names = ("loss", "td_error", "q", "grad_norm")
+        return {
+            **dict(zip(names, report, strict=True)),
+            "cur_lr": self.at(config.lr),
+            "cur_epsilon": self.epsilon,
+            "replay_steps": self.replay.steps if self.replay else 0,
+            "sgd_steps": self.updates - before,
+        }
+
+    def remember(self, rollout: Rollout) -> None:
+        """Adds a rollout to the replay and counts its steps."""
+        config = self.config
+        if self.replay is None:
+            self.replay = self._make_replay(rollout.slots)
+        if self.reward_scaler:
+            self.reward_scaler(rollout)  # for its moments: rewards are kept raw, and scaled when they are drawn
+        self.replay.add(rollout)
+        self.timesteps += int(rollout.valid.sum().item())
+        if self.policy.normalizer is not None:
+            obs = {name: leaf[:-1].flatten(0, 1) for name, leaf in rollout.obs.items()}
+            self.policy.update_normalizer(obs, rollout.valid.flatten())
+
+    def _make_replay(self, slots: int) -> Replay:
+        config, layout = self.config, self.policy.obs_layout
+        if not config.prioritized_replay:
+            return Replay(config.buffer_size, slots, layout, frame_stack=config.frame_stack)
+        alpha, eps = config.prioritized_replay_alpha, config.prioritized_replay_eps
+        return PrioritizedReplay(
+            config.buffer_size, slots, layout, frame_stack=config.frame_stack, alpha=alpha, eps=eps
+        )
+
+    def learn(self, replay: Replay, steps: int) -> list[float]:
+        """Takes gradient steps; returns `[loss, mean |δ|, mean Q(s, a), gradient norm]` of the last one."""
+        config, lr = self.config, self.at(self.config.lr)
+        for minibatch in self.minibatches(replay, steps):
+            q = self.policy.actor(minibatch.x)
+            with torch.no_grad():
+                action = minibatch.action.unsqueeze(1)
+                chosen = q.gather(1, action).squeeze(1)
+                error = chosen - self.targets(minibatch)
+                loss, slope = huber(error) if config.td_error_loss_fn == "huber" else squared(error)
+                slope = slope * minibatch.weight
+                gradient = torch.zeros_like(q).scatter_(1, action, slope.unsqueeze(1))
+            self.flat.zero_grad()
+            if q.requires_grad:  # a custom model may have nothing to learn
+                q.backward(gradient)  # type: ignore[no-untyped-call]
+            norm = self.apply_gradient(lr)
+            if isinstance(replay, PrioritizedReplay) and math.isfinite(norm):
+                replay.update(minibatch.index, error.numpy())
+            if not config.target_network_update_freq:
+                self.update_target()
+        return [*torch.stack([torch.dot(loss, minibatch.weight), error.abs().mean(), chosen.mean()]).tolist(), norm]
+
+    def minibatches(self, replay: Replay, count: int) -> Iterator[Minibatch]:
+        """Draws `count` minibatches: many at once where none depends on what the ones before it have changed."""
+        config, size = self.config, self.config.train_batch_size
+        prioritized = isinstance(replay, PrioritizedReplay)
+        most = 1 if prioritized else max(1, DRAWN_AT_ONCE // size)
+        for start in range(0, count, most):
+            parts = min(most, count - start)
+            index = replay.draw(parts * size, self.generator)
+            batch = replay.batch(index, n_step=config.n_step, gamma=config.gamma, rescale=self._rescale)
+            weight = torch.full((len(index),), 1 / size)
+            if isinstance(replay, PrioritizedReplay):
+                weight *= replay.weights(index, self.at(config.prioritized_replay_beta))
+            whole = Minibatch(
+                x=self.policy.prepare(batch.obs),
+                action=batch.action,
+                reward=batch.reward,
+                next_x=self.policy.prepare(batch.next_obs),
+                discount=batch.discount,
+                weight=weight,
+                index=index,
+            )
+            for end in range(size, parts * size + 1, size):
+                yield whole if parts == 1 else whole[end - size : end]
+
+    @torch.no_grad()
+    def targets(self, minibatch: Minibatch) -> Tensor:
+        """y = r + γⁿ (1 - terminated) Q⁻(s', a'), `[N]`: with a' the best action by Q⁻, or by Q if `double_q`."""
+        q = self.target.actor(minibatch.next_x)
+        if self.config.double_q:
+            best = self.policy.actor(minibatch.next_x).argmax(1, keepdim=True)
+            value = q.gather(1, best).squeeze(1)
+        else:
+            value = q.amax(1)
+        return torch.addcmul(minibatch.reward, minibatch.discount, value)
+
+    def update_target(self) -> None:
+        """θ⁻ ← τ θ + (1 - τ) θ⁻."""
+        if self.config.tau == 1:
+            self.target_flat.data.copy_(self.flat.data)
+        else:
+            self.target_flat.data.lerp_(self.flat.data, self.config.tau)
+        self.updated = self.timesteps
+
+    def clip_gradient(self) -> float:
+        norm = super().clip_gradient()
+        if self.config.grad_clip_value is not None:
+            limit = self.config.grad_clip_value
+            self.flat.grad.clamp_(-limit, limit)
+        return norm
+
+    @property
+    def _rescale(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """What becomes of raw rewards in the loss."""
+        if self.config.clip_rewards:
+            return np.sign
+        return self.reward_scaler.scale if self.reward_scaler else None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **super().state_dict(),
+            "target": self.target_flat.data,
+            "replay": self.replay.state_dict() if self.replay else None,
+            "updated": self.updated,
+            "owed": self.owed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.target.load_state_dict(self.policy.state_dict())  # what is no parameter, too
+        self.target_flat.data.copy_(torch.as_tensor(state["target"]))
+        self.updated, self.owed = state["updated"], state["owed"]
+        if state["replay"] is not None:
+            self.replay = self._make_replay(state["replay"]["slots"])
+            self.replay.load_state_dict(state["replay"])
+        self.policy.dist.epsilon = self.epsilon

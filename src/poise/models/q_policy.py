@@ -1,0 +1,73 @@
+"""A policy of action values: the best action, or an ε-greedy one."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from gymnasium import spaces
+from torch import Tensor
+
+from poise.config.base import ModelConfig
+from poise.config.layout import Layout
+from poise.errors import SpaceError
+from poise.learning.distributions import MASKED, EpsilonGreedy
+from poise.models.networks import QNetwork
+from poise.models.policy import Policy
+
+
+class QPolicy(Policy):
+    """Acts by Q(s, a), the network's estimate of the return that follows each action.
+
+    With two streams (of the default network, or the outputs and values of a custom model),
+
+        Q(s, a) = V(s) + A(s, a) - mean of A(s, ·)            (Wang et al. 2016, arXiv 1511.06581, eq. 9)
+
+    Args:
+        obs_layout, action_layout, config, normalize_observations: as for `Policy`.
+        dueling: two streams.
+
+    Raises:
+        SpaceError: actions are not one `Discrete`.
+    """
+
+    dist: EpsilonGreedy
+
+    def __init__(
+        self,
+        obs_layout: Layout,
+        action_layout: Layout,
+        config: ModelConfig,
+        *,
+        normalize_observations: bool = False,
+        dueling: bool = False,
+    ) -> None:
+        space = action_layout.space
+        if not isinstance(space, spaces.Discrete):
+            raise SpaceError(
+                f"DQN compares the values of single actions, which must be Discrete, not {space}: PPO and A2C take "
+                "actions of any kind."
+            )
+        make = partial(QNetwork, dueling=dueling)
+        super().__init__(
+            obs_layout, action_layout, config, normalize_observations=normalize_observations, network=make
+        )
+        self.dueling = dueling
+        self.dist = EpsilonGreedy(int(space.n))
+
+    def forward(self, x: Any) -> tuple[Tensor, Tensor]:
+        """Q(s, ·) `[N, n]` and max Q(s, ·) `[N]` from prepared observations."""
+        q = self.actor(x)
+        return q, q.amax(-1)
+
+    def actor(self, x: Any) -> Tensor:
+        """Q(s, ·), `[N, n]`; `MASKED` where an action is not allowed."""
+        x, forbidden = x if self.masked else (x, None)
+        q, value = self.network(x)
+        if self.dueling:
+            q = value.view(-1, 1) + q - q.mean(-1, keepdim=True)
+        return q if forbidden is None else q.masked_fill(forbidden, MASKED)
+
+    def critic(self, x: Any) -> Tensor:
+        """The value of acting greedily, max Q(s, ·), `[N]`."""
+        return self.actor(x).amax(-1)

@@ -1,0 +1,75 @@
+"""Prioritized replay: steps whose targets surprised most are drawn most (Schaul et al. 2016, arXiv 1511.05952)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poise.config.layout import Layout
+from poise.sampling.replay import Replay
+from poise.sampling.rollout import Rollout
+from poise.sampling.sum_tree import SumTree
+
+
+class PrioritizedReplay(Replay):
+    """A replay that draws step i with probability P(i) = p_i^α / Σ p^α, where p = |δ| + ε is its latest error.
+
+    New steps have the largest priority so far, so that each is drawn soon.
+
+    Args:
+        capacity, slots, obs_layout, frame_stack: as for `Replay`.
+        alpha: α; 0 draws all alike.
+        eps: ε, so that no step is never drawn again.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        slots: int,
+        obs_layout: Layout,
+        *,
+        frame_stack: int = 1,
+        alpha: float = 0.6,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__(capacity, slots, obs_layout, frame_stack=frame_stack)
+        self.alpha, self.eps = alpha, eps
+        self.tree = SumTree(self.size)  # of p^α; 0 for rows that are not drawn
+        self.largest = 1.0
+
+    def add(self, rollout: Rollout) -> np.ndarray:
+        old = self.tail
+        index = super().add(rollout)
+        self.tree.update(self.index(old, self.tail), 0.0)
+        self.tree.update(index, self.valid[index] * self.largest)
+        return index
+
+    def draw(self, count: int, generator: torch.Generator) -> np.ndarray:
+        """Indices `[count]`, one from each of `count` equal parts of all priorities."""
+        offset = torch.rand(count, generator=generator, dtype=torch.float64).numpy()
+        return self.tree.find((np.arange(count) + offset) / count * self.tree.total)
+
+    def weights(self, index: np.ndarray, beta: float) -> Tensor:
+        """Importance weights (N P(i))^-β of steps `[N]`, divided by the largest of them: what is drawn often counts
+        less. β = 1 corrects the drawing wholly."""
+        priority = self.tree[index]
+        weight = (priority / priority.min()) ** -beta
+        return torch.from_numpy(weight.astype(np.float32))
+
+    def update(self, index: np.ndarray, error: np.ndarray) -> None:
+        """Sets the priorities of steps `[N]` by their latest errors δ."""
+        priority = (np.abs(error.astype(np.float64)) + self.eps) ** self.alpha
+        self.largest = max(self.largest, float(priority.max()))
+        self.tree.update(index, priority)
+
+    def state_dict(self) -> dict[str, Any]:
+        live = self.tree[self.index(self.tail, self.head)]
+        return {**super().state_dict(), "priorities": live, "largest": self.largest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.tree.update(self.index(self.tail, self.head), np.asarray(state["priorities"]))
+        self.largest = state["largest"]
