@@ -63,6 +63,16 @@ ORIGINS: dict[str, tuple[str, ...]] = {
     "clip_coef": (CLEANRL,),
     "clip_range_vf": (SB3,),
     "epsilon": (RLLIB,),
+    "train_freq": (SB3,),
+    "train_frequency": (CLEANRL,),
+    "capacity": (RLLIB,),
+    "num_steps_sampled_before_learning_starts": (RLLIB,),
+    "target_update_interval": (SB3,),
+    "target_network_frequency": (CLEANRL,),
+    "exploration_initial_eps": (SB3,),
+    "exploration_final_eps": (SB3,),
+    "start_e": (CLEANRL,),
+    "end_e": (CLEANRL,),
 }
 """Where an alias is at home; those that are not here stand under "elsewhere"."""
 

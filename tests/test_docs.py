@@ -184,7 +184,7 @@ def test_every_public_name_is_documented() -> None:
 def test_every_result_key_is_in_the_glossary() -> None:
     glossary = set(re.findall(r"^\| `([^`]+)`", (ROOT / "docs" / "callbacks.md").read_text(), re.M))
     keys: set[str] = set()
-    for name in ("PPO", "A2C"):
+    for name in ("PPO", "A2C", "DQN"):
         with poise.make_trainer(name, "CartPole-v1", progress=False, evaluation_interval=1, num_envs=2) as trainer:
             keys |= set(trainer.learn(1))
     assert not sorted(keys - glossary), "these are not in the glossary"

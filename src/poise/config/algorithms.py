@@ -252,6 +252,8 @@ class DQNConfig(AlgorithmConfig):
         "exploration_fraction": "It is a share of a run's length, which is not known here: give epsilon_timesteps, "
         "exploration_fraction x total timesteps.",
         "exploration_config": "Give initial_epsilon, final_epsilon and epsilon_timesteps themselves.",
+        "epsilon": "Give initial_epsilon, final_epsilon and epsilon_timesteps.",
+        "optimize_memory_usage": "Every observation is kept once, whatever is set.",
         "replay_buffer_config": "Give buffer_size, and prioritized_replay with its alpha, beta and eps, themselves.",
     }
 
@@ -282,8 +284,8 @@ class DQNConfig(AlgorithmConfig):
         if steps is not None and intensity is not None:
             if {"gradient_steps", "training_intensity"} <= explicit and not math.isclose(steps, intensity * batches):
                 raise ConfigError(
-                    f"gradient_steps={steps:g} contradicts training_intensity={intensity:g}, which is {intensity * batches:g} "
-                    "gradient steps here: leave one of the two out."
+                    f"gradient_steps={steps:g} contradicts training_intensity={intensity:g}, which is "
+                    f"{intensity * batches:g} gradient steps here: leave one of the two out."
                 )
             steps, intensity = (steps, None) if "gradient_steps" in explicit else (None, intensity)
         if steps is None:

@@ -98,6 +98,55 @@ _A2C_PONG = {
     "model.conv_filters": [[16, 8, 4], [32, 4, 2]],
 }
 
+_DQN_CARTPOLE = {
+    "num_envs_per_worker": 16,
+    "rollout_fragment_length": 16,
+    "gradient_steps": 32,
+    "train_batch_size": 128,
+}
+
+# PyTorch's tutorial "Reinforcement Learning (DQN)": `--preset tutorial`.
+_DQN_TUTORIAL = {
+    "num_envs_per_worker": 1,
+    "rollout_fragment_length": 1,
+    "gradient_steps": 1,
+    "train_batch_size": 128,
+    "buffer_size": 10_000,
+    "learning_starts": 128,
+    "gamma": 0.99,
+    "lr": 1e-4,
+    "adam_epsilon": 1e-8,
+    "weight_decay": 0.01,
+    "amsgrad": True,
+    "grad_clip": None,
+    "grad_clip_value": 100.0,
+    "double_q": False,
+    "tau": 0.005,
+    "target_network_update_freq": 0,
+    "initial_epsilon": 0.9,
+    "final_epsilon": 0.05,
+    "epsilon_timesteps": 1000,
+    "epsilon_schedule": "exponential",
+    "model.fcnet_hiddens": [128, 128],
+    "model.fcnet_activation": "relu",
+}
+
+# Of Mnih et al. 2015, with the shorter schedules that a processor has time for.
+_DQN_ATARI = {
+    "num_envs_per_worker": 8,
+    "rollout_fragment_length": 4,
+    "training_intensity": 8.0,
+    "train_batch_size": 32,
+    "buffer_size": 100_000,
+    "learning_starts": 10_000,
+    "lr": 1e-4,
+    "target_network_update_freq": 8000,
+    "epsilon_timesteps": 200_000,
+    "final_epsilon": 0.01,
+    "clip_rewards": True,
+    "model.fcnet_hiddens": [512],
+}
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "PPO": {
         "CartPole-v1": {
@@ -175,6 +224,12 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         ATARI: _A2C_ATARI,
         "PongNoFrameskip-v4": _A2C_PONG,
         "PongDeterministic-v4": _A2C_PONG,
+    },
+    "DQN": {
+        "CartPole-v0": _DQN_CARTPOLE,
+        "CartPole-v1": _DQN_CARTPOLE,
+        "tutorial": _DQN_TUTORIAL,
+        ATARI: _DQN_ATARI,
     },
 }
 

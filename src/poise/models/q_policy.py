@@ -49,9 +49,7 @@ class QPolicy(Policy):
                 "actions of any kind."
             )
         make = partial(QNetwork, dueling=dueling)
-        super().__init__(
-            obs_layout, action_layout, config, normalize_observations=normalize_observations, network=make
-        )
+        super().__init__(obs_layout, action_layout, config, normalize_observations=normalize_observations, network=make)
         self.dueling = dueling
         self.dist = EpsilonGreedy(int(space.n))
 

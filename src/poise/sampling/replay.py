@@ -307,4 +307,6 @@ def _pack(finals: dict[int, dict[str, np.ndarray]]) -> dict[str, Any]:
 
 def _unpack(packed: dict[str, Any]) -> dict[int, dict[str, np.ndarray]]:
     leaves = packed["leaves"]
-    return {at: {name: np.array(leaf[i]) for name, leaf in leaves.items()} for i, at in enumerate(packed["at"].tolist())}
+    return {
+        at: {name: np.array(leaf[i]) for name, leaf in leaves.items()} for i, at in enumerate(packed["at"].tolist())
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ class Segment:
     """
 
     name: str
-    arrays: Callable[[], dict[str, np.ndarray]]
-    file: Path | None = None
-    fingerprint: dict[str, Any] | None = None
+    arrays: Callable[[], dict[str, np.ndarray]] = field(compare=False)
+    file: Path | None = field(default=None, compare=False)
+    fingerprint: dict[str, Any] | None = field(default=None, compare=False)
 
 
 def segment_rows(rows: int, size: int) -> int:

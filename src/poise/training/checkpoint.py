@@ -4,10 +4,12 @@
         policy.safetensors      the policy's parameters and normalisers, by name
         training.safetensors    every other array: optimiser, generators, episodes in progress
         state.json              everything that is not an array, with references to the arrays
+        replay-N.safetensors    rows of a replay that will not change any more
         manifest.json           format, what it is of, and the size and SHA-256 of each file; written last
 
 A checkpoint is written into a temporary folder beside its target, flushed to the disk file by file, and renamed into
-place: whenever the process dies, a folder with a verifying manifest is whole.
+place: whenever the process dies, a folder with a verifying manifest is whole. Segments of a replay are written and
+hashed once: later checkpoints link to the same file.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import os
 import shutil
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from poise.errors import CheckpointError
+from poise.sampling.segments import Segment
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -53,22 +57,44 @@ def write(path: Path, policy: dict[str, torch.Tensor], state: dict[str, Any], ab
     temporary.mkdir()
     try:
         arrays: dict[str, torch.Tensor] = {}
-        plain = _encode(state, "", arrays)
+        segments: list[Segment] = []
+        plain = _encode(state, "", arrays, segments)
         save_file({k: v.detach().contiguous().clone() for k, v in policy.items()}, temporary / _POLICY)
         save_file(arrays, temporary / _ARRAYS)
         (temporary / _STATE).write_text(json.dumps(plain))
         files = {file.name: _fingerprint(file) for file in sorted(temporary.iterdir())}
+        files |= {_file(segment): _write_segment(segment, temporary) for segment in segments}
         manifest = {"format": FORMAT, **about, "files": files}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
         for file in temporary.iterdir():
             _sync(file)
         _sync(temporary)
         _put_in_place(temporary, path)
+        for segment in segments:
+            segment.file, segment.fingerprint = path / _file(segment), files[_file(segment)]
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, SafetensorError):  # its way of saying that the disk is full
             raise OSError(str(error)) from error
         raise
+
+
+def _file(segment: Segment) -> str:
+    return f"{segment.name}.safetensors"
+
+
+def _write_segment(segment: Segment, folder: Path) -> dict[str, Any]:
+    """Puts a segment into `folder`, as a link where a checkpoint has it already; returns its fingerprint."""
+    target = folder / _file(segment)
+    if segment.file is not None and segment.fingerprint is not None:
+        try:
+            if segment.file.stat().st_size == segment.fingerprint["size"]:
+                os.link(segment.file, target)
+                return segment.fingerprint
+        except OSError:  # it is gone, on another disk, or on one without links
+            pass
+    save_file({name: torch.from_numpy(array) for name, array in segment.arrays().items()}, target)
+    return _fingerprint(target)
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
@@ -164,10 +190,19 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str,
     try:
         policy = load_file(path / _POLICY)
         arrays = load_file(path / _ARRAYS)
-        state = _decode(json.loads((path / _STATE).read_text()), arrays)
+        segments = {
+            name: Segment(Path(name).stem, partial(_read_segment, path / name), path / name, about)
+            for name, about in manifest["files"].items()
+            if name not in (_POLICY, _ARRAYS, _STATE)
+        }
+        state = _decode(json.loads((path / _STATE).read_text()), {**arrays, **segments})
     except (SafetensorError, ValueError, KeyError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from None
     return manifest, policy, state
+
+
+def _read_segment(file: Path) -> dict[str, np.ndarray]:
+    return {name: array.numpy() for name, array in load_file(file).items()}
 
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
@@ -213,12 +248,16 @@ def _fingerprint(file: Path) -> dict[str, Any]:
     return {"size": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
-def _encode(value: Any, path: str, arrays: dict[str, torch.Tensor]) -> Any:
-    """Plain JSON with `{"$tensor": name}` and `{"$array": name}` where arrays were; these go into `arrays`."""
+def _encode(value: Any, path: str, arrays: dict[str, torch.Tensor], segments: list[Segment]) -> Any:
+    """Plain JSON with `{"$tensor": name}`, `{"$array": name}` and `{"$segment": file}` where these were; arrays go into
+    `arrays`, and segments into `segments`."""
     if isinstance(value, dict):
-        return {str(k): _encode(v, f"{path}/{k}" if path else str(k), arrays) for k, v in value.items()}
+        return {str(k): _encode(v, f"{path}/{k}" if path else str(k), arrays, segments) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_encode(v, f"{path}/{i}", arrays) for i, v in enumerate(value)]
+        return [_encode(v, f"{path}/{i}", arrays, segments) for i, v in enumerate(value)]
+    if isinstance(value, Segment):
+        segments.append(value)
+        return {"$segment": _file(value)}
     name = path
     while name in arrays:  # a key with a slash in it
         name += "'"
@@ -236,8 +275,10 @@ def _encode(value: Any, path: str, arrays: dict[str, torch.Tensor]) -> Any:
     return plain
 
 
-def _decode(value: Any, arrays: dict[str, torch.Tensor]) -> Any:
+def _decode(value: Any, arrays: dict[str, Any]) -> Any:
     if isinstance(value, dict):
+        if "$segment" in value:
+            return arrays[value["$segment"]]
         if "$tensor" in value:
             return arrays[value["$tensor"]]
         if "$array" in value:

@@ -78,7 +78,6 @@ class Trainer:
             config.seed = int(np.random.SeedSequence().generate_state(1)[0])
         self.notes: list[str] = []
         self._batches: list[Any] = []
-        begins = layouts is None
         if layouts is None:
             self._choose_workers()
             self._batches = self._make_batches()
@@ -88,7 +87,7 @@ class Trainer:
             config.num_threads = available_cores() if any(is_image(leaf) for leaf in layouts[0].leaves) else 1
         try:
             self.algorithm: Algorithm = make_algorithm(self.name, config, *layouts, self._seed(_ALGORITHM))
-            self.notes += self.algorithm.announce() if begins else []
+            self.notes += self.algorithm.announce() if self._batches else []
         except BaseException:  # such as spaces that no policy can take
             for env in self._batches:
                 env.close()
@@ -363,8 +362,7 @@ class Trainer:
         first = torch.as_tensor(np.zeros(batch, bool) if episode_start is None else np.asarray(episode_start))
         memory = policy.initial_state(batch) if state is None else state
         if self._generator is None:
-            seed = self._seed(_ACTING, self.iteration)
-            self._generator = torch_generator(seed)
+            self._generator = torch_generator(self._seed(_ACTING, self.iteration))
         noise = None if deterministic else policy.dist.noise((batch,), self._generator)
         action, _, memory = policy.act(obs, memory, first, noise)
         actions = policy.env_action(action)

@@ -1,0 +1,376 @@
+"""Guards the replay with a plain list of transitions: what it draws is what happened, n steps on, stacks and all."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from environments import Scripted
+from poise.config.base import ModelConfig
+from poise.config.layout import Layout
+from poise.envs.inline import InlineVectorEnv
+from poise.errors import ConfigError
+from poise.models.q_policy import QPolicy
+from poise.sampling.memory import machine_memory, readable
+from poise.sampling.prioritized import PrioritizedReplay
+from poise.sampling.replay import Replay, replay_bytes
+from poise.sampling.rollout import Rollout
+from poise.sampling.sampler import Sampler
+from poise.sampling.segments import segment_rows
+from poise.sampling.sum_tree import SumTree
+
+GAMMA = 0.5
+Transition = tuple[tuple[float, ...], float, tuple[float, ...], float]
+"""(observation, n-step reward, observation after, discount)."""
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Breaking(Scripted):
+    """It raises at each 7th step of its life."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.steps = 0
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        if self.steps % 7 == 0:
+            raise ValueError("broken")
+        return super().step(action)
+
+
+def sampler_of(
+    mode: str, lengths: Sequence[Sequence[int]], steps: int, ends: Sequence[str], make: type[Scripted] = Scripted
+) -> Sampler:
+    makers = [lambda own=own: make(own, ends) for own in lengths]
+    env: Any
+    if mode == "inline":
+        rest = iter(makers * 50)
+        env = InlineVectorEnv(lambda: next(rest)(), len(makers))
+    else:
+        env = SyncVectorEnv(makers, autoreset_mode=AutoresetMode[mode])
+    torch.manual_seed(0)
+    policy = QPolicy(Layout(env.single_observation_space), Layout(env.single_action_space), ModelConfig())
+    return Sampler(policy, env, steps, np.random.SeedSequence(0))
+
+
+class Memory:
+    """The same as a list of what happened in each slot, with nothing clever in it."""
+
+    def __init__(self, slots: int) -> None:
+        self.rows: list[list[dict[str, Any]]] = [[] for _ in range(slots)]
+
+    def add(self, r: Rollout) -> None:
+        finals = {(t, b): leaves["value"] for t, b, leaves in r.final}
+        for b, rows in enumerate(self.rows):
+            if rows and r.first[0, b] and not rows[-1]["first_after"]:  # it came back with another episode
+                rows[-1]["truncated"] = True
+            for t in range(r.steps):
+                rows.append(
+                    {
+                        "obs": tuple(r.obs["value"][t, b].tolist()),
+                        "after": tuple(finals.get((t, b), r.obs["value"][t + 1, b]).tolist()),
+                        "reward": r.reward[t, b].item(),
+                        "terminated": bool(r.terminated[t, b]),
+                        "truncated": bool(r.truncated[t, b]),
+                        "valid": bool(r.valid[t, b]),
+                        "first_after": bool(r.first[t + 1, b]),
+                    }
+                )
+
+    def transitions(self, live: int, n_step: int) -> Iterator[Transition]:
+        """Of the latest `live` rows of each slot that count."""
+        for rows in self.rows:
+            for start in range(max(0, len(rows) - live), len(rows)):
+                if not rows[start]["valid"]:
+                    continue
+                reward, discount = 0.0, 1.0
+                for row in rows[start : start + n_step]:
+                    if not row["valid"]:
+                        break
+                    reward, discount = reward + discount * row["reward"], discount * GAMMA
+                    last = row
+                    if row["terminated"] or row["truncated"]:
+                        break
+                yield rows[start]["obs"], reward, last["after"], 0.0 if last["terminated"] else discount
+
+
+def everything(replay: Replay, n_step: int) -> Counter[Transition]:
+    """All that the replay can draw, once each. What follows a true end counts for nothing, so it is left out."""
+    live = replay.index(replay.tail, replay.head)
+    batch = replay.batch(live[replay.valid[live]], n_step=n_step, gamma=GAMMA)
+    columns = (batch.obs["value"], batch.reward, batch.next_obs["value"], batch.discount)
+    rows = zip(*(c.tolist() for c in columns), strict=True)
+    return Counter((tuple(o), r, tuple(after) if d else (), d) for o, r, after, d in rows)
+
+
+def expected(memory: Memory, live: int, n_step: int) -> Counter[Transition]:
+    found = memory.transitions(live, n_step)
+    return Counter((o, r, after if d else (), d) for o, r, after, d in found)
+
+
+LENGTHS = [(2, 3), (4,), (1, 5, 1), (9, 2)]
+
+
+@pytest.mark.parametrize("n_step", [1, 2, 3, 7])
+@pytest.mark.parametrize("mode", ["inline", "NEXT_STEP", "SAME_STEP"])
+@pytest.mark.parametrize("ends", [("terminated", "truncated"), ("truncated",), ("both", "truncated")], ids=str)
+def test_what_is_drawn_is_what_happened(mode: str, ends: Sequence[str], n_step: int) -> None:
+    sampler, memory = sampler_of(mode, LENGTHS, 3, ends), Memory(4)
+    replay = Replay(40, 4, sampler.policy.obs_layout)
+    for _ in range(17):  # around the ring four times
+        rollout = sampler.sample()
+        memory.add(rollout)
+        replay.add(rollout)
+        assert everything(replay, n_step) == expected(memory, replay.live, n_step)
+        assert replay.steps == sum(everything(replay, 1).values())
+    assert replay.head > 4 * replay.live
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_episodes_that_a_failure_cuts_are_bootstrapped(n_step: int) -> None:
+    sampler, memory = sampler_of("inline", [(9,), (3, 4)], 4, ("terminated",), Breaking), Memory(2)
+    replay = Replay(60, 2, sampler.policy.obs_layout)
+    for _ in range(12):
+        rollout = sampler.sample()
+        memory.add(rollout)
+        replay.add(rollout)
+        assert everything(replay, n_step) == expected(memory, replay.live, n_step)
+    assert sampler.failures.total > 3
+
+
+def test_a_slot_that_came_back_with_another_episode_is_cut_where_it_was() -> None:
+    sampler = sampler_of("inline", [(50,), (50,)], 3, ("terminated",))
+    replay = Replay(100, 2, sampler.policy.obs_layout)
+    replay.add(sampler.sample())
+    sampler._intact = False  # as after Ctrl-C
+    replay.add(sampler.sample())
+    found = everything(replay, 3)
+    # The third step of the first episode leads to its own fourth observation, which was overwritten by the new start.
+    assert found[((1.0, 2.0), 13.0, (1.0, 3.0), GAMMA)] == 2
+    assert found[((1.0, 1.0), 12 + 13 * GAMMA, (1.0, 3.0), GAMMA**2)] == 2
+
+
+def test_golden_n_step() -> None:
+    """By hand: two steps, a true end; then three, a time limit. γ is a half, the reward 10 x episode + step."""
+    sampler = sampler_of("SAME_STEP", [(2, 3)], 5, ("terminated", "truncated"))
+    replay = Replay(10, 1, sampler.policy.obs_layout)
+    replay.add(sampler.sample())
+    batch = replay.batch(np.arange(5), n_step=2, gamma=0.5)
+    assert batch.reward.tolist() == [11 + 6, 12, 21 + 11, 22 + 11.5, 23]
+    assert batch.discount.tolist() == [0, 0, 0.25, 0.25, 0.5]
+    assert batch.next_obs["value"][2:].tolist() == [[2, 2], [2, 3], [2, 3]]
+    doubled = replay.batch(np.arange(5), n_step=2, gamma=0.5, rescale=lambda reward: 2 * reward)
+    assert doubled.reward.tolist() == (2 * batch.reward).tolist()
+
+
+def test_every_step_is_drawn_alike_and_none_that_only_resets() -> None:
+    sampler = sampler_of("inline", [(2, 3), (4,)], 10, ("terminated",))
+    replay = Replay(20, 2, sampler.policy.obs_layout)
+    for _ in range(3):
+        replay.add(sampler.sample())
+    index = replay.draw(40_000, generator())
+    counts = np.bincount(index, minlength=replay.size)
+    assert (counts > 0).tolist() == replay.valid.tolist()
+    assert counts[replay.valid].std() / counts[replay.valid].mean() < 0.05
+
+
+def test_the_replay_resumes_to_the_bit() -> None:
+    first, second = (sampler_of("SAME_STEP", LENGTHS, 3, ("truncated", "terminated")) for _ in range(2))
+    layout = first.policy.obs_layout
+    replay = PrioritizedReplay(40, 4, layout)
+    for _ in range(9):
+        replay.add(first.sample())
+        second.sample()
+        replay.update(replay.draw(8, generator()), np.arange(8.0))
+    copy = PrioritizedReplay(40, 4, layout)
+    copy.load_state_dict(replay.state_dict())
+    for _ in range(9):
+        assert np.array_equal(replay.draw(64, generator(1)), copy.draw(64, generator(1)))
+        assert everything(replay, 3) == everything(copy, 3)
+        assert (replay.steps, replay.largest) == (copy.steps, copy.largest)
+        for one, sampler in ((replay, first), (copy, second)):
+            one.add(sampler.sample())
+            one.update(one.draw(8, generator(2)), np.arange(8.0))
+    assert all(np.array_equal(a, b) for a, b in zip(replay.tree.levels, copy.tree.levels, strict=True))
+
+
+# --- stacks of pictures ----------------------------------------------------------------------------------------------
+
+
+class Film(gym.Env):
+    """Stacks of `stack` random pictures of `planes` planes. Before an episode's first come black ones, or `idle` other
+    pictures, as where an emulator idles before the agent acts."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, stack: int, planes: int, lengths: Sequence[int], ends: str, idle: bool = False) -> None:
+        self.stack, self.planes, self.lengths, self.ends, self.idle = stack, planes, lengths, ends, idle
+        self.observation_space = spaces.Box(0, 255, (stack * planes, 5, 4), np.uint8)
+        self.episode = 0
+
+    def picture(self) -> np.ndarray:
+        return self.np_random.integers(0, 256, (self.planes, 5, 4)).astype(np.uint8)
+
+    def observe(self) -> np.ndarray:
+        self.pictures = [*self.pictures, self.picture()][-self.stack :]
+        return np.concatenate(self.pictures)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.episode, self.now = self.episode + 1, 0
+        self.pictures = [self.picture() * self.idle for _ in range(self.stack)]
+        return self.observe(), {}
+
+    def step(self, action: Any) -> Any:
+        self.now += 1
+        over = self.now == self.lengths[self.episode % len(self.lengths)]
+        return self.observe(), 1.0, over and self.ends == "terminated", over and self.ends == "truncated", {}
+
+
+@pytest.mark.parametrize("idle", [False, True], ids=["black", "idle"])
+@pytest.mark.parametrize(("stack", "planes"), [(4, 1), (2, 3)])
+@pytest.mark.parametrize("mode", ["NEXT_STEP", "SAME_STEP"])
+def test_stacks_are_to_the_bit_what_whole_observations_are(mode: str, stack: int, planes: int, idle: bool) -> None:
+    makers = [lambda n=n: Film(stack, planes, (n, 2 * n), "truncated", idle) for n in (1, 3, 8)]
+    env = SyncVectorEnv(makers, autoreset_mode=AutoresetMode[mode])
+    policy = QPolicy(Layout(env.single_observation_space), Layout(env.single_action_space), ModelConfig())
+    sampler = Sampler(policy, env, 5, np.random.SeedSequence(0))
+    whole, single = (Replay(60, 3, policy.obs_layout, frame_stack=n) for n in (1, stack))
+    assert single.frames["value"].latest.nbytes * stack < 1.5 * whole.obs["value"].nbytes
+    for i in range(14):
+        rollout = sampler.sample()
+        rows = whole.index(whole.head, whole.head + 5) // 3, rollout
+        whole.add(rows[1])
+        single.add(rows[1])
+        index = whole.draw(200, generator(i)) if whole.rows == single.rows else None
+        offsets = generator(i)
+        picked = torch.randint(whole.tail * 3, whole.head * 3, (200,), generator=offsets).numpy()
+        a, b = (replay.batch(picked % replay.size, n_step=2, gamma=0.9) for replay in (whole, single))
+        assert index is None or len(index) == 200
+        assert torch.equal(a.obs["value"], b.obs["value"])
+        assert torch.equal(a.next_obs["value"], b.next_obs["value"])
+        assert torch.equal(a.reward, b.reward)
+        if i == 7:  # and after it was saved
+            again = Replay(60, 3, policy.obs_layout, frame_stack=stack)
+            again.load_state_dict(single.state_dict())
+            single = again
+
+
+def test_observations_that_are_no_stacks_are_refused() -> None:
+    env = SyncVectorEnv([lambda: Film(3, 1, (9,), "truncated")], autoreset_mode=AutoresetMode.NEXT_STEP)
+    env.envs[0].unwrapped.stack = 3
+    policy = QPolicy(Layout(env.single_observation_space), Layout(env.single_action_space), ModelConfig())
+    rollout = Sampler(policy, env, 5, np.random.SeedSequence(0)).sample()
+    rollout.obs["value"][3] = 7
+    with pytest.raises(ConfigError, match="frame_stack=3 is not what the observations are"):
+        Replay(60, 1, policy.obs_layout, frame_stack=3).add(rollout)
+
+
+# --- priorities ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 5000])
+def test_the_sum_tree_agrees_with_a_running_sum(size: int) -> None:
+    rng = np.random.default_rng(size)
+    tree, plain = SumTree(size), np.zeros(size)
+    for _ in range(5):
+        index = rng.integers(0, size, 50)
+        priority = rng.random(50) * (rng.random(50) < 0.7)
+        tree.update(index, priority)
+        for i, p in zip(index, priority, strict=True):
+            plain[i] = p
+        assert np.array_equal(tree[np.arange(size)], plain)
+        assert tree.total == pytest.approx(plain.sum())
+        if not plain.any():
+            continue
+        mass = rng.random(2000) * plain.sum()
+        sums = np.cumsum(plain)
+        away = np.abs(sums[:, None] - mass).min(0) > 1e-9  # at a border, rounding decides
+        assert np.array_equal(tree.find(mass)[away], np.searchsorted(sums, mass, side="right")[away])
+        assert (plain[tree.find(np.array([0.0, plain.sum(), plain.sum() * (1 + 1e-12)]))] > 0).all()
+
+
+def test_the_sum_tree_does_not_drift_and_is_the_same_when_made_anew() -> None:
+    rng, tree = np.random.default_rng(0), SumTree(300)
+    for _ in range(500):
+        tree.update(rng.integers(0, 300, 32), rng.random(32) * 10.0 ** rng.integers(-8, 8))
+    fresh = SumTree(300)
+    fresh.update(np.arange(300), tree[np.arange(300)])
+    assert all(np.array_equal(a, b) for a, b in zip(tree.levels, fresh.levels, strict=True))
+
+
+def test_steps_are_drawn_in_proportion_to_their_priorities() -> None:
+    sampler = sampler_of("inline", [(2, 3), (4,)], 10, ("terminated",))
+    replay = PrioritizedReplay(20, 2, sampler.policy.obs_layout, alpha=0.5, eps=0.25)
+    replay.add(sampler.sample())
+    assert replay.largest == 1
+    real = np.flatnonzero(replay.valid)
+    errors = np.arange(len(real), dtype=float)
+    replay.update(real, errors)
+    share = np.sqrt(errors + 0.25) / np.sqrt(errors + 0.25).sum()
+    counts = np.bincount(replay.draw(100_000, generator()), minlength=replay.size)[real]
+    assert counts / 100_000 == pytest.approx(share, abs=2e-4)
+    weights = replay.weights(real, beta=0.4).numpy()
+    plain = (len(real) * share) ** -0.4
+    assert weights == pytest.approx(plain / plain.max(), rel=1e-6)
+    assert replay.largest == pytest.approx(math.sqrt(errors[-1] + 0.25))
+    replay.add(sampler.sample())  # the first rollout's rows make room
+    live = replay.index(replay.tail, replay.head)
+    assert replay.tree.total == pytest.approx(replay.largest * replay.valid[live].sum())
+    assert np.array_equal(replay.tree[live] > 0, replay.valid[live])
+
+
+# --- size ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_size_is_known_beforehand() -> None:
+    layout = Layout(spaces.Dict({"a": spaces.Box(0, 255, (4, 84, 84), np.uint8), "b": spaces.Discrete(3)}))
+    for stack in (1, 4):
+        made = Replay(5000, 8, layout, frame_stack=stack)
+        said = replay_bytes(5000, 8, layout, stack)
+        assert said == sum(ring.nbytes for ring in made._rings().values())
+        assert said == pytest.approx(5000 * (84 * 84 * 4 / stack + 8 + 8 + 4 + 3), rel=0.02)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 10), (100, 1000), (1001, 2**30), (12_501, 2**25), (70, 2**40)])
+def test_segments_are_few_and_not_small(rows: int, size: int) -> None:
+    length = segment_rows(rows, size)
+    count = -(-rows // length)
+    assert 1 <= count <= 64
+    assert count == 1 or size / count >= 4 * 2**20 * 0.99
+
+
+def test_memory_is_said_in_words() -> None:
+    assert [readable(n) for n in (12, 2048, 5.25 * 2**20, 3 * 2**30)] == ["12 bytes", "2 KiB", "5.25 MiB", "3.0 GiB"]
+    assert machine_memory() is None or machine_memory() > 2**28
+
+
+Make = Callable[..., Any]
+
+
+def test_a_replay_that_cannot_fit_is_refused_with_a_sentence(trainer: Make) -> None:
+    space = spaces.Box(0, 255, (200, 200, 3), np.uint8)
+
+    class Seen(Scripted):
+        observation_space = space
+
+    with pytest.raises(ConfigError, match=r"buffer_size=1000000000 takes [\d,.]+ GiB for .* would fill all of it"):
+        trainer("DQN", lambda config: Seen(), buffer_size=1_000_000_000)
+
+
+def test_the_size_is_told(trainer: Make) -> None:
+    made = trainer("DQN", "CartPole-v1", buffer_size=10_000)
+    assert made.notes == ["The replay buffer takes 305 KiB once it holds 10,000 steps."]
