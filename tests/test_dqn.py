@@ -1,4 +1,4 @@
-"""Guards DQN: its update against plain PyTorch, its settings, what it learns, and that it goes on exactly after a kill."""
+"""Guards DQN: its update against plain PyTorch, its settings, what it learns, and that a killed run goes on exactly."""
 
 from __future__ import annotations
 
@@ -348,7 +348,7 @@ def test_every_observation_is_trained_on_saved_and_loaded(trainer: Make, tmp_pat
 
 @pytest.mark.parametrize("name", [name for name in ACTIONS if not name.startswith("discrete")])
 def test_other_actions_get_one_sentence(trainer: Make, name: str) -> None:
-    with pytest.raises(SpaceError, match="must be Discrete, not .*: PPO and A2C take") as caught:
+    with pytest.raises(SpaceError, match=r"must be Discrete, not .*: PPO and A2C take") as caught:
         trainer("DQN", lambda config: Strict(OBSERVATIONS["vector"], ACTIONS[name], []), **TINY)
     assert "\n" not in str(caught.value)
 

@@ -41,7 +41,6 @@ from poise.sampling.replay import Replay, replay_bytes
 from poise.sampling.rollout import Rollout
 from poise.sampling.sampler import Sampler, sample_together
 
-
 DRAWN_AT_ONCE = 1024
 """Steps that are drawn from a replay in one go, to be cut into minibatches."""
 
@@ -56,6 +55,7 @@ class Minibatch:
         discount: what a value at `next_x` is worth; 0 after a true end.
         weight: 1 / N, times the importance weights of a prioritized replay.
         index: where the steps are in the replay.
+        next_q: Q⁻(s', ·), where it is known already.
     """
 
     x: Any
@@ -65,11 +65,15 @@ class Minibatch:
     discount: Tensor
     weight: Tensor
     index: np.ndarray
+    next_q: Tensor | None = None
 
     def __getitem__(self, part: slice) -> Minibatch:
         """The same of some steps, as views."""
         rest = (self.discount[part], self.weight[part], self.index[part])
-        return Minibatch(rows(self.x, part), self.action[part], self.reward[part], rows(self.next_x, part), *rest)
+        known = None if self.next_q is None else self.next_q[part]
+        return Minibatch(
+            rows(self.x, part), self.action[part], self.reward[part], rows(self.next_x, part), *rest, known
+        )
 
 
 class DQN(Algorithm):
@@ -110,7 +114,7 @@ class DQN(Algorithm):
     def announce(self) -> list[str]:
         config = self.config
         layout, capacity = self.policy.obs_layout, config.buffer_size
-        size = replay_bytes(capacity, config.num_envs, layout, config.frame_stack)
+        size = replay_bytes(capacity, config.num_envs, layout, config.frame_stack or 1)
         memory = machine_memory()
         if memory is not None and size > memory:
             raise ConfigError(
@@ -153,7 +157,6 @@ class DQN(Algorithm):
 
     def remember(self, rollout: Rollout) -> None:
         """Adds a rollout to the replay and counts its steps."""
-        config = self.config
         if self.replay is None:
             self.replay = self._make_replay(rollout.slots)
         if self.reward_scaler:
@@ -167,10 +170,10 @@ class DQN(Algorithm):
     def _make_replay(self, slots: int) -> Replay:
         config, layout = self.config, self.policy.obs_layout
         if not config.prioritized_replay:
-            return Replay(config.buffer_size, slots, layout, frame_stack=config.frame_stack)
+            return Replay(config.buffer_size, slots, layout, frame_stack=config.frame_stack or 1)
         alpha, eps = config.prioritized_replay_alpha, config.prioritized_replay_eps
         return PrioritizedReplay(
-            config.buffer_size, slots, layout, frame_stack=config.frame_stack, alpha=alpha, eps=eps
+            config.buffer_size, slots, layout, frame_stack=config.frame_stack or 1, alpha=alpha, eps=eps
         )
 
     def learn(self, replay: Replay, steps: int) -> list[float]:
@@ -216,13 +219,16 @@ class DQN(Algorithm):
                 weight=weight,
                 index=index,
             )
+            if config.target_network_update_freq:  # the target network stands still meanwhile
+                with torch.no_grad():
+                    whole.next_q = self.target.actor(whole.next_x)
             for end in range(size, parts * size + 1, size):
                 yield whole if parts == 1 else whole[end - size : end]
 
     @torch.no_grad()
     def targets(self, minibatch: Minibatch) -> Tensor:
         """y = r + γⁿ (1 - terminated) Q⁻(s', a'), `[N]`: with a' the best action by Q⁻, or by Q if `double_q`."""
-        q = self.target.actor(minibatch.next_x)
+        q = self.target.actor(minibatch.next_x) if minibatch.next_q is None else minibatch.next_q
         if self.config.double_q:
             best = self.policy.actor(minibatch.next_x).argmax(1, keepdim=True)
             value = q.gather(1, best).squeeze(1)

@@ -161,8 +161,8 @@ class DQNConfig(AlgorithmConfig):
     """Environment steps before the first gradient step."""
 
     frame_stack: PositiveInt | None = None
-    """Pictures that an image observation stacks along its first axis, the latest last; the replay buffer then keeps each
-    picture once. Derived: `stack` of Atari games, 1 elsewhere."""
+    """Pictures that an image observation stacks along its first axis, the latest last; the replay buffer then keeps
+    each picture once. Derived: `stack` of Atari games, 1 elsewhere."""
 
     lr: Schedule = 5e-4
     """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between its points."""

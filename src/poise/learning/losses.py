@@ -122,8 +122,8 @@ def normalize(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def huber(error: Tensor) -> tuple[Tensor, Tensor]:
-    """Huber's loss of errors δ and its slope: ½ δ² up to |δ| = 1, |δ| - ½ beyond. The slope is δ clipped to ±1, which is
-    how Mnih et al. 2015 put it."""
+    """Huber's loss of errors δ and its slope: ½ δ² up to |δ| = 1, |δ| - ½ beyond. The slope is δ clipped to ±1, which
+    is how Mnih et al. 2015 put it."""
     slope = error.clamp(-1, 1)
     return slope * (error - 0.5 * slope), slope
 

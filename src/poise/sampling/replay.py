@@ -136,7 +136,7 @@ class Replay:
             self.finals[last] = {k: v[0] for k, v in self._rows_of(np.array([head])).items()}
 
     def index(self, start: int, end: int) -> np.ndarray:
-        """Where the steps of rows from `start` to `end` (counted from the first ever added) are, `[(end - start) B]`."""
+        """Where the steps of rows from `start` to `end` are, counted from the first ever added; `[(end - start) B]`."""
         found: np.ndarray = np.arange(start * self.slots, end * self.slots) % self.size
         return found
 
