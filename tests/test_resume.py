@@ -195,8 +195,8 @@ def test_what_cannot_be_replayed_begins_anew_and_says_so(trainer: Callable[..., 
             assert np.array_equal(fresh["obs"]["value"][slot], env.unwrapped.observe())
             assert env.unwrapped.now == 0
         result = loaded.train()
-        assert result["episodes_total"] > algo.episodes_total
-        for episode in list(loaded._window)[algo.episodes_total :]:
+        assert result["episodes_total"] > algo.metrics.episodes_total
+        for episode in list(loaded.metrics.window)[algo.metrics.episodes_total :]:
             assert 8 <= episode.length < 28  # whole episodes only
     assert algo.notes == []
 

@@ -90,7 +90,7 @@ def test_a_result_has_exactly_the_promised_keys(trainer: Make, algorithm: str) -
 def test_numbers_that_environments_report_are_averaged(trainer: Make) -> None:
     algo = trainer("PPO", lambda config: Scripted(), **TINY)
     result = algo.train()
-    numbers = [episode.info["episode_number"] for episode in algo._window]
+    numbers = [episode.info["episode_number"] for episode in algo.metrics.window]
     assert result["info/episode_number"] == sum(numbers) / len(numbers)
     assert set(result) - RESULT_KEYS == {"info/episode_number", *(f"learner/{k}" for k in LEARNER_KEYS["PPO"])}
 

@@ -201,6 +201,7 @@ class DQN(Algorithm):
     def minibatches(self, replay: Replay, count: int) -> Iterator[Minibatch]:
         """Draws `count` minibatches: many at once where none depends on what the ones before it have changed."""
         config, size = self.config, self.config.train_batch_size
+        assert size is not None
         prioritized = isinstance(replay, PrioritizedReplay)
         most = 1 if prioritized else max(1, DRAWN_AT_ONCE // size)
         for start in range(0, count, most):

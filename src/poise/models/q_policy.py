@@ -61,6 +61,7 @@ class QPolicy(Policy):
     def actor(self, x: Any) -> Tensor:
         """Q(s, ·), `[N, n]`; `MASKED` where an action is not allowed."""
         x, forbidden = x if self.masked else (x, None)
+        q: Tensor
         q, value = self.network(x)
         if self.dueling:
             q = value.view(-1, 1) + q - q.mean(-1, keepdim=True)

@@ -19,7 +19,7 @@ from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig, env_name
 from poise.config.layout import Layout
 from poise.config.types import AnyPath, PositiveInt, coerce
-from poise.envs import masks, snapshot
+from poise.envs import snapshot
 from poise.envs.advice import available_cores
 from poise.envs.failures import Failure, Failures
 from poise.envs.inline import InlineVectorEnv
@@ -29,10 +29,12 @@ from poise.envs.watchdog import watch
 from poise.errors import CheckpointError, writing
 from poise.learning.seeding import torch_generator
 from poise.models.encoders import is_image
-from poise.sampling.sampler import Episode, Sampler
+from poise.sampling.sampler import Sampler
 from poise.training import checkpoint
+from poise.training.acting import predict
 from poise.training.callbacks import Callback
-from poise.training.evaluation import info_means, is_single, run_episodes, summarize, to_tensors
+from poise.training.evaluation import run_episodes, summarize
+from poise.training.metrics import Metrics
 from poise.training.signals import stopping_on
 from poise.training.stopping import Stop, StopRule, default_stop
 from poise.training.threads import torch_threads
@@ -55,6 +57,7 @@ class Trainer:
         config: complete and resolved.
         callbacks: may be appended to.
         iteration: iterations done.
+        metrics: statistics of its episodes and its time.
         history: the latest results, at most 10,000.
         goals: result keys and the values at which the current `learn` ends.
         error: the exception that ended the last `learn`, if one did.
@@ -97,17 +100,14 @@ class Trainer:
         self._evaluation_env: Any = None
         self._generator: torch.Generator | None = None
         self.iteration = 0
-        self.episodes_total = 0
-        self.time_total_s = 0.0
         self.history: deque[dict[str, Any]] = deque(maxlen=10_000)
         self.goals: Mapping[str, float] = {}
         self.error: BaseException | None = None
         self.failures = Failures(config.num_envs, self._report)
         if config.normalize_observations and self.policy.normalizer is None:
             self.notes.append("normalize_observations has no effect on images, Discrete observations or custom models.")
-        self._window: deque[Episode] = deque(maxlen=config.metrics_smoothing_episodes)
+        self.metrics = Metrics(config.metrics_smoothing_episodes)
         self._stop_reason: str | None = None
-        self._last_report = {"env": 0.0, "inference": 0.0, "waiting": 0.0}
 
     def __repr__(self) -> str:
         steps = self.algorithm.timesteps
@@ -208,14 +208,13 @@ class Trainer:
             learner = self.algorithm.iteration(samplers)
         self.iteration += 1
         episodes = [episode for sampler in samplers for episode in sampler.take_episodes()]
-        self.episodes_total += len(episodes)
-        self._window.extend(episodes)
+        self.metrics.add(episodes)
         for callback in self.callbacks:
             if type(callback).on_episode_end is not Callback.on_episode_end:
                 for episode in episodes:
                     callback.on_episode_end(self, episode)
         seconds = time.perf_counter() - start
-        self.time_total_s += seconds
+        self.metrics.time_total_s += seconds
         result = self._result(self.algorithm.timesteps - before, len(episodes), seconds, learner)
         interval = self.config.evaluation_interval
         if interval and self.iteration % interval == 0:
@@ -229,35 +228,21 @@ class Trainer:
         return result
 
     def _result(self, steps: int, episodes: int, seconds: float, learner: dict[str, float]) -> dict[str, Any]:
-        window = list(self._window)
-        rewards = [e.reward for e in window]
-        nan = math.nan
-        total = {key: sum(s.seconds[key] for s in self.samplers) for key in self._last_report}
-        spent = {key: total[key] - self._last_report[key] for key in total}
-        self._last_report = total
         return {
-            "episode_reward_mean": sum(rewards) / len(rewards) if rewards else nan,
-            "episode_reward_min": min(rewards, default=nan),
-            "episode_reward_max": max(rewards, default=nan),
-            "episode_len_mean": sum(e.length for e in window) / len(window) if window else nan,
+            **self.metrics.of_episodes(),
             "episodes_this_iter": episodes,
-            "episodes_total": self.episodes_total,
             "timesteps_this_iter": steps,
             "timesteps_total": self.algorithm.timesteps,
             "training_iteration": self.iteration,
             "time_this_iter_s": seconds,
-            "time_total_s": self.time_total_s,
-            **info_means(window),
+            "time_total_s": self.metrics.time_total_s,
             "episodes_lost_total": self.failures.episodes_lost,
             "env_failures_total": self.failures.total,
             "worker_restarts_total": self.failures.restarts,
             **{f"learner/{key}": value for key, value in learner.items()},
             "learner/skipped_updates": self.algorithm.skipped,
             "perf/env_steps_per_s": steps / seconds,
-            "perf/env_share": spent["env"] / seconds,
-            "perf/inference_share": spent["inference"] / seconds,
-            "perf/learning_share": max(0.0, 1 - sum(spent.values()) / seconds),
-            "perf/waiting_share": spent["waiting"] / seconds,
+            **self.metrics.of_time(self.samplers, seconds),
         }
 
     def learn(
@@ -323,7 +308,6 @@ class Trainer:
         """
         return self.predict(observation, deterministic=not explore, action_mask=action_mask)[0]
 
-    @torch.no_grad()
     def predict(
         self,
         observation: Any,
@@ -351,24 +335,10 @@ class Trainer:
             SpaceError: the observation or the mask does not fit the policy.
             EnvError: a mask allows nothing.
         """
-        policy = self.policy
-        if policy.masked or action_mask is not None:
-            observation = masks.complete(policy.obs_layout.space, policy.action_layout.space, observation, action_mask)
-        single = is_single(policy, observation)
-        obs = to_tensors(policy, observation)
-        if single:
-            obs = {name: value.unsqueeze(0) for name, value in obs.items()}
-        batch = len(next(iter(obs.values())))
-        first = torch.as_tensor(np.zeros(batch, bool) if episode_start is None else np.asarray(episode_start))
-        memory = policy.initial_state(batch) if state is None else state
         if self._generator is None:
             self._generator = torch_generator(self._seed(_ACTING, self.iteration))
-        noise = None if deterministic else policy.dist.noise((batch,), self._generator)
-        action, _, memory = policy.act(obs, memory, first, noise)
-        actions = policy.env_action(action)
-        if single:
-            actions = policy.action_layout.element(policy.action_layout.flatten(actions), 0)
-        return actions, (memory or None)
+        generator = None if deterministic else self._generator
+        return predict(self.policy, observation, state, episode_start, action_mask, generator)
 
     def evaluate(self, episodes: int | None = None, *, explore: bool | None = None, seed: int = 0) -> dict[str, float]:
         """Plays fresh episodes in environments of their own.
@@ -412,15 +382,12 @@ class Trainer:
             "learner": learner,
             "samplers": samplers,
             "iteration": self.iteration,
-            "episodes_total": self.episodes_total,
-            "time_total_s": self.time_total_s,
             "failures": self.failures.state_dict(),
-            "window": [[e.reward, e.length, e.slot, e.info] for e in self._window],
+            **self.metrics.state_dict(),
         }
         exact = all(not s["started"] or (s["env"] is not None and snapshot.exact(s["env"])) for s in samplers)
-        rewards = [e.reward for e in self._window]
-        mean = self.history[-1]["episode_reward_mean"] if self.history else float(np.mean(rewards or [math.nan]))
-        whole = len(rewards) == self._window.maxlen  # a mean over fewer may be one lucky episode
+        mean = (self.history[-1] if self.history else self.metrics.of_episodes())["episode_reward_mean"]
+        whole = len(self.metrics.window) == self.metrics.window.maxlen  # a mean over fewer may be one lucky episode
         about = {
             "poise": _version(),
             "algorithm": self.name,
@@ -459,10 +426,9 @@ class Trainer:
         self.notes.clear()  # they were said when the run began
         try:
             self.algorithm.load_state_dict({"policy": policy, **state["learner"]})
-            self.iteration, self.episodes_total = state["iteration"], state["episodes_total"]
-            self.time_total_s = state["time_total_s"]
+            self.iteration = state["iteration"]
+            self.metrics.load_state_dict(state)
             self.failures.load_state_dict(state["failures"])
-            self._window.extend(Episode(r, n, slot, info) for r, n, slot, info in state["window"])
             self._pending = state["samplers"]
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
@@ -473,7 +439,7 @@ class Trainer:
         try:
             if self._samplers is not None:
                 self._pending = [sampler.state_dict() for sampler in self._samplers]
-                self._last_report = dict.fromkeys(self._last_report, 0.0)
+                self.metrics.forget_samplers()
         finally:
             for env in (*self._batches, *([self._evaluation_env] if self._evaluation_env else [])):
                 env.close()
