@@ -38,6 +38,9 @@ LEARNING = (
     "SB3 PPO, Dummy",
     "SB3 PPO, Subproc",
 )
+NEAR = (POISE[0], AUTO, *INLINE[:3])
+"""What steps in one process is measured four times as often: at 0 µs the rates are so near to each other that the
+unrest of the machine would decide."""
 STEP_S = {"100 µs": 100e-6, "2 ms": 2e-3}
 GOALS = {"0 µs": 3.0, "100 µs": 1.4}
 """How many times the best parallel peer worker processes are to reach; at 2 ms they are held to the limit instead."""
@@ -129,9 +132,10 @@ def stepping(results: Results) -> str:
         "Environment steps a second of eight environments that compute for 0 µs, 100 µs or 2 ms a step "
         "(`time.thread_time`), or sleep for 5 ms; observations are 4 numbers or 84x84x4 bytes. Calls that only reset "
         "are not counted as steps. Medians of repeats, and the largest distance from them; the repeats of all systems "
-        "alternate. Gymnasium's Async and SB3's Subproc have a process for each environment, Gymnasium with shared "
-        "memory; with `copy=False` it hands out its buffers, as Poise does. RLlib's runners act at random: no network "
-        "is asked, but its connectors run and episodes are kept, which the others do not do."
+        "alternate, and there are four times as many of what steps in one process. Gymnasium's Async and SB3's Subproc "
+        "have a process for each environment, Gymnasium with shared memory; with `copy=False` it hands out its "
+        "buffers, as Poise does. RLlib's runners act at random: no network is asked, but its connectors run and "
+        "episodes are kept, which the others do not do."
     )
     about = (
         "Ratios are of medians, in brackets their range over the repeats; a goal stands behind where there is one. "
@@ -181,10 +185,11 @@ def main() -> int:
     wanted = ["poise", *(name for name in args.peers.split(",") if name)]
     pythons = {name: venv_python(name) for name in wanted}
     results = Results("workers", quick=args.quick, fresh=args.fresh)
-    for repeat in range(1 if args.quick else args.repeats):
+    repeats = 1 if args.quick else args.repeats
+    for repeat in range(4 * repeats):
         for part, script, systems, seconds in (
-            ("step", "step_rates.py", STEPPING, 0.5),
-            ("learn", "learn_rates.py", LEARNING, 1.0),
+            ("step", "step_rates.py", STEPPING if repeat < repeats else NEAR, 0.5),
+            ("learn", "learn_rates.py", LEARNING if repeat < repeats else (), 1.0),
         ):
             for system in systems if repeat % 2 == 0 else reversed(systems):
                 if venv_of(system) in pythons:
