@@ -192,25 +192,31 @@ def test_filters_of_the_users_own() -> None:
         ImageEncoder(leaf, ModelConfig(conv_filters=[(5, 4, 2), (6, 10, 1)]))
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh", "silu"])
 @pytest.mark.parametrize("shape", [(84, 84, 4), (4, 42, 42), (20, 30)], ids=str)
-def test_pictures_in_half_precision_are_nearly_those_in_full(shape: tuple[int, ...]) -> None:
+def test_pictures_in_half_precision_are_nearly_those_in_full(shape: tuple[int, ...], activation: str) -> None:
     leaf = Layout(spaces.Box(0, 255, shape, np.uint8)).leaves[0]
-    full, half = (ImageEncoder(leaf, ModelConfig(conv_dtype=name)) for name in ("float32", "bfloat16"))
+    full, half = (
+        nn.Sequential(encoder, MLP([encoder.size, 32, 5], activation))
+        for encoder in (ImageEncoder(leaf, ModelConfig(conv_dtype=name)) for name in ("float32", "bfloat16"))
+    )
     half.load_state_dict(full.state_dict())
     x = torch.randint(256, (8, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     gradients = []
-    for encoder in (full, half):
-        found = encoder(x)
+    for network in (full, half):
+        found = network(x)
         assert found.dtype == torch.float32
         found.square().mean().backward()
-        gradients.append([p.grad for p in encoder.parameters()])
+        gradients.append([p.grad for p in network.parameters()])
         assert all(
-            p.dtype == g.dtype == torch.float32 for p, g in zip(encoder.parameters(), gradients[-1], strict=True)
+            p.dtype == g.dtype == torch.float32 for p, g in zip(network.parameters(), gradients[-1], strict=True)
         )
     assert not torch.equal(full(x), half(x)), "something is computed in other numbers"
-    torch.testing.assert_close(half(x), full(x), atol=0.02, rtol=0.02)
+    torch.testing.assert_close(half(x), full(x), atol=0.03, rtol=0.03)
+    with torch.no_grad():
+        torch.testing.assert_close(half(x), full(x), atol=0.03, rtol=0.03)
     for one, other in zip(*gradients, strict=True):
-        assert torch.cosine_similarity(one.flatten(), other.flatten(), 0) > 0.999
+        assert torch.cosine_similarity(one.flatten(), other.flatten(), 0) > 0.99
 
 
 def test_pictures_of_floats_keep_their_precision() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,8 @@ class Batch:
     Attributes:
         x: prepared observations (a tensor, or a structure of tensors for custom models).
         weight: 1 for steps that count, 0 for those that only reset. In a minibatch the weights sum to 1.
+        order: of `x`, where it is not yet that of the rest: copying all pictures at once takes far longer than those
+            of one minibatch after the other, which share memory.
     """
 
     x: Any
@@ -44,11 +46,23 @@ class Batch:
     value: Tensor
     target: Tensor
     weight: Tensor
+    order: Tensor | None = None
 
     def __getitem__(self, index: Any) -> Batch:
         """The same of some steps, or of all in another order."""
         rest = (self.action, self.log_prob, self.advantage, self.value, self.target, self.weight)
-        return Batch(rows(self.x, index), *(t[index] for t in rest))
+        order: Tensor | None = None
+        if self.order is not None:
+            order = self.order[index]
+        elif isinstance(index, Tensor) and isinstance(self.x, Tensor) and self.x.dtype == torch.uint8:
+            order = index
+        part = Batch(rows(self.x, index) if order is None else self.x, *(t[index] for t in rest))
+        part.order = order
+        return part
+
+    def gathered(self) -> Batch:
+        """The same, with all in one order."""
+        return self if self.order is None else replace(self, x=self.x.index_select(0, self.order), order=None)
 
     def minibatches(self, size: int, *, normalize_advantages: bool) -> Iterator[Batch]:
         """Consecutive parts of `size` steps (the last may be shorter), as views, with weights that sum to 1.
@@ -67,7 +81,7 @@ class Batch:
             parts.weight = (weight / counts.clamp(min=1)).flatten()
             for first, count in zip(range(0, end - start, length), counts.flatten().tolist(), strict=True):
                 if count:  # a part in which every step only reset holds nothing to learn
-                    yield parts if length == end - start else parts[first : first + length]
+                    yield (parts if length == end - start else parts[first : first + length]).gathered()
 
 
 KL = 2
@@ -95,7 +109,7 @@ class PPO(OnPolicy):
     def batch(self, rollout: Rollout) -> Batch:
         """Values, advantages and targets of a rollout under the policy that sampled it."""
         x = self.policy.prepare({name: leaf.flatten(0, 1) for name, leaf in rollout.obs.items()})
-        value = self.policy.critic(x).view(rollout.steps + 1, rollout.slots)
+        value = self.policy.values(x).view(rollout.steps + 1, rollout.slots)
         advantage = self.advantages(rollout, value)
         steps = slice(0, rollout.steps * rollout.slots)  # row T only bootstraps
         return Batch(

@@ -30,7 +30,8 @@ def byte_limit(leaf: Leaf) -> int:
 
 
 class ImageEncoder(nn.Module):
-    """Convolutions over pictures of any size and channel order; `[N, *shape]` (bytes or floats) -> `[N, size]`.
+    """Convolutions over pictures of any size and channel order; `[N, *shape]` (bytes or floats) -> `[N, size]`, in
+    bfloat16 where that is what they are computed in: the layer that follows goes on in it.
 
     The channel axis is the smallest of the first and last axes. Bytes are divided by their upper bound. When no filters
     are given, the stack shrinks the picture to about ten pixels (for 84x84, that of Mnih et al. 2015: 8x8/4, 4x4/2,
@@ -76,7 +77,7 @@ class ImageEncoder(nn.Module):
         for i, layer in enumerate(self.layers):
             x = conv2d(x, (layer.weight if i else weight).to(dtype), layer.bias.to(dtype), layer.stride)  # type: ignore
             x = self.activation(x)
-        return x.flatten(1).to(first.dtype)
+        return x.flatten(1)
 
 
 def fastest_conv_dtype(leaves: Sequence[Leaf]) -> Literal["float32", "bfloat16"]:

@@ -63,12 +63,19 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """All activations by their config name."""
 
 
+def _linear(x: Tensor, weight: Tensor, bias: Tensor, scale: float = 1) -> Tensor:
+    """scale (W x + b) in the parameters' type; the product in that of x, which may be a shorter one."""
+    if x.dtype == weight.dtype:
+        return torch.addmm(bias, x, weight.t(), beta=scale, alpha=scale)
+    return torch.add(bias, x.mm(weight.to(x.dtype).t())).mul_(scale)
+
+
 def _forward(x: Tensor, activation: str, parameters: tuple[Tensor, ...]) -> Tensor:
     """One stack without a graph."""
     scale, apply, _ = _IN_PLACE[activation]
     for i in range(0, len(parameters) - 2, 2):
-        x = apply(torch.addmm(parameters[i + 1], x, parameters[i].t(), beta=scale, alpha=scale))
-    return torch.addmm(parameters[-1], x, parameters[-2].t())
+        x = apply(_linear(x, parameters[i], parameters[i + 1], scale))
+    return _linear(x, parameters[-2], parameters[-1])
 
 
 class _Stacks(torch.autograd.Function):
@@ -86,10 +93,10 @@ class _Stacks(torch.autograd.Function):
             for _ in range(depth - 1):
                 weight, bias = next(rest), next(rest)
                 saved += [h, weight]
-                h = apply(torch.addmm(bias, h, weight.t(), beta=scale, alpha=scale))
+                h = apply(_linear(h, weight, bias, scale))
             weight, bias = next(rest), next(rest)
             saved += [h, weight]
-            outputs.append(torch.addmm(bias, h, weight.t()))
+            outputs.append(_linear(h, weight, bias))
         ctx.activation, ctx.depths = activation, depths
         ctx.save_for_backward(*saved)
         return tuple(outputs)
@@ -105,10 +112,13 @@ class _Stacks(torch.autograd.Function):
             for layer in range(depth - 1, -1, -1):
                 h, weight = saved[end - 2], saved[end - 1]
                 end -= 2
-                gradients += [grad.sum(0), _outer(grad, h)]
+                gradients.append(grad.sum(0))
+                grad = grad.to(h.dtype)
+                gradients.append(_outer(grad, h).to(weight.dtype))
                 if layer:
                     grad = derivative(grad.mm(weight), h)
             if ctx.needs_input_grad[0]:
+                weight = weight.to(grad.dtype)
                 to_input = grad.mm(weight) if to_input is None else to_input.addmm_(grad, weight)
         return (to_input, None, None, *reversed(gradients))
 
@@ -123,6 +133,8 @@ def _outer(grad: Tensor, x: Tensor) -> Tensor:
 
 class MLP(nn.Module):
     """Linear layers with an activation between them and none at the end; `x[N, sizes[0]] -> [N, sizes[-1]]`.
+
+    Where x is in a shorter type than the parameters, the first layer multiplies in it; what comes out is in theirs.
 
     Args:
         sizes: widths, from the input's to the output's.
@@ -154,6 +166,7 @@ class MLP(nn.Module):
             if not torch.is_grad_enabled():
                 return _forward(x, self.activation, self._in_order)
             return _stacks(x, self.activation, (len(self.layers),), *self._in_order)[0]
+        x = x.to(self.weight.dtype)
         for layer in self.layers[:-1]:
             x = ACTIVATIONS[self.activation](layer(x))
         y: Tensor = self.layers[-1](x)

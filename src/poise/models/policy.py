@@ -32,6 +32,9 @@ State = tuple[Tensor, ...]
 """A recurrent policy's memory, one tensor `[B, ...]` per part; `()` for feed-forward policies."""
 
 
+PICTURES_AT_ONCE = 256
+
+
 class Policy(nn.Module):
     """A stochastic policy with a value function.
 
@@ -157,6 +160,13 @@ class Policy(nn.Module):
         x = x[0] if self.masked else x
         value: Tensor = self.network(x)[1] if self.custom else self.network.critic(x)
         return value.view(-1)
+
+    def values(self, x: Any) -> Tensor:
+        """`critic` of any number of observations, for no gradient. Pictures go a few at a time: memory that the system
+        gives anew for all of their layers would take longer to clear than to compute in."""
+        if not (isinstance(x, Tensor) and x.dtype == torch.uint8):
+            return self.critic(x)
+        return torch.cat([self.critic(part) for part in torch.split(x, PICTURES_AT_ONCE)])
 
     def _inputs(self, outputs: Tensor, forbidden: Tensor | None) -> Tensor:
         """Distribution inputs from the network's outputs."""
