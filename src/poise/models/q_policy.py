@@ -44,8 +44,9 @@ class QPolicy(Policy):
     ) -> None:
         space = action_layout.space
         if not isinstance(space, spaces.Discrete):
+            shown = " ".join(str(space).split())
             raise SpaceError(
-                f"DQN compares the values of single actions, which must be Discrete, not {space}: PPO and A2C take "
+                f"DQN compares the values of single actions, which must be Discrete, not {shown}: PPO and A2C take "
                 "actions of any kind."
             )
         make = partial(QNetwork, dueling=dueling)

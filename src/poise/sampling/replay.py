@@ -110,7 +110,7 @@ class Replay:
         if start + steps > self.live:
             self.steps -= int(self.valid[self.index(max(0, start - self.live), start + steps - self.live)].sum())
         for name, ring in self.obs.items():
-            ring[written] = rollout.obs[name].numpy().reshape(-1, *ring.shape[1:])
+            ring[written] = rollout.obs[name].numpy().reshape(len(written), *ring.shape[1:])
         for name, frames in self.frames.items():
             frames.add(rollout.obs[name].numpy(), written, start, first, valid)
         self.action[index] = rollout.action.numpy().ravel()
