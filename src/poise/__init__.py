@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from poise.envs.old_gym import OldGymEnv
     from poise.envs.video import render_mp4
     from poise.models.catalog import register_model, register_preprocessor
+    from poise.tracking.live import LivePlot
     from poise.training.callbacks import Callback
     from poise.training.loading import load
     from poise.training.recording import record
@@ -60,6 +61,7 @@ _HOMES = {
     "register_model": "poise.models.catalog",
     "register_preprocessor": "poise.models.catalog",
     "Callback": "poise.training.callbacks",
+    "LivePlot": "poise.tracking.live",
     "load": "poise.training.loading",
     "Trainer": "poise.training.trainer",
 }
@@ -72,6 +74,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "EnvError",
+    "LivePlot",
     "ModelError",
     "OldGymEnv",
     "PoiseError",

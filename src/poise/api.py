@@ -9,11 +9,13 @@ from typing import Any
 from poise.config.resolve import resolve
 from poise.config.run import RunOptions
 from poise.errors import ConfigError
-from poise.tracking.folder import RunFolder
+from poise.tracking.curves import History, panels
+from poise.tracking.folder import RunFolder, find_runs
 from poise.tracking.launch import Run
 from poise.tracking.launch import resume as _resume
 from poise.tracking.launch import start as _start
-from poise.tracking.plots import reward_figure
+from poise.tracking.live import LivePlot
+from poise.tracking.plots import episode_figure
 from poise.tracking.progress import Progress, where
 from poise.training.callbacks import Callback
 from poise.training.trainer import Trainer
@@ -98,10 +100,38 @@ def resume(path: str | Path, *, stop: Any = None, callbacks: Sequence[Callback] 
     return _resume(RunFolder(path), stop=stop, callbacks=callbacks, quiet=quiet)
 
 
-def plot(what: Trainer | Run | str | Path, *, x: str = "timesteps_total") -> Any:
-    """The reward curve of a trainer, a run or a run folder, as a matplotlib figure (notebooks show it)."""
-    if isinstance(what, Trainer):
-        return reward_figure(what.history, title=repr(what).strip("<>"), x=x)
-    folder = what.folder if isinstance(what, Run) else RunFolder(what)
-    saved = folder.config()
-    return reward_figure(folder.metrics(), title=f"{saved['algorithm']} on {saved['config']['env']}", x=x)
+def plot(*what: Trainer | Run | str | Path, x: str = "steps", y: str | None = None, live: bool = False) -> Any:
+    """Return and length of episodes, and their means, as a matplotlib figure (notebooks show it).
+
+    Args:
+        what: trainers, runs, run folders, or names of runs or experiments in `runs`. Runs that differ by their seed
+            alone become one curve with a band.
+        x: `steps`, `episodes` or `time`.
+        y: `return`, `length`, or None for both.
+        live: of one trainer, in a notebook: `learn` shows the figure and redraws it in place while it trains.
+
+    Returns:
+        The figure; None if it is live.
+
+    Raises:
+        ConfigError: there is nothing named, or an axis is unknown.
+        RunError: there is no such run.
+        PoiseError: no episode has ended yet, or matplotlib is not installed.
+    """
+    if live:
+        if len(what) != 1 or not isinstance(what[0], Trainer):
+            raise ConfigError("live=True follows one trainer while it trains: poise.plot(algo, live=True).")
+        trainer = what[0]
+        trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, LivePlot)]
+        trainer.callbacks.append(LivePlot(x=x, y=y))
+        return None
+    if not what:
+        raise ConfigError("There is nothing named to plot: give a trainer, a run or a run folder.")
+    histories: list[History] = []
+    for each in what:
+        if isinstance(each, Trainer):
+            histories.append(History.of_trainer(each))
+        else:
+            folders = [each.folder] if isinstance(each, Run) else find_runs(each)
+            histories += [History.of_folder(folder) for folder in folders]
+    return episode_figure(panels(histories, x, y))

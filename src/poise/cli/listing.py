@@ -1,4 +1,4 @@
-"""`poise runs` and `poise plot`: what the run folders say, read without PyTorch."""
+"""`poise runs`: what the run folders say, read without PyTorch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 
-from poise.cli.complete import complete_run
 from poise.errors import RunError
-from poise.tracking.folder import RunFolder, all_runs, find_run
+from poise.tracking.folder import RunFolder, all_runs
 
 COLOURS = {"running": "cyan", "finished": "green", "stopped": "yellow", "preempted": "yellow"}
 """Colours of states; a run in any other is in trouble."""
@@ -54,23 +53,6 @@ def runs(folder: str, as_json: bool) -> None:
         numbers = (_number(row["iterations"]), _number(row["steps"]), _number(row["reward"], 1), _time(row["time_s"]))
         table.add_row(Text(row["run"]), row["algorithm"], Text(row["env"]), state, *numbers)
     Console(highlight=False, width=PIPE_WIDTH if piped else None).print(table)
-
-
-@click.command()
-@click.argument("run", shell_complete=complete_run)
-@click.option("--out", metavar="FILE", help="The PNG file. [default: plots/reward.png of the run]")
-@folder_option
-def plot(run: str, out: str | None, folder: str) -> None:
-    """Draw the reward curve of a run.
-
-    RUN is a run folder, the name of a run, or `latest`.
-    """
-    from poise.tracking.plots import reward_figure, save_figure
-
-    found = find_run(run, folder)
-    saved = found.config()
-    figure = reward_figure(found.metrics(), title=f"{saved['algorithm']} on {saved['config']['env']}")
-    click.echo(save_figure(figure, out or found.path / "plots" / "reward.png"))
 
 
 def _row(run: RunFolder, *, short: bool) -> dict[str, Any]:

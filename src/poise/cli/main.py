@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("poise.cli.runs:resume", "Go on with a run from its newest checkpoint."),
     "evaluate": ("poise.cli.runs:evaluate", "Play fresh episodes and say how good the policy is."),
     "record": ("poise.cli.runs:record", "Film the policy; no display is needed."),
-    "plot": ("poise.cli.listing:plot", "Draw the reward curve of a run."),
+    "plot": ("poise.cli.plot:plot", "Draw return and length of the episodes of runs."),
     "runs": ("poise.cli.listing:runs", "List the runs and how they are doing."),
     "check-env": ("poise.cli.check:check_env", "Check an environment: what is wrong with it, and how fast it is."),
     "algorithms": ("poise.cli.describe:algorithms", "List the algorithms and their presets."),

@@ -24,7 +24,7 @@ class RunOptions:
     """Whether an episode is filmed before and after training."""
 
     plot: bool = False
-    """Whether the reward curve is drawn at the end."""
+    """Whether return and length of the episodes are drawn at the end."""
 
     tensorboard: bool | None = None
     """Whether TensorBoard events are written; if not said (null), where the extra is installed."""

@@ -31,12 +31,14 @@ class Episode:
         length: its steps.
         slot: where it ran.
         info: numbers that the environment reported with its last step.
+        row: the row that it ended in, counted over all rollouts of its sampler; what orders episodes in time.
     """
 
     reward: float
     length: int
     slot: int
     info: dict[str, float]
+    row: int = 0
 
 
 class Sampler:
@@ -55,6 +57,7 @@ class Sampler:
 
     Attributes:
         episodes: those that ended since they were last taken (`take_episodes`).
+        rows: rows of all rollouts so far.
         seconds: time spent stepping environments, in the policy, and waiting for worker processes, since the start.
     """
 
@@ -86,6 +89,7 @@ class Sampler:
         self.failures = failures or Failures(self.slots)
         self.first_slot = first_slot
         self.episodes: list[Episode] = []
+        self.rows = 0
         self.seconds = {"env": 0.0, "inference": 0.0, "waiting": 0.0}
         self.version = 0
         env_seed, noise_seed = seed.spawn(2)
@@ -163,6 +167,7 @@ class Sampler:
         self.seconds["waiting"] += waited
         self.seconds["env"] += env_seconds - waited
         self.seconds["inference"] += inference_seconds + perf_counter() - start
+        self.rows += self.steps
         self._intact = True
 
     def _follow_episodes(self, t: int, reward: np.ndarray, done: np.ndarray, info: dict[str, Any]) -> None:
@@ -242,8 +247,9 @@ class Sampler:
             final = info["final_obs"]
             info = info.get("final_info", {})
         for b in slots.tolist():
-            numbers = episode_info(info, b)
-            self.episodes.append(Episode(float(self._returns[b]), int(self._lengths[b]), self.first_slot + b, numbers))
+            numbers, row = episode_info(info, b), self.rows + t + 1
+            ended = Episode(float(self._returns[b]), int(self._lengths[b]), self.first_slot + b, numbers, row)
+            self.episodes.append(ended)
             self.failures.episode_finished(self.first_slot + b)
             if self.same_step:
                 leaves = self.policy.obs_layout.flatten(final[b])

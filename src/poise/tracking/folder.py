@@ -3,6 +3,7 @@
 runs/<experiment>/<run>/
     config.json        complete and resolved: algorithm, settings, stop rules
     metrics.jsonl      one result per line
+    episodes.csv       one finished episode per line: steps and seconds of the run so far, its reward, its length
     status.json        running, finished, stopped, preempted or failed; progress, process, heartbeat
     log.txt            what was printed
     checkpoints/<iteration>/    plots/    videos/    events.out.tfevents...
@@ -15,6 +16,7 @@ import math
 import os
 import socket
 import time
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from poise.errors import ConfigError, RunError, nearest, writing
 HEARTBEAT_S = 5.0
 STALE_S = 60.0
 """A run that says it runs but has not been heard of for this long has died."""
+EPISODES_HEADER = "steps,seconds,reward,length\n"
 _TAIL = 65_536
 """Bytes at the end of the metrics in which the last result is looked for."""
 
@@ -48,6 +51,14 @@ class RunFolder:
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def episodes_file(self) -> Path:
+        return self.path / "episodes.csv"
+
+    @property
+    def plot(self) -> Path:
+        return self.path / "plots" / "episodes.png"
 
     def exists(self) -> bool:
         """Whether there is a run here."""
@@ -141,16 +152,39 @@ class RunFolder:
                 continue  # torn, or cut by where reading began
         return None
 
-    def trim_metrics(self, iteration: int) -> None:
-        """Drops a torn last line and all results after `iteration`, so that a resumed run appends where it resumes."""
+    def episodes(self) -> list[tuple[int, float, float, int]]:
+        """Steps, seconds, reward and length of all finished episodes, oldest first; torn lines are left out."""
+        if not self.episodes_file.is_file():
+            return []
+        text = self.episodes_file.read_text(errors="replace")
+        found = []
+        for line in text[: text.rfind("\n") + 1].splitlines():  # half a number is a number: no newline, no record
+            try:
+                steps, seconds, reward, length = line.split(",")
+                found.append((int(steps), float(seconds), float(reward), int(length)))
+            except ValueError:
+                continue  # the header, or what a full disk tore
+        return found
+
+    def trim(self, iteration: int, steps: int) -> None:
+        """Drops torn lines, results after `iteration` and episodes that ended after `steps`, so that a resumed run
+        appends where it resumes."""
         if self.metrics_file.is_file():
             kept = [r for r in self.metrics() if r["training_iteration"] <= iteration]
             _write_whole(self.metrics_file, "".join(json_line(record) for record in kept))
+        if self.episodes_file.is_file():
+            ended = [episode for episode in self.episodes() if episode[0] <= steps]
+            _write_whole(self.episodes_file, EPISODES_HEADER + episode_lines(ended))
 
 
 def json_line(record: dict[str, Any]) -> str:
     """A result as one line of JSON."""
     return json.dumps(plain(record)) + "\n"
+
+
+def episode_lines(episodes: Iterable[tuple[int, float, float, int]]) -> str:
+    """Finished episodes as lines of the CSV file."""
+    return "".join(f"{steps},{seconds:.3f},{reward!r},{length}\n" for steps, seconds, reward, length in episodes)
 
 
 def plain(value: Any) -> Any:
@@ -196,12 +230,33 @@ def new_folder(root: str | Path, experiment: str, name: str | None) -> RunFolder
 
 def all_runs(root: str | Path) -> list[RunFolder]:
     """All runs below `root`, oldest first."""
-    files = Path(root).glob("*/*/config.json")
-    return [RunFolder(file.parent) for file in sorted(files, key=lambda file: file.stat().st_mtime)]
+    return _runs(Path(root).glob("*/*/config.json"))
 
 
-def find_run(name: str | Path, root: str | Path = "runs") -> RunFolder:
+def _runs(configs: Iterable[Path]) -> list[RunFolder]:
+    return [RunFolder(file.parent) for file in sorted(configs, key=lambda file: file.stat().st_mtime)]
+
+
+def find_runs(name: str | Path, root: str | Path = "runs") -> list[RunFolder]:
+    """The runs that `name` means: one, as `find_run` has it, or all of an experiment, oldest first.
+
+    Raises:
+        RunError: there is none; the sentence names the nearest.
+    """
+    path = Path(coerce(AnyPath, name, "path"))
+    for base in (path, Path(root) / path):
+        inside = _runs(base.glob("*/config.json"))
+        if inside and not RunFolder(base).exists():
+            return inside
+    return [find_run(path, root, others={run.path.parent.name for run in all_runs(root)})]
+
+
+def find_run(name: str | Path, root: str | Path = "runs", *, others: Iterable[str] = ()) -> RunFolder:
     """The run that `name` means: a path, `experiment/run` or `run` below `root`, or `latest`.
+
+    Args:
+        name, root: what is meant, and the folder of all runs.
+        others: names that may have been meant as well.
 
     Raises:
         RunError: there is none; the sentence names the nearest.
@@ -222,7 +277,7 @@ def find_run(name: str | Path, root: str | Path = "runs") -> RunFolder:
     if Path(name).is_dir():
         what = "a checkpoint" if (Path(name) / "manifest.json").is_file() else "neither a run nor a checkpoint"
         raise RunError(f"{name} is {what}: a run has a config.json, and a checkpoint a manifest.json.")
-    hint = nearest(str(name), {*(run.path.name for run in known), *(str(run.path) for run in known)})
+    hint = nearest(str(name), {*others, *(run.path.name for run in known), *(str(run.path) for run in known)})
     raise RunError(
         f"There is no run at {name}, nor one of this name in {root}.{hint} "
         "`poise runs` lists them; `latest` is the newest."

@@ -13,14 +13,16 @@ from poise.config.resolve import resolve
 from poise.config.run import RunOptions
 from poise.envs.video import make_filmed_env
 from poise.errors import RunError, writing
+from poise.tracking.curves import History, panels
 from poise.tracking.folder import RunFolder, new_folder
-from poise.tracking.plots import reward_figure, save_figure
+from poise.tracking.plots import episode_figure, figure_class, save_figure
 from poise.tracking.progress import Progress
 from poise.tracking.recorder import RunRecorder, TensorBoardSink
 from poise.training.callbacks import Callback
 from poise.training.checkpoint import checkpoints, set_aside
 from poise.training.checkpoint import read as read_checkpoint
 from poise.training.loading import config_from_dict, locate
+from poise.training.metrics import Finished
 from poise.training.recording import record
 from poise.training.stopping import StopRule, check_keys, default_stop
 from poise.training.trainer import Trainer
@@ -107,6 +109,8 @@ def start(
     chosen = options or RunOptions()
     if chosen.video:
         make_filmed_env(config.env, config.env_config).close()
+    if chosen.plot:
+        figure_class()
     label = env_name(config.env).replace("/", "-").replace(":", "-")
     folder = new_folder(root, f"{trainer.name}_{label}" if experiment is None else experiment, name)
     folder.claim()
@@ -173,8 +177,9 @@ def resume(
             for newer in checkpoints(folder.checkpoints):
                 if path.parent == folder.checkpoints and int(newer.name) > int(path.name):
                     set_aside(newer)
-            folder.trim_metrics(trainer.iteration)
+            folder.trim(trainer.iteration, trainer.algorithm.timesteps)
         trainer.history.extend(folder.metrics()[-1:])
+        trainer.metrics.finished.extend(Finished(*episode) for episode in folder.episodes())
         grade = "statistical" if trainer.notes else manifest["resume_grade"]
         log(f"Resuming from iteration {trainer.iteration} ({path}); grade: {grade}.")
         for note in trainer.notes:
@@ -209,9 +214,9 @@ def _run(
     if options.video and first:
         log(f"Filmed before training: {_film(trainer, folder, 'before')}")
     result = trainer.learn(stop=stop, signals=signals)
-    if options.plot and trainer.history:
-        figure = reward_figure(folder.metrics(), title=f"{trainer.name} on {env_name(trainer.config.env)}")
-        log(f"Reward curve: {save_figure(figure, folder.path / 'plots' / 'reward.png')}")
+    if options.plot and trainer.metrics.finished:
+        figure = episode_figure(panels([History.of_folder(folder)]))
+        log(f"Plot of the episodes: {save_figure(figure, folder.plot)}")
     if options.video and result["stop_reason"] not in ("interrupted", "preempted"):
         log(f"Filmed after training: {_film(trainer, folder, 'after')}")
     run = Run(trainer, folder, result)

@@ -1,52 +1,80 @@
-"""Pictures of runs. Needs `pip install "poise[plot]"`."""
+"""Pictures of runs, as matplotlib figures. Needs `pip install "poise[plot]"`."""
 
 from __future__ import annotations
 
 import io
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from poise.errors import ConfigError, PoiseError, writing
+from poise.tracking.curves import Panel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+DOTS = 2000
+"""Episodes that a picture shows one by one; of more, some of them evenly, so that it stays light."""
 
-def reward_figure(results: Iterable[Mapping[str, Any]], *, title: str = "", x: str = "timesteps_total") -> Figure:
-    """The mean return of the last episodes, with its smallest and largest, against steps (or another result key).
 
-    Args:
-        results: result dicts, oldest first.
-        title: over the picture.
-        x: the key on the horizontal axis.
+def episode_figure(panels: Sequence[Panel]) -> Figure:
+    """Curves as a picture, one panel over the other.
 
     Returns:
         A matplotlib figure, which notebooks show (also those without pyplot); `figure.savefig(path)` keeps it.
 
     Raises:
-        PoiseError: matplotlib is not installed, or no episode has ended yet.
+        PoiseError: matplotlib is not installed.
+    """
+    kind = type("EpisodeFigure", (figure_class(),), {"_repr_png_": _png})
+    figure = kind(figsize=(7, 1.2 + 2.8 * len(panels)), layout="constrained")
+    for axes, panel in zip(figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True):
+        _draw(axes, panel)
+        axes.set_ylabel(panel.y_label)
+        axes.grid(alpha=0.3)
+        axes.label_outer()
+    figure.axes[0].set_title(panels[0].title)
+    figure.axes[-1].set_xlabel(panels[-1].x_label)
+    _explain(figure.axes[0], panels[0])
+    return cast("Figure", figure)
+
+
+def _draw(axes: Any, panel: Panel) -> None:
+    for number, curve in enumerate(panel.curves):
+        colour = f"C{number % 10}"
+        if curve.single is not None:
+            x, y = curve.single
+            every = -(-len(x) // DOTS)
+            axes.plot(x[::every], y[::every], ".", color=colour, markersize=3, alpha=0.3, label="one episode", mew=0)
+        if curve.low is not None:
+            axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+        for x, y in curve.runs:
+            axes.plot(x, y, color=colour, linewidth=0.6, alpha=0.4)
+        axes.plot(curve.x, curve.y, color=colour, linewidth=1.8, label=curve.label)
+
+
+def _explain(axes: Any, panel: Panel) -> None:
+    """A legend that says what the lines are."""
+    mean = f"mean of the last {panel.window or ''} episodes".replace("  ", " ")
+    bands = "\nband: lowest to highest seed" if any(curve.low is not None for curve in panel.curves) else ""
+    lines, labels = axes.get_legend_handles_labels()
+    if len(panel.curves) == 1 and not bands:  # the title says what it is of
+        axes.legend(lines, [*labels[:-1], mean], loc="upper left", frameon=False)
+    else:
+        axes.legend(lines, labels, title=mean + bands, loc="upper left", frameon=False, alignment="left")
+
+
+def figure_class() -> type[Figure]:
+    """Matplotlib's figure.
+
+    Raises:
+        PoiseError: it is not installed.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise PoiseError('Plots need matplotlib: pip install "poise[plot]"') from None
-    rows = [r for r in results if not math.isnan(r["episode_reward_mean"])]
-    if not rows:
-        raise PoiseError("There is nothing to plot: no episode has ended yet.")
-    figure = type("RewardFigure", (Figure,), {"_repr_png_": _png})(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    steps = [r[x] for r in rows]
-    low, high = ([r[f"episode_reward_{end}"] for r in rows] for end in ("min", "max"))
-    axes.fill_between(steps, low, high, alpha=0.18, color="tab:blue", linewidth=0, label="smallest to largest")
-    axes.plot(steps, [r["episode_reward_mean"] for r in rows], color="tab:blue", label="mean of the last episodes")
-    axes.set_xlabel({"timesteps_total": "environment steps", "time_total_s": "seconds"}.get(x, x))
-    axes.set_ylabel("episode reward")
-    axes.set_title(title)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="upper left", frameon=False)
-    return cast("Figure", figure)
+    return Figure
 
 
 def _png(figure: Figure) -> bytes:

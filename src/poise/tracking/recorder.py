@@ -13,14 +13,14 @@ from typing import Any, TextIO
 
 from poise.envs.failures import Failure
 from poise.errors import CheckpointError, RunError
-from poise.tracking.folder import HEARTBEAT_S, RunFolder, json_line
+from poise.tracking.folder import EPISODES_HEADER, HEARTBEAT_S, RunFolder, episode_lines, json_line
 from poise.training import checkpoint
 from poise.training.callbacks import Callback
 from poise.training.trainer import Trainer
 
 
 class RunRecorder(Callback):
-    """Metrics, status and checkpoints of one run.
+    """Metrics, episodes, status and checkpoints of one run.
 
     Args:
         folder: claimed by this process.
@@ -41,6 +41,7 @@ class RunRecorder(Callback):
     ) -> None:
         self.folder, self.interval_s, self.every, self.keep, self.say = folder, interval_s, every, keep, say
         self._metrics: TextIO | None = None
+        self._episodes: TextIO | None = None
         self._last_checkpoint = self._last_beat = time.monotonic()
         self._saved_iteration = -1
         self._best: tuple[float, Path] | None = None
@@ -50,11 +51,11 @@ class RunRecorder(Callback):
     def on_run_start(self, trainer: Trainer) -> None:
         checkpoint.sweep(self.folder.checkpoints)
         self._best = best_checkpoint(self.folder)
-        self._guard("metrics", lambda: setattr(self, "_metrics", self.folder.metrics_file.open("a")))
+        self._guard("metrics", self._open)
         self._guard("status", lambda: self.folder.write_status("running", training_iteration=trainer.iteration))
 
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
-        self._guard("metrics", lambda: self._append(result))
+        self._guard("metrics", lambda: self._append(trainer, result))
         now = time.monotonic()
         if now - self._last_beat >= HEARTBEAT_S:
             self._last_beat = now
@@ -76,8 +77,9 @@ class RunRecorder(Callback):
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
         if trainer.iteration != self._saved_iteration and trainer.error is None:
             self.checkpoint(trainer)
-        if self._metrics is not None:
-            self._guard("metrics", self._metrics.close)
+        for file in (self._metrics, self._episodes):
+            if file is not None:
+                self._guard("metrics", file.close)
         state = {"preempted": "preempted", "interrupted": "stopped"}.get(reason, "finished")
         if trainer.error is not None or self.unsaved(trainer):
             state = "stopped" if isinstance(trainer.error, KeyboardInterrupt) else "failed"
@@ -107,10 +109,18 @@ class RunRecorder(Callback):
             if old not in kept and (self._best is None or old != self._best[1]):
                 shutil.rmtree(old, ignore_errors=True)
 
-    def _append(self, result: dict[str, Any]) -> None:
-        if self._metrics is not None:
+    def _open(self) -> None:
+        self._metrics, self._episodes = self.folder.metrics_file.open("a"), self.folder.episodes_file.open("a")
+        if self._episodes.tell() == 0:
+            self._episodes.write(EPISODES_HEADER)
+
+    def _append(self, trainer: Trainer, result: dict[str, Any]) -> None:
+        """A result and the episodes that it is of; one write each, however many episodes ended."""
+        if self._metrics is not None and self._episodes is not None:
             self._metrics.write(json_line(result))
             self._metrics.flush()
+            self._episodes.write(episode_lines(trainer.metrics.finished_this_iter))
+            self._episodes.flush()
 
     def _guard(self, what: str, write: Callable[[], Any]) -> None:
         try:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 from poise.sampling.sampler import Episode, Sampler
 from poise.training.evaluation import info_means
 
 STAGES = ("env", "inference", "waiting")
 """What samplers spend time on."""
+KEPT = 50_000
+"""Finished episodes that are remembered, for pictures; a run folder has them all."""
+
+
+class Finished(NamedTuple):
+    """A finished episode, and where the run stood when it ended."""
+
+    steps: int
+    seconds: float
+    reward: float
+    length: int
 
 
 class Metrics:
@@ -21,12 +32,16 @@ class Metrics:
 
     Attributes:
         window: the latest episodes.
+        finished: the latest `KEPT` of them, without what the environment reported.
+        finished_this_iter: those of the latest iteration.
         episodes_total: all that ended.
         time_total_s: seconds of all iterations.
     """
 
     def __init__(self, window: int) -> None:
         self.window: deque[Episode] = deque(maxlen=window)
+        self.finished: deque[Finished] = deque(maxlen=KEPT)
+        self.finished_this_iter: list[Finished] = []
         self.episodes_total = 0
         self.time_total_s = 0.0
         self.forget_samplers()
@@ -34,11 +49,29 @@ class Metrics:
     def forget_samplers(self) -> None:
         """To be called when samplers are made anew: their clocks start at 0."""
         self._spent = dict.fromkeys(STAGES, 0.0)
+        self._rows = 0
 
-    def add(self, episodes: list[Episode]) -> None:
-        """Enters episodes that ended."""
+    def take_episodes(self, samplers: list[Sampler], before: int, after: int, seconds: float) -> list[Episode]:
+        """Enters an iteration: the episodes that ended in it, in their order, and the seconds that it took.
+
+        Args:
+            samplers: have the episodes.
+            before, after: environment steps of the run when the iteration began, and now.
+            seconds: what the iteration took.
+        """
+        episodes = sorted((e for sampler in samplers for e in sampler.take_episodes()), key=lambda e: e.row)
+        self.finished_this_iter = []
+        rows = samplers[0].rows - self._rows
+        for episode in episodes:  # its row says how much of the iteration was over: its steps, and about its seconds
+            row = episode.row - self._rows
+            steps, at = before - (-row * (after - before) // rows), self.time_total_s + seconds * row / rows
+            self.finished_this_iter.append(Finished(steps, round(at, 3), episode.reward, episode.length))
+        self._rows += rows
+        self.time_total_s += seconds
         self.episodes_total += len(episodes)
         self.window.extend(episodes)
+        self.finished.extend(self.finished_this_iter)
+        return episodes
 
     def of_episodes(self) -> dict[str, float]:
         """Statistics of the latest episodes; NaN before any has ended."""

@@ -207,14 +207,12 @@ class Trainer:
         with torch_threads(int(self.config.num_threads)):
             learner = self.algorithm.iteration(samplers)
         self.iteration += 1
-        episodes = [episode for sampler in samplers for episode in sampler.take_episodes()]
-        self.metrics.add(episodes)
+        seconds = time.perf_counter() - start
+        episodes = self.metrics.take_episodes(samplers, before, self.algorithm.timesteps, seconds)
         for callback in self.callbacks:
             if type(callback).on_episode_end is not Callback.on_episode_end:
                 for episode in episodes:
                     callback.on_episode_end(self, episode)
-        seconds = time.perf_counter() - start
-        self.metrics.time_total_s += seconds
         result = self._result(self.algorithm.timesteps - before, len(episodes), seconds, learner)
         interval = self.config.evaluation_interval
         if interval and self.iteration % interval == 0:

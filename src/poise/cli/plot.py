@@ -1,0 +1,57 @@
+"""`poise plot`: pictures of runs, from their folders, also of runs that are still running; without PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from poise.cli.complete import complete_run
+from poise.cli.listing import folder_option
+from poise.tracking.folder import find_runs
+
+SEVERAL = "episodes.png"
+"""Where several runs are drawn: in the folder where the command is given."""
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=complete_run)
+@click.option("--x", default="steps", show_default=True, metavar="steps|episodes|time", help="The horizontal axis.")
+@click.option("--y", metavar="return|length", help="The vertical axis. [default: one picture of each]")
+@click.option(
+    "--out",
+    metavar="FILE",
+    help=f"The PNG, PDF or SVG file. [default: in the run's plots/; of several runs, ./{SEVERAL}]",
+)
+@click.option("--terminal", is_flag=True, help="Draw here; a file is written only with --out.")
+@folder_option
+def plot(runs: tuple[str, ...], x: str, y: str | None, out: str | None, terminal: bool, folder: str) -> None:
+    """Draw return and length of the episodes of runs.
+
+    RUN is a run folder, the name of a run, `latest`, or an experiment, which means all of its runs. Runs that differ
+    by their seed alone become one curve, with a band from the lowest to the highest.
+    """
+    found = {run.path.resolve(): run for name in runs for run in find_runs(name, folder)}
+
+    from poise.tracking.curves import History, axes, panels
+
+    sides = axes(x, y)[1]
+    histories = [History.of_folder(run) for run in found.values()]
+    pictures = panels(histories, x, y)
+    waiting = ", ".join(history.name for history in histories if not history.episodes)
+    if waiting:
+        click.echo(f"Left out, for no episode has ended yet: {waiting}.", err=True)
+    if terminal:
+        from rich.console import Console
+
+        from poise.tracking.chart import print_chart
+
+        console = Console(highlight=False)
+        console.print(pictures[0].title)
+        for picture in pictures:
+            print_chart(console, picture)
+    if out or not terminal:
+        from poise.tracking.plots import episode_figure, save_figure
+
+        own = next(iter(found.values())).plot.with_stem("episodes" if y is None else sides[0])
+        click.echo(save_figure(episode_figure(pictures), out or (own if len(found) == 1 else Path(SEVERAL))))

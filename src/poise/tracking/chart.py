@@ -1,0 +1,65 @@
+"""Curves in a terminal, drawn with Braille dots, eight to a character: for machines without a screen or matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from poise.tracking.curves import Panel
+
+COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
+_DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # bits of Unicode's Braille, by place
+_BRAILLE = 0x2800
+
+
+def print_chart(console: Console, panel: Panel, height: int = 12) -> None:
+    """Prints a panel as wide as the console."""
+    low = min(curve.y.min() for curve in panel.curves)
+    high = max(curve.y.max() for curve in panel.curves)
+    start = min(curve.x[0] for curve in panel.curves)
+    end = max(curve.x[-1] for curve in panel.curves)
+    ticks = [_number(high), *[""] * (height - 2), _number(low)]
+    margin = max(map(len, ticks))
+    width = max(console.width - margin - 2, 8)
+    console.print(Text(f"{panel.y_label}, mean of the last {panel.window or ''} episodes".replace("  ", " "), "bold"))
+    for tick, row in zip(ticks, _rows(panel, width, height, (start, end), (low, high)), strict=True):
+        plain = row if console.encoding.startswith("utf") else _ascii(row)
+        console.print(Text(f"{tick:>{margin}} |").append(plain), no_wrap=True, crop=True)
+    left, right = _number(start), f"{_number(end)} {panel.x_label}"
+    console.print(Text(f"{'':{margin}}  {left}{right:>{max(width - len(left), 1)}}"), no_wrap=True, crop=True)
+    if len(panel.curves) > 1 or panel.curves[0].low is not None:
+        for number, curve in enumerate(panel.curves):
+            console.print(Text(f"{'':{margin}}  ").append(f"-- {curve.label}", COLOURS[number % len(COLOURS)]))
+
+
+def _rows(panel: Panel, width: int, height: int, x: tuple[float, float], y: tuple[float, float]) -> Iterator[Text]:
+    bits = np.zeros((height, width), np.int64)
+    colours = np.zeros((height, width), np.int64)
+    at = np.linspace(*x, 2 * width)
+    for number, curve in enumerate(panel.curves):
+        inside = np.flatnonzero((curve.x[0] <= at) & (at <= curve.x[-1]))
+        share = (y[1] - np.interp(at[inside], curve.x, curve.y)) / ((y[1] - y[0]) or 1)
+        levels = np.rint(share * (4 * height - 1)).astype(int)
+        for column, level, before in zip(inside, levels, [*levels[:1], *levels[:-1]], strict=True):
+            for row in range(min(level, before), max(level, before) + 1):  # without gaps where it is steep
+                bits[row // 4, column // 2] |= _DOTS[row % 4, column % 2]
+                colours[row // 4, column // 2] = number
+    for line, line_colours in zip(bits.tolist(), colours.tolist(), strict=True):
+        row_text = Text()
+        for cell, number in zip(line, line_colours, strict=True):
+            row_text.append(chr(_BRAILLE + cell) if cell else " ", COLOURS[number % len(COLOURS)])
+        yield row_text
+
+
+def _ascii(row: Text) -> Text:
+    """The same for terminals that know no Unicode."""
+    plain = row.copy()
+    plain.plain = "".join(" " if cell == " " else "*" for cell in row.plain)
+    return plain
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
