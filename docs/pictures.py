@@ -1,12 +1,14 @@
 """Draws the pictures of the documentation from a real run: `python docs/pictures.py`.
 
-cartpole.png   the reward curve
+cartpole.png   the returns of a run
+plots.png      three seeds each of PPO and DQN, by the command
 cartpole.gif   the policy before training (left) and after it (right), four seconds each
 """
 
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -36,11 +38,24 @@ def main() -> None:
         poise.record(algo, before, episodes=100, explore=True, max_steps=frames)
         result = algo.learn(stop={"episode_reward_mean": 475})
         poise.record(algo, after, max_steps=frames)
-        save_figure(poise.plot(algo), IMAGES / "cartpole.png")
+        save_figure(poise.plot(algo, y="return"), IMAGES / "cartpole.png")
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-i", before, "-i", after]
         subprocess.run([*command, "-lavfi", FILTER, str(IMAGES / "cartpole.gif")], check=True)
+    compare()
     size = (IMAGES / "cartpole.gif").stat().st_size
     print(f"{algo!r}, reward {result['episode_reward_mean']:.0f}; the GIF has {size // 1024} kB")
+
+
+def compare() -> None:
+    def command(*args: str) -> None:
+        subprocess.run([sys.executable, "-m", "poise", *args, "--folder", folder], check=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("PPO", "DQN"):
+            for seed in ("1", "2", "3"):
+                goal = ("--stop", "timesteps_total=60000", "--quiet")
+                command("train", name, "--env", "CartPole-v1", "--seed", seed, "--experiment", name.lower(), *goal)
+        command("plot", "ppo", "dqn", "--y", "return", "--out", str(IMAGES / "plots.png"))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,6 @@ with poise.load(run.path) as algo:
 
 try:
     poise.plot(run).savefig("cartpole.png")
-    print("cartpole.png: the reward curve")
+    print("cartpole.png: return and length of the episodes")
 except poise.PoiseError as error:  # without matplotlib
     print(error)

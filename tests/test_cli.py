@@ -87,6 +87,7 @@ def only_run() -> RunFolder:
         (["algorithms"], ["torch", "gymnasium"]),
         (["runs"], ["torch", "gymnasium"]),
         (["resume", "--help"], ["torch", "gymnasium"]),
+        (["plot", "nowhere"], ["torch", "gymnasium", "matplotlib"]),
     ],
     ids=" ".join,
 )
@@ -199,7 +200,7 @@ def test_from_training_to_a_film() -> None:
     good("record", "first", "--out", "film.mp4", "--seed", "3")
     assert Path("film.mp4").stat().st_size > 1000
     good("plot", "first")
-    assert (run.path / "plots" / "reward.png").read_bytes().startswith(b"\x89PNG")
+    assert (run.path / "plots" / "episodes.png").read_bytes().startswith(b"\x89PNG")
 
     steps = json.loads(good("runs", "--json"))[0]["steps"]
     text = good("resume", "first")

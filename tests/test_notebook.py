@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import poise
+from poise.tracking import live
 from poise.tracking.progress import Progress, fraction_done, line, where
 from poise.training.trainer import Trainer
 
@@ -77,7 +80,52 @@ def test_cells_train_film_and_plot(shell: Any, tmp_path: Any) -> None:
     formatted, _ = shell.display_formatter.format(film)
     assert formatted["text/html"].startswith("<video")
     figure = run_cell(shell, "poise.plot(algo)")
-    assert type(figure).__name__ == "RewardFigure"  # which Jupyter draws
+    assert type(figure).__name__ == "EpisodeFigure"  # which Jupyter draws
+
+
+def pictures(shell: Any) -> list[tuple[bool, str]]:
+    """Whether each picture that was shown replaced one, and where."""
+    return [(update, identity) for update, identity, data in shell.shown if "image/png" in data]
+
+
+def test_a_live_plot_is_drawn_anew_in_its_place(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    class Clock(poise.Callback):
+        def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
+            now[0] += 0.3
+
+    run_cell(shell, f"import poise; algo = poise.PPO('CartPole-v1', {TINY.replace('=16', '=128')})")
+    shell.user_ns["algo"].callbacks.append(Clock())
+    assert run_cell(shell, "poise.plot(algo, x='episodes', live=True)") is None
+    run_cell(shell, "poise.plot(algo, x='time', live=True)")  # as where a cell is run again
+    assert sum(isinstance(c, poise.LivePlot) for c in shell.user_ns["algo"].callbacks) == 1
+    run_cell(shell, "algo.learn(stop={'training_iteration': 9})")
+    shown = pictures(shell)
+    assert [update for update, _ in shown] == [False, True, True, True]  # after 0.3, 1.5 and 2.7 s, and at the end
+    assert len({identity for _, identity in shown}) == 1
+    run_cell(shell, "algo.learn(stop={'training_iteration': 10})")
+    assert [update for update, _ in pictures(shell)[4:]] == [False, True]  # below its own cell
+
+
+def test_a_live_plot_that_takes_long_is_drawn_less_often(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def slow(*_: Any) -> str:
+        now[0] += 1.0
+        return "a picture"
+
+    monkeypatch.setattr(live, "episode_figure", slow)
+    plot = poise.LivePlot()
+    trainer: Any = SimpleNamespace(metrics=SimpleNamespace(finished=[1]))
+    monkeypatch.setattr(live.History, "of_trainer", lambda trainer: None)
+    monkeypatch.setattr(live, "panels", lambda *_: None)
+    for _ in range(20):
+        plot.on_iteration(trainer, {})
+        now[0] += 1.0
+    assert len(shell.shown) == 2  # a tenth of the time
 
 
 def test_a_second_run_has_a_display_of_its_own(shell: Any) -> None:

@@ -215,17 +215,20 @@ def test_plots_of_a_trainer_a_run_and_a_folder(trainer: Make, tmp_path: Path) ->
                     stop={"training_iteration": 6}, **TINY)  # fmt: skip
     run.trainer.close()
     for what, rows in ((algo, list(algo.history)), (run, run.folder.metrics()), (run.path, run.folder.metrics())):
-        figure = poise.plot(what)
+        assert len(poise.plot(what).axes) == 2
+        figure = poise.plot(what, x="episodes", y="return")
         assert isinstance(figure, Figure)
-        (line,) = figure.axes[0].lines
-        expected = [(r["timesteps_total"], r["episode_reward_mean"]) for r in rows if r["episodes_total"]]
-        assert list(zip(*line.get_data(), strict=True)) == expected
+        dots, mean = figure.axes[0].lines
+        assert len(dots.get_xdata()) == rows[-1]["episodes_total"]
+        at = dict(zip(*mean.get_data(), strict=True))
+        expected = [(r["episodes_total"], r["episode_reward_mean"]) for r in rows if r["episodes_total"]]
+        assert [at[episodes] for episodes, _ in expected] == pytest.approx([mean for _, mean in expected])
         assert figure.axes[0].get_title()
-        assert figure.axes[0].get_xlabel() == "environment steps"
+        assert figure.axes[0].get_xlabel() == "episodes"
         figure.savefig(tmp_path / "figure.png")
         assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
-    assert poise.plot(algo, x="time_total_s").axes[0].get_xlabel() == "seconds"
-    assert (run.path / "plots" / "reward.png").read_bytes().startswith(b"\x89PNG")
+    assert poise.plot(algo, x="time_total_s").axes[1].get_xlabel() == "seconds"
+    assert (run.path / "plots" / "episodes.png").read_bytes().startswith(b"\x89PNG")
     for name in ("before", "after"):
         assert len(probe(run.path / "videos" / f"{name}.mp4")["frames"]) > 5
 

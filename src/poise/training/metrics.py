@@ -62,7 +62,7 @@ class Metrics:
         episodes = sorted((e for sampler in samplers for e in sampler.take_episodes()), key=lambda e: e.row)
         self.finished_this_iter = []
         rows = samplers[0].rows - self._rows
-        for episode in episodes:  # its row says how much of the iteration was over: its steps, and about its seconds
+        for episode in episodes:  # its row says how much of the iteration was over, and so about where the run stood
             row = episode.row - self._rows
             steps, at = before - (-row * (after - before) // rows), self.time_total_s + seconds * row / rows
             self.finished_this_iter.append(Finished(steps, round(at, 3), episode.reward, episode.length))
