@@ -45,7 +45,7 @@ def _draw(axes: Any, panel: Panel) -> None:
         if curve.single is not None:
             x, y = curve.single
             every = -(-len(x) // DOTS)
-            axes.plot(x[::every], y[::every], ".", color=colour, markersize=3, alpha=0.3, label="one episode", mew=0)
+            axes.plot(x[::every], y[::every], ".", color=colour, markersize=4, alpha=0.4, mew=0, label="one episode")
         if curve.low is not None:
             axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
         for x, y in curve.runs:
