@@ -151,6 +151,8 @@ def test_torn_lines_are_left_out(tmp_path: Path) -> None:
     assert folder.episodes() == [(5, 0.1, 5.0, 5), (14, 0.4, 3.0, 3)]
     folder.episodes_file.write_text(f"{text}.0,60")  # of 6000, perhaps
     assert len(folder.episodes()) == 2
+    folder.trim(0, 14)
+    assert len(folder.episodes()) == 2  # what ended with the checkpoint's last step is part of it
     folder.trim(0, 13)
     assert folder.episodes_file.read_text() == EPISODES_HEADER + "5,0.100,5.0,5\n"
 
