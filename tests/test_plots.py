@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -478,8 +479,11 @@ def test_without_matplotlib_the_extra_is_named_and_terminals_still_draw(
         small_run(runs, 1, plot=True)  # before it trains
 
 
-def test_drawing_needs_no_torch(runs: Path) -> None:
+def test_drawing_needs_neither_torch_nor_unicode(runs: Path) -> None:
     script = "import sys; from poise.cli.main import poise; poise(['plot', 'exp', '--terminal', '--out', 'a.png'], "
     script += "standalone_mode=False); print(json.dumps([n for n in ('torch', 'gymnasium') if n in sys.modules]))"
-    done = subprocess.run([sys.executable, "-c", f"import json; {script}"], capture_output=True, text=True, check=True)
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", f"import json; {script}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    assert "***" in done.stdout
     assert json.loads(done.stdout.splitlines()[-1]) == []
