@@ -1,66 +1,64 @@
-"""Pong from the screen on a plain processor: how long until the policy wins so much, and how many steps a second.
+"""Pong from the screen on a plain processor: how long until the policy wins, and how many steps a second.
 
-python benchmarks/pong.py --seeds 3 --only start
+python benchmarks/pong.py --seeds 3 --only PPO,peers
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from typing import Any
 
-from common import Record, Results, parser, spread, table
+from common import HERE, Record, Results, all_versions, parser, spread, table, venv_python
 
-ENV = "PongNoFrameskip-v4"
-EPISODES = 20
-
-
-@dataclass
-class Part:
-    """One row.
-
-    Attributes:
-        title: of the row.
-        algorithm: with its preset for Pong.
-        goal: mean return of the last `EPISODES` training episodes.
-        most: steps after which a run that has not got there ends.
-    """
-
-    title: str
-    algorithm: str
-    goal: float
-    most: int
+ENV, EPISODES, GOAL, START = "PongNoFrameskip-v4", 20, 18, -15
+MOST = 4_000_000
+"""Steps after which a run that has not got to the goal ends."""
+PARTS = {"PPO": {}, "IMPALA": {}, "APPO": {}, "PPO at 42 x 42": {"env_config": {"size": 42}}}
+"""Rows: an algorithm with its preset for Pong, and what else is set."""
+PEERS = {"SB3 PPO": "sb3", "SB3 DQN": "sb3", "RLlib PPO": "rllib", "RLlib IMPALA": "rllib"}
+PACKAGES = ("poise", "torch", "gymnasium", "ale-py", "numpy", "stable-baselines3", "ray")
 
 
-PARTS = {"start": Part("PPO begins to win points", "PPO", -15, 1_500_000)}
-
-
-def run(part: Part, seed: int, most: int) -> Record:
+def run(name: str, settings: dict[str, Any], seed: int, most: int) -> Record:
     """Trains one seed until the goal, and evaluates it; the evaluation is not in the seconds."""
     import poise
 
-    make = getattr(poise, part.algorithm)
-    with make(ENV, seed=seed, metrics_smoothing_episodes=EPISODES, progress=False) as trainer:
+    make = getattr(poise, name.partition(" ")[0])
+    with make(ENV, seed=seed, metrics_smoothing_episodes=EPISODES, progress=False, **settings) as trainer:
+        begins: dict[str, Any] = {}
+
+        def rule(result: dict[str, Any]) -> bool:
+            reward, full = result["episode_reward_mean"], result["episodes_total"] >= EPISODES
+            if full and reward >= START and not begins:
+                begins.update(start_s=round(result["time_total_s"], 1), start_steps=result["timesteps_total"])
+            return (full and reward >= GOAL) or result["timesteps_total"] >= most
+
         start = time.perf_counter()
-        result = trainer.learn(stop={"episode_reward_mean": part.goal, "timesteps_total": most})
+        result = trainer.learn(stop=rule)
         seconds = time.perf_counter() - start
         if result["stop_reason"] == "interrupted":  # Ctrl-C ends `learn` in good order, and is meant for this benchmark
             raise KeyboardInterrupt
         return {
-            "reached": result["episode_reward_mean"] >= part.goal,
+            "reached": result["episode_reward_mean"] >= GOAL,
             "train_s": round(seconds, 1),
             "steps": result["timesteps_total"],
+            **begins,
             "score": trainer.evaluate(EPISODES, seed=seed + 1, explore=True)["episode_reward_mean"],
             "numbers": trainer.config.model.conv_dtype,
             **{f"{key}_share": round(result[f"perf/{key}_share"], 2) for key in ("env", "inference", "learning")},
         }
 
 
-def row(part: Part, found: list[Record]) -> list[str]:
+def row(name: str, found: list[Record]) -> list[str]:
     """One line of the table."""
+    began = [r for r in found if "start_s" in r]
     return [
-        part.title,
-        f"{part.goal:g}",
+        f"Poise, {name}",
+        f"{len(began)} of {len(found)}, {spread((r['start_s'] for r in began), 0)}" if began else "0",
+        spread((r["start_steps"] for r in began), 0) if began else "-",
         f"{sum(r['reached'] for r in found)} of {len(found)}",
         spread((r["train_s"] for r in found), 0),
         spread((r["steps"] for r in found), 0),
@@ -71,33 +69,66 @@ def row(part: Part, found: list[Record]) -> list[str]:
     ]
 
 
+def section(results: Results) -> str:
+    """What is measured, as Markdown."""
+    rows = []
+    for name in PARTS:
+        if found := [r for key, r in results.items.items() if key.startswith(f"{name}, seed ")]:
+            rows.append(row(name, found))
+    headers = ["", f"Past {START}, s", "Steps", f"Reached {GOAL}", "Training, s", "Steps", "Steps/s"]
+    headers += ["Score of fresh episodes, each seed", "Emulator / inference / learning", "Convolutions in"]
+    text = (
+        f"`{ENV}`: the six minimal actions, each for four frames with max-pooling, grey, 84 x 84, four pictures, up to "
+        "30 no-ops, no sticky actions; steps are agent steps. A run ends when the mean return of its last "
+        f"{EPISODES} training episodes reaches {GOAL}, or after {MOST:,} steps. Score: the mean of {EPISODES} fresh "
+        "episodes, actions sampled as in training."
+    )
+    parts = [f"{text}\n\n{table(headers, rows)}"] if rows else []
+    peers = [
+        [name, f"{r['steps_per_s']:,}", f"{r['memory_mib']:,}"]
+        for name in PEERS
+        if (r := results.items.get(f"peer: {name}"))
+    ]
+    if peers:
+        parts.append(
+            "Peers train for a minute on the same game, prepared in the same way; SB3 with the RL Zoo's settings, "
+            f"RLlib with the small network that Poise has, too.\n\n{table(['', 'Steps/s', 'Memory, MiB'], peers)}"
+        )
+    return "\n".join(parts)
+
+
+def peer(name: str, seconds: float) -> Record:
+    """A minute of one peer."""
+    python = venv_python(PEERS[name], "ale-py", "opencv-python-headless")
+    command = [str(python), str(HERE / "peers" / "pong_rates.py"), "--system", name, "--seconds", str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines:
+        raise SystemExit(f"\n{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return dict(json.loads(lines[-1]))
+
+
 def main() -> int:
     options = parser(__doc__)
     options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--only", default=",".join(PARTS), help="rows, by comma")
+    options.add_argument("--only", default="PPO,IMPALA,peers", help=f"of {', '.join(PARTS)} and peers, by comma")
     args = options.parse_args()
     chosen = args.only.split(",")
-    wrong = [name for name in chosen if name not in PARTS]
+    wrong = [name for name in chosen if name not in (*PARTS, "peers")]
     if wrong:
-        options.error(f"there is no {wrong[0]!r}; rows are {', '.join(PARTS)}")
+        options.error(f"there is no {wrong[0]!r}; rows are {', '.join(PARTS)} and peers")
     results = Results("pong", quick=args.quick, fresh=args.fresh)
-    rows = []
-    for name, part in PARTS.items():
-        most = 10_000 if args.quick else part.most
+    most = 10_000 if args.quick else MOST
+    for name, settings in PARTS.items():
         for seed in range((1 if args.quick else args.seeds) if name in chosen else 0):
-            results.measure(f"{name}, seed {seed}", lambda part=part, seed=seed, most=most: run(part, seed, most))
-        found = [r for key, r in results.items.items() if key.startswith(f"{name}, ")]
-        if found:
-            rows.append(row(part, found))
-    headers = ["", "Goal", "Reached", "Training, s", "Steps", "Steps/s", "Score of fresh episodes, each seed"]
-    headers += ["Emulator / inference / learning, share of time", "Convolutions in"]
-    rule = (
-        f"`{ENV}`: the six minimal actions, each for four frames with max-pooling, grey, 84 x 84, four pictures, up to "
-        "30 no-ops, no sticky actions; steps are agent steps. A run ends when the mean return of its last "
-        f"{EPISODES} training episodes reaches the goal. Score: the mean of {EPISODES} fresh episodes, actions sampled "
-        "as in training."
+            results.measure(f"{name}, seed {seed}", lambda n=name, k=settings, i=seed: run(n, k, i, most))
+    for name in PEERS if "peers" in chosen else ():
+        results.measure(f"peer: {name}", lambda n=name: peer(n, 5 if args.quick else 60), lasting=True)
+    used = (
+        {"poise": sys.executable, **{venv: venv_python(venv) for venv in PEERS.values()}} if "peers" in chosen else {}
     )
-    results.publish("Pong", f"{rule}\n\n{table(headers, rows)}", list(results.items.values()))
+    about = all_versions(used, PACKAGES) if used else ""
+    results.publish("Pong", section(results), list(results.items.values()), about)
     return 0
 
 

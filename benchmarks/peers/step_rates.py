@@ -70,7 +70,7 @@ def gymnasium(kind: str, **options: Any) -> Maker:
 
 
 def sb3(kind: str) -> Maker:
-    """Stable-Baselines3's vector environments; how processes are started has no bearing on how they step."""
+    """Stable-Baselines3's vector environments; processes are forked."""
 
     def make(config: dict[str, Any]) -> Stepper:
         from stable_baselines3.common import vec_env
