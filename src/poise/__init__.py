@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     def PPO(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
     def A2C(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
+    def IMPALA(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
+    def APPO(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
     def DQN(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
 
 
@@ -68,7 +70,9 @@ _HOMES = {
 
 __all__ = [
     "A2C",
+    "APPO",
     "DQN",
+    "IMPALA",
     "PPO",
     "Callback",
     "CheckpointError",

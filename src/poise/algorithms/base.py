@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -51,9 +51,14 @@ class Algorithm(ABC):
         timesteps: environment steps sampled so far; schedules go by it.
         updates: gradient steps taken.
         skipped: gradient steps not taken because the gradient was not finite.
+        waited: seconds of the latest iteration in which the learner waited for rollouts that were sampled beside it;
+            None where sampling and learning take turns.
     """
 
     optimizer: Adam | RMSProp
+
+    repeatable: ClassVar[bool] = True
+    """Whether equal seeds give equal results."""
 
     def __init__(self, config: Any, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence) -> None:
         self.config = config
@@ -70,6 +75,7 @@ class Algorithm(ABC):
         self.updates = 0
         self.skipped = 0
         self._skipped_in_a_row = 0
+        self.waited: float | None = None
 
     def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
         """The policy, untrained."""
@@ -87,6 +93,9 @@ class Algorithm(ABC):
     @abstractmethod
     def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
         """Samples and learns once; returns the learner's statistics."""
+
+    def let_go(self) -> None:  # noqa: B027
+        """Forgets the samplers, which are about to be closed."""
 
     def at(self, schedule: float | Points) -> float:
         """A schedule's value now."""
@@ -148,12 +157,16 @@ class OnPolicy(Algorithm):
     """What PPO and A2C share: rewards as the learner sees them, values of what came next, the normalisers' turn."""
 
     def collect(self, samplers: list[Sampler]) -> Rollout:
-        """A rollout of all samplers. The first one only shows the observation normaliser what observations are like:
-        a policy that learnt from it would have learnt in another input space than the one it goes on in."""
+        """A rollout of all samplers."""
+        self.warm_up(samplers)
+        return sample_together(samplers)
+
+    def warm_up(self, samplers: list[Sampler]) -> None:
+        """The first rollout only shows the observation normaliser what observations are like: a policy that learnt from
+        it would have learnt in another input space than the one it goes on in."""
         normalizer = self.policy.normalizer
         if normalizer is not None and normalizer.count == 0:
             self.finish_round(sample_together(samplers))
-        return sample_together(samplers)
 
     def learner_reward(self, rollout: Rollout) -> Tensor:
         """Rewards `[T, B]` as they enter the loss: clipped or normalised if asked for. Reports use the raw ones."""
@@ -177,8 +190,9 @@ class OnPolicy(Algorithm):
             result[t, b] = v
         return result
 
-    def advantages(self, rollout: Rollout, value: Tensor) -> Tensor:
-        """Generalized advantages `[T, B]` from the values `[T + 1, B]` of all rows."""
+    def advantages(self, rollout: Rollout, value: Tensor, rho: Tensor | None = None, c: Tensor | None = None) -> Tensor:
+        """Generalized advantages `[T, B]` from the values `[T + 1, B]` of all rows; V-trace's with importance weights
+        `[T, B]`."""
         return advantages(
             self.learner_reward(rollout),
             value[:-1],
@@ -187,6 +201,8 @@ class OnPolicy(Algorithm):
             rollout.truncated,
             gamma=self.config.gamma,
             lambda_=self.config.gae_lambda,
+            rho=rho,
+            c=c,
         )
 
     def finish_round(self, rollout: Rollout) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import Any
 
 import gymnasium as gym
@@ -46,6 +47,7 @@ class InlineVectorEnv(TolerantVectorEnv):
         observations: the current leaves `[num_envs, ...]`; what `reset` and `step` return are views of them, valid
             until the next step.
         pulse: a count that moves with every step of an environment, and the phase it is in.
+        thread: the identity of the thread that steps them, or did so last.
 
     Raises:
         EnvError: an environment failed three times in a row to be made or reset.
@@ -66,6 +68,7 @@ class InlineVectorEnv(TolerantVectorEnv):
         self._scalars = isinstance(self.single_action_space, spaces.Box) and not self.single_action_space.shape
         self._steps = 0
         self._noticed = False
+        self.thread = get_ident()
         self.bind(StepArrays.carve((self._layout, self._action_layout), num_envs))
 
     def bind(self, arrays: StepArrays) -> None:
@@ -87,6 +90,7 @@ class InlineVectorEnv(TolerantVectorEnv):
             EnvError: one of them failed; at the start that is a bug, and nothing is tried again.
         """
         self._seeds = self.seed_of_each(seed)
+        self.thread = get_ident()
         try:
             for i, env_seed in enumerate(self._seeds):
                 try:
@@ -122,6 +126,7 @@ class InlineVectorEnv(TolerantVectorEnv):
             self._actions = self._action_layout.unflatten({name: np.array(leaf) for name, leaf in leaves.items()})
 
     def recv(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        self.thread = get_ident()
         try:
             return self._step_all()
         finally:

@@ -20,24 +20,21 @@ def watch(env: InlineVectorEnv, limits: Limits, report: Callable[[Failure], None
     """Watches a batch of environments from a thread of its own, for as long as it exists.
 
     Args:
-        env: the batch; the thread that calls this function is taken to be the one that steps it.
+        env: the batch.
         limits: the time that one environment may take.
         report: called from the watching thread, once for each hang.
     """
-    reference, stepping_thread = weakref.ref(env), threading.get_ident()
-    threading.Thread(target=_watch, args=(reference, stepping_thread, limits, report), daemon=True).start()
+    threading.Thread(target=_watch, args=(weakref.ref(env), limits, report), daemon=True).start()
 
 
-def _watch(
-    reference: weakref.ref[InlineVectorEnv], thread: int, limits: Limits, report: Callable[[Failure], None]
-) -> None:
+def _watch(reference: weakref.ref[InlineVectorEnv], limits: Limits, report: Callable[[Failure], None]) -> None:
     last, since, told = -1, time.monotonic(), False
     while True:
         time.sleep(min(_LOOK_S, limits.step / 2))
         env = reference()
         if env is None:
             return
-        beat, phase = int(env.pulse[0]), int(env.pulse[1])
+        beat, phase, thread = int(env.pulse[0]), int(env.pulse[1]), env.thread
         del env
         now = time.monotonic()
         if beat != last or phase == IDLE:

@@ -79,3 +79,39 @@ def vtrace_policy_advantages(
         rho: clipped importance weights of the policy gradient, `[T, B]`.
     """
     return rho * torch.addcmul(reward - value, next_target, ~terminated, value=gamma)
+
+
+def vtrace(
+    log_ratio: Tensor,
+    reward: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    *,
+    gamma: float,
+    lambda_: float,
+    rho_limit: float = 1.0,
+    pg_rho_limit: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """V-trace for the value function and for the policy (arXiv 1802.01561, section 4), from `[T, B]` tensors.
+
+    With λ < 1, the policy's estimate of what follows a step is as far between value and target as the target's own is,
+    v'_t + λ (v_{t+1} - V(x_{t+1})), as in RLax: on-policy, its advantage is then the generalized one.
+
+    Args:
+        log_ratio: log π(a|s) - log μ(a|s), of the policy that learns and the one that sampled.
+        reward, value, next_value, terminated, truncated, gamma, lambda_: as in `advantages`.
+        rho_limit, pg_rho_limit: ρ̄, and the same for the policy gradient.
+
+    Returns:
+        What the targets add to `value`, and the advantages for the policy gradient; `[T, B]` each.
+    """
+    ratio = log_ratio.exp()
+    rho, c = ratio.clamp(max=rho_limit), ratio.clamp(max=1.0)
+    ends = (reward, value, next_value, terminated, truncated)
+    correction = advantages(*ends, gamma=gamma, lambda_=lambda_, rho=rho, c=c)
+    next_target = next_value.clone()
+    next_target[:-1] += lambda_ * correction[1:] * ~(terminated | truncated)[:-1]
+    pg_rho = rho if pg_rho_limit == rho_limit else ratio.clamp(max=pg_rho_limit)
+    return correction, vtrace_policy_advantages(reward, value, next_target, terminated, gamma=gamma, rho=pg_rho)

@@ -21,6 +21,9 @@ from poise.config.layout import Layout
 
 Leaves = dict[str, Tensor]
 
+_PER_SLOT = ("action", "log_prob", "reward", "terminated", "truncated", "valid", "first")
+"""Fields that are one tensor with the slots along its second axis."""
+
 
 @dataclass
 class Rollout:
@@ -81,6 +84,25 @@ class Rollout:
         """B."""
         return self.reward.shape[1]
 
+    def part(self, start: int, stop: int) -> Rollout:
+        """The slots from `start` to `stop`, as views."""
+        return Rollout(
+            obs={name: leaf[:, start:stop] for name, leaf in self.obs.items()},
+            **{name: getattr(self, name)[:, start:stop] for name in _PER_SLOT},
+            state=tuple(each[start:stop] for each in self.state),
+            version=self.version,
+            final=[(t, b - start, leaves) for t, b, leaves in self.final if start <= b < stop],
+        )
+
+    def describe(self, parts: list[Rollout]) -> None:
+        """Takes over what is no tensor of steps from the parts that this rollout was filled through."""
+        self.state = tuple(torch.cat(each) for each in zip(*(part.state for part in parts), strict=True))
+        self.version = min(part.version for part in parts)
+        self.final, offset = [], 0
+        for part in parts:
+            self.final += [(t, b + offset, leaves) for t, b, leaves in part.final]
+            offset += part.slots
+
 
 def stored_dtype(dtype: str) -> torch.dtype:
     """How a leaf is kept: bytes as bytes, other integers as int64, floats (float64 too) as float32."""
@@ -95,14 +117,8 @@ def gather(rollouts: list[Rollout]) -> Rollout:
     """Several samplers' rollouts side by side, as one with all their slots. A single one is returned as it is."""
     if len(rollouts) == 1:
         return rollouts[0]
-    parts = {
-        name: torch.cat([getattr(r, name) for r in rollouts], 1)
-        for name in ("action", "log_prob", "reward", "terminated", "truncated", "valid", "first")
-    }
+    tensors = {name: torch.cat([getattr(r, name) for r in rollouts], 1) for name in _PER_SLOT}
     obs = {name: torch.cat([r.obs[name] for r in rollouts], 1) for name in rollouts[0].obs}
-    state = tuple(torch.cat(part) for part in zip(*(r.state for r in rollouts), strict=True))
-    final, offset = [], 0
-    for r in rollouts:
-        final += [(t, b + offset, leaves) for t, b, leaves in r.final]
-        offset += r.slots
-    return Rollout(obs=obs, **parts, state=state, version=min(r.version for r in rollouts), final=final)
+    result = Rollout(obs=obs, **tensors)
+    result.describe(rollouts)
+    return result

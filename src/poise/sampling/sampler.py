@@ -79,11 +79,7 @@ class Sampler:
         self.same_step = mode == AutoresetMode.SAME_STEP
         self.slots: int = env.num_envs
         self.correlation = correlation if policy.dist.normal_noise else 0.0
-        self.rollout = Rollout.empty(
-            steps, self.slots, policy.obs_layout, policy.dist.action_shape, policy.dist.action_dtype
-        )
-        self._obs = {name: leaf.numpy() for name, leaf in self.rollout.obs.items()}
-        self._valid, self._first = self.rollout.valid.numpy(), self.rollout.first.numpy()
+        self._bind(self.make_rollout(self.slots))
         self.tolerant = env if isinstance(env, TolerantVectorEnv) else None
         self._halves = env if hasattr(env, "send") and hasattr(env, "recv") else _WholeStep(env)
         self.failures = failures or Failures(self.slots)
@@ -103,6 +99,23 @@ class Sampler:
         self._absent = np.zeros(self.slots, np.bool_)  # slots whose worker is being replaced
         self._started = False
         self._intact = True
+
+    def make_rollout(self, slots: int) -> Rollout:
+        """Memory for a rollout of `slots` such slots."""
+        dist = self.policy.dist
+        return Rollout.empty(self.steps, slots, self.policy.obs_layout, dist.action_shape, dist.action_dtype)
+
+    def move_to(self, rollout: Rollout) -> None:
+        """Fills another rollout from now on. It begins where the last one ended, which is left as it is."""
+        for name, leaf in rollout.obs.items():
+            leaf[-1] = self.rollout.obs[name][-1]
+        rollout.first[-1] = self.rollout.first[-1]
+        self._bind(rollout)
+
+    def _bind(self, rollout: Rollout) -> None:
+        self.rollout = rollout
+        self._obs = {name: leaf.numpy() for name, leaf in rollout.obs.items()}
+        self._valid, self._first = rollout.valid.numpy(), rollout.first.numpy()
 
     def _start(self) -> None:
         """Begins new episodes everywhere. Only this reset is seeded: later ones follow from the environments' own
@@ -162,7 +175,7 @@ class Sampler:
             self._follow_episodes(t, reward[t], terminated[t] | truncated[t], info)
             terminated[t] |= info.get("life_lost", False)  # an end for learning alone: the episode goes on
         torch.stack(actions, out=r.action)
-        r.log_prob = policy.dist.log_prob(torch.stack(inputs), r.action)
+        r.log_prob.copy_(policy.dist.log_prob(torch.stack(inputs), r.action))
         waited = self.tolerant.waited - waited if self.tolerant else 0.0
         self.seconds["waiting"] += waited
         self.seconds["env"] += env_seconds - waited
@@ -306,10 +319,17 @@ class Sampler:
 def sample_together(samplers: list[Sampler]) -> Rollout:
     """One rollout of all samplers, side by side. While the environments of one step, another finds its actions: where
     environments step elsewhere, neither waits for the other."""
+    for _ in stages_together(samplers):
+        pass
+    return gather([sampler.rollout for sampler in samplers])
+
+
+def stages_together(samplers: list[Sampler]) -> Iterator[None]:
+    """The `stages` of several samplers in turn, with a pause after each round."""
     running = [sampler.stages() for sampler in samplers]
     while running:
         running = [each for each in running if next(each, _DONE) is not _DONE]
-    return gather([sampler.rollout for sampler in samplers])
+        yield
 
 
 _DONE = object()

@@ -85,11 +85,23 @@ class Metrics:
             **info_means(list(self.window)),
         }
 
-    def of_time(self, samplers: list[Sampler], seconds: float) -> dict[str, float]:
-        """Shares of an iteration's `seconds`; what samplers did not spend was spent on learning."""
+    def of_time(self, samplers: list[Sampler], seconds: float, waited: float | None = None) -> dict[str, float]:
+        """Shares of an iteration's `seconds`; what samplers did not spend was spent on learning.
+
+        Args:
+            samplers: they keep account of what they spend.
+            seconds: that the iteration took.
+            waited: by the learner, where samplers work beside it. Then `env` and `inference` are shares of the actor's
+                time, and `learning` and `waiting` of the learner's: each two add up to 1 at most.
+        """
         total = {stage: sum(s.seconds[stage] for s in samplers) for stage in STAGES}
         shares = {stage: (total[stage] - self._spent[stage]) / seconds for stage in STAGES}
         self._spent = total
+        if waited is not None:
+            shares["env"] += shares["waiting"]  # which was for worker processes
+            shares["waiting"] = waited / seconds
+            shares["learning"] = max(0.0, 1 - shares["waiting"])
+            return {f"perf/{stage}_share": share for stage, share in shares.items()}
         shares["learning"] = max(0.0, 1 - sum(shares.values()))
         return {f"perf/{stage}_share": share for stage, share in shares.items()}
 

@@ -240,7 +240,7 @@ class Trainer:
             **{f"learner/{key}": value for key, value in learner.items()},
             "learner/skipped_updates": self.algorithm.skipped,
             "perf/env_steps_per_s": steps / seconds,
-            **self.metrics.of_time(self.samplers, seconds),
+            **self.metrics.of_time(self.samplers, seconds, self.algorithm.waited),
         }
 
     def learn(
@@ -396,7 +396,7 @@ class Trainer:
             "iteration": self.iteration,
             "timesteps_total": self.algorithm.timesteps,
             "episode_reward_mean": mean if whole and not math.isnan(mean) else None,
-            "resume_grade": "bitwise" if exact else "statistical",
+            "resume_grade": "bitwise" if exact and self.algorithm.repeatable else "statistical",
             "config": self.config.to_dict(),
         }
         with writing(target):
@@ -434,6 +434,7 @@ class Trainer:
 
     def close(self) -> None:
         """Closes the environments. Where they stand is remembered, so that training or saving can still go on."""
+        self.algorithm.let_go()
         try:
             if self._samplers is not None:
                 self._pending = [sampler.state_dict() for sampler in self._samplers]

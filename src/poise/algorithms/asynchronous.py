@@ -1,0 +1,74 @@
+"""What IMPALA and APPO share: an actor that samples in a thread of its own while the learner learns.
+
+repeat:
+    take the oldest rollout of the queue: its policy μ is a few updates old
+    learn from it, with importance weights for the difference between π and μ
+    publish the parameters; the actor takes them up before its next rollout
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+from poise.algorithms.base import OnPolicy
+from poise.sampling.actor import Actor
+from poise.sampling.rollout import Rollout
+from poise.sampling.sampler import Sampler
+
+
+class Asynchronous(OnPolicy):
+    """Learns from rollouts in the order in which they were sampled, while the next ones are.
+
+    Attributes:
+        actor: made with the first iteration, and anew where there are other samplers.
+        rounds: rollouts learnt from since then.
+    """
+
+    repeatable: ClassVar[bool] = False
+
+    actor: Actor | None = None
+    rounds = 0
+
+    @abstractmethod
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Learns from one rollout; returns the learner's statistics."""
+
+    def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
+        config = self.config
+        if self.actor is None or self.actor.samplers is not samplers:
+            self.actor = Actor(samplers, self.policy, self.flat, config.learner_queue_size)
+        actor, waited = self.actor, self.actor.waited
+        enough = self.timesteps + max(config.timesteps_per_iteration, 1)
+        self.warm_up(samplers)
+        actor.publish(self.updates)
+        lags: list[int] = []
+        queued: list[int] = []
+        stats: dict[str, float] = {}
+        with actor:
+            while self.timesteps < enough:
+                queued.append(actor.ready)
+                rollout = actor.take()
+                lags.append(self.updates - rollout.version)
+                stats = self.update(rollout)
+                self.finish_round(rollout)
+                self.rounds += 1
+                if self.rounds % config.broadcast_interval == 0:
+                    actor.publish(self.updates)
+        self.waited = actor.waited - waited
+        return {
+            **stats,
+            "policy_lag_mean": sum(lags) / len(lags) if lags else math.nan,
+            "policy_lag_max": max(lags, default=math.nan),
+            "queue_size": sum(queued) / len(queued) if queued else math.nan,
+        }
+
+    def let_go(self) -> None:
+        if self.actor is not None:
+            self.actor.rest(at_once=True)
+            self.actor = None
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.let_go()  # what waits in its queue belongs to another course of training

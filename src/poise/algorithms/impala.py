@@ -1,0 +1,95 @@
+"""IMPALA (Espeholt et al. 2018, arXiv 1802.01561): actor-critic on rollouts of slightly older policies.
+
+repeat:
+    take a rollout that μ sampled while the learner was busy
+    ρ ← min(ρ̄, π(a|s) / μ(a|s)),  c ← λ min(1, π(a|s) / μ(a|s))
+    v ← V-trace targets
+    one step along  ∇ [ ρ log π(a|s) (r + γ v' - V) - c₁ (V - v)² + c₂ H[π] ]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poise.algorithms.asynchronous import Asynchronous
+from poise.config.algorithms import IMPALAConfig
+from poise.config.layout import Layout
+from poise.learning.losses import approximate_kl, explained_variance
+from poise.learning.optimizers import Adam, RMSProp
+from poise.learning.returns import vtrace
+from poise.sampling.rollout import Rollout
+
+
+class IMPALA(Asynchronous):
+    """IMPALA on one machine, with Adam or RMSProp."""
+
+    config: IMPALAConfig
+
+    def __init__(
+        self, config: IMPALAConfig, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence
+    ) -> None:
+        super().__init__(config, obs_layout, action_layout, seed)
+        if config.opt_type == "adam":
+            self.optimizer = Adam(self.flat)
+        else:
+            self.optimizer = RMSProp(self.flat, decay=config.rms_prop_decay, eps=config.rms_prop_eps)
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        config = self.config
+        assert config.sgd_minibatch_size is not None
+        lr, entropy_coeff = self.at(config.lr), self.at(config.entropy_coeff)
+        reward = self.learner_reward(rollout)
+        slots = config.sgd_minibatch_size // rollout.steps
+        for _ in range(config.num_sgd_iter):
+            for start in range(0, rollout.slots, slots):
+                stop = min(start + slots, rollout.slots)
+                part = rollout if slots >= rollout.slots else rollout.part(start, stop)
+                loss, stats = self.loss(part, reward[:, start:stop], entropy_coeff)
+                self.flat.zero_grad()
+                if loss.requires_grad:  # a custom model may have nothing to learn
+                    loss.backward()  # type: ignore[no-untyped-call]
+                norm = self.apply_gradient(lr)
+        names = ("policy_loss", "vf_loss", "entropy", "kl", "vf_explained_var")
+        return {
+            **dict(zip(names, torch.stack(stats).tolist(), strict=True)),
+            "grad_norm": norm,
+            "cur_lr": lr,
+            "cur_entropy_coeff": entropy_coeff,
+        }
+
+    def loss(self, rollout: Rollout, reward: Tensor, entropy_coeff: float) -> tuple[Tensor, list[Tensor]]:
+        """The loss of whole trajectories with rewards `[T, B]`, a mean over their steps, and `[policy_loss, vf_loss,
+        entropy, kl, explained variance]`."""
+        config, dist = self.config, self.policy.dist
+        steps, slots = rollout.steps, rollout.slots
+        n = steps * slots
+        inputs, values = self.policy(self.policy.prepare({k: leaf.flatten(0, 1) for k, leaf in rollout.obs.items()}))
+        inputs, value = inputs[:n], values[:n]  # row T only bootstraps
+        log_prob = dist.log_prob(inputs, rollout.action.flatten(0, 1))
+        weight = rollout.valid.flatten()
+        share = weight / weight.sum().clamp(min=1)
+        with torch.no_grad():
+            log_ratio = log_prob - rollout.log_prob.flatten()
+            known = values.view(steps + 1, slots)
+            correction, advantage = vtrace(
+                log_ratio.view(steps, slots),
+                reward,
+                known[:-1],
+                self.next_values(rollout, known),
+                rollout.terminated,
+                rollout.truncated,
+                gamma=config.gamma,
+                lambda_=config.gae_lambda,
+                rho_limit=config.vtrace_clip_rho_threshold,
+                pg_rho_limit=config.vtrace_clip_pg_rho_threshold,
+            )
+            target = value + correction.flatten()
+            kl = torch.dot(share, approximate_kl(log_ratio))
+        policy_loss = -torch.dot(share, log_prob * advantage.flatten())
+        vf_loss = torch.dot(share, (value - target) ** 2)
+        entropy = torch.dot(share, dist.entropy(inputs))
+        loss = policy_loss + config.vf_loss_coeff * vf_loss - entropy_coeff * entropy
+        explained = explained_variance(value.detach(), target, weight)
+        return loss, [policy_loss.detach(), vf_loss.detach(), entropy.detach(), kl, explained]
