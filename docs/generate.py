@@ -63,6 +63,7 @@ ORIGINS: dict[str, tuple[str, ...]] = {
     "clip_coef": (CLEANRL,),
     "clip_range_vf": (SB3,),
     "epsilon": (RLLIB,),
+    "decay": (RLLIB,),
     "train_freq": (SB3,),
     "train_frequency": (CLEANRL,),
     "capacity": (RLLIB,),
@@ -175,7 +176,8 @@ def origins(library: str) -> str:
 
 
 def algorithm_table() -> str:
-    pages = [[f"[{name}]({name.lower()}.md)", spec.summary] for name, spec in ALGORITHMS.items()]
+    shared = {"APPO": "impala"}
+    pages = [[f"[{name}]({shared.get(name, name.lower())}.md)", spec.summary] for name, spec in ALGORITHMS.items()]
     return table(("algorithm", "what it is"), pages)
 
 

@@ -30,6 +30,7 @@ from poise.training.trainer import Trainer
 
 Make = Callable[..., Trainer]
 BOTH = pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
+FOUR = pytest.mark.parametrize("algorithm", ["PPO", "A2C", "IMPALA", "APPO"])
 VECTOR = spaces.Box(-1, 1, (3,), np.float32)
 TINY: dict[str, Any] = {
     "num_envs": 3,
@@ -113,13 +114,13 @@ def same(a: Any, b: Any, space: spaces.Space) -> bool:
     return all(x.dtype == y.dtype and x.shape == y.shape and np.array_equal(x, y) for x, y in pairs)
 
 
-@BOTH
+@FOUR
 @pytest.mark.parametrize(("observed", "chosen"), MATRIX, ids=lambda name: name)
 def test_every_space_is_trained_on_saved_and_loaded(
     trainer: Make, tmp_path: Path, algorithm: str, observed: str, chosen: str
 ) -> None:
     seen, actions, bad = OBSERVATIONS[observed], ACTIONS[chosen], []
-    epochs = {"n_epochs": 2} if algorithm == "PPO" else {}
+    epochs = {"n_epochs": 2} if algorithm in ("PPO", "APPO") else {}
     settings = {**TINY, **epochs, "normalize_observations": True}
     made = trainer(algorithm, lambda config: Strict(seen, actions, bad), **settings)
     before = made.algorithm.flat.data.clone()

@@ -210,13 +210,11 @@ class IMPALAConfig(AsynchronousConfig):
     """Correlation of the exploration noise from one step to the next, for `Box` actions. 0 is white noise."""
 
     aliases: ClassVar[dict[str, str]] = {
-        **_ON_POLICY_ALIASES,
+        **{alias: key for alias, key in _ON_POLICY_ALIASES.items() if key != "normalize_advantages"},
         "num_epochs": "num_sgd_iter",
         "minibatch_size": "sgd_minibatch_size",
-        "optimizer_type": "opt_type",
         "decay": "rms_prop_decay",
         "epsilon": "rms_prop_eps",
-        "vtrace_clip_rho": "vtrace_clip_rho_threshold",
     }
 
     def derive(self, explicit: set[str]) -> None:
