@@ -62,6 +62,12 @@ def no_thread_survives() -> Iterator[None]:
     assert not acting()
 
 
+def press_ctrl_c() -> None:
+    ident = threading.main_thread().ident
+    assert ident is not None
+    signal.pthread_kill(ident, signal.SIGINT)
+
+
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
@@ -484,8 +490,9 @@ def test_ctrl_c_while_the_learner_waits(trainer: Make) -> None:
             return super().step(action)
 
     made = trainer("IMPALA", lambda config: Slow(), **TINY)
-    threading.Timer(0.3, lambda: (signal.raise_signal(signal.SIGINT), signal.raise_signal(signal.SIGINT))).start()
-    threading.Timer(0.6, gate.set).start()
+    for seconds in (0.2, 0.4):
+        threading.Timer(seconds, press_ctrl_c).start()
+    threading.Timer(0.8, gate.set).start()
     with pytest.raises(KeyboardInterrupt):
         made.learn(10**9)
     assert not acting()
@@ -502,7 +509,7 @@ def test_an_environment_that_never_returns_is_left_behind(trainer: Make, monkeyp
             return super().step(action)
 
     made = trainer("IMPALA", lambda config: Stuck(), **TINY)
-    threading.Timer(0.2, lambda: signal.raise_signal(signal.SIGINT)).start()
+    threading.Timer(0.2, press_ctrl_c).start()
     with pytest.raises(KeyboardInterrupt):
         made.train()
     assert len(acting()) == 1

@@ -41,4 +41,5 @@ class Callback:
 
     def on_failure(self, trainer: Trainer, failure: Failure) -> None:
         """When an environment has failed and is being replaced; at once, in the middle of an iteration. A hang of an
-        environment in this process is told by another thread than the one that trains."""
+        environment in this process is told by another thread than the one that trains; IMPALA and APPO tell all
+        failures from the thread that samples."""
