@@ -23,7 +23,7 @@ from poise.algorithms.base import make_algorithm
 from poise.config.base import ModelConfig
 from poise.config.layout import Layout
 from poise.config.resolve import resolve
-from poise.envs.failures import Failure
+from poise.envs.failures import Failure, Failures
 from poise.envs.inline import InlineVectorEnv
 from poise.errors import ConfigError, EnvError
 from poise.learning.optimizers import Flat
@@ -273,7 +273,12 @@ def samplers_of(*modes: str) -> tuple[Policy, list[Sampler]]:
     torch.manual_seed(0)
     layouts = Layout(envs[0].single_observation_space), Layout(envs[0].single_action_space)
     policy = Policy(*layouts, ModelConfig())
-    return policy, [Sampler(policy, env, 5, np.random.SeedSequence(i), first_slot=3 * i) for i, env in enumerate(envs)]
+    failures = Failures(3 * len(envs))
+    seeds = [np.random.SeedSequence(i) for i in range(len(envs))]
+    return policy, [
+        Sampler(policy, env, 5, seed, failures=failures, first_slot=3 * i)
+        for i, (env, seed) in enumerate(zip(envs, seeds, strict=True))
+    ]
 
 
 def flat_actor(policy: Policy, samplers: list[Sampler], waiting: int = 1) -> Actor:
