@@ -149,9 +149,10 @@ _DQN_ATARI = {
 
 _IMPALA_CARTPOLE = {
     "num_envs_per_worker": 32,
-    "rollout_fragment_length": 16,
+    "rollout_fragment_length": 8,
     "lr": 0.003,
     "gae_lambda": 0.95,
+    "vf_loss_coeff": 0.25,
     "entropy_coeff": 0.0,
     "timesteps_per_iteration": 4096,
 }
@@ -172,14 +173,16 @@ _IMPALA_ATARI = {
     "model.conv_filters": [[16, 8, 4], [32, 4, 2]],
 }
 
+# PPO's, with no rollout waiting: at this learning rate, older ones do harm.
 _APPO_CARTPOLE = {
-    "num_envs_per_worker": 64,
+    "num_envs_per_worker": 96,
     "rollout_fragment_length": 32,
     "sgd_minibatch_size": 512,
-    "num_sgd_iter": 4,
-    "lr": 0.005,
-    "gae_lambda": 0.9,
+    "num_sgd_iter": 6,
+    "lr": 0.01,
+    "gae_lambda": 0.85,
     "grad_clip": 5.0,
+    "learner_queue_size": 0,
     "model.fcnet_hiddens": [48],
 }
 

@@ -13,6 +13,7 @@ observation in row t + 1, and the step that starts there is the reset: it is not
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,9 +87,10 @@ class Rollout:
 
     def part(self, start: int, stop: int) -> Rollout:
         """The slots from `start` to `stop`, as views."""
+        tensors: dict[str, Any] = {name: getattr(self, name)[:, start:stop] for name in _PER_SLOT}
         return Rollout(
             obs={name: leaf[:, start:stop] for name, leaf in self.obs.items()},
-            **{name: getattr(self, name)[:, start:stop] for name in _PER_SLOT},
+            **tensors,
             state=tuple(each[start:stop] for each in self.state),
             version=self.version,
             final=[(t, b - start, leaves) for t, b, leaves in self.final if start <= b < stop],
