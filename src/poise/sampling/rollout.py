@@ -119,7 +119,7 @@ def gather(rollouts: list[Rollout]) -> Rollout:
     """Several samplers' rollouts side by side, as one with all their slots. A single one is returned as it is."""
     if len(rollouts) == 1:
         return rollouts[0]
-    tensors = {name: torch.cat([getattr(r, name) for r in rollouts], 1) for name in _PER_SLOT}
+    tensors: dict[str, Any] = {name: torch.cat([getattr(r, name) for r in rollouts], 1) for name in _PER_SLOT}
     obs = {name: torch.cat([r.obs[name] for r in rollouts], 1) for name in rollouts[0].obs}
     result = Rollout(obs=obs, **tensors)
     result.describe(rollouts)
