@@ -23,7 +23,7 @@ from poise.config.algorithms import PPOConfig
 from poise.config.layout import Layout
 from poise.learning.losses import approximate_kl, explained_variance, normalize, ppo_loss
 from poise.learning.optimizers import Adam
-from poise.models.policy import rows
+from poise.models.policy import portions, rows
 from poise.sampling.rollout import Rollout
 from poise.sampling.sampler import Sampler
 
@@ -109,7 +109,7 @@ class PPO(OnPolicy):
     def batch(self, rollout: Rollout) -> Batch:
         """Values, advantages and targets of a rollout under the policy that sampled it."""
         x = self.policy.prepare({name: leaf.flatten(0, 1) for name, leaf in rollout.obs.items()})
-        value = self.policy.values(x).view(rollout.steps + 1, rollout.slots)
+        value = torch.cat([self.policy.critic(part) for part in portions(x)]).view(rollout.steps + 1, rollout.slots)
         advantage = self.advantages(rollout, value)
         steps = slice(0, rollout.steps * rollout.slots)  # row T only bootstraps
         return Batch(

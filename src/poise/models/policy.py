@@ -9,7 +9,7 @@ It is built from layouts and a model configuration alone, so that a checkpoint c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ State = tuple[Tensor, ...]
 
 
 PICTURES_AT_ONCE = 256
+"""How many go through the networks at once where no gradient is asked for: memory that the system gives anew for the
+layers of all pictures of a rollout would take longer to clear than to compute in."""
 
 
 class Policy(nn.Module):
@@ -161,13 +163,6 @@ class Policy(nn.Module):
         value: Tensor = self.network(x)[1] if self.custom else self.network.critic(x)
         return value.view(-1)
 
-    def values(self, x: Any) -> Tensor:
-        """`critic` of any number of observations, for no gradient. Pictures go a few at a time: memory that the system
-        gives anew for all of their layers would take longer to clear than to compute in."""
-        if not (isinstance(x, Tensor) and x.dtype == torch.uint8):
-            return self.critic(x)
-        return torch.cat([self.critic(part) for part in torch.split(x, PICTURES_AT_ONCE)])
-
     def _inputs(self, outputs: Tensor, forbidden: Tensor | None) -> Tensor:
         """Distribution inputs from the network's outputs."""
         if forbidden is not None:
@@ -210,6 +205,13 @@ class Policy(nn.Module):
         probabilities of a rollout must not change while it is learnt from."""
         if self.normalizer is not None:
             self.normalizer.update(self.features.box_numbers(self._leaves(obs)), weight)
+
+
+def portions(x: Any) -> Sequence[Any]:
+    """Prepared observations as they are, or pictures a few at a time."""
+    if isinstance(x, Tensor) and x.dtype == torch.uint8:
+        return torch.split(x, PICTURES_AT_ONCE)
+    return (x,)
 
 
 def rows(x: Any, index: Any) -> Any:
