@@ -62,10 +62,18 @@ def no_thread_survives() -> Iterator[None]:
     assert not acting()
 
 
-def press_ctrl_c() -> None:
+def press_ctrl_c(entered: threading.Event, times: int = 1) -> None:
+    """In the main thread, once an environment is in a step, so that whatever is to catch it is in place."""
     ident = threading.main_thread().ident
     assert ident is not None
-    signal.pthread_kill(ident, signal.SIGINT)
+
+    def press(ident: int) -> None:
+        entered.wait()
+        for _ in range(times):
+            time.sleep(0.2)
+            signal.pthread_kill(ident, signal.SIGINT)
+
+    threading.Thread(target=press, args=(ident,), daemon=True).start()
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -487,17 +495,17 @@ def test_an_error_in_the_learner_ends_the_actor(trainer: Make, algorithm: str) -
 
 def test_ctrl_c_while_the_learner_waits(trainer: Make) -> None:
     """A second Ctrl-C, while an environment takes its time: it does not wait for the rollout to be full."""
-    gate = threading.Event()
+    gate, entered = threading.Event(), threading.Event()
 
     class Slow(Echo):
         def step(self, action: Any) -> Any:
+            entered.set()
             gate.wait()
             return super().step(action)
 
     made = trainer("IMPALA", lambda config: Slow(), **TINY)
-    for seconds in (0.2, 0.4):
-        threading.Timer(seconds, press_ctrl_c).start()
-    threading.Timer(0.8, gate.set).start()
+    press_ctrl_c(entered, times=2)
+    threading.Timer(2, gate.set).start()
     with pytest.raises(KeyboardInterrupt):
         made.learn(10**9)
     assert not acting()
@@ -506,15 +514,16 @@ def test_ctrl_c_while_the_learner_waits(trainer: Make) -> None:
 
 def test_an_environment_that_never_returns_is_left_behind(trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actor_module, "ABANDONED_S", 0.1)
-    gate = threading.Event()
+    gate, entered = threading.Event(), threading.Event()
 
     class Stuck(Echo):
         def step(self, action: Any) -> Any:
+            entered.set()
             gate.wait()
             return super().step(action)
 
     made = trainer("IMPALA", lambda config: Stuck(), **TINY)
-    threading.Timer(0.2, press_ctrl_c).start()
+    press_ctrl_c(entered)
     with pytest.raises(KeyboardInterrupt):
         made.train()
     assert len(acting()) == 1

@@ -112,7 +112,11 @@ class Actor:
         self._stopping = self._aborted = False
         self._error = None
         self._thread = threading.Thread(target=self._run, name="poise-actor", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # Ctrl-C, when it runs already
+            self.rest(at_once=True)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:

@@ -29,10 +29,10 @@ def stopping_on(signals: tuple[signal.Signals, ...], stop: Callable[[str], None]
             if signal.getsignal(caught) is handler:
                 signal.signal(caught, old)  # type: ignore[arg-type]
 
-    for caught in signals:
-        previous[caught] = signal.getsignal(caught)
-        signal.signal(caught, handler)
-    try:
+    try:  # from here on: a signal may come between one handler and the next
+        for caught in signals:
+            previous[caught] = signal.getsignal(caught)
+            signal.signal(caught, handler)
         yield
     finally:
         restore()
