@@ -19,7 +19,7 @@ ITEMS = {
     "workers": "stepping environments, beside Gymnasium, Stable-Baselines3 and RLlib",
     "soak": "ten minutes in which workers are killed",
     "pong": "Pong from the screen",
-    "dqn": "DQN on CartPole against Stable-Baselines3",
+    "dqn": "DQN on CartPole against Stable-Baselines3, RLlib and PyTorch's tutorial",
     "control": "MuJoCo against Stable-Baselines3",
     "cartpole": "CartPole against Stable-Baselines3 and RLlib",
 }

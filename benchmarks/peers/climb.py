@@ -21,6 +21,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=20_480, help="steps from one evaluation to the next")
     parser.add_argument("--confirm", action="store_true", help="100 fresh episodes must reach the goal, too")
     parser.add_argument("--steps", type=int, default=1_000_000, help="where training ends")
+    parser.add_argument("--episodes", type=int, default=None, help="of training instead, where a script knows how")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
