@@ -98,11 +98,26 @@ _A2C_PONG = {
     "model.conv_filters": [[16, 8, 4], [32, 4, 2]],
 }
 
+# Errors in Huber's straight part count alike, so that the rare fall is lost among the steps that go well: hence the mean
+# squared error, of scaled rewards. With one hidden layer, one seed in twenty went on leaving the track on one side.
 _DQN_CARTPOLE = {
-    "num_envs_per_worker": 16,
-    "rollout_fragment_length": 16,
-    "gradient_steps": 32,
+    "num_envs_per_worker": 32,
+    "rollout_fragment_length": 4,
+    "gradient_steps": 8,
     "train_batch_size": 128,
+    "buffer_size": 20_000,
+    "learning_starts": 1000,
+    "gamma": 0.99,
+    "lr": 0.003,
+    "n_step": 5,
+    "tau": 0.03,
+    "target_network_update_freq": 0,
+    "epsilon_timesteps": 10_000,
+    "final_epsilon": 0.05,
+    "td_error_loss_fn": "mse",
+    "normalize_observations": True,
+    "normalize_rewards": True,
+    "model.fcnet_hiddens": [128, 128],
 }
 
 # PyTorch's tutorial "Reinforcement Learning (DQN)": `--preset tutorial`.
