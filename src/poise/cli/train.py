@@ -91,7 +91,8 @@ class TrainCommand(click.Command):
             return f'There is no flag --{name}: write --{name}.KEY, or {{"{name}": {{...}}}} in --config.'
         others = [other for other in ALGORITHMS if name in [flag.spelling for flag in setting_flags(other)]]
         if others:
-            return f"{algorithm} has no setting --{name}; {' and '.join(others)} has.{hint}"
+            have = "have" if others[1:] else "has"
+            return f"{algorithm} has no setting --{name}; {' and '.join(others)} {have}.{hint}"
         return f"There is no flag --{name}.{hint} `poise train {algorithm or 'PPO'} --help` lists them."
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
