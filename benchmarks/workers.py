@@ -52,9 +52,9 @@ def venv_of(system: str) -> str:
     return WHERE[system.replace(",", " ").split()[0]]
 
 
-def run(python: Path, script: str, system: str, seconds: float) -> Record:
-    """One process of one system; the record is its cells."""
-    command = [str(python), str(HERE / "peers" / script), "--system", system, "--seconds", str(seconds)]
+def run(python: Path, script: str, *arguments: str) -> Record:
+    """One process; the record is its cells."""
+    command = [str(python), str(HERE / "peers" / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:
@@ -144,6 +144,19 @@ def stepping(results: Results) -> str:
     return f"### Stepping alone\n\n{text}\n\n{table(['', *names], rows)}\n{about}\n\n{table(['', *names], ratios)}"
 
 
+def in_turn(results: Results) -> str:
+    """What alternating blocks in one process say of the cells at 0 µs."""
+    found = results.items.get("in turn")
+    if not found:
+        return ""
+    parts = [f"{cell}: {r['ratio']:.2f} ({r['low']:.2f} to {r['high']:.2f})" for cell, r in found["cells"].items()]
+    return (
+        "Where a step takes no time, `auto` steps in this process. Poise there, as a multiple of the better one of "
+        "Gymnasium's two Sync rows, in blocks of 50 ms that alternate within one process (medians of 39 blocks, and "
+        f"the middle half of them): {'; '.join(parts)}.\n"
+    )
+
+
 def learning(results: Results) -> str:
     """The rates and the shares of time while PPO learns."""
     rates = {
@@ -194,9 +207,11 @@ def main() -> int:
             for system in systems if repeat % 2 == 0 else reversed(systems):
                 if venv_of(system) in pythons:
                     item = f"{part}: {system}, repeat {repeat}"
-                    job = (pythons[venv_of(system)], script, system, 0.1 if args.quick else seconds)
-                    results.measure(item, partial(run, *job))
-    body = "\n".join(text for text in (stepping(results), learning(results)) if text)
+                    given = ("--system", system, "--seconds", str(0.1 if args.quick else seconds))
+                    results.measure(item, partial(run, pythons[venv_of(system)], script, *given))
+    turns = (pythons["poise"], "in_turn.py")
+    results.measure("in turn", lambda: {"cells": run(*turns)})
+    body = "\n".join(text for text in (stepping(results), in_turn(results), learning(results)) if text)
     results.publish("Workers", body, list(results.items.values()), all_versions(pythons, PACKAGES))
     return 0
 
