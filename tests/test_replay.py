@@ -367,7 +367,9 @@ def test_a_replay_that_cannot_fit_is_refused_with_a_sentence(trainer: Make) -> N
     class Seen(Scripted):
         observation_space = space
 
-    with pytest.raises(ConfigError, match=r"buffer_size=1000000000 takes [\d,.]+ GiB for .* would fill all of it"):
+    with pytest.raises(
+        ConfigError, match=r"buffer_size=1000000000 takes [\d,.]+ GiB, and this machine has .* would fill all of it"
+    ):
         trainer("DQN", lambda config: Seen(), buffer_size=1_000_000_000)
 
 

@@ -118,7 +118,7 @@ class DQN(Algorithm):
         memory = machine_memory()
         if memory is not None and size > memory:
             raise ConfigError(
-                f"buffer_size={capacity} takes {readable(size)} for observations of {layout}, and this machine has "
+                f"buffer_size={capacity} takes {readable(size)}, and this machine has "
                 f"{readable(memory)}: about {int(capacity * memory / size):,} steps would fill all of it."
             )
         return [f"The replay buffer takes {readable(size)} once it holds {capacity:,} steps."]
