@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+import poise
 from environments import Noise
 from poise.algorithms.base import RewardScaler
 from poise.config.layout import Layout
 from poise.learning.running import RunningMoments
+from poise.models.policy import PICTURE_ROWS
 from poise.sampling.rollout import Rollout
 
 
@@ -213,3 +216,74 @@ def test_reward_scaler_state_survives_a_round_trip() -> None:
     state = {k: v.clone() for k, v in scaler.state_dict().items()}
     other.load_state_dict(state)
     assert torch.equal(other(rollouts[1]), scaler(rollouts[1]))
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+FRAME = spaces.Box(0, 255, (3, 12, 12), np.uint8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_pixels_are_whitened_as_numpy_would(trainer: Callable[..., Any], dtype: str) -> None:
+    frames = np.random.default_rng(3).integers(0, 256, (64, 3, 12, 12)).astype(np.uint8)
+    frames[:, 0, :6] = 87  # a background that never changes
+    frames[1:, 1, 5, 5], frames[0, 1, 5, 5] = 87, 236  # a ball, seen once
+    made = trainer(
+        "PPO",
+        lambda config: Noise(FRAME, ACTIONS["Discrete"]),
+        normalize_observations=True,
+        model={"conv_dtype": dtype},
+    )
+    made.policy.update_normalizer({"value": torch.from_numpy(frames)[None]}, torch.ones(1, 64))
+    encoder = made.policy.network.pi_encoder
+    white = encoder._whitened(torch.from_numpy(frames), encoder.pixels, torch.float32).numpy()
+    mean, deviation = frames.mean(0, dtype=np.float64), frames.std(0, dtype=np.float64)
+    np.testing.assert_allclose(white, np.clip((frames - mean) / np.maximum(deviation, 1), -5, 5), atol=1e-4)
+    assert (white[:, 0, :6] == 0).all()
+    assert white[0, 1, 5, 5] == 5
+    x = made.policy.prepare({"value": torch.from_numpy(frames)})
+    assert x.dtype == torch.uint8  # memory holds bytes
+    assert torch.equal(x, torch.from_numpy(frames)), "whitening is no work in place on what was sampled"
+    with torch.no_grad():
+        made.policy(x)
+    assert torch.equal(x, torch.from_numpy(frames))
+
+
+@pytest.mark.parametrize("shape", [(12, 12, 3), (12, 12)])
+def test_pictures_of_any_order_are_whitened(trainer: Callable[..., Any], shape: tuple[int, ...]) -> None:
+    space = spaces.Box(0, 255, shape, np.uint8)
+    made = trainer(
+        "PPO", lambda config: Noise(space, ACTIONS["Discrete"]), num_envs=2, n_steps=8, normalize_observations=True
+    )
+    made.train()
+    (pixels,) = made.policy.moments
+    assert pixels.mean.shape == shape
+
+
+def test_two_towers_and_the_target_network_share_their_moments(trainer: Callable[..., Any]) -> None:
+    make = lambda config: Noise(FRAME, ACTIONS["Discrete"])  # noqa: E731
+    made = trainer("PPO", make, normalize_observations=True, model={"vf_share_layers": False})
+    (pixels,) = made.policy.moments
+    assert made.policy.network.pi_encoder.pixels is pixels
+    assert made.policy.network.vf_encoder.pixels is pixels
+    made = trainer("DQN", make, num_envs=2, n_steps=4, learning_starts=8, normalize_observations=True)
+    made.train()
+    (pixels,) = made.policy.moments
+    assert made.algorithm.target.network.encoder.pixels is pixels
+    assert pixels.count > 0
+
+
+def test_pixel_moments_see_some_rows_of_all_slots_and_travel_with_a_checkpoint(
+    trainer: Callable[..., Any], tmp_path: Path
+) -> None:
+    make = lambda config: Noise(FRAME, ACTIONS["Discrete"])  # noqa: E731
+    made = trainer("PPO", make, num_envs=4, n_steps=40, normalize_observations=True)
+    made.train()
+    (pixels,) = made.policy.moments
+    rows = 2 * len(range(0, 40, PICTURE_ROWS))  # of the rollout that only shows what pictures are like, too
+    assert 4 * (rows - 2) <= pixels.count <= 4 * rows  # fewer where a row was a reset
+    frames = {"value": torch.from_numpy(np.stack([FRAME.sample() for _ in range(5)]))}
+    made.save(tmp_path / "saved")
+    with poise.load(tmp_path / "saved") as loaded, torch.no_grad():
+        assert torch.equal(loaded.policy.moments[0].mean, pixels.mean)
+        assert torch.equal(loaded.policy(loaded.policy.prepare(frames))[0], made.policy(made.policy.prepare(frames))[0])

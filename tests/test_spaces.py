@@ -654,7 +654,7 @@ def test_numbers_bits_and_choices_become_one_vector() -> None:
     }
     assert made.prepare(obs).tolist() == [[0.5, -2.0, 0.75, 1, 0, 0, 1, 0, 0, 1, 1, 0, 0]]
     assert made.normalizer.mean.shape == (3,)
-    made.update_normalizer(obs, torch.ones(1))
+    made.update_normalizer({name: leaf[None] for name, leaf in obs.items()}, torch.ones(1, 1))
     assert made.normalizer.mean.tolist() == [0.5, -2.0, 0.75]
     assert made.prepare(obs).tolist() == [[0, 0, 0, 1, 0, 0, 1, 0, 0, 1, 1, 0, 0]]
 

@@ -164,8 +164,7 @@ class OnPolicy(Algorithm):
     def warm_up(self, samplers: list[Sampler]) -> None:
         """The first rollout only shows the observation normaliser what observations are like: a policy that learnt from
         it would have learnt in another input space than the one it goes on in."""
-        normalizer = self.policy.normalizer
-        if normalizer is not None and normalizer.count == 0:
+        if any(moments.count == 0 for moments in self.policy.moments):
             self.finish_round(sample_together(samplers))
 
     def learner_reward(self, rollout: Rollout) -> Tensor:
@@ -208,9 +207,8 @@ class OnPolicy(Algorithm):
     def finish_round(self, rollout: Rollout) -> None:
         """Counts the steps and lets the observation normaliser see them, now that they have been learnt from."""
         self.timesteps += int(rollout.valid.sum().item())
-        if self.policy.normalizer is not None:
-            obs = {k: v[:-1].flatten(0, 1) for k, v in rollout.obs.items()}
-            self.policy.update_normalizer(obs, rollout.valid.flatten())
+        if self.policy.moments:
+            self.policy.update_normalizer({k: v[:-1] for k, v in rollout.obs.items()}, rollout.valid)
 
 
 class RewardScaler:

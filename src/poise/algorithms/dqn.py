@@ -97,7 +97,8 @@ class DQN(Algorithm):
         self.optimizer = Adam(
             self.flat, eps=config.adam_epsilon, weight_decay=config.weight_decay, amsgrad=config.amsgrad
         )
-        self.target = copy.deepcopy(self.policy)
+        shared = {id(moments): moments for moments in self.policy.moments}  # both networks see the same
+        self.target = copy.deepcopy(self.policy, shared)
         self.target_flat = Flat(self.target)
         self.replay: Replay | None = None
         self.updated = 0
@@ -163,9 +164,8 @@ class DQN(Algorithm):
             self.reward_scaler(rollout)  # for its moments: rewards are kept raw, and scaled when they are drawn
         self.replay.add(rollout)
         self.timesteps += int(rollout.valid.sum().item())
-        if self.policy.normalizer is not None:
-            obs = {name: leaf[:-1].flatten(0, 1) for name, leaf in rollout.obs.items()}
-            self.policy.update_normalizer(obs, rollout.valid.flatten())
+        if self.policy.moments:
+            self.policy.update_normalizer({name: leaf[:-1] for name, leaf in rollout.obs.items()}, rollout.valid)
 
     def _make_replay(self, slots: int) -> Replay:
         config, layout = self.config, self.policy.obs_layout

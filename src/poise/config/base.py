@@ -115,7 +115,7 @@ class AlgorithmConfig:
     """Seeds everything: two runs with equal seeds are equal to the bit. null draws one and writes it down."""
 
     normalize_observations: bool = False
-    """Whether observations are shifted and scaled by their running mean and variance."""
+    """Whether observations, pictures pixel by pixel, are shifted and scaled by their running mean and variance."""
 
     normalize_rewards: bool = False
     """Whether the learner divides rewards by the running deviation of the discounted return (reports stay raw)."""

@@ -14,7 +14,11 @@ from torch.nn.functional import conv2d
 from poise.config.base import ModelConfig
 from poise.config.layout import Leaf
 from poise.errors import ModelError
+from poise.learning.running import RunningMoments
 from poise.models.mlp import ACTIVATIONS, init_linear
+
+WHITE_LIMIT = 5.0
+"""Deviations from its mean beyond which a normalised pixel is cut off."""
 
 
 def is_image(leaf: Leaf) -> bool:
@@ -37,20 +41,28 @@ class ImageEncoder(nn.Module):
     are given, the stack shrinks the picture to about ten pixels (for 84x84, that of Mnih et al. 2015: 8x8/4, 4x4/2,
     3x3/1).
 
+    Args:
+        leaf: the pictures.
+        config: the layers.
+        pixels: moments of each pixel, by which pictures are normalised instead (see `_whitened`).
+
     Attributes:
         size: length of the output vectors.
     """
 
-    def __init__(self, leaf: Leaf, config: ModelConfig) -> None:
+    def __init__(self, leaf: Leaf, config: ModelConfig, pixels: RunningMoments | None = None) -> None:
         super().__init__()
+        self.pixels = pixels
         shape = leaf.shape if len(leaf.shape) == 3 else (1, *leaf.shape)
         self.two_axes = len(leaf.shape) == 2
         self.channels_last = shape[-1] < shape[0]
         channels, height, width = (shape[2], *shape[:2]) if self.channels_last else shape
-        self.scale = 1 / byte_limit(leaf) if leaf.dtype.name == "uint8" else 1.0
+        bytes_ = leaf.dtype.name == "uint8"
+        self.scale = 1 / byte_limit(leaf) if bytes_ and pixels is None else 1.0
+        self.least_deviation = 1.0 if bytes_ else 1e-4
         self.activation = ACTIVATIONS[config.conv_activation]
         filters = config.conv_filters or default_filters(height, width)
-        self.reduced = config.conv_dtype == "bfloat16" and leaf.dtype.name == "uint8"
+        self.reduced = config.conv_dtype == "bfloat16" and bytes_
         self.layers = nn.ModuleList()
         for out_channels, kernel, stride in filters:
             if min(height, width) < kernel:
@@ -64,12 +76,14 @@ class ImageEncoder(nn.Module):
         self.size = channels * height * width
 
     def forward(self, x: Tensor) -> Tensor:
+        first: Tensor = self.layers[0].weight  # type: ignore[assignment]
+        dtype = torch.bfloat16 if self.reduced else first.dtype
+        if self.pixels is not None:
+            x = self._whitened(x, self.pixels, dtype)
         if self.two_axes:
             x = x.unsqueeze(-3)
         elif self.channels_last:
             x = x.permute(0, 3, 1, 2)
-        first: Tensor = self.layers[0].weight  # type: ignore[assignment]
-        dtype = torch.bfloat16 if self.reduced else first.dtype
         if not self.reduced:
             x = x.contiguous(memory_format=torch.channels_last)  # in which processors convolve float32 faster
         x = x.to(dtype)
@@ -78,6 +92,16 @@ class ImageEncoder(nn.Module):
             x = conv2d(x, (layer.weight if i else weight).to(dtype), layer.bias.to(dtype), layer.stride)  # type: ignore
             x = self.activation(x)
         return x.flatten(1)
+
+    def _whitened(self, x: Tensor, pixels: RunningMoments, dtype: torch.dtype) -> Tensor:
+        """Each pixel minus its mean, over its deviation, within ±`WHITE_LIMIT` (Burda et al. 2018, arXiv 1810.12894,
+        section 2.4): what never changes vanishes, and what is small and rare, such as a ball, stands out.
+
+        A byte that hardly ever differs counts as one that deviates by one grey level.
+        """
+        scale = pixels.var.sqrt().clamp_(min=self.least_deviation).reciprocal_()
+        white = x.to(dtype, copy=True).sub_(pixels.mean.to(dtype)).mul_(scale.to(dtype))
+        return white.clamp_(-WHITE_LIMIT, WHITE_LIMIT)
 
 
 def fastest_conv_dtype(leaves: Sequence[Leaf]) -> Literal["float32", "bfloat16"]:

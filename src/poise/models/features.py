@@ -40,12 +40,14 @@ class Features:
 
     Args:
         leaves: those that the network sees.
+        normalize_pictures: whether convolutions see each pixel shifted and scaled by its running moments.
 
     Attributes:
         numbers: `Box` leaves in the vector.
         width: columns of the vector that are theirs.
         size: length of the vector.
         pictures: leaves that go through convolutions, as they are.
+        pixels: running moments of the pictures' pixels, by name of the leaf, where these are normalised.
         tables: leaves whose categories are looked up.
         plain: name of the only leaf, where it is the vector already.
 
@@ -53,8 +55,9 @@ class Features:
         SpaceError: a choice has too many categories even for a table.
     """
 
-    def __init__(self, leaves: Sequence[Leaf]) -> None:
+    def __init__(self, leaves: Sequence[Leaf], *, normalize_pictures: bool = False) -> None:
         self.pictures = [leaf for leaf in leaves if is_image(leaf)]
+        self.pixels = {leaf.name: RunningMoments(leaf.shape) for leaf in self.pictures if normalize_pictures}
         self.numbers = [leaf for leaf in leaves if isinstance(leaf.space, spaces.Box) and not is_image(leaf)]
         self._bits = [leaf for leaf in leaves if isinstance(leaf.space, spaces.MultiBinary)]
         choices = [leaf for leaf in leaves if isinstance(leaf.space, (spaces.Discrete, spaces.MultiDiscrete))]
@@ -115,7 +118,8 @@ class Features:
 
     def encoder(self, config: ModelConfig) -> tuple[nn.Module | None, int]:
         """A module from `gather`'s result to vectors, and their length; None where it is a vector already."""
-        made: list[ImageEncoder | Embeddings] = [ImageEncoder(leaf, config) for leaf in self.pictures]
+        made: list[ImageEncoder | Embeddings]
+        made = [ImageEncoder(leaf, config, self.pixels.get(leaf.name)) for leaf in self.pictures]
         made += [Embeddings(leaf) for leaf in self.tables]
         size = self.size + sum(part.size for part in made)
         if self.has_vector:

@@ -37,19 +37,26 @@ PICTURES_AT_ONCE = 256
 layers of all pictures of a rollout would take longer to clear than to compute in."""
 
 
+PICTURE_ROWS = 32
+"""Of so many rows of a rollout, one's pictures are merged into the running moments."""
+
+
 class Policy(nn.Module):
     """A stochastic policy with a value function.
 
     Args:
         obs_layout, action_layout: layouts of the single observation and action space.
         config: the networks.
-        normalize_observations: whether `prepare` normalises by running moments (updated by `update_normalizer`).
+        normalize_observations: whether the networks see numbers and pictures normalised by running moments (updated
+            by `update_normalizer`).
         network: makes the networks, unless the model is a custom one.
 
     Attributes:
         dist: the distribution of actions.
         masked: whether observations hold an action mask. What it rules out has probability 0, in sampling and in
             learning; the default networks do not see the mask itself.
+        normalizer: moments of the numbers that `prepare` normalises, if it does.
+        moments: all running moments, those of pictures included; empty where nothing is normalised.
 
     Raises:
         SpaceError: a space that this policy cannot take.
@@ -79,16 +86,20 @@ class Policy(nn.Module):
         outputs = self.dist.num_inputs - self.actions.free
         self.custom = config.custom_model is not None
         self.normalizer: RunningMoments | None = None
+        self.moments: list[RunningMoments] = []
         self._plain: str | None = None  # the only leaf, where it is network input as it is
         if config.custom_model is not None:
             self.network = _make_custom(config, seen.space, outputs)
             self._probe(config.custom_model, outputs)
         else:
             hidden = KEY if self.masked and seen is obs_layout else None
-            self.features = Features([leaf for leaf in seen.leaves if leaf.name != hidden])
+            leaves = [leaf for leaf in seen.leaves if leaf.name != hidden]
+            self.features = Features(leaves, normalize_pictures=normalize_observations)
             self.network = network(self.features, outputs, config)
             if normalize_observations and self.features.width:
                 self.normalizer = RunningMoments((self.features.width,))
+                self.moments.append(self.normalizer)
+            self.moments += self.features.pixels.values()
             if not (self.preprocessor or self.masked):
                 self._plain = self.features.plain
         if self.actions.free:
@@ -201,10 +212,17 @@ class Policy(nn.Module):
         return self.actions.to_env(action)
 
     def update_normalizer(self, obs: Mapping[str, Tensor], weight: Tensor) -> None:
-        """Merges observations `[N, ...]` with weights `[N]` into the running moments. Only between rollouts: the
-        probabilities of a rollout must not change while it is learnt from."""
+        """Merges observations `[T, B, ...]` with weights `[T, B]` into the running moments; of pictures, which are
+        large and alike, those of every `PICTURE_ROWS`-th row. Only between rollouts: the probabilities of a rollout
+        must not change while it is learnt from."""
         if self.normalizer is not None:
-            self.normalizer.update(self.features.box_numbers(self._leaves(obs)), weight)
+            flat = {name: leaf.flatten(0, 1) for name, leaf in obs.items()}
+            self.normalizer.update(self.features.box_numbers(self._leaves(flat)), weight.flatten())
+        if self.features.pixels:
+            some = {name: leaf[::PICTURE_ROWS].flatten(0, 1) for name, leaf in obs.items()}
+            leaves = self._leaves(some)
+            for name, moments in self.features.pixels.items():
+                moments.update(leaves[name], weight[::PICTURE_ROWS].flatten())
 
 
 def portions(x: Any) -> Sequence[Any]:
