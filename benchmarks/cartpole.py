@@ -1,6 +1,6 @@
 """CartPole against Stable-Baselines3 and RLlib: one process at a time, sides and seeds alternating, one stopping rule.
 
-python benchmarks/cartpole.py --seeds 10 --only process,matched,v0,a2c --peers sb3,rllib
+python benchmarks/cartpole.py --seeds 10 --only process,matched,v0,a2c,impala --peers sb3,rllib
 """
 
 from __future__ import annotations
@@ -192,6 +192,20 @@ def parts() -> dict[str, Part]:
             "process_s",
             max_seeds=5,
         ),
+        "impala": Part(
+            "IMPALA on CartPole-v1 to 475",
+            "`poise train IMPALA --env CartPole-v1 --stop episode_reward_mean=475 --seed N` and RLlib's tuned example.",
+            [
+                Side("Poise, `poise train`", "poise", command_line("IMPALA", "CartPole-v1", 475)),
+                Side(
+                    "RLlib IMPALA, its tuned settings",
+                    "rllib",
+                    script("rllib_cartpole.py", "rllib", "--algo", "IMPALA"),
+                ),
+            ],
+            "process_s",
+            max_seeds=5,
+        ),
     }
 
 
@@ -242,7 +256,7 @@ def section(results: Results, name: str, part: Part) -> str:
 def main() -> int:
     options = parser(__doc__)
     options.add_argument("--seeds", type=int, default=10, help="of process and matched; the others take at most 5")
-    options.add_argument("--only", default="process,matched,v0,a2c", help="comparisons, by comma")
+    options.add_argument("--only", default="process,matched,v0,a2c,impala", help="comparisons, by comma")
     options.add_argument("--peers", default="sb3,rllib", help="sides beside Poise, by comma; may be empty")
     args = options.parse_args()
     known = parts()

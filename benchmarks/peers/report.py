@@ -18,7 +18,7 @@ MAX_STEPS = 1_000_000
 def arguments() -> argparse.Namespace:
     """The same for every side."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--algo", default="PPO", choices=["PPO", "A2C"])
+    parser.add_argument("--algo", default="PPO", choices=["PPO", "A2C", "IMPALA"])
     parser.add_argument("--env", default="CartPole-v1")
     parser.add_argument("--goal", type=float, default=475.0, help="mean return of the last 100 training episodes")
     parser.add_argument("--seed", type=int, default=0)

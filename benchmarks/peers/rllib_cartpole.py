@@ -1,8 +1,10 @@
-"""RLlib's PPO on CartPole until the mean of the last 100 training episodes reaches the goal.
+"""RLlib's PPO or IMPALA on CartPole until the mean of the last 100 training episodes reaches the goal.
 
-The settings are those of RLlib's own tuned example for CartPole (`cartpole_ppo.py`): a linear network of 32 units that
-policy and value function share. The environments are stepped in the driver, which on few cores is the fastest, and
-with one thread: with more, threads wait for each other, the more so the busier the machine is.
+The settings are those of RLlib's own tuned examples for CartPole. Of PPO (`cartpole_ppo.py`): a linear network of 32
+units that policy and value function share. Its environments are stepped in the driver, which on few cores is the
+fastest. Of IMPALA (`cartpole_impala.py`): batches of 500, one process that steps environments beside the learner's.
+
+The learner has one thread: with more, threads wait for each other, the more so the busier the machine is.
 """
 
 from __future__ import annotations
@@ -17,23 +19,45 @@ from report import MAX_STEPS, arguments, report
 
 warnings.filterwarnings("ignore")
 import ray  # noqa: E402
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig  # noqa: E402
+from ray.rllib.algorithms.impala import IMPALAConfig  # noqa: E402
 from ray.rllib.algorithms.ppo import PPOConfig  # noqa: E402
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig  # noqa: E402
+
+
+def ppo() -> AlgorithmConfig:
+    """Of `cartpole_ppo.py`."""
+    return (
+        PPOConfig()
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=8)
+        .training(lr=0.0003, num_epochs=6, vf_loss_coeff=0.01, train_batch_size_per_learner=2000)
+        .rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[32], fcnet_activation="linear", vf_share_layers=True))
+    )
+
+
+def impala() -> AlgorithmConfig:
+    """Of `cartpole_impala.py`."""
+    return (
+        IMPALAConfig()
+        .env_runners(num_env_runners=1)
+        .training(
+            lr=0.0005,
+            train_batch_size_per_learner=500,
+            grad_clip=40.0,
+            grad_clip_by="global_norm",
+            vf_loss_coeff=0.05,
+            entropy_coeff=0.0,
+        )
+        .rl_module(model_config=DefaultModelConfig(vf_share_layers=True))
+    )
 
 
 def main() -> None:
     args = arguments()
     torch.set_num_threads(1)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    config = (
-        PPOConfig()
-        .environment(args.env)
-        .env_runners(num_env_runners=0, num_envs_per_env_runner=8)
-        .debugging(seed=args.seed)
-        .training(lr=0.0003, num_epochs=6, vf_loss_coeff=0.01, train_batch_size_per_learner=2000)
-        .rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[32], fcnet_activation="linear", vf_share_layers=True))
-    )
-    algorithm = config.build_algo()
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    config = impala() if args.algo == "IMPALA" else ppo()
+    algorithm = config.environment(args.env).debugging(seed=args.seed).build_algo()
     start = time.perf_counter()
     steps = episodes = 0
     reward = float("nan")

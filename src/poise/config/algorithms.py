@@ -159,6 +159,8 @@ class AsynchronousConfig(AlgorithmConfig):
     vtrace_clip_rho_threshold: Positive = 1.0
     """ρ̄, the largest importance weight of an error. 1 or more; larger trusts what is rare now and was rarer then."""
 
+    sampling_threads: ClassVar[int] = 1
+
     untranslatable: ClassVar[dict[str, str]] = {
         "vtrace": "Off-policy steps are always weighted by V-trace.",
         "momentum": "RMSProp has no momentum here.",

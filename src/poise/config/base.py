@@ -109,7 +109,8 @@ class AlgorithmConfig:
     """GPUs for learning. This version learns on the processor: 0 or `auto`."""
 
     num_threads: PositiveInt | Literal["auto"] = "auto"
-    """Threads of PyTorch. `auto`: one for small networks, which more threads would slow down; all cores for images."""
+    """Threads of PyTorch. `auto`: one for small networks, which more threads would slow down; for images, all cores but
+    those that sample meanwhile (IMPALA, APPO)."""
 
     seed: NonNegativeInt | None = None
     """Seeds everything: two runs with equal seeds are equal to the bit. null draws one and writes it down."""
@@ -156,6 +157,9 @@ class AlgorithmConfig:
         "model.activation_fn": "model.fcnet_activation",
     }
     """Other names of the keys above, from RLlib, Stable-Baselines3 and CleanRL."""
+
+    sampling_threads: ClassVar[int] = 0
+    """Threads that sample while the learner computes."""
 
     untranslatable: ClassVar[dict[str, str]] = {}
     """Keys of other libraries that have no counterpart, and what to do instead."""

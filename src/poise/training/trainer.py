@@ -87,7 +87,8 @@ class Trainer:
             env = self._batches[0]
             layouts = Layout(env.single_observation_space), Layout(env.single_action_space)
         if config.num_threads == "auto":
-            config.num_threads = available_cores() if any(is_image(leaf) for leaf in layouts[0].leaves) else 1
+            pictures = any(is_image(leaf) for leaf in layouts[0].leaves)
+            config.num_threads = max(1, available_cores() - config.sampling_threads) if pictures else 1
         try:
             self.algorithm: Algorithm = make_algorithm(self.name, config, *layouts, self._seed(_ALGORITHM))
             self.notes += self.algorithm.announce() if self._batches else []
