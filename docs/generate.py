@@ -211,6 +211,7 @@ def faults() -> str:
 SECTIONS: dict[str, Callable[[], str]] = {
     "headline": measured("The whole process"),
     "pendulum": measured("InvertedDoublePendulum-v5"),
+    "pong": measured("Pong to 18"),
     "stepping": measured("Stepping alone"),
     "algorithms": algorithm_table,
     "commands": command_table,

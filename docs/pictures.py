@@ -1,8 +1,9 @@
-"""Draws the pictures of the documentation from a real run: `python docs/pictures.py`.
+"""Draws the pictures of the documentation from real runs: `python docs/pictures.py [cartpole] [plots] [pong]`.
 
 cartpole.png   the returns of a run
-plots.png      three seeds each of PPO and DQN, by the command
 cartpole.gif   the policy before training (left) and after it (right), four seconds each
+plots.png      three seeds each of PPO and DQN, by the command
+pong.gif       APPO after a few minutes, eight seconds (Poise's player is the right one)
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ FILTER = (
 )
 
 
-def main() -> None:
+# The console's pictures have few colours; the score above the field is what one looks for.
+PONG_FILTER = "split[a][b];[a]palettegen=max_colors=16[palette];[b][palette]paletteuse=dither=none"
+
+
+def cartpole() -> None:
     with tempfile.TemporaryDirectory() as folder:
         before, after = f"{folder}/before.mp4", f"{folder}/after.mp4"
         algo = poise.PPO("CartPole-v1", seed=1, progress=False)
@@ -42,12 +47,11 @@ def main() -> None:
         shrink(save_figure(poise.plot(algo, y="return"), IMAGES / "cartpole.png"))
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-i", before, "-i", after]
         subprocess.run([*command, "-lavfi", FILTER, str(IMAGES / "cartpole.gif")], check=True)
-    compare()
     size = (IMAGES / "cartpole.gif").stat().st_size
     print(f"{algo!r}, reward {result['episode_reward_mean']:.0f}; the GIF has {size // 1024} kB")
 
 
-def compare() -> None:
+def plots() -> None:
     def command(*args: str) -> None:
         subprocess.run([sys.executable, "-m", "poise", *args, "--folder", folder], check=True)
 
@@ -60,10 +64,23 @@ def compare() -> None:
         shrink(IMAGES / "plots.png")
 
 
+def pong() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        film = f"{folder}/pong.mp4"
+        algo = poise.APPO("PongNoFrameskip-v4", seed=0, progress=False, metrics_smoothing_episodes=20)
+        result = algo.learn(stop={"episode_reward_mean": 18})
+        poise.record(algo, film, explore=True)
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-ss", "30", "-t", "8", "-i", film]
+        subprocess.run([*command, "-lavfi", PONG_FILTER, str(IMAGES / "pong.gif")], check=True)
+    size = (IMAGES / "pong.gif").stat().st_size
+    print(f"{algo!r} after {result['time_total_s']:.0f} s; the GIF has {size // 1024} kB")
+
+
 def shrink(picture: Path) -> None:
     """A palette is enough for lines, and takes a third of the space."""
     Image.open(picture).convert("RGB").quantize(64).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
-    main()
+    for name in sys.argv[1:] or ("cartpole", "plots", "pong"):
+        {"cartpole": cartpole, "plots": plots, "pong": pong}[name]()

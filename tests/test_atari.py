@@ -503,6 +503,41 @@ def test_train_evaluate_film_save_and_load(trainer: Callable[..., Any], tmp_path
     loaded.close()
 
 
+@pytest.mark.parametrize("algorithm", ["DQN", "IMPALA"])
+def test_a_resumed_run_keeps_what_it_learnt_and_plays_new_games(
+    trainer: Callable[..., Any], tmp_path: Path, algorithm: str
+) -> None:
+    """Games cannot be put back; all that was learnt from them is."""
+    games = {**SMALL, "max_episode_steps": 60}
+    settings: dict[str, Any] = {"num_envs_per_worker": 4, "num_threads": 1, "env_config": games}
+    if algorithm == "DQN":
+        settings |= {"buffer_size": 500, "learning_starts": 100, "timesteps_per_iteration": 200}
+    else:
+        settings |= {"timesteps_per_iteration": 512}
+    made = trainer(algorithm, "PongNoFrameskip-v4", **settings)
+    for _ in range(2):
+        last = made.train()
+    assert made.algorithm.updates > 0
+    made.save(tmp_path / "saved")
+    with poise.load(tmp_path / "saved") as loaded:
+        mine, theirs = made.algorithm, loaded.algorithm
+        assert torch.equal(mine.flat.data, theirs.flat.data)
+        assert [m.count.item() for m in mine.policy.moments] == [m.count.item() for m in theirs.policy.moments]
+        if algorithm == "DQN":
+            drawn = np.arange(100) % len(mine.replay.valid)
+            drawn = drawn[mine.replay.valid[drawn]]
+            batches = [a.replay.batch(drawn, n_step=1, gamma=0.99, rescale=None) for a in (mine, theirs)]
+            assert theirs.replay.steps == mine.replay.steps > 300
+            assert len(drawn) > 50
+            assert all(torch.equal(x, y) for x, y in zip(*(b.obs.values() for b in batches), strict=True))
+        result = loaded.train()
+        assert result["timesteps_total"] == last["timesteps_total"] + result["timesteps_this_iter"]
+        assert result["episodes_total"] > last["episodes_total"]
+        firsts = [a.samplers[0] for a in (made, loaded)]
+        seeds = [sampler._env_seed.n_children_spawned for sampler in firsts]
+        assert seeds[1] > seeds[0], "the games that were played already began anew"
+
+
 def test_a_program_may_end_without_closing_its_games() -> None:
     """The emulator's binding complains at length of what outlives the interpreter; frames that a callback or a handler
     of signals keeps do."""
