@@ -6,6 +6,7 @@ python benchmarks/pong.py --seeds 5 --only APPO,PPO,IMPALA,peers
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -15,8 +16,10 @@ from typing import Any
 from common import HERE, Record, Results, all_versions, parser, spread, table, venv_python
 
 ENV, EPISODES = "PongNoFrameskip-v4", 20
-MOST = 4_000_000
+MOST = 2_000_000
 """Steps after which a run that has not got to the goal ends."""
+AGAIN = 20_000
+"""Steps from an evaluation that did not confirm the goal to the next."""
 
 
 @dataclass
@@ -45,21 +48,31 @@ PACKAGES = ("poise", "torch", "gymnasium", "ale-py", "numpy", "stable-baselines3
 
 
 def run(part: Part, seed: int, most: int) -> Record:
-    """Trains one seed until the goal, and evaluates it; the evaluation is not in the seconds."""
+    """Trains one seed until fresh games confirm the goal; playing them is not in the seconds."""
     import poise
 
     make = getattr(poise, part.algorithm)
     with make(ENV, seed=seed, metrics_smoothing_episodes=EPISODES, progress=False, **part.settings) as trainer:
-        start = time.perf_counter()
-        result = trainer.learn(stop={"episode_reward_mean": part.goal, "timesteps_total": most})
-        seconds = time.perf_counter() - start
-        if result["stop_reason"] == "interrupted":  # Ctrl-C ends `learn` in good order, and is meant for this benchmark
-            raise KeyboardInterrupt
+        first: Record = {}
+        tries, seconds, score, stop = 0, 0.0, -math.inf, {"episode_reward_mean": part.goal, "timesteps_total": most}
+        while score < part.goal and trainer.algorithm.timesteps < most:
+            start = time.perf_counter()
+            if first:
+                trainer.learn(AGAIN)
+            result = trainer.learn(stop=stop)
+            seconds += time.perf_counter() - start
+            if result["stop_reason"] == "interrupted":  # Ctrl-C ends `learn` in good order; it means this benchmark
+                raise KeyboardInterrupt
+            tries += 1
+            score = trainer.evaluate(EPISODES, seed=1000 * tries + seed)["episode_reward_mean"]
+            first = first or {"first_s": round(seconds, 1), "first_steps": result["timesteps_total"]}
+            print(f"[{seconds:.0f} s: {score:.1f}]", end=" ", flush=True)
         return {
-            "reached": result["episode_reward_mean"] >= part.goal,
+            "reached": score >= part.goal,
+            **first,
             "train_s": round(seconds, 1),
             "steps": result["timesteps_total"],
-            "score": trainer.evaluate(EPISODES, seed=seed + 1)["episode_reward_mean"],
+            "score": score,
             "numbers": trainer.config.model.conv_dtype,
             **{f"{key}_share": round(result[f"perf/{key}_share"], 2) for key in ("env", "inference", "learning")},
         }
@@ -69,8 +82,8 @@ def row(name: str, part: Part, found: list[Record]) -> list[str]:
     """One line of the table."""
     return [
         name,
-        f"{part.goal:g}",
         f"{sum(r['reached'] for r in found)} of {len(found)}",
+        spread((r["first_s"] for r in found), 0),
         spread((r["train_s"] for r in found), 0),
         spread((r["steps"] for r in found), 0),
         spread((r["steps"] / r["train_s"] for r in found), 0),
@@ -86,13 +99,14 @@ def section(results: Results) -> str:
     for name, part in PARTS.items():
         if found := [r for key, r in results.items.items() if key.startswith(f"{name}, seed ")]:
             rows.append(row(name, part, found))
-    headers = ["", "Goal", "Reached", "Training, s", "Steps", "Steps/s", "Score of fresh episodes, each seed"]
+    headers = ["", "Confirmed", "First 18, s", "Confirmed, s", "Steps", "Steps/s", "Score of fresh episodes, each seed"]
     headers += ["Emulator / inference / learning, share of time", "Convolutions in"]
     text = (
         f"`{ENV}`: the six minimal actions, each for four frames with max-pooling, grey, 84 x 84, four pictures, up to "
-        "30 no-ops, no sticky actions; steps are agent steps. A run ends when the mean return of its last "
-        f"{EPISODES} training episodes reaches the goal, or after {MOST:,} steps. Score: the mean of {EPISODES} fresh "
-        "episodes, with the most likely actions."
+        "30 no-ops, no sticky actions; steps are agent steps. The first 18 is where the mean return of the last "
+        f"{EPISODES} training episodes gets there; confirmed is where {EPISODES} fresh episodes, with the most likely "
+        f"actions, have a mean (the score) of 18, too. Until then it trains on, and is evaluated again {AGAIN:,} steps "
+        "later, or when the training episodes are at 18 again. Evaluations are not in the times."
     )
     parts = [f"### Pong to 18\n\n{text}\n\n{table(headers, rows)}"] if rows else []
     peers = [

@@ -85,7 +85,7 @@ _PPO_ATARI = {
 # At a high learning rate from the start, one run in a few settles on a single action before the values mean anything.
 # In the end, what is left of chance costs points.
 _PONG_SCHEDULES = {
-    "lr": [[0, 0.0005], [50_000, 0.001], [500_000, 0.0003]],
+    "lr": [[0, 0.0005], [50_000, 0.001], [300_000, 0.0003], [600_000, 0.0001]],
     "entropy_coeff": [[0, 0.03], [150_000, 0.01], [400_000, 0.002]],
 }
 
