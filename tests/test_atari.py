@@ -22,6 +22,7 @@ from poise.config.docs import field_docs
 from poise.config.presets import find_preset
 from poise.config.resolve import resolve
 from poise.envs import atari
+from poise.envs.advice import available_cores
 from poise.envs.atari import AtariVector, is_atari, make_atari, make_atari_vector
 from poise.envs.make import make_vector_env, reward_threshold
 from poise.errors import ConfigError, EnvError
@@ -488,7 +489,7 @@ def test_rows_that_only_reset_do_not_count(trainer: Callable[..., Any]) -> None:
 def test_train_evaluate_film_save_and_load(trainer: Callable[..., Any], tmp_path: Path) -> None:
     settings = {"num_envs_per_worker": 2, "rollout_fragment_length": 16, "num_threads": 1, "num_sgd_iter": 1}
     algo = trainer("PPO", "PongNoFrameskip-v4", env_config={**SMALL, "max_episode_steps": 40}, **settings)
-    assert algo.train()["timesteps_total"] == 32
+    assert algo.train()["timesteps_total"] == 64  # the first 32 only show what pictures are like
     assert algo.evaluate(3)["episode_len_mean"] == 40
     film = poise.record(algo, tmp_path / "film.mp4")
     assert film["episode_len"] == [40]
@@ -498,7 +499,7 @@ def test_train_evaluate_film_save_and_load(trainer: Callable[..., Any], tmp_path
     loaded = poise.load(tmp_path / "saved")
     obs, _ = poise.make_env("PongNoFrameskip-v4", SMALL).reset(seed=0)
     assert loaded.compute_action(obs) == algo.compute_action(obs)
-    assert loaded.train()["timesteps_total"] == 64
+    assert loaded.train()["timesteps_total"] == 96
     assert loaded.notes == ["2 of 2 environments could not be restored and began a new episode."]
     loaded.close()
 
@@ -536,6 +537,11 @@ def test_a_resumed_run_keeps_what_it_learnt_and_plays_new_games(
         firsts = [a.samplers[0] for a in (made, loaded)]
         seeds = [sampler._env_seed.n_children_spawned for sampler in firsts]
         assert seeds[1] > seeds[0], "the games that were played already began anew"
+
+
+def test_who_samples_meanwhile_has_a_core_of_its_own(trainer: Callable[..., Any]) -> None:
+    for algorithm, cores in (("PPO", available_cores()), ("IMPALA", max(1, available_cores() - 1))):
+        assert trainer(algorithm, "PongNoFrameskip-v4", env_config=SMALL).config.num_threads == cores
 
 
 def test_a_program_may_end_without_closing_its_games() -> None:
