@@ -69,7 +69,7 @@ def pong() -> None:
         film = f"{folder}/pong.mp4"
         algo = poise.APPO("PongNoFrameskip-v4", seed=0, progress=False, metrics_smoothing_episodes=20)
         result = algo.learn(stop={"episode_reward_mean": 18})
-        poise.record(algo, film, explore=True)
+        poise.record(algo, film)
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-ss", "30", "-t", "8", "-i", film]
         subprocess.run([*command, "-lavfi", PONG_FILTER, str(IMAGES / "pong.gif")], check=True)
     size = (IMAGES / "pong.gif").stat().st_size
