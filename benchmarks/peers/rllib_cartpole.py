@@ -55,7 +55,8 @@ def impala() -> AlgorithmConfig:
 def main() -> None:
     args = arguments()
     torch.set_num_threads(1)
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    cores = 3 if args.algo == "IMPALA" else 2  # by Ray's count: one more for the process that steps
+    ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     config = impala() if args.algo == "IMPALA" else ppo()
     algorithm = config.environment(args.env).debugging(seed=args.seed).build_algo()
     start = time.perf_counter()

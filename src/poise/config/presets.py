@@ -89,7 +89,7 @@ _PONG_SCHEDULES = {
     "entropy_coeff": [[0, 0.03], [150_000, 0.01], [400_000, 0.002]],
 }
 
-# Whitened pictures let it learn from a third of the steps, and at a higher learning rate.
+# Whitened pictures let it learn from fewer steps, and at a higher learning rate.
 _PPO_PONG = {
     **_PPO_ATARI,
     **_SMALL_NETWORK,
