@@ -380,6 +380,18 @@ def test_other_signals_are_caught_where_asked_for(trainer: Make) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_signal_is_heeded_while_the_stop_rule_is_asked(trainer: Make) -> None:
+    algo = trainer("PPO", "CartPole-v1", **TINY)
+
+    def rule(result: dict[str, Any]) -> bool:
+        if result["training_iteration"] == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return result["training_iteration"] == 3
+
+    result = algo.learn(stop=rule, signals=(signal.SIGTERM,))
+    assert (result["stop_reason"], result["training_iteration"]) == ("preempted", 1)
+
+
 def test_outside_the_main_thread_learning_works(trainer: Make) -> None:
     import threading
 

@@ -275,12 +275,13 @@ class Trainer:
             with stopping_on((signal.SIGINT, *signals), self.stop):
                 for callback in self.callbacks:
                     callback.on_run_start(self)
-                self._stop_reason = self._stop_reason or (rule(result) if result else None)
+                if result:
+                    self.stop(rule(result))
                 while self._stop_reason is None:
                     result = self.train()
                     if goal is not None and self.algorithm.timesteps >= goal:
-                        self._stop_reason = self._stop_reason or f"{total_timesteps} timesteps"
-                    self._stop_reason = self._stop_reason or rule(result)
+                        self.stop(f"{total_timesteps} timesteps")
+                    self.stop(rule(result))
                 reason = self._stop_reason
         except BaseException as error:
             self.error = error
@@ -291,9 +292,10 @@ class Trainer:
                 callback.on_run_end(self, reason)
         return {**result, "stop_reason": reason}
 
-    def stop(self, reason: str) -> None:
-        """Makes `learn` end after the current iteration."""
-        self._stop_reason = self._stop_reason or reason
+    def stop(self, reason: str | None) -> None:
+        """Makes `learn` end after the current iteration; the first reason stays, and None is no reason."""
+        if reason is not None and self._stop_reason is None:  # never undoes what a signal, at any moment, said
+            self._stop_reason = reason
 
     # --- acting -------------------------------------------------------------------------------------------------
 
