@@ -20,6 +20,10 @@ MOST = 2_000_000
 """Steps after which a run that has not got to the goal ends."""
 AGAIN = 20_000
 """Steps from an evaluation that did not confirm the goal to the next."""
+LEVELS = (-15, -10, -5, 0, 5, 10, 15)
+"""Mean returns of training episodes whose first steps are kept: the learning curve."""
+OTHER_GAME, OTHER_GAME_S = "BreakoutNoFrameskip-v4", 1200
+"""A game that the settings were not chosen for, and the seconds for which it is trained on."""
 
 
 @dataclass
@@ -42,6 +46,7 @@ PARTS = {
     "PPO": Part("PPO"),
     "IMPALA": Part("IMPALA"),
     "PPO at 42 x 42": Part("PPO", settings={"env_config": {"size": 42}}),
+    "DQN, to 10": Part("DQN", goal=10),
 }
 PEERS = {"SB3 PPO": "sb3", "SB3 DQN": "sb3", "RLlib PPO": "rllib", "RLlib IMPALA": "rllib"}
 PACKAGES = ("poise", "torch", "gymnasium", "ale-py", "numpy", "stable-baselines3", "ray")
@@ -51,8 +56,20 @@ def run(part: Part, seed: int, most: int) -> Record:
     """Trains one seed until fresh games confirm the goal; playing them is not in the seconds."""
     import poise
 
-    make = getattr(poise, part.algorithm)
-    with make(ENV, seed=seed, metrics_smoothing_episodes=EPISODES, progress=False, **part.settings) as trainer:
+    class Curve(poise.Callback):
+        """The steps at which the mean return first came to each level."""
+
+        steps: ClassVar[dict[int, int]] = {}
+
+        def on_iteration(self, trainer: Any, result: Record) -> None:
+            if result["episodes_total"] >= EPISODES:
+                for level in LEVELS:
+                    if result["episode_reward_mean"] >= level:
+                        self.steps.setdefault(level, result["timesteps_total"])
+
+    curve = Curve()
+    settings = {"seed": seed, "metrics_smoothing_episodes": EPISODES, "progress": False, "callbacks": [curve]}
+    with getattr(poise, part.algorithm)(ENV, **settings, **part.settings) as trainer:
         first: Record = {}
         tries, seconds, score, stop = 0, 0.0, -math.inf, {"episode_reward_mean": part.goal, "timesteps_total": most}
         while score < part.goal and trainer.algorithm.timesteps < most:
@@ -73,6 +90,8 @@ def run(part: Part, seed: int, most: int) -> Record:
             "train_s": round(seconds, 1),
             "steps": result["timesteps_total"],
             "score": score,
+            "curve": curve.steps,
+            "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "numbers": trainer.config.model.conv_dtype,
             **{f"{key}_share": round(result[f"perf/{key}_share"], 2) for key in ("env", "inference", "learning")},
         }

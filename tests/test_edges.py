@@ -162,6 +162,14 @@ def test_threads_are_the_users_own_outside_training(trainer: Make) -> None:
     assert torch.get_num_threads() == 2
 
 
+def test_a_seed_begins_with_the_same_weights_whatever_the_threads(trainer: Make) -> None:
+    weights = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        weights.append(trainer("DQN", "CartPole-v1", seed=0).policy.state_dict())
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
 @pytest.mark.parametrize(("mean", "log_std"), [(0.0, 0.0), (0.5, -1.0), (0.0, 1.0), (-1.0, 0.5)])
 def test_the_entropy_of_a_squashed_gaussian_is_that_of_its_samples(mean: float, log_std: float) -> None:
     dist = SquashedGaussian(1)

@@ -90,7 +90,8 @@ class Trainer:
             pictures = any(is_image(leaf) for leaf in layouts[0].leaves)
             config.num_threads = max(1, available_cores() - config.sampling_threads) if pictures else 1
         try:
-            self.algorithm: Algorithm = make_algorithm(self.name, config, *layouts, self._seed(_ALGORITHM))
+            with torch_threads(1):  # the decompositions that weights begin with round differently with more of them
+                self.algorithm: Algorithm = make_algorithm(self.name, config, *layouts, self._seed(_ALGORITHM))
             self.notes += self.algorithm.announce() if self._batches else []
         except BaseException:  # such as spaces that no policy can take
             for env in self._batches:
