@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import subprocess
 import sys
 import time
@@ -46,9 +47,14 @@ PARTS = {
     "PPO": Part("PPO"),
     "IMPALA": Part("IMPALA"),
     "PPO at 42 x 42": Part("PPO", settings={"env_config": {"size": 42}}),
-    "DQN, to 10": Part("DQN", goal=10),
+    "DQN to 10": Part("DQN", goal=10),
 }
-PEERS = {"SB3 PPO": "sb3", "SB3 DQN": "sb3", "RLlib PPO": "rllib", "RLlib IMPALA": "rllib"}
+SYSTEMS = {
+    **{f"Poise {name}": "poise" for name in ("PPO", "DQN", "IMPALA")},
+    **{f"SB3 {name}": "sb3" for name in ("PPO", "DQN")},
+    **{f"RLlib {name}": "rllib" for name in ("PPO", "IMPALA")},
+}
+"""What trains for a minute at matched settings, and the virtual environment that it runs in."""
 PACKAGES = ("poise", "torch", "gymnasium", "ale-py", "numpy", "stable-baselines3", "ray")
 
 
@@ -59,13 +65,14 @@ def run(part: Part, seed: int, most: int) -> Record:
     class Curve(poise.Callback):
         """The steps at which the mean return first came to each level."""
 
-        steps: ClassVar[dict[int, int]] = {}
+        def __init__(self) -> None:
+            self.steps: dict[str, int] = {}
 
         def on_iteration(self, trainer: Any, result: Record) -> None:
             if result["episodes_total"] >= EPISODES:
                 for level in LEVELS:
                     if result["episode_reward_mean"] >= level:
-                        self.steps.setdefault(level, result["timesteps_total"])
+                        self.steps.setdefault(str(level), result["timesteps_total"])
 
     curve = Curve()
     settings = {"seed": seed, "metrics_smoothing_episodes": EPISODES, "progress": False, "callbacks": [curve]}
@@ -91,7 +98,6 @@ def run(part: Part, seed: int, most: int) -> Record:
             "steps": result["timesteps_total"],
             "score": score,
             "curve": curve.steps,
-            "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "numbers": trainer.config.model.conv_dtype,
             **{f"{key}_share": round(result[f"perf/{key}_share"], 2) for key in ("env", "inference", "learning")},
         }
@@ -112,12 +118,33 @@ def row(name: str, part: Part, found: list[Record]) -> list[str]:
     ]
 
 
+def curve(name: str, found: list[Record]) -> list[str]:
+    """One line of the table of learning curves."""
+    reached = {level: [r["curve"][str(level)] for r in found if str(level) in r["curve"]] for level in LEVELS}
+    return [name, *(f"{statistics.median(steps) / 1000:.0f}" if steps else "-" for steps in reached.values())]
+
+
+def other_game(seconds: float) -> Record:
+    """PPO with Pong's settings on a game that they were not chosen for."""
+    import poise
+
+    with poise.PPO(OTHER_GAME, preset=ENV, seed=0, progress=False) as trainer:
+        result = trainer.learn(stop={"time_total_s": seconds})
+        return {
+            "steps": result["timesteps_total"],
+            "steps_per_s": round(result["timesteps_total"] / result["time_total_s"]),
+            "training": result["episode_reward_mean"],
+            "score": trainer.evaluate(EPISODES, explore=True)["episode_reward_mean"],
+        }
+
+
 def section(results: Results) -> str:
     """What is measured, as Markdown."""
-    rows = []
+    rows, curves = [], []
     for name, part in PARTS.items():
         if found := [r for key, r in results.items.items() if key.startswith(f"{name}, seed ")]:
             rows.append(row(name, part, found))
+            curves += [curve(name, known)] if (known := [r for r in found if "curve" in r]) else []
     headers = ["", "Confirmed", "First 18, s", "Confirmed, s", "Steps", "Steps/s", "Score of fresh episodes, each seed"]
     headers += ["Emulator / inference / learning, share of time", "Convolutions in"]
     text = (
@@ -125,26 +152,38 @@ def section(results: Results) -> str:
         "30 no-ops, no sticky actions; steps are agent steps. The first 18 is where the mean return of the last "
         f"{EPISODES} training episodes gets there; confirmed is where {EPISODES} fresh episodes, with the most likely "
         f"actions, have a mean (the score) of 18, too. Until then it trains on for at least {AGAIN:,} steps, "
-        "and until the training episodes are at 18 again. Evaluations are not in the times."
+        "and until the training episodes are at 18 again. Evaluations are not in the times. DQN's goal is 10."
     )
     parts = [f"### Pong to 18\n\n{text}\n\n{table(headers, rows)}"] if rows else []
-    peers = [
-        [name, f"{r['steps_per_s']:,}", f"{r['memory_mib']:,}"]
-        for name in PEERS
-        if (r := results.items.get(f"peer: {name}"))
-    ]
-    if peers:
-        parts.append(
-            "### Peers\n\nEach trains for a minute on the same game, prepared in the same way; SB3 with the RL Zoo's "
-            "settings, RLlib with the small network that Poise has, too.\n\n"
-            f"{table(['', 'Steps/s', 'Memory, MiB'], peers)}"
+    if curves:
+        text = f"Thousands of steps (median over seeds) until the mean of {EPISODES} training episodes is at:"
+        parts.append(f"### Learning curves\n\n{text}\n\n{table(['', *map(str, LEVELS)], curves)}")
+    if game := results.items.get(OTHER_GAME):
+        text = (
+            f"PPO with the settings of Pong for {OTHER_GAME_S // 60} minutes on `{OTHER_GAME}`, seed 0: "
+            f"{game['steps']:,} steps at {game['steps_per_s']:,} a second. The last 100 training episodes have a "
+            f"mean return of {game['training']:.1f}; {EPISODES} fresh ones, with sampled actions, {game['score']:.1f}."
         )
+        parts.append(f"### Another game\n\n{text}\n")
+    rates = [
+        [name, f"{r['steps_per_s']:,}", f"{r['memory_mib']:,}"]
+        for name in SYSTEMS
+        if (r := results.items.get(f"rate: {name}"))
+    ]
+    if rates:
+        text = (
+            "Each trains for a minute on the same game, prepared in the same way. PPO: 8 environments, rollouts of "
+            "128, 4 epochs of minibatches of 256. DQN: one environment, a minibatch of 32 every 4 steps, memory for "
+            "100,000 steps. Both have the network of Mnih et al. 2015, but RLlib's PPO the small one of its examples. "
+            "IMPALA: the small network, one pass over batches of 512 (RLlib's 500)."
+        )
+        parts.append(f"### Steps a second beside peers\n\n{text}\n\n{table(['', 'Steps/s', 'Memory, MiB'], rates)}")
     return "\n".join(parts)
 
 
-def peer(name: str, seconds: float) -> Record:
-    """A minute of one peer."""
-    python = venv_python(PEERS[name], "ale-py", "opencv-python-headless")
+def rate(name: str, seconds: float) -> Record:
+    """A minute of one system."""
+    python = venv_python(SYSTEMS[name], "ale-py", "opencv-python-headless")
     command = [str(python), str(HERE / "peers" / "pong_rates.py"), "--system", name, "--seconds", str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
@@ -156,23 +195,24 @@ def peer(name: str, seconds: float) -> Record:
 def main() -> int:
     options = parser(__doc__)
     options.add_argument("--seeds", type=int, default=5)
-    options.add_argument("--only", default="APPO,PPO,IMPALA,peers", help=f"of {', '.join(PARTS)} and peers, by comma")
+    known = (*PARTS, "Breakout", "peers")
+    options.add_argument("--only", default="APPO,PPO,IMPALA,peers", help=f"of {', '.join(known)}, by comma")
     args = options.parse_args()
     chosen = args.only.split(",")
-    wrong = [name for name in chosen if name not in (*PARTS, "peers")]
+    wrong = [name for name in chosen if name not in known]
     if wrong:
-        options.error(f"there is no {wrong[0]!r}; rows are {', '.join(PARTS)} and peers")
+        options.error(f"there is no {wrong[0]!r}; rows are {', '.join(known)}")
     results = Results("pong", quick=args.quick, fresh=args.fresh)
     most = 10_000 if args.quick else MOST
     for name, part in PARTS.items():
         for seed in range((1 if args.quick else args.seeds) if name in chosen else 0):
             results.measure(f"{name}, seed {seed}", lambda p=part, i=seed: run(p, i, most))
-    for name in PEERS if "peers" in chosen else ():
-        results.measure(f"peer: {name}", lambda n=name: peer(n, 5 if args.quick else 60), lasting=True)
-    used = (
-        {"poise": sys.executable, **{venv: venv_python(venv) for venv in PEERS.values()}} if "peers" in chosen else {}
-    )
-    about = all_versions(used, PACKAGES) if used else ""
+    if "Breakout" in chosen:
+        results.measure(OTHER_GAME, lambda: other_game(10 if args.quick else OTHER_GAME_S))
+    for name in SYSTEMS if "peers" in chosen else ():
+        results.measure(f"rate: {name}", lambda n=name: rate(n, 5 if args.quick else 60))
+    used = dict.fromkeys(SYSTEMS.values()) if "peers" in chosen else {}
+    about = all_versions({venv: venv_python(venv) for venv in used}, PACKAGES)
     results.publish("Pong", section(results), list(results.items.values()), about)
     return 0
 

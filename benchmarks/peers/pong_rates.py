@@ -1,4 +1,4 @@
-"""Steps a second of peers that train on Pong, and the memory they take; one line of JSON.
+"""Steps a second of a system that trains on Pong, and the memory it takes; one line of JSON.
 
 python pong_rates.py --system "SB3 PPO" --seconds 60
 """
@@ -16,6 +16,32 @@ from typing import Any
 
 warnings.filterwarnings("ignore")
 ENV = "PongNoFrameskip-v4"
+
+
+def poise(name: str) -> Callable[[int], int]:
+    """Poise with the settings of the others."""
+    import poise as library
+
+    small = {"model.conv_filters": [[16, 8, 4], [32, 4, 2]], "model.fcnet_hiddens": [256]}
+    settings: dict[str, dict[str, Any]] = {
+        "PPO": {"preset": "Atari"},
+        "DQN": {
+            "preset": "Atari",
+            "num_envs_per_worker": 1,
+            "rollout_fragment_length": 4,
+            "learning_starts": 1000,
+        },
+        "IMPALA": {"preset": "Atari", "num_sgd_iter": 1, "sgd_minibatch_size": None, "train_batch_size": 512, **small},
+    }
+    trainer = getattr(library, name)(ENV, seed=0, progress=False, **settings[name])
+
+    def train(steps: int) -> int:
+        before = trainer.algorithm.timesteps
+        while trainer.algorithm.timesteps - before < steps:
+            trainer.train()
+        return int(trainer.algorithm.timesteps - before)
+
+    return train
 
 
 def sb3(name: str) -> Callable[[int], int]:
@@ -84,7 +110,11 @@ def rllib(name: str) -> Callable[[int], int]:
 
 SYSTEMS: dict[str, tuple[Callable[[str], Callable[[int], int]], str]] = {
     f"{library} {name}": (make, name)
-    for library, make, names in (("SB3", sb3, ("PPO", "DQN")), ("RLlib", rllib, ("PPO", "IMPALA")))
+    for library, make, names in (
+        ("Poise", poise, ("PPO", "DQN", "IMPALA")),
+        ("SB3", sb3, ("PPO", "DQN")),
+        ("RLlib", rllib, ("PPO", "IMPALA")),
+    )
     for name in names
 }
 
