@@ -1,0 +1,112 @@
+"""`poise tune`: the flags of `poise train`, any of which may be a search."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from poise.cli.complete import complete_algorithm, complete_preset
+from poise.cli.flags import KEPT, OTHER, Flag, given, run_options
+from poise.cli.inputs import parse_stop
+from poise.cli.train import EXIT_CODES, Request, TrainCommand, _run_options
+from poise.config.algorithms import ALGORITHMS
+from poise.config.resolve import canonical
+from poise.startup import without_collection
+
+SEARCHED = "How it is searched"
+
+
+@_run_options
+@click.command(
+    cls=TrainCommand,
+    context_settings={"token_normalize_func": lambda name: name.replace("-", "_"), "max_content_width": 100},
+)
+@click.argument("algorithm", required=False, shell_complete=complete_algorithm)
+@click.option("--run", "run_name", cls=Flag, metavar="NAME", shell_complete=complete_algorithm,
+              help="The algorithm, as RLlib's command spells it.")  # fmt: skip
+@click.option("--stop", "stop_texts", cls=Flag, multiple=True, metavar="KEY=NUMBER",
+              help="When each trial ends; as for poise train.")  # fmt: skip
+@click.option("--config", "config_text", cls=Flag, metavar="JSON|FILE", type=click.Path(),
+              help="Settings, as for poise train, with searches in the place of some.")  # fmt: skip
+@click.option("--preset", cls=Flag, metavar="NAME|none", default="auto", shell_complete=complete_preset,
+              help="What is not searched. [default: the environment's, if there is one]")  # fmt: skip
+@click.option("--trials", "num_samples", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT", default=None,
+              help="Trials, or repetitions of the whole grid. [default: 20; 1 with a grid]")  # fmt: skip
+@click.option("--metric", cls=Flag, section=SEARCHED, default="episode_reward_mean", metavar="KEY",
+              help="The result that trials are compared by. [default: episode_reward_mean]")  # fmt: skip
+@click.option("--mode", cls=Flag, section=SEARCHED, type=click.Choice(["max", "min"]), default="max",
+              help="Whether more of it is better. [default: max]")  # fmt: skip
+@click.option("--sampler", cls=Flag, section=SEARCHED, default="tpe",
+              type=click.Choice(["tpe", "random", "gp", "cmaes", "qmc"]), help="Who proposes. [default: tpe]")  # fmt: skip
+@click.option("--pruner", cls=Flag, section=SEARCHED, default="none",
+              type=click.Choice(["none", "asha", "hyperband", "median"]),
+              help="Who ends trials that fall behind. [default: none]")  # fmt: skip
+@click.option("--parallel", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT", default=None,
+              help="Trials at a time. [default: as many as there are cores for]")  # fmt: skip
+@click.option("--time-budget", "time_budget_s", cls=Flag, section=SEARCHED, type=float, metavar="SECONDS", default=None,
+              help="When the search ends.")  # fmt: skip
+@click.option("--folder", cls=Flag, section=KEPT, default="runs", type=click.Path(file_okay=False),
+              help="The folder of all runs. [default: runs]")  # fmt: skip
+@click.option("--experiment", cls=Flag, section=KEPT, metavar="NAME",
+              help="The study's folder in it. [default: named after algorithm and environment]")  # fmt: skip
+@click.option("--resume", "study", cls=Flag, section=OTHER, metavar="STUDY",
+              help="Goes on with a study that is there: its folder.")  # fmt: skip
+@click.option("--quiet", cls=Flag, section=KEPT, is_flag=True, help="Prints only the best settings, at the end.")
+@click.pass_context
+def tune(
+    ctx: click.Context,
+    /,
+    algorithm: str | None,
+    run_name: str | None,
+    stop_texts: tuple[str, ...],
+    config_text: str | None,
+    preset: str,
+    num_samples: int | None,
+    parallel: int | None,
+    folder: str,
+    experiment: str | None,
+    study: str | None,
+    quiet: bool,
+    **rest: Any,
+) -> None:
+    """Search for settings over many runs.
+
+    \b
+    poise tune PPO --env CartPole-v1 --stop episode_reward_mean=475 --metric timesteps_total --mode min
+    poise tune PPO --env CartPole-v1 --lr 'loguniform(1e-5, 1e-2)' --gamma 'choice([0.9, 0.99])' --trials 50
+    poise tune --resume runs/tune_PPO_CartPole-v1
+    """
+    request: Request = ctx.obj
+    with without_collection(freeze=True):
+        from poise.tuning import run as tuning
+        from poise.tuning.space import grid, parse, searches
+        from poise.tuning.spaces import SPACES
+
+    if study is not None:
+        analysis = tuning.resume(Path(study), parallel=parallel, quiet=quiet)
+    else:
+        if request.algorithm is None:
+            known = ", ".join(ALGORITHMS)
+            raise click.UsageError(f"Say what to tune, for example poise tune PPO --env CartPole-v1. Known: {known}.")
+        config = ALGORITHMS[request.algorithm].config
+        written = {**canonical(config, request.experiment.settings), **canonical(config, given(ctx))}
+        settings = parse(written)
+        if not any(searches(settings)):
+            settings = {**SPACES[request.algorithm], **settings}
+        default = 1 if len(grid(settings)) > 1 else 20
+        analysis = tuning.run(
+            request.algorithm,
+            config=settings,
+            stop=parse_stop(stop_texts) or request.experiment.stop,
+            num_samples=num_samples or default,
+            parallel=parallel,
+            preset=None if preset == "none" else preset,
+            folder=folder,
+            experiment=request.experiment.name if experiment is None else experiment,
+            quiet=quiet,
+            **{key: rest[key] for key in ("metric", "mode", "sampler", "pruner", "time_budget_s")},
+            **run_options({key: value for key, value in rest.items() if key in RUN_OPTIONS}).__dict__,
+        )

@@ -1,0 +1,158 @@
+"""Processes that run trials in parallel, and are warm: they have imported PyTorch before the first trial comes.
+
+Each has a thread here that gives it trials and takes its reports; `Desk` decides, one call at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from typing import Any, Protocol
+
+import cloudpickle
+
+from poise.envs.pipe import Pipe
+
+_BOOT = "import sys; sys.path[:] = sys.argv[1:]; from poise.tuning.worker import main; main()"
+
+
+class Desk(Protocol):
+    """Who hands out trials. Its methods are called by one thread at a time."""
+
+    def next_job(self) -> dict[str, Any] | None:
+        """What a free worker is to run; None when there is nothing left for it."""
+
+    def report(self, job: dict[str, Any], result: dict[str, Any]) -> str | None:
+        """Takes a result; the reason to stop the trial, if it is to stop."""
+
+    def finish(self, job: dict[str, Any], end: dict[str, Any]) -> None:
+        """Takes a trial's end: `{"done": result}`, or `{"error": sentence, "traceback": text}`."""
+
+
+class Pool:
+    """`size` workers.
+
+    Raises what a desk's method raises, from `wait`.
+    """
+
+    def __init__(self, desk: Desk, size: int) -> None:
+        self.desk, self.size = desk, size
+        self.changed = threading.Condition()
+        self._error: BaseException | None = None
+        self._stopping: str | None = None
+        self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(size)]
+        self._workers: set[Worker] = set()
+
+    def __enter__(self) -> Pool:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        with self.changed:
+            self._stopping = self._stopping or "interrupted"
+            workers = list(self._workers)
+        for thread in self._threads:
+            thread.join(5.0)
+        for worker in workers:
+            worker.end()
+
+    def wait(self, seconds: float) -> bool:
+        """Waits so long for anything to happen; whether all is done."""
+        with self.changed:
+            self.changed.wait(seconds)
+            if self._error is not None:
+                raise self._error
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def stop(self, reason: str) -> None:
+        """Ends all trials at their next boundary, and hands out no more."""
+        with self.changed:
+            self._stopping = reason
+
+    def _serve(self) -> None:
+        worker: Worker | None = None
+        try:
+            while True:
+                with self.changed:
+                    job = None if self._stopping else self.desk.next_job()
+                if job is None:
+                    return
+                worker = worker or self._hire()
+                end = self._follow(worker, job)
+                with self.changed:
+                    self.desk.finish(job, end)
+                    self.changed.notify_all()
+                if "died" in end:
+                    worker = None
+        except BaseException as error:
+            with self.changed:
+                self._error = self._error or error
+                self._stopping = self._stopping or "failed"
+                self.changed.notify_all()
+        finally:
+            if worker is not None:
+                worker.end()
+
+    def _hire(self) -> Worker:
+        worker = Worker()
+        with self.changed:
+            self._workers.add(worker)
+        return worker
+
+    def _follow(self, worker: Worker, job: dict[str, Any]) -> dict[str, Any]:
+        """Has a job done; how it ended."""
+        told = False
+        try:
+            worker.begin(job)
+            while True:
+                message = worker.pipe.receive()
+                if "result" not in message:
+                    return dict(message)
+                with self.changed:
+                    reason = self.desk.report(job, message["result"]) or self._stopping
+                    self.changed.notify_all()
+                if reason and not told:
+                    told = True
+                    worker.pipe.send({"stop": reason})
+        except (EOFError, OSError):
+            return {"died": worker.end()}
+
+
+class Worker:
+    """One process."""
+
+    def __init__(self) -> None:
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _BOOT, *map(str, sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env={**threads, **os.environ},
+            start_new_session=os.name == "posix",  # Ctrl-C is the search's
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.pipe = Pipe(self.process.stdout.fileno(), self.process.stdin.fileno())
+        self._ready = False
+
+    def begin(self, job: dict[str, Any]) -> None:
+        """Gives it a job; waits until it can take one."""
+        self.pipe.receive()
+        self.pipe.send_bytes(cloudpickle.dumps(job))
+
+    def end(self) -> str:
+        """Ends it; how it ended."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        try:
+            code = self.process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return f"its process ended with code {code}"

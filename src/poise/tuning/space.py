@@ -1,0 +1,246 @@
+"""Search spaces: what takes the place of a setting that is to be searched, and what a trial gets instead.
+
+    config = {"lr": loguniform(1e-5, 1e-2), "model": {"fcnet_hiddens": choice([[64], [64, 64]])}}
+
+They may stand anywhere in a configuration: in nested mappings, in lists, and within the options of a `choice`, whose
+own searches are made only where the option is chosen.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from poise.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+Primitive = None | bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number from `low` to `high`.
+
+    Attributes:
+        low, high: bounds; both can be drawn, but the upper one of `randint`, which is taken off there.
+        log: whether its logarithm is uniform.
+        step: multiples of it above `low` only.
+        whole: an integer.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
+            raise ConfigError(f"There is no number from {self.low:g} to {self.high:g} to search.")
+        if self.log and self.low <= 0:
+            raise ConfigError(f"A search by the logarithm must begin above 0, not at {self.low:g}.")
+        if self.step is not None and self.step <= 0:
+            raise ConfigError(f"A search in steps of {self.step:g} gets nowhere: they must be above 0.")
+
+    def suggest(self, trial: BaseTrial, name: str) -> float:
+        if self.whole:
+            return trial.suggest_int(name, int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
+        return trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values of any kind. A `grid` is gone through from first to last, in every sample."""
+
+    options: tuple[Any, ...]
+    grid: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.options:
+            raise ConfigError(f"{'grid_search' if self.grid else 'choice'}([]) has nothing to choose from.")
+        if len(set(self.labels)) < len(self.labels):
+            twice = next(label for label in self.labels if self.labels.count(label) > 1)
+            raise ConfigError(f"{twice!r} stands twice among the values of one search: leave one out.")
+
+    @property
+    def labels(self) -> list[Primitive]:
+        """The options as they are written down: numbers and texts as they are, everything else as text."""
+        return [option if isinstance(option, Primitive) else _text(option) for option in self.options]
+
+    def suggest(self, trial: BaseTrial, name: str) -> Any:
+        return self.options[self.labels.index(trial.suggest_categorical(name, self.labels))]
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A value that follows from the others: `function(spec)`, where `spec.config` holds those that are known."""
+
+    function: Callable[[Any], Any]
+
+
+def uniform(low: float, high: float) -> Number:
+    """A number from `low` to `high`."""
+    return Number(low, high)
+
+
+def quniform(low: float, high: float, q: float) -> Number:
+    """One of `low`, `low + q`, ... up to `high`."""
+    return Number(low, high, step=q)
+
+
+def loguniform(low: float, high: float) -> Number:
+    """A number from `low` to `high` whose logarithm is uniform, as suits learning rates."""
+    return Number(low, high, log=True)
+
+
+def randint(low: int, high: int | None = None) -> Number:
+    """An integer from `low` up to, but without, `high`; `randint(n)` is one from 0 to n - 1."""
+    low, high = (0, low) if high is None else (low, high)
+    return Number(low, high - 1, whole=True)
+
+
+def lograndint(low: int, high: int) -> Number:
+    """An integer from `low` up to, but without, `high`, whose logarithm is about uniform."""
+    return Number(low, high - 1, log=True, whole=True)
+
+
+def choice(options: Sequence[Any]) -> Choice:
+    """One of these values, whatever they are; they may hold searches themselves."""
+    return Choice(tuple(options))
+
+
+def grid_search(values: Sequence[Any]) -> Choice:
+    """Each of these values in turn: `num_samples` repeats the whole grid."""
+    return Choice(tuple(values), grid=True)
+
+
+def sample_from(function: Callable[[Any], Any]) -> Computed:
+    """What `function(spec)` returns, with all other settings of the trial in `spec.config` (as attributes and keys)."""
+    return Computed(function)
+
+
+FUNCTIONS: dict[str, Callable[..., Number | Choice]] = {
+    "uniform": uniform,
+    "quniform": quniform,
+    "loguniform": loguniform,
+    "randint": randint,
+    "lograndint": lograndint,
+    "choice": choice,
+    "grid_search": grid_search,
+}
+"""Searches that can be written in JSON, YAML and on the command line: `"loguniform(1e-5, 1e-2)"`."""
+
+_CALL = re.compile(r"\s*(\w+)\s*(\(.*\))\s*", re.DOTALL)
+
+
+def parse(value: Any) -> Any:
+    """A configuration from JSON or YAML with its searches made: texts such as `uniform(0, 1)`, which are read and not
+    run, and mappings `{"grid_search": [...]}`.
+
+    Raises:
+        ConfigError: a text that looks like a search and is none.
+    """
+    if isinstance(value, Mapping):
+        if len(value) == 1 and (name := next(iter(value))) in ("grid_search", "choice"):
+            return FUNCTIONS[name]([parse(option) for option in value[name]])
+        return {key: parse(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [parse(item) for item in value]
+    found = _CALL.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return value
+    name, arguments = found.groups()
+    if name not in FUNCTIONS:
+        raise ConfigError(f"{value!r} is no search.{nearest(name, FUNCTIONS)} Known: {', '.join(FUNCTIONS)}.")
+    try:
+        given = ast.literal_eval(f"[{arguments[1:-1]}]")
+        return FUNCTIONS[name](*given)
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise ConfigError(f"{value!r} cannot be read as a search ({error}): write, for example, uniform(0, 1).") from None
+
+
+def is_search(value: Any) -> bool:
+    """Whether it takes the place of a value."""
+    return isinstance(value, (Number, Choice, Computed))
+
+
+def searches(config: Any, path: str = "") -> Iterator[tuple[str, Number | Choice | Computed]]:
+    """All searches in a configuration, each with its place (`model.fcnet_hiddens.0`); those within options excepted."""
+    if is_search(config):
+        yield path, config
+    elif isinstance(config, Mapping):
+        for key, item in config.items():
+            yield from searches(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(config, (list, tuple)):
+        for number, item in enumerate(config):
+            yield from searches(item, f"{path}.{number}" if path else str(number))
+
+
+def grid(config: Mapping[str, Any]) -> list[dict[str, Primitive]]:
+    """The points of a configuration's grid, as the labels of their options by place; one empty point without a grid."""
+    axes = [(path, found.labels) for path, found in searches(config) if isinstance(found, Choice) and found.grid]
+    return [dict(zip((p for p, _ in axes), point, strict=True)) for point in itertools.product(*(v for _, v in axes))]
+
+
+def sample(config: Mapping[str, Any], trial: BaseTrial) -> dict[str, Any]:
+    """A configuration without searches: each replaced by what `trial` suggests, then what is computed by its value.
+
+    Raises:
+        ConfigError: a function of `sample_from` failed.
+    """
+    later: list[tuple[Any, Any, str, Computed]] = []
+    result: dict[str, Any] = _sampled(config, trial, "", later)
+    for owner, key, path, computed in later:
+        try:
+            owner[key] = computed.function(SimpleNamespace(config=Known(result)))
+        except Exception as error:
+            raise ConfigError(f"sample_from of {path!r} failed with {type(error).__name__}: {error}") from error
+    return result
+
+
+class Known(dict[str, Any]):
+    """A configuration whose keys are attributes, too, as functions of `sample_from` have always read it."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            value = self[name]
+        except KeyError:
+            raise AttributeError(f"the configuration has no {name!r}.{nearest(name, self)}") from None
+        return Known(value) if isinstance(value, dict) else value
+
+
+def _sampled(value: Any, trial: BaseTrial, path: str, later: list[tuple[Any, Any, str, Computed]]) -> Any:
+    if isinstance(value, Number):
+        return value.suggest(trial, path)
+    if isinstance(value, Choice):
+        option = value.suggest(trial, path)
+        return _sampled(option, trial, f"{path}={_text(option)}", later) if any(searches(option)) else option
+    result: Any
+    if isinstance(value, Mapping):
+        result = dict(value)
+    elif isinstance(value, (list, tuple)):
+        result = list(value)
+    else:
+        return value
+    for key, item in result.items() if isinstance(result, dict) else enumerate(result):
+        place = f"{path}.{key}" if path else str(key)
+        if isinstance(item, Computed):
+            result[key] = None
+            later.append((result, key, place, item))
+        else:
+            result[key] = _sampled(item, trial, place, later)
+    return result
+
+
+def _text(value: Any) -> str:
+    """A value as a short text that tells it from others."""
+    return json.dumps(value, default=repr)

@@ -1,0 +1,137 @@
+"""Optuna's part: it proposes settings, prunes, and keeps a database that its dashboard opens.
+
+The trials' own files are the truth. Where the database is missing, or knows less than they do, it is made anew.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from poise.errors import PoiseError
+from poise.tuning.search import Search
+from poise.tuning.space import Primitive, sample
+
+if TYPE_CHECKING:
+    import optuna
+
+    from poise.tuning.study import Trial
+
+FILE = "study.db"
+
+
+def optuna_module() -> Any:
+    """Optuna, without its own log lines.
+
+    Raises:
+        PoiseError: it is not installed; the sentence says how to.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise PoiseError('Searches need Optuna: pip install "poise[tune]".') from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
+class Storage:
+    """One study in Optuna's own database.
+
+    Args:
+        search: names its sampler, its pruner and its direction.
+        folder: where the database is.
+    """
+
+    def __init__(self, search: Search, folder: Path) -> None:
+        self.search, self.file = search, folder / FILE
+        self.optuna = optuna_module()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.study = self._open()
+
+    def _open(self) -> optuna.Study:
+        return self.optuna.create_study(
+            storage=f"sqlite:///{self.file}",
+            study_name=self.file.parent.name,
+            direction={"max": "maximize", "min": "minimize"}[self.search.mode],
+            sampler=_sampler(self.optuna, self.search),
+            pruner=_pruner(self.optuna, self.search.pruner),
+            load_if_exists=True,
+        )
+
+    def agree(self, trials: Sequence[Trial], values: Sequence[float]) -> None:
+        """Makes the database anew from the trials, unless it knows them."""
+        known = self.study.get_trials(deepcopy=False)
+        same = len(known) == len(trials) and all(
+            theirs.params == ours.params and theirs.state.is_finished() == (ours.state != "running")
+            for theirs, ours in zip(known, trials, strict=True)
+        )
+        if same:
+            return
+        ahead = known[len(trials) :]  # proposed, but killed before they were written down
+        self.optuna.delete_study(study_name=self.study.study_name, storage=self.study._storage)
+        self.study = self._open()
+        for trial, value in zip(trials, values, strict=True):
+            fixed = self.optuna.trial.FixedTrial(trial.params)
+            sample(self.search.config, fixed)
+            state = self._state(trial.state, value)
+            self.study.add_trial(
+                self.optuna.trial.create_trial(
+                    state=state,
+                    value=value if state == self.optuna.trial.TrialState.COMPLETE else None,
+                    params=trial.params,
+                    distributions=fixed.distributions,
+                )
+            )
+        for trial in ahead:
+            self.study.enqueue_trial(trial.params)
+
+    def ask(self, point: dict[str, Primitive]) -> optuna.Trial:
+        """A trial at a point of the grid; what the grid leaves open is proposed when it is asked for."""
+        waiting = (self.optuna.trial.TrialState.WAITING,)
+        if not self.study.get_trials(deepcopy=False, states=waiting):
+            self.study.enqueue_trial(point)
+        return self.study.ask()
+
+    def trial(self, number: int) -> optuna.Trial:
+        """One that was asked for before, by this process or another."""
+        return self.optuna.trial.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
+
+    def prune(self, number: int, value: float, step: int) -> bool:
+        """Takes a value on the way; whether the trial falls behind the others."""
+        trial = self.trial(number)
+        trial.report(value, step)
+        return bool(trial.should_prune())
+
+    def tell(self, number: int, state: str, value: float) -> None:
+        """How a trial ended."""
+        told = self._state(state, value)
+        self.study.tell(number, value if told == self.optuna.trial.TrialState.COMPLETE else None, told)
+
+    def _state(self, state: str, value: float) -> Any:
+        names = {"running": "RUNNING", "finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
+        return self.optuna.trial.TrialState["FAIL" if state == "finished" and math.isnan(value) else names[state]]
+
+
+def _sampler(optuna: Any, search: Search) -> Any:
+    made = optuna.samplers
+    return {
+        "tpe": lambda: made.TPESampler(seed=search.seed),
+        "random": lambda: made.RandomSampler(seed=search.seed),
+        "gp": lambda: made.GPSampler(seed=search.seed),
+        "cmaes": lambda: made.CmaEsSampler(seed=search.seed),
+        "qmc": lambda: made.QMCSampler(seed=search.seed, scramble=True),
+    }[search.sampler]()
+
+
+def _pruner(optuna: Any, name: str) -> Any:
+    """Steps are per cent of a trial's limit."""
+    made = optuna.pruners
+    return {
+        "none": made.NopPruner,
+        "asha": lambda: made.SuccessiveHalvingPruner(min_resource=4, reduction_factor=3),
+        "hyperband": lambda: made.HyperbandPruner(min_resource=4, max_resource=100, reduction_factor=3),
+        "median": lambda: made.MedianPruner(n_warmup_steps=10),
+    }[name]()
