@@ -30,6 +30,7 @@ from poise.errors import (
 from poise.startup import without_collection
 
 if TYPE_CHECKING:
+    from poise import tune
     from poise.api import make_trainer, plot, resume, run
     from poise.envs.check import check_env
     from poise.envs.make import make_env, register_env
@@ -97,6 +98,7 @@ __all__ = [
     "render_mp4",
     "resume",
     "run",
+    "tune",
 ]
 
 
@@ -107,6 +109,9 @@ def __getattr__(name: str) -> Any:
     elif name in _HOMES:
         with without_collection():
             value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name == "tune":
+        with without_collection():
+            value = importlib.import_module("poise.tune")
     else:
         known = ", ".join(ALGORITHMS)
         raise AttributeError(

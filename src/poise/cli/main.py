@@ -17,6 +17,7 @@ from poise.errors import EnvError, PoiseError, nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("poise.cli.train:train", "Train a policy; everything is kept in a run folder."),
+    "tune": ("poise.cli.tune:tune", "Search for settings over many runs."),
     "resume": ("poise.cli.runs:resume", "Go on with a run from its newest checkpoint."),
     "evaluate": ("poise.cli.runs:evaluate", "Play fresh episodes and say how good the policy is."),
     "record": ("poise.cli.runs:record", "Film the policy; no display is needed."),

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
@@ -49,7 +49,13 @@ class Request:
 
 
 class TrainCommand(click.Command):
-    """Has the flags of the algorithm that its arguments name."""
+    """Has the flags of the algorithm that its arguments name.
+
+    Attributes:
+        first: sections of the help that come before what is kept.
+    """
+
+    first: ClassVar[tuple[str, ...]] = (TRAINED,)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -93,12 +99,12 @@ class TrainCommand(click.Command):
         if others:
             have = "have" if others[1:] else "has"
             return f"{algorithm} has no setting --{name}; {' and '.join(others)} {have}.{hint}"
-        return f"There is no flag --{name}.{hint} `poise train {algorithm or 'PPO'} --help` lists them."
+        return f"There is no flag --{name}.{hint} `poise {ctx.info_name} {algorithm or 'PPO'} --help` lists them."
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         algorithm = _algorithm(ctx)
-        general = (TRAINED, KEPT, OTHER)
-        order = (TRAINED, KEPT, own_section(algorithm), SHARED, NETWORKS, OTHER) if algorithm else general
+        general = (*self.first, KEPT, OTHER)
+        order = (*self.first, KEPT, own_section(algorithm), SHARED, NETWORKS, OTHER) if algorithm else general
         sections: dict[str, list[tuple[str, str]]] = {section: [] for section in order}
         for param in self.get_params(ctx):
             section = param.section if isinstance(param, Flag) else OTHER
@@ -111,7 +117,7 @@ class TrainCommand(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         algorithm = _algorithm(ctx)
-        examples = [f"poise train {name} --help" for name in ALGORITHMS]
+        examples = [f"poise {ctx.info_name} {name} --help" for name in ALGORITHMS]
         more = (
             f"`poise config {algorithm}` lists the same settings with their other names (those of RLlib and "
             "Stable-Baselines3), which are flags as well. A hyphen in a flag is as good as an underscore."
@@ -126,12 +132,12 @@ def _algorithm(ctx: click.Context) -> str | None:
     return ctx.obj.algorithm if isinstance(ctx.obj, Request) else None
 
 
-def _run_options(command: click.Command) -> click.Command:
+def with_run_options(command: click.Command) -> click.Command:
     command.params.extend(run_option_flags())
     return command
 
 
-@_run_options
+@with_run_options
 @click.command(
     cls=TrainCommand,
     context_settings={"token_normalize_func": lambda name: name.replace("-", "_"), "max_content_width": 100},

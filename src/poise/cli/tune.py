@@ -2,50 +2,67 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import signal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
 from poise.cli.complete import complete_algorithm, complete_preset
-from poise.cli.flags import KEPT, OTHER, Flag, given, run_options
+from poise.cli.flags import KEPT, OTHER, TRAINED, Flag, given, run_options
 from poise.cli.inputs import parse_stop
-from poise.cli.train import EXIT_CODES, Request, TrainCommand, _run_options
+from poise.cli.train import EXIT_CODES, Request, TrainCommand, with_run_options
 from poise.config.algorithms import ALGORITHMS
 from poise.config.resolve import canonical
 from poise.startup import without_collection
 
+if TYPE_CHECKING:
+    from poise.tuning.analysis import Analysis
+
 SEARCHED = "How it is searched"
+TRIALS = 20
 
 
-@_run_options
+class TuneCommand(TrainCommand):
+    """`poise train` with a section more."""
+
+    first: ClassVar[tuple[str, ...]] = (TRAINED, SEARCHED)
+
+
+@with_run_options
 @click.command(
-    cls=TrainCommand,
+    cls=TuneCommand,
     context_settings={"token_normalize_func": lambda name: name.replace("-", "_"), "max_content_width": 100},
 )
 @click.argument("algorithm", required=False, shell_complete=complete_algorithm)
 @click.option("--run", "run_name", cls=Flag, metavar="NAME", shell_complete=complete_algorithm,
               help="The algorithm, as RLlib's command spells it.")  # fmt: skip
 @click.option("--stop", "stop_texts", cls=Flag, multiple=True, metavar="KEY=NUMBER",
-              help="When each trial ends; as for poise train.")  # fmt: skip
+              help="When each run ends; as for poise train. [default: after 500,000 steps]")  # fmt: skip
 @click.option("--config", "config_text", cls=Flag, metavar="JSON|FILE", type=click.Path(),
               help="Settings, as for poise train, with searches in the place of some.")  # fmt: skip
 @click.option("--preset", cls=Flag, metavar="NAME|none", default="auto", shell_complete=complete_preset,
               help="What is not searched. [default: the environment's, if there is one]")  # fmt: skip
-@click.option("--trials", "num_samples", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT", default=None,
-              help="Trials, or repetitions of the whole grid. [default: 20; 1 with a grid]")  # fmt: skip
+@click.option("--trials", "num_samples", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT",
+              help=f"Trials, or repetitions of the whole grid. [default: {TRIALS}; 1 with a grid]")  # fmt: skip
 @click.option("--metric", cls=Flag, section=SEARCHED, default="episode_reward_mean", metavar="KEY",
               help="The result that trials are compared by. [default: episode_reward_mean]")  # fmt: skip
 @click.option("--mode", cls=Flag, section=SEARCHED, type=click.Choice(["max", "min"]), default="max",
               help="Whether more of it is better. [default: max]")  # fmt: skip
 @click.option("--sampler", cls=Flag, section=SEARCHED, default="tpe",
-              type=click.Choice(["tpe", "random", "gp", "cmaes", "qmc"]), help="Who proposes. [default: tpe]")  # fmt: skip
-@click.option("--pruner", cls=Flag, section=SEARCHED, default="none",
-              type=click.Choice(["none", "asha", "hyperband", "median"]),
-              help="Who ends trials that fall behind. [default: none]")  # fmt: skip
+              type=click.Choice(["tpe", "random", "gp", "cmaes", "qmc"]),
+              help="Who proposes. [default: tpe]")  # fmt: skip
+@click.option("--scheduler", cls=Flag, section=SEARCHED, default="none",
+              type=click.Choice(["none", "asha", "hyperband", "median", "pbt"]),
+              help="Who ends trials that fall behind, or (pbt) has them go on from where better ones are. "
+              "[default: none]")  # fmt: skip
+@click.option("--trial-seeds", "seeds", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT", default=1,
+              help="Runs of each trial; the best three are confirmed with seeds that none has had. "
+              "[default: 1]")  # fmt: skip
 @click.option("--parallel", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT", default=None,
-              help="Trials at a time. [default: as many as there are cores for]")  # fmt: skip
+              help="Runs at a time. [default: as many as there are cores for]")  # fmt: skip
 @click.option("--time-budget", "time_budget_s", cls=Flag, section=SEARCHED, type=float, metavar="SECONDS", default=None,
               help="When the search ends.")  # fmt: skip
 @click.option("--folder", cls=Flag, section=KEPT, default="runs", type=click.Path(file_okay=False),
@@ -54,7 +71,7 @@ SEARCHED = "How it is searched"
               help="The study's folder in it. [default: named after algorithm and environment]")  # fmt: skip
 @click.option("--resume", "study", cls=Flag, section=OTHER, metavar="STUDY",
               help="Goes on with a study that is there: its folder.")  # fmt: skip
-@click.option("--quiet", cls=Flag, section=KEPT, is_flag=True, help="Prints only the best settings, at the end.")
+@click.option("--quiet", cls=Flag, section=KEPT, is_flag=True, help="Prints only the best settings, as JSON.")
 @click.pass_context
 def tune(
     ctx: click.Context,
@@ -66,11 +83,17 @@ def tune(
     preset: str,
     num_samples: int | None,
     parallel: int | None,
+    time_budget_s: float | None,
     folder: str,
     experiment: str | None,
     study: str | None,
     quiet: bool,
-    **rest: Any,
+    metric: str,
+    mode: str,
+    sampler: str,
+    scheduler: str,
+    seeds: int,
+    **kept: Any,
 ) -> None:
     """Search for settings over many runs.
 
@@ -85,28 +108,58 @@ def tune(
         from poise.tuning.space import grid, parse, searches
         from poise.tuning.spaces import SPACES
 
+    common: dict[str, Any] = {"parallel": parallel, "time_budget_s": time_budget_s, "quiet": quiet}
     if study is not None:
-        analysis = tuning.resume(Path(study), parallel=parallel, quiet=quiet)
+        analysis = tuning.resume(Path(study), signals=(signal.SIGTERM,), **common)
+    elif request.algorithm is None:
+        known = ", ".join(ALGORITHMS)
+        raise click.UsageError(f"Say what to tune, for example poise tune PPO --env CartPole-v1. Known: {known}.")
     else:
-        if request.algorithm is None:
-            known = ", ".join(ALGORITHMS)
-            raise click.UsageError(f"Say what to tune, for example poise tune PPO --env CartPole-v1. Known: {known}.")
         config = ALGORITHMS[request.algorithm].config
-        written = {**canonical(config, request.experiment.settings), **canonical(config, given(ctx))}
-        settings = parse(written)
+        settings = parse({**canonical(config, request.experiment.settings), **canonical(config, given(ctx))})
         if not any(searches(settings)):
             settings = {**SPACES[request.algorithm], **settings}
-        default = 1 if len(grid(settings)) > 1 else 20
         analysis = tuning.run(
             request.algorithm,
             config=settings,
             stop=parse_stop(stop_texts) or request.experiment.stop,
-            num_samples=num_samples or default,
-            parallel=parallel,
+            num_samples=num_samples or (1 if len(grid(settings)) > 1 else TRIALS),
+            metric=metric,
+            mode=mode,
+            sampler=sampler,
+            scheduler=scheduler,
+            seeds=seeds,
             preset=None if preset == "none" else preset,
             folder=folder,
             experiment=request.experiment.name if experiment is None else experiment,
-            quiet=quiet,
-            **{key: rest[key] for key in ("metric", "mode", "sampler", "pruner", "time_budget_s")},
-            **run_options({key: value for key, value in rest.items() if key in RUN_OPTIONS}).__dict__,
+            signals=(signal.SIGTERM,),
+            **common,
+            **vars(run_options(kept)),
         )
+    _finish(ctx, analysis, quiet=quiet)
+
+
+def _finish(ctx: click.Context, analysis: Analysis, *, quiet: bool) -> None:
+    """Says what was best and what to type next, and ends with the exit code that fits how the search ended."""
+    search, best = analysis.study.search, analysis.study.best
+    code = EXIT_CODES.get(analysis.ended or "", 0)
+    if quiet:
+        click.echo(json.dumps(best.settings if best else None, default=repr))
+    elif best is None:
+        click.echo(f"\nNo trial has finished with a {search.metric} that counts.")
+    else:
+        value = f"{search.metric} {best.value(search):,.6g}"
+        if best.held_out:
+            value += f", and {best.confirmed(search):,.6g} with {len(best.held_out)} seeds that no trial has had"
+        click.echo(f"\nThe best is trial {best.number}: {value}")
+        for place, found in best.params.items():
+            click.echo(f"  {place} = {json.dumps(found)}")
+    if not quiet:
+        lines = {f"poise plot {shlex.quote(str(analysis.path))}": "draw all trials"}
+        if code:
+            lines = {f"poise tune --resume {shlex.quote(str(analysis.path))}": "go on from here"}
+        elif best is not None:
+            lines[f"poise evaluate {shlex.quote(str(analysis.best_logdir))}"] = "play the best"
+        width = max(map(len, lines))
+        click.echo("\nNext:\n" + "\n".join(f"  {command:{width}}   {what}" for command, what in lines.items()))
+    ctx.exit(code)

@@ -16,8 +16,14 @@ WORTH = 1.5
 """Processes must be faster by this factor: they cost memory and time to start."""
 
 
+CORES = "POISE_CORES"
+"""Environment variable: how many processor cores to count on, where not all of them."""
+
+
 def available_cores() -> int:
     """Processor cores that this process may use."""
+    if os.environ.get(CORES, "").isdecimal():
+        return max(1, int(os.environ[CORES]))
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -6,9 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from poise.config.resolve import field_types
+from poise.config.types import coerce
 from poise.errors import PoiseError, RunError
+from poise.tracking.folder import RunFolder
 from poise.training.checkpoint import newest
-from poise.tuning.study import Study, Trial, best_of
+from poise.tuning.search import Search
+from poise.tuning.study import Study, Trial, ranked
 
 
 class Analysis:
@@ -18,28 +22,35 @@ class Analysis:
         study: what it is of.
         trials: all that have begun.
         path: the study's folder.
-        interrupted: whether the search was ended before its last trial.
+        ended: the reason why the search ended before its last trial, if it did.
     """
 
-    def __init__(self, study: Study, *, interrupted: bool = False) -> None:
-        self.study, self.trials, self.path, self.interrupted = study, study.trials, study.folder, interrupted
+    def __init__(self, study: Study, *, ended: str | None = None) -> None:
+        self.study, self.trials, self.path, self.ended = study, study.trials, study.folder, ended
 
     def __repr__(self) -> str:
         ended = sum(trial.state != "running" for trial in self.trials)
         return f"<study {self.path}: {ended} of {self.study.total} trials>"
 
     def get_best_trial(self, metric: str | None = None, mode: str | None = None) -> Trial:
-        """The best trial that finished.
+        """The best trial that finished; where the best were run again with other seeds, the best by those.
 
         Raises:
             RunError: no trial finished with a number for the metric, or none reached the goal that it is timed to.
         """
-        search = dataclasses.replace(
-            self.study.search, metric=metric or self.study.search.metric, mode=mode or self.study.search.mode  # type: ignore[arg-type]
-        )
-        best = best_of([trial for trial in self.trials if trial.state == "finished"], search)
+        if metric is None and mode is None:
+            best = self.study.best
+        else:
+            given = {"metric": metric or self.study.search.metric, "mode": mode or self.study.search.mode}
+            types = field_types(Search)
+            search = dataclasses.replace(
+                self.study.search, **{key: coerce(types[key], value, key) for key, value in given.items()}
+            )
+            best = next(iter(ranked(self.trials, search)), None)
         if best is None:
-            raise RunError(f"No trial of {self.path} has finished with a {search.metric} that counts.")
+            raise RunError(
+                f"No trial of {self.path} has finished with a {metric or self.study.search.metric} that counts."
+            )
         return best
 
     def get_best_config(self, metric: str | None = None, mode: str | None = None) -> dict[str, Any]:
@@ -47,16 +58,20 @@ class Analysis:
         return self.get_best_trial(metric, mode).settings
 
     def get_best_logdir(self, metric: str | None = None, mode: str | None = None) -> Path:
-        """The run folder of the best trial."""
-        return self.get_best_trial(metric, mode).path
+        """The run folder of the best trial; of several runs, of the first."""
+        return _run_folder(self.get_best_trial(metric, mode))
 
     def get_best_checkpoint(
         self, trial: Trial | Path | str | None = None, metric: str | None = None, mode: str | None = None
     ) -> Path:
-        """The newest intact checkpoint of the best trial, or of the one that is given."""
+        """The newest intact checkpoint of the best trial, or of the one that is given (itself or its folder).
+
+        Raises:
+            RunError: it has none.
+        """
         chosen = trial if trial is not None else self.get_best_trial(metric, mode)
-        folder = chosen.path if isinstance(chosen, Trial) else Path(chosen)
-        found, problems = newest(folder / "checkpoints")
+        folder = _run_folder(chosen) if isinstance(chosen, Trial) else Path(chosen)
+        found, problems = newest(RunFolder(folder).checkpoints)
         if found is None:
             raise RunError(f"{folder} has no intact checkpoint{f': {problems[0]}' if problems else '.'}")
         return found
@@ -86,8 +101,14 @@ class Analysis:
         """See `get_best_checkpoint`."""
         return self.get_best_checkpoint()
 
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """Each trial as one flat mapping: its state, its value, its last result, and `config/<place>` of what was
+        searched."""
+        return [_row(trial, self.study.search) for trial in self.trials]
+
     def dataframe(self) -> Any:
-        """One row a trial, as a pandas data frame: state, last result, and what was searched as `config/<place>`.
+        """`results` as a pandas data frame.
 
         Raises:
             PoiseError: pandas is not installed.
@@ -96,11 +117,14 @@ class Analysis:
             import pandas
         except ImportError:
             raise PoiseError('Data frames need pandas: pip install "poise[tune]".') from None
-        return pandas.DataFrame([row(trial) for trial in self.trials])
+        return pandas.DataFrame(self.results)
 
 
-def row(trial: Trial) -> dict[str, Any]:
-    """A trial as one row of a table."""
+def _run_folder(trial: Trial) -> Path:
+    return trial.path if RunFolder(trial.path).exists() else trial.path / "seed_0"
+
+
+def _row(trial: Trial, search: Search) -> dict[str, Any]:
     searched = {f"config/{name}": value for name, value in trial.params.items()}
-    about = {"trial": trial.number, "state": trial.state, "reached": trial.reached, "logdir": str(trial.path)}
-    return {**about, **trial.result, **searched}
+    value = {"value": trial.value(search), **({"held_out": trial.confirmed(search)} if trial.held_out else {})}
+    return {"trial": trial.number, "state": trial.state, **value, **trial.result, **searched, "logdir": str(trial.path)}

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import cloudpickle
 
+from poise.envs.advice import CORES, available_cores
 from poise.envs.pipe import Pipe
 
 _BOOT = "import sys; sys.path[:] = sys.argv[1:]; from poise.tuning.worker import main; main()"
@@ -21,27 +22,39 @@ _BOOT = "import sys; sys.path[:] = sys.argv[1:]; from poise.tuning.worker import
 class Desk(Protocol):
     """Who hands out trials. Its methods are called by one thread at a time."""
 
+    @property
+    def done(self) -> bool:
+        """Whether there will be nothing more to run."""
+
     def next_job(self) -> dict[str, Any] | None:
-        """What a free worker is to run; None when there is nothing left for it."""
+        """What a free worker is to run; None when there is nothing for it now."""
 
     def report(self, job: dict[str, Any], result: dict[str, Any]) -> str | None:
-        """Takes a result; the reason to stop the trial, if it is to stop."""
+        """Takes a result; the reason to stop the run, if it is to stop."""
 
     def finish(self, job: dict[str, Any], end: dict[str, Any]) -> None:
-        """Takes a trial's end: `{"done": result}`, or `{"error": sentence, "traceback": text}`."""
+        """Takes a run's end: `{"done": result}`, `{"error": sentence}` or, of a process, `{"died": how}`."""
 
 
 class Pool:
-    """`size` workers.
+    """Workers, each with its share of the cores.
+
+    Args:
+        desk: hands out what is to run.
+        size: how many.
+
+    Attributes:
+        changed: to be held by whoever looks at the desk meanwhile; notified when anything happens.
+        stopping: the reason why no more is handed out, if there is one.
 
     Raises what a desk's method raises, from `wait`.
     """
 
     def __init__(self, desk: Desk, size: int) -> None:
-        self.desk, self.size = desk, size
+        self.desk, self.cores = desk, max(1, available_cores() // size)
         self.changed = threading.Condition()
+        self.stopping: str | None = None
         self._error: BaseException | None = None
-        self._stopping: str | None = None
         self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(size)]
         self._workers: set[Worker] = set()
 
@@ -52,7 +65,7 @@ class Pool:
 
     def __exit__(self, *_: Any) -> None:
         with self.changed:
-            self._stopping = self._stopping or "interrupted"
+            self.stopping = self.stopping or "interrupted"
             workers = list(self._workers)
         for thread in self._threads:
             thread.join(5.0)
@@ -68,16 +81,14 @@ class Pool:
         return not any(thread.is_alive() for thread in self._threads)
 
     def stop(self, reason: str) -> None:
-        """Ends all trials at their next boundary, and hands out no more."""
-        with self.changed:
-            self._stopping = reason
+        """Ends all runs at their next boundary, and hands out no more."""
+        self.stopping = self.stopping or reason  # without the lock: it may come from a signal's handler
 
     def _serve(self) -> None:
         worker: Worker | None = None
         try:
             while True:
-                with self.changed:
-                    job = None if self._stopping else self.desk.next_job()
+                job = self._take()
                 if job is None:
                     return
                 worker = worker or self._hire()
@@ -90,14 +101,24 @@ class Pool:
         except BaseException as error:
             with self.changed:
                 self._error = self._error or error
-                self._stopping = self._stopping or "failed"
+                self.stopping = self.stopping or "failed"
                 self.changed.notify_all()
         finally:
             if worker is not None:
                 worker.end()
 
+    def _take(self) -> dict[str, Any] | None:
+        """The next job, waited for as long as those of other workers may bring it; None at the end."""
+        with self.changed:
+            while self.stopping is None:
+                job = self.desk.next_job()
+                if job is not None or self.desk.done:
+                    return job
+                self.changed.wait(1.0)
+        return None
+
     def _hire(self) -> Worker:
-        worker = Worker()
+        worker = Worker(self.cores)
         with self.changed:
             self._workers.add(worker)
         return worker
@@ -112,7 +133,7 @@ class Pool:
                 if "result" not in message:
                     return dict(message)
                 with self.changed:
-                    reason = self.desk.report(job, message["result"]) or self._stopping
+                    reason = self.desk.report(job, message["result"]) or self.stopping
                     self.changed.notify_all()
                 if reason and not told:
                     told = True
@@ -122,16 +143,16 @@ class Pool:
 
 
 class Worker:
-    """One process."""
+    """One process, which counts on `cores` processor cores."""
 
-    def __init__(self) -> None:
+    def __init__(self, cores: int) -> None:
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self.process = subprocess.Popen(
             [sys.executable, "-c", _BOOT, *map(str, sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
-            env={**threads, **os.environ},
+            env={**threads, **os.environ, CORES: str(cores)},
             start_new_session=os.name == "posix",  # Ctrl-C is the search's
         )
         assert self.process.stdin is not None

@@ -2,73 +2,30 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import env_name
-from poise.config.resolve import build, canonical
-from poise.config.types import available_cores, coerce
-from poise.errors import ConfigError, RunError
+from poise.config.resolve import build, canonical, field_types
+from poise.config.run import RunOptions
+from poise.config.types import PositiveInt, coerce
+from poise.envs.advice import available_cores
+from poise.errors import ConfigError, RunError, nearest
+from poise.training.signals import stopping_on
 from poise.training.stopping import check_keys
 from poise.tuning.analysis import Analysis
 from poise.tuning.pool import Pool
-from poise.tuning.search import DEFAULT_LIMIT, FILE, Search
+from poise.tuning.population import Population
+from poise.tuning.search import DEFAULT_LIMIT, FILE, Search, unwritten
+from poise.tuning.space import searches
 from poise.tuning.study import Study
 from poise.tuning.table import Board
 
 LOOK_S = 0.2
 """Seconds between two looks of the board."""
-
-
-def search(
-    what: Search,
-    folder: Path,
-    *,
-    parallel: int | None = None,
-    callbacks: Sequence[Any] = (),
-    quiet: bool = False,
-    resume: bool = False,
-) -> Analysis:
-    """Runs all trials of a search that have not ended yet.
-
-    Args:
-        what: the search.
-        folder: of its study.
-        parallel: trials at a time; None takes as many as there are cores for.
-        callbacks: of every trial's run.
-        quiet: shows nothing.
-        resume: goes on with a study that is there.
-
-    Raises:
-        RunError: there is a study already, or none to go on with.
-        ConfigError: what is to be searched cannot be.
-    """
-    if not resume and (folder / FILE).exists():
-        raise RunError(f"There is a study at {folder} already: go on with it by `poise tune --resume {folder}`.")
-    limited = what.limited()
-    if limited is not what and not quiet:
-        print(f"No limit was given for a trial: each ends after {DEFAULT_LIMIT:,} steps at the latest.", flush=True)
-    study = Study(limited, folder, callbacks)
-    limited.write(folder)
-    size = parallel or default_parallel(limited)
-    interrupted = False
-    with Board(study, quiet=quiet) as board, Pool(study, size) as pool:
-        while True:
-            try:
-                if pool.wait(LOOK_S):
-                    break
-                with pool.changed:
-                    board.update()
-                if limited.time_budget_s is not None and study.seconds > limited.time_budget_s:
-                    pool.stop("the time of the search is over")
-            except KeyboardInterrupt:
-                if interrupted:
-                    raise
-                interrupted = True
-                pool.stop("interrupted")
-    return Analysis(study, interrupted=interrupted)
 
 
 def run(
@@ -80,7 +37,10 @@ def run(
     metric: str = "episode_reward_mean",
     mode: str = "max",
     sampler: str = "tpe",
-    pruner: str = "none",
+    scheduler: str = "none",
+    generations: int = 10,
+    seeds: int = 1,
+    winners: int | None = None,
     seed: int = 0,
     parallel: int | None = None,
     time_budget_s: float | None = None,
@@ -90,25 +50,28 @@ def run(
     callbacks: Sequence[Any] = (),
     resume: bool = False,
     quiet: bool = False,
+    signals: tuple[signal.Signals, ...] = (),
     **options: Any,
 ) -> Analysis:
     """Searches for settings: `num_samples` trials, or the whole grid so many times.
 
-        analysis = poise.tune.run("PPO", config={"env": "CartPole-v1", "lr": poise.tune.loguniform(1e-5, 1e-2)},
-                                  stop={"episode_reward_mean": 475}, num_samples=10, metric="timesteps_total", mode="min")
+        space = {"env": "CartPole-v1", "lr": poise.tune.loguniform(1e-5, 1e-2)}
+        analysis = poise.tune.run("PPO", config=space, stop={"episode_reward_mean": 475}, num_samples=20)
         analysis.best_config
 
     Args:
         algorithm: its name.
         config: settings, with searches (`uniform`, `choice`, `grid_search`, ...) in the place of some.
-        stop: when each trial ends.
-        num_samples, metric, mode, sampler, pruner, seed, time_budget_s, preset: see `Search`.
-        parallel: trials at a time; None takes as many as there are cores for.
-        folder, experiment: the study is `folder/experiment`, which is named after algorithm and environment unless given.
-        callbacks: of every trial's run; they are copied to the processes that run them.
+        stop: when each run ends; without a limit, after 500,000 steps at the latest.
+        num_samples, metric, mode, sampler, scheduler, generations, seeds, winners, seed, time_budget_s, preset: see
+            `Search`.
+        parallel: runs at a time; None takes as many as there are cores for.
+        folder, experiment: the study is `folder/experiment`, named after algorithm and environment unless given.
+        callbacks: of every run; they are copied to the processes that run them.
         resume: goes on with the study that is there, with no trial lost.
         quiet: shows nothing.
-        options: what each trial's run keeps; see `RunOptions`.
+        signals: end the search as Ctrl-C does: those underway leave a checkpoint, and `resume` goes on.
+        options: what each run keeps; see `RunOptions`.
 
     Raises:
         ConfigError: a setting or a search that is not allowed.
@@ -120,15 +83,83 @@ def run(
         raise ConfigError("There is no environment to search in: give config={'env': ...}.")
     given = {
         "algorithm": name, "config": settings, "stop": dict(stop or {}), "num_samples": num_samples, "metric": metric,
-        "mode": mode, "sampler": sampler, "pruner": pruner, "seed": seed, "time_budget_s": time_budget_s,
-        "preset": preset, "options": options,
+        "mode": mode, "sampler": sampler, "scheduler": scheduler, "generations": generations, "seeds": seeds,
+        "winners": winners, "seed": seed, "time_budget_s": time_budget_s, "preset": preset, "options": options,
     }  # fmt: skip
     label = env_name(settings["env"]).replace("/", "-").replace(":", "-")
     path = Path(folder) / (experiment or f"tune_{name}_{label}")
-    return search(checked(given), path, parallel=parallel, callbacks=callbacks, quiet=quiet, resume=resume)
+    if not resume and (path / FILE).exists():
+        raise RunError(f"There is a study at {path} already: go on with it by `poise tune --resume {path}`.")
+    return _search(_checked(given), path, parallel, callbacks, signals, quiet=quiet)
 
 
-def checked(given: Mapping[str, Any]) -> Search:
+def resume(
+    path: str | Path,
+    *,
+    parallel: int | None = None,
+    time_budget_s: float | None = None,
+    signals: tuple[signal.Signals, ...] = (),
+    quiet: bool = False,
+) -> Analysis:
+    """Goes on with the study in a folder: runs that were underway continue from their checkpoints.
+
+    Raises:
+        RunError: there is none, or only the script that began it can go on (`poise.tune.run(..., resume=True)`).
+    """
+    search = Search.read(Path(path))
+    if missing := unwritten(search.config):
+        raise RunError(
+            f"The study {path} was begun by a script with {', '.join(missing)} as Python objects: go on with it there, "
+            "by poise.tune.run(..., resume=True)."
+        )
+    search.time_budget_s = time_budget_s
+    return _search(search, Path(path), parallel, (), signals, quiet=quiet)
+
+
+def load(path: str | Path) -> Analysis:
+    """What a study has found so far.
+
+    Raises:
+        RunError: there is none.
+    """
+    search = Search.read(Path(path))
+    return Analysis(_study(search)(search, Path(path)))
+
+
+def _search(
+    search: Search,
+    folder: Path,
+    parallel: int | None,
+    callbacks: Sequence[Any],
+    signals: tuple[signal.Signals, ...],
+    *,
+    quiet: bool,
+) -> Analysis:
+    """Runs all that has not ended yet."""
+    limited = search.limited()
+    if limited is not search and not quiet:
+        print(f"No limit was given for a run: each ends after {DEFAULT_LIMIT:,} steps at the latest.", flush=True)
+    study = _study(limited)(limited, folder, callbacks)
+    limited.write(folder)
+    size = coerce(PositiveInt | None, parallel, "parallel") or default_parallel(limited)
+    with (
+        Board(study, size, quiet=quiet) as board,
+        Pool(study, size) as pool,
+        stopping_on((signal.SIGINT, *signals), pool.stop),
+    ):
+        while not pool.wait(LOOK_S):
+            with pool.changed:
+                board.update()
+            if study.late:
+                pool.stop("the time of the search is over")
+    return Analysis(study, ended=pool.stopping)
+
+
+def _study(search: Search) -> type[Study]:
+    return Population if search.scheduler == "pbt" else Study
+
+
+def _checked(given: Mapping[str, Any]) -> Search:
     """A search whose values are of their types.
 
     Raises:
@@ -138,14 +169,18 @@ def checked(given: Mapping[str, Any]) -> Search:
     made = Search(**{key: coerce(types[key], value, key) for key, value in given.items()})
     spec = algorithm_spec(made.algorithm)[1]
     plain = {key: value for key, value in made.config.items() if not any(searches(value))}
-    check_keys(made.stop, build(spec.config, plain))
-    RunOptions(**made.options)
+    check_keys({**made.stop, made.metric: 0.0}, build(spec.config, plain))
+    wanted = field_types(RunOptions)
+    unknown = [key for key in made.options if key not in wanted]
+    if unknown:
+        raise ConfigError(f"There is no argument {unknown[0]!r} of a search.{nearest(unknown[0], [*types, *wanted])}")
+    made.options = {key: coerce(wanted[key], value, key) for key, value in made.options.items()}
     return made
 
 
-def default_parallel(what: Search) -> int:
-    """As many trials as there are cores for: one each, and one for every thread or process that samples beside it."""
-    spec = algorithm_spec(what.algorithm)[1]
-    workers = what.config.get("num_workers", 0)
+def default_parallel(search: Search) -> int:
+    """As many runs as there are cores for: one each, and one for every thread or process that samples beside it."""
+    spec = algorithm_spec(search.algorithm)[1]
+    workers = search.config.get("num_workers", 0)
     beside = spec.config.sampling_threads + (workers if isinstance(workers, int) else 1)
     return max(1, available_cores() // (1 + beside))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,9 @@ DEFAULT_LIMIT = 500_000
 LIMITS = ("timesteps_total", "time_total_s", "training_iteration", "episodes_total")
 """Results that grow whatever is learnt: a stop rule on one of them is a limit, on anything else a goal."""
 
+HELD_OUT = 10_000
+"""How far the seeds that confirm the winners are from those of the search."""
+
 
 @dataclass
 class Search:
@@ -34,7 +37,7 @@ class Search:
     """Settings, with searches in the place of those that are to be found."""
 
     stop: Mapping[str, float]
-    """When each trial ends."""
+    """When each run ends."""
 
     metric: str = "episode_reward_mean"
     """The result that trials are compared by, as it is when they end."""
@@ -43,30 +46,45 @@ class Search:
     """Whether more of it is better."""
 
     num_samples: PositiveInt = 1
-    """Trials, or repetitions of the whole grid."""
+    """Trials, or repetitions of the whole grid; with `pbt`, the population."""
 
     sampler: Literal["tpe", "random", "gp", "cmaes", "qmc"] = "tpe"
     """Who proposes settings; a grid is gone through in any case."""
 
-    pruner: Literal["none", "asha", "hyperband", "median"] = "none"
-    """Who ends trials early that fall behind."""
+    scheduler: Literal["none", "asha", "hyperband", "median", "pbt"] = "none"
+    """Who ends trials early that fall behind, or (`pbt`) lets them go on from where better ones are."""
+
+    generations: PositiveInt = 10
+    """Equal parts of a trial's limit after each of which `pbt` compares it."""
+
+    seeds: PositiveInt = 1
+    """Runs of each trial, with seeds of their own; a trial that is in the worse half so far gets no further one."""
+
+    winners: NonNegativeInt | None = None
+    """Best trials that run again, with as many seeds that no trial has had. None: three where there are several seeds,
+    and none otherwise."""
 
     seed: NonNegativeInt = 0
-    """Of the proposals, and of the first trial; the others count on from it, unless the configuration has a seed."""
+    """Of the proposals, and the first of the runs' seeds."""
 
     time_budget_s: Positive | None = None
-    """Seconds after which no trial begins, and those that are underway end."""
+    """Seconds after which no run begins, and those that are underway end."""
 
     preset: str | None = "auto"
-    """Of each trial, as for a run."""
+    """Of each run."""
 
     options: dict[str, Any] = field(default_factory=dict)
-    """What each trial's run keeps; see `RunOptions`."""
+    """What each run keeps; see `RunOptions`."""
 
     @property
     def goals(self) -> dict[str, float]:
         """The parts of the stop rule that are no limits."""
         return {key: value for key, value in self.stop.items() if key not in LIMITS}
+
+    @property
+    def confirmed(self) -> int:
+        """How many winners run again."""
+        return self.winners if self.winners is not None else 3 * (self.seeds > 1)
 
     def limited(self) -> Search:
         """The same with a limit, where there is none."""
@@ -75,15 +93,30 @@ class Search:
         return dataclasses.replace(self, stop={**self.stop, "timesteps_total": DEFAULT_LIMIT})
 
     def percent(self, result: Mapping[str, Any]) -> int:
-        """How much of its limit a trial has used, rounded down."""
+        """How much of its limit a run has used, rounded down."""
         shares = [result[key] / self.stop[key] for key in LIMITS if self.stop.get(key)]
         return min(int(100 * max(shares, default=0.0)), 100)
 
-    def intermediate(self, result: Mapping[str, Any]) -> float:
-        """What unfinished trials are compared by: the metric, or the reward where that says only how long they took."""
+    def missed(self, result: Mapping[str, Any]) -> bool:
+        """Whether a run has ended without reaching any of its goals."""
+        return bool(self.goals) and not any(str(result["stop_reason"]).startswith(f"{goal} ") for goal in self.goals)
+
+    def value(self, result: Mapping[str, Any]) -> float:
+        """What a run that has ended is compared by; infinitely bad if it missed the goal that others are timed to."""
+        found = result.get(self.metric)
+        if found is None or math.isnan(found) or (self.metric in LIMITS and self.missed(result)):
+            return math.inf if self.mode == "min" else -math.inf
+        return float(found)
+
+    def so_far(self, result: Mapping[str, Any]) -> float:
+        """What runs are compared by on their way: the metric, or the reward where that says only how long they took."""
         value = result.get("episode_reward_mean" if self.metric in LIMITS else self.metric)
         number = math.nan if value is None else float(value)
         return -number if self.metric in LIMITS and self.mode == "min" else number
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether one value is better than another."""
+        return one > other if self.mode == "max" else one < other
 
     def write(self, folder: Path) -> None:
         """Writes what it is into a study's folder. Functions and objects leave their names: to go on with such a
@@ -98,15 +131,21 @@ class Search:
         """The search of a study's folder.
 
         Raises:
-            RunError: there is none, or it was begun by a script and cannot go on without it.
+            RunError: there is none.
         """
         try:
             saved = json.loads((folder / FILE).read_text())
+            return cls(**{**saved, "config": parse(saved["config"])})
         except FileNotFoundError:
             raise RunError(f"There is no study at {folder}: it has no {FILE}.") from None
-        except ValueError:
+        except (ValueError, TypeError, KeyError):
             raise RunError(f"The study {folder} is damaged: its {FILE} cannot be read.") from None
-        return cls(**{**saved, "config": parse(saved["config"])})
+
+
+def unwritten(config: Mapping[str, Any]) -> list[str]:
+    """Settings that a file cannot hold: functions and objects."""
+    computed = [path for path, found in searches(config) if isinstance(found, Computed)]
+    return [*computed, *(["env"] if not isinstance(config.get("env"), str) else [])]
 
 
 def _written(value: Any) -> Any:
@@ -122,10 +161,3 @@ def _written(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_written(item) for item in value]
     return value
-
-
-def unwritten(config: Any) -> list[str]:
-    """Places in a configuration that a file cannot hold."""
-    computed = [path for path, found in searches(config) if isinstance(found, Computed)]
-    env = config.get("env") if isinstance(config, Mapping) else None
-    return [*computed, *(["env"] if env is not None and not isinstance(env, str) else [])]

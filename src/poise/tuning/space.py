@@ -156,16 +156,18 @@ def parse(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [parse(item) for item in value]
     found = _CALL.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
-        return value
-    name, arguments = found.groups()
+    name, arguments = found.groups() if found else ("", "")
     if name not in FUNCTIONS:
-        raise ConfigError(f"{value!r} is no search.{nearest(name, FUNCTIONS)} Known: {', '.join(FUNCTIONS)}.")
+        if hint := found and nearest(name, FUNCTIONS):
+            raise ConfigError(f"{value!r} is no search.{hint} Known: {', '.join(FUNCTIONS)}.")
+        return value  # a text like any other
     try:
         given = ast.literal_eval(f"[{arguments[1:-1]}]")
         return FUNCTIONS[name](*given)
     except (ValueError, SyntaxError, TypeError) as error:
-        raise ConfigError(f"{value!r} cannot be read as a search ({error}): write, for example, uniform(0, 1).") from None
+        raise ConfigError(
+            f"{value!r} cannot be read as a search ({error}): write, for example, uniform(0, 1)."
+        ) from None
 
 
 def is_search(value: Any) -> bool:

@@ -5,7 +5,6 @@ The trials' own files are the truth. Where the database is missing, or knows les
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,16 +51,17 @@ class Storage:
         self.study = self._open()
 
     def _open(self) -> optuna.Study:
-        return self.optuna.create_study(
+        opened: optuna.Study = self.optuna.create_study(
             storage=f"sqlite:///{self.file}",
             study_name=self.file.parent.name,
             direction={"max": "maximize", "min": "minimize"}[self.search.mode],
             sampler=_sampler(self.optuna, self.search),
-            pruner=_pruner(self.optuna, self.search.pruner),
+            pruner=_pruner(self.optuna, self.search.scheduler),
             load_if_exists=True,
         )
+        return opened
 
-    def agree(self, trials: Sequence[Trial], values: Sequence[float]) -> None:
+    def agree(self, trials: Sequence[Trial]) -> None:
         """Makes the database anew from the trials, unless it knows them."""
         known = self.study.get_trials(deepcopy=False)
         same = len(known) == len(trials) and all(
@@ -73,20 +73,19 @@ class Storage:
         ahead = known[len(trials) :]  # proposed, but killed before they were written down
         self.optuna.delete_study(study_name=self.study.study_name, storage=self.study._storage)
         self.study = self._open()
-        for trial, value in zip(trials, values, strict=True):
-            fixed = self.optuna.trial.FixedTrial(trial.params)
-            sample(self.search.config, fixed)
-            state = self._state(trial.state, value)
+        for trial in trials:
+            state, value = self._outcome(trial)
+            about = fixed(trial.params)
+            if trial.state != "failed":  # whose settings may have failed before all were proposed
+                sample(self.search.config, about)
+            params = {name: trial.params[name] for name in about.distributions}
             self.study.add_trial(
                 self.optuna.trial.create_trial(
-                    state=state,
-                    value=value if state == self.optuna.trial.TrialState.COMPLETE else None,
-                    params=trial.params,
-                    distributions=fixed.distributions,
+                    state=state, value=value, params=params, distributions=about.distributions
                 )
             )
-        for trial in ahead:
-            self.study.enqueue_trial(trial.params)
+        for proposed in ahead:
+            self.study.enqueue_trial(proposed.params)
 
     def ask(self, point: dict[str, Primitive]) -> optuna.Trial:
         """A trial at a point of the grid; what the grid leaves open is proposed when it is asked for."""
@@ -95,24 +94,28 @@ class Storage:
             self.study.enqueue_trial(point)
         return self.study.ask()
 
-    def trial(self, number: int) -> optuna.Trial:
-        """One that was asked for before, by this process or another."""
-        return self.optuna.trial.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
+    def prune(self, trial: Trial, value: float) -> bool:
+        """Takes a value that a trial has on its way; whether it falls behind the others."""
+        theirs = self.optuna.trial.Trial(self.study, self.study.get_trials(deepcopy=False)[trial.number]._trial_id)
+        theirs.report(value, trial.percent)
+        return bool(theirs.should_prune())
 
-    def prune(self, number: int, value: float, step: int) -> bool:
-        """Takes a value on the way; whether the trial falls behind the others."""
-        trial = self.trial(number)
-        trial.report(value, step)
-        return bool(trial.should_prune())
-
-    def tell(self, number: int, state: str, value: float) -> None:
+    def tell(self, trial: Trial) -> None:
         """How a trial ended."""
-        told = self._state(state, value)
-        self.study.tell(number, value if told == self.optuna.trial.TrialState.COMPLETE else None, told)
+        state, value = self._outcome(trial)
+        self.study.tell(trial.number, value, state)
 
-    def _state(self, state: str, value: float) -> Any:
+    def _outcome(self, trial: Trial) -> tuple[Any, float | None]:
+        """A trial's state and value as Optuna has them: numbers, which infinite ones are, but not NaN."""
         names = {"running": "RUNNING", "finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
-        return self.optuna.trial.TrialState["FAIL" if state == "finished" and math.isnan(value) else names[state]]
+        value = trial.value(self.search) if trial.state == "finished" else math.nan
+        name = "FAIL" if trial.state == "finished" and math.isnan(value) else names[trial.state]
+        return self.optuna.trial.TrialState[name], None if math.isnan(value) else value
+
+
+def fixed(params: dict[str, Primitive]) -> Any:
+    """What suggests what was proposed before."""
+    return optuna_module().trial.FixedTrial(params)
 
 
 def _sampler(optuna: Any, search: Search) -> Any:
@@ -131,6 +134,7 @@ def _pruner(optuna: Any, name: str) -> Any:
     made = optuna.pruners
     return {
         "none": made.NopPruner,
+        "pbt": made.NopPruner,
         "asha": lambda: made.SuccessiveHalvingPruner(min_resource=4, reduction_factor=3),
         "hyperband": lambda: made.HyperbandPruner(min_resource=4, max_resource=100, reduction_factor=3),
         "median": lambda: made.MedianPruner(n_warmup_steps=10),

@@ -3,7 +3,9 @@
 runs/<experiment>/
     study.json         the search
     study.db           Optuna's storage, for its dashboard; made anew from the trials where it is missing
-    trial_00000/       a run folder, with trial.json: what was proposed for it, and how it ended
+    trial_00000/       trial.json: what was proposed and what came of it. With one seed, the folder is the run's, too;
+        seed_0/        with several, each has a run folder there,
+        held_out_0/    and so have those that confirm a winner
 """
 
 from __future__ import annotations
@@ -11,153 +13,199 @@ from __future__ import annotations
 import json
 import math
 import os
+import statistics
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from poise.config.resolve import resolve
 from poise.config.run import RunOptions
 from poise.errors import ConfigError, RunError, writing
-from poise.tuning.search import LIMITS, Search
+from poise.tuning.search import HELD_OUT, Search
 from poise.tuning.space import Primitive, grid, sample
-from poise.tuning.storage import Storage
-
-if TYPE_CHECKING:
-    from optuna.trial import Trial as OptunaTrial
+from poise.tuning.storage import Storage, fixed
 
 MAX_DEATHS = 3
 """Processes that may die under a trial before it counts as failed."""
+ENOUGH = 4
+"""Trials that must have had as many seeds before one of them is in the worse half of them."""
 
 
 @dataclass
 class Trial:
-    """One configuration and its run.
+    """One configuration and its runs.
 
     Attributes:
         number: counted from 0.
         params: what was proposed, by its place in the configuration.
         state: `running`, `finished`, `pruned` or `failed`; a search that was ended leaves it `running`.
-        reached: whether it got to the goals of the stop rule.
-        result: its latest result.
+        results: the last result of each of its runs that has ended, by seed.
+        held_out: the same of those that confirm it.
         error: one sentence, if it failed.
         deaths: processes that have died under it.
         percent: of its limit, at which it was last compared with others.
+        lineage: in a population, where it went on from which member and with what.
         settings: its whole configuration.
-        path: its run folder.
+        path: its folder.
+        latest: the latest result of the run that is underway.
     """
 
     number: int
     params: dict[str, Primitive]
     state: str = "running"
-    reached: bool = False
-    result: dict[str, Any] = field(default_factory=dict)
+    results: list[dict[str, Any]] = field(default_factory=list)
+    held_out: list[dict[str, Any]] = field(default_factory=list)
     error: str = ""
     deaths: int = 0
     percent: int = 0
+    lineage: list[dict[str, Any]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict, repr=False)
     path: Path = Path()
+    latest: dict[str, Any] = field(default_factory=dict, repr=False)
 
-    def value(self, search: Search) -> float:
-        """What it is compared by; infinitely bad where it missed the goal that others are timed to."""
-        found = self.result.get(search.metric)
-        worst = math.inf if search.mode == "min" else -math.inf
-        if found is None or math.isnan(found) or (search.metric in LIMITS and search.goals and not self.reached):
-            return worst
-        return float(found)
+    @property
+    def result(self) -> dict[str, Any]:
+        """The latest result of its latest run."""
+        return self.latest or (self.results[-1] if self.results else {})
+
+    def value(self, search: Search, seeds: int | None = None) -> float:
+        """The mean over its runs (its first `seeds`) of what they are compared by."""
+        values = [search.value(result) for result in self.results[:seeds]]
+        return statistics.fmean(values) if values else math.nan
+
+    def confirmed(self, search: Search) -> float:
+        """The same over the seeds that confirm it; NaN where there are none."""
+        values = [search.value(result) for result in self.held_out]
+        return statistics.fmean(values) if values else math.nan
 
     def write(self) -> None:
         """Keeps it in its folder."""
         known = asdict(self)
-        del known["settings"], known["path"]
+        for name in ("settings", "path", "latest"):
+            del known[name]
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             temporary = self.path / f".trial.{os.getpid()}"
             temporary.write_text(json.dumps(known, indent=2) + "\n")
             os.replace(temporary, self.path / "trial.json")
 
+    @classmethod
+    def read(cls, file: Path) -> Trial:
+        """What `write` left.
 
-def best_of(trials: Sequence[Trial], search: Search) -> Trial | None:
-    """The trial whose value is best, the first of equals; none that has missed its goal."""
-    known = [trial for trial in trials if math.isfinite(trial.value(search))]
-    return (max if search.mode == "max" else min)(known, key=lambda trial: trial.value(search), default=None)
+        Raises:
+            RunError: it cannot be read.
+        """
+        try:
+            return cls(**json.loads(file.read_text()), path=file.parent)
+        except (ValueError, TypeError):
+            raise RunError(f"The trial {file.parent} is damaged: its {file.name} cannot be read.") from None
+
+
+def ranked(trials: Sequence[Trial], search: Search) -> list[Trial]:
+    """Those that have finished with a value that counts, the best first; none that has missed its goal."""
+    known = [t for t in trials if t.state == "finished" and math.isfinite(t.value(search))]
+    return sorted(known, key=lambda trial: trial.value(search), reverse=search.mode == "max")
 
 
 class Study:
-    """Hands out a search's trials and takes their results.
+    """Hands out a search's runs and takes their results.
 
     Args:
         search: what is searched.
         folder: the study's.
-        callbacks: of every trial's run.
+        callbacks: of every run.
 
     Attributes:
         trials: those that have begun, by number.
+        total: how many there will be.
 
     Raises:
         ConfigError: the search cannot be made.
-        RunError: the folder holds another study.
+        RunError: the folder holds a study that cannot be read.
     """
 
     def __init__(self, search: Search, folder: Path, callbacks: Sequence[Any] = ()) -> None:
         self.search, self.folder, self.callbacks = search, folder, list(callbacks)
         self.points = grid(search.config)
         self.total = search.num_samples * len(self.points)
-        self.trials: list[Trial] = []
+        self.trials = [Trial.read(file) for file in sorted(folder.glob("trial_*/trial.json"))]
+        for trial in self.trials:
+            if trial.state != "failed":
+                trial.settings = sample(search.config, fixed(trial.params))
         self.storage = Storage(search, folder)
-        self._proposed: dict[int, OptunaTrial] = {}
-        self._waiting: deque[Trial] = deque()
+        self.storage.agree(self.trials)
+        self._underway: set[tuple[int, str]] = set()
         self._since = time.monotonic()
-        self._recall()
 
     @property
     def best(self) -> Trial | None:
-        """The best of those that have finished; None as long as none is better than nothing."""
-        finished = [trial for trial in self.trials if trial.state == "finished"]
-        return best_of(finished, self.search)
+        """The best of those that have finished; of those that were confirmed, if any were. None as long as none has
+        got to its goal."""
+        best = ranked(self.trials, self.search)
+        confirmed = [t for t in best if len(t.held_out) == self.search.seeds]
+        if confirmed:
+            best = sorted(confirmed, key=lambda trial: trial.confirmed(self.search), reverse=self.search.mode == "max")
+        return best[0] if best else None
 
     @property
     def seconds(self) -> float:
         """Since the search began, or was taken up again."""
         return time.monotonic() - self._since
 
-    def _recall(self) -> None:
-        """Takes up what is in the folder."""
-        for file in sorted(self.folder.glob("trial_*/trial.json")):
-            try:
-                trial = Trial(**json.loads(file.read_text()))
-            except (ValueError, TypeError):
-                raise RunError(f"The trial {file.parent} is damaged: its trial.json cannot be read.") from None
-            trial.path = file.parent
-            self.trials.append(trial)
-        self.storage.agree(self.trials, [trial.value(self.search) for trial in self.trials])
-        for trial in self.trials:
-            if trial.state == "running":
-                self._waiting.append(trial)
+    @property
+    def late(self) -> bool:
+        """Whether its time is over."""
+        return self.search.time_budget_s is not None and self.seconds > self.search.time_budget_s
 
     # --- the desk -----------------------------------------------------------------------------------------------
 
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.late or (not self._underway and self._next() is None)
+
     def next_job(self) -> dict[str, Any] | None:
-        budget = self.search.time_budget_s
-        if budget is not None and self.seconds > budget:
+        """The next run: of trials that have begun, of a new one, or to confirm the best."""
+        if self.late:
             return None
-        while self._waiting or len(self.trials) < self.total:
-            trial = self._waiting.popleft() if self._waiting else self._propose()
-            if trial.state == "running":
-                return self._job(trial)
+        while len(self.trials) < self.total and self._next() is None:
+            self._propose()
+        found = self._next()
+        if found is None:
+            return None
+        trial, name, seed = found
+        self._underway.add((trial.number, name))
+        return self._job(trial, name, seed)
+
+    def _next(self) -> tuple[Trial, str, int] | None:
+        """A run that could begin: its trial, its name and its seed."""
+        search = self.search
+        for trial in self.trials:
+            if trial.state == "running" and not self._busy(trial):
+                index = len(trial.results)
+                repetition = 0 if search.seeds > 1 else trial.number // len(self.points)
+                return trial, f"seed_{index}", search.seed + index + repetition
+        if len(self.trials) < self.total or any(trial.state == "running" for trial in self.trials):
+            return None
+        for trial in ranked(self.trials, search)[: search.confirmed]:
+            index = len(trial.held_out)
+            if index < search.seeds and not self._busy(trial):
+                return trial, f"held_out_{index}", search.seed + HELD_OUT + index
         return None
 
-    def _propose(self) -> Trial:
+    def _busy(self, trial: Trial) -> bool:
+        return any(number == trial.number for number, _ in self._underway)
+
+    def _propose(self) -> None:
         """The next trial; one whose settings contradict each other has failed before it began."""
         number = len(self.trials)
         proposed = self.storage.ask(self.points[number % len(self.points)])
         trial = Trial(number, {}, path=self.folder / f"trial_{number:05d}")
-        self._proposed[number] = proposed
         try:
             trial.settings = sample(self.search.config, proposed)
-            trial.settings.setdefault("seed", self.search.seed + number)
             resolve(self.search.algorithm, None, trial.settings, preset=self.search.preset)
         except ConfigError as error:
             trial.state, trial.error = "failed", str(error)
@@ -165,20 +213,16 @@ class Study:
         self.trials.append(trial)
         trial.write()
         if trial.state == "failed":
-            self.storage.tell(number, "failed", math.nan)
-        return trial
+            self.storage.tell(trial)
 
-    def _job(self, trial: Trial) -> dict[str, Any]:
-        if trial.number not in self._proposed:
-            self._proposed[trial.number] = self.storage.trial(trial.number)
-        if not trial.settings:
-            trial.settings = sample(self.search.config, self._proposed[trial.number])
-            trial.settings.setdefault("seed", self.search.seed + trial.number)
+    def _job(self, trial: Trial, name: str, seed: int) -> dict[str, Any]:
+        alone = self.search.seeds == 1 and name == "seed_0"
         return {
-            "number": trial.number,
-            "folder": str(trial.path),
+            "trial": trial.number,
+            "name": name,
+            "folder": str(trial.path if alone else trial.path / name),
             "algorithm": self.search.algorithm,
-            "settings": trial.settings,
+            "settings": {"seed": seed, **trial.settings} if alone else {**trial.settings, "seed": seed},
             "stop": dict(self.search.stop),
             "preset": self.search.preset,
             "options": RunOptions(**self.search.options),
@@ -186,34 +230,53 @@ class Study:
         }
 
     def report(self, job: dict[str, Any], result: dict[str, Any]) -> str | None:
-        trial = self.trials[job["number"]]
-        trial.result = result
-        if self.search.pruner == "none":
+        """Takes a result of a run that is underway; the reason to stop it, if its trial falls behind."""
+        trial = self.trials[job["trial"]]
+        trial.latest = result
+        if self.search.scheduler in ("none", "pbt") or job["name"] != "seed_0":
             return None
-        percent, value = self.search.percent(result), self.search.intermediate(result)
+        percent, value = self.search.percent(result), self.search.so_far(result)
         if percent <= trial.percent or math.isnan(value):
             return None
         trial.percent = percent
-        pruned = self.storage.prune(trial.number, value, percent)
-        return f"pruned at {percent} % of its limit" if pruned else None
+        return f"pruned at {percent} % of its limit" if self.storage.prune(trial, value) else None
 
     def finish(self, job: dict[str, Any], end: dict[str, Any]) -> None:
-        trial = self.trials[job["number"]]
+        """Takes the end of a run."""
+        trial = self.trials[job["trial"]]
+        self._underway.discard((trial.number, job["name"]))
+        trial.latest = {}
+        held_out = job["name"].startswith("held_out")
         if "died" in end:
             trial.deaths += 1
-            if trial.deaths < MAX_DEATHS:
-                trial.write()
-                self._waiting.appendleft(trial)
-                return
-            trial.state, trial.error = "failed", f"{MAX_DEATHS} processes died under it; of the last, {end['died']}."
+            if trial.deaths >= MAX_DEATHS:
+                trial.error = f"{trial.deaths} processes died under it; of the last, {end['died']}."
         elif "error" in end:
-            trial.state, trial.error = "failed", end["error"]
+            trial.error = end["error"]
+        elif end["done"]["stop_reason"] in ("interrupted", "preempted"):
+            trial.latest = end["done"]
+            return
         else:
-            trial.result = end["done"]
-            reason = str(trial.result["stop_reason"])
-            if reason in ("interrupted", "preempted"):
-                return
-            trial.state = "pruned" if reason.startswith("pruned") else "finished"
-            trial.reached = any(reason.startswith(f"{goal} ") for goal in self.search.goals)
+            (trial.held_out if held_out else trial.results).append(end["done"])
+        if trial.error:
+            trial.state = "failed"
+        elif not held_out and "done" in end:
+            self._ended(trial)
         trial.write()
-        self.storage.tell(trial.number, trial.state, trial.value(self.search))
+        if trial.state != "running" and not held_out:
+            self.storage.tell(trial)
+
+    def _ended(self, trial: Trial) -> None:
+        """A run of it has ended well: whether that was its last."""
+        reason, had = trial.results[-1]["stop_reason"], len(trial.results)
+        if reason.startswith("pruned") or (had < self.search.seeds and self._falls_behind(trial)):
+            trial.state = "pruned"
+        elif had == self.search.seeds or self.late:
+            trial.state = "finished"
+
+    def _falls_behind(self, trial: Trial) -> bool:
+        """Whether it is in the worse half of those that have had as many seeds."""
+        had = len(trial.results)
+        values = [t.value(self.search, had) for t in self.trials if len(t.results) >= had]
+        mine = trial.value(self.search)
+        return len(values) >= ENOUGH and self.search.better(statistics.median(values), mine)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +19,62 @@ import cloudpickle
 
 from poise.envs.failures import own_traceback
 from poise.envs.pipe import Pipe
-from poise.errors import PoiseError
+from poise.errors import PoiseError, RunError
 from poise.tracking import launch
 from poise.tracking.folder import RunFolder, plain
 from poise.training.callbacks import Callback
 from poise.training.checkpoint import checkpoints
 from poise.training.trainer import Trainer
 
+LEAVE_S = 60.0
+"""Seconds that a run may take to end after its search was killed."""
+
 
 def main() -> None:
     """Serves the search at the other end of the standard streams."""
     pipe = Pipe(os.dup(0), os.dup(1))
-    os.dup2(2, 1)  # what environments print must not get between the messages
+    os.dup2(2, 1)
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     for number in (signal.SIGINT, signal.SIGTERM):  # these are the search's to decide about
         signal.signal(number, lambda *_: None)
     try:
         while True:
             pipe.send({"ready": True})
-            pipe.send(_run(pipe, cloudpickle.loads(pipe.receive())))  # from the search, whose child this is
+            job = cloudpickle.loads(pipe.receive())  # from the search, whose child this is
+            with _output(Path(job["folder"]) / "output.txt"):
+                end = _run(pipe, job)
+            pipe.send(end)
     except (EOFError, BrokenPipeError):
         os._exit(0)
+
+
+@contextmanager
+def _output(file: Path) -> Iterator[None]:
+    """What environments and warnings print goes into a file of the run: the terminal has the table of trials."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    kept = os.dup(1), os.dup(2)
+    with file.open("ab") as out:
+        for number in (1, 2):
+            os.dup2(out.fileno(), number)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        for number, old in zip((1, 2), kept, strict=True):
+            os.dup2(old, number)
+            os.close(old)
+        if not file.stat().st_size:
+            file.unlink()
 
 
 def _run(pipe: Pipe, job: dict[str, Any]) -> dict[str, Any]:
     """Runs a trial, from its checkpoint if there is one; how it ended."""
     folder = RunFolder(job["folder"])
-    reporter = Reporter(pipe)
-    callbacks = [*job["callbacks"], reporter]
+    callbacks = [*job["callbacks"], Reporter(pipe)]
     try:
+        _wait_for(folder)
         if folder.exists() and checkpoints(folder.checkpoints):
             run = launch.resume(folder, stop=job["stop"], callbacks=callbacks, quiet=True)
         else:
@@ -67,10 +96,27 @@ def _run(pipe: Pipe, job: dict[str, Any]) -> dict[str, Any]:
     except (EOFError, BrokenPipeError):
         raise
     except PoiseError as error:
-        return {"error": str(error), "traceback": ""}
+        return {"error": str(error)}
     except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}", "traceback": own_traceback(error)}
+        folder.path.mkdir(parents=True, exist_ok=True)
+        (folder.path / "error.txt").write_text(own_traceback(error))
+        return {"error": f"{type(error).__name__}: {error} ({folder.path / 'error.txt'} has the traceback)"}
     return {"done": plain(run.result)}
+
+
+def _wait_for(folder: RunFolder) -> None:
+    """A worker of a search that was killed may still be leaving the run with a last checkpoint."""
+    end = time.monotonic() + LEAVE_S
+    while folder.exists():
+        try:
+            folder.claim()
+        except RunError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+        else:
+            folder.release()
+            return
 
 
 class Reporter(Callback):
@@ -89,4 +135,4 @@ class Reporter(Callback):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,0 +1,40 @@
+"""`poise.tune`: searches for settings.
+
+space = {"env": "CartPole-v1", "lr": poise.tune.loguniform(1e-5, 1e-2)}
+analysis = poise.tune.run("PPO", config=space, stop={"episode_reward_mean": 475}, num_samples=20)
+analysis.best_config
+"""
+
+from __future__ import annotations
+
+from poise.tuning.analysis import Analysis
+from poise.tuning.run import load, resume, run
+from poise.tuning.space import (
+    choice,
+    grid_search,
+    lograndint,
+    loguniform,
+    quniform,
+    randint,
+    sample_from,
+    uniform,
+)
+from poise.tuning.spaces import SPACES
+from poise.tuning.study import Trial
+
+__all__ = [
+    "SPACES",
+    "Analysis",
+    "Trial",
+    "choice",
+    "grid_search",
+    "load",
+    "lograndint",
+    "loguniform",
+    "quniform",
+    "randint",
+    "resume",
+    "run",
+    "sample_from",
+    "uniform",
+]

@@ -1,0 +1,147 @@
+"""Population-based training (Jaderberg et al. 2017, "Population Based Training of Neural Networks"): all members
+learn side by side, and from time to time those that are worst go on from where one of the best is (exploit), with its
+settings changed a little (explore).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poise.config.resolve import resolve
+from poise.errors import ConfigError, writing
+from poise.tracking.folder import RunFolder
+from poise.training.checkpoint import checkpoints, newest
+from poise.tuning.search import Search
+from poise.tuning.space import Choice, Number, Primitive, sample, searches
+from poise.tuning.storage import fixed
+from poise.tuning.study import Study, Trial
+
+QUARTER = 0.25
+"""The share of the population that goes on from another's place, and the share from which one of those is taken."""
+RESAMPLED = 0.25
+"""The chance that a setting is drawn anew instead of being changed a little."""
+FACTORS = (0.8, 1.25)
+FIXED = ("env", "env_config", "model", "num_", "rollout_fragment_length", "buffer_size", "seed", "normalize_")
+"""Beginnings of settings that cannot change while a policy learns."""
+
+
+class Population(Study):
+    """A study whose trials are the members of a population; each finishes after `generations` parts of its limit.
+
+    Members do not wait for each other: one that has done its part is compared with what the others have come to.
+
+    Raises:
+        ConfigError: a setting is searched that cannot change while a policy learns, or the limit is not one of steps.
+    """
+
+    def __init__(self, search: Search, folder: Path, callbacks: Any = ()) -> None:
+        if set(search.stop) & {"time_total_s", "training_iteration", "episodes_total"} or search.seeds > 1:
+            raise ConfigError("pbt needs a limit of timesteps_total alone, and one seed a trial.")
+        for place, _ in searches(search.config):
+            if place.startswith(FIXED):
+                raise ConfigError(f"pbt changes settings while policies learn, which {place} cannot: leave it out.")
+        super().__init__(search, folder, callbacks)
+        self._random = np.random.default_rng([search.seed, sum(len(trial.lineage) for trial in self.trials)])
+
+    def _next(self) -> tuple[Trial, str, int] | None:
+        """The member that has come least far goes first."""
+        free = [trial for trial in self.trials if trial.state == "running" and not self._busy(trial)]
+        if len(self.trials) < self.total:  # all begin before any goes on
+            free = [trial for trial in free if not trial.results]
+        first = min(free, key=lambda trial: len(trial.results), default=None)
+        return None if first is None else (first, "seed_0", self.search.seed + first.number)
+
+    def _job(self, trial: Trial, name: str, seed: int) -> dict[str, Any]:
+        part = len(trial.results) + 1
+        limit = self.search.stop["timesteps_total"] * part / self.search.generations
+        job = super()._job(trial, name, seed)
+        return {**job, "stop": {**self.search.stop, "timesteps_total": math.ceil(limit)}}
+
+    def _ended(self, trial: Trial) -> None:
+        """A member has done one part more."""
+        reached = bool(self.search.goals) and not self.search.missed(trial.results[-1])
+        if reached or self.late or len(trial.results) >= self.search.generations:
+            trial.results = trial.results[-1:]  # a finished trial's value is of its last result
+            trial.state = "finished"
+            return
+        scores = {t.number: s for t in self.trials if t.results and math.isfinite(s := self._score(t))}
+        order = sorted(scores, key=scores.__getitem__)
+        share = int(len(order) * QUARTER)
+        if share and trial.number in order[:share]:
+            self._follow(trial, self.trials[int(self._random.choice(order[-share:]))])
+
+    def _score(self, trial: Trial) -> float:
+        """Higher is better."""
+        value = self.search.so_far(trial.results[-1])
+        return value if self.search.mode == "max" else -value
+
+    def _follow(self, trial: Trial, leader: Trial) -> None:
+        """`trial` goes on from the newest checkpoint of `leader`, with its settings changed a little."""
+        source, _ = newest(RunFolder(leader.path).checkpoints)
+        if source is None:
+            return
+        params = self._explored(leader.params)
+        settings = sample(self.search.config, fixed(params))
+        try:
+            config, preset = resolve(
+                self.search.algorithm,
+                None,
+                {"seed": self.search.seed + trial.number, **settings},
+                preset=self.search.preset,
+            )
+        except ConfigError:
+            return  # the changed settings contradict each other: it goes on as it is
+        folder = RunFolder(trial.path)
+        with writing(folder.path):
+            incoming = folder.checkpoints / f".{source.name}.incoming"
+            shutil.rmtree(incoming, ignore_errors=True)
+            try:
+                shutil.copytree(source, incoming)
+            except (FileNotFoundError, shutil.Error):
+                return  # the leader has gone on meanwhile, and kept newer ones
+            for old in checkpoints(folder.checkpoints):
+                shutil.rmtree(old)
+            incoming.rename(folder.checkpoints / source.name)
+        saved = folder.config()
+        folder.write_config({**saved, "preset": preset, "config": config.to_dict()})
+        trial.params, trial.settings = params, settings
+        trial.lineage.append(
+            {"part": len(trial.results), "from": leader.number, "params": json.loads(json.dumps(params))}
+        )
+
+    def _explored(self, params: dict[str, Primitive]) -> dict[str, Primitive]:
+        """Settings near those given, within the search."""
+        return {
+            place: _changed(found, params[place], self._random)
+            for place, found in searches(self.search.config)
+            if place in params
+        }
+
+
+def _changed(space: Any, value: Primitive, random: np.random.Generator) -> Primitive:
+    """A value near `value`: by a factor, or the next option of a choice; or, now and then, any."""
+    anew = random.random() < RESAMPLED
+    if isinstance(space, Choice):
+        labels = space.labels
+        if anew:
+            return labels[int(random.integers(len(labels)))]
+        near = labels.index(value) + int(random.choice((-1, 1)))
+        return labels[min(max(near, 0), len(labels) - 1)]
+    assert isinstance(space, Number)
+    assert isinstance(value, (int, float))
+    if anew:
+        ends = (math.log(space.low), math.log(space.high)) if space.log else (space.low, space.high)
+        number = float(random.uniform(*ends))
+        number = math.exp(number) if space.log else number
+    else:
+        number = value * float(random.choice(FACTORS))
+    if space.step is not None:
+        number = space.low + round((number - space.low) / space.step) * space.step
+    number = min(max(number, space.low), space.high)
+    return round(number) if space.whole else number
