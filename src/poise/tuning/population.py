@@ -5,7 +5,6 @@ settings changed a little (explore).
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -34,7 +33,7 @@ FIXED = ("env", "env_config", "model", "num_", "rollout_fragment_length", "buffe
 class Population(Study):
     """A study whose trials are the members of a population; each finishes after `generations` parts of its limit.
 
-    Members do not wait for each other: one that has done its part is compared with what the others have come to.
+    Members wait for each other after each part, so that they are compared after equally many steps.
 
     Raises:
         ConfigError: a setting is searched that cannot change while a policy learns, or the limit is not one of steps.
@@ -50,12 +49,13 @@ class Population(Study):
         self._random = np.random.default_rng([search.seed, sum(len(trial.lineage) for trial in self.trials)])
 
     def _next(self) -> tuple[Trial, str, int] | None:
-        """The member that has come least far goes first."""
-        free = [trial for trial in self.trials if trial.state == "running" and not self._busy(trial)]
-        if len(self.trials) < self.total:  # all begin before any goes on
-            free = [trial for trial in free if not trial.results]
-        first = min(free, key=lambda trial: len(trial.results), default=None)
-        return None if first is None else (first, "seed_0", self.search.seed + first.number)
+        """A member that has not done the part that the population is at."""
+        alive = [trial for trial in self.trials if trial.state == "running"]
+        part = min((len(trial.results) for trial in alive), default=0) if len(self.trials) == self.total else 0
+        for trial in alive:
+            if len(trial.results) == part and not self._busy(trial):
+                return trial, "seed_0", self.search.seed + trial.number
+        return None
 
     def _job(self, trial: Trial, name: str, seed: int) -> dict[str, Any]:
         part = len(trial.results) + 1
@@ -64,17 +64,20 @@ class Population(Study):
         return {**job, "stop": {**self.search.stop, "timesteps_total": math.ceil(limit)}}
 
     def _ended(self, trial: Trial) -> None:
-        """A member has done one part more."""
+        """A member has done one part more; once all have, the worst go on from where the best are."""
+        part = len(trial.results)
         reached = bool(self.search.goals) and not self.search.missed(trial.results[-1])
-        if reached or self.late or len(trial.results) >= self.search.generations:
+        if reached or self.late or part >= self.search.generations:
             trial.results = trial.results[-1:]  # a finished trial's value is of its last result
             trial.state = "finished"
+        alive = [member for member in self.trials if member.state == "running"]
+        if len(self.trials) < self.total or any(len(member.results) < part for member in alive):
             return
-        scores = {t.number: s for t in self.trials if t.results and math.isfinite(s := self._score(t))}
-        order = sorted(scores, key=scores.__getitem__)
-        share = int(len(order) * QUARTER)
-        if share and trial.number in order[:share]:
-            self._follow(trial, self.trials[int(self._random.choice(order[-share:]))])
+        order = sorted((m for m in alive if math.isfinite(self._score(m))), key=self._score)
+        share = math.ceil(len(order) * QUARTER)
+        if len(order) >= 2 * share:
+            for member in order[:share]:
+                self._follow(member, order[-1 - int(self._random.integers(share))])
 
     def _score(self, trial: Trial) -> float:
         """Higher is better."""
@@ -111,9 +114,8 @@ class Population(Study):
         saved = folder.config()
         folder.write_config({**saved, "preset": preset, "config": config.to_dict()})
         trial.params, trial.settings = params, settings
-        trial.lineage.append(
-            {"part": len(trial.results), "from": leader.number, "params": json.loads(json.dumps(params))}
-        )
+        trial.lineage.append({"part": len(trial.results), "from": leader.number, "params": dict(params)})
+        trial.write()
 
     def _explored(self, params: dict[str, Primitive]) -> dict[str, Primitive]:
         """Settings near those given, within the search."""

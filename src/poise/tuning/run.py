@@ -15,7 +15,7 @@ from poise.config.types import PositiveInt, coerce
 from poise.envs.advice import available_cores
 from poise.errors import ConfigError, RunError, nearest
 from poise.training.signals import stopping_on
-from poise.training.stopping import check_keys
+from poise.training.stopping import RESULT_KEYS, StopRule, check_keys
 from poise.tuning.analysis import Analysis
 from poise.tuning.pool import Pool
 from poise.tuning.population import Population
@@ -169,7 +169,12 @@ def _checked(given: Mapping[str, Any]) -> Search:
     made = Search(**{key: coerce(types[key], value, key) for key, value in given.items()})
     spec = algorithm_spec(made.algorithm)[1]
     plain = {key: value for key, value in made.config.items() if not any(searches(value))}
-    check_keys({**made.stop, made.metric: 0.0}, build(spec.config, plain))
+    known = build(spec.config, plain)
+    check_keys(made.stop, known)
+    StopRule(made.stop, known)
+    if made.metric not in RESULT_KEYS and "/" not in made.metric:
+        hint = nearest(made.metric, RESULT_KEYS)
+        raise ConfigError(f"metric={made.metric!r} is not allowed: results have no such key.{hint}")
     wanted = field_types(RunOptions)
     unknown = [key for key in made.options if key not in wanted]
     if unknown:

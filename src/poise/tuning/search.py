@@ -36,7 +36,7 @@ class Search:
     config: dict[str, Any]
     """Settings, with searches in the place of those that are to be found."""
 
-    stop: Mapping[str, float]
+    stop: dict[str, float]
     """When each run ends."""
 
     metric: str = "episode_reward_mean"

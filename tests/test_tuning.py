@@ -1,0 +1,546 @@
+"""Searches: their spaces, the study that hands out trials and survives its process, and the whole with real runs.
+
+Most tests drive a study by hand, with results that are made up: what runs a trial is tested on its own below.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import poise
+from poise.errors import ConfigError, RunError
+from poise.tracking.folder import RunFolder
+from poise.tuning.analysis import Analysis
+from poise.tuning.population import Population, _changed
+from poise.tuning.run import run
+from poise.tuning.search import DEFAULT_LIMIT, HELD_OUT, Search
+from poise.tuning.space import (
+    Choice,
+    Number,
+    choice,
+    grid,
+    grid_search,
+    lograndint,
+    loguniform,
+    parse,
+    quniform,
+    randint,
+    sample,
+    sample_from,
+    uniform,
+)
+from poise.tuning.spaces import SPACES
+from poise.tuning.storage import fixed
+from poise.tuning.study import MAX_DEATHS, Study
+
+optuna = pytest.importorskip("optuna")
+
+# --- spaces -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "space"),
+    [
+        ("uniform(0, 1)", Number(0, 1)),
+        ("loguniform(1e-5, 1e-2)", Number(1e-5, 1e-2, log=True)),
+        ("quniform(0, 1, 0.25)", Number(0, 1, step=0.25)),
+        ("randint(4)", Number(0, 3, whole=True)),
+        ("randint(2, 5)", Number(2, 4, whole=True)),
+        ("lograndint(1, 1025)", Number(1, 1024, log=True, whole=True)),
+        ("choice([0.9, 'a', [64, 64]])", Choice((0.9, "a", [64, 64]))),
+        ("grid_search([[32], [64]])", Choice(([32], [64]), grid=True)),
+    ],
+)
+def test_texts_are_read_as_searches(text: str, space: Any) -> None:
+    assert parse({"a": {"b": [text]}}) == {"a": {"b": [space]}}
+
+
+def test_rllibs_mapping_is_a_grid_and_other_texts_stay() -> None:
+    assert parse({"grid_search": [1, "uniform(0, 1)"]}) == Choice((1, Number(0, 1)), grid=True)
+    assert parse({"env": "a.b:C-v0", "note": "fast (1)", "n": 3}) == {"env": "a.b:C-v0", "note": "fast (1)", "n": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("logunifrom(1, 2)", "Did you mean 'loguniform'"),
+        ("uniform(__import__('os'), 2)", "cannot be read as a search"),
+        ("uniform(1)", "cannot be read as a search"),
+        ("uniform(2, 1)", "no number from 2 to 1"),
+        ("loguniform(0, 1)", "must begin above 0"),
+        ("quniform(0, 1, 0)", "must be above 0"),
+        ("choice([])", "nothing to choose"),
+        ("choice([1, 1])", "stands twice"),
+    ],
+)
+def test_what_is_no_search_gets_a_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        parse(text)
+
+
+def test_samples_stay_within_their_bounds_and_reach_them() -> None:
+    config = {
+        "u": uniform(-1, 1),
+        "q": quniform(0, 1, 0.25),
+        "l": loguniform(1e-4, 1e-1),
+        "i": randint(2, 5),
+        "k": lograndint(1, 1025),
+        "model": {"c": choice([[64], [64, 64]])},
+    }
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [sample(config, study.ask()) for _ in range(200)]
+    assert all(-1 <= d["u"] <= 1 for d in drawn)
+    assert {d["q"] for d in drawn} == {0, 0.25, 0.5, 0.75, 1}
+    assert {d["i"] for d in drawn} == {2, 3, 4}
+    assert all(1e-4 <= d["l"] <= 1e-1 for d in drawn)
+    assert 0.35 < sum(d["l"] < 10**-2.5 for d in drawn) / 200 < 0.65  # the middle of the logarithms
+    assert {tuple(d["model"]["c"]) for d in drawn} == {(64,), (64, 64)}
+    assert config["model"]["c"] == choice([[64], [64, 64]])  # what is searched is left as it was
+
+
+def test_conditions_are_searched_only_where_they_hold_and_functions_see_the_rest() -> None:
+    config = {
+        "kind": choice([{"name": "a"}, {"name": "b", "depth": randint(1, 4)}]),
+        "lr": uniform(0.1, 0.2),
+        "half": sample_from(lambda spec: spec.config.lr / 2),
+        "model": {"wide": sample_from(lambda spec: [spec.config["half"]])},
+    }
+    a = sample(config, fixed({"kind": '{"name": "a"}', "lr": 0.1}))
+    assert a == {"kind": {"name": "a"}, "lr": 0.1, "half": 0.05, "model": {"wide": [0.05]}}
+    labels = config["kind"].labels  # type: ignore[attr-defined]
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(20):
+        trial = study.ask()
+        drawn = sample(config, trial)
+        assert ("depth" in drawn["kind"]) == (len(trial.params) == 3) == (trial.params["kind"] == labels[1])
+    with pytest.raises(ConfigError, match=r"sample_from of 'x' failed .* no 'lrr'.* 'lr'"):
+        sample({"lr": 1.0, "x": sample_from(lambda spec: spec.config.lrr)}, fixed({}))
+
+
+def test_the_grid_is_the_product_of_all_its_axes_wherever_they_are() -> None:
+    config = {"a": grid_search([1, 2]), "model": {"b": grid_search([[32], [64]])}, "c": choice([1, 2])}
+    assert grid(config) == [{"a": a, "model.b": b} for a in (1, 2) for b in ("[32]", "[64]")]
+    assert grid({"lr": 1}) == [{}]
+
+
+@pytest.mark.parametrize("algorithm", SPACES)
+def test_spaces_that_come_with_an_algorithm_are_of_its_settings(algorithm: str) -> None:
+    from poise.config.resolve import resolve
+
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(20):
+        resolve(algorithm, "CartPole-v1", sample(SPACES[algorithm], study.ask()), preset=None)
+
+
+# --- the study --------------------------------------------------------------------------------------------------------
+
+
+def a_search(**changes: Any) -> Search:
+    given = {
+        "algorithm": "PPO",
+        "config": {"env": "CartPole-v1", "lr": loguniform(1e-5, 1e-2)},
+        "stop": {"timesteps_total": 1000},
+        "num_samples": 6,
+    }
+    return Search(**{**given, **changes})
+
+
+def ended(reward: float, steps: int = 1000, reason: str = "timesteps_total reached 1000") -> dict[str, Any]:
+    return {
+        "episode_reward_mean": reward,
+        "timesteps_total": steps,
+        "training_iteration": 1,
+        "time_total_s": 1.0,
+        "stop_reason": reason,
+    }
+
+
+def serve(
+    study: Study, result_of: Callable[[dict[str, Any]], dict[str, Any]], most: int = 1000
+) -> list[dict[str, Any]]:
+    """Runs what a study hands out, one after the other; the jobs."""
+    jobs = []
+    while len(jobs) < most and (job := study.next_job()) is not None:
+        jobs.append(job)
+        study.finish(job, result_of(job))
+    return jobs
+
+
+def by_lr(job: dict[str, Any]) -> dict[str, Any]:
+    """The reward is the learning rate's logarithm."""
+    return {"done": ended(math.log10(job["settings"]["lr"]))}
+
+
+def test_a_study_hands_out_its_trials_and_finds_the_best(tmp_path: Path) -> None:
+    study = Study(a_search(), tmp_path / "s")
+    jobs = serve(study, by_lr)
+    assert study.done
+    assert [job["trial"] for job in jobs] == list(range(6)) == [trial.number for trial in study.trials]
+    assert [job["settings"]["seed"] for job in jobs] == list(range(6))
+    best = max(jobs, key=lambda job: job["settings"]["lr"])
+    analysis = Analysis(study)
+    assert analysis.best_trial.number == best["trial"]
+    assert analysis.best_config == {"env": "CartPole-v1", "lr": best["settings"]["lr"]}
+    worst = min(jobs, key=lambda job: job["settings"]["lr"])
+    assert analysis.get_best_trial(mode="min").number == worst["trial"]
+    assert analysis.dataframe()["config/lr"].tolist() == [job["settings"]["lr"] for job in jobs]
+    theirs = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s/study.db")
+    assert theirs.best_params == {"lr": best["settings"]["lr"]}
+    assert theirs.best_value == pytest.approx(math.log10(best["settings"]["lr"]))
+
+
+def test_every_point_of_the_grid_gets_every_sample_with_the_same_seed(tmp_path: Path) -> None:
+    config = {
+        "env": "CartPole-v0",
+        "model": {"fcnet_hiddens": grid_search([[32], [64]]), "fcnet_activation": grid_search(["linear", "relu"])},
+        "lr": uniform(1e-7, 1e-2),
+    }
+    study = Study(a_search(config=config, num_samples=5), tmp_path)
+    jobs = serve(study, by_lr)
+    points = [(*j["settings"]["model"]["fcnet_hiddens"], j["settings"]["model"]["fcnet_activation"]) for j in jobs]
+    assert points == [(size, kind) for size in (32, 64) for kind in ("linear", "relu")] * 5
+    assert [job["settings"]["seed"] for job in jobs] == [i // 4 for i in range(20)]
+    assert len({job["settings"]["lr"] for job in jobs}) == 20
+
+
+def test_a_trial_that_missed_its_goal_never_wins_the_race(tmp_path: Path) -> None:
+    search = a_search(stop={"episode_reward_mean": 195}, metric="timesteps_total", mode="min", num_samples=3).limited()
+    assert search.stop == {"episode_reward_mean": 195, "timesteps_total": DEFAULT_LIMIT}
+    study = Study(search, tmp_path)
+    ends = [
+        ended(9.0, 10, "timesteps_total reached 500000"),
+        ended(195.0, 900, "episode_reward_mean reached 195"),
+        ended(196.0, 800, "episode_reward_mean reached 195"),
+    ]
+    serve(study, lambda job: {"done": ends[job["trial"]]})
+    assert study.best is study.trials[2]
+    assert study.trials[0].value(search) == math.inf
+
+
+def test_nothing_wins_where_all_missed(tmp_path: Path) -> None:
+    search = a_search(stop={"episode_reward_mean": 195}, metric="timesteps_total", mode="min").limited()
+    study = Study(search, tmp_path)
+    serve(study, lambda job: {"done": ended(9.0)})
+    assert study.best is None
+    with pytest.raises(RunError, match=r"No trial .* timesteps_total that counts"):
+        _ = Analysis(study).best_config
+
+
+def test_a_trial_that_fails_is_kept_with_its_error_and_stops_no_other(tmp_path: Path) -> None:
+    study = Study(a_search(), tmp_path)
+    serve(study, lambda job: {"error": "ValueError: no"} if job["trial"] == 2 else by_lr(job))
+    assert [trial.state for trial in study.trials] == ["finished"] * 2 + ["failed"] + ["finished"] * 3
+    assert study.trials[2].error == "ValueError: no"
+    states = [trial.state.name for trial in study.storage.study.get_trials()]
+    assert states == ["COMPLETE"] * 2 + ["FAIL"] + ["COMPLETE"] * 3
+
+
+def test_settings_that_contradict_each_other_fail_before_they_run(tmp_path: Path) -> None:
+    config = {"env": "CartPole-v1", "gamma": grid_search([0.9, 2.0])}
+    study = Study(a_search(config=config, num_samples=1), tmp_path)
+    assert [job["trial"] for job in serve(study, lambda job: {"done": ended(1.0)})] == [0]
+    assert "gamma" in study.trials[1].error
+
+
+def test_a_process_that_dies_takes_no_trial_with_it_unless_it_always_dies(tmp_path: Path) -> None:
+    died: dict[int, int] = {0: 1, 3: 99}
+
+    def result(job: dict[str, Any]) -> dict[str, Any]:
+        if died.get(job["trial"], 0) > 0:
+            died[job["trial"]] -= 1
+            return {"died": "its process ended with code -9"}
+        return by_lr(job)
+
+    study = Study(a_search(), tmp_path)
+    jobs = serve(study, result)
+    assert [sum(job["trial"] == n for job in jobs) for n in range(6)] == [2, 1, 1, MAX_DEATHS, 1, 1]
+    assert [trial.state for trial in study.trials].count("failed") == 1
+    assert "code -9" in study.trials[3].error
+
+
+@pytest.mark.parametrize("database", ["kept", "lost", "older"])
+def test_a_study_goes_on_where_it_was_killed(tmp_path: Path, database: str) -> None:
+    whole = Study(a_search(), tmp_path / "whole")
+    serve(whole, by_lr)
+    folder = tmp_path / "study"
+    first = Study(a_search(), folder)
+    if database == "older":
+        (folder / "study.db").replace(tmp_path / "old.db")
+        first = Study(a_search(), folder)
+    serve(first, by_lr, most=3)
+    underway = first.next_job()
+    assert underway is not None
+    a_search().write(folder)
+    if database == "lost":
+        (folder / "study.db").unlink()
+    elif database == "older":
+        (tmp_path / "old.db").replace(folder / "study.db")
+    again = Study(Search.read(folder), folder)
+    assert [trial.state for trial in again.trials] == ["finished"] * 3 + ["running"]
+    jobs = serve(again, by_lr)
+    assert [job["trial"] for job in jobs] == [3, 4, 5]
+    assert jobs[0]["settings"] == underway["settings"]
+    assert [t.state.name for t in again.storage.study.get_trials()] == ["COMPLETE"] * 6
+    assert [t.value for t in again.storage.study.get_trials()] == [t.value(again.search) for t in again.trials]
+
+
+def test_a_proposal_that_was_not_yet_written_is_not_lost(tmp_path: Path) -> None:
+    first = Study(a_search(), tmp_path)
+    serve(first, by_lr, most=2)
+    lost = first.storage.ask({}).suggest_float("lr", 1e-5, 1e-2, log=True)  # killed here
+    again = Study(a_search(), tmp_path)
+    assert serve(again, by_lr)[0]["settings"]["lr"] == lost
+
+
+def test_a_damaged_trial_is_named(tmp_path: Path) -> None:
+    serve(Study(a_search(), tmp_path), by_lr)
+    (tmp_path / "trial_00001" / "trial.json").write_text("{")
+    with pytest.raises(RunError, match=r"trial_00001 is damaged"):
+        Study(a_search(), tmp_path)
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
+def test_trials_that_fall_behind_are_pruned(tmp_path: Path, scheduler: Any) -> None:
+    study = Study(a_search(scheduler=scheduler, num_samples=30, sampler="random"), tmp_path)
+    steps = 0
+
+    def result(job: dict[str, Any]) -> dict[str, Any]:
+        nonlocal steps
+        quality = -abs(math.log10(job["settings"]["lr"]) + 3)
+        for step in range(50, 1001, 50):
+            steps += 50
+            reason = study.report(job, ended(quality, step))
+            if reason:
+                return {"done": ended(quality, step, reason)}
+        return {"done": ended(quality)}
+
+    serve(study, result)
+    states = [trial.state for trial in study.trials]
+    assert states.count("pruned") >= 5
+    assert steps < 0.8 * 30 * 1000
+    assert study.best is not None
+    assert study.best.value(study.search) == max(t.value(study.search) for t in study.trials)
+
+
+def test_trials_of_several_seeds_race_and_the_winners_are_confirmed(tmp_path: Path) -> None:
+    search = a_search(num_samples=12, seeds=3, sampler="random")
+    study = Study(search, tmp_path)
+
+    def result(job: dict[str, Any]) -> dict[str, Any]:
+        held_out = job["settings"]["seed"] >= HELD_OUT
+        luck = 0.0 if held_out else 0.01 * job["settings"]["seed"]
+        return {"done": ended(math.log10(job["settings"]["lr"]) + luck - 0.5 * held_out)}
+
+    jobs = serve(study, result)
+    by_state = {state: [t for t in study.trials if t.state == state] for state in ("finished", "pruned")}
+    assert len(by_state["finished"]) + len(by_state["pruned"]) == 12
+    assert len(by_state["pruned"]) >= 3
+    assert all(len(trial.results) == 3 for trial in by_state["finished"])
+    assert {job["settings"]["seed"] for job in jobs} == {0, 1, 2, HELD_OUT, HELD_OUT + 1, HELD_OUT + 2}
+    confirmed = [trial for trial in study.trials if trial.held_out]
+    assert [len(trial.held_out) for trial in confirmed] == [3, 3, 3]
+    best = study.best
+    assert best is not None
+    rewards = [math.log10(job["settings"]["lr"]) for job in jobs]
+    assert best.value(search) == pytest.approx(max(rewards) + 0.01)
+    assert best.confirmed(search) == pytest.approx(max(rewards) - 0.5)
+    assert {Path(job["folder"]).name for job in jobs if job["trial"] == best.number} == {
+        *(f"seed_{i}" for i in range(3)),
+        *(f"held_out_{i}" for i in range(3)),
+    }
+
+
+def test_a_trial_with_one_lucky_seed_does_not_win(tmp_path: Path) -> None:
+    def result(job: dict[str, Any]) -> dict[str, Any]:
+        index = int(job["name"].rpartition("_")[2])
+        lucky = job["trial"] == 0 and index == 0 and job["name"].startswith("seed")
+        return {"done": ended(100.0 if lucky else float(job["trial"]))}
+
+    study = Study(a_search(num_samples=6, seeds=2), tmp_path)
+    serve(study, result)
+    assert study.best is study.trials[5]
+
+
+def test_when_the_time_is_over_nothing_begins(tmp_path: Path) -> None:
+    study = Study(a_search(time_budget_s=0.05), tmp_path)
+    job = study.next_job()
+    assert job is not None
+    time.sleep(0.06)
+    assert study.next_job() is None
+    assert study.done
+    study.finish(job, {"done": ended(1.0, reason="the time of the search is over")})
+    assert [trial.state for trial in study.trials] == ["finished"]
+
+
+# --- populations ------------------------------------------------------------------------------------------------------
+
+
+def test_a_changed_setting_stays_in_its_space() -> None:
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    spaces = [loguniform(1e-5, 1e-2), uniform(0.5, 1), randint(2, 9), quniform(0, 1, 0.25), choice(["a", "b", "c"])]
+    starts: list[Any] = [1e-2, 0.5, 8, 0.75, "c"]
+    for space, start in zip(spaces, starts, strict=True):
+        found = [_changed(space, start, random) for _ in range(200)]
+        assert len(set(found)) > 1
+        if isinstance(space, Number):
+            assert all(space.low <= value <= space.high for value in found)
+            assert not space.whole or all(isinstance(value, int) for value in found)
+            assert not space.step or {value % 0.25 for value in found} == {0}
+        else:
+            assert set(found) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"config": {"env": "CartPole-v1", "model": {"fcnet_hiddens": choice([[1], [2]])}}}, "model.fcnet_hiddens"),
+        ({"stop": {"time_total_s": 10}}, "timesteps_total alone"),
+        ({"seeds": 2}, "one seed a trial"),
+    ],
+)
+def test_a_population_refuses_what_it_cannot_change(tmp_path: Path, changes: Any, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Population(a_search(scheduler="pbt", **changes), tmp_path)
+
+
+# --- with real runs ---------------------------------------------------------------------------------------------------
+
+SMALL: dict[str, Any] = {"stop": {"timesteps_total": 6000}, "quiet": True, "tensorboard": False}
+SPACE: dict[str, Any] = {"env": "CartPole-v1", "lr": loguniform(1e-4, 1e-2)}
+
+
+def test_a_search_trains_in_processes_and_leaves_runs(tmp_path: Path) -> None:
+    analysis = run("PPO", config=SPACE, num_samples=3, parallel=2, folder=tmp_path, **SMALL)
+    assert repr(analysis).endswith("3 of 3 trials>")
+    assert sorted(path.name for path in analysis.path.iterdir() if path.is_dir()) == [
+        f"trial_0000{i}" for i in range(3)
+    ]
+    for trial in analysis.trials:
+        folder = RunFolder(trial.path)
+        assert folder.status()["state"] == "finished"
+        assert folder.config()["config"]["lr"] == trial.params["lr"]
+        assert trial.result["timesteps_total"] >= 6000
+    assert analysis.best_result["episode_reward_mean"] == max(t.result["episode_reward_mean"] for t in analysis.trials)
+    with poise.load(analysis.best_checkpoint) as algo:
+        assert algo.config.lr == analysis.best_config["lr"]
+    again = poise.tune.load(analysis.path)
+    assert again.best_config == analysis.best_config
+    with pytest.raises(RunError, match=r"There is a study .* poise tune --resume"):
+        run("PPO", config=SPACE, num_samples=3, folder=tmp_path, **SMALL)
+
+
+def test_a_trial_is_the_run_that_it_would_be_alone(tmp_path: Path) -> None:
+    analysis = run("PPO", config=SPACE, num_samples=2, parallel=1, folder=tmp_path, **SMALL)
+    trial = analysis.trials[1]
+    alone = poise.run("PPO", **{**trial.settings, "seed": 1}, stop=SMALL["stop"], folder=tmp_path / "alone", quiet=True)
+    assert alone.result["episode_reward_mean"] == trial.result["episode_reward_mean"]
+
+
+def test_a_failing_environment_fails_its_trial_alone(tmp_path: Path) -> None:
+    config = {**SPACE, "env": grid_search(["CartPole-v1", "faulty:Nowhere-v0"])}
+    with pytest.raises(ConfigError, match="env"):
+        run("PPO", config=config, folder=tmp_path, **SMALL)
+    config = {**SPACE, "env_config": {"sutton_barto_reward": grid_search([False, "no such", True]), "x": 1}}
+    analysis = run("PPO", config=config, folder=tmp_path, parallel=1, **SMALL)
+    assert {trial.state for trial in analysis.trials} == {"failed"}
+    assert all("unexpected keyword argument 'x'" in trial.error for trial in analysis.trials)
+
+
+def test_a_population_goes_on_from_its_best(tmp_path: Path) -> None:
+    analysis = run(
+        "PPO",
+        config={**SPACE, "lr": loguniform(1e-7, 1e-2)},
+        num_samples=4,
+        parallel=2,
+        scheduler="pbt",
+        generations=4,
+        folder=tmp_path,
+        **{**SMALL, "stop": {"timesteps_total": 40_000}},
+    )
+    assert [trial.state for trial in analysis.trials] == ["finished"] * 4
+    followed = [(trial, step) for trial in analysis.trials for step in trial.lineage]
+    assert followed
+    for trial, step in followed:
+        assert step["from"] != trial.number
+    trial = followed[-1][0]
+    assert RunFolder(trial.path).config()["config"]["lr"] == trial.params["lr"] == trial.lineage[-1]["params"]["lr"]
+    assert all(trial.result["timesteps_total"] >= 40_000 for trial in analysis.trials)
+
+
+SCRIPT = """
+import sys, poise
+if __name__ == "__main__":
+    space = {"env": "CartPole-v1", "lr": poise.tune.loguniform(1e-4, 1e-2)}
+    print(poise.tune.run("PPO", config=space, stop={"timesteps_total": 60_000}, num_samples=4, parallel=2,
+                         folder=sys.argv[1], experiment="s", resume="resume" in sys.argv, quiet=True,
+                         checkpoint_interval_s=0.2, tensorboard=False))
+"""
+
+
+def a_process(folder: Path, *more: str) -> subprocess.Popen[str]:
+    file = folder / "script.py"
+    file.write_text(SCRIPT)
+    command = [sys.executable, str(file), str(folder), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    import psutil
+
+    return [child.pid for child in psutil.Process(process.pid).children()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_ended_search_goes_on_with_no_trial_lost_or_done_twice(tmp_path: Path, how: signal.Signals) -> None:
+    search = a_process(tmp_path)
+    wait_until(lambda: [f for f in tmp_path.glob("s/trial_*/metrics.jsonl") if f.stat().st_size > 500])
+    search.send_signal(how)
+    out, err = search.communicate(timeout=60)
+    assert "Traceback" not in err
+    ended_before = {t.number: t.results for t in poise.tune.load(tmp_path / "s").trials if t.state == "finished"}
+    assert len(ended_before) < 4
+    again = a_process(tmp_path, "resume")
+    out, err = again.communicate(timeout=120)
+    assert (out.strip().endswith("4 of 4 trials>"), err) == (True, "")
+    analysis = poise.tune.load(tmp_path / "s")
+    assert [trial.state for trial in analysis.trials] == ["finished"] * 4
+    assert all(analysis.trials[number].results == results for number, results in ended_before.items())
+    for trial in analysis.trials:
+        steps = [row["timesteps_total"] for row in RunFolder(trial.path).metrics()]
+        assert steps == sorted(set(steps))
+        assert steps[-1] >= 60_000
+
+
+@pytest.mark.slow
+def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    search = a_process(tmp_path)
+    wait_until(lambda: list(tmp_path.glob("s/trial_*/checkpoints/*")))
+    for pid in workers_of(search):
+        os.kill(pid, signal.SIGKILL)
+    out, err = search.communicate(timeout=120)
+    assert out.strip().endswith("4 of 4 trials>"), err
+    analysis = poise.tune.load(tmp_path / "s")
+    assert [trial.state for trial in analysis.trials] == ["finished"] * 4
+    assert 1 <= sum(trial.deaths for trial in analysis.trials) <= 2
+    assert any("Resuming" in (trial.path / "log.txt").read_text() for trial in analysis.trials if trial.deaths)
