@@ -5,6 +5,7 @@ Most tests drive a study by hand, with results that are made up: what runs a tri
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -437,7 +438,7 @@ def test_a_search_trains_in_processes_and_leaves_runs(tmp_path: Path) -> None:
         assert algo.config.lr == analysis.best_config["lr"]
     again = poise.tune.load(analysis.path)
     assert again.best_config == analysis.best_config
-    with pytest.raises(RunError, match=r"There is a study .* poise tune --resume"):
+    with pytest.raises(RunError, match=r"There is a study .* `poise tune --resume"):
         run("PPO", config=SPACE, num_samples=3, folder=tmp_path, **SMALL)
 
 
@@ -449,13 +450,11 @@ def test_a_trial_is_the_run_that_it_would_be_alone(tmp_path: Path) -> None:
 
 
 def test_a_failing_environment_fails_its_trial_alone(tmp_path: Path) -> None:
-    config = {**SPACE, "env": grid_search(["CartPole-v1", "faulty:Nowhere-v0"])}
-    with pytest.raises(ConfigError, match="env"):
-        run("PPO", config=config, folder=tmp_path, **SMALL)
-    config = {**SPACE, "env_config": {"sutton_barto_reward": grid_search([False, "no such", True]), "x": 1}}
+    config = {**SPACE, "env_config": grid_search([{"colour": 1}, {}])}
     analysis = run("PPO", config=config, folder=tmp_path, parallel=1, **SMALL)
-    assert {trial.state for trial in analysis.trials} == {"failed"}
-    assert all("unexpected keyword argument 'x'" in trial.error for trial in analysis.trials)
+    assert [trial.state for trial in analysis.trials] == ["failed", "finished"]
+    assert "unexpected keyword argument 'colour'" in analysis.trials[0].error
+    assert analysis.best_trial.number == 1
 
 
 def test_a_population_goes_on_from_its_best(tmp_path: Path) -> None:
@@ -508,6 +507,84 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
     import psutil
 
     return [child.pid for child in psutil.Process(process.pid).children()]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"config": {"lr": uniform(0, 1)}}, "no environment to search in"),
+        ({"config": {**SPACE, "env": choice(["CartPole-v0", "CartPole-v1"])}}, "env cannot be searched"),
+        ({"config": {**SPACE, "lrr": 1}}, "Did you mean 'lr'"),
+        ({"metric": "episode_reward_maen"}, "Did you mean 'episode_reward_mean'"),
+        ({"stop": {"timesteps_totl": 1}}, "Did you mean 'timesteps_total'"),
+        ({"mode": "mx"}, "Did you mean 'max'"),
+        ({"sampler": "tpee"}, "Did you mean 'tpe'"),
+        ({"scheduler": "pbtt"}, "Did you mean 'pbt'"),
+        ({"num_samples": 0}, "num_samples=0 is not allowed"),
+        ({"parallel": 0}, "parallel=0 is not allowed"),
+        ({"checkpoint_frq": 3}, "Did you mean 'checkpoint_freq'"),
+        ({"video": 3}, "video=3 is not allowed"),
+    ],
+)
+def test_bad_input_is_said_before_anything_is_written(tmp_path: Path, given: Any, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        run("PPO", folder=tmp_path, **{"config": SPACE, "stop": {"timesteps_total": 9}, "quiet": True, **given})
+    assert not list(tmp_path.iterdir())
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def call(*args: str) -> Any:
+    from click.testing import CliRunner
+
+    from poise.cli.main import poise as command
+
+    return CliRunner().invoke(command, ["tune", *args], prog_name="poise")
+
+
+def test_the_command_searches_what_its_flags_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = ["PPO", "--env", "CartPole-v1", "--lr", "grid_search([0.001, 0.002])", "--gamma", "choice([0.9, 0.99])"]
+    args += ["--stop", "timesteps_total=4000", "--no-tensorboard"]
+    done = call(*args)
+    assert done.exit_code == 0, done.output
+    analysis = poise.tune.load("runs/tune_PPO_CartPole-v1")
+    assert [trial.params["lr"] for trial in analysis.trials] == [0.001, 0.002]
+    assert {trial.params["gamma"] for trial in analysis.trials} <= {0.9, 0.99}
+    best = analysis.best_trial
+    assert f"The best is trial {best.number}: episode_reward_mean" in done.output
+    assert f"poise evaluate {analysis.best_logdir}" in done.output
+    again = call("--resume", "runs/tune_PPO_CartPole-v1", "--quiet")
+    assert json.loads(again.output) == best.settings
+
+
+def test_the_command_brings_a_space_where_none_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = call("A2C", "--env", "CartPole-v1", "--trials", "2", "--stop", "timesteps_total=2000", "--no-tensorboard")
+    assert done.exit_code == 0, done.output
+    assert set(poise.tune.load("runs/tune_A2C_CartPole-v1").trials[0].params) == set(SPACES["A2C"])
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        ([], "Say what to tune"),
+        (["PPO"], "There is no environment to search in"),
+        (["PPO", "--env", "CartPole-v1", "--lr", "unifrom(0, 1)"], "Did you mean 'uniform'"),
+        (["PPO", "--env", "CartPole-v1", "--lrr", "1"], "There is no flag --lrr"),
+        (["--resume", "nowhere"], "There is no study at nowhere"),
+    ],
+)
+def test_the_command_answers_bad_input_with_a_sentence(
+    args: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = call(*args)
+    assert (done.exit_code, sentence in done.output) == (2, True), done.output
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -153,7 +153,7 @@ def _finish(ctx: click.Context, analysis: Analysis, *, quiet: bool) -> None:
             value += f", and {best.confirmed(search):,.6g} with {len(best.held_out)} seeds that no trial has had"
         click.echo(f"\nThe best is trial {best.number}: {value}")
         for place, found in best.params.items():
-            click.echo(f"  {place} = {json.dumps(found)}")
+            click.echo(f"  {place} = {found}")
     if not quiet:
         lines = {f"poise plot {shlex.quote(str(analysis.path))}": "draw all trials"}
         if code:

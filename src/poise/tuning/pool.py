@@ -63,9 +63,10 @@ class Pool:
             thread.start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is not None:
+            self.stop("interrupted")
         with self.changed:
-            self.stopping = self.stopping or "interrupted"
             workers = list(self._workers)
         for thread in self._threads:
             thread.join(5.0)

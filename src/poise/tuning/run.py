@@ -20,7 +20,7 @@ from poise.tuning.analysis import Analysis
 from poise.tuning.pool import Pool
 from poise.tuning.population import Population
 from poise.tuning.search import DEFAULT_LIMIT, FILE, Search, unwritten
-from poise.tuning.space import searches
+from poise.tuning.space import is_search, searches
 from poise.tuning.study import Study
 from poise.tuning.table import Board
 
@@ -81,6 +81,8 @@ def run(
     settings = canonical(spec.config, dict(config or {}))
     if settings.get("env") is None:
         raise ConfigError("There is no environment to search in: give config={'env': ...}.")
+    if is_search(settings["env"]):
+        raise ConfigError("env cannot be searched: what is learnt in one environment says nothing about another.")
     given = {
         "algorithm": name, "config": settings, "stop": dict(stop or {}), "num_samples": num_samples, "metric": metric,
         "mode": mode, "sampler": sampler, "scheduler": scheduler, "generations": generations, "seeds": seeds,
@@ -136,12 +138,13 @@ def _search(
     quiet: bool,
 ) -> Analysis:
     """Runs all that has not ended yet."""
+    size = coerce(PositiveInt | None, parallel, "parallel")
     limited = search.limited()
     if limited is not search and not quiet:
         print(f"No limit was given for a run: each ends after {DEFAULT_LIMIT:,} steps at the latest.", flush=True)
     study = _study(limited)(limited, folder, callbacks)
     limited.write(folder)
-    size = coerce(PositiveInt | None, parallel, "parallel") or default_parallel(limited)
+    size = size or default_parallel(limited)
     with (
         Board(study, size, quiet=quiet) as board,
         Pool(study, size) as pool,

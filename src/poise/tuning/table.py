@@ -107,4 +107,4 @@ def table(study: Study, rows: int | None = None) -> Table:
 def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+    return "" if value is None else f"{value:,}" if type(value) is int else str(value)
