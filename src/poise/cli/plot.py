@@ -8,8 +8,11 @@ import click
 
 from poise.cli.complete import complete_run
 from poise.cli.listing import folder_option
+from poise.errors import RunError
 from poise.tracking.folder import find_runs
 
+STUDY = "study.json"
+"""What the folder of a search has."""
 SEVERAL = "episodes.png"
 """Where several runs are drawn: in the folder where the command is given."""
 
@@ -29,8 +32,13 @@ def plot(runs: tuple[str, ...], x: str, y: str | None, out: str | None, terminal
     """Draw return and length of the episodes of runs.
 
     RUN is a run folder, the name of a run, `latest`, or an experiment, which means all of its runs. Runs that differ
-    by their seed alone become one curve, with a band from the lowest to the highest.
+    by their seed alone become one curve, with a band from the lowest to the highest. The folder of a search means all
+    of its trials, and their settings against what came of them.
     """
+    studies = [base / name for name in runs for base in (Path(), Path(folder)) if (base / name / STUDY).is_file()]
+    if studies:
+        _plot_study(studies[0], out, alone=len(runs) == 1 and not terminal)
+        return
     found = {run.path.resolve(): run for name in runs for run in find_runs(name, folder)}
 
     from poise.tracking.curves import History, axes, panels
@@ -55,3 +63,12 @@ def plot(runs: tuple[str, ...], x: str, y: str | None, out: str | None, terminal
 
         own = next(iter(found.values())).plot.with_stem("episodes" if y is None else sides[0])
         click.echo(save_figure(episode_figure(pictures), out or (own if len(found) == 1 else Path(SEVERAL))))
+
+
+def _plot_study(study: Path, out: str | None, *, alone: bool) -> None:
+    if not alone:
+        raise RunError(f"{study} is a search, which is drawn alone and into a file.")
+    from poise.tracking.plots import save_figure
+    from poise.tuning.run import load
+
+    click.echo(save_figure(load(study).plot(), out or study / "study.png"))

@@ -107,6 +107,12 @@ class Analysis:
         searched."""
         return [_row(trial, self.study.search) for trial in self.trials]
 
+    def plot(self) -> Any:
+        """The study as a matplotlib figure: see `study_figure`."""
+        from poise.tuning.picture import study_figure
+
+        return study_figure(self.study)
+
     def dataframe(self) -> Any:
         """`results` as a pandas data frame.
 
