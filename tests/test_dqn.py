@@ -314,6 +314,14 @@ def test_the_tutorial_preset_is_the_tutorials() -> None:
     assert (config.num_envs, config.round_steps, config.gradient_steps) == (1, 1, 1)
     assert config.target_network_update_freq == 0
     assert (config.model.fcnet_hiddens, config.model.fcnet_activation) == ([128, 128], "relu")
+    assert config.model.initializer == "uniform"
+
+
+def test_the_tutorial_learns_once_a_step(trainer: Make) -> None:
+    algo = trainer("DQN", "CartPole-v1", preset="tutorial", seed=0, timesteps_per_iteration=400)
+    taken = [algo.train()["learner/sgd_steps"] for _ in range(2)]
+    assert algo.algorithm.timesteps == 800  # of some 40 episodes, whose resets are no steps
+    assert taken == [400 - 127, 400]
 
 
 def test_stacks_of_atari_games_are_known() -> None:

@@ -109,6 +109,17 @@ def test_half_of_parallel_may_go_unused() -> None:
     assert all(p.grad is not None for p in first.parameters())
 
 
+@pytest.mark.parametrize("space", [VECTOR, spaces.Box(0, 255, (36, 36, 3), np.uint8)], ids=["vector", "image"])
+def test_layers_can_begin_as_pytorchs_do(space: spaces.Space) -> None:
+    layers = [m for m in policy(space, initializer="uniform").modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    assert layers
+    for layer in layers:
+        bound = layer.weight[0].numel() ** -0.5
+        assert 0.8 * bound < layer.weight.abs().max().item() <= bound
+        assert layer.bias is not None
+        assert 0 < layer.bias.abs().max().item() <= bound
+
+
 def test_initialisation_is_orthogonal_and_the_first_policy_nearly_uniform() -> None:
     made = policy()
     weight = made.network.pi.layers[1].weight

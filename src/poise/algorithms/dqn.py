@@ -137,9 +137,11 @@ class DQN(Algorithm):
         enough = self.timesteps + max(config.timesteps_per_iteration, 1)
         before, report = self.updates, [math.nan] * 4
         while self.timesteps < enough:
-            self.policy.dist.epsilon = self.epsilon
+            self.policy.dist.epsilon, known = self.epsilon, self.timesteps
             self.remember(sample_together(samplers))
             if self.timesteps < config.learning_starts or not (self.replay and self.replay.steps):
+                continue
+            if self.timesteps == known:  # resets alone: there is nothing new to learn from
                 continue
             self.owed += config.gradient_steps
             steps, self.owed = int(self.owed), self.owed % 1

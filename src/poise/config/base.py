@@ -25,6 +25,10 @@ class ModelConfig:
     fcnet_activation: Activation = "tanh"
     """Activation after each hidden layer."""
 
+    initializer: Literal["orthogonal", "uniform"] = "orthogonal"
+    """What the default networks begin with: orthogonal weights and no biases, or PyTorch's own, which are smaller:
+    weights and biases within 1/sqrt(inputs)."""
+
     vf_share_layers: bool = False
     """Whether policy and value function share their hidden layers."""
 

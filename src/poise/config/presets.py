@@ -149,6 +149,7 @@ _DQN_TUTORIAL = {
     "final_epsilon": 0.05,
     "epsilon_timesteps": 1000,
     "epsilon_schedule": "exponential",
+    "model.initializer": "uniform",
     "model.fcnet_hiddens": [128, 128],
     "model.fcnet_activation": "relu",
 }
@@ -167,6 +168,16 @@ _DQN_ATARI = {
     "final_epsilon": 0.01,
     "clip_rewards": True,
     "model.fcnet_hiddens": [512],
+}
+
+_DQN_PONG = {
+    **_DQN_ATARI,
+    **_SMALL_NETWORK,
+    "lr": 2.5e-4,
+    "n_step": 3,
+    "target_network_update_freq": 2000,
+    "epsilon_timesteps": 50_000,
+    "normalize_observations": True,
 }
 
 # With Adam, one seed in six falls back for long once the pole stands.
@@ -286,6 +297,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         **dict.fromkeys(CARTPOLE, _DQN_CARTPOLE),
         "tutorial": _DQN_TUTORIAL,
         ATARI: _DQN_ATARI,
+        **dict.fromkeys(PONG, _DQN_PONG),
     },
     "IMPALA": {**dict.fromkeys(CARTPOLE, _IMPALA_CARTPOLE), ATARI: _IMPALA_ATARI, **dict.fromkeys(PONG, _IMPALA_PONG)},
     "APPO": {**dict.fromkeys(CARTPOLE, _APPO_CARTPOLE), ATARI: _APPO_ATARI, **dict.fromkeys(PONG, _APPO_PONG)},

@@ -96,6 +96,9 @@ class Policy(nn.Module):
             leaves = [leaf for leaf in seen.leaves if leaf.name != hidden]
             self.features = Features(leaves, normalize_pictures=normalize_observations)
             self.network = network(self.features, outputs, config)
+            if config.initializer == "uniform":
+                for layer in filter(lambda m: isinstance(m, (nn.Linear, nn.Conv2d)), self.network.modules()):
+                    layer.reset_parameters()  # type: ignore[operator]
             if normalize_observations and self.features.width:
                 self.normalizer = RunningMoments((self.features.width,))
                 self.moments.append(self.normalizer)
