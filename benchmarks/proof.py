@@ -17,6 +17,7 @@ ITEMS = {
     "kill": "50 kills, and exact resume",
     "quality": "PPO's scores on four tasks, five seeds each",
     "workers": "stepping environments, beside Gymnasium, Stable-Baselines3 and RLlib",
+    "tune": "searches: the tutorial's, short trials, kills, samplers, populations",
     "soak": "ten minutes in which workers are killed",
     "pong": "Pong from the screen",
     "dqn": "DQN on CartPole against Stable-Baselines3, RLlib and PyTorch's tutorial",
