@@ -25,6 +25,7 @@ from poise.tuning.analysis import Analysis
 from poise.tuning.population import Population, _changed
 from poise.tuning.run import run
 from poise.tuning.search import DEFAULT_LIMIT, HELD_OUT, Search
+from poise.tuning.seeds import SeedRuns
 from poise.tuning.space import (
     Choice,
     Number,
@@ -644,3 +645,60 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert [trial.state for trial in analysis.trials] == ["finished"] * 4
     assert 1 <= sum(trial.deaths for trial in analysis.trials) <= 2
     assert any("Resuming" in (trial.path / "log.txt").read_text() for trial in analysis.trials if trial.deaths)
+
+
+# --- seeds ------------------------------------------------------------------------------------------------------------
+
+
+def test_seeds_run_side_by_side_and_are_the_runs_they_would_be_alone(tmp_path: Path) -> None:
+    found = poise.run_seeds("PPO", "CartPole-v1", seeds=3, seed=4, folder=tmp_path, lr=1e-3, stop={"timesteps_total": 6000},
+                            parallel=2, quiet=True)  # fmt: skip
+    assert list(found.results) == [4, 5, 6]
+    assert (found.errors, found.ended) == ({}, None)
+    alone = poise.run(
+        "PPO", "CartPole-v1", seed=5, lr=1e-3, stop={"timesteps_total": 6000}, folder=tmp_path, quiet=True
+    )
+    assert alone.result["episode_reward_mean"] == found.results[5]["episode_reward_mean"]
+    assert RunFolder(found.runs[6]).config()["config"]["lr"] == 1e-3
+    rewards = [result["episode_reward_mean"] for result in found.results.values()]
+    assert found.aggregate()["mean"] == pytest.approx(sum(rewards) / 3)
+    assert found.plot(y="return").axes[0].get_legend_handles_labels()[1] == ["PPO, 3 seeds"]
+    with pytest.raises(RunError, match="There are runs in"):
+        poise.run_seeds("PPO", "CartPole-v1", folder=tmp_path, experiment=found.path.name)
+
+
+def test_aggregates_are_those_of_the_paper(tmp_path: Path) -> None:
+    found = SeedRuns(tmp_path)
+    found.results = {i: {"x": float(v)} for i, v in enumerate([0, 10, 11, 12, 13, 14, 15, 1000])}
+    of = found.aggregate("x")
+    assert (of["mean"], of["iqm"]) == (1075 / 8, 12.5)  # the middle half: 11, 12, 13, 14
+    assert 5 < of["low"] < 11 < 14 < of["high"] < 600
+    found.results = {i: {"x": 3.0} for i in range(5)}
+    assert set(found.aggregate("x").values()) == {3.0}
+    with pytest.raises(RunError, match="No run .* has ended with a y"):
+        found.aggregate("y")
+
+
+def test_a_seed_that_fails_is_told_beside_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = [
+        "train",
+        "PPO",
+        "--env",
+        "CartPole-v1",
+        "--seeds",
+        "2",
+        "--stop",
+        "timesteps_total=3000",
+        "--experiment",
+        "e",
+    ]
+    done = poise_command(*args, "--env_config", '{"colour": 1}')
+    assert done.exit_code == 1
+    assert done.output.count("CartPole-v1 knows no 'colour'") == 2
+    done = poise_command(*args)
+    assert done.exit_code == 0, done.output
+    assert "interquartile mean" in done.output
+    assert sorted(path.name for path in Path("runs/e").glob("*/")) == ["seed_0", "seed_1"]
+    done = poise_command(*args, "--name", "n")
+    assert (done.exit_code, "give --experiment" in done.output) == (2, True)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from poise.training.loading import load
     from poise.training.recording import record
     from poise.training.trainer import Trainer
+    from poise.tuning.seeds import run_seeds
 
     def PPO(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
     def A2C(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
@@ -56,6 +57,7 @@ _HOMES = {
     "record": "poise.training.recording",
     "resume": "poise.api",
     "run": "poise.api",
+    "run_seeds": "poise.tuning.seeds",
     "check_env": "poise.envs.check",
     "make_env": "poise.envs.make",
     "register_env": "poise.envs.make",
@@ -98,6 +100,7 @@ __all__ = [
     "render_mp4",
     "resume",
     "run",
+    "run_seeds",
     "tune",
 ]
 

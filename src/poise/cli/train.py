@@ -32,6 +32,7 @@ from poise.errors import ConfigError, PoiseError, nearest
 from poise.startup import without_collection
 
 if TYPE_CHECKING:
+    from poise.config.run import RunOptions
     from poise.tracking.launch import Run
 
 UNSAVED = 2
@@ -159,6 +160,8 @@ def with_run_options(command: click.Command) -> click.Command:
               help="The folder in it. [default: named after algorithm and environment]")  # fmt: skip
 @click.option("--name", cls=Flag, section=KEPT, metavar="NAME",
               help="The run's own folder in that. [default: the time]")  # fmt: skip
+@click.option("--seeds", cls=Flag, metavar="INT", type=click.IntRange(1), default=1,
+              help="Runs that differ by their seed, in parallel; --seed is the first. [default: 1]")  # fmt: skip
 @click.option("--quiet", cls=Flag, section=KEPT, is_flag=True, help="Prints only where the run is, at the end.")
 @click.pass_context
 def train(
@@ -172,6 +175,7 @@ def train(
     folder: str,
     experiment: str | None,
     name: str | None,
+    seeds: int,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -193,6 +197,12 @@ def train(
     kept = run_options(options)
     resolve(request.algorithm, None, settings, preset=tuned)  # so that a mistake is said before PyTorch is loaded
 
+    if seeds > 1:
+        if name is not None:
+            raise ConfigError(f"name={name!r} is of one run, and --seeds {seeds} are several: give --experiment.")
+        experiment = request.experiment.name if experiment is None else experiment
+        _train_seeds(ctx, request.algorithm, settings, seeds, stop, tuned, folder, experiment, kept, quiet=quiet)
+        return
     with without_collection(freeze=True):
         from poise.tracking.launch import start
 
@@ -210,6 +220,43 @@ def train(
         quiet=quiet,
     )
     finish(ctx, run, quiet=quiet)
+
+
+def _train_seeds(
+    ctx: click.Context,
+    algorithm: str,
+    settings: dict[str, Any],
+    seeds: int,
+    stop: dict[str, float] | None,
+    preset: str | None,
+    folder: str,
+    experiment: str | None,
+    options: RunOptions,
+    *,
+    quiet: bool,
+) -> None:
+    with without_collection(freeze=True):
+        from poise.tuning.seeds import run_seeds, summary
+
+    rest = {key: value for key, value in settings.items() if key != "seed"}
+    found = run_seeds(
+        algorithm,
+        seeds=seeds,
+        seed=settings.get("seed") or 0,
+        config=rest,
+        stop=stop,
+        preset=preset,
+        folder=folder,
+        experiment=experiment,
+        options=options,
+        signals=(signal.SIGTERM,),
+        quiet=quiet,
+    )
+    if quiet:
+        click.echo(found.path)
+    else:
+        click.echo(f"\n{summary(found, stop)}\n\nNext:\n  poise plot {shlex.quote(str(found.path))}   draw all seeds")
+    ctx.exit(EXIT_CODES.get(found.ended or "", 1 if found.errors else 0))
 
 
 def finish(ctx: click.Context, run: Run, *, quiet: bool) -> None:

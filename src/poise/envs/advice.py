@@ -27,6 +27,11 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def parallel_runs(threads: int, workers: int | str) -> int:
+    """As many runs as there are cores for: one each, and one for every thread or process that samples beside it."""
+    return max(1, available_cores() // (1 + threads + (workers if isinstance(workers, int) else 1)))
+
+
 def batch_seconds(workers: int, step_s: float, cpu_share: float, num_envs: int, cores: int) -> float:
     """What one step of all environments takes: one after the other here (0 workers), or shared by worker processes,
     which slow each other down where they want more cores than there are."""

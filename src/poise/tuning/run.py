@@ -12,7 +12,7 @@ from poise.config.base import env_name
 from poise.config.resolve import build, canonical, field_types
 from poise.config.run import RunOptions
 from poise.config.types import PositiveInt, coerce
-from poise.envs.advice import available_cores
+from poise.envs.advice import parallel_runs
 from poise.errors import ConfigError, RunError, nearest
 from poise.training.signals import stopping_on
 from poise.training.stopping import RESULT_KEYS, StopRule, check_keys
@@ -144,7 +144,7 @@ def _search(
         print(f"No limit was given for a run: each ends after {DEFAULT_LIMIT:,} steps at the latest.", flush=True)
     study = _study(limited)(limited, folder, callbacks)
     limited.write(folder)
-    size = size or default_parallel(limited)
+    size = size or _default_parallel(limited)
     with (
         Board(study, size, quiet=quiet) as board,
         Pool(study, size) as pool,
@@ -186,9 +186,6 @@ def _checked(given: Mapping[str, Any]) -> Search:
     return made
 
 
-def default_parallel(search: Search) -> int:
-    """As many runs as there are cores for: one each, and one for every thread or process that samples beside it."""
+def _default_parallel(search: Search) -> int:
     spec = algorithm_spec(search.algorithm)[1]
-    workers = search.config.get("num_workers", 0)
-    beside = spec.config.sampling_threads + (workers if isinstance(workers, int) else 1)
-    return max(1, available_cores() // (1 + beside))
+    return parallel_runs(spec.config.sampling_threads, search.config.get("num_workers", 0))
