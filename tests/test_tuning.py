@@ -651,13 +651,11 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 
 
 def test_seeds_run_side_by_side_and_are_the_runs_they_would_be_alone(tmp_path: Path) -> None:
-    found = poise.run_seeds("PPO", "CartPole-v1", seeds=3, seed=4, folder=tmp_path, lr=1e-3, stop={"timesteps_total": 6000},
-                            parallel=2, quiet=True)  # fmt: skip
+    given: dict[str, Any] = {"lr": 1e-3, "stop": {"timesteps_total": 6000}, "folder": tmp_path, "quiet": True}
+    found = poise.run_seeds("PPO", "CartPole-v1", seeds=3, seed=4, parallel=2, **given)
     assert list(found.results) == [4, 5, 6]
     assert (found.errors, found.ended) == ({}, None)
-    alone = poise.run(
-        "PPO", "CartPole-v1", seed=5, lr=1e-3, stop={"timesteps_total": 6000}, folder=tmp_path, quiet=True
-    )
+    alone = poise.run("PPO", "CartPole-v1", seed=5, **given)
     assert alone.result["episode_reward_mean"] == found.results[5]["episode_reward_mean"]
     assert RunFolder(found.runs[6]).config()["config"]["lr"] == 1e-3
     rewards = [result["episode_reward_mean"] for result in found.results.values()]
@@ -675,24 +673,14 @@ def test_aggregates_are_those_of_the_paper(tmp_path: Path) -> None:
     assert 5 < of["low"] < 11 < 14 < of["high"] < 600
     found.results = {i: {"x": 3.0} for i in range(5)}
     assert set(found.aggregate("x").values()) == {3.0}
-    with pytest.raises(RunError, match="No run .* has ended with a y"):
+    with pytest.raises(RunError, match=r"No run .* has ended with a y"):
         found.aggregate("y")
 
 
 def test_a_seed_that_fails_is_told_beside_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    args = [
-        "train",
-        "PPO",
-        "--env",
-        "CartPole-v1",
-        "--seeds",
-        "2",
-        "--stop",
-        "timesteps_total=3000",
-        "--experiment",
-        "e",
-    ]
+    args = ["train", "PPO", "--env", "CartPole-v1", "--seeds", "2", "--experiment", "e"]
+    args += ["--stop", "timesteps_total=3000"]
     done = poise_command(*args, "--env_config", '{"colour": 1}')
     assert done.exit_code == 1
     assert done.output.count("CartPole-v1 knows no 'colour'") == 2
