@@ -69,7 +69,7 @@ def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: st
         with _Quiet(), _AsEnvError(source, config):
             return gym.make(source, max_episode_steps=limit, disable_env_checker=True, **config)
     with _AsEnvError(env_name(source), config):
-        made = _call(source, config)
+        made = call_creator(source, config)
     if sentence := old_api_sentence(made):
         raise EnvError(sentence)
     if not isinstance(made, gym.Env):
@@ -294,7 +294,7 @@ def _spec(env_id: str) -> Any:
     return gym.spec(env_id.rpartition(":")[2])
 
 
-def _call(creator: Creator, config: dict[str, Any]) -> Any:
+def call_creator(creator: Creator, config: dict[str, Any]) -> Any:
     """`creator(config)` where it takes one argument, `creator(**config)` where it takes keywords or nothing.
 
     A creator that takes no `render_mode` is not given one: whether it renders shows in what it makes.

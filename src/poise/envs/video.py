@@ -72,9 +72,9 @@ def film(
             obs, _ = env.reset(seed=seed if episode == 0 else None)
             total, length, over = 0.0, 0, False
             while True:
-                frame = _even(_render(env))
+                frame = even_sided(_render(env))
                 if writer is None:
-                    writer = _open_writer(target, frame, rate)
+                    writer = open_writer(target, frame, rate)
                 with writing(target):
                     writer.send(frame)
                 frames += 1
@@ -104,7 +104,7 @@ def _render(env: gym.Env) -> np.ndarray:
         ) from None
 
 
-def _even(frame: np.ndarray) -> np.ndarray:
+def even_sided(frame: np.ndarray) -> np.ndarray:
     """Crops a pixel where a side is odd: H.264 with 4:2:0 colours needs even sides."""
     if frame.ndim != 3 or frame.shape[2] != 3:
         raise EnvError(f"render() returned an array of shape {frame.shape}; a frame is (height, width, 3) bytes.")
@@ -112,7 +112,7 @@ def _even(frame: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(frame[: height - height % 2, : width - width % 2])
 
 
-def _open_writer(path: Path, frame: np.ndarray, fps: int) -> Any:
+def open_writer(path: Path, frame: np.ndarray, fps: int) -> Any:
     import imageio_ffmpeg
 
     size = (frame.shape[1], frame.shape[0])

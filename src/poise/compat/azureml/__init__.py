@@ -1,0 +1,1 @@
+"""Azure's logger of runs, whose reinforcement-learning service was retired: `core`."""

@@ -1,0 +1,38 @@
+"""Gym's `VideoRecorder`: films an environment frame by frame, without a display."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poise.envs.video import even_sided, open_writer
+
+
+class VideoRecorder:
+    """Writes an MP4 of what `env.render()` returns at each `capture_frame()`.
+
+    Args:
+        env: renders frames.
+        path: the file; its folder is made.
+    """
+
+    def __init__(self, env: Any, path: str | None = None, **_: Any) -> None:
+        self.env, self.path = env, Path(path or "video.mp4")
+        self._writer: Any = None
+
+    def capture_frame(self) -> None:
+        """Adds what is to be seen now."""
+        frame = even_sided(np.asarray(self.env.render(), np.uint8))
+        if self._writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fps = int((getattr(self.env, "metadata", None) or {}).get("render_fps", 30))
+            self._writer = open_writer(self.path, frame, fps)
+        self._writer.send(frame)
+
+    def close(self) -> None:
+        """Completes the file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

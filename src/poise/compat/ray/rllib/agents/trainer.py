@@ -1,0 +1,91 @@
+"""RLlib's `Trainer`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from poise.api import make_trainer
+from poise.compat.translate import best_preset, translated
+from poise.config.base import env_name
+from poise.training import checkpoint
+from poise.training.loading import locate
+
+
+class Trainer:
+    """A trainer with RLlib's methods; `.trainer` is Poise's own.
+
+    Args:
+        config: settings by RLlib's names.
+        env: the environment: an id, a registered name, or a class.
+
+    Attributes:
+        trainer: Poise's.
+        config: all settings.
+
+    Raises:
+        ConfigError: a value that is not allowed.
+    """
+
+    algorithm: ClassVar[str] = ""
+
+    def __init__(self, config: Mapping[str, Any] | None = None, env: Any = None, **_: Any) -> None:
+        settings, callbacks = translated(self.algorithm, config or {}, env)
+        preset = best_preset(self.algorithm, settings)
+        self.trainer = make_trainer(self.algorithm, config=settings, preset=preset, callbacks=callbacks, progress=False)
+        for note in self.trainer.notes:
+            print(note, flush=True)
+        self.config: dict[str, Any] = {**self.trainer.config.to_dict(), **(config or {})}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.trainer!r}>"
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done."""
+        return self.trainer.iteration
+
+    def train(self) -> dict[str, Any]:
+        """One iteration; the result has RLlib's classic keys."""
+        result = self.trainer.train()
+        window = list(self.trainer.metrics.window)
+        learner = {key.removeprefix("learner/"): value for key, value in result.items() if key.startswith("learner/")}
+        return {
+            **result,
+            "hist_stats": {
+                "episode_reward": [episode.reward for episode in window],
+                "episode_lengths": [episode.length for episode in window],
+            },
+            "info": {"num_steps_sampled": result["timesteps_total"], "learner": {"default_policy": learner}},
+            "config": self.config,
+            "done": False,
+        }
+
+    def compute_action(self, observation: Any, *_: Any, explore: bool = True, **__: Any) -> Any:
+        """An action for one observation; sampled unless `explore=False`, as it was."""
+        return self.trainer.compute_action(observation, explore=explore)
+
+    compute_single_action = compute_action
+
+    def save(self, checkpoint_dir: str | None = None) -> str:
+        """Writes a checkpoint and returns its path."""
+        label = env_name(self.trainer.config.env).replace("/", "-").replace(":", "-")
+        root = Path(checkpoint_dir) if checkpoint_dir else Path("runs") / f"{self.algorithm}_{label}_checkpoints"
+        return str(self.trainer.save(root / f"checkpoint_{self.iteration:06d}"))
+
+    def restore(self, checkpoint_path: str | Path) -> None:
+        """Goes on from a checkpoint."""
+        path = locate(checkpoint_path)
+        _, policy, state = checkpoint.read(path)
+        self.trainer.load_state(policy, state, source=path)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Plays fresh episodes."""
+        return {"evaluation": self.trainer.evaluate()}
+
+    def stop(self) -> None:
+        """Gives its resources back."""
+        self.trainer.close()
+
+    cleanup = stop

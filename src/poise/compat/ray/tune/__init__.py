@@ -1,0 +1,166 @@
+"""`ray.tune`: `run`, and what a configuration can search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from poise.compat.ray.tune import registry
+from poise.compat.ray.tune.registry import register_env
+from poise.compat.translate import best_preset, translated
+from poise.config.algorithms import algorithm_spec
+from poise.config.base import env_name
+from poise.config.run import RunOptions
+from poise.errors import RunError
+from poise.tracking.folder import RunFolder
+from poise.tracking.launch import Run, start
+from poise.training.checkpoint import newest
+from poise.tuning.run import run as search
+from poise.tuning.space import (
+    choice,
+    grid_search,
+    lograndint,
+    loguniform,
+    quniform,
+    randint,
+    sample_from,
+    searches,
+    uniform,
+)
+
+__all__ = [
+    "ExperimentAnalysis",
+    "choice",
+    "grid_search",
+    "lograndint",
+    "loguniform",
+    "quniform",
+    "randint",
+    "register_env",
+    "registry",
+    "run",
+    "sample_from",
+    "uniform",
+]
+
+
+class ExperimentAnalysis:
+    """What `run` returns for a configuration that searches nothing; for a search, see `poise.tune.Analysis`.
+
+    Attributes:
+        best_config: all settings of the run.
+        best_result: its last result.
+        best_logdir: its folder.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.best_config: dict[str, Any] = run.trainer.config.to_dict()
+        self.best_result, self.best_logdir = run.result, str(run.path)
+
+    def get_best_logdir(self, metric: str | None = None, mode: str | None = None, scope: str = "last") -> str:
+        """The run folder."""
+        return self.best_logdir
+
+    def get_best_config(
+        self, metric: str | None = None, mode: str | None = None, scope: str = "last"
+    ) -> dict[str, Any]:
+        """All settings of the run."""
+        return self.best_config
+
+    def get_best_checkpoint(self, trial: Any = None, metric: str | None = None, mode: str | None = None) -> str:
+        """The newest intact checkpoint.
+
+        Raises:
+            RunError: there is none.
+        """
+        found, problems = newest(RunFolder(trial or self.best_logdir).checkpoints)
+        if found is None:
+            raise RunError(f"{trial} has no intact checkpoint{f': {problems[0]}' if problems else '.'}")
+        return str(found)
+
+    @property
+    def best_checkpoint(self) -> str:
+        """See `get_best_checkpoint`."""
+        return self.get_best_checkpoint()
+
+    def results_df(self) -> Any:
+        """The results of all iterations as a pandas data frame."""
+        import pandas
+
+        return pandas.DataFrame(RunFolder(self.best_logdir).metrics())
+
+    dataframe = results_df
+
+
+def run(
+    run_or_experiment: Any,
+    *,
+    config: Mapping[str, Any] | None = None,
+    stop: Mapping[str, float] | Callable[[str, dict[str, Any]], bool] | None = None,
+    num_samples: int = 1,
+    metric: str | None = None,
+    mode: str | None = None,
+    name: str | None = None,
+    local_dir: str | None = None,
+    checkpoint_freq: int = 0,
+    keep_checkpoints_num: int | None = None,
+    verbose: int = 2,
+    time_budget_s: float | None = None,
+    **_: Any,
+) -> Any:
+    """Trains until `stop`, or searches: `num_samples` trials, or the whole grid so many times.
+
+    Args:
+        run_or_experiment: the algorithm's name or trainer class.
+        config: settings by RLlib's names, with searches in the place of some.
+        stop: result keys and values, or a function of the trial's name and the result.
+        num_samples, metric, mode, time_budget_s: of a search.
+        name, local_dir: where it is kept: `local_dir/name`.
+        checkpoint_freq, keep_checkpoints_num: as for `RunOptions`; there is a checkpoint at the end in any case.
+        verbose: 0 shows nothing.
+
+    Returns:
+        What was found, with `best_config`, `get_best_logdir(metric, mode)`, `get_best_checkpoint(trial, metric, mode)`.
+    """
+    algorithm = algorithm_spec(getattr(run_or_experiment, "algorithm", run_or_experiment))[0]
+    settings, callbacks = translated(algorithm, config or {})
+    preset = best_preset(algorithm, settings)
+    label = env_name(settings["env"]).replace("/", "-").replace(":", "-")
+    folder = Path(local_dir or "runs")
+    kept: dict[str, Any] = {"checkpoint_freq": checkpoint_freq or None}
+    if keep_checkpoints_num:
+        kept["keep_checkpoints_num"] = keep_checkpoints_num
+    if any(searches(settings)) or num_samples > 1:
+        stamp = datetime.now(timezone.utc).astimezone().strftime("%Y%m%d-%H%M%S")
+        return search(
+            algorithm,
+            config=settings,
+            stop=stop,  # type: ignore[arg-type]
+            num_samples=num_samples,
+            metric=metric or "episode_reward_mean",
+            mode=mode or "max",
+            time_budget_s=time_budget_s,
+            preset=preset,
+            folder=folder,
+            experiment=name or f"tune_{algorithm}_{label}_{stamp}",
+            callbacks=callbacks,
+            quiet=verbose == 0,
+            **kept,
+        )
+    rule = (lambda result: stop("", result)) if callable(stop) else stop
+    done = start(
+        algorithm,
+        None,
+        settings,
+        stop=rule,
+        preset=preset,
+        root=folder,
+        experiment=name,
+        callbacks=callbacks,
+        options=RunOptions(**kept),
+        quiet=verbose == 0,
+    )
+    return ExperimentAnalysis(done)

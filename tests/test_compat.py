@@ -1,0 +1,300 @@
+"""The old names: what they did, they do; and the tutorials that used them run to their ends.
+
+The tutorials are in `tests/tutorials`, with each repair that they needed listed at the top.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import poise
+from poise.compat import gym, ray
+from poise.compat.azureml.core import Run
+from poise.compat.gym.wrappers.monitoring.video_recorder import VideoRecorder
+from poise.compat.ray.rllib.agents import DefaultCallbacks, a3c, dqn, impala, ppo
+from poise.compat.translate import translated
+from poise.errors import ConfigError
+from poise.tuning.space import grid_search
+
+TUTORIALS = Path(__file__).parent / "tutorials"
+
+
+def quiet(algorithm: str, config: dict[str, Any], env: Any = "CartPole-v1") -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return translated(algorithm, config, env)[0]
+
+
+# --- gym --------------------------------------------------------------------------------------------------------------
+
+
+def test_gym_is_the_old_one() -> None:
+    env = gym.make("CartPole-v0")
+    assert env.seed(3) == [3]
+    first = env.reset()
+    assert first.shape == (4,)
+    obs, reward, done, info = env.step(env.action_space.sample())
+    assert (obs.shape, reward, done, info) == ((4,), 1.0, False, {})
+    for _ in range(300):
+        _, _, done, info = env.step(0)
+        if done:
+            break
+    assert done
+    env.seed(3)
+    np.testing.assert_array_equal(env.reset(), first)
+
+
+def test_gym_says_when_time_is_over() -> None:
+    env = gym.make("Pendulum-v1")
+    env.reset()
+    for _ in range(200):
+        _, _, done, info = env.step(env.action_space.sample())
+    assert done
+    assert info["TimeLimit.truncated"] is True
+
+
+def test_a_closed_environment_is_used_again_and_filmed(tmp_path: Path) -> None:
+    env = gym.make("CartPole-v0")
+    env.close()
+    video = VideoRecorder(env, str(tmp_path / "film.mp4"))
+    env.reset()
+    for _ in range(5):
+        env.render()
+        video.capture_frame()
+        env.step(env.action_space.sample())
+    video.close()
+    env.close()
+    assert (tmp_path / "film.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+# --- configurations ---------------------------------------------------------------------------------------------------
+
+
+def test_settings_are_translated_and_what_changes_nothing_is_silent() -> None:
+    settings = quiet(
+        "PPO",
+        {
+            "framework": "torch",
+            "sgd_minibatch_size": 64,
+            "num_sgd_iter": 3,
+            "lambda": 0.9,
+            "observation_filter": "MeanStdFilter",
+            "horizon": 50,
+            "model": {"fcnet_hiddens": grid_search([[32], [64]])},
+            "lr_schedule": [[0, 1e-3], [1000, 1e-4]],
+            "num_workers": 4,
+            "log_level": "WARN",
+        },
+    )
+    assert settings["normalize_observations"] is True
+    assert settings["env_config"] == {"max_episode_steps": 50}
+    assert settings["model.fcnet_hiddens"] == grid_search([[32], [64]])
+    assert (settings["lr"], settings["gae_lambda"]) == ([[0, 1e-3], [1000, 1e-4]], 0.9)
+    assert settings["num_workers"] == "auto"
+    assert quiet("DQN", {"exploration_config": {"type": "EpsilonGreedy", "final_epsilon": 0.1}})["final_epsilon"] == 0.1
+
+
+def test_what_has_no_equivalent_is_said_with_what_comes_nearest() -> None:
+    with pytest.warns(UserWarning, match=r"setting vf_loss_coef=1 .* left out\. Did you mean 'vf_loss_coeff'"):
+        assert "vf_loss_coef" not in translated("PPO", {"vf_loss_coef": 1}, "CartPole-v1")[0]
+    with pytest.warns(UserWarning, match="model setting use_lstm=True"):
+        translated("PPO", {"model": {"use_lstm": True, "fcnet_hiddens": [8]}}, "CartPole-v1")
+
+
+def test_values_that_are_wrong_stay_errors() -> None:
+    with pytest.raises(ConfigError, match="gamma=2"):
+        ppo.PPOTrainer(config={"gamma": 2}, env="CartPole-v1")
+
+
+# --- trainers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind", [ppo.PPOTrainer, ppo.APPOTrainer, a3c.A2CTrainer, a3c.A3CTrainer, dqn.DQNTrainer, impala.ImpalaTrainer]
+)
+def test_trainers_train(kind: Any) -> None:
+    trainer = kind(env="CartPole-v0", config={"timesteps_per_iteration": 500})
+    result = trainer.train()
+    assert result["training_iteration"] == trainer.iteration == 1
+    assert result["timesteps_total"] >= 500
+    assert len(result["hist_stats"]["episode_reward"]) == len(result["hist_stats"]["episode_lengths"])
+    assert "entropy" in result["info"]["learner"]["default_policy"] or kind is dqn.DQNTrainer
+    assert trainer.config["gamma"] == result["config"]["gamma"]
+    trainer.stop()
+
+
+def test_actions_explore_and_checkpoints_restore(tmp_path: Path) -> None:
+    trainer = ppo.PPOTrainer(env="CartPole-v0", config={"seed": 0})
+    obs = np.zeros(4, np.float32)
+    assert {trainer.compute_action(obs) for _ in range(50)} == {0, 1}
+    assert len({trainer.compute_action(obs, explore=False) for _ in range(50)}) == 1
+    trainer.train()
+    path = trainer.save(str(tmp_path))
+    other = ppo.PPOTrainer(env="CartPole-v0", config={"seed": 1})
+    other.restore(path)
+    assert other.iteration == 1
+    for mine, theirs in zip(trainer.trainer.policy.parameters(), other.trainer.policy.parameters(), strict=True):
+        np.testing.assert_array_equal(mine.detach().numpy(), theirs.detach().numpy())
+
+
+def test_no_reward_is_nan_as_it_was() -> None:
+    trainer = ppo.PPOTrainer(env="Pendulum-v1", config={"train_batch_size": 64, "num_envs_per_worker": 1})
+    assert math.isnan(trainer.train()["episode_reward_mean"])
+
+
+class Old:
+    """The old API."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, env_config: dict[str, Any]) -> None:
+        self.length = env_config.get("length", 4)
+
+    def reset(self) -> np.ndarray:
+        self.left = self.length
+        return np.zeros(1, np.float32)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
+        self.left -= 1
+        return np.zeros(1, np.float32), float(action), self.left == 0, {}
+
+
+def test_environments_of_the_old_api_are_wrapped_silently() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = ppo.PPOTrainer(env=Old, config={"env_config": {"length": 3}}).train()
+        assert result["episode_len_mean"] == 3
+        ray.tune.register_env("old", lambda config: Old(config))
+        assert ppo.PPOTrainer(env="old").train()["episode_len_mean"] == 4
+
+
+def test_callbacks_of_both_kinds_are_called() -> None:
+    results, episodes = [], []
+    ppo.PPOTrainer(
+        env=Old,
+        config={
+            "callbacks": {
+                "on_train_result": lambda info: results.append(info["result"]["training_iteration"]),
+                "on_episode_end": lambda info: episodes.append(info["episode"].length),
+            }
+        },
+    ).train()
+    assert results == [1]
+    assert set(episodes) == {4}
+
+    class Mine(DefaultCallbacks):
+        def on_train_result(self, *, trainer: Any, result: dict[str, Any], **_: Any) -> None:
+            results.append(result["training_iteration"])
+
+    ppo.PPOTrainer(env=Old, config={"callbacks": Mine}).train()
+    assert results == [1, 1]
+    with pytest.warns(UserWarning, match="on_episode_start is never called"):
+        ppo.PPOTrainer(env=Old, config={"callbacks": {"on_episode_start": print}})
+
+
+# --- ray --------------------------------------------------------------------------------------------------------------
+
+
+def test_more_than_there_is_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ray.init(num_cpus=1)["num_cpus"] >= 1
+    assert capsys.readouterr().out == ""
+    ray.init(address="10.0.0.1:6379", num_cpus=10_000)
+    out = capsys.readouterr().out
+    assert "num_cpus=10000: this machine has" in out
+    assert "address='10.0.0.1:6379': it runs on this machine." in out
+    assert ray.is_initialized()
+    ray.shutdown()
+    assert not ray.is_initialized()
+
+
+def test_a_run_without_a_search_is_a_run(tmp_path: Path) -> None:
+    analysis = ray.tune.run(
+        ppo.PPOTrainer,
+        config={"env": "CartPole-v0", "callbacks": {"on_train_result": log}},
+        stop={"timesteps_total": 9000},
+        local_dir=str(tmp_path),
+        checkpoint_at_end=True,
+        verbose=0,
+    )
+    folder = Path(analysis.get_best_logdir("episode_reward_mean", "max"))
+    with poise.load(analysis.get_best_checkpoint(str(folder), "training_iteration", "max")) as algo:
+        assert algo.algorithm.timesteps >= 9000
+    logged = [json.loads(line) for line in (folder / "logged.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in logged] == ["steps"] * algo.iteration
+    assert logged[-1]["value"] == algo.algorithm.timesteps
+
+
+def log(info: dict[str, Any]) -> None:
+    Run.get_context().log("steps", info["result"]["timesteps_total"])
+
+
+def test_a_run_with_a_search_is_a_search(tmp_path: Path) -> None:
+    analysis = ray.tune.run(
+        "PPO",
+        config={"env": "CartPole-v0", "framework": "torch", "lr": ray.tune.grid_search([1e-3, 1e-2])},
+        stop={"timesteps_total": 4000},
+        metric="episode_reward_mean",
+        mode="max",
+        local_dir=str(tmp_path),
+        verbose=0,
+    )
+    assert analysis.best_config["lr"] in (1e-3, 1e-2)
+    assert len(analysis.trials) == 2
+
+
+# --- the tutorials ----------------------------------------------------------------------------------------------------
+
+
+def tutorial(name: str, folder: Path, *args: str) -> str:
+    command = [sys.executable, "-W", "error::UserWarning", str(TUTORIALS / name), *args]
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_cartpole_tutorial(tmp_path: Path) -> None:
+    out = tutorial("cartpole.py", tmp_path)
+    assert "step 19" in out
+    for film in ("before_training.mp4", "after_training.mp4"):
+        assert (tmp_path / film).read_bytes()[4:8] == b"ftyp"
+    assert "Best hyperparameters found: {" in out
+    study = poise.tune.load(next((tmp_path / "runs").glob("tune_PPO_*")))
+    assert [trial.state for trial in study.trials] == ["finished"] * 20
+    assert study.best_result["episode_reward_mean"] >= 195
+
+
+@pytest.mark.slow
+def test_the_tutorial_on_agents(tmp_path: Path) -> None:
+    out = tutorial("agents.py", tmp_path)
+    assert float(out.rpartition("Mean Rewards:\t")[2]) > 4
+
+
+@pytest.mark.slow
+def test_the_cluster_article(tmp_path: Path) -> None:
+    out = tutorial(
+        "pong_rllib.py",
+        tmp_path,
+        "--run=IMPALA",
+        "--env=PongNoFrameskip-v4",
+        '--config={"num_gpus": 1, "num_workers": 13}',
+        '--stop={"episode_reward_mean": 18, "timesteps_total": 20000}',
+    )
+    assert "timesteps_total reached 20000" in out
+    (logged,) = tmp_path.glob("logs/*/*/logged.jsonl")
+    assert {json.loads(line)["name"] for line in logged.read_text().splitlines()} == {
+        "episode_reward_mean",
+        "episodes_total",
+    }
