@@ -28,7 +28,6 @@ WITHOUT_EFFECT = {
 RENAMED = {
     "lr_schedule": "lr",
     "entropy_coeff_schedule": "entropy_coeff",
-    "evaluation_num_episodes": "evaluation_duration",
     "use_critic": None,
     "use_gae": None,
 }
