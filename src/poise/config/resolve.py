@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from functools import partial
 from typing import Any
 
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig, env_name
 from poise.config.presets import find_preset
 from poise.config.types import coerce
+from poise.config.zoo import zoo_preset
 from poise.errors import ConfigError, nearest
 
 
@@ -28,7 +30,7 @@ def resolve(
         env: environment; may also stand in `settings["env"]`.
         settings: keys by canonical name or alias; nested keys as `{"model": {...}}` or `{"model.fcnet_hiddens": ...}`.
         preset: `"auto"` takes the preset tuned for this environment, if there is one; `None` takes none; an
-            environment's name takes that environment's.
+            environment's name takes that environment's, and the name of a file that of RL Baselines3 Zoo (`ppo.yml`).
 
     Returns:
         The configuration and the name of the preset that was used, if any.
@@ -42,10 +44,19 @@ def resolve(
         if "env" in chosen and chosen["env"] != env:
             raise ConfigError(f"env={env!r} contradicts env={chosen['env']!r} in the config: leave one out.")
         chosen["env"] = env
-    used, tuned = find_preset(name, env_name(chosen.get("env")), preset)
+    label = env_name(chosen.get("env"))
+    if preset is not None and preset.endswith((".yml", ".yaml")):
+        used: str | None = preset
+        tuned = canonical(spec.config, zoo_preset(preset, label, partial(_knows, spec.config)))
+    else:
+        used, tuned = find_preset(name, label, preset)
     config = build(spec.config, {**tuned, **chosen})
     config.derive(set(chosen))
     return config, used
+
+
+def _knows(config: type[AlgorithmConfig], key: str) -> bool:
+    return config.aliases.get(key, key) in field_types(config)
 
 
 def canonical(config: type[AlgorithmConfig], settings: dict[str, Any]) -> dict[str, Any]:
