@@ -26,7 +26,10 @@ CartPole-v1:
   learning_rate: lin_0.001
   clip_range: lin_0.2
   normalize: "{'norm_obs': True, 'norm_reward': False}"
-  policy_kwargs: "dict(log_std_init=-2, ortho_init=False, activation_fn=nn.ReLU, net_arch=dict(pi=[256, 256], vf=[256, 256]))"
+  policy_kwargs: "dict(log_std_init=-2,
+                       ortho_init=False,
+                       activation_fn=nn.ReLU,
+                       net_arch=dict(pi=[256, 256], vf=[256, 256]))"
 Pendulum-v1:
   normalize: true
   learning_rate: 1e-3
