@@ -66,8 +66,8 @@ def test_the_zoos_keys_become_ours(files: Path) -> None:
     assert used == str(files / "ppo.yml")
     assert (config.num_envs, config.rollout_fragment_length, config.sgd_minibatch_size) == (8, 32, 256)
     assert (config.num_sgd_iter, config.gae_lambda, config.gamma, config.entropy_coeff) == (20, 0.8, 0.98, 0.0)
-    assert config.lr == [[0, 0.001], [100_000, 0.0]]
-    assert config.clip_param == [[0, 0.2], [100_000, 0.0]]
+    assert config.lr == [(0, 0.001), (100_000, 0.0)]
+    assert config.clip_param == [(0, 0.2), (100_000, 0.0)]
     assert (config.normalize_observations, config.normalize_rewards) == (True, False)
     assert (config.model.fcnet_hiddens, config.model.fcnet_activation) == ([256, 256], "relu")
     assert (config.model.initializer, config.model.log_std_init) == ("uniform", -2)
