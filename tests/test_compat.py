@@ -105,9 +105,9 @@ def test_settings_are_translated_and_what_changes_nothing_is_silent() -> None:
 
 
 def test_what_has_no_equivalent_is_said_with_what_comes_nearest() -> None:
-    with pytest.warns(UserWarning, match=r"setting vf_loss_coef=1 .* left out\. Did you mean 'vf_loss_coeff'"):
+    with pytest.warns(UserWarning, match=r"vf_loss_coef=1 .* left out\. Did you mean 'vf_loss_coeff'"):
         assert "vf_loss_coef" not in translated("PPO", {"vf_loss_coef": 1}, "CartPole-v1")[0]
-    with pytest.warns(UserWarning, match="model setting use_lstm=True"):
+    with pytest.warns(UserWarning, match=r"model.use_lstm=True .* left out\.$"):
         translated("PPO", {"model": {"use_lstm": True, "fcnet_hiddens": [8]}}, "CartPole-v1")
 
 

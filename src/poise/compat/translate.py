@@ -62,9 +62,9 @@ def translated(algorithm: str, config: Mapping[str, Any], env: Any = None) -> tu
         elif name == "num_gpus" and isinstance(value, (int, float)) and value:
             settings["num_gpus"] = _gpus(value)
         elif name == "model" and isinstance(value, Mapping):
-            known = {k: v for k, v in value.items() if _known(spec, f"model.{k}", v, "model setting")}
+            known = {k: v for k, v in value.items() if _known(spec, k, v, "model.")}
             settings["model"] = {**settings.get("model", {}), **known}
-        elif _known(spec, name, value, "setting"):
+        elif _known(spec, name, value):
             settings[name] = value
     return canonical(spec, settings), callbacks
 
@@ -79,14 +79,15 @@ def best_preset(algorithm: str, settings: Mapping[str, Any]) -> str | None:
     return "auto"
 
 
-def _known(spec: Any, key: str, value: Any, what: str) -> bool:
+def _known(spec: Any, key: str, value: Any, prefix: str = "") -> bool:
     """Whether Poise has it; a warning says what comes nearest where it has not."""
     try:
-        canonical(spec, {key: value})
+        canonical(spec, {prefix + key: value})
     except ConfigError:
-        hint = nearest(key, [*field_types(spec), *spec.aliases])
+        names = [name.removeprefix(prefix) for name in (*field_types(spec), *spec.aliases) if name.startswith(prefix)]
         shown = "a search" if is_search(value) else repr(value)
-        warnings.warn(f"The {what} {key}={shown} has no equivalent here and is left out.{hint}", stacklevel=5)
+        text = f"{prefix}{key}={shown} has no equivalent here and is left out.{nearest(key, names)}"
+        warnings.warn(text, stacklevel=5)
         return False
     return True
 
