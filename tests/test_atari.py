@@ -99,6 +99,7 @@ def test_a_name_that_somebody_else_registered_is_theirs(monkeypatch: pytest.Monk
     [
         ("PnogNoFrameskip-v4", r"no Atari game 'Pnog', .* Did you mean 'PongNoFrameskip-v4'\?"),
         ("ALE/Brakout-v5", r"no Atari game 'Brakout', .* Did you mean 'ALE/Breakout-v5'\?"),
+        ("PongNoFrameskp-v4", r"no environment 'PongNoFrameskp-v4'\. Did you mean 'PongNoFrameskip-v4'\?"),
         ("Pnog-v4", r"no environment 'Pnog-v4'\. Did you mean 'Pong-v4'\?"),
         ("ALE/WarlordsNo-v5", "no Atari game 'WarlordsNo'"),
     ],

@@ -256,7 +256,8 @@ def find_env(env: Any) -> str | Creator:
             raise EnvError(f"env={env!r}: {module!r} has and registers no {name!r}.{nearest(name, options)}")
         return env
     if env not in gym.registry:
-        known = [*_creators, *gym.registry, *(f"{game}-v4" for game in GAMES)]
+        forms = ("{}-v4", "{}NoFrameskip-v4", "{}Deterministic-v4", "ALE/{}-v5")
+        known = [*_creators, *gym.registry, *(form.format(game) for game in GAMES for form in forms)]
         raise EnvError(
             f"There is no environment {env!r}.{_meant(env) or nearest(env, known)} "
             "Names are those of Gymnasium, of poise.register_env, or module:Name."
