@@ -27,7 +27,7 @@ from poise.config.algorithms import ALGORITHMS
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROSE = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "examples" / "README.md"]
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 
 SLOW_PYTHON = {"README.md", "quickstart.md"}
 """Pages whose Python blocks train to the end instead of for a moment."""
@@ -194,10 +194,10 @@ def test_every_result_key_is_in_the_glossary() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT / "examples")))
 def test_examples(example: Path, tmp_path: Path) -> None:
     assert len(example.read_text().splitlines()) < 60
-    for file in (ROOT / "examples").iterdir():
+    for file in example.parent.iterdir():
         if file.is_file():
             shutil.copy(file, tmp_path)
     done = subprocess.run(
