@@ -1,6 +1,6 @@
 """DQN with a replay buffer, a soft target network, and the plot of durations.
 
-Then: a loop of one's own in PyTorch. Now, with the tutorial's settings (and with the preset, in a hundredth of the time):
+Then: a loop of one's own in PyTorch. Now, with the tutorial's settings (and with the preset, much faster):
 """
 
 import poise
