@@ -194,13 +194,14 @@ def parts() -> dict[str, Part]:
         ),
         "impala": Part(
             "IMPALA on CartPole-v1 to 475",
-            "`poise train IMPALA --env CartPole-v1 --stop episode_reward_mean=475 --seed N` and RLlib's tuned example.",
+            "`poise train IMPALA --env CartPole-v1 --stop episode_reward_mean=475 --seed N` and RLlib's tuned example, "
+            "which is ended after four minutes.",
             [
                 Side("Poise, `poise train`", "poise", command_line("IMPALA", "CartPole-v1", 475)),
                 Side(
                     "RLlib IMPALA, its tuned settings",
                     "rllib",
-                    script("rllib_cartpole.py", "rllib", "--algo", "IMPALA"),
+                    script("rllib_cartpole.py", "rllib", "--algo", "IMPALA", "--seconds", "240"),
                 ),
             ],
             "process_s",

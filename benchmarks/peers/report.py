@@ -21,6 +21,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--algo", default="PPO", choices=["PPO", "A2C", "IMPALA"])
     parser.add_argument("--env", default="CartPole-v1")
     parser.add_argument("--goal", type=float, default=475.0, help="mean return of the last 100 training episodes")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="of training, at most")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

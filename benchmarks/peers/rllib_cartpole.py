@@ -63,6 +63,8 @@ def main() -> None:
     steps = episodes = 0
     reward = float("nan")
     while steps < MAX_STEPS and not (episodes >= 100 and reward >= args.goal):
+        if time.perf_counter() - start > args.seconds:
+            break
         measured = algorithm.train()["env_runners"]
         steps, episodes = int(measured["num_env_steps_sampled_lifetime"]), int(measured["num_episodes_lifetime"])
         reward = float(measured.get("episode_return_mean", float("nan")))
