@@ -101,6 +101,8 @@ def test_settings_are_translated_and_what_changes_nothing_is_silent() -> None:
     assert settings["model.fcnet_hiddens"] == grid_search([[32], [64]])
     assert (settings["lr"], settings["gae_lambda"]) == ([[0, 1e-3], [1000, 1e-4]], 0.9)
     assert settings["num_workers"] == "auto"
+    pictures = quiet("IMPALA", {"model": {"dim": 42, "framestack": False}}, "PongNoFrameskip-v4")
+    assert pictures["env_config"] == {"size": 42, "stack": 1}
     assert quiet("DQN", {"exploration_config": {"type": "EpsilonGreedy", "final_epsilon": 0.1}})["final_epsilon"] == 0.1
 
 
@@ -257,10 +259,11 @@ def test_a_run_with_a_search_is_a_search(tmp_path: Path) -> None:
 
 
 def tutorial(name: str, folder: Path, *args: str) -> str:
-    command = [sys.executable, "-W", "error::UserWarning", str(TUTORIALS / name), *args]
+    command = [sys.executable, str(TUTORIALS / name), *args]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "has no equivalent" not in done.stderr
     return done.stdout
 
 
@@ -290,9 +293,9 @@ def test_the_cluster_article(tmp_path: Path) -> None:
         "--run=IMPALA",
         "--env=PongNoFrameskip-v4",
         '--config={"num_gpus": 1, "num_workers": 13}',
-        '--stop={"episode_reward_mean": 18, "timesteps_total": 20000}',
+        '--stop={"episode_reward_mean": 18, "timesteps_total": 6000}',
     )
-    assert "timesteps_total reached 20000" in out
+    assert "timesteps_total reached 6000" in out
     (logged,) = tmp_path.glob("logs/*/*/logged.jsonl")
     assert {json.loads(line)["name"] for line in logged.read_text().splitlines()} == {
         "episode_reward_mean",

@@ -13,6 +13,6 @@ with poise.PPO(
     model={"action_distribution": "squashed_gaussian"},
 ) as algo:
     before = algo.evaluate(10)["episode_reward_mean"]
-    result = algo.learn(total_timesteps=50_000)
+    result = algo.learn(total_timesteps=12_000)  # 50,000 in the tutorial's page, a million for the whole
     print("training episodes:", result["episode_reward_mean"], "of", result["episode_len_mean"], "steps")
     print("evaluated:", before, "->", algo.evaluate(10)["episode_reward_mean"])

@@ -9,7 +9,7 @@ import sys
 
 import poise
 
-GOAL = float(sys.argv[1]) if len(sys.argv) > 1 else -21
+GOAL = float(sys.argv[1]) if len(sys.argv) > 1 else None
 
 
 class Log(poise.Callback):
@@ -22,8 +22,8 @@ class Log(poise.Callback):
 run = poise.run(
     "IMPALA",
     "PongNoFrameskip-v4",
-    stop={"episode_reward_mean": GOAL, "timesteps_total": 2_000_000},
-    metrics_smoothing_episodes=20 if GOAL > -21 else 2,
+    stop={"timesteps_total": 6_000} if GOAL is None else {"episode_reward_mean": GOAL, "timesteps_total": 2_000_000},
+    metrics_smoothing_episodes=20,
     callbacks=[Log()],
     quiet=True,
 )

@@ -9,6 +9,7 @@ from typing import Any
 from poise.compat.azureml.core import folder as run_folder
 from poise.config.algorithms import algorithm_spec
 from poise.config.resolve import canonical, field_types, resolve
+from poise.envs.atari import is_atari
 from poise.envs.make import call_creator
 from poise.envs.old_gym import OldGymEnv, old_api_sentence
 from poise.errors import ConfigError, nearest
@@ -53,6 +54,8 @@ def translated(algorithm: str, config: Mapping[str, Any], env: Any = None) -> tu
     if (horizon := given.pop("horizon", None)) is not None:
         given["env_config"] = {**(given.get("env_config") or {}), "max_episode_steps": horizon}
     spec = algorithm_spec(algorithm)[1].config
+    atari = isinstance(settings["env"], str) and is_atari(settings["env"])
+    pictures: dict[str, Any] = {}
     for key, value in given.items():
         name = RENAMED.get(key, key)
         if key in WITHOUT_EFFECT or name is None or (key in RENAMED and value is None):
@@ -62,10 +65,11 @@ def translated(algorithm: str, config: Mapping[str, Any], env: Any = None) -> tu
         elif name == "num_gpus" and isinstance(value, (int, float)) and value:
             settings["num_gpus"] = _gpus(value)
         elif name == "model" and isinstance(value, Mapping):
-            known = {k: v for k, v in value.items() if _known(spec, k, v, "model.")}
-            settings["model"] = {**settings.get("model", {}), **known}
+            settings["model"], pictures = _model(spec, value, atari=atari)
         elif _known(spec, name, value):
             settings[name] = value
+    if pictures:
+        settings["env_config"] = {**pictures, **settings.get("env_config", {})}
     return canonical(spec, settings), callbacks
 
 
@@ -77,6 +81,22 @@ def best_preset(algorithm: str, settings: Mapping[str, Any]) -> str | None:
     except ConfigError:
         return None
     return "auto"
+
+
+def _model(spec: Any, given: Mapping[str, Any], *, atari: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of a model, and those of pictures, which RLlib had there: they belong to the environment."""
+    model: dict[str, Any] = {}
+    env_config: dict[str, Any] = {}
+    for key, value in given.items():
+        if atari and key == "dim":
+            env_config["size"] = value
+        elif atari and key == "framestack":
+            env_config["stack"] = 4 if value else 1
+        elif atari and key == "grayscale":
+            env_config["grayscale"] = value
+        elif _known(spec, key, value, "model."):
+            model[key] = value
+    return model, env_config
 
 
 def _known(spec: Any, key: str, value: Any, prefix: str = "") -> bool:
