@@ -311,6 +311,14 @@ def test_a_damaged_trial_is_named(tmp_path: Path) -> None:
         Study(a_search(), tmp_path)
 
 
+def test_a_study_of_another_search_is_refused(tmp_path: Path) -> None:
+    serve(Study(a_search(), tmp_path), by_lr)
+    with pytest.raises(RunError, match="was begun with another search"):
+        Study(a_search(config={"env": "CartPole-v1", "gamma": uniform(0.9, 1)}), tmp_path)
+    with pytest.raises(RunError, match="was begun with another search"):
+        Study(a_search(config={"env": "CartPole-v1", "lr": choice([1, 2])}), tmp_path)
+
+
 @pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
 def test_trials_that_fall_behind_are_pruned(tmp_path: Path, scheduler: Any) -> None:
     study = Study(a_search(scheduler=scheduler, num_samples=30, sampler="random"), tmp_path)

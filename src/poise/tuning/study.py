@@ -124,7 +124,7 @@ class Study:
 
     Raises:
         ConfigError: the search cannot be made.
-        RunError: the folder holds a study that cannot be read.
+        RunError: the folder holds a study that cannot be read, or one of another search.
     """
 
     def __init__(self, search: Search, folder: Path, callbacks: Sequence[Any] = ()) -> None:
@@ -134,11 +134,18 @@ class Study:
         self.trials = [Trial.read(file) for file in sorted(folder.glob("trial_*/trial.json"))]
         for trial in self.trials:
             if trial.state != "failed":
-                trial.settings = sample(search.config, fixed(trial.params))
+                trial.settings = self._settings(trial)
         self.storage = Storage(search, folder)
         self.storage.agree(self.trials)
         self._underway: set[tuple[int, str]] = set()
         self._since = time.monotonic()
+
+    def _settings(self, trial: Trial) -> dict[str, Any]:
+        """What was proposed for a trial, put into the configuration."""
+        try:
+            return sample(self.search.config, fixed(trial.params))
+        except ValueError as error:
+            raise RunError(f"The study {self.folder} was begun with another search: {error}") from None
 
     @property
     def best(self) -> Trial | None:
