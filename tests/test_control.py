@@ -120,8 +120,8 @@ def test_learns_to_balance_two_poles(trainer: Make) -> None:
     """The most there is to earn is about 9,360; falling at once earns 60."""
     make_or_skip("InvertedDoublePendulum-v5")
     made = trainer("PPO", "InvertedDoublePendulum-v5")
-    made.learn(80_000)
-    assert made.evaluate(10)["episode_reward_mean"] > 9_000
+    made.learn(50_000)
+    assert made.evaluate(5)["episode_reward_mean"] > 9_000
 
 
 def test_films_a_lander(trainer: Make, tmp_path: Path) -> None:

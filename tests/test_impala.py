@@ -702,7 +702,7 @@ ENVS: dict[str, tuple[Callable[..., gym.Env], float]] = {
 def test_does_what_is_shown(trainer: Make, algorithm: str, name: str) -> None:
     env, enough = ENVS[name]
     made = trainer(algorithm, env, **FAST[algorithm], gamma=0.5, model={"log_std_init": -1.0})
-    made.learn(30_000)
+    made.learn(stop={"episode_reward_mean": 1.03 * enough, "timesteps_total": 30_000})
     assert made.evaluate(20)["episode_reward_mean"] >= enough
 
 

@@ -266,7 +266,8 @@ def test_two_towers_and_the_target_network_share_their_moments(trainer: Callable
     (pixels,) = made.policy.moments
     assert made.policy.network.pi_encoder.pixels is pixels
     assert made.policy.network.vf_encoder.pixels is pixels
-    made = trainer("DQN", make, num_envs=2, n_steps=4, learning_starts=8, normalize_observations=True)
+    small = {"num_envs": 2, "n_steps": 4, "learning_starts": 8, "timesteps_per_iteration": 16}
+    made = trainer("DQN", make, **small, normalize_observations=True)
     made.train()
     (pixels,) = made.policy.moments
     assert made.algorithm.target.network.encoder.pixels is pixels
@@ -277,7 +278,7 @@ def test_pixel_moments_see_some_rows_of_all_slots_and_travel_with_a_checkpoint(
     trainer: Callable[..., Any], tmp_path: Path
 ) -> None:
     make = lambda config: Noise(FRAME, ACTIONS["Discrete"])  # noqa: E731
-    made = trainer("PPO", make, num_envs=4, n_steps=40, normalize_observations=True)
+    made = trainer("PPO", make, num_envs=4, n_steps=40, num_sgd_iter=1, normalize_observations=True)
     made.train()
     (pixels,) = made.policy.moments
     rows = 2 * len(range(0, 40, PICTURE_ROWS))  # of the rollout that only shows what pictures are like, too
