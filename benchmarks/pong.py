@@ -175,7 +175,7 @@ def section(results: Results) -> str:
             "Each trains for a minute on the same game, prepared in the same way. PPO: 8 environments, rollouts of "
             "128, 4 epochs of minibatches of 256. DQN: one environment, a minibatch of 32 every 4 steps, memory for "
             "100,000 steps. Both have the network of Mnih et al. 2015, but RLlib's PPO the small one of its examples. "
-            "IMPALA: the small network, one pass over batches of 512 (RLlib's 500). Poise's DQN is double, SB3's is not. "
+            "IMPALA: the small network, one pass over batches of 512 (RLlib's 500). Poise's DQN is double, SB3's not. "
             "RLlib's memory is that of its driver alone."
         )
         parts.append(f"### Steps a second beside peers\n\n{text}\n\n{table(['', 'Steps/s', 'Memory, MiB'], rates)}")
