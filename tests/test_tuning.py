@@ -593,9 +593,12 @@ def test_the_command_searches_what_its_flags_say(tmp_path: Path, monkeypatch: py
 
 def test_the_command_brings_a_space_where_none_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    done = call("A2C", "--env", "CartPole-v1", "--trials", "2", "--stop", "timesteps_total=2000", "--no-tensorboard")
+    args = ["A2C", "--env", "CartPole-v1", "--trials", "2", "--seed", "5", "--stop", "timesteps_total=2000"]
+    done = call(*args, "--no-tensorboard")
     assert done.exit_code == 0, done.output
-    assert set(poise.tune.load("runs/tune_A2C_CartPole-v1").trials[0].params) == set(SPACES["A2C"])
+    trials = poise.tune.load("runs/tune_A2C_CartPole-v1").trials
+    assert set(trials[0].params) == set(SPACES["A2C"])
+    assert [RunFolder(trial.path).config()["config"]["seed"] for trial in trials] == [5, 6]
 
 
 @pytest.mark.parametrize(

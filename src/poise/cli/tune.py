@@ -117,6 +117,7 @@ def tune(
     else:
         config = ALGORITHMS[request.algorithm].config
         settings = parse({**canonical(config, request.experiment.settings), **canonical(config, given(ctx))})
+        seed = settings.pop("seed", None)
         if not any(searches(settings)):
             settings = {**SPACES[request.algorithm], **settings}
         analysis = tuning.run(
@@ -129,6 +130,7 @@ def tune(
             sampler=sampler,
             scheduler=scheduler,
             seeds=seeds,
+            seed=seed or 0,
             preset=None if preset == "none" else preset,
             folder=folder,
             experiment=request.experiment.name if experiment is None else experiment,
