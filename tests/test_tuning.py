@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 import poise
+from environments import Echo
 from poise.errors import ConfigError, RunError
 from poise.tracking.folder import RunFolder
 from poise.tuning.analysis import Analysis
@@ -277,6 +279,7 @@ def test_a_study_goes_on_where_it_was_killed(tmp_path: Path, database: str) -> N
     folder = tmp_path / "study"
     first = Study(a_search(), folder)
     if database == "older":
+        _ = first.storage
         (folder / "study.db").replace(tmp_path / "old.db")
         first = Study(a_search(), folder)
     serve(first, by_lr, most=3)
@@ -317,6 +320,31 @@ def test_a_study_of_another_search_is_refused(tmp_path: Path) -> None:
         Study(a_search(config={"env": "CartPole-v1", "gamma": uniform(0.9, 1)}), tmp_path)
     with pytest.raises(RunError, match="was begun with another search"):
         Study(a_search(config={"env": "CartPole-v1", "lr": choice([1, 2])}), tmp_path)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_resumed_search_does_not_propose_the_same_again(tmp_path: Path, sampler: Any) -> None:
+    serve(Study(a_search(sampler=sampler), tmp_path), by_lr, most=3)
+    serve(Study(a_search(sampler=sampler), tmp_path), by_lr)
+    again = Study(a_search(sampler=sampler), tmp_path)
+    assert len({trial.params["lr"] for trial in again.trials}) == 6
+
+
+def test_looking_at_a_study_leaves_its_database_alone(tmp_path: Path) -> None:
+    study = Study(a_search(), tmp_path / "s")
+    a_search().write(study.folder)
+    serve(study, by_lr, most=2)
+    study.next_job()
+    before = (study.folder / "study.db").read_bytes()
+    assert len(poise.tune.load(study.folder).trials) == 3
+    assert (study.folder / "study.db").read_bytes() == before
+
+
+def test_a_confirmation_that_fails_condemns_no_trial(tmp_path: Path) -> None:
+    study = Study(a_search(num_samples=4, seeds=1, winners=2), tmp_path)
+    jobs = serve(study, lambda job: {"error": "no"} if job["name"].startswith("held") else by_lr(job))
+    assert [job["name"] for job in jobs] == ["seed_0"] * 4 + ["held_out_0"] * 2
+    assert [trial.state for trial in study.trials] == ["finished"] * 4
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
@@ -449,6 +477,29 @@ def test_a_search_trains_in_processes_and_leaves_runs(tmp_path: Path) -> None:
     assert again.best_config == analysis.best_config
     with pytest.raises(RunError, match=r"There is a study .* `poise tune --resume"):
         run("PPO", config=SPACE, num_samples=3, folder=tmp_path, **SMALL)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path) -> None:
+    analysis = run("PPO", config=SPACE, num_samples=2, parallel=1, folder=tmp_path, **SMALL)
+    first = analysis.trials[0]
+    was = first.result["episode_reward_mean"]
+    shutil.rmtree(first.path / "checkpoints")
+    first.state, first.results = "running", []
+    first.write()
+    again = run("PPO", config=SPACE, num_samples=2, parallel=1, folder=tmp_path, resume=True, **SMALL)
+    assert [trial.state for trial in again.trials] == ["finished"] * 2
+    assert again.trials[0].result["episode_reward_mean"] == was
+    with pytest.raises(RunError, match="was begun with mode='max', not 'min'"):
+        run("PPO", config=SPACE, num_samples=2, mode="min", folder=tmp_path, resume=True, **SMALL)
+
+
+def test_environments_by_name_and_of_the_script_reach_the_workers_and_are_resumed_there(tmp_path: Path) -> None:
+    poise.register_env("echo for tuning", lambda config: Echo())
+    for env in ("echo for tuning", Echo):
+        config = {**SPACE, "env": env, "lr": loguniform(1e-4, 1e-2)}
+        given = {**SMALL, "stop": {"timesteps_total": 6000}, "folder": tmp_path, "experiment": str(env)[-12:-2]}
+        analysis = run("PPO", config=config, num_samples=4, generations=2, scheduler="pbt", parallel=2, **given)
+        assert [(trial.state, trial.error) for trial in analysis.trials] == [("finished", "")] * 4
 
 
 def test_a_trial_is_the_run_that_it_would_be_alone(tmp_path: Path) -> None:
@@ -647,7 +698,7 @@ def test_an_ended_search_goes_on_with_no_trial_lost_or_done_twice(tmp_path: Path
 @pytest.mark.slow
 def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     search = a_process(tmp_path)
-    wait_until(lambda: list(tmp_path.glob("s/trial_*/checkpoints/*")))
+    wait_until(lambda: list(tmp_path.glob("s/trial_*/checkpoints/*/manifest.json")))
     for pid in workers_of(search):
         os.kill(pid, signal.SIGKILL)
     out, err = search.communicate(timeout=120)

@@ -105,11 +105,14 @@ def tune(
     request: Request = ctx.obj
     with without_collection(freeze=True):
         from poise.tuning import run as tuning
+        from poise.tuning.population import FIXED
         from poise.tuning.space import grid, parse, searches
         from poise.tuning.spaces import SPACES
 
     common: dict[str, Any] = {"parallel": parallel, "time_budget_s": time_budget_s, "quiet": quiet}
     if study is not None:
+        if request.algorithm or given(ctx) or stop_texts or num_samples:
+            raise click.UsageError("--resume takes a study as it was begun: leave out the rest.")
         analysis = tuning.resume(Path(study), signals=(signal.SIGTERM,), **common)
     elif request.algorithm is None:
         known = ", ".join(ALGORITHMS)
@@ -119,7 +122,9 @@ def tune(
         settings = parse({**canonical(config, request.experiment.settings), **canonical(config, given(ctx))})
         seed = settings.pop("seed", None)
         if not any(searches(settings)):
-            settings = {**SPACES[request.algorithm], **settings}
+            space = SPACES[request.algorithm].items()
+            lasting = FIXED if scheduler == "pbt" else ()  # cannot change while a policy learns
+            settings = {**{k: v for k, v in space if not k.startswith(lasting)}, **settings}
         analysis = tuning.run(
             request.algorithm,
             config=settings,

@@ -36,22 +36,29 @@ def zoo_preset(path: str, env: str, known: Callable[[str], bool]) -> dict[str, A
     if not isinstance(entry, dict):
         names = [str(name) for name in entries] if isinstance(entries, dict) else []
         raise ConfigError(f"The preset {path} has nothing for {env}.{nearest(env, names)}")
-    steps = float(entry.get("n_timesteps", 0))
     settings: dict[str, Any] = {}
     for key, value in entry.items():
-        if key in WITHOUT_EFFECT:
-            continue
-        if key == "normalize":
-            settings.update(_normalize(value))
-        elif key == "policy_kwargs":
-            settings["model"] = _model(_literal(value), path)
-        elif key == "exploration_fraction":
-            settings["epsilon_timesteps"] = int(steps * value)
-        elif known(key):
-            settings[key] = _number(value, steps)
-        else:
-            warnings.warn(f"{key}={value!r} of {path} has no equivalent and is left out.", stacklevel=4)
+        try:
+            settings.update(_setting(key, value, float(entry.get("n_timesteps") or 0), path, known))
+        except (ValueError, TypeError, AttributeError):
+            raise ConfigError(f"{key}={value!r} of {path} cannot be read.") from None
     return settings
+
+
+def _setting(key: str, value: Any, steps: float, path: str, known: Callable[[str], bool]) -> dict[str, Any]:
+    """One entry as settings."""
+    if key in WITHOUT_EFFECT:
+        return {}
+    if key == "normalize":
+        return dict(_normalize(value))
+    if key == "policy_kwargs":
+        return {"model": _model(_literal(value), path)}
+    if key == "exploration_fraction":
+        return {"epsilon_timesteps": int(steps * value)}
+    if known(key):
+        return {key: _number(value, steps)}
+    warnings.warn(f"{key}={value!r} of {path} has no equivalent and is left out.", stacklevel=5)
+    return {}
 
 
 def _number(value: Any, steps: float) -> Any:

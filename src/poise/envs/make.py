@@ -46,6 +46,11 @@ def register_env(name: str, creator: Creator) -> None:
     _creators[coerce(str, name, "name")] = creator
 
 
+def registered_env(name: str) -> Creator | None:
+    """What `register_env` was given under a name."""
+    return _creators.get(name)
+
+
 def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: str | None = None) -> gym.Env:
     """Makes one environment.
 

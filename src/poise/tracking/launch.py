@@ -140,11 +140,14 @@ def resume(
     folder: RunFolder,
     *,
     stop: Mapping[str, float] | Callable[[dict[str, Any]], bool] | None = None,
+    env: Any = None,
+    env_config: dict[str, Any] | None = None,
     callbacks: Sequence[Callback] = (),
     signals: tuple[Any, ...] = (),
     quiet: bool = False,
 ) -> Run:
-    """Goes on with a run from its newest intact checkpoint, towards its own stop rules or new ones.
+    """Goes on with a run from its newest intact checkpoint, towards its own stop rules or new ones; with `env` and
+    `env_config` where a file could keep only their names.
 
     Raises:
         RunError: there is no run, or it is in use.
@@ -155,6 +158,8 @@ def resume(
     if rules is None:
         raise RunError(f"The run {folder.path} stopped by a function of its script: give a stop rule to resume it.")
     config = config_from_dict(saved["algorithm"], saved["config"])
+    config.env = config.env if env is None else env
+    config.env_config = config.env_config if env_config is None else env_config
     if not callbacks:
         check_keys(rules, config)
     StopRule(rules, config)

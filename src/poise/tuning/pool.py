@@ -15,6 +15,7 @@ import cloudpickle
 
 from poise.envs.advice import CORES, available_cores
 from poise.envs.pipe import Pipe
+from poise.errors import RunError
 
 _BOOT = "import sys; sys.path[:] = sys.argv[1:]; from poise.tuning.worker import main; main()"
 
@@ -94,6 +95,8 @@ class Pool:
                     return
                 worker = worker or self._hire()
                 end = self._follow(worker, job)
+                if "died" in end and self.stopping:
+                    return  # ended from here: nothing is to be held against it
                 with self.changed:
                     self.desk.finish(job, end)
                     self.changed.notify_all()
@@ -163,8 +166,12 @@ class Worker:
 
     def begin(self, job: dict[str, Any]) -> None:
         """Gives it a job; waits until it can take one."""
+        try:
+            data = cloudpickle.dumps(job)
+        except Exception as error:
+            raise RunError(f"What this search runs cannot go to other processes: {error}") from None
         self.pipe.receive()
-        self.pipe.send_bytes(cloudpickle.dumps(job))
+        self.pipe.send_bytes(data)
 
     def end(self) -> str:
         """Ends it; how it ended."""

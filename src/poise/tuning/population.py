@@ -42,7 +42,9 @@ class Population(Study):
     def __init__(self, search: Search, folder: Path, callbacks: Any = ()) -> None:
         if set(search.stop) & {"time_total_s", "training_iteration", "episodes_total"} or search.seeds > 1:
             raise ConfigError("pbt needs a limit of timesteps_total alone, and one seed a trial.")
-        for place, _ in searches(search.config):
+        for place, found in searches(search.config):
+            if isinstance(found, Choice) and any(any(searches(option)) for option in found.options):
+                raise ConfigError(f"pbt takes no searches within the options of another, as {place} has.")
             if place.startswith(FIXED):
                 raise ConfigError(f"pbt changes settings while policies learn, which {place} cannot: leave it out.")
         super().__init__(search, folder, callbacks)
@@ -73,7 +75,7 @@ class Population(Study):
         alive = [member for member in self.trials if member.state == "running"]
         if len(self.trials) < self.total or any(len(member.results) < part for member in alive):
             return
-        order = sorted((m for m in alive if math.isfinite(self._score(m))), key=self._score)
+        order = sorted(alive, key=self._score)
         share = math.ceil(len(order) * QUARTER)
         if len(order) >= 2 * share:
             for member in order[:share]:
@@ -82,7 +84,7 @@ class Population(Study):
     def _score(self, trial: Trial) -> float:
         """Higher is better."""
         value = self.search.so_far(trial.results[-1])
-        return value if self.search.mode == "max" else -value
+        return -math.inf if math.isnan(value) else value if self.search.mode == "max" else -value
 
     def _follow(self, trial: Trial, leader: Trial) -> None:
         """`trial` goes on from the newest checkpoint of `leader`, with its settings changed a little."""
@@ -90,8 +92,8 @@ class Population(Study):
         if source is None:
             return
         params = self._explored(leader.params)
-        settings = sample(self.search.config, fixed(params))
         try:
+            settings = sample(self.search.config, fixed(params))
             config, preset = resolve(
                 self.search.algorithm,
                 None,

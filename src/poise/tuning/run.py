@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import env_name
 from poise.config.resolve import build, canonical, field_types
 from poise.config.run import RunOptions
-from poise.config.types import PositiveInt, coerce
+from poise.config.types import Positive, PositiveInt, coerce
 from poise.envs.advice import parallel_runs
-from poise.errors import ConfigError, RunError, nearest
+from poise.errors import ConfigError, RunError, nearest, writing
 from poise.training.signals import stopping_on
 from poise.training.stopping import RESULT_KEYS, StopRule, check_keys
 from poise.tuning.analysis import Analysis
@@ -79,6 +82,8 @@ def run(
     """
     name, spec = algorithm_spec(algorithm)
     settings = canonical(spec.config, dict(config or {}))
+    if callable(stop):
+        raise ConfigError("stop of a search must be a mapping of result keys to numbers, not a function.")
     if settings.get("env") is None:
         raise ConfigError("There is no environment to search in: give config={'env': ...}.")
     if is_search(settings["env"]):
@@ -92,7 +97,24 @@ def run(
     path = Path(folder) / (experiment or f"tune_{name}_{label}")
     if not resume and (path / FILE).exists():
         raise RunError(f"There is a study at {path} already: go on with it by `poise tune --resume {path}`.")
-    return _search(_checked(given), path, parallel, callbacks, signals, quiet=quiet)
+    search = _checked(given)
+    if (path / FILE).exists():
+        _same(search, Search.read(path), path)
+    return _search(search, path, parallel, callbacks, signals, quiet=quiet)
+
+
+def _folder(path: str | Path) -> Path:
+    """A study's folder, which has a name even where it is `.`"""
+    found = Path(path)
+    return found if found.name not in ("", "..") else found.resolve()
+
+
+def _same(search: Search, begun: Search, folder: Path) -> None:
+    """A study goes on as it began; only how many trials there are may change."""
+    for key in ("algorithm", "metric", "mode", "scheduler", "seeds", "stop"):
+        was, now = getattr(begun, key), getattr(search.limited(), key)
+        if was != now:
+            raise RunError(f"The study {folder} was begun with {key}={was!r}, not {now!r}.")
 
 
 def resume(
@@ -108,14 +130,15 @@ def resume(
     Raises:
         RunError: there is none, or only the script that began it can go on (`poise.tune.run(..., resume=True)`).
     """
-    search = Search.read(Path(path))
+    path = _folder(path)
+    search = Search.read(path)
     if missing := unwritten(search.config):
         raise RunError(
             f"The study {path} was begun by a script with {', '.join(missing)} as Python objects: go on with it there, "
             "by poise.tune.run(..., resume=True)."
         )
-    search.time_budget_s = time_budget_s
-    return _search(search, Path(path), parallel, (), signals, quiet=quiet)
+    search.time_budget_s = coerce(Positive | None, time_budget_s, "time_budget_s")
+    return _search(search, path, parallel, (), signals, quiet=quiet)
 
 
 def load(path: str | Path) -> Analysis:
@@ -124,8 +147,9 @@ def load(path: str | Path) -> Analysis:
     Raises:
         RunError: there is none.
     """
-    search = Search.read(Path(path))
-    return Analysis(_study(search)(search, Path(path)))
+    path = _folder(path)
+    search = Search.read(path)
+    return Analysis(_study(search)(search, path))
 
 
 def _search(
@@ -142,20 +166,37 @@ def _search(
     limited = search.limited()
     if limited is not search and not quiet:
         print(f"No limit was given for a run: each ends after {DEFAULT_LIMIT:,} steps at the latest.", flush=True)
-    study = _study(limited)(limited, folder, callbacks)
-    limited.write(folder)
     size = size or _default_parallel(limited)
-    with (
-        Board(study, size, quiet=quiet) as board,
-        Pool(study, size) as pool,
-        stopping_on((signal.SIGINT, *signals), pool.stop),
-    ):
-        while not pool.wait(LOOK_S):
-            with pool.changed:
-                board.update()
-            if study.late:
-                pool.stop("the time of the search is over")
+    with _claimed(folder):
+        study = _study(limited)(limited, folder, callbacks)
+        limited.write(folder)
+        with (
+            Board(study, size, quiet=quiet) as board,
+            Pool(study, size) as pool,
+            stopping_on((signal.SIGINT, *signals), pool.stop),
+        ):
+            while not pool.wait(LOOK_S):
+                with pool.changed:
+                    board.update()
+                if study.late:
+                    pool.stop("the time of the search is over")
     return Analysis(study, ended=pool.stopping)
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Nobody else searches there meanwhile; the lock ends with this process, however it ends."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise RunError(f"The study {folder} is in use by another process: wait for it, or stop it.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _study(search: Search) -> type[Study]:

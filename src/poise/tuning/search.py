@@ -136,7 +136,7 @@ class Search:
         try:
             saved = json.loads((folder / FILE).read_text())
             return cls(**{**saved, "config": parse(saved["config"])})
-        except FileNotFoundError:
+        except OSError:
             raise RunError(f"There is no study at {folder}: it has no {FILE}.") from None
         except (ValueError, TypeError, KeyError):
             raise RunError(f"The study {folder} is damaged: its {FILE} cannot be read.") from None

@@ -23,6 +23,7 @@ from poise.tracking.plots import episode_figure
 from poise.training.signals import stopping_on
 from poise.training.stopping import StopRule, check_keys, default_stop
 from poise.tuning.pool import Pool
+from poise.tuning.study import registered
 
 RESAMPLES = 10_000
 """Of the bootstrap."""
@@ -157,6 +158,11 @@ def run_seeds(
     path = Path(folder) / (experiment or f"{name}_{label}_{stamp}")
     if list(path.glob("*/config.json")):
         raise RunError(f"There are runs in {path} already: give another experiment.")
+    named = {
+        "env": resolved.env,
+        "model.custom_model": resolved.model.custom_model,
+        "model.custom_preprocessor": resolved.model.custom_preprocessor,
+    }
     jobs = [
         {
             "folder": str(path / f"seed_{number}"),
@@ -166,6 +172,7 @@ def run_seeds(
             "preset": preset,
             "options": options or RunOptions(),
             "callbacks": list(callbacks),
+            "registered": registered(named),
         }
         for number in range(first, first + count)
     ]

@@ -44,6 +44,9 @@ class Number:
     whole: bool = False
 
     def __post_init__(self) -> None:
+        for bound in (self.low, self.high, self.step or 0):
+            if isinstance(bound, bool) or not isinstance(bound, (int, float)):
+                raise ConfigError(f"{bound!r} is no number to search from or to.")
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
             raise ConfigError(f"There is no number from {self.low:g} to {self.high:g} to search.")
         if self.log and self.low <= 0:
@@ -105,22 +108,32 @@ def loguniform(low: float, high: float) -> Number:
 def randint(low: int, high: int | None = None) -> Number:
     """An integer from `low` up to, but without, `high`; `randint(n)` is one from 0 to n - 1."""
     low, high = (0, low) if high is None else (low, high)
-    return Number(low, high - 1, whole=True)
+    return Number(low, _below(high), whole=True)
 
 
 def lograndint(low: int, high: int) -> Number:
     """An integer from `low` up to, but without, `high`, whose logarithm is about uniform."""
-    return Number(low, high - 1, log=True, whole=True)
+    return Number(low, _below(high), log=True, whole=True)
+
+
+def _below(high: Any) -> Any:
+    return high - 1 if isinstance(high, (int, float)) else high  # which `Number` refuses
+
+
+def _listed(values: Any, name: str) -> tuple[Any, ...]:
+    if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__iter__"):
+        raise ConfigError(f"{name}({values!r}) is no search: it takes a list.")
+    return tuple(values)
 
 
 def choice(options: Sequence[Any]) -> Choice:
     """One of these values, whatever they are; they may hold searches themselves."""
-    return Choice(tuple(options))
+    return Choice(_listed(options, "choice"))
 
 
 def grid_search(values: Sequence[Any]) -> Choice:
     """Each of these values in turn: `num_samples` repeats the whole grid."""
-    return Choice(tuple(values), grid=True)
+    return Choice(_listed(values, "grid_search"), grid=True)
 
 
 def sample_from(function: Callable[[Any], Any]) -> Computed:
@@ -151,6 +164,8 @@ def parse(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         if len(value) == 1 and (name := next(iter(value))) in ("grid_search", "choice"):
+            if not isinstance(value[name], (list, tuple)):
+                raise ConfigError(f"{name} of {value[name]!r} is no search: it takes a list.")
             return FUNCTIONS[name]([parse(option) for option in value[name]])
         return {key: parse(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

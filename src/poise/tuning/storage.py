@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from poise.errors import PoiseError
 from poise.tuning.search import Search
 from poise.tuning.space import Primitive, sample
@@ -42,20 +44,25 @@ class Storage:
     Args:
         search: names its sampler, its pruner and its direction.
         folder: where the database is.
+        begun: trials that there are already: proposals go on from there, and do not begin again.
     """
 
-    def __init__(self, search: Search, folder: Path) -> None:
-        self.search, self.file = search, folder / FILE
+    def __init__(self, search: Search, folder: Path, begun: int = 0) -> None:
+        self.search, self.file, self.begun = search, folder / FILE, begun
         self.optuna = optuna_module()
         folder.mkdir(parents=True, exist_ok=True)
-        self.study = self._open()
+        try:
+            self.study = self._open()
+        except Exception:  # whatever a damaged database makes of it: the trials have all that it had
+            self.file.unlink(missing_ok=True)
+            self.study = self._open()
 
     def _open(self) -> optuna.Study:
         opened: optuna.Study = self.optuna.create_study(
             storage=f"sqlite:///{self.file}",
             study_name=self.file.parent.name,
             direction={"max": "maximize", "min": "minimize"}[self.search.mode],
-            sampler=_sampler(self.optuna, self.search),
+            sampler=_sampler(self.optuna, self.search, self.begun),
             pruner=_pruner(self.optuna, self.search.scheduler),
             load_if_exists=True,
         )
@@ -64,10 +71,13 @@ class Storage:
     def agree(self, trials: Sequence[Trial]) -> None:
         """Makes the database anew from the trials, unless it knows them."""
         known = self.study.get_trials(deepcopy=False)
-        same = len(known) == len(trials) and all(
-            theirs.params == ours.params and theirs.state.is_finished() == (ours.state != "running")
-            for theirs, ours in zip(known, trials, strict=True)
-        )
+        steady = self.search.scheduler != "pbt"  # whose members change
+
+        def equal(theirs: Any, ours: Trial) -> bool:
+            known = not steady or ours.state == "failed" or theirs.params == ours.params
+            return bool(known and theirs.state.is_finished() == (ours.state != "running"))
+
+        same = len(known) == len(trials) and all(map(equal, known, trials))
         if same:
             return
         ahead = known[len(trials) :]  # proposed, but killed before they were written down
@@ -85,7 +95,7 @@ class Storage:
                 )
             )
         for proposed in ahead:
-            self.study.enqueue_trial(proposed.params)
+            self.study.enqueue_trial({**proposed.system_attrs.get("fixed_params", {}), **proposed.params})
 
     def ask(self, point: dict[str, Primitive]) -> optuna.Trial:
         """A trial at a point of the grid; what the grid leaves open is proposed when it is asked for."""
@@ -118,13 +128,14 @@ def fixed(params: dict[str, Primitive]) -> Any:
     return optuna_module().trial.FixedTrial(params)
 
 
-def _sampler(optuna: Any, search: Search) -> Any:
+def _sampler(optuna: Any, search: Search, begun: int) -> Any:
     made = optuna.samplers
+    seed = search.seed if not begun else int(np.random.SeedSequence([search.seed, begun]).generate_state(1)[0])
     return {
-        "tpe": lambda: made.TPESampler(seed=search.seed),
-        "random": lambda: made.RandomSampler(seed=search.seed),
-        "gp": lambda: made.GPSampler(seed=search.seed),
-        "cmaes": lambda: made.CmaEsSampler(seed=search.seed),
+        "tpe": lambda: made.TPESampler(seed=seed),
+        "random": lambda: made.RandomSampler(seed=seed),
+        "gp": lambda: made.GPSampler(seed=seed),
+        "cmaes": lambda: made.CmaEsSampler(seed=seed),
         "qmc": lambda: made.QMCSampler(seed=search.seed, scramble=True),
     }[search.sampler]()
 

@@ -15,14 +15,17 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from poise.config.resolve import resolve
 from poise.config.run import RunOptions
+from poise.envs.make import registered_env
 from poise.errors import ConfigError, RunError, writing
+from poise.models.catalog import find_model, find_preprocessor
 from poise.tuning.search import HELD_OUT, Search
 from poise.tuning.space import Primitive, grid, sample
 from poise.tuning.storage import Storage, fixed
@@ -110,6 +113,17 @@ def ranked(trials: Sequence[Trial], search: Search) -> list[Trial]:
     return sorted(known, key=lambda trial: trial.value(search), reverse=search.mode == "max")
 
 
+def registered(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a configuration names that only this process knows: it goes to the worker with the job."""
+    env, model = settings.get("env"), settings.get("model.custom_model")
+    preprocessor = settings.get("model.custom_preprocessor")
+    return {
+        "envs": {env: creator} if isinstance(env, str) and (creator := registered_env(env)) else {},
+        "models": {model: find_model(model)} if model else {},
+        "preprocessors": {preprocessor: find_preprocessor(preprocessor)} if preprocessor else {},
+    }
+
+
 class Study:
     """Hands out a search's runs and takes their results.
 
@@ -135,8 +149,6 @@ class Study:
         for trial in self.trials:
             if trial.state != "failed":
                 trial.settings = self._settings(trial)
-        self.storage = Storage(search, folder)
-        self.storage.agree(self.trials)
         self._underway: set[tuple[int, str]] = set()
         self._since = time.monotonic()
 
@@ -146,6 +158,13 @@ class Study:
             return sample(self.search.config, fixed(trial.params))
         except ValueError as error:
             raise RunError(f"The study {self.folder} was begun with another search: {error}") from None
+
+    @cached_property
+    def storage(self) -> Storage:
+        """Optuna's part, which knows what the trials know; not opened by whoever only reads a study."""
+        storage = Storage(self.search, self.folder, begun=len(self.trials))
+        storage.agree(self.trials)
+        return storage
 
     @property
     def best(self) -> Trial | None:
@@ -178,6 +197,7 @@ class Study:
         """The next run: of trials that have begun, of a new one, or to confirm the best."""
         if self.late:
             return None
+        _ = self.storage  # agrees with the trials before any of them goes on
         while len(self.trials) < self.total and self._next() is None:
             self._propose()
         found = self._next()
@@ -234,6 +254,7 @@ class Study:
             "preset": self.search.preset,
             "options": RunOptions(**self.search.options),
             "callbacks": self.callbacks,
+            "registered": registered(trial.settings),
         }
 
     def report(self, job: dict[str, Any], result: dict[str, Any]) -> str | None:
@@ -243,8 +264,8 @@ class Study:
         if self.search.scheduler in ("none", "pbt") or job["name"] != "seed_0":
             return None
         percent, value = self.search.percent(result), self.search.so_far(result)
-        if percent <= trial.percent or math.isnan(value):
-            return None
+        if percent <= trial.percent or percent == 100 or math.isnan(value):
+            return None  # at 100 it ends by itself
         trial.percent = percent
         return f"pruned at {percent} % of its limit" if self.storage.prune(trial, value) else None
 
@@ -254,6 +275,10 @@ class Study:
         self._underway.discard((trial.number, job["name"]))
         trial.latest = {}
         held_out = job["name"].startswith("held_out")
+        if held_out and "done" not in end:  # the trial is what it was; its confirmation failed
+            trial.held_out.append({"stop_reason": f"failed: {end.get('error') or end['died']}"})
+            trial.write()
+            return
         if "died" in end:
             trial.deaths += 1
             if trial.deaths >= MAX_DEATHS:

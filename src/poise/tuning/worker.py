@@ -7,10 +7,11 @@ ends at the next boundary with a checkpoint, from which a resumed search continu
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,17 @@ from typing import Any
 import cloudpickle
 
 from poise.envs.failures import own_traceback
+from poise.envs.make import register_env
 from poise.envs.pipe import Pipe
 from poise.errors import PoiseError, RunError
+from poise.models.catalog import register_model, register_preprocessor
 from poise.tracking import launch
 from poise.tracking.folder import RunFolder, plain
 from poise.training.callbacks import Callback
 from poise.training.checkpoint import checkpoints
 from poise.training.trainer import Trainer
 
-LEAVE_S = 60.0
+LEAVE_S = 300.0
 """Seconds that a run may take to end after its search was killed."""
 
 
@@ -42,7 +45,9 @@ def main() -> None:
     try:
         while True:
             pipe.send({"ready": True})
-            job = cloudpickle.loads(pipe.receive())  # from the search, whose child this is
+            while not isinstance(data := pipe.receive(), bytes):
+                pass  # told to stop a run that had ended by itself
+            job = cloudpickle.loads(data)  # from the search, whose child this is
             with _output(Path(job["folder"]) / "output.txt"):
                 end = _run(pipe, job)
             pipe.send(end)
@@ -75,9 +80,12 @@ def _run(pipe: Pipe, job: dict[str, Any]) -> dict[str, Any]:
     callbacks = [*job["callbacks"], Reporter(pipe)]
     try:
         _wait_for(folder)
+        _register(job["registered"])
         if folder.exists() and checkpoints(folder.checkpoints):
-            run = launch.resume(folder, stop=job["stop"], callbacks=callbacks, quiet=True)
+            own = {key: job["settings"][key] for key in ("env", "env_config") if key in job["settings"]}
+            run = launch.resume(folder, stop=job["stop"], callbacks=callbacks, quiet=True, **own)
         else:
+            _clear(folder)
             path = Path(job["folder"])
             run = launch.start(
                 job["algorithm"],
@@ -102,6 +110,25 @@ def _run(pipe: Pipe, job: dict[str, Any]) -> dict[str, Any]:
         (folder.path / "error.txt").write_text(own_traceback(error))
         return {"error": f"{type(error).__name__}: {error} ({folder.path / 'error.txt'} has the traceback)"}
     return {"done": plain(run.result)}
+
+
+def _register(named: dict[str, dict[str, Any]]) -> None:
+    """Makes known what the search's process knows by name."""
+    kinds: dict[str, Callable[[str, Any], None]] = {
+        "envs": register_env,
+        "models": register_model,
+        "preprocessors": register_preprocessor,
+    }
+    for kind, register in kinds.items():
+        for name, thing in named[kind].items():
+            register(name, thing)
+
+
+def _clear(folder: RunFolder) -> None:
+    """Removes what a run has left that was killed before its first checkpoint: it begins anew."""
+    for path in folder.path.iterdir() if folder.exists() else ():
+        if path.name not in ("trial.json", ".lock", "output.txt") and not path.name.startswith(("seed_", "held_out_")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _wait_for(folder: RunFolder) -> None:
