@@ -1,7 +1,7 @@
 """Settings tuned for an environment, used unless `preset=None`.
 
 Those of CartPole, Acrobot, Pendulum, MountainCarContinuous, LunarLander-v3, InvertedDoublePendulum, HalfCheetah and
-Pong (not of A2C and DQN) were measured over seeds (see benchmarks/RESULTS.md), the others in single trials or taken
+Pong (not of A2C) were measured over seeds (see benchmarks/RESULTS.md), the others in single trials or taken
 from the literature. What is not named here keeps the algorithm's default.
 """
 
