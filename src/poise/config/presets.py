@@ -1,8 +1,8 @@
 """Settings tuned for an environment, used unless `preset=None`.
 
 Those of CartPole, Acrobot, Pendulum, MountainCarContinuous, LunarLander-v3, InvertedDoublePendulum, HalfCheetah and
-Pong (not of A2C) were measured over seeds (see benchmarks/RESULTS.md), the others in single trials or taken
-from the literature. What is not named here keeps the algorithm's default.
+Pong (not of A2C, and of DQN with one seed) were measured over seeds (see benchmarks/RESULTS.md), the others in single
+trials or taken from the literature. What is not named here keeps the algorithm's default.
 """
 
 from __future__ import annotations
