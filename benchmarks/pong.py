@@ -145,7 +145,15 @@ def section(results: Results) -> str:
         if found := [r for key, r in results.items.items() if key.startswith(f"{name}, seed ")]:
             rows.append(row(name, part, found))
             curves += [curve(name, known)] if (known := [r for r in found if "curve" in r]) else []
-    headers = ["", "Confirmed", "First 18, s", "Confirmed, s", "Steps", "Steps/s", "Score of fresh episodes, each seed"]
+    headers = [
+        "",
+        "Confirmed",
+        "First at the goal, s",
+        "Confirmed, s",
+        "Steps",
+        "Steps/s",
+        "Score of fresh episodes, each seed",
+    ]
     headers += ["Emulator / inference / learning, share of time", "Convolutions in"]
     text = (
         f"`{ENV}`: the six minimal actions, each for four frames with max-pooling, grey, 84 x 84, four pictures, up to "

@@ -494,8 +494,11 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path:
 
 
 def test_environments_by_name_and_of_the_script_reach_the_workers_and_are_resumed_there(tmp_path: Path) -> None:
-    poise.register_env("echo for tuning", lambda config: Echo())
-    for env in ("echo for tuning", Echo):
+    class Own(Echo):
+        """Not to be found by its name in another process."""
+
+    poise.register_env("echo for tuning", lambda config: Own())
+    for env in ("echo for tuning", Own):
         config = {**SPACE, "env": env, "lr": loguniform(1e-4, 1e-2)}
         given = {**SMALL, "stop": {"timesteps_total": 6000}, "folder": tmp_path, "experiment": str(env)[-12:-2]}
         analysis = run("PPO", config=config, num_samples=4, generations=2, scheduler="pbt", parallel=2, **given)
