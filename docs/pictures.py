@@ -1,23 +1,26 @@
-"""Draws the pictures of the documentation from real runs: `python docs/pictures.py [cartpole] [plots] [pong]`.
+"""Draws the pictures of the documentation from real runs: `python docs/pictures.py [cartpole] [plots] [pong] ...`.
 
 cartpole.png   the returns of a run
 cartpole.gif   the policy before training (left) and after it (right), four seconds each
 plots.png      three seeds each of PPO and DQN, by the command
 pong.gif       APPO after a few minutes, eight seconds (Poise's player is the right one)
+samplers.png   the best of a search so far, by who proposes; what `benchmarks/tune.py --only samplers` has measured
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import imageio_ffmpeg
+import numpy as np
 from PIL import Image
 
 import poise
-from poise.tracking.plots import save_figure
+from poise.tracking.plots import figure_class, save_figure
 
 IMAGES = Path(__file__).parent / "images"
 FPS = 25
@@ -76,11 +79,27 @@ def pong() -> None:
     print(f"{algo!r} after {result['time_total_s']:.0f} s; the GIF has {size // 1024} kB")
 
 
+def samplers() -> None:
+    lines = (IMAGES.parents[1] / "benchmarks" / ".results" / "tune.jsonl").read_text().splitlines()
+    records = [record for line in lines if (record := json.loads(line))["item"].startswith("sampler ")]
+    figure = figure_class()(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name, label in (("random", "random"), ("tpe", "TPE")):
+        curves = np.array([record["curve"] for record in records if record["item"].startswith(f"sampler {name} ")])
+        trials = np.arange(1, curves.shape[1] + 1)
+        axes.plot(trials, np.median(curves, 0), label=f"{label}, median of {len(curves)} searches", lw=2)
+        axes.fill_between(trials, curves.min(0), curves.max(0), alpha=0.2)
+    axes.set(xlabel="trials", ylabel="best mean return so far", title="PPO on Acrobot-v1, seven settings searched")
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.3)
+    shrink(save_figure(figure, IMAGES / "samplers.png"))
+
+
 def shrink(picture: Path) -> None:
     """A palette is enough for lines, and takes a third of the space."""
     Image.open(picture).convert("RGB").quantize(64).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or ("cartpole", "plots", "pong"):
-        {"cartpole": cartpole, "plots": plots, "pong": pong}[name]()
+    for name in sys.argv[1:] or ("cartpole", "plots", "pong", "samplers"):
+        {"cartpole": cartpole, "plots": plots, "pong": pong, "samplers": samplers}[name]()

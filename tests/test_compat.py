@@ -255,6 +255,21 @@ def test_a_run_with_a_search_is_a_search(tmp_path: Path) -> None:
     assert len(analysis.trials) == 2
 
 
+def test_arguments_of_a_search_that_are_left_out_are_said(tmp_path: Path) -> None:
+    def search(**arguments: Any) -> Any:
+        config = {"env": "CartPole-v0", "lr": ray.tune.uniform(1e-3, 1e-2)}
+        place = {"stop": {"timesteps_total": 2000}, "local_dir": str(tmp_path), "name": "s", "verbose": 0}
+        return ray.tune.run("PPO", config=config, **{**place, **arguments})
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one = search(checkpoint_at_end=True, search_alg="random", scheduler="median", max_concurrent_trials=1)
+    assert (one.study.search.sampler, one.study.search.scheduler) == ("random", "median")
+    with pytest.warns(UserWarning, match=r"stopp=3 has no equivalent here and is left out. Did you mean 'stop'"):
+        two = search(resume=True, num_samples=2, search_alg="random", scheduler="median", stopp=3)
+    assert [trial.number for trial in two.trials] == [0, 1]
+
+
 # --- the tutorials ----------------------------------------------------------------------------------------------------
 
 

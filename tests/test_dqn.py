@@ -128,7 +128,7 @@ def test_one_update_is_that_of_plain_pytorch(trainer: Make, options: dict[str, A
         optimizer.step()
         for slow, fast in zip(target.parameters(), q.parameters(), strict=True):
             slow.data.mul_(0.7).add_(fast.data, alpha=0.3)
-        report = algorithm.learn(algorithm.replay, 1)
+        report = list(algorithm.learn(algorithm.replay, 1).statistics().values())
         found = [(losses * weight).mean(), (chosen - y).abs().mean(), chosen.mean(), norm]
         assert report == pytest.approx([x.item() for x in found], rel=1e-4, abs=1e-6)
         for network, plain in ((algorithm.policy.network, q), (algorithm.target.network, target)):

@@ -78,6 +78,27 @@ def test_mlp_equals_sequential(activation: str, sizes: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("sizes", [(3, 2), (3, 8, 2), (9, 4, 6, 1)])
+def test_a_traced_mlp_writes_the_gradients_of_autograd(activation: str, sizes: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    mlp = MLP(sizes, activation).double()
+    assert mlp.is_traceable == (activation not in ("silu", "swish", "gelu"))
+    if not mlp.is_traceable:
+        return
+    for p in mlp.parameters():
+        nn.init.normal_(p)
+        p.grad = torch.full_like(p, torch.nan)  # it is written over
+    x = inputs(7, sizes[0])
+    judge = mlp(x)
+    with torch.no_grad():
+        y, backward = mlp.trace(x)
+        backward(y * 2)
+    torch.testing.assert_close(y, judge)
+    expected = torch.autograd.grad(judge.pow(2).sum(), list(mlp.parameters()))
+    torch.testing.assert_close([p.grad for p in mlp.parameters()], list(expected))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_mlp_and_parallel_pass_gradcheck(activation: str) -> None:
     torch.manual_seed(1)
     first, second = MLP((3, 5, 4, 2), activation).double(), MLP((3, 6, 1), activation).double()

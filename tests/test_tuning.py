@@ -520,6 +520,23 @@ def test_a_failing_environment_fails_its_trial_alone(tmp_path: Path) -> None:
     assert analysis.best_trial.number == 1
 
 
+def test_a_run_that_hangs_is_ended_when_the_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging(Echo):
+        def step(self, action: Any) -> Any:
+            if os.getpid() != here:
+                time.sleep(1000)
+            return super().step(action)
+
+    here = os.getpid()
+    monkeypatch.setattr("poise.tuning.pool.GRACE_S", 0.5)
+    start = time.monotonic()
+    config = {**SPACE, "env": Hanging}
+    analysis = run("PPO", config=config, time_budget_s=4, parallel=1, folder=tmp_path, **SMALL)
+    assert time.monotonic() - start < 60
+    assert [trial.state for trial in analysis.trials] == ["running"]  # for a search that goes on with it
+    assert analysis.trials[0].deaths == 0
+
+
 def test_a_population_goes_on_from_its_best(tmp_path: Path) -> None:
     analysis = run(
         "PPO",

@@ -20,7 +20,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -74,6 +74,23 @@ class Minibatch:
         return Minibatch(
             rows(self.x, part), self.action[part], self.reward[part], rows(self.next_x, part), *rest, known
         )
+
+
+@dataclass
+class Learnt:
+    """What a gradient step learnt from, `[N]` each."""
+
+    NAMES: ClassVar = ("loss", "td_error", "q", "grad_norm")
+    loss: Tensor
+    error: Tensor
+    q: Tensor
+    weight: Tensor
+    grad_norm: float
+
+    def statistics(self) -> dict[str, float]:
+        """The loss, mean |δ|, mean Q(s, a) and the gradient's norm."""
+        means = torch.stack([torch.dot(self.loss, self.weight), self.error.abs().mean(), self.q.mean()])
+        return dict(zip(self.NAMES, [*means.tolist(), self.grad_norm], strict=True))
 
 
 class DQN(Algorithm):
@@ -135,7 +152,7 @@ class DQN(Algorithm):
         config = self.config
         assert config.gradient_steps is not None
         enough = self.timesteps + max(config.timesteps_per_iteration, 1)
-        before, report = self.updates, [math.nan] * 4
+        before, learnt = self.updates, None
         while self.timesteps < enough:
             self.policy.dist.epsilon, known = self.epsilon, self.timesteps
             self.remember(sample_together(samplers))
@@ -146,12 +163,11 @@ class DQN(Algorithm):
             self.owed += config.gradient_steps
             steps, self.owed = int(self.owed), self.owed % 1
             if steps:
-                report = self.learn(self.replay, steps)
+                learnt = self.learn(self.replay, steps)
             if self.timesteps - self.updated >= config.target_network_update_freq > 0:
                 self.update_target()
-        names = ("loss", "td_error", "q", "grad_norm")
         return {
-            **dict(zip(names, report, strict=True)),
+            **(learnt.statistics() if learnt else dict.fromkeys(Learnt.NAMES, math.nan)),
             "cur_lr": self.at(config.lr),
             "cur_epsilon": self.epsilon,
             "replay_steps": self.replay.steps if self.replay else 0,
@@ -178,27 +194,24 @@ class DQN(Algorithm):
             config.buffer_size, slots, layout, frame_stack=config.frame_stack or 1, alpha=alpha, eps=eps
         )
 
-    def learn(self, replay: Replay, steps: int) -> list[float]:
-        """Takes gradient steps; returns `[loss, mean |δ|, mean Q(s, a), gradient norm]` of the last one."""
+    @torch.no_grad()
+    def learn(self, replay: Replay, steps: int) -> Learnt:
+        """Takes gradient steps; returns what the last one learnt from."""
         config, lr = self.config, self.at(self.config.lr)
         for minibatch in self.minibatches(replay, steps):
-            q = self.policy.actor(minibatch.x)
-            with torch.no_grad():
-                action = minibatch.action.unsqueeze(1)
-                chosen = q.gather(1, action).squeeze(1)
-                error = chosen - self.targets(minibatch)
-                loss, slope = huber(error) if config.td_error_loss_fn == "huber" else squared(error)
-                slope = slope * minibatch.weight
-                gradient = torch.zeros_like(q).scatter_(1, action, slope.unsqueeze(1))
+            q, backward = self.policy.trace(minibatch.x)
+            action = minibatch.action.unsqueeze(1)
+            chosen = q.gather(1, action).squeeze(1)
+            error = chosen - self.targets(minibatch)
+            loss, slope = huber(error) if config.td_error_loss_fn == "huber" else squared(error)
             self.flat.zero_grad()
-            if q.requires_grad:  # a custom model may have nothing to learn
-                q.backward(gradient)  # type: ignore[no-untyped-call]
+            backward(torch.zeros_like(q).scatter_(1, action, (slope * minibatch.weight).unsqueeze(1)))
             norm = self.apply_gradient(lr)
             if isinstance(replay, PrioritizedReplay) and math.isfinite(norm):
                 replay.update(minibatch.index, error.numpy())
             if not config.target_network_update_freq:
                 self.update_target()
-        return [*torch.stack([torch.dot(loss, minibatch.weight), error.abs().mean(), chosen.mean()]).tolist(), norm]
+        return Learnt(loss, error, chosen, minibatch.weight, norm)
 
     def minibatches(self, replay: Replay, count: int) -> Iterator[Minibatch]:
         """Draws `count` minibatches: many at once where none depends on what the ones before it have changed."""
@@ -223,12 +236,10 @@ class DQN(Algorithm):
                 index=index,
             )
             if config.target_network_update_freq:  # the target network stands still meanwhile
-                with torch.no_grad():
-                    whole.next_q = self.target.actor(whole.next_x)
+                whole.next_q = self.target.actor(whole.next_x)
             for end in range(size, parts * size + 1, size):
                 yield whole if parts == 1 else whole[end - size : end]
 
-    @torch.no_grad()
     def targets(self, minibatch: Minibatch) -> Tensor:
         """y = r + γⁿ (1 - terminated) Q⁻(s', a'), `[N]`: with a' the best action by Q⁻, or by Q if `double_q`."""
         q = self.target.actor(minibatch.next_x) if minibatch.next_q is None else minibatch.next_q

@@ -91,8 +91,8 @@ def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: st
 def make_vector_env(env: Any, num_envs: int, env_config: dict[str, Any] | None = None) -> VectorEnv:
     """Makes a batch of environments with NEXT_STEP semantics, in this process.
 
-    It is native where there is a native version of the environment; otherwise the environments are stepped one after
-    the other.
+    It is native where there is a native version of the environment, which is slower for a single one; otherwise the
+    environments are stepped one after the other.
 
     Args:
         env, env_config: see `make_env`.
@@ -102,7 +102,7 @@ def make_vector_env(env: Any, num_envs: int, env_config: dict[str, Any] | None =
     source = find_env(env)
     if isinstance(source, str) and is_atari(source):
         return make_atari_vector(source, num_envs, config)
-    if isinstance(source, str) and is_native(source):
+    if isinstance(source, str) and num_envs > 1 and is_native(source):
         with _Quiet(), _AsEnvError(source, config):
             return gym.make_vec(source, num_envs, vectorization_mode="vector_entry_point", **config)
     return InlineVectorEnv(env_maker(source, config), num_envs)

@@ -10,7 +10,7 @@ It is built from layouts and a model configuration alone, so that a checkpoint c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -57,11 +57,14 @@ class Policy(nn.Module):
             learning; the default networks do not see the mask itself.
         normalizer: moments of the numbers that `prepare` normalises, if it does.
         moments: all running moments, those of pictures included; empty where nothing is normalised.
+        likelihoods: whether whoever learns asks how likely the actions were.
 
     Raises:
         SpaceError: a space that this policy cannot take.
         ModelError: a custom model or preprocessor that does not exist or does not fit.
     """
+
+    likelihoods: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from gymnasium import spaces
 from torch import Tensor
 
@@ -32,6 +34,7 @@ class QPolicy(Policy):
     """
 
     dist: EpsilonGreedy
+    likelihoods: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -53,6 +56,9 @@ class QPolicy(Policy):
         super().__init__(obs_layout, action_layout, config, normalize_observations=normalize_observations, network=make)
         self.dueling = dueling
         self.dist = EpsilonGreedy(int(space.n))
+        network = self.network
+        alone = isinstance(network, QNetwork) and network.encoder is None and network.value is None
+        self._traceable = alone and not self.masked and network.q.is_traceable
 
     def forward(self, x: Any) -> tuple[Tensor, Tensor]:
         """Q(s, ·) `[N, n]` and max Q(s, ·) `[N]` from prepared observations."""
@@ -67,6 +73,15 @@ class QPolicy(Policy):
         if self.dueling:
             q = value.view(-1, 1) + q - q.mean(-1, keepdim=True)
         return q if forbidden is None else q.masked_fill(forbidden, MASKED)
+
+    def trace(self, x: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
+        """Q(s, ·), `[N, n]`, and a function from its gradient to the parameters', which are 0 before."""
+        if self._traceable:
+            result: tuple[Tensor, Callable[[Tensor], Any]] = self.network.q.trace(x)
+            return result
+        with torch.enable_grad():
+            q = self.actor(x)
+        return q.detach(), q.backward if q.requires_grad else lambda _: None  # a custom model may have nothing to learn
 
     def critic(self, x: Any) -> Tensor:
         """The value of acting greedily, max Q(s, ·), `[N]`."""

@@ -33,7 +33,7 @@ class Rollout:
     Attributes:
         obs: leaves `[T + 1, B, ...]`; row T is where the next rollout begins.
         action: the distribution's samples, `[T, B, ...]`, before squashing, scaling or clipping.
-        log_prob: of these actions under the policy that chose them, `[T, B]`.
+        log_prob: of these actions under the policy that chose them, `[T, B]`; zeros where nobody asks for it.
         reward: as the environment gave it, `[T, B]`.
         terminated, truncated: how the step ended, `[T, B]` bool.
         valid: 1.0 where a step counts, 0.0 where it only reset, `[T, B]`.

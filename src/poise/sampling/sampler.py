@@ -158,7 +158,8 @@ class Sampler:
         for t in range(self.steps):
             action, dist_inputs, self._state = policy.act(obs[t], self._state, first[t], noise[t])
             actions.append(action)
-            inputs.append(dist_inputs)
+            if policy.likelihoods:
+                inputs.append(dist_inputs)
             env_action = policy.env_action(action)
             sent = perf_counter()
             inference_seconds += sent - start
@@ -175,7 +176,8 @@ class Sampler:
             self._follow_episodes(t, reward[t], terminated[t] | truncated[t], info)
             terminated[t] |= info.get("life_lost", False)  # an end for learning alone: the episode goes on
         torch.stack(actions, out=r.action)
-        r.log_prob.copy_(policy.dist.log_prob(torch.stack(inputs), r.action))
+        if inputs:
+            r.log_prob.copy_(policy.dist.log_prob(torch.stack(inputs), r.action))
         waited = self.tolerant.waited - waited if self.tolerant else 0.0
         self.seconds["waiting"] += waited
         self.seconds["env"] += env_seconds - waited

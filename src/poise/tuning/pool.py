@@ -5,10 +5,13 @@ Each has a thread here that gives it trials and takes its reports; `Desk` decide
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import Any, Protocol
 
 import cloudpickle
@@ -16,6 +19,10 @@ import cloudpickle
 from poise.envs.advice import CORES, available_cores
 from poise.envs.pipe import Pipe
 from poise.errors import RunError
+
+GRACE_S = 120.0
+"""Seconds that runs may take to end once they are told to. Where one hangs, its process is killed: a search that is
+taken up again goes on from its checkpoint."""
 
 _BOOT = "import sys; sys.path[:] = sys.argv[1:]; from poise.tuning.worker import main; main()"
 
@@ -55,6 +62,7 @@ class Pool:
         self.desk, self.cores = desk, max(1, available_cores() // size)
         self.changed = threading.Condition()
         self.stopping: str | None = None
+        self._told = 0.0
         self._error: BaseException | None = None
         self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(size)]
         self._workers: set[Worker] = set()
@@ -80,11 +88,16 @@ class Pool:
             self.changed.wait(seconds)
             if self._error is not None:
                 raise self._error
+            if self.stopping is not None and time.monotonic() > self._told + GRACE_S:
+                for worker in self._workers:
+                    worker.kill()
         return not any(thread.is_alive() for thread in self._threads)
 
     def stop(self, reason: str) -> None:
         """Ends all runs at their next boundary, and hands out no more."""
-        self.stopping = self.stopping or reason  # without the lock: it may come from a signal's handler
+        if self.stopping is None:  # without the lock: it may come from a signal's handler
+            self._told = time.monotonic()
+            self.stopping = reason
 
     def _serve(self) -> None:
         worker: Worker | None = None
@@ -105,7 +118,7 @@ class Pool:
         except BaseException as error:
             with self.changed:
                 self._error = self._error or error
-                self.stopping = self.stopping or "failed"
+                self.stop("failed")
                 self.changed.notify_all()
         finally:
             if worker is not None:
@@ -180,8 +193,18 @@ class Worker:
         try:
             code = self.process.wait(0.5)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self.kill()
             code = self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
         return f"its process ended with code {code}"
+
+    def kill(self) -> None:
+        """Ends it at once, with the processes that its environments have begun."""
+        if self.process.poll() is not None:
+            return
+        if os.name == "posix":
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        else:
+            self.process.kill()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,7 +15,7 @@ from poise.compat.translate import best_preset, translated
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import env_name
 from poise.config.run import RunOptions
-from poise.errors import RunError
+from poise.errors import RunError, nearest
 from poise.tracking.folder import RunFolder
 from poise.tracking.launch import Run, start
 from poise.training.checkpoint import newest
@@ -44,6 +46,15 @@ __all__ = [
     "sample_from",
     "uniform",
 ]
+
+
+WITHOUT_EFFECT = {
+    "checkpoint_at_end", "checkpoint_score_attr", "export_formats", "fail_fast", "global_checkpoint_period",
+    "loggers", "log_to_file", "max_failures", "progress_reporter", "queue_trials", "raise_on_failed_trial",
+    "ray_auto_init", "reuse_actors", "server_port", "sync_config", "trial_dirname_creator", "trial_name_creator",
+    "with_server",
+}  # fmt: skip
+"""Arguments of `run` that say how Ray does its work, or ask for what is always done."""
 
 
 class ExperimentAnalysis:
@@ -109,7 +120,11 @@ def run(
     keep_checkpoints_num: int | None = None,
     verbose: int = 2,
     time_budget_s: float | None = None,
-    **_: Any,
+    scheduler: str | None = None,
+    search_alg: str | None = None,
+    max_concurrent_trials: int | None = None,
+    resume: bool = False,
+    **others: Any,
 ) -> Any:
     """Trains until `stop`, or searches: `num_samples` trials, or the whole grid so many times.
 
@@ -121,10 +136,14 @@ def run(
         name, local_dir: where it is kept: `local_dir/name`.
         checkpoint_freq, keep_checkpoints_num: as for `RunOptions`; there is a checkpoint at the end in any case.
         verbose: 0 shows nothing.
+        scheduler, search_alg: by name, as `poise.tune.run` has its `scheduler` and `sampler`.
+        max_concurrent_trials, resume: of a search.
+        others: left out, with a warning where it makes a difference.
 
     Returns:
         What was found, with `best_config`, `get_best_logdir(metric, mode)`, `get_best_checkpoint(trial, metric, mode)`.
     """
+    _tell(others)
     algorithm = algorithm_spec(getattr(run_or_experiment, "algorithm", run_or_experiment))[0]
     settings, callbacks = translated(algorithm, config or {})
     preset = best_preset(algorithm, settings)
@@ -143,6 +162,10 @@ def run(
             metric=metric or "episode_reward_mean",
             mode=mode or "max",
             time_budget_s=time_budget_s,
+            scheduler=scheduler or "none",
+            sampler=search_alg or "tpe",
+            parallel=max_concurrent_trials,
+            resume=resume,
             preset=preset,
             folder=folder,
             experiment=name or f"tune_{algorithm}_{label}_{stamp}",
@@ -150,6 +173,8 @@ def run(
             quiet=verbose == 0,
             **kept,
         )
+    if resume:
+        warnings.warn("resume=True is left out: a run goes on by `poise resume RUN`.", stacklevel=2)
     rule = (lambda result: stop("", result)) if callable(stop) else stop
     done = start(
         algorithm,
@@ -164,3 +189,12 @@ def run(
         quiet=verbose == 0,
     )
     return ExperimentAnalysis(done)
+
+
+def _tell(others: Mapping[str, Any]) -> None:
+    """Warns about arguments that are left out although they would have changed something."""
+    known = list(inspect.signature(run).parameters)[:-1]
+    for key, value in others.items():
+        if key not in WITHOUT_EFFECT and value:
+            text = f"tune.run: {key}={value!r} has no equivalent here and is left out.{nearest(key, known)}"
+            warnings.warn(text, stacklevel=3)
