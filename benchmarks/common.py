@@ -30,7 +30,7 @@ ANY_SOURCE = "any"
 TORCH = "torch==2.13.0"
 """Repeated in each pip command: without it, a peer's dependencies pull in another torch, and gigabytes of CUDA."""
 
-PEERS = {"sb3": "stable-baselines3==2.9.2", "rllib": "ray[rllib]==2.60.0"}
+PEERS = {"sb3": ["stable-baselines3==2.9.2"], "rllib": ["ray[rllib]==2.60.0", "pillow"]}
 
 
 def parser(text: str | None) -> argparse.ArgumentParser:
@@ -209,7 +209,7 @@ def venv_python(name: str, *more: str) -> Path:
         return _python(ready)
     home, python = VENVS / name, _python(VENVS / name)
     pinned = ["-c", str(ROOT / "constraints.txt")] if name == "poise" else [TORCH]
-    wanted = [str(ROOT) if name == "poise" else PEERS[name], *pinned]
+    wanted = [*([str(ROOT)] if name == "poise" else PEERS[name]), *pinned]
     done = home / ".installed"  # a stopped installation lacks it
     if not done.is_file() or done.read_text() != " ".join(wanted):
         print(f"Installing {wanted[0]} into {home.relative_to(ROOT)} ...", flush=True)

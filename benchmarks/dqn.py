@@ -72,8 +72,8 @@ PARTS = {
     "tutorial": Part(
         "The tutorial's task: 600 episodes of CartPole-v1, one update a step",
         "PyTorch's tutorial on DQN, which says that durations reach 500 within 600 episodes: its settings on both "
-        "sides (`poise train DQN --env CartPole-v1 --preset tutorial`, which stops at the first 200 steps that end "
-        "with 600 episodes), without its plots. Training episodes, which explore. Agents that live longer take more "
+        'sides (`poise.DQN(preset="tutorial")`, which looks at its episodes after every 200 steps), without its '
+        "plots. Training episodes, which explore. Agents that live longer take more "
         "steps, so compare steps/s.",
         ("--env", "CartPole-v1", "--episodes", "600"),
         ("--episodes", "20"),

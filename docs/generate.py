@@ -213,6 +213,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "pendulum": measured("InvertedDoublePendulum-v5"),
     "pong": measured("Pong to 18"),
     "dqn cartpole": measured("DQN on CartPole-v1 to 475"),
+    "impala cartpole": measured("IMPALA on CartPole-v1 to 475"),
     "stepping": measured("Stepping alone"),
     "algorithms": algorithm_table,
     "commands": command_table,

@@ -22,7 +22,9 @@ from poise.compat import gym, ray
 from poise.compat.azureml.core import Run
 from poise.compat.gym.wrappers.monitoring.video_recorder import VideoRecorder
 from poise.compat.ray.rllib.agents import DefaultCallbacks, a3c, dqn, impala, ppo
+from poise.compat.ray.tune.logger import pretty_print
 from poise.compat.translate import translated
+from poise.config.resolve import resolve
 from poise.errors import ConfigError
 from poise.tuning.space import grid_search
 
@@ -109,8 +111,28 @@ def test_settings_are_translated_and_what_changes_nothing_is_silent() -> None:
 def test_what_has_no_equivalent_is_said_with_what_comes_nearest() -> None:
     with pytest.warns(UserWarning, match=r"vf_loss_coef=1 .* left out\. Did you mean 'vf_loss_coeff'"):
         assert "vf_loss_coef" not in translated("PPO", {"vf_loss_coef": 1}, "CartPole-v1")[0]
-    with pytest.warns(UserWarning, match=r"model.use_lstm=True .* left out\.$"):
+    with pytest.warns(UserWarning, match=r"model.use_lstm=True .* left out\. Policies have no"):
         translated("PPO", {"model": {"use_lstm": True, "fcnet_hiddens": [8]}}, "CartPole-v1")
+
+
+def test_what_means_something_else_is_said() -> None:
+    with pytest.warns(UserWarning, match=r"vf_clip_param=10.0 is left out: RLlib's bounds the squared error"):
+        assert "vf_clip_param" not in translated("PPO", {"vf_clip_param": 10.0}, "CartPole-v1")[0]
+    with pytest.warns(UserWarning, match=r"kl_coeff=0.5 .* left out\. The clipped surrogate is used without a KL"):
+        translated("PPO", {"kl_coeff": 0.5}, "CartPole-v1")
+    for order in (1, -1):  # the schedule wins, whichever comes first
+        both = dict([("lr", 5e-5), ("lr_schedule", [[0, 1e-3], [10, 0.0]])][::order])
+        assert quiet("PPO", both)["lr"] == [[0, 1e-3], [10, 0.0]]
+        assert quiet("PPO", {**both, "lr_schedule": None})["lr"] == 5e-5
+
+
+def test_a_batch_of_several_fragments_is_one_of_longer_ones() -> None:
+    config = {"rollout_fragment_length": 50, "num_envs_per_worker": 5, "train_batch_size": 500}
+    with pytest.warns(UserWarning, match="rollout_fragment_length=50 is left out: it contradicts train_batch_size=500"):
+        settings, _ = translated("IMPALA", config, "CartPole-v1")
+    found: Any = resolve("IMPALA", None, settings, preset=None)[0]
+    assert (found.num_envs, found.rollout_fragment_length) == (5, 100)
+    assert "rollout_fragment_length" in quiet("IMPALA", {**config, "train_batch_size": 250})
 
 
 def test_values_that_are_wrong_stay_errors() -> None:
@@ -147,6 +169,17 @@ def test_actions_explore_and_checkpoints_restore(tmp_path: Path) -> None:
     assert other.iteration == 1
     for mine, theirs in zip(trainer.trainer.policy.parameters(), other.trainer.policy.parameters(), strict=True):
         np.testing.assert_array_equal(mine.detach().numpy(), theirs.detach().numpy())
+
+
+def test_rllibs_first_example() -> None:
+    config = ppo.DEFAULT_CONFIG.copy()
+    config["num_workers"] = 1
+    trainer = ppo.PPOTrainer(config=config, env="CartPole-v0")
+    text = pretty_print(trainer.train())
+    assert "episode_reward_mean: " in text
+    assert "timesteps_total: " in text
+    assert not ppo.DEFAULT_CONFIG
+    trainer.stop()
 
 
 def test_no_reward_is_nan_as_it_was() -> None:

@@ -172,7 +172,7 @@ def test_nested_model_settings(key: str) -> None:
         ({"model": {"fcnet_activation": "tahn"}}, " Did you mean 'tanh'?"),
         ({"num_workers": "autoo"}, "num_workers='autoo' is not allowed: it must be an integer at least 0 or 'auto'."),
         ({"num_workers": -1}, "num_workers=-1 is not allowed: it must be an integer at least 0 or 'auto'."),
-        ({"num_gpus": 1}, "num_gpus=1.0 is not allowed"),
+        ({"num_gpus": 2}, "num_gpus=2 is not allowed: one policy learns on one GPU at most."),
         ({"lr": "fast"}, "lr='fast' is not allowed: it must be a number at least 0 or a schedule [[timestep"),
         ({"timesteps_per_iteration": -1}, "timesteps_per_iteration=-1 is not allowed: it must be an integer at least"),
     ],
@@ -254,8 +254,8 @@ def test_a_minibatch_larger_than_the_batch_is_an_error_when_asked_for() -> None:
 
 
 def test_auto_waits_for_what_it_depends_on() -> None:
-    config = ppo(num_workers="auto", num_gpus="auto")
-    assert (config.num_workers, config.num_gpus) == ("auto", 0)  # workers are chosen by the environment's speed
+    config = ppo(num_workers="auto", num_gpus="auto")  # of the environment's speed, and of its observations
+    assert (config.num_workers, config.num_gpus) == ("auto", "auto")
 
 
 def test_workers_share_the_environments_unless_each_is_given_some() -> None:
@@ -412,6 +412,12 @@ def test_texts_of_the_command_line(text: str, value: Any) -> None:
 def test_schedules_are_straight_lines_between_points(timestep: int, value: float) -> None:
     assert schedule_value([(50, 0.0), (10, 1.0), (30, 0.5)], timestep) == pytest.approx(value, abs=1e-12)
     assert schedule_value(0.125, timestep) == 0.125
+
+
+def test_a_schedule_may_jump_up_and_down() -> None:
+    down, up = ([(0, a), (100, a), (100, b)] for a, b in ((1.0, 0.1), (0.1, 1.0)))
+    assert [schedule_value(down, t) for t in (0, 100, 101, 1000)] == [1.0, 1.0, 0.1, 0.1]
+    assert [schedule_value(up, t) for t in (0, 100, 101, 1000)] == [0.1, 0.1, 1.0, 1.0]
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -671,6 +673,18 @@ def test_names_of_rllib_are_known() -> None:
     assert (other.num_sgd_iter, other.clip_param, other.train_batch_size) == (2, 0.3, 640)
 
 
+@pytest.mark.parametrize("algorithm", ["IMPALA", "APPO"])
+def test_every_iteration_learns_and_publishes_when_it_is_time(trainer: Make, algorithm: str) -> None:
+    """With one rollout each, the first of which warms up the normaliser, and parameters that go out every third."""
+    settings = {**TINY, "timesteps_per_iteration": 0, "normalize_observations": True, "broadcast_interval": 3}
+    made = trainer(algorithm, "CartPole-v1", **settings)
+    published = []
+    for _ in range(7):
+        assert math.isfinite(made.train()["learner/policy_loss"])
+        published.append(made.algorithm.actor._version)
+    assert [bool(now > before) for before, now in pairwise(published)] == [False, True, False, False, True, False]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -679,7 +693,7 @@ def test_names_of_rllib_are_known() -> None:
         ({"vtrace": False}, "always weighted by V-trace"),
         ({"replay_proportion": 1.0}, "learnt from once"),
         ({"opt_type": "sgd"}, "opt_type='sgd' is not allowed"),
-        ({"num_gpus": 1}, "num_gpus=1"),
+        ({"num_gpus": 2}, "num_gpus=2"),
     ],
 )
 def test_what_cannot_be_is_said(settings: dict[str, Any], message: str) -> None:

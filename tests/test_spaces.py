@@ -344,7 +344,7 @@ SLOW = {(name, "A2C") for name in ("choices of two axes", "box", "integers", "di
 def test_does_what_is_shown(trainer: Make, algorithm: str, name: str) -> None:
     settings = {**FAST[algorithm], "gamma": 0.5, "entropy_coeff": 0.0, "model": {"log_std_init": -1.0}}
     made = trainer(algorithm, lambda config: Copy(IDENTITIES[name]), **settings)
-    made.learn(stop={"episode_reward_mean": 0.95 * Copy.length, "timesteps_total": STEPS[algorithm]})
+    made.learn(stop={"episode_reward_mean": 0.92 * Copy.length, "timesteps_total": STEPS[algorithm]})
     assert made.evaluate(20)["episode_reward_mean"] >= 0.9 * Copy.length
 
 

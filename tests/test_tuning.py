@@ -330,6 +330,25 @@ def test_a_resumed_search_does_not_propose_the_same_again(tmp_path: Path, sample
     assert len({trial.params["lr"] for trial in again.trials}) == 6
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe", "gp", "cmaes", "qmc"])
+def test_every_sampler_proposes_within_the_space(tmp_path: Path, sampler: Any) -> None:
+    config = {"env": "CartPole-v1", "lr": loguniform(1e-5, 1e-2), "gamma": uniform(0.9, 1)}
+    study = Study(a_search(sampler=sampler, config=config, num_samples=14), tmp_path)
+    serve(study, by_lr)
+    assert [trial.state for trial in study.trials] == ["finished"] * 14
+    assert all(1e-5 <= trial.params["lr"] <= 1e-2 and 0.9 <= trial.params["gamma"] <= 1 for trial in study.trials)
+    assert len({trial.params["lr"] for trial in study.trials}) >= 8  # the best may be at the edge of the space
+
+
+def test_what_a_sampler_lacks_is_said_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(poise.PoiseError, match=r"sampler='gp' needs scipy: pip install \"poise\[tune\]\""):
+        run("PPO", config={"env": "CartPole-v1", "lr": loguniform(1e-5, 1e-2)}, sampler="gp", folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_looking_at_a_study_leaves_its_database_alone(tmp_path: Path) -> None:
     study = Study(a_search(), tmp_path / "s")
     a_search().write(study.folder)
@@ -734,12 +753,14 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 
 def test_seeds_run_side_by_side_and_are_the_runs_they_would_be_alone(tmp_path: Path) -> None:
     given: dict[str, Any] = {"lr": 1e-3, "stop": {"timesteps_total": 6000}, "folder": tmp_path, "quiet": True}
+    given |= {"checkpoint_freq": 1, "keep_checkpoints_num": 1}
     found = poise.run_seeds("PPO", "CartPole-v1", seeds=3, seed=4, parallel=2, **given)
     assert list(found.results) == [4, 5, 6]
     assert (found.errors, found.ended) == ({}, None)
     alone = poise.run("PPO", "CartPole-v1", seed=5, **given)
     assert alone.result["episode_reward_mean"] == found.results[5]["episode_reward_mean"]
     assert RunFolder(found.runs[6]).config()["config"]["lr"] == 1e-3
+    assert len(list(RunFolder(found.runs[6]).checkpoints.iterdir())) == 1
     rewards = [result["episode_reward_mean"] for result in found.results.values()]
     assert found.aggregate()["mean"] == pytest.approx(sum(rewards) / 3)
     assert found.plot(y="return").axes[0].get_legend_handles_labels()[1] == ["PPO, 3 seeds"]

@@ -77,6 +77,16 @@ def test_dqns_fractions_become_steps(files: Path) -> None:
     config: Any = resolve("DQN", "CartPole-v1", preset=str(files / "dqn.yml"))[0]
     assert (config.epsilon_timesteps, config.final_epsilon) == (8000, 0.04)
     assert (config.train_batch_size, config.gradient_steps, config.lr) == (64, 128, 0.0023)
+    assert (config.num_envs, config.rollout_fragment_length) == (1, 256)  # 128 gradient steps for 256 steps
+    assert (config.double_q, config.tau, config.gamma) == (False, 1.0, 0.99)
+
+
+def test_games_share_an_entry(tmp_path: Path) -> None:
+    (tmp_path / "ppo.yml").write_text("atari: {n_envs: 4, env_wrapper: [AtariWrapper], frame_stack: 4, n_steps: 64}")
+    config: Any = resolve("PPO", "PongNoFrameskip-v4", preset=str(tmp_path / "ppo.yml"))[0]
+    assert (config.num_envs, config.rollout_fragment_length, config.num_sgd_iter) == (4, 64, 10)
+    with pytest.raises(ConfigError, match="has nothing for CartPole-v1"):
+        resolve("PPO", "CartPole-v1", preset=str(tmp_path / "ppo.yml"))
 
 
 def test_what_the_user_sets_wins_and_what_has_no_equivalent_is_said(files: Path) -> None:

@@ -70,6 +70,8 @@ def main() -> None:
         reward = float(measured.get("episode_return_mean", float("nan")))
     train_s = time.perf_counter() - start
     module = algorithm.get_module()
+    if args.algo == "IMPALA":  # the driver's own is never brought up to date where others step
+        module.set_state(algorithm.learner_group.get_weights()["default_policy"])
 
     @torch.no_grad()
     def act(obs: np.ndarray) -> np.ndarray:

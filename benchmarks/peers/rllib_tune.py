@@ -52,8 +52,8 @@ def main() -> None:
     seconds = time.perf_counter() - start
     found = [result.metrics or {} for result in results]
     rewards = [m.get("env_runners", {}).get("episode_return_mean", 0.0) for m in found]
-    reached = sum(reward >= 195 for reward in rewards)
-    ended = sum(r >= 195 or m.get(STEPS, 0) >= 500_000 for r, m in zip(rewards, found, strict=True))
+    reached = sum(bool(reward >= 195) for reward in rewards)
+    ended = sum(bool(r >= 195 or m.get(STEPS, 0) >= 500_000) for r, m in zip(rewards, found, strict=True))
     line = {"trials": len(found), "ended": ended, "reached": reached, "seconds": round(seconds, 1)}
     print(json.dumps({**line, "steps": sum(int(m.get(STEPS, 0)) for m in found)}), flush=True)
     os._exit(0)  # farewells take time and print

@@ -53,7 +53,7 @@ class A2C(OnPolicy):
 
     def loss(self, rollout: Rollout, entropy_coeff: float) -> tuple[Tensor, list[Tensor]]:
         """The loss of a rollout, and `[policy_loss, vf_loss, entropy, explained variance]`."""
-        config, dist = self.config, self.policy.dist
+        config, dist, rollout = self.config, self.policy.dist, rollout.to(self.device)
         n = rollout.steps * rollout.slots
         inputs, values = self.policy(self.policy.prepare({k: leaf.flatten(0, 1) for k, leaf in rollout.obs.items()}))
         inputs, value = inputs[:n], values[:n]  # row T only bootstraps

@@ -33,6 +33,7 @@ class APPO(Asynchronous, PPO):
     @torch.no_grad()
     def batch(self, rollout: Rollout) -> Batch:
         """Values, probabilities, advantages and targets of a rollout under the policy as it is now."""
+        rollout = rollout.to(self.device)
         steps, slots = rollout.steps, rollout.slots
         n = steps * slots
         x = self.policy.prepare({name: leaf.flatten(0, 1) for name, leaf in rollout.obs.items()})

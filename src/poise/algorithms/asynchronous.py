@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 from poise.algorithms.base import OnPolicy
 from poise.sampling.actor import Actor
@@ -26,7 +26,7 @@ class Asynchronous(OnPolicy):
         rounds: rollouts learnt from since then.
     """
 
-    repeatable: ClassVar[bool] = False
+    repeatable = False
 
     actor: Actor | None = None
     rounds = 0
@@ -38,11 +38,11 @@ class Asynchronous(OnPolicy):
     def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
         config = self.config
         if self.actor is None or self.actor.samplers is not samplers:
-            self.actor = Actor(samplers, self.policy, self.flat, config.learner_queue_size)
+            self.warm_up(samplers)
+            self.actor, self.rounds = Actor(samplers, self.policy, self.flat, config.learner_queue_size), 0
+            self.actor.publish(self.updates)
         actor, waited = self.actor, self.actor.waited
         enough = self.timesteps + max(config.timesteps_per_iteration, 1)
-        self.warm_up(samplers)
-        actor.publish(self.updates)
         lags: list[int] = []
         queued: list[int] = []
         stats: dict[str, float] = {}

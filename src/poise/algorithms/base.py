@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig
 from poise.config.layout import Layout
 from poise.errors import DivergedError
+from poise.learning.device import CPU, GPU
 from poise.learning.optimizers import Adam, Flat, RMSProp
 from poise.learning.returns import advantages
 from poise.learning.running import RunningMoments
@@ -46,6 +47,7 @@ class Algorithm(ABC):
 
     Attributes:
         policy: the policy being learnt.
+        device: where it computes.
         flat: its parameters and gradients as two vectors.
         optimizer: set by the algorithm.
         timesteps: environment steps sampled so far; schedules go by it.
@@ -57,17 +59,20 @@ class Algorithm(ABC):
 
     optimizer: Adam | RMSProp
 
-    repeatable: ClassVar[bool] = True
+    repeatable: bool = True
     """Whether equal seeds give equal results."""
 
     def __init__(self, config: Any, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence) -> None:
         self.config = config
+        self.device = GPU if config.num_gpus else CPU
+        if config.num_gpus:
+            self.repeatable = False  # sums are in whatever order they are finished
         init_seed, shuffle_seed = seed.spawn(2)
         with torch.random.fork_rng():  # custom models draw from torch's global generator
             if config.model.conv_dtype == "auto":
-                config.model.conv_dtype = fastest_conv_dtype(obs_layout.leaves)
+                config.model.conv_dtype = fastest_conv_dtype(obs_layout.leaves, self.device)
             torch.manual_seed(torch_seed(init_seed))
-            self.policy = self.make_policy(obs_layout, action_layout)
+            self.policy = self.make_policy(obs_layout, action_layout).to(self.device)
         self.flat = Flat(self.policy)
         self.generator = torch_generator(shuffle_seed)
         self.reward_scaler = RewardScaler(config.gamma) if config.normalize_rewards else None
@@ -225,15 +230,15 @@ class RewardScaler:
     def __call__(self, rollout: Rollout) -> Tensor:
         """Updates the deviation with a rollout's returns and scales its rewards; `[T, B]`."""
         carry = self.carry if self.carry is not None else torch.zeros(rollout.slots, dtype=torch.float64)
-        reward = rollout.reward * rollout.valid  # whatever a reset row holds
-        going_on = (~(rollout.terminated | rollout.truncated)).double()
+        reward = (rollout.reward * rollout.valid).to(CPU)  # whatever a reset row holds
+        going_on = (~(rollout.terminated | rollout.truncated)).to(CPU).double()
         returns = torch.empty(rollout.steps, rollout.slots, dtype=torch.float64)
         for t in range(rollout.steps):
             returns[t] = carry * self.gamma + reward[t]
             carry = returns[t] * going_on[t]
         self.carry = carry
         self.moments.update(returns.flatten(), rollout.valid.flatten())
-        return (reward * (self.moments.var + 1e-8).rsqrt().float()).clamp_(-10, 10)
+        return (reward * (self.moments.var + 1e-8).rsqrt().float()).clamp_(-10, 10).to(rollout.reward.device)
 
     def scale(self, reward: np.ndarray) -> np.ndarray:
         """Rewards of any steps `[N]`, scaled by the deviation as it is now."""

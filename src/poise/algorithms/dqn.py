@@ -30,7 +30,7 @@ from poise.algorithms.base import Algorithm
 from poise.config.algorithms import DQNConfig
 from poise.config.layout import Layout
 from poise.errors import ConfigError
-from poise.learning.losses import huber, squared
+from poise.learning.losses import huber_loss
 from poise.learning.optimizers import Adam, Flat
 from poise.learning.schedules import decay
 from poise.models.policy import Policy, rows
@@ -166,6 +166,7 @@ class DQN(Algorithm):
                 learnt = self.learn(self.replay, steps)
             if self.timesteps - self.updated >= config.target_network_update_freq > 0:
                 self.update_target()
+        self.policy.dist.epsilon = self.epsilon
         return {
             **(learnt.statistics() if learnt else dict.fromkeys(Learnt.NAMES, math.nan)),
             "cur_lr": self.at(config.lr),
@@ -181,7 +182,7 @@ class DQN(Algorithm):
         if self.reward_scaler:
             self.reward_scaler(rollout)  # for its moments: rewards are kept raw, and scaled when they are drawn
         self.replay.add(rollout)
-        self.timesteps += int(rollout.valid.sum().item())
+        self.timesteps += int(rollout.valid.numpy().sum())
         if self.policy.moments:
             self.policy.update_normalizer({name: leaf[:-1] for name, leaf in rollout.obs.items()}, rollout.valid)
 
@@ -198,20 +199,21 @@ class DQN(Algorithm):
     def learn(self, replay: Replay, steps: int) -> Learnt:
         """Takes gradient steps; returns what the last one learnt from."""
         config, lr = self.config, self.at(self.config.lr)
+        huber = config.td_error_loss_fn == "huber"
         for minibatch in self.minibatches(replay, steps):
             q, backward = self.policy.trace(minibatch.x)
             action = minibatch.action.unsqueeze(1)
             chosen = q.gather(1, action).squeeze(1)
             error = chosen - self.targets(minibatch)
-            loss, slope = huber(error) if config.td_error_loss_fn == "huber" else squared(error)
+            slope = error.clamp(-1, 1) if huber else error
             self.flat.zero_grad()
             backward(torch.zeros_like(q).scatter_(1, action, (slope * minibatch.weight).unsqueeze(1)))
             norm = self.apply_gradient(lr)
             if isinstance(replay, PrioritizedReplay) and math.isfinite(norm):
-                replay.update(minibatch.index, error.numpy())
+                replay.update(minibatch.index, error.numpy(force=True))
             if not config.target_network_update_freq:
                 self.update_target()
-        return Learnt(loss, error, chosen, minibatch.weight, norm)
+        return Learnt(huber_loss(error) if huber else 0.5 * error**2, error, chosen, minibatch.weight, norm)
 
     def minibatches(self, replay: Replay, count: int) -> Iterator[Minibatch]:
         """Draws `count` minibatches: many at once where none depends on what the ones before it have changed."""
@@ -223,9 +225,10 @@ class DQN(Algorithm):
             parts = min(most, count - start)
             index = replay.draw(parts * size, self.generator)
             batch = replay.batch(index, n_step=config.n_step, gamma=config.gamma, rescale=self._rescale)
-            weight = torch.full((len(index),), 1 / size)
+            batch = batch.to(self.device)
+            weight = torch.full((len(index),), 1 / size, device=self.device)
             if isinstance(replay, PrioritizedReplay):
-                weight *= replay.weights(index, self.at(config.prioritized_replay_beta))
+                weight *= replay.weights(index, self.at(config.prioritized_replay_beta)).to(self.device)
             whole = Minibatch(
                 x=self.policy.prepare(batch.obs),
                 action=batch.action,
@@ -286,6 +289,7 @@ class DQN(Algorithm):
         self.target.load_state_dict(self.policy.state_dict())  # what is no parameter, too
         self.target_flat.data.copy_(torch.as_tensor(state["target"]))
         self.updated, self.owed = state["updated"], state["owed"]
+        self.replay = None
         if state["replay"] is not None:
             self.replay = self._make_replay(state["replay"]["slots"])
             self.replay.load_state_dict(state["replay"])

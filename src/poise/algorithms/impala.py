@@ -40,6 +40,7 @@ class IMPALA(Asynchronous):
         config = self.config
         assert config.sgd_minibatch_size is not None
         lr, entropy_coeff = self.at(config.lr), self.at(config.entropy_coeff)
+        rollout = rollout.to(self.device)
         reward = self.learner_reward(rollout)
         slots = config.sgd_minibatch_size // rollout.steps
         for _ in range(config.num_sgd_iter):

@@ -108,6 +108,7 @@ class PPO(OnPolicy):
     @torch.no_grad()
     def batch(self, rollout: Rollout) -> Batch:
         """Values, advantages and targets of a rollout under the policy that sampled it."""
+        rollout = rollout.to(self.device)
         x = self.policy.prepare({name: leaf.flatten(0, 1) for name, leaf in rollout.obs.items()})
         value = torch.cat([self.policy.critic(part) for part in portions(x)]).view(rollout.steps + 1, rollout.slots)
         advantage = self.advantages(rollout, value)
@@ -149,7 +150,7 @@ class PPO(OnPolicy):
 
     def order(self, batch: Batch) -> Tensor:
         """A random order of a batch's steps."""
-        return torch.randperm(len(batch.weight), generator=self.generator)
+        return torch.randperm(len(batch.weight), generator=self.generator).to(self.device)
 
     def minibatches(self, batch: Batch) -> Iterator[Batch]:
         """The minibatches of a batch as the configuration wants them."""

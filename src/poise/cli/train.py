@@ -255,7 +255,7 @@ def _train_seeds(
     if quiet:
         click.echo(found.path)
     else:
-        click.echo(f"\n{summary(found, stop)}\n\nNext:\n  poise plot {shlex.quote(str(found.path))}   draw all seeds")
+        click.echo(f"\n{summary(found)}\n\nNext:\n  poise plot {shlex.quote(str(found.path))}   draw all seeds")
     ctx.exit(EXIT_CODES.get(found.ended or "", 1 if found.errors else 0))
 
 

@@ -61,6 +61,10 @@ class TuneCommand(TrainCommand):
 @click.option("--trial-seeds", "seeds", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT", default=1,
               help="Runs of each trial; the best three are confirmed with seeds that none has had. "
               "[default: 1]")  # fmt: skip
+@click.option("--winners", cls=Flag, section=SEARCHED, type=click.IntRange(0), metavar="INT", default=None,
+              help="Best trials that are confirmed. [default: 3 with several seeds]")  # fmt: skip
+@click.option("--generations", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT", default=10,
+              help="With pbt: parts of a trial after each of which it is compared. [default: 10]")  # fmt: skip
 @click.option("--parallel", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT", default=None,
               help="Runs at a time. [default: as many as there are cores for]")  # fmt: skip
 @click.option("--time-budget", "time_budget_s", cls=Flag, section=SEARCHED, type=float, metavar="SECONDS", default=None,
@@ -93,6 +97,8 @@ def tune(
     sampler: str,
     scheduler: str,
     seeds: int,
+    winners: int | None,
+    generations: int,
     **kept: Any,
 ) -> None:
     """Search for settings over many runs.
@@ -135,6 +141,8 @@ def tune(
             sampler=sampler,
             scheduler=scheduler,
             seeds=seeds,
+            winners=winners,
+            generations=generations,
             seed=seed or 0,
             preset=None if preset == "none" else preset,
             folder=folder,

@@ -22,17 +22,15 @@ WITHOUT_EFFECT = {
     "disable_env_checking", "ignore_worker_failures", "recreate_failed_workers", "simple_optimizer", "monitor",
     "batch_mode", "compress_observations", "preprocessor_pref", "placement_strategy", "tf_session_args",
     "local_tf_session_args", "_disable_preprocessor_api", "_fake_gpus", "render_env", "record_env",
-    "num_data_loader_buffers", "minibatch_buffer_size", "max_sample_requests_in_flight_per_worker",
+    "num_data_loader_buffers", "minibatch_buffer_size", "max_sample_requests_in_flight_per_worker", "use_critic",
+    "use_gae", "lr_schedule", "entropy_coeff_schedule",
 }  # fmt: skip
-"""Settings that say how RLlib does its work, not what is learnt: nothing is lost without them."""
+"""Settings that say how RLlib does its work, or ask for what is always done (and schedules that are not set)."""
 
-RENAMED = {
-    "lr_schedule": "lr",
-    "entropy_coeff_schedule": "entropy_coeff",
-    "use_critic": None,
-    "use_gae": None,
+ANOTHER_SCALE = {
+    "vf_clip_param": "RLlib's bounds the squared error, Poise's how far a value may move",
 }
-"""Old settings that another one took over; None where Poise always does what they ask for."""
+"""Settings of the same name that mean something else."""
 
 
 def translated(algorithm: str, config: Mapping[str, Any], env: Any = None) -> tuple[dict[str, Any], list[Callback]]:
@@ -49,6 +47,8 @@ def translated(algorithm: str, config: Mapping[str, Any], env: Any = None) -> tu
     callbacks = _callbacks(given.pop("callbacks", None))
     exploration = given.pop("exploration_config", None) or {}
     given.update({key: value for key, value in exploration.items() if key != "type"})
+    for key in (name for name in ("lr_schedule", "entropy_coeff_schedule") if given.get(name) is not None):
+        given[key.removesuffix("_schedule")] = given.pop(key)  # which won in RLlib
     if given.pop("observation_filter", "NoFilter") == "MeanStdFilter":
         settings["normalize_observations"] = True
     if (horizon := given.pop("horizon", None)) is not None:
@@ -57,20 +57,37 @@ def translated(algorithm: str, config: Mapping[str, Any], env: Any = None) -> tu
     atari = isinstance(settings["env"], str) and is_atari(settings["env"])
     pictures: dict[str, Any] = {}
     for key, value in given.items():
-        name = RENAMED.get(key, key)
-        if key in WITHOUT_EFFECT or name is None or (key in RENAMED and value is None):
+        if key in WITHOUT_EFFECT:
             continue
-        if name == "num_workers" and isinstance(value, int) and value > 0:
+        if key in ANOTHER_SCALE:
+            if value is not None:
+                warnings.warn(f"{key}={value!r} is left out: {ANOTHER_SCALE[key]}.", stacklevel=4)
+        elif key == "num_workers" and isinstance(value, int) and value > 0:
             settings["num_workers"] = "auto"  # which measures how many are worth it, and says so
-        elif name == "num_gpus" and isinstance(value, (int, float)) and value:
-            settings["num_gpus"] = _gpus(value)
-        elif name == "model" and isinstance(value, Mapping):
+        elif key == "num_gpus" and isinstance(value, (int, float)) and value:
+            settings["num_gpus"] = min(value, 1)  # more than one, or more than there are, is no error here
+        elif key == "model" and isinstance(value, Mapping):
             settings["model"], pictures = _model(spec, value, atari=atari)
-        elif _known(spec, name, value):
-            settings[name] = value
+        elif _known(spec, key, value):
+            settings[key] = value
     if pictures:
         settings["env_config"] = {**pictures, **settings.get("env_config", {})}
-    return canonical(spec, settings), callbacks
+    return _collected(algorithm, canonical(spec, settings)), callbacks
+
+
+def _collected(algorithm: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """RLlib collected fragments until it had `train_batch_size` steps. Here a batch is one fragment of each
+    environment: where the three contradict each other, the size of the batch counts."""
+    for key in ("rollout_fragment_length", "num_envs_per_worker"):
+        try:
+            resolve(algorithm, None, {k: v for k, v in settings.items() if not any(searches(v))}, preset=None)
+        except ConfigError as error:
+            if "train_batch_size" not in str(error) or key not in settings:
+                continue
+            left_out = f"{key}={settings[key]!r} is left out"
+            warnings.warn(f"{left_out}: it contradicts train_batch_size={settings['train_batch_size']}.", stacklevel=5)
+            settings = {name: value for name, value in settings.items() if name != key}
+    return settings
 
 
 def best_preset(algorithm: str, settings: Mapping[str, Any]) -> str | None:
@@ -106,19 +123,12 @@ def _known(spec: Any, key: str, value: Any, prefix: str = "") -> bool:
     except ConfigError:
         names = [name.removeprefix(prefix) for name in (*field_types(spec), *spec.aliases) if name.startswith(prefix)]
         shown = "a search" if is_search(value) else repr(value)
-        text = f"{prefix}{key}={shown} has no equivalent here and is left out.{nearest(key, names)}"
+        hint = spec.untranslatable.get(key)
+        hint = f" {hint}" if hint else nearest(key, names)
+        text = f"{prefix}{key}={shown} has no equivalent here and is left out.{hint}"
         warnings.warn(text, stacklevel=5)
         return False
     return True
-
-
-def _gpus(wanted: float) -> float:
-    import torch
-
-    if torch.cuda.is_available():
-        return wanted
-    print(f"num_gpus={wanted:g}: there is no GPU, so it runs on the processor.", flush=True)
-    return 0
 
 
 # --- environments ---------------------------------------------------------------------------------------------------

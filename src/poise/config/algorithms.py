@@ -162,6 +162,7 @@ class AsynchronousConfig(AlgorithmConfig):
     sampling_threads: ClassVar[int] = 1
 
     untranslatable: ClassVar[dict[str, str]] = {
+        **AlgorithmConfig.untranslatable,
         "vtrace": "Off-policy steps are always weighted by V-trace.",
         "momentum": "RMSProp has no momentum here.",
         "replay_proportion": "Every rollout is learnt from once, in the order of sampling.",
@@ -356,6 +357,7 @@ class DQNConfig(AlgorithmConfig):
     }
 
     untranslatable: ClassVar[dict[str, str]] = {
+        **AlgorithmConfig.untranslatable,
         "exploration_fraction": "It is a share of a run's length, which is not known here: give epsilon_timesteps, "
         "exploration_fraction x total timesteps.",
         "exploration_config": "Give initial_epsilon, final_epsilon and epsilon_timesteps themselves.",

@@ -110,14 +110,15 @@ class AlgorithmConfig:
     """Memory in MiB beyond which a worker process is replaced, as environments that leak need; null is no limit."""
 
     num_gpus: NonNegative | Literal["auto"] = 0
-    """GPUs for learning. This version learns on the processor: 0 or `auto`."""
+    """GPUs for acting and learning: 0 or 1 (a part of one is one). `auto`: one for images, where there is one."""
 
     num_threads: PositiveInt | Literal["auto"] = "auto"
     """Threads of PyTorch. `auto`: one for small networks, which more threads would slow down; for images, all cores but
     those that sample meanwhile (IMPALA, APPO)."""
 
     seed: NonNegativeInt | None = None
-    """Seeds everything: two runs with equal seeds are equal to the bit. null draws one and writes it down."""
+    """Seeds everything: two runs with equal seeds are equal to the bit (but not on a GPU). null draws one and writes it
+    down."""
 
     normalize_observations: bool = False
     """Whether observations, pictures pixel by pixel, are shifted and scaled by their running mean and variance."""
@@ -165,7 +166,20 @@ class AlgorithmConfig:
     sampling_threads: ClassVar[int] = 0
     """Threads that sample while the learner computes."""
 
-    untranslatable: ClassVar[dict[str, str]] = {}
+    untranslatable: ClassVar[dict[str, str]] = {
+        "framework": "Everything is PyTorch.",
+        "total_timesteps": "How long to train is said by stop={'timesteps_total': ...}, or learn(total_timesteps).",
+        "kl_coeff": "The clipped surrogate is used without a KL penalty; target_kl ends an update early (PPO).",
+        "kl_target": "The clipped surrogate is used without a KL penalty; target_kl ends an update early (PPO).",
+        "clip_vloss": "Give vf_clip_param: how far a value may move, or null.",
+        "observation_filter": "Give normalize_observations.",
+        "anneal_lr": "Give lr as a schedule: [[0, 2.5e-4], [500000, 0]].",
+        "num_minibatches": "Give sgd_minibatch_size: steps in one of them.",
+        "use_sde": "Give exploration_correlation: noise that is correlated in time.",
+        "use_lstm": "Policies have no memory in this version.",
+        "num_atoms": "Values are expectations, not distributions, in this version.",
+        "noisy": "Exploration is by epsilon: give initial_epsilon, final_epsilon and epsilon_timesteps.",
+    }
     """Keys of other libraries that have no counterpart, and what to do instead."""
 
     def derive(self, explicit: set[str]) -> None:
@@ -183,12 +197,8 @@ class AlgorithmConfig:
                 raise ConfigError("clip_rewards=True contradicts normalize_rewards=True: choose one of the two.")
             self.clip_rewards = "normalize_rewards" not in explicit
             self.normalize_rewards = not self.clip_rewards
-        if self.num_gpus == "auto":
-            self.num_gpus = 0
-        if self.num_gpus != 0:
-            raise ConfigError(
-                f"num_gpus={self.num_gpus} is not allowed: this version learns on the processor; use 0 or 'auto'."
-            )
+        if self.num_gpus != "auto" and self.num_gpus > 1:
+            raise ConfigError(f"num_gpus={self.num_gpus:g} is not allowed: one policy learns on one GPU at most.")
 
     @property
     def num_envs(self) -> int:

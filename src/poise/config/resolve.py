@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from poise.config.algorithms import algorithm_spec
+from poise.config.atari import atari_name
 from poise.config.base import AlgorithmConfig, env_name
 from poise.config.presets import find_preset
 from poise.config.types import coerce
@@ -47,7 +48,8 @@ def resolve(
     label = env_name(chosen.get("env"))
     if preset is not None and preset.endswith((".yml", ".yaml")):
         used: str | None = preset
-        tuned = canonical(spec.config, zoo_preset(preset, label, partial(_knows, spec.config)))
+        atari = atari_name(label) is not None
+        tuned = canonical(spec.config, zoo_preset(preset, name, label, partial(_knows, spec.config), atari=atari))
     else:
         used, tuned = find_preset(name, label, preset)
     config = build(spec.config, {**tuned, **chosen})

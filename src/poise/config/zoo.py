@@ -10,17 +10,30 @@ from typing import Any
 
 from poise.errors import ConfigError, nearest
 
-WITHOUT_EFFECT = {"policy", "n_timesteps", "optimize_memory_usage", "use_rms_prop", "frame_stack"}
+WITHOUT_EFFECT = {"policy", "n_timesteps", "optimize_memory_usage", "use_rms_prop", "frame_stack", "env_wrapper"}
 """What Poise chooses by itself, or what says only how long a run takes."""
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "PPO": {"n_envs": 1, "n_steps": 2048, "batch_size": 64, "n_epochs": 10, "gamma": 0.99, "gae_lambda": 0.95,
+            "clip_range": 0.2, "ent_coef": 0.0, "vf_coef": 0.5, "max_grad_norm": 0.5, "learning_rate": 3e-4},
+    "A2C": {"n_envs": 1, "n_steps": 5, "gamma": 0.99, "gae_lambda": 1.0, "ent_coef": 0.0, "vf_coef": 0.5,
+            "max_grad_norm": 0.5, "learning_rate": 7e-4},
+    "DQN": {"n_envs": 1, "train_freq": 4, "gradient_steps": 1, "batch_size": 32, "buffer_size": 1_000_000,
+            "learning_starts": 100, "target_update_interval": 10_000, "tau": 1.0, "gamma": 0.99,
+            "max_grad_norm": 10.0, "exploration_initial_eps": 1.0, "exploration_final_eps": 0.05,
+            "exploration_fraction": 0.1, "learning_rate": 1e-4, "double_q": False},
+}  # fmt: skip
+"""What Stable-Baselines3 does where a file of the Zoo says nothing."""
 ACTIVATIONS = {"ReLU": "relu", "Tanh": "tanh", "ELU": "elu", "SiLU": "silu", "GELU": "gelu", "LeakyReLU": "leaky_relu"}
 
 
-def zoo_preset(path: str, env: str, known: Callable[[str], bool]) -> dict[str, Any]:
+def zoo_preset(path: str, algorithm: str, env: str, known: Callable[[str], bool], *, atari: bool) -> dict[str, Any]:
     """Settings for an environment from a file of the Zoo; a warning names those that Poise has nothing for.
 
     Args:
         path: the YAML file, with an entry for each environment.
+        algorithm: what it is for.
         env: which of them.
+        atari: whether that is a game, which all share an entry unless they have their own.
         known: whether Poise has a setting of this name.
 
     Raises:
@@ -32,12 +45,12 @@ def zoo_preset(path: str, env: str, known: Callable[[str], bool]) -> dict[str, A
         entries = yaml.safe_load(Path(path).read_text())
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"The preset {path} cannot be read: {' '.join(str(error).split())}") from None
-    entry = entries.get(env) if isinstance(entries, dict) else None
+    entry = entries.get(env, entries.get("atari") if atari else None) if isinstance(entries, dict) else None
     if not isinstance(entry, dict):
         names = [str(name) for name in entries] if isinstance(entries, dict) else []
         raise ConfigError(f"The preset {path} has nothing for {env}.{nearest(env, names)}")
     settings: dict[str, Any] = {}
-    for key, value in entry.items():
+    for key, value in {**DEFAULTS.get(algorithm, {}), **entry}.items():
         try:
             settings.update(_setting(key, value, float(entry.get("n_timesteps") or 0), path, known))
         except (ValueError, TypeError, AttributeError):

@@ -173,7 +173,7 @@ def choose_workers(env: Any, num_envs: int, env_config: dict[str, Any] | None = 
             f"{workers} threads of the emulator, and actions for one half of the games while the other plays.",
         )
     if is_native(env):
-        return 0, f"No worker processes: {env} has a native version that steps all environments at once."
+        return 0, f"No worker processes: {env} has a native version, which steps many environments at once."
     made = env_maker(env, env_config)()
     try:
         return advise_workers(*measure_step(made), num_envs, available_cores())

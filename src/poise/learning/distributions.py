@@ -171,7 +171,7 @@ class MultiCategorical:
 
     def _logits(self, inputs: Tensor) -> Tensor:
         if self._columns is not None:
-            inputs = F.pad(inputs, (0, 1), value=_PADDING).index_select(-1, self._columns)
+            inputs = F.pad(inputs, (0, 1), value=_PADDING).index_select(-1, self._columns.to(inputs.device))
         return inputs.view(*inputs.shape[:-1], *self._grid)
 
     def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
@@ -289,8 +289,8 @@ class SquashedGaussian(Gaussian):
     def entropy(self, inputs: Tensor) -> Tensor:
         """The Gaussian's entropy plus E log |d tanh/du|; the mean has no closed form and is a Gauss-Hermite sum."""
         mean, log_std = (part[..., self.columns] for part in self._split(inputs))
-        points = mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * _NODES.to(mean.dtype)
-        shrinkage = (log_tanh_derivative(points) * _WEIGHTS.to(mean.dtype)).sum(-1)
+        points = mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * _NODES.to(mean)
+        shrinkage = (log_tanh_derivative(points) * _WEIGHTS.to(mean)).sum(-1)
         return super().entropy(inputs) + shrinkage.sum(-1)
 
 

@@ -121,13 +121,8 @@ def normalize(x: Tensor, weight: Tensor) -> Tensor:
     return centred.div_(variance.sqrt_().add_(1e-8))
 
 
-def huber(error: Tensor) -> tuple[Tensor, Tensor]:
-    """Huber's loss of errors δ and its slope: ½ δ² up to |δ| = 1, |δ| - ½ beyond. The slope is δ clipped to ±1, which
-    is how Mnih et al. 2015 put it."""
+def huber_loss(error: Tensor) -> Tensor:
+    """Huber's loss of errors δ: ½ δ² up to |δ| = 1, |δ| - ½ beyond. Its slope is δ clipped to ±1, which is how Mnih et
+    al. 2015 put it."""
     slope = error.clamp(-1, 1)
-    return slope * (error - 0.5 * slope), slope
-
-
-def squared(error: Tensor) -> tuple[Tensor, Tensor]:
-    """½ δ² and its slope, δ."""
-    return 0.5 * error * error, error
+    return slope * (error - 0.5 * slope)

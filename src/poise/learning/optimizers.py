@@ -25,7 +25,8 @@ class Flat:
     def __init__(self, module: nn.Module) -> None:
         parameters = [p for p in module.parameters() if p.requires_grad]
         total = sum(p.numel() for p in parameters)
-        self.data = torch.empty(total, dtype=parameters[0].dtype if parameters else torch.float32)
+        like = parameters[0] if parameters else torch.empty(0)
+        self.data = torch.empty(total, dtype=like.dtype, device=like.device)
         self.grad = torch.zeros_like(self.data)
         start = 0
         for parameter in parameters:
@@ -75,7 +76,7 @@ class Adam:
         self.first = torch.zeros_like(flat.data)
         self.second = torch.zeros_like(flat.data)
         self.largest = torch.zeros_like(flat.data) if amsgrad else None
-        self.steps = torch.zeros(())
+        self.steps = torch.zeros((), device=flat.data.device)
 
     def step(self, lr: float) -> None:
         """One update of the parameters from the gradient that is there."""

@@ -34,11 +34,11 @@ class RunningMoments(nn.Module):
             batch: `[N, *shape]`.
             weight: `[N]`, 1 for elements that count and 0 for those that do not.
         """
-        weight = weight.double()
+        weight = weight.to(self.mean)
         count = weight.sum()
         if count == 0:
             return
-        data = batch.double()
+        data = batch.to(self.mean)
         shares = (weight / count).view(-1, *[1] * (data.ndim - 1))
         mean = (data * shares).sum(0)
         var = ((data - mean) ** 2 * shares).sum(0)

@@ -16,7 +16,7 @@ def schedule_value(schedule: float | Points, timestep: int) -> float:
     """
     if isinstance(schedule, (int, float)):
         return float(schedule)
-    points = sorted(schedule)
+    points = sorted(schedule, key=lambda point: point[0])  # two at one step are a jump, in the order given
     if timestep <= points[0][0]:
         return float(points[0][1])
     for (start, low), (end, high) in pairwise(points):

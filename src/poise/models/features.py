@@ -112,8 +112,9 @@ class Features:
         parts += [_flat(leaf, obs[leaf.name]).float() for leaf in self._bits]
         if self._choices:
             chosen = [_flat(leaf, obs[leaf.name]) for leaf in self._choices]
-            columns = (chosen[0] if len(chosen) == 1 else torch.cat(chosen, 1)) + self._shift
-            parts.append(torch.zeros(len(columns), self._codes).scatter_(1, columns, 1.0))
+            columns = chosen[0] if len(chosen) == 1 else torch.cat(chosen, 1)
+            columns = columns + self._shift.to(columns.device)
+            parts.append(torch.zeros(len(columns), self._codes, device=columns.device).scatter_(1, columns, 1.0))
         return _side_by_side(parts, obs)
 
     def encoder(self, config: ModelConfig) -> tuple[nn.Module | None, int]:
@@ -186,4 +187,5 @@ def _side_by_side(parts: list[Tensor], obs: Mapping[str, Tensor]) -> Tensor:
     """The parts `[N, ...]` as one tensor, copied only where there are several; `[N, 0]` without any."""
     if len(parts) == 1:
         return parts[0]
-    return torch.cat(parts, 1) if parts else torch.zeros(len(next(iter(obs.values()))), 0)
+    any_leaf = next(iter(obs.values()))
+    return torch.cat(parts, 1) if parts else torch.zeros(len(any_leaf), 0, device=any_leaf.device)

@@ -66,6 +66,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def _linear(x: Tensor, weight: Tensor, bias: Tensor, scale: float = 1) -> Tensor:
     """scale (W x + b) in the parameters' type; the product in that of x, which may be a shorter one."""
     if x.dtype == weight.dtype:
+        if scale == 1:
+            return F.linear(x, weight, bias)
         return torch.addmm(bias, x, weight.t(), beta=scale, alpha=scale)
     return torch.add(bias, x.mm(weight.to(x.dtype).t())).mul_(scale)
 
@@ -153,6 +155,11 @@ class MLP(nn.Module):
             last = layer is self.layers[-1]
             init_linear(layer, output_gain if last else math.sqrt(2))  # type: ignore[arg-type]
         self._in_order = tuple(self.parameters())  # weight, bias, weight, ...: looking them up takes as long as a layer
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._in_order = tuple(self.parameters())  # on another device, they may be others
+        return self
 
     @property
     def weight(self) -> Tensor:

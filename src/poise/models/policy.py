@@ -21,6 +21,7 @@ from poise.config.base import ModelConfig
 from poise.config.layout import Layout
 from poise.envs.masks import KEY, is_masked
 from poise.errors import ModelError
+from poise.learning.device import CPU
 from poise.learning.distributions import MASKED
 from poise.learning.running import RunningMoments
 from poise.models.actions import Actions
@@ -55,6 +56,7 @@ class Policy(nn.Module):
         dist: the distribution of actions.
         masked: whether observations hold an action mask. What it rules out has probability 0, in sampling and in
             learning; the default networks do not see the mask itself.
+        device: where it computes. Observations may be anywhere, and what `act` returns is on the processor.
         normalizer: moments of the numbers that `prepare` normalises, if it does.
         moments: all running moments, those of pictures included; empty where nothing is normalised.
         likelihoods: whether whoever learns asks how likely the actions were.
@@ -65,6 +67,7 @@ class Policy(nn.Module):
     """
 
     likelihoods: ClassVar[bool] = True
+    device = CPU
 
     def __init__(
         self,
@@ -114,8 +117,17 @@ class Policy(nn.Module):
             with torch.no_grad():  # the network's own log σ starts there
                 self.network.pi.bias[outputs - self.actions.dim : outputs] = config.log_std_init
         self.eval()  # for good: with dropout or batch statistics, the policy that learns were not the one that acts
+        self._find_parameter()
+
+    def _find_parameter(self) -> None:
         # In a tuple, so that it is not registered twice; empty for a custom model without parameters.
         self._any_parameter = tuple(self.parameters())[:1]
+        self.device = self._any_parameter[0].device if self._any_parameter else CPU
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._find_parameter()  # it may be another one, on another device
+        return self
 
     def _probe(self, name: str, outputs: int) -> None:
         """Runs a custom model once, so that a wrong shape is said before anything is trained."""
@@ -136,6 +148,8 @@ class Policy(nn.Module):
         It runs once per batch, not once per pass, so that ten epochs over a batch normalise it once; it is not
         differentiated, since it holds no parameters.
         """
+        if self.device.type != "cpu":
+            obs = {name: leaf.to(self.device) for name, leaf in obs.items()}
         with torch.no_grad():
             if self._plain is not None:
                 plain = obs[self._plain]
@@ -209,6 +223,8 @@ class Policy(nn.Module):
             `[B, num_inputs]`, and the memory after.
         """
         inputs = self.actor(self.prepare(obs))
+        if self.device.type != "cpu":  # where environments and the noise are
+            inputs = inputs.cpu()
         action = self.dist.mode(inputs) if noise is None else self.dist.sample(inputs, noise)
         return action, inputs, state
 

@@ -66,13 +66,16 @@ class QPolicy(Policy):
         return q, q.amax(-1)
 
     def actor(self, x: Any) -> Tensor:
-        """Q(s, ·), `[N, n]`; `MASKED` where an action is not allowed."""
+        """Q(s, ·), `[N, n]`; `MASKED` where an action is not allowed but another is. (Where a time limit has cut an
+        episode, a mask may allow none, and the state has a value all the same.)"""
         x, forbidden = x if self.masked else (x, None)
         q: Tensor
         q, value = self.network(x)
         if self.dueling:
             q = value.view(-1, 1) + q - q.mean(-1, keepdim=True)
-        return q if forbidden is None else q.masked_fill(forbidden, MASKED)
+        if forbidden is None:
+            return q
+        return q.masked_fill(forbidden & ~forbidden.all(-1, keepdim=True), MASKED)
 
     def trace(self, x: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
         """Q(s, ·), `[N, n]`, and a function from its gradient to the parameters', which are 0 before."""

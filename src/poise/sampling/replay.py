@@ -52,6 +52,14 @@ class Batch:
     discount: Tensor
     index: np.ndarray
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device; `index` stays."""
+        if device.type == "cpu":
+            return self
+        obs, after = ({name: leaf.to(device) for name, leaf in part.items()} for part in (self.obs, self.next_obs))
+        action, reward, discount = (part.to(device) for part in (self.action, self.reward, self.discount))
+        return Batch(obs, action, reward, after, discount, self.index)
+
 
 class Replay:
     """The latest steps of all slots.

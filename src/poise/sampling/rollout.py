@@ -12,7 +12,7 @@ observation in row t + 1, and the step that starts there is the reset: it is not
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -84,6 +84,13 @@ class Rollout:
     def slots(self) -> int:
         """B."""
         return self.reward.shape[1]
+
+    def to(self, device: torch.device) -> Rollout:
+        """The same on a device; `final` stays."""
+        if device.type == "cpu":
+            return self
+        tensors = {name: getattr(self, name).to(device) for name in _PER_SLOT}
+        return replace(self, obs={name: leaf.to(device) for name, leaf in self.obs.items()}, **tensors)
 
     def part(self, start: int, stop: int) -> Rollout:
         """The slots from `start` to `stop`, as views."""

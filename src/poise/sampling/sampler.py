@@ -223,6 +223,10 @@ class Sampler:
         self._absent = lost & ~begun
         self.failures.add(env.take_failures(), (np.flatnonzero(failed) + self.first_slot).tolist())
 
+    def abandon(self) -> None:
+        """Its last rollout was lost: the next one begins new episodes."""
+        self._intact = False
+
     def take_episodes(self) -> list[Episode]:
         """The episodes that ended since the last call."""
         taken, self.episodes = self.episodes, []
@@ -321,8 +325,13 @@ class Sampler:
 def sample_together(samplers: list[Sampler]) -> Rollout:
     """One rollout of all samplers, side by side. While the environments of one step, another finds its actions: where
     environments step elsewhere, neither waits for the other."""
-    for _ in stages_together(samplers):
-        pass
+    try:
+        for _ in stages_together(samplers):
+            pass
+    except BaseException:  # their rows are lost, those of the samplers that were done before, too
+        for sampler in samplers:
+            sampler.abandon()
+        raise
     return gather([sampler.rollout for sampler in samplers])
 
 

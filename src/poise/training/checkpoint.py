@@ -59,7 +59,7 @@ def write(path: Path, policy: dict[str, torch.Tensor], state: dict[str, Any], ab
         arrays: dict[str, torch.Tensor] = {}
         segments: list[Segment] = []
         plain = _encode(state, "", arrays, segments)
-        save_file({k: v.detach().contiguous().clone() for k, v in policy.items()}, temporary / _POLICY)
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in policy.items()}, temporary / _POLICY)
         save_file(arrays, temporary / _ARRAYS)
         (temporary / _STATE).write_text(json.dumps(plain))
         files = {file.name: _fingerprint(file) for file in sorted(temporary.iterdir())}
@@ -71,7 +71,7 @@ def write(path: Path, policy: dict[str, torch.Tensor], state: dict[str, Any], ab
         _sync(temporary)
         _put_in_place(temporary, path)
         for segment in segments:
-            segment.file, segment.fingerprint = path / _file(segment), files[_file(segment)]
+            segment.is_at(path / _file(segment), files[_file(segment)])
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, SafetensorError):  # its way of saying that the disk is full
@@ -86,11 +86,12 @@ def _file(segment: Segment) -> str:
 def _write_segment(segment: Segment, folder: Path) -> dict[str, Any]:
     """Puts a segment into `folder`, as a link where a checkpoint has it already; returns its fingerprint."""
     target = folder / _file(segment)
-    if segment.file is not None and segment.fingerprint is not None:
+    if segment.is_there:
+        assert segment.file is not None
+        assert segment.fingerprint is not None
         try:
-            if segment.file.stat().st_size == segment.fingerprint["size"]:
-                os.link(segment.file, target)
-                return segment.fingerprint
+            os.link(segment.file, target)
+            return segment.fingerprint
         except OSError:  # it is gone, on another disk, or on one without links
             pass
     save_file({name: torch.from_numpy(array) for name, array in segment.arrays().items()}, target)
@@ -191,7 +192,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str,
         policy = load_file(path / _POLICY)
         arrays = load_file(path / _ARRAYS)
         segments = {
-            name: Segment(Path(name).stem, partial(_read_segment, path / name), path / name, about)
+            name: Segment.of_file(path / name, partial(_read_segment, path / name), about)
             for name, about in manifest["files"].items()
             if name not in (_POLICY, _ARRAYS, _STATE)
         }
@@ -262,7 +263,7 @@ def _encode(value: Any, path: str, arrays: dict[str, torch.Tensor], segments: li
     while name in arrays:  # a key with a slash in it
         name += "'"
     if isinstance(value, torch.Tensor):
-        arrays[name] = value.detach().contiguous().clone()
+        arrays[name] = value.detach().cpu().contiguous().clone()
         return {"$tensor": name}
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf":

@@ -114,4 +114,5 @@ class Metrics:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.episodes_total, self.time_total_s = state["episodes_total"], state["time_total_s"]
+        self.window.clear()
         self.window.extend(Episode(r, n, slot, info) for r, n, slot, info in state["window"])

@@ -27,6 +27,7 @@ from poise.envs.make import choose_workers, make_batches, make_vector_env
 from poise.envs.process import Limits
 from poise.envs.watchdog import watch
 from poise.errors import CheckpointError, writing
+from poise.learning.device import choose
 from poise.learning.seeding import torch_generator
 from poise.models.encoders import is_image
 from poise.sampling.sampler import Sampler
@@ -86,8 +87,10 @@ class Trainer:
             self._batches = self._make_batches()
             env = self._batches[0]
             layouts = Layout(env.single_observation_space), Layout(env.single_action_space)
+        pictures = any(is_image(leaf) for leaf in layouts[0].leaves)
+        config.num_gpus, why = choose(config.num_gpus, pictures=pictures)
+        self.notes += [why] if why else []
         if config.num_threads == "auto":
-            pictures = any(is_image(leaf) for leaf in layouts[0].leaves)
             config.num_threads = max(1, available_cores() - config.sampling_threads) if pictures else 1
         try:
             with torch_threads(1):  # the decompositions that weights begin with round differently with more of them
@@ -425,6 +428,8 @@ class Trainer:
                     f"{source} does not fit its own configuration: parameter {name!r} is {_describe(found.get(name))} "
                     f"instead of {_describe(own.get(name))}."
                 )
+        if self._samplers is not None:  # they are in the middle of another course of training
+            self.close()
         self.notes.clear()  # they were said when the run began
         try:
             self.algorithm.load_state_dict({"policy": policy, **state["learner"]})

@@ -54,8 +54,12 @@ class Analysis:
         return best
 
     def get_best_config(self, metric: str | None = None, mode: str | None = None) -> dict[str, Any]:
-        """The settings of the best trial."""
-        return self.get_best_trial(metric, mode).settings
+        """The settings of the best trial, as `config` takes them; what a preset sets is not among them."""
+        nested: dict[str, Any] = {}
+        for key, value in self.get_best_trial(metric, mode).settings.items():
+            inside, dot, name = key.partition(".")
+            (nested.setdefault(inside, {}) if dot else nested)[name or key] = value
+        return nested
 
     def get_best_logdir(self, metric: str | None = None, mode: str | None = None) -> Path:
         """The run folder of the best trial; of several runs, of the first."""

@@ -24,6 +24,7 @@ from poise.tuning.pool import Pool
 from poise.tuning.population import Population
 from poise.tuning.search import DEFAULT_LIMIT, FILE, Search, unwritten
 from poise.tuning.space import is_search, searches
+from poise.tuning.storage import check_installed
 from poise.tuning.study import Study
 from poise.tuning.table import Board
 
@@ -163,6 +164,7 @@ def _search(
 ) -> Analysis:
     """Runs all that has not ended yet."""
     size = coerce(PositiveInt | None, parallel, "parallel")
+    check_installed(search)
     limited = search.limited()
     if limited is not search and not quiet:
         print(f"No limit was given for a run: each ends after {DEFAULT_LIMIT:,} steps at the latest.", flush=True)

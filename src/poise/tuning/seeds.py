@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -12,7 +13,7 @@ import numpy as np
 
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import env_name
-from poise.config.resolve import resolve
+from poise.config.resolve import field_types, resolve
 from poise.config.run import RunOptions
 from poise.config.types import NonNegativeInt, PositiveInt, coerce
 from poise.envs.advice import parallel_runs
@@ -128,7 +129,8 @@ def run_seeds(
     """Runs the same configuration with several seeds, as many at a time as there are cores for.
 
     Args:
-        algorithm, env, config, stop, preset, folder, settings: as for `poise.run`.
+        algorithm, env, config, stop, preset, folder, settings: as for `poise.run`, with its options of what is kept
+            (`checkpoint_freq`, `video`, ...) among the settings.
         seeds: how many.
         seed: the first; the others count on.
         experiment: the folder of the runs in `folder`; named after algorithm, environment and time unless given.
@@ -145,6 +147,9 @@ def run_seeds(
     count = coerce(PositiveInt, seeds, "seeds")
     first = coerce(NonNegativeInt, seed, "seed")
     size = coerce(PositiveInt | None, parallel, "parallel")
+    types = field_types(RunOptions)
+    kept = {key: coerce(types[key], settings.pop(key), key) for key in types if key in settings}
+    options = dataclasses.replace(options or RunOptions(), **kept)
     given = {**(config or {}), **settings}
     resolved, _ = resolve(algorithm, env, dict(given), preset=preset)
     if resolved.env is None:
@@ -170,7 +175,7 @@ def run_seeds(
             "settings": {**given, "env": resolved.env, "seed": number},
             "stop": rules,
             "preset": preset,
-            "options": options or RunOptions(),
+            "options": options,
             "callbacks": list(callbacks),
             "registered": registered(named),
         }
@@ -192,11 +197,10 @@ def run_seeds(
     return found
 
 
-def summary(found: SeedRuns, stop: Mapping[str, float] | None) -> str:
+def summary(found: SeedRuns) -> str:
     """What came of the seeds, in a line or two."""
-    keys = ["episode_reward_mean", *(["timesteps_total", "time_total_s"] if stop else [])]
     lines = []
-    for key in keys:
+    for key in ("episode_reward_mean", "timesteps_total", "time_total_s"):
         if any(result.get(key) is not None for result in found.results.values()):
             of = found.aggregate(key)
             interval = f"95 % between {of['low']:,.6g} and {of['high']:,.6g}"

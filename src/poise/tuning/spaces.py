@@ -41,6 +41,7 @@ SPACES: dict[str, dict[str, Any]] = {
         "training_intensity": choice([4.0, 8.0, 16.0, 32.0]),
         "n_step": choice([1, 3, 5]),
         "target_network_update_freq": choice([250, 500, 1000, 2000]),
+        "tau": 1.0,
         "epsilon_timesteps": choice([5_000, 10_000, 25_000, 50_000]),
         "td_error_loss_fn": choice(["huber", "mse"]),
         **_NETWORK,

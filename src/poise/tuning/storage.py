@@ -5,7 +5,9 @@ The trials' own files are the truth. Where the database is missing, or knows les
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +38,18 @@ def optuna_module() -> Any:
         raise PoiseError('Searches need Optuna: pip install "poise[tune]".') from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
+
+
+def check_installed(search: Search) -> None:
+    """Looks for what a search needs before anything is written.
+
+    Raises:
+        PoiseError: something is missing; the sentence says how to install it.
+    """
+    optuna_module()
+    for name in {"gp": ["scipy"], "cmaes": ["cmaes"], "qmc": ["scipy"]}.get(search.sampler, []):
+        if importlib.util.find_spec(name) is None:
+            raise PoiseError(f'sampler={search.sampler!r} needs {name}: pip install "poise[tune]".')
 
 
 class Storage:
@@ -130,6 +144,7 @@ def fixed(params: dict[str, Primitive]) -> Any:
 
 def _sampler(optuna: Any, search: Search, begun: int) -> Any:
     made = optuna.samplers
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of what has been there for years
     seed = search.seed if not begun else int(np.random.SeedSequence([search.seed, begun]).generate_state(1)[0])
     return {
         "tpe": lambda: made.TPESampler(seed=seed),

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from poise.compat.ray.rllib.agents.trainer import Trainer
+
+DEFAULT_CONFIG: dict[str, Any] = {}
+"""What a script copies and changes; what it leaves alone is Poise's to choose."""
 
 
 class PPOTrainer(Trainer):
