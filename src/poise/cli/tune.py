@@ -58,7 +58,7 @@ class TuneCommand(TrainCommand):
               type=click.Choice(["none", "asha", "hyperband", "median", "pbt"]),
               help="Who ends trials that fall behind, or (pbt) has them go on from where better ones are. "
               "[default: none]")  # fmt: skip
-@click.option("--trial-seeds", "seeds", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT", default=1,
+@click.option("--seeds", "seeds", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT", default=1,
               help="Runs of each trial; the best three are confirmed with seeds that none has had. "
               "[default: 1]")  # fmt: skip
 @click.option("--winners", cls=Flag, section=SEARCHED, type=click.IntRange(0), metavar="INT", default=None,
@@ -74,7 +74,7 @@ class TuneCommand(TrainCommand):
 @click.option("--experiment", cls=Flag, section=KEPT, metavar="NAME",
               help="The study's folder in it. [default: named after algorithm and environment]")  # fmt: skip
 @click.option("--resume", "study", cls=Flag, section=OTHER, metavar="STUDY",
-              help="Goes on with a study that is there: its folder.")  # fmt: skip
+              help="Goes on with a study that is there: its folder. More --trials make it larger.")  # fmt: skip
 @click.option("--quiet", cls=Flag, section=KEPT, is_flag=True, help="Prints only the best settings, as JSON.")
 @click.pass_context
 def tune(
@@ -117,9 +117,9 @@ def tune(
 
     common: dict[str, Any] = {"parallel": parallel, "time_budget_s": time_budget_s, "quiet": quiet}
     if study is not None:
-        if request.algorithm or given(ctx) or stop_texts or num_samples:
-            raise click.UsageError("--resume takes a study as it was begun: leave out the rest.")
-        analysis = tuning.resume(Path(study), signals=(signal.SIGTERM,), **common)
+        if request.algorithm or given(ctx) or stop_texts:
+            raise click.UsageError("--resume takes a study as it was begun, but for more --trials: leave out the rest.")
+        analysis = tuning.resume(Path(study), num_samples=num_samples, signals=(signal.SIGTERM,), **common)
     elif request.algorithm is None:
         known = ", ".join(ALGORITHMS)
         raise click.UsageError(f"Say what to tune, for example poise tune PPO --env CartPole-v1. Known: {known}.")

@@ -61,9 +61,6 @@ class Distribution(Protocol):
     def entropy(self, inputs: Tensor) -> Tensor:
         """Entropy, `[...]`."""
 
-    def kl(self, old: Tensor, new: Tensor) -> Tensor:
-        """KL(old || new), `[...]`, both given by their inputs."""
-
 
 class Categorical:
     """One of n choices; the inputs are unnormalised logits.
@@ -95,10 +92,6 @@ class Categorical:
     def entropy(self, inputs: Tensor) -> Tensor:
         log_p = F.log_softmax(inputs, -1)
         return -(log_p.exp() * log_p).sum(-1)
-
-    def kl(self, old: Tensor, new: Tensor) -> Tensor:
-        log_p, log_q = F.log_softmax(old, -1), F.log_softmax(new, -1)
-        return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 class EpsilonGreedy:
@@ -140,10 +133,6 @@ class EpsilonGreedy:
     def entropy(self, inputs: Tensor) -> Tensor:
         p = self._probabilities(inputs)
         return -torch.xlogy(p, p).sum(-1)
-
-    def kl(self, old: Tensor, new: Tensor) -> Tensor:
-        p, q = self._probabilities(old), self._probabilities(new)
-        return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1)
 
 
 class MultiCategorical:
@@ -188,10 +177,6 @@ class MultiCategorical:
         log_p = F.log_softmax(self._logits(inputs), -1)
         return -(log_p.exp() * log_p).sum((-2, -1))
 
-    def kl(self, old: Tensor, new: Tensor) -> Tensor:
-        log_p, log_q = F.log_softmax(self._logits(old), -1), F.log_softmax(self._logits(new), -1)
-        return (log_p.exp() * (log_p - log_q)).sum((-2, -1))
-
 
 class Bernoulli:
     """n independent bits; the inputs are the logits l of a one: p = σ(l)."""
@@ -217,9 +202,6 @@ class Bernoulli:
 
     def entropy(self, inputs: Tensor) -> Tensor:
         return (F.softplus(inputs) - inputs.sigmoid() * inputs).sum(-1)
-
-    def kl(self, old: Tensor, new: Tensor) -> Tensor:
-        return (old.sigmoid() * (old - new) - F.softplus(old) + F.softplus(new)).sum(-1)
 
 
 class Gaussian:
@@ -260,12 +242,6 @@ class Gaussian:
 
     def entropy(self, inputs: Tensor) -> Tensor:
         return self._split(inputs)[1].sum(-1) + 0.5 * self.dim * (1 + _LOG_2PI)
-
-    def kl(self, old: Tensor, new: Tensor) -> Tensor:
-        (mean_p, log_p), (mean_q, log_q) = self._split(old), self._split(new)
-        variance_ratio = (2 * (log_p - log_q)).exp()
-        shift = (mean_p - mean_q) * (-log_q).exp()
-        return (0.5 * (variance_ratio + shift * shift - 1) + log_q - log_p).sum(-1)
 
 
 class SquashedGaussian(Gaussian):
@@ -342,10 +318,6 @@ class Product:
     def entropy(self, inputs: Tensor) -> Tensor:
         rows = zip(self.parts, self._inputs(inputs), strict=True)
         return torch.stack([part.entropy(i) for part, i in rows]).sum(0)
-
-    def kl(self, old: Tensor, new: Tensor) -> Tensor:
-        rows = zip(self.parts, self._inputs(old), self._inputs(new), strict=True)
-        return torch.stack([part.kl(p, q) for part, p, q in rows]).sum(0)
 
 
 def log_tanh_derivative(u: Tensor) -> Tensor:

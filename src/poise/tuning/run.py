@@ -121,12 +121,18 @@ def _same(search: Search, begun: Search, folder: Path) -> None:
 def resume(
     path: str | Path,
     *,
+    num_samples: int | None = None,
     parallel: int | None = None,
     time_budget_s: float | None = None,
     signals: tuple[signal.Signals, ...] = (),
     quiet: bool = False,
 ) -> Analysis:
     """Goes on with the study in a folder: runs that were underway continue from their checkpoints.
+
+    Args:
+        path: the folder.
+        num_samples: as many as before, unless given.
+        parallel, time_budget_s, signals, quiet: as for `run`.
 
     Raises:
         RunError: there is none, or only the script that began it can go on (`poise.tune.run(..., resume=True)`).
@@ -138,6 +144,7 @@ def resume(
             f"The study {path} was begun by a script with {', '.join(missing)} as Python objects: go on with it there, "
             "by poise.tune.run(..., resume=True)."
         )
+    search.num_samples = coerce(PositiveInt | None, num_samples, "num_samples") or search.num_samples
     search.time_budget_s = coerce(Positive | None, time_budget_s, "time_budget_s")
     return _search(search, path, parallel, (), signals, quiet=quiet)
 

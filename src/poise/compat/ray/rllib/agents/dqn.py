@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from poise.compat.ray.rllib.agents.trainer import DEFAULT_CONFIG, Trainer
 
-from poise.compat.ray.rllib.agents.trainer import Trainer
-
-DEFAULT_CONFIG: dict[str, Any] = {}
-"""What a script copies and changes; what it leaves alone is Poise's to choose."""
+__all__ = ["DEFAULT_CONFIG", "DQNTrainer"]
 
 
 class DQNTrainer(Trainer):

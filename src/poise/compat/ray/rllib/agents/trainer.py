@@ -12,6 +12,9 @@ from poise.config.base import env_name
 from poise.training import checkpoint
 from poise.training.loading import locate
 
+DEFAULT_CONFIG: dict[str, Any] = {}
+"""What a script copies and changes; what it leaves alone is Poise's to choose."""
+
 
 class Trainer:
     """A trainer with RLlib's methods; `.trainer` is Poise's own.
