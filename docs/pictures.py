@@ -4,6 +4,7 @@ cartpole.png   the returns of a run
 cartpole.gif   the policy before training (left) and after it (right), four seconds each
 plots.png      three seeds each of PPO and DQN, by the command
 pong.gif       APPO after a few minutes, eight seconds (Poise's player is the right one)
+durations.png  PyTorch's tutorial on DQN: 600 episodes
 samplers.png   the best of a search so far, by who proposes; what `benchmarks/tune.py --only samplers` has measured
 """
 
@@ -79,6 +80,12 @@ def pong() -> None:
     print(f"{algo!r} after {result['time_total_s']:.0f} s; the GIF has {size // 1024} kB")
 
 
+def durations() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run = poise.run("DQN", "CartPole-v1", preset="tutorial", seed=1, stop={"episodes_total": 600}, folder=folder)
+        shrink(save_figure(poise.plot(run, x="episodes", y="length"), IMAGES / "durations.png"))
+
+
 def samplers() -> None:
     lines = (IMAGES.parents[1] / "benchmarks" / ".results" / "tune.jsonl").read_text().splitlines()
     records = [record for line in lines if (record := json.loads(line))["item"].startswith("sampler ")]
@@ -101,5 +108,6 @@ def shrink(picture: Path) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or ("cartpole", "plots", "pong", "samplers"):
-        {"cartpole": cartpole, "plots": plots, "pong": pong, "samplers": samplers}[name]()
+    drawn = {made.__name__: made for made in (cartpole, plots, pong, durations, samplers)}
+    for name in sys.argv[1:] or drawn:
+        drawn[name]()

@@ -203,6 +203,16 @@ def test_a_study_hands_out_its_trials_and_finds_the_best(tmp_path: Path) -> None
     assert theirs.best_value == pytest.approx(math.log10(best["settings"]["lr"]))
 
 
+def test_the_best_configuration_is_as_it_was_written(tmp_path: Path) -> None:
+    config = {"env": "CartPole-v1", "model.fcnet_hiddens": grid_search([[8]]), "lr": loguniform(1e-5, 1e-2)}
+    study = Study(a_search(config=config, num_samples=2), tmp_path)
+    serve(study, by_lr)
+    best = Analysis(study).best_config
+    assert best == {"env": "CartPole-v1", "model": {"fcnet_hiddens": [8]}, "lr": study.best.params["lr"]}
+    with poise.PPO(config=best, progress=False) as algo:
+        assert algo.config.model.fcnet_hiddens == [8]
+
+
 def test_every_point_of_the_grid_gets_every_sample_with_the_same_seed(tmp_path: Path) -> None:
     config = {
         "env": "CartPole-v0",
@@ -496,6 +506,9 @@ def test_a_search_trains_in_processes_and_leaves_runs(tmp_path: Path) -> None:
     assert again.best_config == analysis.best_config
     with pytest.raises(RunError, match=r"There is a study .* `poise tune --resume"):
         run("PPO", config=SPACE, num_samples=3, folder=tmp_path, **SMALL)
+    more = poise.tune.resume(analysis.path, num_samples=4, quiet=True)
+    assert [trial.params for trial in more.trials[:3]] == [trial.params for trial in analysis.trials]
+    assert [trial.state for trial in more.trials] == ["finished"] * 4
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path) -> None:
