@@ -99,6 +99,10 @@ class EpsilonGreedy:
 
     What a mask rules out (`MASKED`) is never chosen, at random neither.
 
+    Args:
+        n: of them.
+        masked: whether values may be `MASKED`.
+
     Attributes:
         epsilon: ε, which whoever explores sets between rollouts.
     """
@@ -107,15 +111,17 @@ class EpsilonGreedy:
     action_dtype = torch.int64
     normal_noise = False
 
-    def __init__(self, n: int, epsilon: float = 0.0) -> None:
+    def __init__(self, n: int, epsilon: float = 0.0, *, masked: bool = True) -> None:
         self.num_inputs, self.noise_size = n, n + 1
-        self.epsilon = epsilon
+        self.epsilon, self.masked = epsilon, masked
 
     def noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
         return torch.rand(*shape, self.noise_size, generator=generator)
 
     def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
-        anything = torch.where(inputs > MASKED, noise[..., 1:], inputs)
+        anything = noise[..., 1:]
+        if self.masked:
+            anything = torch.where(inputs > MASKED, anything, inputs)
         return torch.where(noise[..., :1] < self.epsilon, anything, inputs).argmax(-1)
 
     def mode(self, inputs: Tensor) -> Tensor:

@@ -150,10 +150,12 @@ class Policy(nn.Module):
         """
         if self.device.type != "cpu":
             obs = {name: leaf.to(self.device) for name, leaf in obs.items()}
+        if self._plain is not None and self.normalizer is None:
+            return obs[self._plain].to(self.dtype)
         with torch.no_grad():
             if self._plain is not None:
-                plain = obs[self._plain]
-                return (plain if self.normalizer is None else self.normalizer.normalize(plain)).to(self.dtype)
+                assert self.normalizer is not None
+                return self.normalizer.normalize(obs[self._plain]).to(self.dtype)
             x: Any
             if self.custom:
                 x = self._custom_input(obs)

@@ -55,7 +55,7 @@ class QPolicy(Policy):
         make = partial(QNetwork, dueling=dueling)
         super().__init__(obs_layout, action_layout, config, normalize_observations=normalize_observations, network=make)
         self.dueling = dueling
-        self.dist = EpsilonGreedy(int(space.n))
+        self.dist = EpsilonGreedy(int(space.n), masked=self.masked)
         network = self.network
         alone = isinstance(network, QNetwork) and network.encoder is None and network.value is None
         self._traceable = alone and not self.masked and network.q.is_traceable
@@ -68,8 +68,11 @@ class QPolicy(Policy):
     def actor(self, x: Any) -> Tensor:
         """Q(s, ·), `[N, n]`; `MASKED` where an action is not allowed but another is. (Where a time limit has cut an
         episode, a mask may allow none, and the state has a value all the same.)"""
-        x, forbidden = x if self.masked else (x, None)
         q: Tensor
+        if self._traceable:  # nothing but one stack of layers
+            q = self.network.q(x)
+            return q
+        x, forbidden = x if self.masked else (x, None)
         q, value = self.network(x)
         if self.dueling:
             q = value.view(-1, 1) + q - q.mean(-1, keepdim=True)

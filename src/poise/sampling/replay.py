@@ -110,8 +110,8 @@ class Replay:
         first, valid = rollout.first.numpy(), rollout.valid.numpy() > 0
         if start:
             self._cut(first[0] & ~self.first)
-        index, head = self.index(start, start + steps), self.index(start + steps, start + steps + 1)
-        written = np.concatenate([index, head])
+        written = self.index(start, start + steps + 1)
+        index, head = written[: -self.slots], written[-self.slots :]
         if self.finals:
             for i in written[self.slots :].tolist():  # the first row is the head, which has been written
                 self.finals.pop(i, None)

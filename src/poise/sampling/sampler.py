@@ -113,9 +113,13 @@ class Sampler:
         self._bind(rollout)
 
     def _bind(self, rollout: Rollout) -> None:
-        self.rollout = rollout
-        self._obs = {name: leaf.numpy() for name, leaf in rollout.obs.items()}
-        self._valid, self._first = rollout.valid.numpy(), rollout.first.numpy()
+        self.rollout = r = rollout
+        self._obs = {name: leaf.numpy() for name, leaf in r.obs.items()}
+        self._valid, self._first = r.valid.numpy(), r.first.numpy()
+        self._outcome = r.reward.numpy(), r.terminated.numpy(), r.truncated.numpy()
+        # Views of every row, taken at once: indexing a tensor costs as much as a small layer.
+        leaves = zip(*(leaf.unbind(0) for leaf in r.obs.values()), strict=True)
+        self._rows = [dict(zip(r.obs, row, strict=True)) for row in leaves], r.first.unbind(0)
 
     def _start(self) -> None:
         """Begins new episodes everywhere. Only this reset is seeded: later ones follow from the environments' own
@@ -143,15 +147,12 @@ class Sampler:
             self._start()
         self._intact = False  # until it is whole: after an error or Ctrl-C amid it, rows and environments disagree
         policy, env, r = self.policy, self._halves, self.rollout
-        for leaf in r.obs.values():
-            leaf[0] = leaf[-1]
-        r.first[0] = r.first[-1]
+        for array in (*self._obs.values(), self._first):
+            array[0] = array[-1]
         r.state, r.version = self._state, self.version
         r.final.clear()
-        # Views of every row, taken at once: indexing a tensor costs as much as a small layer.
-        obs = [dict(zip(r.obs, row, strict=True)) for row in zip(*(o.unbind(0) for o in r.obs.values()), strict=True)]
-        first, noise = r.first.unbind(0), self._noise().unbind(0)
-        reward, terminated, truncated = r.reward.numpy(), r.terminated.numpy(), r.truncated.numpy()
+        (obs, first), noise = self._rows, self._noise().unbind(0)
+        reward, terminated, truncated = self._outcome
         actions, inputs = [], []
         env_seconds, inference_seconds, start = 0.0, 0.0, perf_counter()
         waited = self.tolerant.waited if self.tolerant else 0.0
