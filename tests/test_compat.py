@@ -25,7 +25,7 @@ from poise.compat.ray.rllib.agents import DefaultCallbacks, a3c, dqn, impala, pp
 from poise.compat.ray.tune.logger import pretty_print
 from poise.compat.translate import translated
 from poise.config.resolve import resolve
-from poise.errors import ConfigError
+from poise.errors import ConfigError, RunError
 from poise.tuning.space import grid_search
 
 TUTORIALS = Path(__file__).parent / "tutorials"
@@ -301,6 +301,8 @@ def test_arguments_of_a_search_that_are_left_out_are_said(tmp_path: Path) -> Non
     with pytest.warns(UserWarning, match=r"stopp=3 has no equivalent here and is left out. Did you mean 'stop'"):
         two = search(resume=True, num_samples=2, search_alg="random", scheduler="median", stopp=3)
     assert [trial.number for trial in two.trials] == [0, 1]
+    with pytest.raises(RunError, match="resume=True needs the name"):
+        search(resume=True, name=None)
 
 
 # --- the tutorials ----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from poise.envs.make import make_vector_env
 from poise.errors import EnvError
 from poise.models.policy import Policy
 from poise.sampling.rollout import Rollout, gather, stored_dtype
-from poise.sampling.sampler import Sampler
+from poise.sampling.sampler import Sampler, sample_together
 from poise.training.evaluation import run_episodes
 
 
@@ -194,6 +194,25 @@ def test_environments_that_do_not_reset_are_refused() -> None:
 
 
 # --- gathering and storing -------------------------------------------------------------------------------------------
+
+
+def test_rows_that_are_lost_with_another_samplers_are_no_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One has finished its rollout when the other is interrupted in its last step: nobody gets either."""
+    one, other = (sampler_of(inline(scripted((50,))), 4) for _ in range(2))
+    sample_together([one, other])
+    recv, calls = other._halves.recv, iter(range(4))
+
+    def interrupted() -> Any:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return recv()
+
+    monkeypatch.setattr(other._halves, "recv", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sample_together([one, other])
+    monkeypatch.setattr(other._halves, "recv", recv)
+    again = sample_together([one, other])
+    assert again.first[0].tolist() == [True, True]
 
 
 def test_gather_puts_slots_side_by_side() -> None:

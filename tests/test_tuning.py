@@ -143,7 +143,11 @@ def test_spaces_that_come_with_an_algorithm_are_of_its_settings(algorithm: str) 
 
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(20):
-        resolve(algorithm, "CartPole-v1", sample(SPACES[algorithm], study.ask()), preset=None)
+        proposed = sample(SPACES[algorithm], study.ask())
+        resolve(algorithm, "CartPole-v1", proposed, preset=None)
+        config: Any = resolve(algorithm, "CartPole-v1", proposed)[0]  # as the command does, with the preset
+        if algorithm == "DQN":  # that of CartPole moves a little at every step
+            assert (config.tau, config.target_network_update_freq >= 250) == (1.0, True)
 
 
 # --- the study --------------------------------------------------------------------------------------------------------

@@ -81,6 +81,13 @@ def test_dqns_fractions_become_steps(files: Path) -> None:
     assert (config.double_q, config.tau, config.gamma) == (False, 1.0, 0.99)
 
 
+def test_a_share_of_a_length_that_is_not_said_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "dqn.yml").write_text("CartPole-v1: {learning_rate: 1e-3}")
+    config: Any = resolve("DQN", "CartPole-v1", preset=str(tmp_path / "dqn.yml"))[0]
+    assert (config.lr, config.target_network_update_freq) == (0.001, 10_000)
+    assert config.epsilon_timesteps == resolve("DQN", "CartPole-v1", preset=None)[0].epsilon_timesteps  # type: ignore
+
+
 def test_games_share_an_entry(tmp_path: Path) -> None:
     (tmp_path / "ppo.yml").write_text("atari: {n_envs: 4, env_wrapper: [AtariWrapper], frame_stack: 4, n_steps: 64}")
     config: Any = resolve("PPO", "PongNoFrameskip-v4", preset=str(tmp_path / "ppo.yml"))[0]

@@ -67,7 +67,7 @@ def _setting(key: str, value: Any, steps: float, path: str, known: Callable[[str
     if key == "policy_kwargs":
         return {"model": _model(_literal(value), path)}
     if key == "exploration_fraction":
-        return {"epsilon_timesteps": int(steps * value)}
+        return {"epsilon_timesteps": int(steps * value)} if steps else {}
     if known(key):
         return {key: _number(value, steps)}
     warnings.warn(f"{key}={value!r} of {path} has no equivalent and is left out.", stacklevel=5)

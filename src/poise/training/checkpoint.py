@@ -150,12 +150,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
         if not isinstance(version, int) or not all(isinstance(entry, dict) for entry in manifest["files"].values()):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise CheckpointError(f"{path} is damaged: its {MANIFEST} cannot be read.") from None
+        raise _damaged(path, f"its {MANIFEST} cannot be read") from None
     if version > FORMAT:
         raise CheckpointError(
             f"{path} was written in format {version}, but this version of Poise reads up to {FORMAT}: upgrade it."
         )
     return dict(manifest)
+
+
+def _damaged(path: Path, how: str) -> CheckpointError:
+    return CheckpointError(f"{path} is damaged: {how}; take another checkpoint.")
 
 
 def verify(path: Path) -> dict[str, Any]:
@@ -167,17 +171,15 @@ def verify(path: Path) -> dict[str, Any]:
     manifest = read_manifest(path)
     for name in (_POLICY, _ARRAYS, _STATE):
         if name not in manifest["files"]:
-            raise CheckpointError(f"{path} is damaged: its {MANIFEST} does not list {name!r}.")
+            raise _damaged(path, f"its {MANIFEST} does not list {name!r}")
     for name, expected in manifest["files"].items():
         file = path / name
         if Path(name).name != name or not file.is_file():
-            raise CheckpointError(f"{path} is damaged: its file {name!r} is missing.")
+            raise _damaged(path, f"its file {name!r} is missing")
         if file.stat().st_size != expected.get("size"):
-            raise CheckpointError(
-                f"{path} is damaged: {name!r} has {file.stat().st_size} bytes instead of {expected.get('size')}."
-            )
+            raise _damaged(path, f"{name!r} has {file.stat().st_size} bytes instead of {expected.get('size')}")
         if _fingerprint(file) != expected:
-            raise CheckpointError(f"{path} is damaged: the content of {name!r} has changed since it was written.")
+            raise _damaged(path, f"the content of {name!r} has changed since it was written")
     return manifest
 
 

@@ -153,6 +153,8 @@ def run(
     if keep_checkpoints_num:
         kept["keep_checkpoints_num"] = keep_checkpoints_num
     if any(searches(settings)) or num_samples > 1:
+        if resume and not name:
+            raise RunError("resume=True needs the name of the search that is to go on.")
         stamp = datetime.now(timezone.utc).astimezone().strftime("%Y%m%d-%H%M%S")
         return search(
             algorithm,
