@@ -132,12 +132,46 @@ def test_aliases_mean_what_their_library_means(algorithm: str, alias: str, value
         {"lambda": 0.9, "gae_lambda": 0.9},
         {"num_epochs": 3, "n_epochs": 3},
         {"model": {"net_arch": [2]}, "model.fcnet_hiddens": [2]},
+        {"model": {"net_arch": {"pi": [2], "vf": [2]}}, "model.vf_fcnet_hiddens": [2]},
         {"model": {"fcnet_hiddens": [2]}, "policy_kwargs": {"fcnet_hiddens": [3]}},
     ],
 )
 def test_one_setting_under_two_names_is_an_error(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="two names of one setting: give only one of them"):
         resolve("PPO", "Some-v0", settings)
+
+
+@pytest.mark.parametrize(
+    ("net_arch", "layers"),
+    [
+        ([8, 4], ([8, 4], None, False)),
+        ({"pi": [8], "vf": [4, 2]}, ([8], [4, 2], False)),
+        ([{"pi": [8], "vf": [8]}], ([8], [8], False)),
+        ({"vf": [4]}, ([], [4], False)),  # as there, what is not named has no hidden layers
+        ([8, {"pi": [], "vf": []}], ([8], None, True)),
+    ],
+)
+def test_layers_of_policy_and_value_function(net_arch: Any, layers: Any) -> None:
+    model = ppo(model={"net_arch": net_arch}).model
+    assert (model.fcnet_hiddens, model.vf_fcnet_hiddens, model.vf_share_layers) == layers
+
+
+def test_layers_that_were_shared_only_at_first_are_each_towers_own() -> None:
+    with pytest.warns(UserWarning, match=r"have their first layers, \[16\], each for itself"):
+        model = ppo(policy_kwargs={"net_arch": [16, {"pi": [8], "vf": [4, 2]}]}).model
+    assert (model.fcnet_hiddens, model.vf_fcnet_hiddens) == ([16, 8], [16, 4, 2])
+
+
+def test_a_value_stream_of_its_own_is_for_dueling_networks() -> None:
+    assert resolve("DQN", "Some-v0", {"dueling": True, "model.vf_fcnet_hiddens": [8]})[0].model.vf_fcnet_hiddens == [8]
+    with pytest.raises(ConfigError, match=r"model.vf_fcnet_hiddens=\[8\] is for dueling=True"):
+        resolve("DQN", "Some-v0", {"model.vf_fcnet_hiddens": [8]})
+
+
+def test_own_layers_are_not_shared() -> None:
+    """What the user set counts; the preset (all of Atari's share) gives way."""
+    config = resolve("PPO", "PongNoFrameskip-v4", {"model": {"vf_fcnet_hiddens": [8]}})[0]
+    assert (config.model.vf_share_layers, config.model.vf_fcnet_hiddens) == (False, [8])
 
 
 @pytest.mark.parametrize("key", ["model", "policy_kwargs", "model_config"])
@@ -168,6 +202,9 @@ def test_nested_model_settings(key: str) -> None:
         ({"normalize_rewards": 1}, "normalize_rewards=1 is not allowed: it must be true or false."),
         ({"env_config": [1]}, "env_config=[1] is not allowed: it must be a mapping."),
         ({"model": {"fcnet_hiddens": [0]}}, "model.fcnet_hiddens=[0] is not allowed: it must be a list, each item an"),
+        ({"model": {"net_arch": {"qf": [1]}}}, "model.net_arch={'qf': [1]} is not allowed: 'qf' is neither 'pi' nor"),
+        ({"model": {"net_arch": {"pi": 64}}}, "model.fcnet_hiddens=64 is not allowed: it must be a list"),
+        ({"model": {"vf_fcnet_hiddens": [1], "vf_share_layers": True}}, "contradicts model.vf_share_layers=True"),
         ({"model": {"fcnet_activation": "tahn"}}, "model.fcnet_activation='tahn' is not allowed: it must be "),
         ({"model": {"fcnet_activation": "tahn"}}, " Did you mean 'tanh'?"),
         ({"num_workers": "autoo"}, "num_workers='autoo' is not allowed: it must be an integer at least 0 or 'auto'."),

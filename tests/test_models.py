@@ -178,6 +178,16 @@ def test_no_hidden_layers_make_a_linear_policy() -> None:
     assert sum(p.numel() for p in made.parameters()) == 3 * 2 + 2 + 3 + 1
 
 
+def test_a_value_function_with_layers_of_its_own() -> None:
+    made = policy(fcnet_hiddens=[], vf_fcnet_hiddens=[5, 4])
+    assert [tuple(p.shape) for p in made.network.pi.parameters()] == [(2, 3), (2,)]
+    assert [tuple(p.shape) for p in made.network.vf.parameters()] == [(5, 3), (5,), (4, 5), (4,), (1, 4), (1,)]
+    x = torch.randn(7, 3)
+    with torch.no_grad():
+        inputs, value = made(x)
+        torch.testing.assert_close((inputs, value), (made.actor(x), made.critic(x)))
+
+
 # --- images ----------------------------------------------------------------------------------------------------------
 
 IMAGES = [(84, 84, 4), (4, 84, 84), (64, 64, 3), (3, 64, 64), (10, 10, 1), (1, 10, 10), (210, 160, 3)]

@@ -373,6 +373,11 @@ class DQNConfig(AlgorithmConfig):
 
     def derive(self, explicit: set[str]) -> None:
         super().derive(explicit)
+        if self.model.vf_fcnet_hiddens is not None and not self.dueling:
+            raise ConfigError(
+                f"model.vf_fcnet_hiddens={self.model.vf_fcnet_hiddens} is for dueling=True: without it, DQN has no "
+                "stream for V(s)."
+            )
         if self.round_steps > self.buffer_size:
             raise ConfigError(
                 f"buffer_size={self.buffer_size} is smaller than the {self.round_steps} steps that are sampled between "

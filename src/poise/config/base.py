@@ -22,6 +22,10 @@ class ModelConfig:
     fcnet_hiddens: list[PositiveInt] = field(default_factory=lambda: [64, 64])
     """Widths of the hidden layers; `[]` makes the policy linear."""
 
+    vf_fcnet_hiddens: list[PositiveInt] | None = None
+    """Widths of the value function's own hidden layers (DQN: of the stream for V(s) of a dueling network); null takes
+    fcnet_hiddens."""
+
     fcnet_activation: Activation = "tanh"
     """Activation after each hidden layer."""
 
@@ -197,8 +201,24 @@ class AlgorithmConfig:
                 raise ConfigError("clip_rewards=True contradicts normalize_rewards=True: choose one of the two.")
             self.clip_rewards = "normalize_rewards" not in explicit
             self.normalize_rewards = not self.clip_rewards
+        self._derive_networks(explicit)
         if self.num_gpus != "auto" and self.num_gpus > 1:
             raise ConfigError(f"num_gpus={self.num_gpus:g} is not allowed: one policy learns on one GPU at most.")
+
+    def _derive_networks(self, explicit: set[str]) -> None:
+        """Layers that are shared are nobody's own."""
+        model, own, shared = self.model, "model.vf_fcnet_hiddens", "model.vf_share_layers"
+        if model.vf_fcnet_hiddens is None or not model.vf_share_layers:
+            return
+        if {own, shared} <= explicit:
+            raise ConfigError(
+                f"{own}={model.vf_fcnet_hiddens} contradicts {shared}=True: layers that are shared are not the value "
+                "function's own."
+            )
+        if own in explicit:
+            model.vf_share_layers = False
+        else:
+            model.vf_fcnet_hiddens = None
 
     @property
     def num_envs(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+import warnings
 from functools import partial
 from typing import Any
 
@@ -70,8 +71,7 @@ def canonical(config: type[AlgorithmConfig], settings: dict[str, Any]) -> dict[s
     result: dict[str, Any] = {}
     given: dict[str, str] = {}
     known = field_types(config)
-    for key, value in _flat(config, settings):
-        target = config.aliases.get(key, key)
+    for key, target, value in _towers(config, _flat(config, settings)):
         if target not in known:
             hint = config.untranslatable.get(key)
             hint = f" {hint}" if hint else nearest(key, [*known, *config.aliases])
@@ -93,6 +93,34 @@ def _flat(config: type[AlgorithmConfig], settings: dict[str, Any]) -> list[tuple
         else:
             pairs.append((key, value))
     return pairs
+
+
+def _towers(config: type[AlgorithmConfig], settings: list[tuple[str, Any]]) -> list[tuple[str, str, Any]]:
+    """Settings as (key as given, canonical key, value), with Stable-Baselines3's `net_arch={"pi": [...], "vf": [...]}`
+    and the `[64, {"pi": [...], "vf": [...]}]` of its first version as the layers of policy and value function.
+
+    Raises:
+        ConfigError: they are of something else than policy and value function.
+    """
+    found: list[tuple[str, str, Any]] = []
+    for key, value in settings:
+        target = config.aliases.get(key, key)
+        *first, own = value if isinstance(value, (list, tuple)) and value else [value]
+        if target != "model.fcnet_hiddens" or not isinstance(own, dict):
+            found.append((key, target, value))
+            continue
+        if unknown := own.keys() - {"pi", "vf"}:
+            raise ConfigError(f"{key}={value!r} is not allowed: {min(unknown, key=str)!r} is neither 'pi' nor 'vf'.")
+        pi, vf = own.get("pi", []), own.get("vf", [])
+        if first and not (pi or vf):
+            found += [(key, target, first), (key, "model.vf_share_layers", True)]
+            continue
+        if first:
+            shown = f"{key}={value!r}: policy and value function have their first layers, {first}, each for itself."
+            warnings.warn(shown, stacklevel=3)
+        for name, layers in ((target, pi), ("model.vf_fcnet_hiddens", vf)):
+            found.append((key, name, [*first, *layers] if isinstance(layers, (list, tuple)) else layers))
+    return found
 
 
 def field_types(config: type) -> dict[str, Any]:

@@ -41,7 +41,8 @@ class ActorCritic(nn.Module):
         else:
             self.pi = MLP([size, *hiddens, num_outputs], activation, output_gain=POLICY_GAIN)
             self.vf_encoder, size = features.encoder(config)
-            self.vf = MLP([size, *hiddens, 1], activation)
+            own = hiddens if config.vf_fcnet_hiddens is None else config.vf_fcnet_hiddens
+            self.vf = MLP([size, *own, 1], activation)
 
     def forward(self, x: Any) -> tuple[Tensor, Tensor]:
         if self.shared:
@@ -83,7 +84,8 @@ class QNetwork(nn.Module):
         self.encoder, size = features.encoder(config)
         hiddens, activation = config.fcnet_hiddens, config.fcnet_activation
         self.q = MLP([size, *hiddens, num_outputs], activation, output_gain=Q_GAIN)
-        self.value = MLP([size, *hiddens, 1], activation, output_gain=Q_GAIN) if dueling else None
+        own = hiddens if config.vf_fcnet_hiddens is None else config.vf_fcnet_hiddens
+        self.value = MLP([size, *own, 1], activation, output_gain=Q_GAIN) if dueling else None
 
     def forward(self, x: Any) -> tuple[Tensor, Tensor | None]:
         """Q(s, a) and None; with two streams, A(s, a) and V(s), `[N, 1]`."""
