@@ -90,7 +90,7 @@ def timeless(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def pids(env: Any) -> list[int]:
-    batches = env._batches if isinstance(env, Trainer) else [env]
+    batches = env.environments.batches if isinstance(env, Trainer) else [env]
     return [worker._process.pid for batch in batches for worker in batch.workers]
 
 

@@ -48,10 +48,13 @@ class InlineVectorEnv(TolerantVectorEnv):
             until the next step.
         pulse: a count that moves with every step of an environment, and the phase it is in.
         thread: the identity of the thread that steps them, or did so last.
+        report_hang: is told where an environment hangs, while `poise.envs.watchdog` watches.
 
     Raises:
         EnvError: an environment failed three times in a row to be made or reset.
     """
+
+    report_hang: Callable[[Failure], None]
 
     def __init__(
         self, make: Callable[[], gym.Env], num_envs: int, *, worker: int = 0, envs: Sequence[gym.Env] = ()

@@ -24,24 +24,25 @@ def watch(env: InlineVectorEnv, limits: Limits, report: Callable[[Failure], None
         limits: the time that one environment may take.
         report: called from the watching thread, once for each hang.
     """
-    threading.Thread(target=_watch, args=(weakref.ref(env), limits, report), daemon=True).start()
+    env.report_hang = report  # held by the batch: a thread that held it would keep its trainer alive
+    threading.Thread(target=_watch, args=(weakref.ref(env), limits), name="poise-watch", daemon=True).start()
 
 
-def _watch(reference: weakref.ref[InlineVectorEnv], limits: Limits, report: Callable[[Failure], None]) -> None:
+def _watch(reference: weakref.ref[InlineVectorEnv], limits: Limits) -> None:
     last, since, told = -1, time.monotonic(), False
     while True:
         time.sleep(min(_LOOK_S, limits.step / 2))
         env = reference()
-        if env is None:
+        if env is None or env.closed:
             return
-        beat, phase, thread = int(env.pulse[0]), int(env.pulse[1]), env.thread
-        del env
+        beat, phase, thread, report = int(env.pulse[0]), int(env.pulse[1]), env.thread, env.report_hang
         now = time.monotonic()
         if beat != last or phase == IDLE:
             last, since, told = beat, now, False
         elif now - since > limits.of(phase) and not told:
             told = True
             report(_hang(thread, now - since))
+        del env, report
 
 
 def _hang(thread: int, seconds: float) -> Failure:

@@ -22,10 +22,6 @@ from poise.config.types import AnyPath, PositiveInt, coerce
 from poise.envs import snapshot
 from poise.envs.advice import available_cores
 from poise.envs.failures import Failure, Failures
-from poise.envs.inline import InlineVectorEnv
-from poise.envs.make import choose_workers, make_batches, make_vector_env
-from poise.envs.process import Limits
-from poise.envs.watchdog import watch
 from poise.errors import CheckpointError, writing
 from poise.learning.device import choose
 from poise.learning.seeding import torch_generator
@@ -34,6 +30,7 @@ from poise.sampling.sampler import Sampler
 from poise.training import checkpoint
 from poise.training.acting import predict
 from poise.training.callbacks import Callback
+from poise.training.environments import Environments
 from poise.training.evaluation import run_episodes, summarize
 from poise.training.metrics import Metrics
 from poise.training.signals import stopping_on
@@ -81,12 +78,9 @@ class Trainer:
         if config.seed is None:
             config.seed = int(np.random.SeedSequence().generate_state(1)[0])
         self.notes: list[str] = []
-        self._batches: list[Any] = []
+        self.environments = Environments(config, self._report, self.notes)
         if layouts is None:
-            self._choose_workers()
-            self._batches = self._make_batches()
-            env = self._batches[0]
-            layouts = Layout(env.single_observation_space), Layout(env.single_action_space)
+            layouts = self.environments.layouts()
         pictures = any(is_image(leaf) for leaf in layouts[0].leaves)
         config.num_gpus, why = choose(config.num_gpus, pictures=pictures)
         self.notes += [why] if why else []
@@ -95,14 +89,10 @@ class Trainer:
         try:
             with torch_threads(1):  # the decompositions that weights begin with round differently with more of them
                 self.algorithm: Algorithm = make_algorithm(self.name, config, *layouts, self._seed(_ALGORITHM))
-            self.notes += self.algorithm.announce() if self._batches else []
+            self.notes += self.algorithm.announce() if self.environments.batches else []
         except BaseException:  # such as spaces that no policy can take
-            for env in self._batches:
-                env.close()
+            self.environments.close()
             raise
-        self._samplers: list[Sampler] | None = None
-        self._pending: list[Any] | None = None  # samplers' state from a checkpoint, until environments are needed
-        self._evaluation_env: Any = None
         self._generator: torch.Generator | None = None
         self.iteration = 0
         self.history: deque[dict[str, Any]] = deque(maxlen=10_000)
@@ -127,64 +117,16 @@ class Trainer:
     def _seed(self, purpose: int, *index: int) -> np.random.SeedSequence:
         return np.random.SeedSequence(self.config.seed or 0, spawn_key=(purpose, *index))
 
-    def _choose_workers(self) -> None:
-        """Resolves `num_workers="auto"`: the workers share the environments, so that what is learnt stays the same."""
-        config = self.config
-        if config.num_workers != "auto":
-            return
-        config.num_workers, why = choose_workers(config.env, config.num_envs, config.env_config)
-        config.num_envs_per_worker //= max(1, config.num_workers)
-        self.notes.append(f"num_workers='auto': {why}")
-
-    def _make_batches(self) -> list[Any]:
-        config = self.config
-        assert isinstance(config.num_workers, int)
-        envs = config.num_envs_per_worker
-        return make_batches(config.env, envs, config.env_config, config.num_workers, self._limits())
-
-    def _limits(self) -> Limits:
-        config = self.config
-        times = config.env_make_timeout_s, config.env_reset_timeout_s, config.env_step_timeout_s
-        return Limits(*times, (config.worker_memory_mb or 0) * 2**20)
-
     @property
     def samplers(self) -> list[Sampler]:
         """The samplers; made when first needed, since acting needs none."""
-        if self._samplers is None:
-            self._batches = self._batches or self._make_batches()
-            env = self._batches[0]
-            found = Layout(env.single_observation_space), Layout(env.single_action_space)
-            if (found[0].space, found[1].space) != (self.policy.obs_layout.space, self.policy.action_layout.space):
-                raise CheckpointError(
-                    f"{env_name(self.config.env)} has other spaces than the policy was trained with: "
-                    f"{found[0].space} and {found[1].space}."
-                )
-            self._samplers = self._make_samplers()
-            if self._pending is not None:
-                self._restore_samplers(self._pending)
-        return self._samplers
-
-    def _make_samplers(self) -> list[Sampler]:
-        length = self.config.rollout_fragment_length
-        assert length is not None
-        samplers: list[Sampler] = []
-        first_slot = 0
-        for i, env in enumerate(self._batches):
-            sampler = Sampler(
-                self.policy,
-                env,
-                length,
-                # Environments that cannot be restored go on with new episodes, never with those of the first time.
-                self._seed(_SAMPLERS, i, self.iteration),
-                correlation=getattr(self.config, "exploration_correlation", 0.0),
-                failures=self.failures,
-                first_slot=first_slot,
+        made = self.environments.samplers
+        if made is None:
+            # Environments that cannot be restored go on with new episodes, never with those of the first time.
+            made = self.environments.make_samplers(
+                self.policy, lambda i: self._seed(_SAMPLERS, i, self.iteration), self.failures
             )
-            samplers.append(sampler)
-            first_slot += sampler.slots
-            if isinstance(env, InlineVectorEnv):
-                watch(env, self._limits(), self._report)
-        return samplers
+        return made
 
     def _report(self, failure: Failure) -> None:
         """Tells the callbacks; where none of them listens, it is a warning."""
@@ -193,14 +135,6 @@ class Trainer:
             callback.on_failure(self, failure)
         if not listeners:
             warnings.warn(str(failure), RuntimeWarning, stacklevel=2)
-
-    def _restore_samplers(self, states: list[Any]) -> None:
-        assert self._samplers is not None
-        lost = sum(len(s.load_state_dict(state)) for s, state in zip(self._samplers, states, strict=True))
-        if lost:
-            slots = sum(s.slots for s in self._samplers)
-            self.notes.append(f"{lost} of {slots} environments could not be restored and began a new episode.")
-        self._pending = None
 
     # --- training -----------------------------------------------------------------------------------------------
 
@@ -358,17 +292,9 @@ class Trainer:
         """
         count = coerce(PositiveInt | None, episodes, "episodes") or self.config.evaluation_duration
         sampled = self.config.evaluation_explore if explore is None else explore
-        slots = min(count, 20)
-        if self._evaluation_env is None or self._evaluation_env.num_envs != slots:
-            if self._evaluation_env is not None:
-                self._evaluation_env.close()
-            self._evaluation_env = make_vector_env(self.config.env, slots, self.config.env_config)
-            if isinstance(self._evaluation_env, InlineVectorEnv):
-                watch(self._evaluation_env, self._limits(), self._report)
+        env = self.environments.evaluation(min(count, 20))
         streams = self._seed(_EVALUATION, self.iteration, seed)
-        return summarize(
-            run_episodes(self.policy, self._evaluation_env, count, streams, explore=sampled, report=self._report)
-        )
+        return summarize(run_episodes(self.policy, env, count, streams, explore=sampled, report=self._report))
 
     # --- saving -------------------------------------------------------------------------------------------------
 
@@ -380,7 +306,8 @@ class Trainer:
             RunError: it cannot be written: the disk is full, for example.
         """
         target = Path(coerce(AnyPath, path, "path"))
-        samplers = self._pending if self._pending is not None else [s.state_dict() for s in self.samplers]
+        pending = self.environments.pending
+        samplers = pending if pending is not None else [s.state_dict() for s in self.samplers]
         learner = self.algorithm.state_dict()
         policy = learner.pop("policy")
         state = {
@@ -428,7 +355,7 @@ class Trainer:
                     f"{source} does not fit its own configuration: parameter {name!r} is {_describe(found.get(name))} "
                     f"instead of {_describe(own.get(name))}."
                 )
-        if self._samplers is not None:  # they are in the middle of another course of training
+        if self.environments.samplers is not None:  # they are in the middle of another course of training
             self.close()
         self.notes.clear()  # they were said when the run began
         try:
@@ -436,7 +363,7 @@ class Trainer:
             self.iteration = state["iteration"]
             self.metrics.load_state_dict(state)
             self.failures.load_state_dict(state["failures"])
-            self._pending = state["samplers"]
+            self.environments.pending = state["samplers"]
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{source} does not fit its own configuration: {reason}.") from error
@@ -444,15 +371,8 @@ class Trainer:
     def close(self) -> None:
         """Closes the environments. Where they stand is remembered, so that training or saving can still go on."""
         self.algorithm.let_go()
-        try:
-            if self._samplers is not None:
-                self._pending = [sampler.state_dict() for sampler in self._samplers]
-                self.metrics.forget_samplers()
-        finally:
-            for env in (*self._batches, *([self._evaluation_env] if self._evaluation_env else [])):
-                env.close()
-            self._batches = []
-            self._evaluation_env = self._samplers = None
+        self.metrics.forget_samplers()
+        self.environments.close()
 
     def __enter__(self) -> Trainer:
         return self

@@ -1,0 +1,116 @@
+"""The environments of a trainer: those that it samples in, and those that it is evaluated in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from poise.config.base import AlgorithmConfig, env_name
+from poise.config.layout import Layout
+from poise.envs.failures import Failure, Failures
+from poise.envs.inline import InlineVectorEnv
+from poise.envs.make import choose_workers, make_batches, make_vector_env
+from poise.envs.process import Limits
+from poise.envs.watchdog import watch
+from poise.errors import CheckpointError
+from poise.models.policy import Policy
+from poise.sampling.sampler import Sampler
+
+
+class Environments:
+    """Makes a trainer's environments, and the samplers that act in them, when they are first needed.
+
+    Args:
+        config: complete; `num_workers="auto"` is resolved in it when environments are made.
+        report: is told of hangs of environments in this process, from another thread.
+        notes: takes sentences about what was chosen, and what could not be restored.
+
+    Attributes:
+        batches: the environments to sample in; empty before they are made.
+        samplers: one for each batch; None before they are made.
+        pending: the state of samplers that are not made yet, as a checkpoint or `close` left it.
+    """
+
+    def __init__(self, config: AlgorithmConfig, report: Callable[[Failure], None], notes: list[str]) -> None:
+        self.config, self.notes = config, notes
+        self._report = report
+        self.batches: list[Any] = []
+        self.samplers: list[Sampler] | None = None
+        self.pending: list[Any] | None = None
+        self._evaluation: Any = None
+
+    def layouts(self) -> tuple[Layout, Layout]:
+        """Of the observation and the action space of one environment; they are made to be asked."""
+        config = self.config
+        if config.num_workers == "auto":  # the workers share the environments: what is learnt stays the same
+            config.num_workers, why = choose_workers(config.env, config.num_envs, config.env_config)
+            config.num_envs_per_worker //= max(1, config.num_workers)
+            self.notes.append(f"num_workers='auto': {why}")
+        if not self.batches:
+            workers, envs = config.num_workers, config.num_envs_per_worker
+            self.batches = list(make_batches(config.env, envs, config.env_config, workers, self._limits()))
+        env = self.batches[0]
+        return Layout(env.single_observation_space), Layout(env.single_action_space)
+
+    def make_samplers(
+        self, policy: Policy, seed: Callable[[int], np.random.SeedSequence], failures: Failures
+    ) -> list[Sampler]:
+        """Samplers of `policy`, each with a seed of its own, which go on where those before them stood.
+
+        Raises:
+            CheckpointError: the policy was made for other spaces.
+        """
+        found = [layout.space for layout in self.layouts()]
+        if found != [policy.obs_layout.space, policy.action_layout.space]:
+            raise CheckpointError(
+                f"{env_name(self.config.env)} has other spaces than the policy was trained with: "
+                f"{found[0]} and {found[1]}."
+            )
+        length = self.config.rollout_fragment_length
+        assert length is not None
+        correlation = getattr(self.config, "exploration_correlation", 0.0)
+        samplers: list[Sampler] = []
+        slot = 0
+        for i, env in enumerate(self.batches):
+            sampler = Sampler(policy, env, length, seed(i), correlation=correlation, failures=failures, first_slot=slot)
+            samplers.append(sampler)
+            slot += sampler.slots
+            self._watch(env)
+        self.samplers = samplers
+        if self.pending is not None:
+            pairs = zip(samplers, self.pending, strict=True)
+            lost = sum(len(sampler.load_state_dict(state)) for sampler, state in pairs)
+            if lost:
+                self.notes.append(f"{lost} of {slot} environments could not be restored and began a new episode.")
+            self.pending = None
+        return samplers
+
+    def evaluation(self, slots: int) -> Any:
+        """A batch of so many environments beside those that are sampled in; kept for the next call."""
+        if self._evaluation is None or self._evaluation.num_envs != slots:
+            if self._evaluation is not None:
+                self._evaluation.close()
+            self._evaluation = make_vector_env(self.config.env, slots, self.config.env_config)
+            self._watch(self._evaluation)
+        return self._evaluation
+
+    def close(self) -> None:
+        """Closes all environments. Where they stand is remembered in `pending`."""
+        try:
+            if self.samplers is not None:
+                self.pending = [sampler.state_dict() for sampler in self.samplers]
+        finally:
+            for env in (*self.batches, *([self._evaluation] if self._evaluation else [])):
+                env.close()
+            self.batches, self.samplers, self._evaluation = [], None, None
+
+    def _watch(self, env: Any) -> None:
+        if isinstance(env, InlineVectorEnv):
+            watch(env, self._limits(), self._report)
+
+    def _limits(self) -> Limits:
+        config = self.config
+        times = config.env_make_timeout_s, config.env_reset_timeout_s, config.env_step_timeout_s
+        return Limits(*times, (config.worker_memory_mb or 0) * 2**20)
