@@ -20,12 +20,16 @@ __all__ = [
     "RunError",
     "SpaceError",
     "nearest",
+    "shown",
     "writing",
 ]
 
 
 class PoiseError(Exception):
     """Base of all errors that are the user's to mend; the text is one clear sentence."""
+
+    def __str__(self) -> str:
+        return shown(super().__str__(), lines=True)
 
 
 class ConfigError(PoiseError, ValueError):
@@ -66,6 +70,21 @@ def nearest(name: str, options: Iterable[str]) -> str:
     if not close and len(name) > 2:
         close = [lower for lower in by_lower if name.lower() in lower][-1:]
     return f" Did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def shown(text: object, *, lines: bool = False) -> str:
+    """Foreign text (a name from a file, an environment's message) as a terminal may print it: what is no visible
+    character, such as an escape that would move the cursor or turn the text round, becomes its code.
+
+    Args:
+        text: anything; its `str` is taken.
+        lines: keeps line ends and tabs.
+    """
+    raw = str(text)
+    if raw.isprintable():
+        return raw
+    kept = "\n\t" if lines else ""
+    return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in raw)
 
 
 @contextmanager

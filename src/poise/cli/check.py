@@ -9,7 +9,7 @@ import click
 
 from poise.cli.complete import complete_env
 from poise.config.types import parse_text
-from poise.errors import ConfigError
+from poise.errors import ConfigError, shown
 
 if TYPE_CHECKING:
     from poise.envs.checks.report import Report
@@ -68,14 +68,14 @@ def _show(report: Report) -> None:
             table.add_row(title, text)
         return table
 
-    console.print(Text(report.env, "bold"))
+    console.print(Text(shown(report.env), "bold"))
     if report.measured():
         console.print(grid([(Text(f"  {title}", "dim"), Text(text)) for title, text in report.measured()], gap=2))
     for word, colour, findings in (("error", "red", report.errors), ("warning", "yellow", report.warnings)):
         console.print(Text(f"\n{counted(len(findings), word)}", f"bold {colour}" if findings else "green"))
         rows = []
         for finding in findings:
-            text = Text(finding.text)
+            text = Text(shown(finding.text, lines=True))
             rows.append(
                 (Text(f"  {finding.check}", colour), text.append(f"\n{finding.where}" if finding.where else "", "dim"))
             )

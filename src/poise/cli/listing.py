@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from poise.errors import RunError
+from poise.cli.output import echo
+from poise.errors import RunError, shown
 from poise.tracking.folder import RunFolder, all_runs
 
 COLOURS = {"running": "cyan", "finished": "green", "stopped": "yellow", "preempted": "yellow"}
@@ -32,10 +33,10 @@ def runs(folder: str, as_json: bool) -> None:
     names = Counter(run.path.name for run in found)
     rows = [_row(run, short=names[run.path.name] == 1) for run in found]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
         return
     if not rows:
-        click.echo(f"There are no runs in {folder} yet. Begin with:  poise train PPO --env CartPole-v1")
+        echo(f"There are no runs in {folder} yet. Begin with:  poise train PPO --env CartPole-v1")
         return
     from rich.console import Console
     from rich.table import Table
@@ -49,9 +50,9 @@ def runs(folder: str, as_json: bool) -> None:
     for title in ("iter", "steps", "reward", "time"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        state = Text(row["state"], COLOURS.get(row["state"], "red"))
+        state = Text(shown(row["state"]), COLOURS.get(row["state"], "red"))
         numbers = (_number(row["iterations"]), _number(row["steps"]), _number(row["reward"], 1), _time(row["time_s"]))
-        table.add_row(Text(row["run"]), row["algorithm"], Text(row["env"]), state, *numbers)
+        table.add_row(*(Text(shown(row[key])) for key in ("run", "algorithm", "env")), state, *numbers)
     Console(highlight=False, width=PIPE_WIDTH if piped else None).print(table)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from poise.errors import EnvError, PoiseError, nearest
+from poise.errors import EnvError, PoiseError, nearest, shown
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("poise.cli.train:train", "Train a policy; everything is kept in a run folder."),
@@ -79,7 +79,7 @@ class Poise(click.Group):
             own = isinstance(error, EnvError) and "\n" in str(error)
             raise (EnvRaised if own else Sentence)(str(error)) from error
         except click.UsageError as error:
-            raise Sentence(" ".join(error.format_message().split())) from error
+            raise Sentence(shown(" ".join(error.format_message().split()))) from error
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
 

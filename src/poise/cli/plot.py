@@ -8,8 +8,10 @@ import click
 
 from poise.cli.complete import complete_run
 from poise.cli.listing import folder_option
-from poise.errors import RunError
+from poise.cli.output import echo
+from poise.errors import RunError, shown
 from poise.tracking.folder import find_runs
+from poise.tracking.links import refuse_links
 
 STUDY = "study.json"
 """What the folder of a search has."""
@@ -48,21 +50,25 @@ def plot(runs: tuple[str, ...], x: str, y: str | None, out: str | None, terminal
     pictures = panels(histories, x, y)
     waiting = ", ".join(history.name for history in histories if not history.episodes)
     if waiting:
-        click.echo(f"Left out, for no episode has ended yet: {waiting}.", err=True)
+        echo(f"Left out, for no episode has ended yet: {waiting}.", err=True)
     if terminal:
         from rich.console import Console
+        from rich.text import Text
 
         from poise.tracking.chart import print_chart
 
         console = Console(highlight=False)
-        console.print(pictures[0].title)
+        console.print(Text(shown(pictures[0].title)))
         for picture in pictures:
             print_chart(console, picture)
     if out or not terminal:
         from poise.tracking.plots import episode_figure, save_figure
 
-        own = next(iter(found.values())).plot.with_stem("episodes" if y is None else sides[0])
-        click.echo(save_figure(episode_figure(pictures), out or (own if len(found) == 1 else Path(SEVERAL))))
+        run = next(iter(found.values()))
+        own = run.plot.with_stem("episodes" if y is None else sides[0]) if len(found) == 1 else None
+        if own and not out:
+            refuse_links(run.path)
+        echo(save_figure(episode_figure(pictures), out or own or Path(SEVERAL)))
 
 
 def _plot_study(study: Path, out: str | None, *, alone: bool) -> None:
@@ -71,4 +77,6 @@ def _plot_study(study: Path, out: str | None, *, alone: bool) -> None:
     from poise.tracking.plots import save_figure
     from poise.tuning.run import load
 
-    click.echo(save_figure(load(study).plot(), out or study / "study.png"))
+    if not out:
+        refuse_links(study)
+    echo(save_figure(load(study).plot(), out or study / "study.png"))

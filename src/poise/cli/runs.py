@@ -15,9 +15,11 @@ import click
 from poise.cli.complete import complete_run
 from poise.cli.inputs import parse_stop
 from poise.cli.listing import folder_option
+from poise.cli.output import echo
 from poise.cli.train import finish
 from poise.errors import CheckpointError, RunError
 from poise.tracking.folder import RunFolder, find_run
+from poise.tracking.links import refuse_links
 
 if TYPE_CHECKING:
     from poise.training.trainer import Trainer
@@ -62,15 +64,15 @@ def evaluate(run: str, episodes: int, explore: bool, seed: int, checkpoint: str,
         about = {"algorithm": trainer.name, "env": trainer.config.env, "iteration": trainer.iteration}
     if as_json:
         finite = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
-        click.echo(json.dumps({"checkpoint": str(path), **about, **finite}, indent=2))
+        echo(json.dumps({"checkpoint": str(path), **about, **finite}, indent=2))
         return
-    click.echo(f"{trainer.name} on {about['env']}, {path}: {episodes} episode{'s' * (episodes != 1)}")
+    echo(f"{trainer.name} on {about['env']}, {path}: {episodes} episode{'s' * (episodes != 1)}")
     reward = {end: numbers[f"episode_reward_{end}"] for end in ("mean", "std", "min", "max")}
-    click.echo("  reward   " + "   ".join(f"{end} {value:.1f}" for end, value in reward.items()))
-    click.echo(f"  length   mean {numbers['episode_len_mean']:.1f}")
+    echo("  reward   " + "   ".join(f"{end} {value:.1f}" for end, value in reward.items()))
+    echo(f"  length   mean {numbers['episode_len_mean']:.1f}")
     for key, value in numbers.items():
         if key.startswith("info/"):
-            click.echo(f"  {key.removeprefix('info/')}   mean {value:.4g}")
+            echo(f"  {key.removeprefix('info/')}   mean {value:.4g}")
 
 
 @click.command()
@@ -90,10 +92,12 @@ def record(run: str, out: str | None, episodes: int, explore: bool, seed: int, c
 
     path, owner = find_checkpoint(run, checkpoint, folder)
     target = owner.path / "videos" / f"{path.name}.mp4" if owner else path.parent / f"{path.resolve().name}.mp4"
+    if not out:
+        refuse_links(owner.path if owner else target)
     with _load(path) as trainer:
         filmed = film(trainer, out or target, episodes=episodes, explore=explore, seed=seed)
     rewards = ", ".join(f"{reward:.1f}" for reward in filmed["episode_reward"])
-    click.echo(f"{filmed['path']} (reward {rewards})")
+    echo(f"{filmed['path']} (reward {rewards})")
 
 
 @click.command()
@@ -120,7 +124,7 @@ def resume(ctx: click.Context, /, run: str, stop_texts: tuple[str, ...], folder:
     before = found.status().get("training_iteration")
     resumed = go_on(found, stop=stop, signals=(signal.SIGTERM,), quiet=quiet)
     if resumed.trainer.iteration == before and not quiet:
-        click.echo("It was there already; --stop sets a further goal, for example --stop timesteps_total=1000000.")
+        echo("It was there already; --stop sets a further goal, for example --stop timesteps_total=1000000.")
     finish(ctx, resumed, quiet=quiet)
 
 
@@ -146,7 +150,7 @@ def find_checkpoint(run: str, which: str, root: str) -> tuple[Path, RunFolder | 
             warnings.simplefilter("always")
             path = locate(found.path)
         for warning in damaged:
-            click.echo(f"Warning: {warning.message}", err=True)
+            echo(f"Warning: {warning.message}", err=True)
         return path, found
     there = {int(path.name): path for path in checkpoint.checkpoints(found.checkpoints)}
     if which == "best":
@@ -169,5 +173,5 @@ def _load(path: Path) -> Trainer:
     trainer = load(path)
     module, colon, _ = str(trainer.config.env).partition(":")
     if colon:
-        click.echo(f"Importing {module} for the environment {trainer.config.env}.", err=True)
+        echo(f"Importing {module} for the environment {trainer.config.env}.", err=True)
     return trainer

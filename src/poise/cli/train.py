@@ -26,6 +26,7 @@ from poise.cli.flags import (
     setting_flags,
 )
 from poise.cli.inputs import Experiment, parse_stop, read_experiment
+from poise.cli.output import echo
 from poise.config.algorithms import ALGORITHMS, algorithm_spec
 from poise.config.resolve import canonical, resolve
 from poise.errors import ConfigError, PoiseError, nearest
@@ -253,9 +254,9 @@ def _train_seeds(
         quiet=quiet,
     )
     if quiet:
-        click.echo(found.path)
+        echo(found.path)
     else:
-        click.echo(f"\n{summary(found)}\n\nNext:\n  poise plot {shlex.quote(str(found.path))}   draw all seeds")
+        echo(f"\n{summary(found)}\n\nNext:\n  poise plot {shlex.quote(str(found.path))}   draw all seeds")
     ctx.exit(EXIT_CODES.get(found.ended or "", 1 if found.errors else 0))
 
 
@@ -264,13 +265,13 @@ def finish(ctx: click.Context, run: Run, *, quiet: bool) -> None:
     code = UNSAVED if run.unsaved else EXIT_CODES.get(run.result["stop_reason"], 0)
     if quiet:
         if run.unsaved:
-            click.echo(run.unsaved, err=True)
-        click.echo(run.path)
+            echo(run.unsaved, err=True)
+        echo(run.path)
     else:
         next_steps = {"resume": "go on from here"} if code else {"evaluate": "play fresh episodes", "record": "film it"}
         # As it was called, where the shell would not find it: in a virtual environment that is not activated.
         poise = sys.argv[0] if sys.argv[0].endswith("/poise") and not shutil.which("poise") else "poise"
         lines = [(f"{poise} {command} {shlex.quote(str(run.path))}", what) for command, what in next_steps.items()]
         width = max(len(command) for command, _ in lines)
-        click.echo("\nNext:\n" + "\n".join(f"  {command:{width}}   {what}" for command, what in lines))
+        echo("\nNext:\n" + "\n".join(f"  {command:{width}}   {what}" for command, what in lines))
     ctx.exit(code)

@@ -13,6 +13,7 @@ import click
 from poise.cli.complete import complete_algorithm, complete_preset
 from poise.cli.flags import KEPT, OTHER, TRAINED, Flag, given, run_options
 from poise.cli.inputs import parse_stop
+from poise.cli.output import echo
 from poise.cli.train import EXIT_CODES, Request, TrainCommand, with_run_options
 from poise.config.algorithms import ALGORITHMS
 from poise.config.resolve import canonical
@@ -159,16 +160,16 @@ def _finish(ctx: click.Context, analysis: Analysis, *, quiet: bool) -> None:
     search, best = analysis.study.search, analysis.study.best
     code = EXIT_CODES.get(analysis.ended or "", 0)
     if quiet:
-        click.echo(json.dumps(best.settings if best else None, default=repr))
+        echo(json.dumps(best.settings if best else None, default=repr))
     elif best is None:
-        click.echo(f"\nNo trial has finished with a {search.metric} that counts.")
+        echo(f"\nNo trial has finished with a {search.metric} that counts.")
     else:
         value = f"{search.metric} {best.value(search):,.6g}"
         if best.held_out:
             value += f", and {best.confirmed(search):,.6g} with {len(best.held_out)} seeds that no trial has had"
-        click.echo(f"\nThe best is trial {best.number}: {value}")
+        echo(f"\nThe best is trial {best.number}: {value}")
         for place, found in best.params.items():
-            click.echo(f"  {place} = {found}")
+            echo(f"  {place} = {found}")
     if not quiet:
         lines = {f"poise plot {shlex.quote(str(analysis.path))}": "draw all trials"}
         if code:
@@ -176,5 +177,5 @@ def _finish(ctx: click.Context, analysis: Analysis, *, quiet: bool) -> None:
         elif best is not None:
             lines[f"poise evaluate {shlex.quote(str(analysis.best_logdir))}"] = "play the best"
         width = max(map(len, lines))
-        click.echo("\nNext:\n" + "\n".join(f"  {command:{width}}   {what}" for command, what in lines.items()))
+        echo("\nNext:\n" + "\n".join(f"  {command:{width}}   {what}" for command, what in lines.items()))
     ctx.exit(code)

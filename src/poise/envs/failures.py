@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Literal
 
-from poise.errors import EnvError
+from poise.errors import EnvError, shown
 
 Kind = Literal["raised", "contract", "ended", "hung", "memory", "odd"]
 
@@ -35,7 +35,7 @@ class Failure:
     details: str = ""
 
     def __str__(self) -> str:
-        return f"{self.what}\n{self.details}".rstrip()
+        return shown(f"{self.what}\n{self.details}", lines=True).rstrip()
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from poise.errors import shown
 from poise.tracking.curves import Panel
 
 COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
@@ -32,7 +33,7 @@ def print_chart(console: Console, panel: Panel, height: int = 12) -> None:
     console.print(Text(f"{'':{margin}}  {left}{right:>{max(width - len(left), 1)}}"), no_wrap=True, crop=True)
     if len(panel.curves) > 1 or panel.curves[0].low is not None:
         for number, curve in enumerate(panel.curves):
-            console.print(Text(f"{'':{margin}}  ").append(f"-- {curve.label}", COLOURS[number % len(COLOURS)]))
+            console.print(Text(f"{'':{margin}}  ").append(f"-- {shown(curve.label)}", COLOURS[number % len(COLOURS)]))
 
 
 def _rows(panel: Panel, width: int, height: int, x: tuple[float, float], y: tuple[float, float]) -> Iterator[Text]:

@@ -25,6 +25,7 @@ import filelock
 
 from poise.config.types import AnyPath, coerce
 from poise.errors import ConfigError, RunError, nearest, writing
+from poise.tracking.links import refuse_links
 
 HEARTBEAT_S = 5.0
 STALE_S = 60.0
@@ -68,8 +69,9 @@ class RunFolder:
         """Takes the run for writing; the operating system gives it back when this process ends, however it ends.
 
         Raises:
-            RunError: another process has it, or nobody may write there.
+            RunError: another process has it, nobody may write there, or a link leads out of it.
         """
+        refuse_links(self.path)
         self._lock = filelock.FileLock(self.path / ".lock")
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)

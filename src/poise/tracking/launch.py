@@ -12,7 +12,7 @@ from poise.config.base import env_name
 from poise.config.resolve import resolve
 from poise.config.run import RunOptions
 from poise.envs.video import make_filmed_env
-from poise.errors import RunError, writing
+from poise.errors import RunError, shown, writing
 from poise.tracking.curves import History, panels
 from poise.tracking.folder import RunFolder, new_folder
 from poise.tracking.plots import episode_figure, figure_class, save_figure
@@ -55,6 +55,7 @@ class Log:
         self.path, self.quiet = path, quiet
 
     def __call__(self, text: str) -> None:
+        text = shown(text, lines=True)
         if not self.quiet:
             try:
                 print(text, flush=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from poise.errors import ConfigError, PoiseError, writing
+from poise.errors import ConfigError, PoiseError, shown, writing
 from poise.tracking.curves import Panel
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def episode_figure(panels: Sequence[Panel]) -> Figure:
         axes.set_ylabel(panel.y_label)
         axes.grid(alpha=0.3)
         axes.label_outer()
-    figure.axes[0].set_title(panels[0].title)
+    figure.axes[0].set_title(literal(panels[0].title))
     figure.axes[-1].set_xlabel(panels[-1].x_label)
     _explain(figure.axes[0], panels[0])
     return cast("Figure", figure)
@@ -50,7 +50,7 @@ def _draw(axes: Any, panel: Panel) -> None:
             axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
         for x, y in curve.runs:
             axes.plot(x, y, color=colour, linewidth=0.6, alpha=0.4)
-        axes.plot(curve.x, curve.y, color=colour, linewidth=1.8, label=curve.label)
+        axes.plot(curve.x, curve.y, color=colour, linewidth=1.8, label=literal(curve.label))
 
 
 def _explain(axes: Any, panel: Panel) -> None:
@@ -62,6 +62,11 @@ def _explain(axes: Any, panel: Panel) -> None:
         axes.legend(lines, [*labels[:-1], mean], loc="upper left", frameon=False)
     else:
         axes.legend(lines, labels, title=mean + bands, loc="upper left", frameon=False, alignment="left")
+
+
+def literal(text: object) -> str:
+    """Foreign text for a picture: matplotlib reads what stands between dollar signs as a formula."""
+    return shown(text).replace("$", r"\$")
 
 
 def figure_class() -> type[Figure]:

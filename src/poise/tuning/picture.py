@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from poise.errors import RunError
 from poise.tracking.folder import RunFolder
-from poise.tracking.plots import figure_class
+from poise.tracking.plots import figure_class, literal
 from poise.tuning.space import Number, searches
 from poise.tuning.study import Study, Trial
 
@@ -49,7 +49,8 @@ def _draw_curves(axes: Any, study: Study, trials: list[Trial]) -> None:
     ended = sum(trial.state != "running" for trial in study.trials)
     best_text = "" if best is None else f"; the best, trial {best.number}, is orange"
     axes.set_title(
-        f"{study.search.algorithm} on {study.search.config['env']}: {ended} of {study.total} trials{best_text}"
+        literal(f"{study.search.algorithm} on {study.search.config['env']}")
+        + f": {ended} of {study.total} trials{best_text}"
     )
     axes.set_xlabel("environment steps")
     axes.set_ylabel("mean return")
@@ -69,6 +70,6 @@ def _draw_setting(axes: Any, study: Study, trials: list[Trial], place: str) -> N
         axes.plot([x], [value if math.isfinite(value) else edge], linestyle="", alpha=0.8, **look)
     if isinstance(space, Number) and space.log:
         axes.set_xscale("log")
-    axes.set_xlabel(place)
-    axes.set_ylabel(search.metric)
+    axes.set_xlabel(literal(place))
+    axes.set_ylabel(literal(search.metric))
     axes.grid(alpha=0.3)

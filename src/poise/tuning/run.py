@@ -17,6 +17,7 @@ from poise.config.run import RunOptions
 from poise.config.types import Positive, PositiveInt, coerce
 from poise.envs.advice import parallel_runs
 from poise.errors import ConfigError, RunError, nearest, writing
+from poise.tracking.links import refuse_links
 from poise.training.signals import stopping_on
 from poise.training.stopping import RESULT_KEYS, StopRule, check_keys
 from poise.tuning.analysis import Analysis
@@ -195,6 +196,7 @@ def _search(
 @contextmanager
 def _claimed(folder: Path) -> Iterator[None]:
     """Nobody else searches there meanwhile; the lock ends with this process, however it ends."""
+    refuse_links(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / ".lock")

@@ -17,7 +17,7 @@ from poise.config.resolve import field_types, resolve
 from poise.config.run import RunOptions
 from poise.config.types import NonNegativeInt, PositiveInt, coerce
 from poise.envs.advice import parallel_runs
-from poise.errors import ConfigError, RunError
+from poise.errors import ConfigError, RunError, shown
 from poise.tracking.curves import History, panels
 from poise.tracking.folder import RunFolder
 from poise.tracking.plots import episode_figure
@@ -186,7 +186,7 @@ def run_seeds(
 
     def say(text: str) -> None:
         if not quiet:
-            print(text, flush=True)
+            print(shown(text, lines=True), flush=True)
 
     say(f"{name} on {label}, seeds {first} to {first + count - 1}, {size} at a time, in {path}")
     with Pool(_Desk(jobs, found, say), size) as pool, stopping_on((signal.SIGINT, *signals), pool.stop):
