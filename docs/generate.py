@@ -132,14 +132,15 @@ def algorithm_settings(name: str) -> str:
 
 
 def presets(name: str) -> str:
-    """The presets of one algorithm."""
-    rows = [
-        [code(env), ", ".join(f"`{key}={json.dumps(value)}`" for key, value in settings.items())]
-        for env, settings in PRESETS.get(name, {}).items()
-    ]
+    """The presets of one algorithm, those with the same settings in one row."""
+    rows: dict[str, list[str]] = {}
+    for env, settings in PRESETS.get(name, {}).items():
+        shown = ", ".join(f"`{key}={json.dumps(value)}`" for key, value in settings.items())
+        rows.setdefault(shown, []).append(code(env))
     if not rows:
         return f"{name} has no presets in this version: every environment gets the defaults."
-    return table(("environment", f"what differs from {name}'s defaults"), rows)
+    listed = ([", ".join(envs), shown] for shown, envs in rows.items())
+    return table(("environments", f"what differs from {name}'s defaults"), listed)
 
 
 def aliases() -> str:

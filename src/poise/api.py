@@ -18,6 +18,7 @@ from poise.tracking.live import LivePlot
 from poise.tracking.plots import episode_figure
 from poise.tracking.progress import Progress, where
 from poise.training.callbacks import Callback
+from poise.training.stuck import Stuck
 from poise.training.trainer import Trainer
 
 
@@ -53,6 +54,7 @@ def make_trainer(
     if resolved.env is None:
         raise ConfigError(f"{algorithm} needs an environment: poise.{algorithm}('CartPole-v1').")
     trainer = Trainer(algorithm, resolved, callbacks=callbacks, preset=used)
+    trainer.callbacks.append(Stuck())
     if progress or (progress is None and where() != "lines"):
         trainer.callbacks.append(Progress())
     return trainer

@@ -50,6 +50,22 @@ _PPO_ROBOT = {
     "model.log_std_init": -0.5,
 }
 
+# Of RL Baselines3 Zoo: what swimming earns shows late, and only a discount near 1 sees it.
+_PPO_SWIMMER = {
+    "num_envs_per_worker": 4,
+    "rollout_fragment_length": 1024,
+    "sgd_minibatch_size": 256,
+    "lr": 0.0006,
+    "gamma": 0.9999,
+    "gae_lambda": 0.98,
+    "normalize_observations": True,
+    "normalize_rewards": True,
+}
+
+# One parameter for each state and action is all that a table needs: no hidden layer, and a high learning rate.
+_PPO_TABLE = {"sgd_minibatch_size": 512, "lr": 0.05, "model.fcnet_hiddens": []}
+_PPO_TABLE_OF_COSTS = {**_PPO_TABLE, "normalize_rewards": True}
+
 # Rewards as they come (-100 for a crash) teach it to hover until the time is over; normalised, to land.
 _PPO_LUNAR_LANDER = {
     "num_envs_per_worker": 32,
@@ -125,6 +141,22 @@ _DQN_CARTPOLE = {
     "normalize_observations": True,
     "normalize_rewards": True,
     "model.fcnet_hiddens": [128, 128],
+}
+
+# Of RL Baselines3 Zoo, with exploration that ends after so many steps: unscaled rewards of -1 make all that is new look
+# better than it is, which is what leads out of the valley.
+_DQN_MOUNTAIN_CAR = {
+    "num_envs_per_worker": 1,
+    "rollout_fragment_length": 16,
+    "gradient_steps": 8,
+    "train_batch_size": 128,
+    "buffer_size": 10_000,
+    "gamma": 0.98,
+    "lr": 0.004,
+    "target_network_update_freq": 600,
+    "epsilon_timesteps": 24_000,
+    "final_epsilon": 0.07,
+    "model.fcnet_hiddens": [256, 256],
 }
 
 # PyTorch's tutorial "Reinforcement Learning (DQN)": `--preset tutorial`.
@@ -261,6 +293,18 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "gamma": 0.9,
             "normalize_rewards": True,
         },
+        # The noise that it begins with reaches the flag now and then. With a discount of 0.99, it stays at -130: a step
+        # less on the way is worth too little.
+        "MountainCar-v0": {
+            "rollout_fragment_length": 64,
+            "sgd_minibatch_size": 256,
+            "num_sgd_iter": 8,
+            "lr": [[0, 0.002], [300_000, 0.0002]],
+            "gamma": 0.999,
+            "gae_lambda": 0.98,
+            "normalize_observations": True,
+            "normalize_rewards": True,
+        },
         # White noise never leaves the valley: it takes momentum, and that takes noise which lasts.
         "MountainCarContinuous-v0": {
             "num_envs_per_worker": 8,
@@ -285,6 +329,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         **dict.fromkeys(
             (f"{robot}-{v}" for robot in ("HalfCheetah", "Hopper", "Walker2d") for v in ("v4", "v5")), _PPO_ROBOT
         ),
+        **dict.fromkeys(("Swimmer-v4", "Swimmer-v5"), _PPO_SWIMMER),
+        **dict.fromkeys(("FrozenLake-v1", "FrozenLake8x8-v1"), _PPO_TABLE),
+        **dict.fromkeys(("Taxi-v3", "Taxi-v4", "CliffWalking-v1", "CliffWalkingSlippery-v1"), _PPO_TABLE_OF_COSTS),
         ATARI: _PPO_ATARI,
         **dict.fromkeys(PONG, _PPO_PONG),
     },
@@ -296,6 +343,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "DQN": {
         **dict.fromkeys(CARTPOLE, _DQN_CARTPOLE),
         "tutorial": _DQN_TUTORIAL,
+        "MountainCar-v0": _DQN_MOUNTAIN_CAR,
         ATARI: _DQN_ATARI,
         **dict.fromkeys(PONG, _DQN_PONG),
     },

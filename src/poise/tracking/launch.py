@@ -25,6 +25,7 @@ from poise.training.loading import config_from_dict, locate
 from poise.training.metrics import Finished
 from poise.training.recording import record
 from poise.training.stopping import StopRule, check_keys, default_stop
+from poise.training.stuck import Stuck
 from poise.training.trainer import Trainer
 
 
@@ -214,7 +215,7 @@ def _run(
     )
     if options.tensorboard or (options.tensorboard is None and TensorBoardSink.available()):
         trainer.callbacks.append(TensorBoardSink(folder, log))
-    trainer.callbacks.append(recorder)
+    trainer.callbacks += [recorder, Stuck(say=log)]
     if not log.quiet:
         trainer.callbacks.append(Progress(say=log))
     if options.video and first:

@@ -1,0 +1,105 @@
+"""What to try where nothing is learnt: said once, after the first 100,000 steps of a run without a preset."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gymnasium.spaces import Box
+
+from poise.config.base import env_name
+from poise.config.presets import PRESETS, find_preset
+from poise.envs.make import reward_threshold
+from poise.training.callbacks import Callback
+from poise.training.metrics import Finished
+
+if TYPE_CHECKING:
+    from poise.training.trainer import Trainer
+
+LOOKED_AT = 100_000
+"""Environment steps after which a run is looked at."""
+PARTS = 10
+"""Equal parts that these steps are cut into."""
+FEWEST = 10
+"""Episodes that a part must have to count."""
+ERRORS = 3.0
+"""Standard errors by which a part must be better than the first to count as better."""
+
+
+class Stuck(Callback):
+    """Says what to try if there is no preset and the return has not risen.
+
+    Args:
+        say: takes the sentence; a warning unless given.
+    """
+
+    def __init__(self, say: Callable[[str], None] | None = None) -> None:
+        self._say = say or (lambda text: warnings.warn(text, RuntimeWarning, stacklevel=2))
+        self._due = True
+
+    def on_run_start(self, trainer: Trainer) -> None:
+        self._due = trainer.preset is None and trainer.algorithm.timesteps < LOOKED_AT
+
+    def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
+        if self._due and trainer.algorithm.timesteps >= LOOKED_AT:
+            self._due = False
+            episodes = trainer.metrics.finished
+            whole = len(episodes) == result["episodes_total"]  # the first ones are still remembered
+            goal = reward_threshold(trainer.config.env)
+            solved = goal is not None and result["episode_reward_mean"] >= goal
+            if whole and not solved and not has_risen(episodes):
+                self._say(advice(trainer, [episode.reward for episode in episodes]))
+
+
+def has_risen(episodes: Sequence[Finished]) -> bool:
+    """Whether the returns of some tenth of the steps are better than those of the first one by more than chance makes
+    them, `ERRORS` standard errors. True as well where too few episodes have ended to tell."""
+    length = episodes[-1].steps / PARTS if episodes else 1
+    parts: list[list[float]] = [[] for _ in range(PARTS)]
+    for episode in episodes:
+        parts[min(int(episode.steps / length), PARTS - 1)].append(episode.reward)
+    known = [part for part in parts if len(part) >= FEWEST]
+    if len(known) < 2:
+        return True
+    first, *later = known
+    return any(statistics.fmean(part) - statistics.fmean(first) > ERRORS * _error(first, part) for part in later)
+
+
+def _error(first: Sequence[float], second: Sequence[float]) -> float:
+    """The standard error of a difference of two means."""
+    return math.sqrt(sum(statistics.variance(part) / len(part) for part in (first, second)))
+
+
+def advice(trainer: Trainer, returns: Sequence[float]) -> str:
+    """One sentence: what was seen, and what to try."""
+    env = env_name(trainer.config.env)
+    if min(returns) == max(returns):
+        seen = f"every episode returned {returns[0]:g}"
+    else:
+        seen = f"from {min(returns):g} to {max(returns):g}, no better in the end than at first"
+    seen = f"The return has not risen in the first {trainer.algorithm.timesteps:,} steps ({seen})"
+    own = find_preset(trainer.name, env, "auto")[0]
+    others = [name for name in PRESETS if find_preset(name, env, "auto")[0]]
+    if own:
+        return f"{seen}: {trainer.name} has a preset for {env}, which preset=None (--preset none) leaves out."
+    if others:
+        return f"{seen}: try {' or '.join(others)}, which {'has' if len(others) == 1 else 'have'} a preset for {env}."
+    if min(returns) < max(returns):
+        return f"{seen}: try normalize_observations, normalize_rewards, and an lr three times higher or lower."
+    return (
+        f"{seen}: nothing has told good actions from bad ones, so explore more ({_exploration(trainer)}), begin "
+        "episodes nearer to the goal, or reward steps on the way to it."
+    )
+
+
+def _exploration(trainer: Trainer) -> str:
+    """The setting that makes an agent try more, and its value."""
+    keys = ["epsilon_timesteps", "entropy_coeff"]
+    if isinstance(trainer.policy.action_layout.space, Box):
+        keys.insert(0, "exploration_correlation")
+    config = trainer.config
+    key = next(key for key in keys if hasattr(config, key))
+    return f"a larger {key}, now {getattr(config, key)}"
