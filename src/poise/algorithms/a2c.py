@@ -33,8 +33,7 @@ class A2C(OnPolicy):
         self.optimizer = RMSProp(self.flat, decay=config.rms_prop_decay, eps=config.rms_prop_eps)
 
     def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
-        enough = self.timesteps + max(self.config.timesteps_per_iteration, 1)
-        while self.timesteps < enough:
+        for _ in self.rounds():
             rollout = self.collect(samplers)
             lr, entropy_coeff = self.at(self.config.lr), self.at(self.config.entropy_coeff)
             loss, stats = self.loss(rollout, entropy_coeff)

@@ -23,13 +23,13 @@ class Asynchronous(OnPolicy):
 
     Attributes:
         actor: made with the first iteration, and anew where there are other samplers.
-        rounds: rollouts learnt from since then.
+        learnt: rollouts learnt from since then.
     """
 
     repeatable = False
 
     actor: Actor | None = None
-    rounds = 0
+    learnt = 0
 
     @abstractmethod
     def update(self, rollout: Rollout) -> dict[str, float]:
@@ -39,22 +39,21 @@ class Asynchronous(OnPolicy):
         config = self.config
         if self.actor is None or self.actor.samplers is not samplers:
             self.warm_up(samplers)
-            self.actor, self.rounds = Actor(samplers, self.policy, self.flat, config.learner_queue_size), 0
+            self.actor, self.learnt = Actor(samplers, self.policy, self.flat, config.learner_queue_size), 0
             self.actor.publish(self.updates)
         actor, waited = self.actor, self.actor.waited
-        enough = self.timesteps + max(config.timesteps_per_iteration, 1)
         lags: list[int] = []
         queued: list[int] = []
         stats: dict[str, float] = {}
         with actor:
-            while self.timesteps < enough:
+            for _ in self.rounds():
                 queued.append(actor.ready)
                 rollout = actor.take()
                 lags.append(self.updates - rollout.version)
                 stats = self.update(rollout)
                 self.finish_round(rollout)
-                self.rounds += 1
-                if self.rounds % config.broadcast_interval == 0:
+                self.learnt += 1
+                if self.learnt % config.broadcast_interval == 0:
                     actor.publish(self.updates)
         self.waited = actor.waited - waited
         return {

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ class Algorithm(ABC):
         timesteps: environment steps sampled so far; schedules go by it.
         updates: gradient steps taken.
         skipped: gradient steps not taken because the gradient was not finite.
+        start: environment steps and gradient steps when the iteration under way began; None between iterations.
         waited: seconds of the latest iteration in which the learner waited for rollouts that were sampled beside it;
             None where sampling and learning take turns.
     """
@@ -80,6 +82,7 @@ class Algorithm(ABC):
         self.updates = 0
         self.skipped = 0
         self._skipped_in_a_row = 0
+        self.start: tuple[int, int] | None = None
         self.waited: float | None = None
 
     def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
@@ -98,6 +101,13 @@ class Algorithm(ABC):
     @abstractmethod
     def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
         """Samples and learns once; returns the learner's statistics."""
+
+    def rounds(self) -> Iterator[None]:
+        """As many update rounds as an iteration has (`timesteps_per_iteration`); after a halt, those that are left."""
+        self.start = self.start or (self.timesteps, self.updates)
+        while self.timesteps < self.start[0] + max(self.config.timesteps_per_iteration, 1):
+            yield
+        self.start = None
 
     def let_go(self) -> None:  # noqa: B027
         """Forgets the samplers, which are about to be closed."""
@@ -145,6 +155,7 @@ class Algorithm(ABC):
             "updates": self.updates,
             "skipped": self.skipped,
             "skipped_in_a_row": self._skipped_in_a_row,
+            "start": self.start,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -156,6 +167,8 @@ class Algorithm(ABC):
             self.reward_scaler.load_state_dict(state["rewards"])
         self.timesteps, self.updates, self.skipped = state["timesteps"], state["updates"], state["skipped"]
         self._skipped_in_a_row = state["skipped_in_a_row"]
+        start = state.get("start")
+        self.start = None if start is None else (start[0], start[1])
 
 
 class OnPolicy(Algorithm):

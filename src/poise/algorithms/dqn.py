@@ -151,9 +151,8 @@ class DQN(Algorithm):
     def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
         config = self.config
         assert config.gradient_steps is not None
-        enough = self.timesteps + max(config.timesteps_per_iteration, 1)
-        before, learnt = self.updates, None
-        while self.timesteps < enough:
+        before, learnt = self.start[1] if self.start else self.updates, None
+        for _ in self.rounds():
             self.policy.dist.epsilon, known = self.epsilon, self.timesteps
             self.remember(sample_together(samplers))
             if self.timesteps < config.learning_starts or not (self.replay and self.replay.steps):

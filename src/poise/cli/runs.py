@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from poise.cli.listing import folder_option
 from poise.cli.output import echo
 from poise.cli.train import finish
 from poise.errors import CheckpointError, RunError
+from poise.startup import ENDING
 from poise.tracking.folder import RunFolder, find_run
 from poise.tracking.links import refuse_links
 
@@ -122,7 +122,7 @@ def resume(ctx: click.Context, /, run: str, stop_texts: tuple[str, ...], folder:
     from poise.tracking.launch import resume as go_on
 
     before = found.status().get("training_iteration")
-    resumed = go_on(found, stop=stop, signals=(signal.SIGTERM,), quiet=quiet)
+    resumed = go_on(found, stop=stop, signals=ENDING, quiet=quiet)
     if resumed.trainer.iteration == before and not quiet:
         echo("It was there already; --stop sets a further goal, for example --stop timesteps_total=1000000.")
     finish(ctx, resumed, quiet=quiet)

@@ -30,7 +30,7 @@ from poise.cli.output import echo
 from poise.config.algorithms import ALGORITHMS, algorithm_spec
 from poise.config.resolve import canonical, resolve
 from poise.errors import ConfigError, PoiseError, nearest
-from poise.startup import without_collection
+from poise.startup import ENDING, without_collection
 
 if TYPE_CHECKING:
     from poise.config.run import RunOptions
@@ -217,7 +217,7 @@ def train(
         experiment=request.experiment.name if experiment is None else experiment,
         name=name,
         options=kept,
-        signals=(signal.SIGTERM,),
+        signals=ENDING,
         quiet=quiet,
     )
     finish(ctx, run, quiet=quiet)
@@ -250,7 +250,7 @@ def _train_seeds(
         folder=folder,
         experiment=experiment,
         options=options,
-        signals=(signal.SIGTERM,),
+        signals=ENDING,
         quiet=quiet,
     )
     if quiet:

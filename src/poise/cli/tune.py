@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +16,7 @@ from poise.cli.output import echo
 from poise.cli.train import EXIT_CODES, Request, TrainCommand, with_run_options
 from poise.config.algorithms import ALGORITHMS
 from poise.config.resolve import canonical
-from poise.startup import without_collection
+from poise.startup import ENDING, without_collection
 
 if TYPE_CHECKING:
     from poise.tuning.analysis import Analysis
@@ -120,7 +119,7 @@ def tune(
     if study is not None:
         if request.algorithm or given(ctx) or stop_texts:
             raise click.UsageError("--resume takes a study as it was begun, but for more --trials: leave out the rest.")
-        analysis = tuning.resume(Path(study), num_samples=num_samples, signals=(signal.SIGTERM,), **common)
+        analysis = tuning.resume(Path(study), num_samples=num_samples, signals=ENDING, **common)
     elif request.algorithm is None:
         known = ", ".join(ALGORITHMS)
         raise click.UsageError(f"Say what to tune, for example poise tune PPO --env CartPole-v1. Known: {known}.")
@@ -148,7 +147,7 @@ def tune(
             preset=None if preset == "none" else preset,
             folder=folder,
             experiment=request.experiment.name if experiment is None else experiment,
-            signals=(signal.SIGTERM,),
+            signals=ENDING,
             **common,
             **vars(run_options(kept)),
         )

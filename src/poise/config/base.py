@@ -145,6 +145,10 @@ class AlgorithmConfig:
     evaluation_explore: bool = False
     """Whether evaluation samples actions instead of taking the most likely ones."""
 
+    evaluation_max_steps: PositiveInt | None = None
+    """Steps after which an evaluation cuts an episode that does not end, and says so. Derived where nobody sets it: 10
+    times the longest training episode of late, the environment's own limit, or 10,000, whichever is most."""
+
     model: ModelConfig = field(default_factory=ModelConfig)
     """The networks."""
 

@@ -24,6 +24,7 @@ from poise.envs.failures import Failure, own_traceback, said
 from poise.envs.inline import InlineVectorEnv
 from poise.envs.pipe import Pipe
 from poise.errors import EnvError
+from poise.startup import ENDING
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it may end without a chance to flush
-    for number in (signal.SIGINT, signal.SIGTERM):  # these are the driver's to decide about
+    for number in (signal.SIGINT, *ENDING):  # these are the driver's to decide about
         signal.signal(number, lambda *_: None)  # not SIG_IGN, which programs that environments start would inherit
     if trace >= 0:  # where a crash or a hang happened, written by C code that needs no interpreter lock
         faulthandler.enable(trace)

@@ -25,6 +25,7 @@ from poise.envs.failures import Failure
 from poise.errors import EnvError
 from poise.learning.optimizers import Flat
 from poise.models.policy import Policy
+from poise.sampling.halt import HaltedError
 from poise.sampling.rollout import Rollout
 from poise.sampling.sampler import Sampler, stages_together
 
@@ -45,8 +46,9 @@ class Actor:
                 ...                             # learn from it
                 actor.publish(version)
 
-    A block's end waits until the rollout that is being filled is full. Full rollouts that were not taken are there in
-    the next block. What fails while sampling is raised by `take`, or at the block's end.
+    A block's end waits until the rollout that is being filled is full; after a halt its rows are given up. Full
+    rollouts that were not taken are there in the next block. What fails while sampling is raised by `take`, or at the
+    block's end.
 
     Args:
         samplers: they act with the copy from now on.
@@ -61,6 +63,7 @@ class Actor:
 
     def __init__(self, samplers: list[Sampler], policy: Policy, flat: Flat, waiting: int) -> None:
         self.samplers, self.policy = samplers, copy.deepcopy(policy)
+        self.halt = samplers[0].halt
         self.waited = 0.0
         # Parameters in one vector, and what a policy holds beside them, such as a normaliser's moments.
         self._learnt = [flat.data, *policy.buffers()]
@@ -95,14 +98,17 @@ class Actor:
 
         Raises:
             Exception: what failed while sampling.
+            HaltedError: sampling was asked to stop.
         """
         with self._changed:
             self._give_back()
             start = perf_counter()
-            while not (self._full or self._error):
+            while not (self._full or self._error or self.halt.asked):
                 self._wait("The learner has waited {:.0f} s for a rollout: the environments are slow, or one hangs.")
             self.waited += perf_counter() - start
             self._raise()
+            if self.halt.asked:
+                raise HaltedError
             self._taken = self._full.popleft()
         return self._taken.whole
 
@@ -122,7 +128,7 @@ class Actor:
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         start = perf_counter()
         try:
-            self.rest(at_once=kind is not None)
+            self.rest(at_once=kind not in (None, HaltedError))
         except BaseException:
             self.rest(at_once=True)
             raise
@@ -161,9 +167,9 @@ class Actor:
     def _next(self) -> _Buffer | None:
         """A free buffer, with the policy brought up to date for it; None when it is time to rest."""
         with self._changed:
-            while not (self._free or self._stopping):
+            while not (self._free or self._stopping or self.halt.asked):
                 self._wait("The learner has not finished with a rollout for {:.0f} s: the environments wait for it.")
-            if self._stopping:
+            if self._stopping or self.halt.asked:
                 return None
             if self._fresh:
                 _copy(self._published, self._acting)
@@ -179,6 +185,11 @@ class Actor:
         for _ in stages_together(self.samplers):
             if self._aborted:
                 return False
+        whole = all(sampler.full for sampler in self.samplers)
+        for sampler in self.samplers:
+            sampler.finish() if whole else sampler.cut()
+        if not whole:
+            return False
         if len(buffer.parts) > 1:
             buffer.whole.describe(buffer.parts)
         return True

@@ -25,6 +25,9 @@ Leaves = dict[str, Tensor]
 _PER_SLOT = ("action", "log_prob", "reward", "terminated", "truncated", "valid", "first")
 """Fields that are one tensor with the slots along its second axis."""
 
+_OUTCOMES = ("reward", "terminated", "truncated", "valid")
+"""Those of them that are written step by step."""
+
 
 @dataclass
 class Rollout:
@@ -111,6 +114,31 @@ class Rollout:
         for part in parts:
             self.final += [(t, b + offset, leaves) for t, b, leaves in part.final]
             offset += part.slots
+
+    def head(self, steps: int) -> dict[str, Any]:
+        """What has been sampled of a rollout that is not full: its first `steps`, without the actions."""
+        kept = {name: getattr(self, name)[:steps].clone() for name in _OUTCOMES}
+        return {
+            **kept,
+            "obs": {name: leaf[: steps + 1].clone() for name, leaf in self.obs.items()},
+            "first": self.first[: steps + 1].clone(),
+            "state": list(self.state),
+            "version": self.version,
+            "final": [[t, b, leaves] for t, b, leaves in self.final],
+        }
+
+    def put_back(self, head: dict[str, Any], steps: int) -> None:
+        """Restores what `head` returned of another rollout."""
+        for name in _OUTCOMES:
+            getattr(self, name)[:steps] = torch.as_tensor(head[name])
+        for name, leaf in self.obs.items():
+            leaf[: steps + 1] = torch.as_tensor(head["obs"][name])
+        self.first[: steps + 1] = torch.as_tensor(head["first"])
+        self.state = tuple(torch.as_tensor(part) for part in head["state"])
+        self.version = head["version"]
+        self.final[:] = [
+            (t, b, {name: torch.as_tensor(leaf) for name, leaf in leaves.items()}) for t, b, leaves in head["final"]
+        ]
 
 
 def stored_dtype(dtype: str) -> torch.dtype:

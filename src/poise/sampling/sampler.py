@@ -19,6 +19,7 @@ from poise.envs.tolerant import TolerantVectorEnv
 from poise.errors import EnvError
 from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
+from poise.sampling.halt import Halt, HaltedError
 from poise.sampling.rollout import Rollout, gather
 
 
@@ -54,8 +55,10 @@ class Sampler:
             ones before, they are not, so that gradients are biased a little (Hollenstein et al. 2024 measure it).
         failures: counts what fails; shared by all samplers of a run.
         first_slot: the number of its first environment among all of the run.
+        halt: is looked at before every step.
 
     Attributes:
+        filled: rows of the rollout under way that are filled; after a halt, the next call goes on there.
         episodes: those that ended since they were last taken (`take_episodes`).
         rows: rows of all rollouts so far.
         seconds: time spent stepping environments, in the policy, and waiting for worker processes, since the start.
@@ -71,6 +74,7 @@ class Sampler:
         correlation: float = 0.0,
         failures: Failures | None = None,
         first_slot: int = 0,
+        halt: Halt | None = None,
     ) -> None:
         mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
@@ -84,8 +88,14 @@ class Sampler:
         self._halves = env if hasattr(env, "send") and hasattr(env, "recv") else _WholeStep(env)
         self.failures = failures or Failures(self.slots)
         self.first_slot = first_slot
+        self.halt = halt or Halt()
+        self.filled = 0
+        self._noise: Tensor | None = None  # of the rollout under way
+        self._actions: list[Tensor] = []
+        self._inputs: list[Tensor] = []
         self.episodes: list[Episode] = []
         self.rows = 0
+        self._rows_taken = 0  # when episodes were last taken
         self.seconds = {"env": 0.0, "inference": 0.0, "waiting": 0.0}
         self.version = 0
         env_seed, noise_seed = seed.spawn(2)
@@ -128,7 +138,7 @@ class Sampler:
         self._returns[:], self._lengths[:], self._done[:], self._absent[:] = 0.0, 0, False, False
         self._write_obs(self.steps, obs)
         self.rollout.first[-1] = True
-        self._started = True
+        self._started, self._noise, self.filled = True, None, 0
 
     def sample(self) -> Rollout:
         """Takes T steps in every slot and returns the rollout, which the next call overwrites.
@@ -136,27 +146,36 @@ class Sampler:
         Raises:
             EnvError: an environment fails for good, or gave an observation or reward that is not finite and cannot be
                 replaced; the sentence names the slot and the step.
+            HaltedError: it was asked to stop; the next call goes on where it stood.
         """
-        for _ in self.stages():
-            pass
-        return self.rollout
+        return sample_together([self])
+
+    @property
+    def full(self) -> bool:
+        """Whether all rows are filled, and `finish` is due."""
+        return self._noise is not None and self.filled == self.steps
 
     def stages(self) -> Iterator[None]:
-        """Samples, with a pause after each time that the environments were told to step: see `sample_together`."""
+        """Fills rows, with a pause after each time that the environments were told to step (see `sample_together`),
+        until all are filled or a halt is asked for."""
         if not (self._started and self._intact):
             self._start()
-        self._intact = False  # until it is whole: after an error or Ctrl-C amid it, rows and environments disagree
-        policy, env, r = self.policy, self._halves, self.rollout
-        for array in (*self._obs.values(), self._first):
-            array[0] = array[-1]
-        r.state, r.version = self._state, self.version
-        r.final.clear()
-        (obs, first), noise = self._rows, self._noise().unbind(0)
+        halt = self.halt
+        if self._noise is None:
+            if halt.asked:
+                return
+            self._begin()
+        assert self._noise is not None
+        self._intact = False  # until it stops in order: after an error or Ctrl-C, rows and environments disagree
+        policy, env = self.policy, self._halves
+        (obs, first), noise = self._rows, self._noise.unbind(0)
         reward, terminated, truncated = self._outcome
-        actions, inputs = [], []
+        actions, inputs = self._actions, self._inputs
         env_seconds, inference_seconds, start = 0.0, 0.0, perf_counter()
         waited = self.tolerant.waited if self.tolerant else 0.0
-        for t in range(self.steps):
+        for t in range(self.filled, self.steps):
+            if halt.asked:
+                break
             action, dist_inputs, self._state = policy.act(obs[t], self._state, first[t], noise[t])
             actions.append(action)
             if policy.likelihoods:
@@ -176,15 +195,40 @@ class Sampler:
                 self._report_bad(reward[t], "a reward")
             self._follow_episodes(t, reward[t], terminated[t] | truncated[t], info)
             terminated[t] |= info.get("life_lost", False)  # an end for learning alone: the episode goes on
-        torch.stack(actions, out=r.action)
-        if inputs:
-            r.log_prob.copy_(policy.dist.log_prob(torch.stack(inputs), r.action))
+        self.filled = len(actions)
         waited = self.tolerant.waited - waited if self.tolerant else 0.0
         self.seconds["waiting"] += waited
         self.seconds["env"] += env_seconds - waited
         self.seconds["inference"] += inference_seconds + perf_counter() - start
-        self.rows += self.steps
         self._intact = True
+
+    def _begin(self) -> None:
+        """A new rollout, whose first row is the last one of the rollout before."""
+        r = self.rollout
+        for array in (*self._obs.values(), self._first):
+            array[0] = array[-1]
+        r.state, r.version = self._state, self.version
+        r.final.clear()
+        self._noise, self._actions, self._inputs, self.filled = self._draw_noise(), [], [], 0
+
+    def finish(self) -> Rollout:
+        """The rollout, now that it is full; the next one may begin."""
+        start, r = perf_counter(), self.rollout
+        torch.stack(self._actions, out=r.action)
+        if self._inputs:
+            r.log_prob.copy_(self.policy.dist.log_prob(torch.stack(self._inputs), r.action))
+        self.rows += self.steps
+        self._noise, self.filled = None, 0
+        self.seconds["inference"] += perf_counter() - start
+        return r
+
+    def cut(self) -> None:
+        """Gives up the rows of a rollout that is not full; the episodes go on."""
+        if self._noise is not None:
+            for array in (*self._obs.values(), self._first):
+                array[-1] = array[self.filled]
+            self.rows += self.filled
+            self._noise, self.filled = None, 0
 
     def _follow_episodes(self, t: int, reward: np.ndarray, done: np.ndarray, info: dict[str, Any]) -> None:
         """Marks which rows count and where episodes begin, and keeps the books of the running ones."""
@@ -230,10 +274,10 @@ class Sampler:
 
     def take_episodes(self) -> list[Episode]:
         """The episodes that ended since the last call."""
-        taken, self.episodes = self.episodes, []
+        taken, self.episodes, self._rows_taken = self.episodes, [], self.rows
         return taken
 
-    def _noise(self) -> Tensor:
+    def _draw_noise(self) -> Tensor:
         """Exploration noise `[T, B, ...]`: white, or autoregressive x_t = ρ x_{t-1} + √(1 - ρ²) ε_t."""
         noise = self.policy.dist.noise((self.steps, self.slots), self._generator)
         if self.correlation:
@@ -285,11 +329,12 @@ class Sampler:
         self._lengths[slots] = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next rollout depends on."""
+        """All that the next rollout depends on, and what there is of it."""
+        row = -1 if self._noise is None else self.filled
         state = {
             "started": self._started and self._intact,
-            "obs": {name: leaf[-1].clone() for name, leaf in self.rollout.obs.items()},
-            "first": self.rollout.first[-1].clone(),
+            "obs": {name: leaf[row].clone() for name, leaf in self.rollout.obs.items()},
+            "first": self.rollout.first[row].clone(),
             "memory": list(self._state),
             "generator": self._generator.get_state(),
             "noise": self._last_noise,
@@ -297,14 +342,35 @@ class Sampler:
             "lengths": self._lengths.copy(),
             "done": self._done.copy(),
             "version": self.version,
+            "rows": self.rows - self._rows_taken,
+            "episodes": [[e.reward, e.length, e.slot, e.info, e.row - self._rows_taken] for e in self.episodes],
+            "underway": self._underway(),
         }
         return {**state, "env": save_vector(self.env) if self._started else None}
+
+    def _underway(self) -> dict[str, Any] | None:
+        """The rollout that a halt left unfinished."""
+        if self._noise is None or not self._intact:
+            return None
+        parts = {"actions": self._actions, "inputs": self._inputs}
+        tensors = {name: torch.stack(part) if part else None for name, part in parts.items()}
+        return {**self.rollout.head(self.filled), **tensors, "filled": self.filled, "noise": self._noise}
+
+    def _go_on_with(self, underway: dict[str, Any]) -> None:
+        self.filled, self._noise = underway["filled"], torch.as_tensor(underway["noise"])
+        self.rollout.put_back(underway, self.filled)
+        self._actions, self._inputs = (
+            [] if underway[name] is None else list(torch.as_tensor(underway[name]).unbind(0))
+            for name in ("actions", "inputs")
+        )
 
     def load_state_dict(self, state: dict[str, Any]) -> list[int]:
         """Restores what `state_dict` returned; returns the slots that had to start a new episode."""
         self._generator.set_state(torch.as_tensor(state["generator"]))
         self._last_noise = None if state["noise"] is None else torch.as_tensor(state["noise"])
         self.version = state["version"]
+        self.rows, self._rows_taken = state.get("rows", 0), 0
+        self.episodes = [Episode(*each) for each in state.get("episodes", ())]
         if not state["started"]:
             return []
         self._state = tuple(torch.as_tensor(part) for part in state["memory"])
@@ -320,12 +386,18 @@ class Sampler:
             leaf[-1, kept] = torch.as_tensor(state["obs"][name])[kept]
         self.rollout.first[-1, kept] = torch.as_tensor(state["first"])[kept]
         self._returns[lost], self._lengths[lost], self._done[lost] = 0.0, 0, False
+        if state.get("underway") is not None and not lost:
+            self._go_on_with(state["underway"])
         return lost
 
 
 def sample_together(samplers: list[Sampler]) -> Rollout:
     """One rollout of all samplers, side by side. While the environments of one step, another finds its actions: where
-    environments step elsewhere, neither waits for the other."""
+    environments step elsewhere, neither waits for the other.
+
+    Raises:
+        HaltedError: they were asked to stop; the next call goes on where they stood.
+    """
     try:
         for _ in stages_together(samplers):
             pass
@@ -333,7 +405,9 @@ def sample_together(samplers: list[Sampler]) -> Rollout:
         for sampler in samplers:
             sampler.abandon()
         raise
-    return gather([sampler.rollout for sampler in samplers])
+    if not all(sampler.full for sampler in samplers):
+        raise HaltedError
+    return gather([sampler.finish() for sampler in samplers])
 
 
 def stages_together(samplers: list[Sampler]) -> Iterator[None]:

@@ -228,6 +228,8 @@ def _run(
         log(f"Filmed after training: {_film(trainer, folder, 'after')}")
     run = Run(trainer, folder, result)
     run.unsaved = recorder.unsaved(trainer)
+    if trainer.underway:
+        log(f"{trainer.underway} steps of iteration {trainer.iteration + 1} are kept: `poise resume` goes on amid it.")
     log(f"Stopped: {result['stop_reason']}. {run.unsaved or f'The run is in {folder.path}'}")
     return run
 

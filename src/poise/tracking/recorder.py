@@ -75,7 +75,7 @@ class RunRecorder(Callback):
             self.say(f"{failure.what} ({times} failures like this so far.)")
 
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
-        if trainer.iteration != self._saved_iteration and trainer.error is None:
+        if (trainer.iteration != self._saved_iteration or trainer.underway) and trainer.error is None:
             self.checkpoint(trainer)
         for file in (self._metrics, self._episodes):
             if file is not None:

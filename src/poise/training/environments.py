@@ -16,6 +16,7 @@ from poise.envs.process import Limits
 from poise.envs.watchdog import watch
 from poise.errors import CheckpointError
 from poise.models.policy import Policy
+from poise.sampling.halt import Halt
 from poise.sampling.sampler import Sampler
 
 
@@ -28,6 +29,7 @@ class Environments:
         notes: takes sentences about what was chosen, and what could not be restored.
 
     Attributes:
+        halt: stops all sampling between two steps.
         batches: the environments to sample in; empty before they are made.
         samplers: one for each batch; None before they are made.
         pending: the state of samplers that are not made yet, as a checkpoint or `close` left it.
@@ -35,11 +37,12 @@ class Environments:
 
     def __init__(self, config: AlgorithmConfig, report: Callable[[Failure], None], notes: list[str]) -> None:
         self.config, self.notes = config, notes
+        self.halt = Halt()
         self._report = report
         self.batches: list[Any] = []
         self.samplers: list[Sampler] | None = None
         self.pending: list[Any] | None = None
-        self._evaluation: Any = None
+        self._evaluation: dict[int, Any] = {}
 
     def layouts(self) -> tuple[Layout, Layout]:
         """Of the observation and the action space of one environment; they are made to be asked."""
@@ -74,7 +77,16 @@ class Environments:
         samplers: list[Sampler] = []
         slot = 0
         for i, env in enumerate(self.batches):
-            sampler = Sampler(policy, env, length, seed(i), correlation=correlation, failures=failures, first_slot=slot)
+            sampler = Sampler(
+                policy,
+                env,
+                length,
+                seed(i),
+                correlation=correlation,
+                failures=failures,
+                first_slot=slot,
+                halt=self.halt,
+            )
             samplers.append(sampler)
             slot += sampler.slots
             self._watch(env)
@@ -88,13 +100,11 @@ class Environments:
         return samplers
 
     def evaluation(self, slots: int) -> Any:
-        """A batch of so many environments beside those that are sampled in; kept for the next call."""
-        if self._evaluation is None or self._evaluation.num_envs != slots:
-            if self._evaluation is not None:
-                self._evaluation.close()
-            self._evaluation = make_vector_env(self.config.env, slots, self.config.env_config)
-            self._watch(self._evaluation)
-        return self._evaluation
+        """A batch of so many environments beside those that are sampled in; kept for the next one."""
+        if slots not in self._evaluation:
+            self._evaluation[slots] = make_vector_env(self.config.env, slots, self.config.env_config)
+            self._watch(self._evaluation[slots])
+        return self._evaluation[slots]
 
     def close(self) -> None:
         """Closes all environments. Where they stand is remembered in `pending`."""
@@ -102,9 +112,9 @@ class Environments:
             if self.samplers is not None:
                 self.pending = [sampler.state_dict() for sampler in self.samplers]
         finally:
-            for env in (*self.batches, *([self._evaluation] if self._evaluation else [])):
+            for env in (*self.batches, *self._evaluation.values()):
                 env.close()
-            self.batches, self.samplers, self._evaluation = [], None, None
+            self.batches, self.samplers, self._evaluation = [], None, {}
 
     def _watch(self, env: Any) -> None:
         if isinstance(env, InlineVectorEnv):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,16 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from poise.config.base import AlgorithmConfig
 from poise.config.layout import ROOT
 from poise.envs.failures import Failure, Failures
+from poise.envs.inline import InlineVectorEnv
 from poise.envs.snapshot import reset_seeded
 from poise.envs.tolerant import TolerantVectorEnv
 from poise.errors import EnvError, SpaceError
 from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
+from poise.sampling.halt import Halt, HaltedError
 from poise.sampling.rollout import stored_dtype
 from poise.sampling.sampler import Episode, episode_info
 
@@ -30,10 +33,13 @@ def run_episodes(
     *,
     explore: bool = False,
     report: Callable[[Failure], None] | None = None,
+    max_steps: int | None = None,
+    halt: Halt | None = None,
 ) -> list[Episode]:
     """Plays `episodes` whole episodes, in all of `env`'s slots at once.
 
-    Each slot plays its own share, fixed beforehand: taking the first episodes to end would favour short ones.
+    Each slot plays its own share, fixed beforehand: taking the first episodes to end would favour short ones. One that
+    does not end is cut after `max_steps`; its slot waits for the others, and then all begin anew.
 
     Args:
         policy: acts.
@@ -41,45 +47,73 @@ def run_episodes(
         episodes: how many in all.
         seed: of the environments and of the noise.
         explore: samples actions instead of taking the most likely ones.
-        report: called with what fails.
+        report: called with what fails, and with how many episodes were cut.
+        max_steps: of one episode; None waits for its end.
+        halt: is looked at before every step.
 
     Raises:
         EnvError: the environments fail again and again.
+        HaltedError: it was asked to stop.
     """
     slots = env.num_envs
     share = np.array([(episodes + i) // slots for i in range(slots)])
     next_step = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP) == AutoresetMode.NEXT_STEP
     env_seed, noise_seed = seed.spawn(2)
     generator = torch_generator(noise_seed)
-    raw = reset_seeded(env, env_seed)
-    state, first = policy.initial_state(slots), torch.ones(slots, dtype=torch.bool)
-    returns, lengths, over = np.zeros(slots), np.zeros(slots, np.int64), np.zeros(slots, np.bool_)
     done: list[Episode] = []
     failures = Failures(slots, report)
+    cut = 0
     while share.any():
-        obs = to_tensors(policy, raw)
-        noise = policy.dist.noise((slots,), generator) if explore else None
-        action, inputs, state = policy.act(obs, state, first, noise)
-        raw, reward, terminated, truncated, info = env.step(policy.env_action(action))
-        if not (np.isfinite(reward).all() and torch.isfinite(inputs).all()):
-            raise EnvError("An evaluation environment gave an observation or a reward that is not finite.")
-        stepped = ~over if next_step else np.ones(slots, np.bool_)
-        if isinstance(env, TolerantVectorEnv) and env.disturbed:  # what failed plays its episode again
-            failures.add(env.take_failures(), np.flatnonzero(env.lost).tolist())
-            returns[env.lost], lengths[env.lost] = 0.0, 0
-            stepped &= ~env.lost
-        first = torch.as_tensor(~stepped if next_step else terminated | truncated)
-        returns += reward * stepped
-        lengths += stepped
-        over = terminated | truncated
-        for b in np.flatnonzero(over).tolist():
-            if share[b]:
-                share[b] -= 1
-                failures.episode_finished(b)
-                numbers = episode_info(info if next_step else info.get("final_info", {}), b)
-                done.append(Episode(float(returns[b]), int(lengths[b]), b, numbers))
-            returns[b], lengths[b] = 0.0, 0
+        raw = reset_seeded(env, env_seed)
+        env_seed = env_seed.spawn(1)[0]
+        state, first = policy.initial_state(slots), torch.ones(slots, dtype=torch.bool)
+        returns, lengths, over = np.zeros(slots), np.zeros(slots, np.int64), np.zeros(slots, np.bool_)
+        waits = np.zeros(slots, np.bool_)  # whose episode was cut
+        while share[~waits].any():
+            if halt is not None and halt.asked:
+                raise HaltedError
+            obs = to_tensors(policy, raw)
+            noise = policy.dist.noise((slots,), generator) if explore else None
+            action, inputs, state = policy.act(obs, state, first, noise)
+            raw, reward, terminated, truncated, info = env.step(policy.env_action(action))
+            if not (np.isfinite(reward).all() and torch.isfinite(inputs).all()):
+                raise EnvError("An evaluation environment gave an observation or a reward that is not finite.")
+            stepped = ~over if next_step else np.ones(slots, np.bool_)
+            if isinstance(env, TolerantVectorEnv) and env.disturbed:  # what failed plays its episode again
+                failures.add(env.take_failures(), np.flatnonzero(env.lost).tolist())
+                returns[env.lost], lengths[env.lost] = 0.0, 0
+                stepped &= ~env.lost
+            first = torch.as_tensor(~stepped if next_step else terminated | truncated)
+            returns += reward * stepped
+            lengths += stepped
+            over = terminated | truncated
+            ended = over if max_steps is None else over | (lengths >= max_steps)
+            for b in np.flatnonzero(ended).tolist():
+                if share[b] and not waits[b]:
+                    share[b] -= 1
+                    numbers = {}
+                    if over[b]:
+                        failures.episode_finished(b)
+                        numbers = episode_info(info if next_step else info.get("final_info", {}), b)
+                    else:
+                        waits[b] = True
+                        cut += 1
+                    done.append(Episode(float(returns[b]), int(lengths[b]), b, numbers))
+                returns[b], lengths[b] = 0.0, 0
+    if cut and report is not None:
+        what = f"{cut} of {episodes} evaluation episodes did not end and were cut after {max_steps:,} steps"
+        report(Failure("odd", f"{what} (evaluation_max_steps); they count with what they had earned."))
     return done
+
+
+def step_limit(config: AlgorithmConfig, env: VectorEnv, window: Iterable[Episode]) -> int:
+    """Steps after which an evaluation cuts an episode, where `evaluation_max_steps` does not say: as many as the
+    environment's own limit, 10 of the longest training episodes of late, and 10,000, whichever is most."""
+    if config.evaluation_max_steps is not None:
+        return config.evaluation_max_steps
+    spec = env.envs[0].spec if isinstance(env, InlineVectorEnv) else env.spec
+    own = getattr(spec, "max_episode_steps", None) or config.env_config.get("max_episode_steps") or 0
+    return max(10_000, own, 10 * max((episode.length for episode in window), default=0))
 
 
 def to_tensors(policy: Policy, obs: Any) -> dict[str, torch.Tensor]:

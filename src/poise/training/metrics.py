@@ -36,6 +36,7 @@ class Metrics:
         finished_this_iter: those of the latest iteration.
         episodes_total: all that ended.
         time_total_s: seconds of all iterations.
+        unfinished_s: seconds of the iteration that a stop has left amid it.
     """
 
     def __init__(self, window: int) -> None:
@@ -44,6 +45,7 @@ class Metrics:
         self.finished_this_iter: list[Finished] = []
         self.episodes_total = 0
         self.time_total_s = 0.0
+        self.unfinished_s = 0.0
         self.forget_samplers()
 
     def forget_samplers(self) -> None:
@@ -109,10 +111,12 @@ class Metrics:
         return {
             "episodes_total": self.episodes_total,
             "time_total_s": self.time_total_s,
+            "unfinished_s": self.unfinished_s,
             "window": [[e.reward, e.length, e.slot, e.info] for e in self.window],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.episodes_total, self.time_total_s = state["episodes_total"], state["time_total_s"]
+        self.unfinished_s = state.get("unfinished_s", 0.0)
         self.window.clear()
         self.window.extend(Episode(r, n, slot, info) for r, n, slot, info in state["window"])

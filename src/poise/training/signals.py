@@ -1,4 +1,4 @@
-"""Turns the first interrupt into a stop at the next boundary, and the second into an end at once."""
+"""Turns the first interrupt into a stop in good order, and the second into an end at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from types import FrameType
 def stopping_on(signals: tuple[signal.Signals, ...], stop: Callable[[str], None]) -> Iterator[None]:
     """While inside, the first of `signals` calls `stop("interrupted" | "preempted")`; a second one is as usual.
 
-    Outside the main thread signals cannot be caught, and nothing is changed.
+    Outside the main thread signals cannot be caught, and nothing is changed. A SIGHUP that the process was told to
+    ignore (`nohup`) stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -22,7 +23,7 @@ def stopping_on(signals: tuple[signal.Signals, ...], stop: Callable[[str], None]
 
     def handler(number: int, frame: FrameType | None) -> None:
         restore()
-        stop("preempted" if number == signal.SIGTERM else "interrupted")
+        stop("interrupted" if number == signal.SIGINT else "preempted")
 
     def restore() -> None:
         for caught, old in previous.items():
@@ -32,6 +33,8 @@ def stopping_on(signals: tuple[signal.Signals, ...], stop: Callable[[str], None]
     try:  # from here on: a signal may come between one handler and the next
         for caught in signals:
             previous[caught] = signal.getsignal(caught)
+            if caught != signal.SIGINT and previous[caught] is signal.SIG_IGN:
+                continue
             signal.signal(caught, handler)
         yield
     finally:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import time
 import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,13 @@ from poise.errors import CheckpointError, writing
 from poise.learning.device import choose
 from poise.learning.seeding import torch_generator
 from poise.models.encoders import is_image
-from poise.sampling.sampler import Sampler
+from poise.sampling.halt import Halt, HaltedError
+from poise.sampling.sampler import Episode, Sampler
 from poise.training import checkpoint
 from poise.training.acting import predict
 from poise.training.callbacks import Callback
 from poise.training.environments import Environments
-from poise.training.evaluation import run_episodes, summarize
+from poise.training.evaluation import run_episodes, step_limit, summarize
 from poise.training.metrics import Metrics
 from poise.training.signals import stopping_on
 from poise.training.stopping import Stop, StopRule, default_stop
@@ -140,13 +143,20 @@ class Trainer:
 
     def train(self) -> dict[str, Any]:
         """One iteration: sample, learn, evaluate if due. Returns the result dict."""
-        start = time.perf_counter()
-        before = self.algorithm.timesteps
+        start = time.perf_counter() - self.metrics.unfinished_s
+        algorithm = self.algorithm
+        algorithm.start = algorithm.start or (algorithm.timesteps, algorithm.updates)
+        before = algorithm.start[0]
         samplers = self.samplers
-        with torch_threads(int(self.config.num_threads)):
-            learner = self.algorithm.iteration(samplers)
+        try:
+            with torch_threads(int(self.config.num_threads)):
+                learner = algorithm.iteration(samplers)
+        except HaltedError:
+            self.metrics.unfinished_s = time.perf_counter() - start
+            raise
+        algorithm.start = None
         self.iteration += 1
-        seconds = time.perf_counter() - start
+        seconds, self.metrics.unfinished_s = time.perf_counter() - start, 0.0
         episodes = self.metrics.take_episodes(samplers, before, self.algorithm.timesteps, seconds)
         for callback in self.callbacks:
             if type(callback).on_episode_end is not Callback.on_episode_end:
@@ -155,14 +165,19 @@ class Trainer:
         result = self._result(self.algorithm.timesteps - before, len(episodes), seconds, learner)
         interval = self.config.evaluation_interval
         if interval and self.iteration % interval == 0:
-            evaluation = self.evaluate()
-            for callback in self.callbacks:
-                callback.on_evaluation(self, evaluation)
-            result.update({f"evaluation/{key}": value for key, value in evaluation.items()})
+            with suppress(HaltedError):  # the iteration stands
+                result.update(self._evaluate())
         self.history.append(result)  # before the callbacks: the checkpoint that one of them writes is of this result
         for callback in self.callbacks:
             callback.on_iteration(self, result)
         return result
+
+    def _evaluate(self) -> dict[str, float]:
+        """An evaluation as part of a result."""
+        evaluation = self.evaluate()
+        for callback in self.callbacks:
+            callback.on_evaluation(self, evaluation)
+        return {f"evaluation/{key}": value for key, value in evaluation.items()}
 
     def _result(self, steps: int, episodes: int, seconds: float, learner: dict[str, float]) -> dict[str, Any]:
         return {
@@ -185,13 +200,14 @@ class Trainer:
     def learn(
         self, total_timesteps: int | None = None, *, stop: Stop = None, signals: tuple[signal.Signals, ...] = ()
     ) -> dict[str, Any]:
-        """Trains until a condition holds; Ctrl-C stops at the end of the iteration, a second Ctrl-C at once.
+        """Trains until a condition holds. Ctrl-C stops between two steps of the environments, and the next `learn` (or
+        that of a trainer loaded from a checkpoint) goes on there; a second Ctrl-C ends at once.
 
         Args:
             total_timesteps: environment steps from now on.
             stop: result keys and the values at which to stop, or a function of the result. With neither, training
                 ends at the environment's reward threshold, if the registry has one, or after a million steps.
-            signals: stop at the next boundary on these too (`poise train` adds SIGTERM).
+            signals: stop on these too (`poise train` adds SIGTERM and SIGHUP).
 
         Returns:
             The last result, with `stop_reason` added.
@@ -206,11 +222,12 @@ class Trainer:
             **({} if goal is None else {"timesteps_total": goal}),
         }
         self._stop_reason = None
+        self.halt.asked = False
         reason = ""
         self.error = None
         result: dict[str, Any] = dict(self.history[-1]) if self.history else {}
         try:
-            with stopping_on((signal.SIGINT, *signals), self.stop):
+            with stopping_on((signal.SIGINT, *signals), self._halt), suppress(HaltedError):
                 for callback in self.callbacks:
                     callback.on_run_start(self)
                 if result:
@@ -220,12 +237,13 @@ class Trainer:
                     if goal is not None and self.algorithm.timesteps >= goal:
                         self.stop(f"{total_timesteps} timesteps")
                     self.stop(rule(result))
-                reason = self._stop_reason
+            reason = self._stop_reason or ""
         except BaseException as error:
             self.error = error
             reason = f"{type(error).__name__}: {error}"
             raise
         finally:
+            self.halt.asked = False
             for callback in self.callbacks:
                 callback.on_run_end(self, reason)
         return {**result, "stop_reason": reason}
@@ -234,6 +252,28 @@ class Trainer:
         """Makes `learn` end after the current iteration; the first reason stays, and None is no reason."""
         if reason is not None and self._stop_reason is None:  # never undoes what a signal, at any moment, said
             self._stop_reason = reason
+
+    def _halt(self, reason: str) -> None:
+        """What a signal does, at any moment: says that it was heard, and stops before the next step."""
+        self.halt.asked = True
+        self.stop(reason)
+        with suppress(Exception):  # a stream that is being written to, or has gone
+            print(
+                f"{reason.capitalize()}: stopping before the next step of the environments, or after the update that "
+                "is under way. What was sampled is kept. Ctrl-C now ends at once.",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    @property
+    def halt(self) -> Halt:
+        """Stops sampling between two steps."""
+        return self.environments.halt
+
+    @property
+    def underway(self) -> int:
+        """Environment steps of the next iteration that a stop amid it has left."""
+        return sum(sampler.filled * sampler.slots for sampler in self.environments.samplers or ())
 
     # --- acting -------------------------------------------------------------------------------------------------
 
@@ -294,7 +334,20 @@ class Trainer:
         sampled = self.config.evaluation_explore if explore is None else explore
         env = self.environments.evaluation(min(count, 20))
         streams = self._seed(_EVALUATION, self.iteration, seed)
-        return summarize(run_episodes(self.policy, env, count, streams, explore=sampled, report=self._report))
+        return summarize(self._play(env, count, streams, explore=sampled))
+
+    def _play(self, env: Any, count: int, streams: np.random.SeedSequence, *, explore: bool) -> list[Episode]:
+        limit = step_limit(self.config, env, self.metrics.window)
+        return run_episodes(
+            self.policy,
+            env,
+            count,
+            streams,
+            explore=explore,
+            report=self._report,
+            max_steps=limit,
+            halt=self.halt,
+        )
 
     # --- saving -------------------------------------------------------------------------------------------------
 
@@ -317,7 +370,7 @@ class Trainer:
             "failures": self.failures.state_dict(),
             **self.metrics.state_dict(),
         }
-        exact = all(not s["started"] or (s["env"] is not None and snapshot.exact(s["env"])) for s in samplers)
+        exact = all(_exact(sampler) for sampler in samplers)
         mean = (self.history[-1] if self.history else self.metrics.of_episodes())["episode_reward_mean"]
         whole = len(self.metrics.window) == self.metrics.window.maxlen  # a mean over fewer may be one lucky episode
         about = {
@@ -379,6 +432,14 @@ class Trainer:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def _exact(sampler: dict[str, Any]) -> bool:
+    """Whether a sampler's state leads on to the very same steps."""
+    env = sampler["env"]
+    if not sampler["started"]:  # it never was, or an error or a second Ctrl-C left it amid a step
+        return env is None
+    return env is not None and snapshot.exact(env)
 
 
 def _describe(tensor: tuple[tuple[int, ...], torch.dtype] | None) -> str:

@@ -23,6 +23,7 @@ from poise.envs.make import register_env
 from poise.envs.pipe import Pipe
 from poise.errors import PoiseError, RunError
 from poise.models.catalog import register_model, register_preprocessor
+from poise.startup import ENDING
 from poise.tracking import launch
 from poise.tracking.folder import RunFolder, plain
 from poise.training.callbacks import Callback
@@ -40,7 +41,7 @@ def main() -> None:
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    for number in (signal.SIGINT, signal.SIGTERM):  # these are the search's to decide about
+    for number in (signal.SIGINT, *ENDING):  # these are the search's to decide about
         signal.signal(number, lambda *_: None)
     try:
         while True:

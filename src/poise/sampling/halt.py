@@ -1,0 +1,17 @@
+"""Stopping amid an iteration: between two steps of the environments, wherever they are."""
+
+from __future__ import annotations
+
+
+class HaltedError(Exception):
+    """Sampling or an evaluation stopped between two steps because it was asked to; nothing is wrong."""
+
+
+class Halt:
+    """A flag that whoever steps environments looks at before every step.
+
+    Attributes:
+        asked: whether to stop now.
+    """
+
+    asked = False
