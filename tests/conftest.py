@@ -17,6 +17,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def known_names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests train with is remembered in a folder of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POISE_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
 @pytest.fixture
 def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names registered by a test are forgotten after it."""

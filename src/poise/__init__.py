@@ -25,6 +25,7 @@ from poise.errors import (
     PoiseError,
     RunError,
     SpaceError,
+    TrustError,
     nearest,
 )
 from poise.startup import without_collection
@@ -88,6 +89,7 @@ __all__ = [
     "RunError",
     "SpaceError",
     "Trainer",
+    "TrustError",
     "check_env",
     "load",
     "make_env",

@@ -97,9 +97,16 @@ def run(
     )
 
 
-def resume(path: str | Path, *, stop: Any = None, callbacks: Sequence[Callback] = (), quiet: bool = False) -> Run:
-    """Goes on with the run in a folder, as `poise resume` does."""
-    return _resume(RunFolder(path), stop=stop, callbacks=callbacks, quiet=quiet)
+def resume(
+    path: str | Path,
+    *,
+    stop: Any = None,
+    callbacks: Sequence[Callback] = (),
+    quiet: bool = False,
+    trust: bool = False,
+) -> Run:
+    """Goes on with the run in a folder, as `poise resume` does; `trust` lets it run the code that it names."""
+    return _resume(RunFolder(path), stop=stop, callbacks=callbacks, quiet=quiet, trust=trust)
 
 
 def plot(*what: Trainer | Run | str | Path, x: str = "steps", y: str | None = None, live: bool = False) -> Any:

@@ -19,6 +19,7 @@ __all__ = [
     "PoiseError",
     "RunError",
     "SpaceError",
+    "TrustError",
     "nearest",
     "shown",
     "writing",
@@ -58,6 +59,10 @@ class DivergedError(PoiseError):
 
 class RunError(PoiseError):
     """A run folder that does not exist, is in use, or cannot do what was asked."""
+
+
+class TrustError(PoiseError):
+    """A name in a file that would run code which the user has not confirmed, or that is none of what it is to be."""
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from poise.envs import trust
 from poise.errors import EnvError, PoiseError, nearest, shown
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -96,6 +97,8 @@ def poise() -> None:
 
 def main() -> None:
     """Runs the command and ends the process."""
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        trust.ask = lambda said: click.confirm(f"{said}\nDo you trust it?", default=False, err=True)
     # An environment `my_module:MyEnv` may lie where the user stands; appended, so that it hides no installed module.
     sys.path.append(os.getcwd())
     try:

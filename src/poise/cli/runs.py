@@ -31,6 +31,7 @@ explore_option = click.option("--explore", is_flag=True, help="Sample actions in
 seed_option = click.option(
     "--seed", type=click.IntRange(0), default=0, metavar="INT", help="Other seeds give other episodes."
 )
+trust_option = click.option("--trust", is_flag=True, help="Let it run the code that it names, and remember the names.")
 checkpoint_option = click.option(
     "--checkpoint",
     metavar="WHICH",
@@ -52,14 +53,17 @@ def episodes_option(default: int) -> Callable[[Command], Command]:
 @seed_option
 @checkpoint_option
 @folder_option
+@trust_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(run: str, episodes: int, explore: bool, seed: int, checkpoint: str, folder: str, as_json: bool) -> None:
+def evaluate(
+    run: str, episodes: int, explore: bool, seed: int, checkpoint: str, folder: str, trust: bool, as_json: bool
+) -> None:
     """Play fresh episodes and say how good the policy is.
 
     RUN is a run folder, the name of a run, `latest`, or a checkpoint folder.
     """
     path, _ = find_checkpoint(run, checkpoint, folder)
-    with _load(path) as trainer:
+    with _load(path, trust=trust) as trainer:
         numbers = trainer.evaluate(episodes, explore=explore, seed=seed)
         about = {"algorithm": trainer.name, "env": trainer.config.env, "iteration": trainer.iteration}
     if as_json:
@@ -83,7 +87,10 @@ def evaluate(run: str, episodes: int, explore: bool, seed: int, checkpoint: str,
 @seed_option
 @checkpoint_option
 @folder_option
-def record(run: str, out: str | None, episodes: int, explore: bool, seed: int, checkpoint: str, folder: str) -> None:
+@trust_option
+def record(
+    run: str, out: str | None, episodes: int, explore: bool, seed: int, checkpoint: str, folder: str, trust: bool
+) -> None:
     """Film the policy; no display is needed.
 
     RUN is a run folder, the name of a run, `latest`, or a checkpoint folder.
@@ -94,7 +101,7 @@ def record(run: str, out: str | None, episodes: int, explore: bool, seed: int, c
     target = owner.path / "videos" / f"{path.name}.mp4" if owner else path.parent / f"{path.resolve().name}.mp4"
     if not out:
         refuse_links(owner.path if owner else target)
-    with _load(path) as trainer:
+    with _load(path, trust=trust) as trainer:
         filmed = film(trainer, out or target, episodes=episodes, explore=explore, seed=seed)
     rewards = ", ".join(f"{reward:.1f}" for reward in filmed["episode_reward"])
     echo(f"{filmed['path']} (reward {rewards})")
@@ -111,8 +118,9 @@ def record(run: str, out: str | None, episodes: int, explore: bool, seed: int, c
 )
 @folder_option
 @click.option("--quiet", is_flag=True, help="Print only where the run is, at the end.")
+@trust_option
 @click.pass_context
-def resume(ctx: click.Context, /, run: str, stop_texts: tuple[str, ...], folder: str, quiet: bool) -> None:
+def resume(ctx: click.Context, /, run: str, stop_texts: tuple[str, ...], folder: str, quiet: bool, trust: bool) -> None:
     """Go on with a run from its newest checkpoint.
 
     RUN is a run folder, the name of a run, or `latest`.
@@ -122,7 +130,7 @@ def resume(ctx: click.Context, /, run: str, stop_texts: tuple[str, ...], folder:
     from poise.tracking.launch import resume as go_on
 
     before = found.status().get("training_iteration")
-    resumed = go_on(found, stop=stop, signals=ENDING, quiet=quiet)
+    resumed = go_on(found, stop=stop, signals=ENDING, quiet=quiet, trust=trust)
     if resumed.trainer.iteration == before and not quiet:
         echo("It was there already; --stop sets a further goal, for example --stop timesteps_total=1000000.")
     finish(ctx, resumed, quiet=quiet)
@@ -166,11 +174,13 @@ def find_checkpoint(run: str, which: str, root: str) -> tuple[Path, RunFolder | 
     return there[int(which)], found
 
 
-def _load(path: Path) -> Trainer:
+def _load(path: Path, *, trust: bool) -> Trainer:
     """The trainer of a checkpoint, after a word about the module that its environment is going to import."""
+    from poise.envs.make import admit_env
     from poise.training.loading import load
 
-    trainer = load(path)
+    trainer = load(path, trust=trust)
+    admit_env(trainer.config.env, trainer.config.env_config)
     module, colon, _ = str(trainer.config.env).partition(":")
     if colon:
         echo(f"Importing {module} for the environment {trainer.config.env}.", err=True)

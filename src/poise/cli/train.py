@@ -28,6 +28,7 @@ from poise.cli.flags import (
 from poise.cli.inputs import Experiment, parse_stop, read_experiment
 from poise.cli.output import echo
 from poise.config.algorithms import ALGORITHMS, algorithm_spec
+from poise.config.base import AlgorithmConfig
 from poise.config.resolve import canonical, resolve
 from poise.errors import ConfigError, PoiseError, nearest
 from poise.startup import ENDING, without_collection
@@ -164,6 +165,8 @@ def with_run_options(command: click.Command) -> click.Command:
 @click.option("--seeds", cls=Flag, metavar="INT", type=click.IntRange(1), default=1,
               help="Runs that differ by their seed, in parallel; --seed is the first. [default: 1]")  # fmt: skip
 @click.option("--quiet", cls=Flag, section=KEPT, is_flag=True, help="Prints only where the run is, at the end.")
+@click.option("--trust", cls=Flag, section=OTHER, is_flag=True,
+              help="Lets --config run the code that it names, and remembers the names.")  # fmt: skip
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -178,6 +181,7 @@ def train(
     name: str | None,
     seeds: int,
     quiet: bool,
+    trust: bool,
     **options: Any,
 ) -> None:
     """Train a policy; everything is kept in a run folder.
@@ -192,7 +196,7 @@ def train(
         known = ", ".join(ALGORITHMS)
         raise click.UsageError(f"Say what to train, for example poise train PPO --env CartPole-v1. Known: {known}.")
     config = ALGORITHMS[request.algorithm].config
-    settings = {**canonical(config, request.experiment.settings), **canonical(config, given(ctx))}
+    settings = {**read_settings(ctx, config, request, trusted=trust), **canonical(config, given(ctx))}
     tuned = None if preset == "none" else preset
     stop = parse_stop(stop_texts) or request.experiment.stop
     kept = run_options(options)
@@ -221,6 +225,19 @@ def train(
         quiet=quiet,
     )
     finish(ctx, run, quiet=quiet)
+
+
+def read_settings(
+    ctx: click.Context, config: type[AlgorithmConfig], request: Request, *, trusted: bool
+) -> dict[str, Any]:
+    """The settings of `--config`; what they name in a file has passed the door of `poise.envs.trust`."""
+    settings, text = canonical(config, request.experiment.settings), ctx.params.get("config_text")
+    if settings and text and not text.lstrip().startswith("{"):
+        from poise.training.names import admit
+
+        kept = canonical(config, given(ctx))
+        admit({key: value for key, value in settings.items() if key not in kept}, text, trusted=trusted)
+    return settings
 
 
 def _train_seeds(

@@ -56,13 +56,13 @@ class ModelConfig:
     """Initial log standard deviation, in units where finite action bounds are -1 and 1."""
 
     custom_model: str | None = None
-    """Name under which `poise.register_model` knows a module of your own."""
+    """A module of your own: `module:Class`, or the name that `poise.register_model` was given."""
 
     custom_model_config: dict = field(default_factory=dict)
     """Keyword arguments for the custom model."""
 
     custom_preprocessor: str | None = None
-    """Name under which `poise.register_preprocessor` knows an observation preprocessor of your own."""
+    """An observation preprocessor of your own: `module:Class`, or the name that `poise.register_preprocessor` knows."""
 
 
 @dataclass

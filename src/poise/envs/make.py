@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.machinery
 import inspect
 import re
 import warnings
 from collections.abc import Callable
+from functools import partial
+from types import ModuleType
 from typing import Any, cast
 
 import gymnasium as gym
@@ -16,6 +17,7 @@ from gymnasium.vector import VectorEnv
 from poise.config.atari import GAMES
 from poise.config.base import env_name
 from poise.config.types import PositiveInt, coerce
+from poise.envs import trust
 from poise.envs.advice import advise_workers, available_cores, measure_step
 from poise.envs.atari import is_atari, make_atari, make_atari_vector
 from poise.envs.failures import said
@@ -63,7 +65,7 @@ def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: st
     Raises:
         EnvError: it does not exist, its dependencies are missing, or what was made is no Gymnasium environment.
     """
-    config = _checked(env_config)
+    config = _checked(env, env_config)
     limit = config.pop("max_episode_steps", None)
     if render_mode is not None:
         config["render_mode"] = render_mode
@@ -98,7 +100,7 @@ def make_vector_env(env: Any, num_envs: int, env_config: dict[str, Any] | None =
         env, env_config: see `make_env`.
         num_envs: how many.
     """
-    config = _checked(env_config)
+    config = _checked(env, env_config)
     source = find_env(env)
     if isinstance(source, str) and is_atari(source):
         return make_atari_vector(source, num_envs, config)
@@ -209,7 +211,7 @@ def recipe(env: Any, env_config: dict[str, Any] | None = None) -> dict[str, Any]
         known = gym.registry[source]
         own = isinstance(known.entry_point, str) and known.entry_point.startswith("gymnasium.")
         spec = None if own else known
-    return {"name": env_name(env), "env": source, "env_config": dict(env_config or {}), "spec": spec}
+    return {"name": env_name(env), "env": source, "env_config": _checked(env, env_config), "spec": spec}
 
 
 def recipe_maker(described: dict[str, Any]) -> Callable[[], gym.Env]:
@@ -236,21 +238,14 @@ def find_env(env: Any) -> str | Creator:
         return env
     module, colon, name = env.partition(":")
     if colon:
-        if not all(part.isidentifier() for part in module.split(".")):
-            raise EnvError(f"env={env!r} is not allowed: write module:Name, for example envs:Maze.")
-        try:
-            imported = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
-                raise
-            raise EnvError(f"env={env!r}: there is no module {error.name!r} to import.{_meant(env)}") from None
+        admit_env(env)
+        imported = trust.load_module(env, "env", EnvError, _meant(env))
         if name in _creators:
             return _creators[name]
         if name not in gym.registry:
-            found: Any = imported
-            for part in name.split("."):
-                found = getattr(found, part, None)
+            found = trust.attribute(imported, name)
             if callable(found):
+                trust.check_callable(found, str(env), "environment")
                 return cast(Creator, found)
             if module == "__main__":
                 raise EnvError(
@@ -259,7 +254,7 @@ def find_env(env: Any) -> str | Creator:
                 )
             options = [n for n, value in vars(imported).items() if callable(value)]
             raise EnvError(f"env={env!r}: {module!r} has and registers no {name!r}.{nearest(name, options)}")
-        return env
+        return str(env)
     if env not in gym.registry:
         forms = ("{}-v4", "{}NoFrameskip-v4", "{}Deterministic-v4", "ALE/{}-v5")
         known = [*_creators, *gym.registry, *(form.format(game) for game in GAMES for form in forms)]
@@ -267,7 +262,20 @@ def find_env(env: Any) -> str | Creator:
             f"There is no environment {env!r}.{_meant(env) or nearest(env, known)} "
             "Names are those of Gymnasium, of poise.register_env, or module:Name."
         )
-    return env
+    return str(env)
+
+
+def admit_env(env: Any, env_config: dict[str, Any] | None = None) -> None:
+    """Lets an environment that came in a file pass, or raises `TrustError`; nothing is imported."""
+    if isinstance(env, str) and env not in _creators:
+        trust.admit(env, "environment", partial(_offers, env), env_config)
+
+
+def _offers(env: str, module: ModuleType) -> bool:
+    """Whether a loaded module has an environment of this name that is none of a function's making."""
+    name = env.partition(":")[2]
+    found = trust.attribute(module, name)
+    return name in gym.registry or (isinstance(found, type) and issubclass(found, (gym.Env, VectorEnv)))
 
 
 def _meant(env: str) -> str:
@@ -278,9 +286,14 @@ def _meant(env: str) -> str:
     return f" Did you mean '{found[1]}:{found[2]}'?" if found and there else ""
 
 
-def _checked(env_config: dict[str, Any] | None) -> dict[str, Any]:
-    """A copy of an env config, its time limit checked: the one key that means the same to all environments."""
+def _checked(env: Any, env_config: dict[str, Any] | None) -> dict[str, Any]:
+    """A copy of an env config, its time limit checked: the one key that means the same to all environments.
+
+    Raises:
+        TrustError: it came in a file, with what may be paths or modules, and nobody knows or confirms it.
+    """
     config, key = dict(env_config or {}), "max_episode_steps"
+    admit_env(env, config)
     if config.get(key) is not None:
         config[key] = coerce(PositiveInt, config[key], f"env_config.{key}")
     return config

@@ -3,7 +3,10 @@
     poise.register_model("mine", MyModule)                # model={"custom_model": "mine"}
     poise.register_preprocessor("log", LogPreprocessor)   # model={"custom_preprocessor": "log"}
 
-Names, not import paths, go into configurations and checkpoints: loading one never imports what it names.
+    model={"custom_model": "nets:Net"}                    # a class of an importable module needs no registration
+
+Names go into configurations and checkpoints. Loading one imports what it names only where this machine knows it, or the
+user says so (`poise.envs.trust`).
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Any
 
 from gymnasium import spaces
 
+from poise.envs import trust
 from poise.errors import ModelError, nearest
 
 _models: dict[str, Callable[..., Any]] = {}
@@ -43,20 +47,39 @@ def register_preprocessor(name: str, preprocessor: Callable[[spaces.Space], Any]
     _preprocessors[name] = preprocessor
 
 
-def find_model(name: str) -> Callable[..., Any]:
-    """The model registered as `name`; raises `ModelError` with the nearest name."""
-    return _find(name, _models, "model", "register_model")
+def registered_model(name: str | None) -> Callable[..., Any] | None:
+    """What `register_model` was given under a name."""
+    return _models.get(name) if name else None
+
+
+def registered_preprocessor(name: str | None) -> Callable[[spaces.Space], Any] | None:
+    """What `register_preprocessor` was given under a name."""
+    return _preprocessors.get(name) if name else None
+
+
+def find_model(name: str, config: dict[str, Any] | None = None) -> Callable[..., Any]:
+    """The model registered as `name`, or that `module:Class` names, to be made with `config`; raises `ModelError` with
+    the nearest name."""
+    return _find(name, _models, "model", "register_model", config)
 
 
 def find_preprocessor(name: str) -> Callable[[spaces.Space], Any]:
-    """The preprocessor registered as `name`; raises `ModelError` with the nearest name."""
+    """The preprocessor registered as `name`, or that `module:Class` names; raises `ModelError` with the nearest."""
     return _find(name, _preprocessors, "preprocessor", "register_preprocessor")
 
 
-def _find(name: str, known: dict[str, Callable[..., Any]], kind: str, register: str) -> Callable[..., Any]:
-    if name not in known:
-        raise ModelError(
-            f"There is no {kind} {name!r}.{nearest(name, known)} "
-            f"Call poise.{register}({name!r}, ...) first; registered: {', '.join(known) or 'none'}."
-        )
-    return known[name]
+def _find(
+    name: str,
+    known: dict[str, Callable[..., Any]],
+    kind: str,
+    register: str,
+    config: dict[str, Any] | None = None,
+) -> Callable[..., Any]:
+    if name in known:
+        return known[name]
+    if ":" in name:
+        return trust.find(name, kind, ModelError, config)
+    raise ModelError(
+        f"There is no {kind} {name!r}.{nearest(name, known)} Call poise.{register}({name!r}, ...) first, or give "
+        f"module:Class; registered: {', '.join(known) or 'none'}."
+    )

@@ -267,7 +267,7 @@ def _make_custom(config: ModelConfig, space: spaces.Space, outputs: int) -> Any:
     name = config.custom_model
     assert name is not None
     try:
-        model = find_model(name)(space, outputs, **config.custom_model_config)
+        model = find_model(name, config.custom_model_config)(space, outputs, **config.custom_model_config)
     except TypeError as error:
         raise ModelError(
             f"The custom model {name!r} cannot be made with custom_model_config={config.custom_model_config}: {error}."

@@ -11,6 +11,7 @@ from typing import Any
 from poise.config.base import env_name
 from poise.config.resolve import resolve
 from poise.config.run import RunOptions
+from poise.envs.make import admit_env
 from poise.envs.video import make_filmed_env
 from poise.errors import RunError, shown, writing
 from poise.tracking.curves import History, panels
@@ -23,6 +24,7 @@ from poise.training.checkpoint import checkpoints, set_aside
 from poise.training.checkpoint import read as read_checkpoint
 from poise.training.loading import config_from_dict, locate
 from poise.training.metrics import Finished
+from poise.training.names import from_file, homes
 from poise.training.recording import record
 from poise.training.stopping import StopRule, check_keys, default_stop
 from poise.training.stuck import Stuck
@@ -123,6 +125,7 @@ def start(
                 "preset": used,
                 "stop": dict(rules) if isinstance(rules, Mapping) else None,
                 "options": asdict(chosen),
+                "names": homes(config),
                 "config": config.to_dict(),
             }
         )
@@ -147,19 +150,23 @@ def resume(
     callbacks: Sequence[Callback] = (),
     signals: tuple[Any, ...] = (),
     quiet: bool = False,
+    trust: bool = False,
 ) -> Run:
     """Goes on with a run from its newest intact checkpoint, towards its own stop rules or new ones; with `env` and
-    `env_config` where a file could keep only their names.
+    `env_config` where a file could keep only their names. `trust` lets it run the code that it names.
 
     Raises:
         RunError: there is no run, or it is in use.
         CheckpointError: it has no intact checkpoint.
+        TrustError: it names code that this machine has not used before.
     """
     saved = folder.config()
     rules = stop if stop is not None else saved.get("stop")
     if rules is None:
         raise RunError(f"The run {folder.path} stopped by a function of its script: give a stop rule to resume it.")
-    config = config_from_dict(saved["algorithm"], saved["config"])
+    config = from_file(
+        config_from_dict(saved["algorithm"], saved["config"]), folder.path, saved.get("names"), trusted=trust
+    )
     config.env = config.env if env is None else env
     config.env_config = config.env_config if env_config is None else env_config
     if not callbacks:
@@ -174,6 +181,7 @@ def resume(
         for warning in damaged:
             log(f"Warning: {warning.message}")
         manifest, policy, state = read_checkpoint(path)
+        admit_env(config.env, config.env_config)
         module = str(config.env).partition(":")[0] if ":" in str(config.env) else None
         if module:
             log(f"Importing {module} for the environment {config.env}.")

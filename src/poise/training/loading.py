@@ -11,8 +11,10 @@ from poise.config.base import AlgorithmConfig
 from poise.config.layout import Layout
 from poise.config.resolve import build, canonical
 from poise.config.types import AnyPath, coerce
+from poise.envs.trust import Foreign
 from poise.errors import CheckpointError
 from poise.training import checkpoint
+from poise.training.names import from_file
 from poise.training.trainer import Trainer
 
 
@@ -45,19 +47,23 @@ def locate(path: str | Path) -> Path:
     return found
 
 
-def load(path: str | Path, *, env: Any = None, env_config: dict[str, Any] | None = None) -> Trainer:
+def load(
+    path: str | Path, *, env: Any = None, env_config: dict[str, Any] | None = None, trust: bool = False
+) -> Trainer:
     """The trainer that a checkpoint was saved from, to act with or to train on, exactly from where it was.
 
-    Nothing is executed that the checkpoint names, and no environment is made before one is needed: the policy is
-    rebuilt from the layouts of its spaces.
+    No environment is made before one is needed: the policy is rebuilt from the layouts of its spaces. What the
+    checkpoint names as `module:Name` is imported only where it is harmless or known to this machine (docs/security.md).
 
     Args:
         path: a checkpoint folder, or a run folder (its newest intact checkpoint).
         env: the environment's class or function, where the checkpoint knows only its name.
         env_config: its settings, where they held objects: a checkpoint knows only the names of their types.
+        trust: lets it run the code that it names, and remembers the names.
 
     Raises:
         CheckpointError: it is damaged, of a future format, or not a checkpoint.
+        TrustError: it needs a custom model of a module that this machine has not used before.
         ModelError: it needs a custom model that is not registered.
     """
     manifest, policy, state = checkpoint.read(locate(path))
@@ -66,10 +72,13 @@ def load(path: str | Path, *, env: Any = None, env_config: dict[str, Any] | None
         layouts = Layout.from_json(manifest["observation_space"]), Layout.from_json(manifest["action_space"])
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged: its manifest lacks {error}.") from None
+    from_file(config, path, manifest.get("names"), trusted=trust)
     if env is not None:
         config.env = env
     if env_config is not None:
         config.env_config = env_config
+        if isinstance(config.env, Foreign):
+            config.env.own_config = True
     trainer = Trainer(manifest["algorithm"], config, layouts=layouts, preset=manifest.get("preset"))
     trainer.load_state(policy, state, source=path)
     return trainer

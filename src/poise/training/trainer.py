@@ -36,6 +36,7 @@ from poise.training.callbacks import Callback
 from poise.training.environments import Environments
 from poise.training.evaluation import run_episodes, step_limit, summarize
 from poise.training.metrics import Metrics
+from poise.training.names import homes, remember
 from poise.training.signals import stopping_on
 from poise.training.stopping import Stop, StopRule, default_stop
 from poise.training.threads import torch_threads
@@ -384,10 +385,12 @@ class Trainer:
             "timesteps_total": self.algorithm.timesteps,
             "episode_reward_mean": mean if whole and not math.isnan(mean) else None,
             "resume_grade": "bitwise" if exact and self.algorithm.repeatable else "statistical",
+            "names": homes(self.config),
             "config": self.config.to_dict(),
         }
         with writing(target):
             checkpoint.write(target, policy, state, about)
+        remember(self.config)
         for callback in self.callbacks:
             callback.on_checkpoint(self, target)
         return target

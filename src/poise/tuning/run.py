@@ -18,6 +18,7 @@ from poise.config.types import Positive, PositiveInt, coerce
 from poise.envs.advice import parallel_runs
 from poise.errors import ConfigError, RunError, nearest, writing
 from poise.tracking.links import refuse_links
+from poise.training.names import admit
 from poise.training.signals import stopping_on
 from poise.training.stopping import RESULT_KEYS, StopRule, check_keys
 from poise.tuning.analysis import Analysis
@@ -100,6 +101,7 @@ def run(
     if not resume and (path / FILE).exists():
         raise RunError(f"There is a study at {path} already: go on with it by `poise tune --resume {path}`.")
     search = _checked(given)
+    admit(search.config, path, trusted=True)  # it is the user's own
     if (path / FILE).exists():
         _same(search, Search.read(path), path)
     return _search(search, path, parallel, callbacks, signals, quiet=quiet)
@@ -127,6 +129,7 @@ def resume(
     time_budget_s: float | None = None,
     signals: tuple[signal.Signals, ...] = (),
     quiet: bool = False,
+    trust: bool = False,
 ) -> Analysis:
     """Goes on with the study in a folder: runs that were underway continue from their checkpoints.
 
@@ -134,8 +137,10 @@ def resume(
         path: the folder.
         num_samples: as many as before, unless given.
         parallel, time_budget_s, signals, quiet: as for `run`.
+        trust: lets it run the code that it names, and remembers the names.
 
     Raises:
+        TrustError: it names code that this machine has not used before.
         RunError: there is none, or only the script that began it can go on (`poise.tune.run(..., resume=True)`).
     """
     path = _folder(path)
@@ -145,6 +150,8 @@ def resume(
             f"The study {path} was begun by a script with {', '.join(missing)} as Python objects: go on with it there, "
             "by poise.tune.run(..., resume=True)."
         )
+    search.config = canonical(algorithm_spec(search.algorithm)[1].config, search.config)
+    admit(search.config, path / FILE, trusted=trust)
     search.num_samples = coerce(PositiveInt | None, num_samples, "num_samples") or search.num_samples
     search.time_budget_s = coerce(Positive | None, time_budget_s, "time_budget_s")
     return _search(search, path, parallel, (), signals, quiet=quiet)

@@ -18,6 +18,7 @@ from typing import Any
 
 import cloudpickle
 
+from poise.config.resolve import resolve
 from poise.envs.failures import own_traceback
 from poise.envs.make import register_env
 from poise.envs.pipe import Pipe
@@ -83,7 +84,8 @@ def _run(pipe: Pipe, job: dict[str, Any]) -> dict[str, Any]:
         _wait_for(folder)
         _register(job["registered"])
         if folder.exists() and checkpoints(folder.checkpoints):
-            own = {key: job["settings"][key] for key in ("env", "env_config") if key in job["settings"]}
+            asked, _ = resolve(job["algorithm"], None, job["settings"], preset=job["preset"])
+            own = {"env": asked.env, "env_config": asked.env_config}  # by the search, not by a file
             run = launch.resume(folder, stop=job["stop"], callbacks=callbacks, quiet=True, **own)
         else:
             _clear(folder)

@@ -1,0 +1,96 @@
+"""What the names in a run's configuration stand for: written down beside it, and read again through the door of
+`poise.envs.trust`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from poise.config.base import AlgorithmConfig, env_name
+from poise.envs import trust
+from poise.envs.make import admit_env, registered_env
+from poise.models.catalog import registered_model, registered_preprocessor
+
+
+def homes(config: AlgorithmConfig) -> dict[str, str]:
+    """`module:Name` of what this process has registered under the names of a configuration, so that another process
+    finds it."""
+    model = config.model
+    things = {
+        config.env: registered_env(config.env) if isinstance(config.env, str) else None,
+        model.custom_model: registered_model(model.custom_model),
+        model.custom_preprocessor: registered_preprocessor(model.custom_preprocessor),
+    }
+    named = {name: env_name(thing) for name, thing in things.items() if isinstance(name, str) and thing is not None}
+    return {name: home for name, home in named.items() if ":" in home and "<" not in home}
+
+
+def remember(config: AlgorithmConfig) -> None:
+    """Makes known to this machine what the user's own command or script has trained with."""
+    trust.remember(*_labels(config), *homes(config).values())
+
+
+def _labels(config: AlgorithmConfig) -> Iterator[str]:
+    model, env = config.model, config.env if isinstance(config.env, str) else env_name(config.env)
+    yield from trust.labels(env, config.env_config)
+    yield from trust.labels(model.custom_model, model.custom_model_config)
+    yield from trust.labels(model.custom_preprocessor)
+
+
+def admit(settings: Mapping[str, Any], source: object, *, trusted: bool = False) -> None:
+    """Lets the names in flat settings that came in a file pass, also those that a search chooses from.
+
+    Args:
+        settings: by dotted keys.
+        source: the file, for the sentence.
+        trusted: the user says that they may be used; this machine remembers it.
+
+    Raises:
+        TrustError: one of them would run code that nobody has confirmed.
+    """
+    places: list[tuple[str, str, str, Any, Any]] = [
+        ("env", "environment", "env_config", registered_env, admit_env),
+        ("model.custom_model", "model", "model.custom_model_config", registered_model, None),
+        ("model.custom_preprocessor", "preprocessor", "", registered_preprocessor, None),
+    ]
+    for key, kind, own, registered, check in places:
+        value, config = settings.get(key), settings.get(own)
+        for name in getattr(value, "options", [value]):
+            if not isinstance(name, str) or registered(name) is not None:
+                continue
+            if trusted:
+                trust.remember(*trust.labels(name, config))
+            elif check is not None:
+                check(trust.Foreign(name, source), config)
+            else:
+                trust.admit(trust.Foreign(name, source), kind, config=config)
+
+
+def from_file(
+    config: AlgorithmConfig, source: object, homes: Mapping[str, str] | None = None, *, trusted: bool = False
+) -> AlgorithmConfig:
+    """Marks the names of a configuration that came in a file.
+
+    Args:
+        config: is changed, and returned.
+        source: the file, for the sentence.
+        homes: what the file says that registered names stand for; taken where this process knows no such name.
+        trusted: the user says that they may be used; this machine remembers it.
+    """
+    homes = homes if isinstance(homes, Mapping) else {}
+    model = config.model
+    places: list[tuple[Any, str, Any]] = [
+        (config, "env", registered_env),
+        (model, "custom_model", registered_model),
+        (model, "custom_preprocessor", registered_preprocessor),
+    ]
+    for owner, key, registered in places:
+        name = getattr(owner, key)
+        if isinstance(name, str) and name and registered(name) is None:
+            setattr(owner, key, trust.Foreign(str(homes.get(name, name)), source))
+    if trusted:
+        for owner, key, _ in places:
+            if isinstance(getattr(owner, key), trust.Foreign):
+                setattr(owner, key, str(getattr(owner, key)))
+        remember(config)
+    return config
