@@ -405,7 +405,7 @@ def test_a_mistyped_stop_key_suggests_the_right_one() -> None:
         ("run: PPO\nstop: 3", "must be a mapping of result keys"),
         ("run: PPO\nstop: {a: b}", "stop a='b' is not allowed"),
         ("run: PPO\nenv: A\nconfig: {env: B}", "leave one out"),
-        ("- 1", "must hold a mapping"),
+        ("- 1", "must be a mapping of settings"),
         ("{", "is not valid YAML"),
     ],
 )

@@ -17,10 +17,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from environments import Scripted
 from poise.config.base import ModelConfig
 from poise.config.layout import Layout
+from poise.config.memory import machine_memory, readable
 from poise.envs.inline import InlineVectorEnv
 from poise.errors import ConfigError
 from poise.models.q_policy import QPolicy
-from poise.sampling.memory import machine_memory, readable
 from poise.sampling.prioritized import PrioritizedReplay
 from poise.sampling.replay import Replay, replay_bytes
 from poise.sampling.rollout import Rollout

@@ -19,6 +19,7 @@ import pytest
 
 import poise
 from environments import Scripted
+from poise.config.algorithms import PPOConfig
 from poise.config.resolve import resolve
 from poise.errors import RunError
 from poise.tracking.folder import RunFolder, all_runs, find_run, json_line, new_folder
@@ -467,9 +468,9 @@ def test_tensorboard_events_hold_every_number(tmp_path: Path) -> None:
 
 
 def test_without_a_stop_rule_a_run_ends_where_the_environment_counts_as_solved(tmp_path: Path) -> None:
-    assert default_stop("CartPole-v1") == {"episode_reward_mean": 475.0, "timesteps_total": DEFAULT_STEPS}
-    assert default_stop("Pendulum-v1") == {"timesteps_total": DEFAULT_STEPS}
-    assert default_stop(Scripted) == {"timesteps_total": DEFAULT_STEPS}
+    assert default_stop(PPOConfig("CartPole-v1")) == {"episode_reward_mean": 475.0, "timesteps_total": DEFAULT_STEPS}
+    assert default_stop(PPOConfig("Pendulum-v1")) == {"timesteps_total": DEFAULT_STEPS}
+    assert default_stop(PPOConfig(Scripted)) == {"timesteps_total": DEFAULT_STEPS}
     run = small_run(tmp_path, stop=None, callbacks=[Ending(lambda trainer: trainer.stop("enough"))])
     assert run.folder.config()["stop"] == {"episode_reward_mean": 475.0, "timesteps_total": DEFAULT_STEPS}
     assert "No stop rule was given" in (run.path / "log.txt").read_text()

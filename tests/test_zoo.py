@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import poise
 from poise.config.resolve import resolve
 from poise.errors import ConfigError
+from poise.training.stopping import StopRule, default_stop
 
 PPO = """
 CartPole-v1:
@@ -96,8 +98,152 @@ def test_games_share_an_entry(tmp_path: Path) -> None:
         resolve("PPO", "CartPole-v1", preset=str(tmp_path / "ppo.yml"))
 
 
+DATA = Path(__file__).parent / "data"
+FILES = {name: yaml.safe_load((DATA / f"zoo_{name}.yml").read_text()) for name in ("ppo", "a2c", "dqn")}
+ENTRIES = [(name, env) for name, entries in FILES.items() for env in entries]
+SAME = {
+    "n_envs": "num_envs_per_worker", "n_steps": "rollout_fragment_length", "train_freq": "rollout_fragment_length",
+    "n_epochs": "num_sgd_iter", "gamma": "gamma", "gae_lambda": "gae_lambda", "ent_coef": "entropy_coeff",
+    "vf_coef": "vf_loss_coeff", "max_grad_norm": "grad_clip", "n_timesteps": "total_timesteps", "tau": "tau",
+    "buffer_size": "buffer_size", "learning_starts": "learning_starts", "exploration_final_eps": "final_epsilon",
+    "target_update_interval": "target_network_update_freq", "normalize_advantage": "normalize_advantages",
+}  # fmt: skip
+"""What the Zoo's plain keys are called here."""
+SDE = {"use_sde", "sde_sample_freq"}
+WRAPPERS = {"env_wrapper", "frame_stack"}
+
+
+@pytest.mark.parametrize(("name", "env"), ENTRIES, ids=lambda value: str(value))
+def test_every_entry_of_the_zoo_means_the_same_or_says_what_it_leaves_out(name: str, env: str) -> None:
+    file, entry = DATA / f"zoo_{name}.yml", FILES[name][env]
+    known = {"atari": "PongNoFrameskip-v4", "default": "Unheard-v0"}.get(env, env)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        config: Any = resolve(name, known, preset=str(file))[0]
+    left = " ".join(str(warning.message) for warning in said)
+    for key, value in entry.items():
+        if key in SDE | (WRAPPERS if env != "atari" else set()):
+            assert f"{key}=" in left, f"{key} is left out in silence"
+        elif key in SAME:
+            assert getattr(config, SAME[key]) == value, key
+        elif key in ("learning_rate", "clip_range"):
+            found = getattr(config, {"learning_rate": "lr", "clip_range": "clip_param"}[key])
+            falls = isinstance(value, str) and value.startswith("lin_")
+            assert found == ([(0, float(value[4:])), (entry["n_timesteps"], 0.0)] if falls else float(value))
+        elif key == "batch_size":
+            batch = config.sgd_minibatch_size if name == "ppo" else config.train_batch_size
+            assert batch == (min(value, config.train_batch_size) if name == "ppo" else value)
+        elif key == "gradient_steps":
+            assert config.gradient_steps == (entry["train_freq"] if value == -1 else value)
+        elif key == "exploration_fraction":
+            assert config.epsilon_timesteps == value * entry["n_timesteps"]
+        elif key == "normalize":
+            parts = (True, True) if value is True else (False, True)  # CarRacing's
+            assert (config.normalize_observations, config.normalize_rewards) == parts
+        else:
+            assert key in ("policy", "policy_kwargs", "use_rms_prop", "optimize_memory_usage", *WRAPPERS), key
+    model, given = config.model, " ".join(str(entry.get("policy_kwargs", "")).split())
+    assert ("initializer" if "ortho_init=False" in given else model.initializer) != "orthogonal" or name != "dqn"
+    if "net_arch=dict(pi=[256, 256], vf=[256, 256])" in given:
+        assert (model.fcnet_hiddens, model.vf_fcnet_hiddens, model.vf_share_layers) == ([256, 256], [256, 256], False)
+        assert model.fcnet_activation == "relu"
+    elif entry.get("policy") == "MlpPolicy" and "net_arch" not in given:
+        assert (model.fcnet_hiddens, model.vf_share_layers) == ([64, 64], False)
+        assert model.fcnet_activation == ("relu" if name == "dqn" else "tanh")
+    if env == "atari":
+        assert config.env_config == {"stack": 4, "episodic_life": True}
+        assert (config.clip_rewards, model.fcnet_hiddens, model.fcnet_activation) == (True, [512], "relu")
+        assert model.vf_share_layers is (name != "dqn")
+    if "optimizer_class" in given:
+        assert "policy_kwargs.optimizer_class" in left
+    assert bool(left) == bool(
+        entry.keys() & SDE or "optimizer" in given or (env != "atari" and entry.keys() & WRAPPERS)
+    )
+
+
+@pytest.mark.parametrize("name", ["ppo", "a2c", "dqn"])
+def test_the_length_of_an_entry_ends_the_run_and_a_shorter_one_shortens_its_schedules(name: str) -> None:
+    file = str(DATA / f"zoo_{name}.yml")
+    config: Any = resolve(name, "LunarLander-v3", preset=file)[0]
+    length = config.total_timesteps
+    assert default_stop(config) == {"timesteps_total": length}
+    assert StopRule({"episode_reward_mean": 300}, config)({"timesteps_total": length}) == f"total_timesteps={length}"
+    shorter: Any = resolve(name, "LunarLander-v3", preset=file, stop={"timesteps_total": 1000})[0]
+    same: Any = resolve(name, "LunarLander-v3", {"total_timesteps": 1000}, preset=file)[0]
+    assert shorter.total_timesteps == same.total_timesteps == 1000
+    if name == "a2c":
+        assert config.lr == [(0, 0.00083), (length, 0.0)]
+        assert shorter.lr == same.lr == [(0, 0.00083), (1000, 0.0)]
+    if name == "dqn":
+        assert (config.epsilon_timesteps, shorter.epsilon_timesteps, same.epsilon_timesteps) == (12_000, 120, 120)
+
+
+def test_a_run_from_the_zoo_ends_by_itself(tmp_path: Path) -> None:
+    text = "CartPole-v1: {n_envs: 4, n_steps: 32, n_timesteps: 300, learning_rate: lin_0.001}"
+    (tmp_path / "ppo.yml").write_text(text)
+    run = poise.run("PPO", "CartPole-v1", preset=str(tmp_path / "ppo.yml"), folder=tmp_path, quiet=True)
+    assert 300 <= run.result["timesteps_total"] < 500
+    assert run.result["stop_reason"] == "timesteps_total reached 300"
+    assert run.trainer.config.lr == [(0, 0.001), (300, 0.0)]
+    longer = {"folder": tmp_path, "quiet": True, "stop": {"timesteps_total": 600}}
+    run = poise.run("PPO", "CartPole-v1", preset=str(tmp_path / "ppo.yml"), **longer)
+    assert 600 <= run.result["timesteps_total"] < 800
+    assert run.trainer.config.lr == [(0, 0.001), (600, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("entry", "algorithm", "expected"),
+    [
+        ("{normalize: 'dict(norm_obs=True, norm_reward=False)'}", "PPO", {"normalize_observations": True}),
+        ("{normalize: {norm_obs: false}}", "PPO", {"normalize_observations": False, "normalize_rewards": True}),
+        ("{train_freq: [8, step], gradient_steps: -1}", "DQN", {"rollout_fragment_length": 8, "gradient_steps": 8}),
+        ("{n_envs: 2, train_freq: 8, gradient_steps: -1}", "DQN", {"gradient_steps": 16}),
+        ("{policy_kwargs: 'dict(net_arch=[dict(pi=[8], vf=[9])])'}", "PPO", {"model.vf_fcnet_hiddens": [9]}),
+        ("{policy_kwargs: {net_arch: {pi: [8], vf: [9]}}}", "PPO", {"model.fcnet_hiddens": [8]}),
+        ("{policy_kwargs: 'dict(net_arch=[64, 32])'}", "PPO", {"model.fcnet_hiddens": [64, 32]}),
+        ("{env_kwargs: {sutton_barto_reward: true}}", "PPO", {"env_config": {"sutton_barto_reward": True}}),
+    ],
+)  # fmt: skip
+def test_forms_of_a_value(entry: str, algorithm: str, expected: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "x.yml").write_text(f"CartPole-v1: {entry}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config = resolve(algorithm, "CartPole-v1", preset=str(tmp_path / "x.yml"))[0].to_dict()
+    for key, value in expected.items():
+        outer, _, inner = key.rpartition(".")
+        assert (config[outer] if outer else config)[inner] == value
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("{policy_kwargs: 'dict(net_arch=[64, dict(pi=[8], vf=[9])])'}", "first layers, \\[64\\], each for itself"),
+        ("{train_freq: [1, episode]}", "train_freq=\\[1, 'episode'\\]"),
+        ("{vec_env_wrapper: a.B, callback: [c.D]}", "vec_env_wrapper='a.B', callback=\\['c.D'\\]"),
+        ("{policy: MlpLstmPolicy}", "policy='MlpLstmPolicy'"),
+        ("{normalize: 'dict(clip_obs=5)'}", "normalize.clip_obs=5"),
+        ("{frame_stack: 2}", "frame_stack=2"),
+        (
+            "{policy_kwargs: 'dict(features_extractor_class=Mine, activation_fn=nn.Softsign)'}",
+            "class='Mine', .*Softsign",
+        ),
+    ],
+)
+def test_what_is_left_out_is_named_once(entry: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yml").write_text(f"CartPole-v1: {entry}")
+    with pytest.warns(UserWarning, match=words) as said:
+        resolve("DQN" if "train_freq" in entry else "PPO", "CartPole-v1", preset=str(tmp_path / "x.yml"))
+    assert len(said) == 1
+
+
+def test_an_env_config_of_the_users_is_set_key_by_key() -> None:
+    file = str(DATA / "zoo_ppo.yml")
+    config = resolve("PPO", "PongNoFrameskip-v4", {"env_config": {"noop_max": 1}}, preset=file)[0]
+    assert config.env_config == {"stack": 4, "episodic_life": True, "noop_max": 1}
+
+
 def test_what_the_user_sets_wins_and_what_has_no_equivalent_is_said(files: Path) -> None:
-    with pytest.warns(UserWarning, match="use_sde=True of .* is left out"):
+    with pytest.warns(UserWarning, match="left out: use_sde=True"):
         config: Any = resolve("PPO", "Pendulum-v1", {"lr": 0.5}, preset=str(files / "ppo.yml"))[0]
     assert (config.lr, config.normalize_observations, config.normalize_rewards) == (0.5, True, True)
 
@@ -112,7 +258,7 @@ def test_it_trains(files: Path) -> None:
     [
         (PPO, "CartPole-v0", "has nothing for CartPole-v0. Did you mean 'CartPole-v1'"),
         ("- 1", "CartPole-v1", "has nothing for CartPole-v1"),
-        ("a: [", "CartPole-v1", "cannot be read"),
+        ("a: [", "CartPole-v1", "is not valid YAML"),
         ("CartPole-v1: {policy_kwargs: 'dict(net_arch=__import__(1))'}", "CartPole-v1", "cannot be read"),
         ("CartPole-v1: {gamma: 3}", "CartPole-v1", "gamma=3 is not allowed"),
     ],
@@ -121,5 +267,5 @@ def test_bad_files_get_a_sentence(tmp_path: Path, text: str, env: str, sentence:
     (tmp_path / "x.yml").write_text(text)
     with pytest.raises(ConfigError, match=sentence):
         resolve("PPO", env, preset=str(tmp_path / "x.yml"))
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="There is no file"):
         resolve("PPO", env, preset=str(tmp_path / "nowhere.yml"))

@@ -22,6 +22,7 @@ from torch import Tensor
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig
 from poise.config.layout import Layout
+from poise.config.memory import require
 from poise.errors import DivergedError
 from poise.learning.device import CPU, GPU
 from poise.learning.optimizers import Adam, Flat, RMSProp
@@ -31,7 +32,7 @@ from poise.learning.schedules import Points, schedule_value
 from poise.learning.seeding import torch_generator, torch_seed
 from poise.models.encoders import fastest_conv_dtype
 from poise.models.policy import Policy
-from poise.sampling.rollout import Rollout
+from poise.sampling.rollout import Rollout, rollout_bytes
 from poise.sampling.sampler import Sampler, sample_together
 
 MAX_SKIPPED = 10
@@ -96,6 +97,9 @@ class Algorithm(ABC):
         Raises:
             ConfigError: this machine cannot do what the configuration asks for.
         """
+        steps, envs = self.config.rollout_fragment_length, self.config.num_envs
+        size = rollout_bytes(steps, envs, self.policy.obs_layout)
+        require(size, f"A rollout of {steps:,} steps in {envs:,} environments", "Give a smaller train_batch_size.")
         return []
 
     @abstractmethod

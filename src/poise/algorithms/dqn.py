@@ -29,13 +29,13 @@ from torch import Tensor
 from poise.algorithms.base import Algorithm
 from poise.config.algorithms import DQNConfig
 from poise.config.layout import Layout
+from poise.config.memory import machine_memory, readable
 from poise.errors import ConfigError
 from poise.learning.losses import huber_loss
 from poise.learning.optimizers import Adam, Flat
 from poise.learning.schedules import decay
 from poise.models.policy import Policy, rows
 from poise.models.q_policy import QPolicy
-from poise.sampling.memory import machine_memory, readable
 from poise.sampling.prioritized import PrioritizedReplay
 from poise.sampling.replay import Replay, replay_bytes
 from poise.sampling.rollout import Rollout
@@ -130,6 +130,7 @@ class DQN(Algorithm):
         )
 
     def announce(self) -> list[str]:
+        others = super().announce()
         config = self.config
         layout, capacity = self.policy.obs_layout, config.buffer_size
         size = replay_bytes(capacity, config.num_envs, layout, config.frame_stack or 1)
@@ -139,7 +140,7 @@ class DQN(Algorithm):
                 f"buffer_size={capacity} takes {readable(size)}, and this machine has "
                 f"{readable(memory)}: about {int(capacity * memory / size):,} steps would fill all of it."
             )
-        return [f"The replay buffer takes {readable(size)} once it holds {capacity:,} steps."]
+        return [*others, f"The replay buffer takes {readable(size)} once it holds {capacity:,} steps."]
 
     @property
     def epsilon(self) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from poise.config.types import parse_text
+from poise.config.reading import parse_json, read_file
+from poise.config.types import brief, coerce, parse_text
 from poise.errors import ConfigError
 
 _EXPERIMENT_KEYS = ("run", "algorithm", "env", "stop", "config")
@@ -98,50 +98,25 @@ def _experiment(data: dict[str, Any], name: str | None, where: str) -> Experimen
 
 def _check_stop(rules: dict[str, Any]) -> None:
     for key, value in rules.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-            raise ConfigError(f"stop {key}={value!r} is not allowed: it must be a number.")
+        coerce(float, value, f"stop {key}")
 
 
 def _parse_json(text: str, where: str) -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"{where} is not valid JSON ({error.msg} at character {error.pos + 1}): {_around(text, error.pos)}"
-        ) from None
+    return _mapping(parse_json(text, where), where)
+
+
+def _mapping(data: Any, where: str) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise ConfigError(f"{where} must be a mapping (in JSON: an object), and is {data!r}.")
+        raise ConfigError(f"{where} must be a mapping of settings (in JSON: an object), and is {brief(data)}.")
     return data
-
-
-def _around(text: str, position: int) -> str:
-    """The part of a text in which an error was found."""
-    return text if len(text) <= 60 else f"...{text[max(0, position - 25) : position + 25]}..."
 
 
 def _read_file(name: str) -> dict[str, Any]:
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml", ".json"):
+    suffix = Path(name).suffix
+    if suffix not in (".yaml", ".yml", ".json"):
         raise ConfigError(f"--config {name!r} is not allowed: give a JSON object, or a .yaml, .yml or .json file.")
-    try:
-        text = path.read_text()
-    except OSError as error:
-        reason = "There is no file" if isinstance(error, FileNotFoundError) else "Poise cannot read"
-        raise ConfigError(f"{reason} {name}.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{name} is not a text file.") from None
-    if path.suffix == ".json":
-        return _parse_json(text, name)
-    import yaml
-
-    try:
-        data = _with_numbers(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{name} is not valid YAML: {reason}.") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{name} must hold a mapping of settings.")
-    return data
+    data = read_file(name)
+    return _mapping(data if suffix == ".json" else _with_numbers(data), name)
 
 
 def _with_numbers(data: Any) -> Any:

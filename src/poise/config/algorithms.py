@@ -251,9 +251,9 @@ class DQNConfig(AlgorithmConfig):
     rollout_fragment_length: PositiveInt | None = 4
     """Steps that each environment takes before gradient steps follow."""
 
-    gradient_steps: Positive | None = None
-    """Gradient steps after each round of num_envs x rollout_fragment_length steps; 0.5 is one after every second round.
-    Derived: from training_intensity."""
+    gradient_steps: Positive | Literal[-1] | None = None
+    """Gradient steps after each round of num_envs x rollout_fragment_length steps; 0.5 is one after every second round,
+    and -1 as many as there are steps in it. Derived: from training_intensity."""
 
     training_intensity: Positive | None = None
     """How often a step is learnt from, on average: gradient_steps x train_batch_size per environment step. Derived:
@@ -358,8 +358,8 @@ class DQNConfig(AlgorithmConfig):
 
     untranslatable: ClassVar[dict[str, str]] = {
         **AlgorithmConfig.untranslatable,
-        "exploration_fraction": "It is a share of a run's length, which is not known here: give epsilon_timesteps, "
-        "exploration_fraction x total timesteps.",
+        "exploration_fraction": "It is a share of a run's length: give epsilon_timesteps, exploration_fraction x "
+        "total_timesteps.",
         "exploration_config": "Give initial_epsilon, final_epsilon and epsilon_timesteps themselves.",
         "epsilon": "Give initial_epsilon, final_epsilon and epsilon_timesteps.",
         "optimize_memory_usage": "Every observation is kept once, whatever is set.",
@@ -394,7 +394,8 @@ class DQNConfig(AlgorithmConfig):
         self.rollout_fragment_length = self.rollout_fragment_length or 4
         self.train_batch_size = self.train_batch_size or 64
         batches = self.round_steps / self.train_batch_size  # in the steps of a round
-        steps, intensity = self.gradient_steps, self.training_intensity
+        steps = self.round_steps if self.gradient_steps == -1 else self.gradient_steps
+        intensity = self.training_intensity
         if steps is not None and intensity is not None:
             if {"gradient_steps", "training_intensity"} <= explicit and not math.isclose(steps, intensity * batches):
                 raise ConfigError(

@@ -9,7 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from poise.config.types import EnvCount, Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Range, Schedule
+from poise.config.types import (
+    EnvCount,
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Range,
+    Schedule,
+    Seconds,
+    ThreadCount,
+)
 from poise.errors import ConfigError
 
 Activation = Literal["linear", "relu", "tanh", "elu", "silu", "swish", "gelu", "leaky_relu", "sigmoid"]
@@ -101,13 +112,13 @@ class AlgorithmConfig:
     timesteps_per_iteration: NonNegativeInt = 0
     """A call of `train()` repeats update rounds until it has sampled this many steps; 0 means one round."""
 
-    env_step_timeout_s: Positive = 60.0
+    env_step_timeout_s: Seconds = 60.0
     """Seconds after which a step of an environment counts as hanging; a worker process that hangs is replaced."""
 
-    env_reset_timeout_s: Positive = 120.0
+    env_reset_timeout_s: Seconds = 120.0
     """The same for a reset."""
 
-    env_make_timeout_s: Positive = 300.0
+    env_make_timeout_s: Seconds = 300.0
     """The same for making one."""
 
     worker_memory_mb: PositiveInt | None = None
@@ -116,7 +127,7 @@ class AlgorithmConfig:
     num_gpus: NonNegative | Literal["auto"] = 0
     """GPUs for acting and learning: 0 or 1 (a part of one is one). `auto`: one for images, where there is one."""
 
-    num_threads: PositiveInt | Literal["auto"] = "auto"
+    num_threads: ThreadCount | Literal["auto"] = "auto"
     """Threads of PyTorch. `auto`: one for small networks, which more threads would slow down; for images, all cores but
     those that sample meanwhile (IMPALA, APPO)."""
 
@@ -132,6 +143,10 @@ class AlgorithmConfig:
 
     clip_rewards: bool = False
     """Whether the learner sees only the sign of rewards, -1, 0 or 1, as is usual for Atari games (reports stay raw)."""
+
+    total_timesteps: PositiveInt | None = None
+    """Environment steps after which training ends, unless a stop rule for `timesteps_total` says otherwise; null leaves
+    the end to stop rules."""
 
     metrics_smoothing_episodes: PositiveInt = 100
     """Episodes over which `episode_reward_mean` and its siblings are taken."""
@@ -163,6 +178,8 @@ class AlgorithmConfig:
         "sample_batch_size": "rollout_fragment_length",
         "min_sample_timesteps_per_iteration": "timesteps_per_iteration",
         "train_batch_size_per_learner": "train_batch_size",
+        "n_timesteps": "total_timesteps",
+        "timesteps": "total_timesteps",
         "evaluation_num_episodes": "evaluation_duration",
         "policy_kwargs": "model",
         "model_config": "model",
@@ -176,7 +193,6 @@ class AlgorithmConfig:
 
     untranslatable: ClassVar[dict[str, str]] = {
         "framework": "Everything is PyTorch.",
-        "total_timesteps": "How long to train is said by stop={'timesteps_total': ...}, or learn(total_timesteps).",
         "kl_coeff": "The clipped surrogate is used without a KL penalty; target_kl ends an update early (PPO).",
         "kl_target": "The clipped surrogate is used without a KL penalty; target_kl ends an update early (PPO).",
         "clip_vloss": "Give vf_clip_param: how far a value may move, or null.",

@@ -10,20 +10,25 @@ from __future__ import annotations
 import dataclasses
 import typing
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from poise.config.algorithms import algorithm_spec
-from poise.config.atari import atari_name
 from poise.config.base import AlgorithmConfig, env_name
 from poise.config.presets import find_preset
-from poise.config.types import coerce
+from poise.config.types import brief, coerce
 from poise.config.zoo import zoo_preset
 from poise.errors import ConfigError, nearest
 
 
 def resolve(
-    algorithm: str, env: Any = None, settings: dict[str, Any] | None = None, *, preset: str | None = "auto"
+    algorithm: str,
+    env: Any = None,
+    settings: dict[str, Any] | None = None,
+    *,
+    preset: str | None = "auto",
+    stop: Any = None,
 ) -> tuple[AlgorithmConfig, str | None]:
     """Builds the complete configuration of a run.
 
@@ -33,6 +38,7 @@ def resolve(
         settings: keys by canonical name or alias; nested keys as `{"model": {...}}` or `{"model.fcnet_hiddens": ...}`.
         preset: `"auto"` takes the preset tuned for this environment, if there is one; `None` takes none; an
             environment's name takes that environment's, and the name of a file that of RL Baselines3 Zoo (`ppo.yml`).
+        stop: the run's stop rules: `timesteps_total` is how long the Zoo's schedules last, as its option `-n`.
 
     Returns:
         The configuration and the name of the preset that was used, if any.
@@ -49,13 +55,22 @@ def resolve(
     label = env_name(chosen.get("env"))
     if preset is not None and preset.endswith((".yml", ".yaml")):
         used: str | None = preset
-        atari = atari_name(label) is not None
-        tuned = canonical(spec.config, zoo_preset(preset, name, label, partial(_knows, spec.config), atari=atari))
+        limit = stop.get("timesteps_total") if isinstance(stop, Mapping) else None
+        length = chosen.get("total_timesteps") if limit is None else limit
+        tuned = canonical(spec.config, zoo_preset(preset, name, label, partial(_knows, spec.config), length))
     else:
         used, tuned = find_preset(name, label, preset)
-    config = build(spec.config, {**tuned, **chosen})
+    config = build(spec.config, _over(tuned, chosen))
     config.derive(set(chosen))
     return config, used
+
+
+def _over(tuned: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    """What the user set over a preset; of an `env_config`, key by key."""
+    below, above = tuned.get("env_config"), chosen.get("env_config")
+    if isinstance(below, dict) and isinstance(above, dict):
+        return {**tuned, **chosen, "env_config": {**below, **above}}
+    return {**tuned, **chosen}
 
 
 def _knows(config: type[AlgorithmConfig], key: str) -> bool:
@@ -71,11 +86,13 @@ def canonical(config: type[AlgorithmConfig], settings: dict[str, Any]) -> dict[s
     result: dict[str, Any] = {}
     given: dict[str, str] = {}
     known = field_types(config)
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"config={brief(settings)} is not allowed: it must be a mapping of settings.")
     for key, target, value in _towers(config, _flat(config, settings)):
         if target not in known:
             hint = config.untranslatable.get(key)
             hint = f" {hint}" if hint else nearest(key, [*known, *config.aliases])
-            raise ConfigError(f"Unknown config key {key!r}.{hint}")
+            raise ConfigError(f"Unknown config key {brief(key)}.{hint}")
         if target in given:
             raise ConfigError(f"{given[target]!r} and {key!r} are two names of one setting: give only one of them.")
         given[target], result[target] = key, value
@@ -85,10 +102,12 @@ def canonical(config: type[AlgorithmConfig], settings: dict[str, Any]) -> dict[s
 def _flat(config: type[AlgorithmConfig], settings: dict[str, Any]) -> list[tuple[str, Any]]:
     pairs: list[tuple[str, Any]] = []
     for key, value in settings.items():
+        if not isinstance(key, str):
+            raise ConfigError(f"Unknown config key {brief(key)}: keys are texts.")
         if config.aliases.get(key, key) == "model":
             value = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
             if not isinstance(value, dict):
-                raise ConfigError(f"{key}={value!r} is not allowed: it must be a mapping of model settings.")
+                raise ConfigError(f"{key}={brief(value)} is not allowed: it must be a mapping of model settings.")
             pairs += [(f"model.{inner}", item) for inner, item in value.items()]
         else:
             pairs.append((key, value))
@@ -110,7 +129,9 @@ def _towers(config: type[AlgorithmConfig], settings: list[tuple[str, Any]]) -> l
             found.append((key, target, value))
             continue
         if unknown := own.keys() - {"pi", "vf"}:
-            raise ConfigError(f"{key}={value!r} is not allowed: {min(unknown, key=str)!r} is neither 'pi' nor 'vf'.")
+            raise ConfigError(
+                f"{key}={brief(value)} is not allowed: {min(unknown, key=str)!r} is neither 'pi' nor 'vf'."
+            )
         pi, vf = own.get("pi", []), own.get("vf", [])
         if first and not (pi or vf):
             found += [(key, target, first), (key, "model.vf_share_layers", True)]

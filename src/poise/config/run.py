@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from poise.config.types import Positive, PositiveInt
+from poise.config.types import PositiveInt, Seconds
 
 
 @dataclass
 class RunOptions:
     """What a run leaves behind, and how often."""
 
-    checkpoint_interval_s: Positive = 30.0
+    checkpoint_interval_s: Seconds = 30.0
     """Seconds between checkpoints: what a killed process loses at most."""
 
     checkpoint_freq: PositiveInt | None = None

@@ -41,11 +41,20 @@ Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
+Seconds = Annotated[float, Range(0, 1_000_000, open_low=True)]
+"""A limit of time; clocks of operating systems take no more than 24 days."""
+ThreadCount = Annotated[int, Range(1, 1024)]
 EnvCount = Annotated[int, Range(1, 100_000)]
 """Environments of one worker: more than anybody has memory for would be made one by one, without an end."""
 AnyPath = str | os.PathLike
 Schedule = NonNegative | list[tuple[NonNegativeInt, NonNegative]]
 """A constant, or points `[[timestep, value], ...]` with straight lines between them."""
+
+
+LARGEST_INT, LARGEST_FLOAT = 2**63 - 1, (2 - 2**-23) * 2.0**127
+"""What arrays of int64 and float32 hold."""
+LONGEST_SHOWN = 200
+"""Characters of a value that a sentence shows."""
 
 
 def describe(annotation: Any) -> str:
@@ -81,7 +90,16 @@ def coerce(annotation: Any, value: Any, key: str) -> Any:
     try:
         return _coerce(annotation, value, key)
     except _MismatchError as error:
-        raise ConfigError(f"{key}={value!r} is not allowed: it must be {describe(annotation)}.{error}") from None
+        raise ConfigError(f"{key}={brief(value)} is not allowed: it must be {describe(annotation)}.{error}") from None
+
+
+def brief(value: Any) -> str:
+    """A value in a sentence: its `repr` in one line, shortened where it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception as error:  # a number of thousands of digits, an object that cannot be shown
+        text = f"<{type(value).__name__}: {error}>"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 class _MismatchError(Exception):
@@ -92,6 +110,8 @@ def _coerce(annotation: Any, value: Any, key: str) -> Any:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any:
         return value
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):  # its numbers and arrays are Python's, too
+        value = value.tolist()
     if origin is Annotated:
         value = _coerce(args[0], value, key)
         if value not in args[1]:
@@ -108,7 +128,7 @@ def _coerce(annotation: Any, value: Any, key: str) -> Any:
                 return _schedule(found) if annotation == Schedule else found
         raise _MismatchError(hint)
     if origin is Literal:
-        if value in args and not (isinstance(value, bool) and not any(isinstance(a, bool) for a in args)):
+        if any(type(arg) is type(value) and arg == value for arg in args):
             return value
         raise _MismatchError(nearest(value, [a for a in args if isinstance(a, str)]) if isinstance(value, str) else "")
     if origin is list:
@@ -123,6 +143,8 @@ def _coerce(annotation: Any, value: Any, key: str) -> Any:
         if not isinstance(value, dict):
             broken = isinstance(value, str) and value.startswith("{")
             raise _MismatchError(" This is not valid JSON." if broken else "")
+        if not all(isinstance(name, str) for name in value):
+            raise _MismatchError(" Its keys must be texts.")
         return dict(value)
     return _coerce_scalar(annotation, value)
 
@@ -145,11 +167,21 @@ def _coerce_scalar(annotation: Any, value: Any) -> Any:
         whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
         if isinstance(value, bool) or not whole:
             raise _MismatchError
+        if not -LARGEST_INT <= value <= LARGEST_INT:
+            raise _MismatchError(f" Integers here have 64 bits: {LARGEST_INT:.3g} is the largest.")
         return int(value)
     if annotation is float:
-        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, Real):
             raise _MismatchError
-        return float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            value = LARGEST_FLOAT * 2
+        if not math.isfinite(value):
+            raise _MismatchError
+        if abs(value) > LARGEST_FLOAT:
+            raise _MismatchError(f" Numbers here have 32 bits: {LARGEST_FLOAT:.3g} is the largest.")
+        return value
     if not isinstance(value, annotation):
         raise _MismatchError
     return value
@@ -159,7 +191,7 @@ def parse_text(text: str) -> Any:
     """A value typed on the command line: JSON where it is JSON (`3e-4`, `[64, 64]`), else a list `64,64`, else text."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # not JSON, digits by the thousand, or nested without an end
         pass
     if text in ("None", "True", "False"):  # Python's spelling is not JSON's
         return {"None": None, "True": True, "False": False}[text]

@@ -1,77 +1,186 @@
-"""Hyper-parameters of RL Baselines3 Zoo as presets: a file of theirs (`ppo.yml`), which is read and never run."""
+"""Hyper-parameters of RL Baselines3 Zoo as presets: a file of theirs (`ppo.yml`), which is read and never run.
+
+Each key of an entry means here what it means there, or is named in one warning as left out.
+"""
 
 from __future__ import annotations
 
 import ast
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from poise.config.atari import atari_name
+from poise.config.reading import read_file
+from poise.config.types import PositiveInt, brief, coerce
 from poise.errors import ConfigError, nearest
 
-WITHOUT_EFFECT = {"policy", "n_timesteps", "optimize_memory_usage", "use_rms_prop", "frame_stack", "env_wrapper"}
-"""What Poise chooses by itself, or what says only how long a run takes."""
+_SAME = {"gamma": 0.99, "n_envs": 1}
+_ON_POLICY = {**_SAME, "max_grad_norm": 0.5, "ent_coef": 0.0, "vf_coef": 0.5}
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "PPO": {"n_envs": 1, "n_steps": 2048, "batch_size": 64, "n_epochs": 10, "gamma": 0.99, "gae_lambda": 0.95,
-            "clip_range": 0.2, "ent_coef": 0.0, "vf_coef": 0.5, "max_grad_norm": 0.5, "learning_rate": 3e-4},
-    "A2C": {"n_envs": 1, "n_steps": 5, "gamma": 0.99, "gae_lambda": 1.0, "ent_coef": 0.0, "vf_coef": 0.5,
-            "max_grad_norm": 0.5, "learning_rate": 7e-4},
-    "DQN": {"n_envs": 1, "train_freq": 4, "gradient_steps": 1, "batch_size": 32, "buffer_size": 1_000_000,
-            "learning_starts": 100, "target_update_interval": 10_000, "tau": 1.0, "gamma": 0.99,
-            "max_grad_norm": 10.0, "exploration_initial_eps": 1.0, "exploration_final_eps": 0.05,
-            "exploration_fraction": 0.1, "learning_rate": 1e-4, "double_q": False},
+    "PPO": {**_ON_POLICY, "n_steps": 2048, "batch_size": 64, "n_epochs": 10, "gae_lambda": 0.95, "clip_range": 0.2,
+            "learning_rate": 3e-4},
+    "A2C": {**_ON_POLICY, "n_steps": 5, "gae_lambda": 1.0, "learning_rate": 7e-4},
+    "DQN": {**_SAME, "train_freq": 4, "gradient_steps": 1, "batch_size": 32, "buffer_size": 1_000_000, "tau": 1.0,
+            "learning_starts": 100, "target_update_interval": 10_000, "max_grad_norm": 10.0, "double_q": False,
+            "exploration_initial_eps": 1.0, "exploration_final_eps": 0.05, "exploration_fraction": 0.1,
+            "learning_rate": 1e-4, "adam_epsilon": 1e-8},
 }  # fmt: skip
 """What Stable-Baselines3 does where a file of the Zoo says nothing."""
 ACTIVATIONS = {"ReLU": "relu", "Tanh": "tanh", "ELU": "elu", "SiLU": "silu", "GELU": "gelu", "LeakyReLU": "leaky_relu"}
+ATARI_WRAPPER = "AtariWrapper"
+AS_ALWAYS = {
+    "policy": ("MlpPolicy", "MultiInputPolicy"),
+    "use_rms_prop": (True,),
+    "optimize_memory_usage": (True, False),
+    "use_sde": (False,),
+}
+"""Keys and those of their values that ask for what is done anyway."""
 
 
-def zoo_preset(path: str, algorithm: str, env: str, known: Callable[[str], bool], *, atari: bool) -> dict[str, Any]:
+def zoo_preset(path: str, algorithm: str, env: str, known: Callable[[str], bool], length: Any = None) -> dict[str, Any]:
     """Settings for an environment from a file of the Zoo; a warning names those that Poise has nothing for.
 
     Args:
         path: the YAML file, with an entry for each environment.
         algorithm: what it is for.
-        env: which of them.
-        atari: whether that is a game, which all share an entry unless they have their own.
+        env: which of them. Atari games share an entry, and other environments one called `default`, unless they have
+            their own.
         known: whether Poise has a setting of this name.
+        length: steps that schedules last, in place of the entry's `n_timesteps`.
 
     Raises:
         ConfigError: the file cannot be read, or has no entry for the environment.
     """
-    import yaml
-
-    try:
-        entries = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The preset {path} cannot be read: {' '.join(str(error).split())}") from None
-    entry = entries.get(env, entries.get("atari") if atari else None) if isinstance(entries, dict) else None
-    if not isinstance(entry, dict):
-        names = [str(name) for name in entries] if isinstance(entries, dict) else []
-        raise ConfigError(f"The preset {path} has nothing for {env}.{nearest(env, names)}")
-    settings: dict[str, Any] = {}
-    for key, value in {**DEFAULTS.get(algorithm, {}), **entry}.items():
+    entry = _entry(path, env)
+    if length is not None:
+        entry["n_timesteps"] = coerce(PositiveInt, length, "timesteps_total")
+    reader = _Reader(algorithm, known, is_game=atari_name(env) is not None)
+    for key, value in {"policy": "MlpPolicy", **DEFAULTS.get(algorithm, {}), **entry}.items():
         try:
-            settings.update(_setting(key, value, float(entry.get("n_timesteps") or 0), path, known))
-        except (ValueError, TypeError, AttributeError):
-            raise ConfigError(f"{key}={value!r} of {path} cannot be read.") from None
-    return settings
+            reader.read(key, value, float(entry.get("n_timesteps") or 0))
+        except (ValueError, TypeError, AttributeError, KeyError, OverflowError):
+            raise ConfigError(f"{key}={brief(value)} of {path} cannot be read.") from None
+    if reader.left_out:
+        missing = ", ".join(reader.left_out)
+        warnings.warn(f"{path} asks for what has no equivalent here and is left out: {missing}.", stacklevel=4)
+    return reader.settings
 
 
-def _setting(key: str, value: Any, steps: float, path: str, known: Callable[[str], bool]) -> dict[str, Any]:
-    """One entry as settings."""
-    if key in WITHOUT_EFFECT:
-        return {}
-    if key == "normalize":
-        return dict(_normalize(value))
-    if key == "policy_kwargs":
-        return {"model": _model(_literal(value), path)}
-    if key == "exploration_fraction":
-        return {"epsilon_timesteps": int(steps * value)} if steps else {}
-    if known(key):
-        return {key: _number(value, steps)}
-    warnings.warn(f"{key}={value!r} of {path} has no equivalent and is left out.", stacklevel=5)
-    return {}
+def _entry(path: str, env: str) -> dict[str, Any]:
+    entries = read_file(path)
+    names = [str(name) for name in entries] if isinstance(entries, dict) else []
+    shared = "atari" if atari_name(env) else "default"
+    found = next((name for name in (env, env.rpartition(":")[2], shared) if name in names), None)
+    entry = entries[found] if found else None
+    if not isinstance(entry, dict):
+        raise ConfigError(f"The preset {path} has nothing for {env}.{nearest(env, names)}")
+    return {str(key): value for key, value in entry.items()}
+
+
+class _Reader:
+    """Turns an entry's keys into settings.
+
+    Attributes:
+        settings: what they become.
+        left_out: in words, what became nothing.
+    """
+
+    def __init__(self, algorithm: str, known: Callable[[str], bool], *, is_game: bool) -> None:
+        self.algorithm, self.known, self.is_game = algorithm, known, is_game
+        # The initial weights of its DQN are PyTorch's own; those of the others are orthogonal, as here.
+        self.model: dict[str, Any] = {"initializer": "uniform"} if algorithm == "DQN" else {}
+        self.env_config: dict[str, Any] = {}
+        self.settings: dict[str, Any] = {"model": self.model, "env_config": self.env_config}
+        self.left_out: list[str] = []
+        self.sees_pictures = False
+
+    def read(self, key: str, value: Any, steps: float) -> None:
+        """Takes one key; `steps` is the length of the run, or 0."""
+        if key in AS_ALWAYS and value in AS_ALWAYS[key]:
+            return
+        if key == "policy" and value == "CnnPolicy":
+            self._pictures()
+        elif key == "policy_kwargs":
+            self._policy(_literal(value))
+        elif key == "normalize":
+            self._normalize(_literal(value))
+        elif key == "env_kwargs":
+            self.env_config.update(_literal(value))
+        elif key == "env_wrapper":
+            self._wrap(value)
+        elif key == "frame_stack" and self.is_game:
+            self.env_config["stack"] = value
+        elif key == "n_timesteps":
+            self.settings["total_timesteps"] = int(steps)
+        elif key == "exploration_fraction":
+            if steps:
+                self.settings["epsilon_timesteps"] = max(1, int(steps * value))
+        elif key == "train_freq" and isinstance(value, (list, tuple)) and value[1:] in (["step"], ("step",)):
+            self.settings[key] = value[0]
+        elif key != "frame_stack" and self.known(key) and not isinstance(value, (list, tuple, dict)):
+            self.settings[key] = _number(value, steps)
+        else:
+            self._leave_out(key, value)
+
+    def _leave_out(self, key: str, value: Any) -> None:
+        self.left_out.append(f"{key}={brief(value)}")
+
+    def _pictures(self) -> None:
+        """Its `CnnPolicy`: one convolutional network for all, and a layer of 512 behind it."""
+        self.sees_pictures = True
+        self.model.update({"fcnet_hiddens": [512], "fcnet_activation": "relu"})
+        if self.algorithm != "DQN":
+            self.model["vf_share_layers"] = True
+
+    def _policy(self, given: dict[str, Any]) -> None:
+        for key, value in given.items():
+            if key == "net_arch":
+                self._layers(value)
+            elif key == "activation_fn" and value in ACTIVATIONS:
+                self.model["fcnet_activation"] = ACTIVATIONS[value]
+            elif key == "ortho_init":
+                self.model["initializer"] = "orthogonal" if value else "uniform"
+            elif key == "log_std_init":
+                self.model[key] = value
+            else:
+                self._leave_out(f"policy_kwargs.{key}", value)
+
+    def _layers(self, given: Any) -> None:
+        """`[64, 64]`, `dict(pi=[64], vf=[64])`, `[dict(pi=[64], vf=[64])]` or `[64, dict(pi=[64], vf=[64])]`."""
+        if not self.sees_pictures:
+            self.model["net_arch"] = given
+        elif given:
+            parts = given if isinstance(given, list) else [given]
+            first = [512, *(width for width in parts if not isinstance(width, dict))]
+            own = next((part for part in parts if isinstance(part, dict)), {})
+            self.model["net_arch"] = {name: [*first, *own.get(name, [])] for name in ("pi", "vf")}
+            self.model.pop("fcnet_hiddens")
+            self.model.pop("vf_share_layers", None)
+            self.left_out.append("convolutions shared by policy and value function (each has its own)")
+
+    def _normalize(self, given: Any) -> None:
+        """`true`, or `{'norm_obs': true, 'norm_reward': false}`."""
+        chosen = dict(given) if isinstance(given, dict) else {"norm_obs": bool(given), "norm_reward": bool(given)}
+        self.settings["normalize_observations"] = bool(chosen.pop("norm_obs", True))
+        self.settings["normalize_rewards"] = bool(chosen.pop("norm_reward", True))
+        for key, value in chosen.items():
+            self._leave_out(f"normalize.{key}", value)
+
+    def _wrap(self, given: Any) -> None:
+        """A wrapper's `module.Class`, `{module.Class: arguments}`, or several of them."""
+        for wrapper in given if isinstance(given, list) else [given]:
+            [(name, options)] = wrapper.items() if isinstance(wrapper, dict) else [(wrapper, {})]
+            if name.endswith(ATARI_WRAPPER) and self.is_game:
+                options = dict(options)
+                self.settings["clip_rewards"] = options.pop("clip_reward", True)
+                sticky = options.pop("action_repeat_probability", None)
+                self.env_config.update(
+                    {"episodic_life": True, **({} if sticky is None else {"sticky_actions": sticky})}
+                )
+                self.env_config.update(options)
+            else:
+                self._leave_out("env_wrapper", wrapper)
 
 
 def _number(value: Any, steps: float) -> Any:
@@ -79,44 +188,20 @@ def _number(value: Any, steps: float) -> Any:
     if not isinstance(value, str):
         return value
     if value.startswith("lin_"):
-        return [[0, float(value[4:])], [steps, 0.0]]
+        if not steps:
+            raise ValueError
+        return [[0, float(value[4:])], [int(steps), 0.0]]
     try:
         return float(value)
     except ValueError:
         return value
 
 
-def _normalize(value: Any) -> dict[str, bool]:
-    """`true`, or `{'norm_obs': true, 'norm_reward': false}`."""
-    given = _literal(value) if isinstance(value, str) else value
-    both = {"norm_obs": bool(given), "norm_reward": bool(given)}
-    found = {**both, **given} if isinstance(given, dict) else both
-    return {"normalize_observations": bool(found["norm_obs"]), "normalize_rewards": bool(found["norm_reward"])}
-
-
-def _model(given: Any, path: str) -> dict[str, Any]:
-    """`policy_kwargs` as settings of a model."""
-    model: dict[str, Any] = {}
-    for key, value in given.items():
-        if key == "net_arch":
-            towers = value[0] if isinstance(value, list) and value and isinstance(value[0], dict) else value
-            model["fcnet_hiddens"] = next(iter(towers.values())) if isinstance(towers, dict) else towers
-        elif key == "activation_fn" and value in ACTIVATIONS:
-            model["fcnet_activation"] = ACTIVATIONS[value]
-        elif key == "ortho_init":
-            model["initializer"] = "orthogonal" if value else "uniform"
-        elif key == "log_std_init":
-            model[key] = value
-        else:
-            warnings.warn(f"policy_kwargs {key}={value!r} of {path} has no equivalent and is left out.", stacklevel=5)
-    return model
-
-
 def _literal(text: Any) -> Any:
-    """`dict(net_arch=[64], activation_fn=nn.ReLU)` as values; names become their last word.
+    """`dict(net_arch=[64], activation_fn=nn.ReLU)` as values; names become their last word. Nothing is run.
 
     Raises:
-        ConfigError: it is something else.
+        ValueError: it is something else.
     """
     if not isinstance(text, str):
         return text
@@ -131,9 +216,9 @@ def _literal(text: Any) -> Any:
             return [value(item) for item in node.elts]
         if isinstance(node, ast.Attribute):
             return node.attr
-        return ast.literal_eval(node)
+        return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
 
     try:
-        return value(ast.parse(text.strip(), mode="eval").body)
-    except (ValueError, SyntaxError, TypeError):
-        raise ConfigError(f"{text!r} cannot be read: it is neither values nor dict(...) of them.") from None
+        return value(ast.parse(" ".join(text.split()), mode="eval").body)
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(text) from error

@@ -12,6 +12,7 @@ observation in row t + 1, and the step that starts there is the reset: it is not
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -139,6 +140,13 @@ class Rollout:
         self.final[:] = [
             (t, b, {name: torch.as_tensor(leaf) for name, leaf in leaves.items()}) for t, b, leaves in head["final"]
         ]
+
+
+def rollout_bytes(steps: int, slots: int, obs_layout: Layout) -> int:
+    """Memory that a rollout of `steps` x `slots` takes at least."""
+    observation = sum(math.prod(leaf.shape) * stored_dtype(leaf.dtype.name).itemsize for leaf in obs_layout.leaves)
+    others = 4 * 4 + 4  # action, log_prob, reward and valid; three flags and what an action has more
+    return (steps + 1) * slots * (observation + others)
 
 
 def stored_dtype(dtype: str) -> torch.dtype:

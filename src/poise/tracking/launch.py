@@ -101,13 +101,13 @@ def start(
     Raises:
         PoiseError: the user's to mend; one clear sentence. No folder is left behind by a run that never started.
     """
-    config, used = resolve(algorithm, env, dict(settings or {}), preset=preset)
+    config, used = resolve(algorithm, env, dict(settings or {}), preset=preset, stop=stop)
     if config.env is None:
         raise RunError("There is no environment to train in: give one, for example --env CartPole-v1.")
     if not callbacks:  # they may add the keys that a stop rule names
         check_keys(stop, config)
     trainer = Trainer(algorithm, config, callbacks=callbacks, preset=used)
-    defaults = default_stop(config.env) if stop is None else None
+    defaults = default_stop(config) if stop is None else None
     rules = defaults if stop is None else stop
     StopRule(rules, config)  # a mistake is said before there is a folder
     chosen = options or RunOptions()

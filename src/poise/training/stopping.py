@@ -6,11 +6,11 @@ stop=lambda result: result["learner/kl"] > 1
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from poise.config.base import AlgorithmConfig
+from poise.config.types import NonNegative, brief, coerce
 from poise.envs.make import reward_threshold
 from poise.errors import ConfigError, nearest
 
@@ -23,9 +23,12 @@ DEFAULT_STEPS = 1_000_000
 """Where training ends that was given no stop rule, unless its environment counts as solved before."""
 
 
-def default_stop(env: Any) -> dict[str, float]:
-    """Where training ends that nobody told: at the registry's reward threshold, or after `DEFAULT_STEPS`."""
-    threshold = reward_threshold(env)
+def default_stop(config: AlgorithmConfig) -> dict[str, float]:
+    """Where training ends that nobody told: after the configuration's `total_timesteps`; without them, at the
+    registry's reward threshold, or after `DEFAULT_STEPS`."""
+    if config.total_timesteps is not None:
+        return {"timesteps_total": config.total_timesteps}
+    threshold = reward_threshold(config.env)
     reward = {} if threshold is None else {"episode_reward_mean": threshold}
     return {**reward, "timesteps_total": DEFAULT_STEPS}
 
@@ -50,7 +53,7 @@ def check_keys(stop: Stop, config: AlgorithmConfig) -> None:
         ConfigError: the nearest key is named.
     """
     for key in stop if isinstance(stop, Mapping) else ():
-        if key not in RESULT_KEYS and ("/" not in str(key) or _needs_evaluation(key, config)):
+        if key not in RESULT_KEYS and ("/" not in str(key) or _needs_evaluation(str(key), config)):
             raise _no_such(key, RESULT_KEYS)
 
 
@@ -70,6 +73,7 @@ class StopRule:
 
     A key stops the run once its value is at least the given one; NaN never does. Means over episodes count only when
     their window is full (`metrics_smoothing_episodes`, 100 unless set): one lucky first episode is not a solved task.
+    The configuration's `total_timesteps` end the run as well, unless the rule names `timesteps_total` itself.
 
     Raises:
         ConfigError: the rule is neither a mapping of numbers nor callable, or names a key that results do not have.
@@ -77,19 +81,22 @@ class StopRule:
 
     def __init__(self, stop: Stop, config: AlgorithmConfig) -> None:
         self.stop, self.config = stop, config
+        own = stop is None or (isinstance(stop, Mapping) and "timesteps_total" in stop)
+        self.last = None if own else config.total_timesteps
         if isinstance(stop, Mapping):
-            for key, value in stop.items():
-                if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-                    raise ConfigError(f"stop {key}={value!r} is not allowed: it must be a number.")
-                if key in COUNTS and value < 0:
-                    raise ConfigError(f"stop {key}={value!r} is not allowed: it must be a number at least 0.")
+            if not stop:
+                raise ConfigError("stop={} names no result: training would never end. Fill it, or leave it out.")
+            kinds = {key: NonNegative if key in COUNTS else float for key in stop}
+            self.stop = {key: coerce(kinds[key], value, f"stop {key}") for key, value in stop.items()}
         elif stop is not None and not callable(stop):
             raise ConfigError(
-                f"stop={stop!r} is not allowed: it must be a mapping of result keys to numbers, or callable."
+                f"stop={brief(stop)} is not allowed: it must be a mapping of result keys to numbers, or callable."
             )
 
     def __call__(self, result: dict[str, Any]) -> str | None:
         """The reason to stop, or None to go on."""
+        if self.last is not None and result["timesteps_total"] >= self.last:
+            return f"total_timesteps={self.last}"
         if self.stop is None:
             return None
         if callable(self.stop):

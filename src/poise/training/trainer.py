@@ -214,7 +214,7 @@ class Trainer:
             The last result, with `stop_reason` added.
         """
         if stop is None and total_timesteps is None:
-            stop = default_stop(self.config.env)
+            stop = default_stop(self.config)
         rule = StopRule(stop, self.config)
         steps = coerce(PositiveInt | None, total_timesteps, "total_timesteps")
         goal = None if steps is None else self.algorithm.timesteps + steps

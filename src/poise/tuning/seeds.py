@@ -154,7 +154,7 @@ def run_seeds(
     resolved, _ = resolve(algorithm, env, dict(given), preset=preset)
     if resolved.env is None:
         raise ConfigError("There is no environment to train in: give one, for example --env CartPole-v1.")
-    rules = dict(default_stop(resolved.env) if stop is None else stop)
+    rules = dict(default_stop(resolved) if stop is None else stop)
     check_keys(rules, resolved)
     StopRule(rules, resolved)
     name, spec = algorithm_spec(algorithm)
