@@ -6,6 +6,7 @@ in a whole run, in whichever process, is remembered in a file.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import re
@@ -93,6 +94,16 @@ class RaisesWhatCannotBeShown(Sound):
 class Exits(Sound):
     def trip(self) -> Any:
         sys.exit("enough")
+
+
+class Interrupts(Sound):
+    def trip(self) -> Any:
+        raise KeyboardInterrupt
+
+
+class Cancels(Sound):
+    def trip(self) -> Any:
+        raise asyncio.CancelledError("the task is over")
 
 
 class RaisesInReset(Sound):
@@ -254,6 +265,26 @@ class RewardIsNone(Sound):
         return lambda obs, reward, *rest: (obs, None, *rest)
 
 
+class RewardIsArray(Sound):
+    def trip(self) -> Any:
+        return lambda obs, reward, *rest: (obs, np.array([1.0]), *rest)
+
+
+class FlagIsNone(Sound):
+    def trip(self) -> Any:
+        return lambda obs, reward, terminated, *rest: (obs, reward, None, *rest)
+
+
+class FlagIsText(Sound):
+    def trip(self) -> Any:
+        return lambda obs, reward, terminated, truncated, info: (obs, reward, False, "no", info)
+
+
+class InfoIsNone(Sound):
+    def reset(self, **kwargs: Any) -> Any:
+        return super().reset(**kwargs)[0], None
+
+
 class WrongShape(Sound):
     def trip(self) -> Any:
         return lambda obs, *rest: (obs[:1], *rest)
@@ -369,6 +400,8 @@ FAULTS = [
         RaisesWhatCannotBeShown, "raises an exception whose text cannot be made", REPLACED, f"{ONE} raised Mute{THEN}"
     ),
     Fault(Exits, "calls `sys.exit`", REPLACED, f"{ONE} raised SystemExit: enough{THEN}"),
+    Fault(Interrupts, "raises `KeyboardInterrupt` itself", REPLACED, f"{ONE} raised KeyboardInterrupt{THEN}"),
+    Fault(Cancels, "raises `CancelledError`", REPLACED, f"{ONE} raised CancelledError: the task is over{THEN}"),
     Fault(RaisesInReset, "raises an exception in `reset`", REPLACED, f"{ONE} raised KeyError: 'start', at a reset."),
     Fault(
         RaisesWhenMadeAgain,
@@ -396,9 +429,32 @@ FAULTS = [
         f"{ONE} gave a reward that is not finite, inf{THEN}",
     ),
     Fault(
-        RewardIsText, "gives a reward that is a text", REPLACED, f"{ONE} gave a reward that is no number, 'ten'{THEN}"
+        RewardIsText,
+        "gives a reward that is a text",
+        REPLACED,
+        f"{ONE} gave a reward that is no number, 'ten': return a float{THEN}",
     ),
-    Fault(RewardIsNone, "gives no reward", REPLACED, f"{ONE} gave a reward that is no number, None{THEN}"),
+    Fault(
+        RewardIsNone, "gives no reward", REPLACED, f"{ONE} gave a reward that is no number, None: return a float{THEN}"
+    ),
+    Fault(
+        RewardIsArray,
+        "gives a reward that is an array with an axis",
+        REPLACED,
+        f"{ONE} gave a reward that is no number, [1.]: return a float{THEN}",
+    ),
+    Fault(
+        FlagIsNone,
+        "gives no `terminated`",
+        REPLACED,
+        f"{ONE} gave terminated=None, which is neither True nor False: use bool(...){THEN}",
+    ),
+    Fault(
+        FlagIsText,
+        "gives a `truncated` that is a text",
+        REPLACED,
+        f"{ONE} gave truncated='no', which is neither True nor False: use bool(...){THEN}",
+    ),
     Fault(
         WrongShape,
         "gives an observation of another shape",
@@ -434,6 +490,16 @@ FAULTS = [
         (
             f"{ONE} gave an observation 'value' outside its space: 8.0 is not in [0.0, 6.0], at step 0 of its "
             "episode. Training goes on with it; `poise check-env` tells more."
+        ),
+        failures=0,
+    ),
+    Fault(
+        InfoIsNone,
+        "gives an info that is no dict",
+        "training goes on with it",
+        (
+            f"{ONE} gave None as its info, which must be a dict: return {{}}, at a reset. "
+            "Training goes on with it; `poise check-env` tells more."
         ),
         failures=0,
     ),

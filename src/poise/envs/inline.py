@@ -7,9 +7,9 @@ run goes on in the middle of its episodes.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping
 from threading import get_ident
 from typing import Any
 
@@ -21,8 +21,9 @@ from gymnasium.vector.utils import iterate
 from poise.config.layout import Layout
 from poise.envs import snapshot
 from poise.envs.arrays import StepArrays
-from poise.envs.failures import Failure, own_traceback, said
-from poise.envs.intake import ContractError, Intake
+from poise.envs.failures import Failure, is_interrupt, own_traceback, said, said_action
+from poise.envs.instances import claim, release
+from poise.envs.intake import FLAGS, REALS, ContractError, Intake, check_flags, number_of, short
 from poise.envs.old_gym import explain_step, old_reset_sentence, old_step_sentence
 from poise.envs.tolerant import TolerantVectorEnv, numbers_in
 from poise.errors import EnvError
@@ -41,7 +42,6 @@ class InlineVectorEnv(TolerantVectorEnv):
         make: makes one environment.
         num_envs: how many.
         worker: the number of the process that it is in, for its sentences.
-        envs: the first environments, where some have been made already.
 
     Attributes:
         observations: the current leaves `[num_envs, ...]`; what `reset` and `step` return are views of them, valid
@@ -51,16 +51,22 @@ class InlineVectorEnv(TolerantVectorEnv):
         report_hang: is told where an environment hangs, while `poise.envs.watchdog` watches.
 
     Raises:
-        EnvError: an environment failed three times in a row to be made or reset.
+        EnvError: `make` returned an environment a second time.
     """
 
     report_hang: Callable[[Failure], None]
 
-    def __init__(
-        self, make: Callable[[], gym.Env], num_envs: int, *, worker: int = 0, envs: Sequence[gym.Env] = ()
-    ) -> None:
+    def __init__(self, make: Callable[[], gym.Env], num_envs: int, *, worker: int = 0) -> None:
         self._make, self._worker = make, worker
-        self.envs = [*envs, *(make() for _ in range(num_envs - len(envs)))]
+        self.envs: list[gym.Env] = []
+        try:
+            for _ in range(num_envs):
+                env = make()
+                claim(env, self)
+                self.envs.append(env)
+        except BaseException:  # whoever keeps the traceback would keep them, too
+            self.close_extras()
+            raise
         super().__init__(num_envs, self.envs[0].observation_space, self.envs[0].action_space)
         self._layout, self._action_layout = Layout(self.single_observation_space), Layout(self.single_action_space)
         self._journals = [snapshot.Journal() for _ in range(num_envs)]
@@ -70,7 +76,7 @@ class InlineVectorEnv(TolerantVectorEnv):
         self._actions: Any = None
         self._scalars = isinstance(self.single_action_space, spaces.Box) and not self.single_action_space.shape
         self._steps = 0
-        self._noticed = False
+        self._noticed: set[str] = set()
         self.thread = get_ident()
         self.bind(StepArrays.carve((self._layout, self._action_layout), num_envs))
 
@@ -98,8 +104,8 @@ class InlineVectorEnv(TolerantVectorEnv):
             for i, env_seed in enumerate(self._seeds):
                 try:
                     self._reset_one(i, env_seed, options)
-                except (Exception, SystemExit) as error:
-                    if isinstance(error, EnvError) and not isinstance(error, ContractError):
+                except BaseException as error:
+                    if is_interrupt(error) or (isinstance(error, EnvError) and not isinstance(error, ContractError)):
                         raise
                     raise EnvError(str(self._failure(i, error))) from error
             self._done = [False] * self.num_envs
@@ -117,6 +123,7 @@ class InlineVectorEnv(TolerantVectorEnv):
         found = self.envs[i].reset(seed=seed, options=options)
         if sentence := old_reset_sentence(self.envs[i], found):
             raise EnvError(sentence)
+        self._numbers(found[1], i)
         self._intake.store(i, found[0])
         self.pulse[1] = STEPPING
 
@@ -163,17 +170,16 @@ class InlineVectorEnv(TolerantVectorEnv):
                     raise EnvError(old_step_sentence(self.envs[i], stepped))
                 obs, reward, terminated, truncated, info = stepped
                 store(i, obs)
-                try:
-                    rewards[i] = reward = float(reward)
-                except (TypeError, ValueError):
-                    raise ContractError(f"gave a reward that is no number, {reward!r}") from None
+                rewards[i] = reward = reward if type(reward) in REALS else number_of(reward)
                 if not math.isfinite(reward):
                     raise ContractError(f"gave a reward that is not finite, {reward}")
-                if terminated or truncated:
-                    arrays.terminated[i], arrays.truncated[i], done[i] = bool(terminated), bool(truncated), True
-                    if info:
-                        infos = self._add_info(infos, numbers_in(info), i)
-            except (Exception, SystemExit) as error:
+                if terminated is not False or truncated is not False:
+                    if type(terminated) not in FLAGS or type(truncated) not in FLAGS:
+                        check_flags(terminated, truncated)
+                    if terminated or truncated:
+                        arrays.terminated[i], arrays.truncated[i], done[i] = bool(terminated), bool(truncated), True
+                        infos = self._add_info(infos, self._numbers(info, i), i)
+            except BaseException as error:
                 rewards[i] = 0.0
                 self._fail(i, error)
         arrays.reward[:] = rewards
@@ -192,7 +198,10 @@ class InlineVectorEnv(TolerantVectorEnv):
 
         Raises:
             EnvError: that would not help: it follows the old Gym API, or the fresh ones fail at once.
+            KeyboardInterrupt: it did not fail: the user pressed Ctrl-C.
         """
+        if is_interrupt(error):
+            raise error
         journal = self._journals[i].actions
         if journal and (sentence := explain_step(self.envs[i], journal[-1], error)):
             raise EnvError(sentence) from error
@@ -214,15 +223,18 @@ class InlineVectorEnv(TolerantVectorEnv):
         for attempt in range(1, _ATTEMPTS + 1):
             self._incarnations[i] += 1
             try:
-                with contextlib.suppress(Exception):
-                    self.envs[i].close()
+                self._close(i)
                 self.pulse[1] = MAKING
-                self.envs[i] = self._make()
+                env = self._make()
+                claim(env, self)
+                self.envs[i] = env
                 self._reset_one(i, self._fresh_seed(i))
                 if what := self._intake.faults(self._done).get(i):
                     raise ContractError(what)
                 return
-            except (Exception, SystemExit) as again:
+            except BaseException as again:
+                if is_interrupt(again):
+                    raise
                 self.failures.append(self._failure(i, again))
                 if attempt == _ATTEMPTS:
                     what = f"Environment {i} of worker {self._worker} could not be replaced {why}"
@@ -238,7 +250,10 @@ class InlineVectorEnv(TolerantVectorEnv):
     def _failure(self, i: int, error: BaseException) -> Failure:
         if isinstance(error, ContractError):
             return Failure("contract", self._sentence(i, str(error)))
-        return Failure("raised", self._sentence(i, f"raised {said(error)}"), own_traceback(error))
+        actions, about = self._journals[i].actions, ""
+        if actions and self.pulse[1] == STEPPING:
+            about = f"The action was {said_action(self.single_action_space, actions[-1])}.\n"
+        return Failure("raised", self._sentence(i, f"raised {said(error)}"), about + own_traceback(error))
 
     def _sentence(self, i: int, what: str) -> str:
         step = len(self._journals[i].actions)
@@ -249,19 +264,42 @@ class InlineVectorEnv(TolerantVectorEnv):
 
     def _look_at_bounds(self) -> None:
         """Says once that observations leave their space. Training goes on: networks take any number."""
-        if self._noticed:
-            return
-        for i, what in self._intake.out_of_bounds().items():
-            self._noticed = True
+        if "bounds" not in self._noticed:
+            for i, what in self._intake.out_of_bounds().items():
+                self._notice("bounds", i, what)
+
+    def _numbers(self, info: Any, i: int) -> dict[str, float]:
+        """The numbers in an environment's info; says once that there is none."""
+        if isinstance(info, Mapping):
+            return numbers_in(info)
+        self._notice("info", i, f"gave {short(info)} as its info, which must be a dict: return {{}}")
+        return {}
+
+    def _notice(self, kind: str, i: int, what: str) -> None:
+        """Reports what does no harm, once."""
+        if kind not in self._noticed:
+            self._noticed.add(kind)
             text = f"{self._sentence(i, what)} Training goes on with it; `poise check-env` tells more."
             self.failures.append(Failure("odd", text))
-            return
 
     # --- where they stand ---------------------------------------------------------------------------------------
 
     def close_extras(self, **kwargs: Any) -> None:
-        for env in self.envs:
-            env.close()
+        failed = [what for i in range(len(self.envs)) if (what := self._close(i))]
+        if failed:
+            others = f" {len(failed) - 1} more could not be closed." if len(failed) > 1 else ""
+            warnings.warn(f"{failed[0]}{others}", RuntimeWarning, stacklevel=2)
+
+    def _close(self, i: int) -> str | None:
+        """Closes an environment; says so where that fails, which must not leave the others open."""
+        release(self.envs[i])
+        try:
+            self.envs[i].close()
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            return f"Environment {i} of worker {self._worker} raised {said(error)} when it was closed."
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """Where every environment stands, as arrays and plain values."""
@@ -286,7 +324,9 @@ class InlineVectorEnv(TolerantVectorEnv):
                 if obs is not None and self._is_at(obs, expected):
                     self._intake.store(i, obs)
                     continue
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
+                if is_interrupt(error):
+                    raise
                 self.failures.append(self._failure(i, error))
             lost.append(i)
             self._renew(i, "after its episode could not be restored.")

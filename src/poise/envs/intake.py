@@ -17,6 +17,50 @@ class ContractError(EnvError):
     """An environment returned what it may not; the text says what, without saying which environment."""
 
 
+FLAGS = frozenset((bool, np.bool_))
+"""What `terminated` and `truncated` are without a second look,"""
+REALS = frozenset((float, np.float64))
+"""and what rewards are."""
+
+
+def is_flag(value: Any) -> bool:
+    """Whether a value says clearly that an episode ends or goes on: True, False, 1, 0, or an array of one without axes.
+    None and empty lists mean something else, and so do texts, whatever `bool` makes of them."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    return isinstance(value, (bool, np.bool_)) or (isinstance(value, (int, np.integer)) and value in (0, 1))
+
+
+def check_flags(terminated: Any, truncated: Any) -> None:
+    """Refuses flags that are none.
+
+    Raises:
+        ContractError: it names the flag and what it is.
+    """
+    for name, value in (("terminated", terminated), ("truncated", truncated)):
+        if not is_flag(value):
+            raise ContractError(f"gave {name}={short(value)}, which is neither True nor False: use bool(...)")
+
+
+def number_of(reward: Any) -> float:
+    """A reward as a number.
+
+    Raises:
+        ContractError: it is none.
+    """
+    if isinstance(reward, (int, float, np.number, np.bool_)) and not isinstance(reward, np.complexfloating):
+        try:
+            return float(reward)
+        except OverflowError:  # a whole number that no float can hold
+            return math.inf
+    try:
+        if isinstance(reward, str) or np.shape(reward):
+            raise TypeError
+        return float(reward)
+    except (TypeError, ValueError):
+        raise ContractError(f"gave a reward that is no number, {short(reward)}: return a float") from None
+
+
 class Intake:
     """Writes observations into the rows of `arrays`, leaves `[B, ...]` of `layout`.
 
@@ -54,7 +98,7 @@ class Intake:
         except (KeyError, IndexError, TypeError) as error:
             raise ContractError(
                 f"gave an observation that is not built as its space says ({type(error).__name__}: {error}): "
-                f"{_short(obs)} is not in {self.layout.space}"
+                f"{short(obs)} is not in {self.layout.space}"
             ) from None
         for leaf in self.layout.leaves:
             self._rows[leaf.name][i][...] = _converted(leaf, leaves[leaf.name])
@@ -75,7 +119,7 @@ class Intake:
         for name, array, flat in self._floats:
             if not math.isfinite(flat.dot(flat)):
                 for i in np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1)).tolist():
-                    found.setdefault(i, f"gave an observation {name!r} that is not finite, {_short(array[i])}")
+                    found.setdefault(i, f"gave an observation {name!r} that is not finite, {short(array[i])}")
         return found
 
     def out_of_bounds(self) -> dict[int, str]:
@@ -110,7 +154,7 @@ def _converted(leaf: Leaf, value: Any) -> np.ndarray:
         if array.dtype.kind not in "biuf":
             raise TypeError
     except (TypeError, ValueError):
-        raise ContractError(f"gave an observation {leaf.name!r} that is no array of numbers: {_short(value)}") from None
+        raise ContractError(f"gave an observation {leaf.name!r} that is no array of numbers: {short(value)}") from None
     if array.shape != leaf.shape:  # assigning it would broadcast without a word
         raise ContractError(
             f"gave an observation {leaf.name!r} of shape {array.shape}, but its space says {leaf.shape}"
@@ -123,20 +167,24 @@ def _converted(leaf: Leaf, value: Any) -> np.ndarray:
         if leaf.dtype.kind != "f" and not np.array_equal(whole, array):
             raise ContractError(
                 f"gave an observation {leaf.name!r} of type {array.dtype}, which its space's {leaf.dtype} cannot hold: "
-                f"{_short(value)}"
+                f"{short(value)}"
             )
     space = leaf.space
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         n = space.n if isinstance(space, spaces.Discrete) else space.nvec
         if not (np.all(whole >= space.start) and np.all(whole < space.start + n)):
             raise ContractError(
-                f"gave an observation {leaf.name!r} outside its space: {_short(value)} is not in {space}"
+                f"gave an observation {leaf.name!r} outside its space: {short(value)} is not in {space}"
             )
     elif isinstance(space, spaces.MultiBinary) and not np.all((whole == 0) | (whole == 1)):
-        raise ContractError(f"gave an observation {leaf.name!r} outside its space: {_short(value)} is not in {space}")
+        raise ContractError(f"gave an observation {leaf.name!r} outside its space: {short(value)} is not in {space}")
     return whole
 
 
-def _short(value: Any) -> str:
-    text = " ".join(repr(value).split()) if not isinstance(value, np.ndarray) else " ".join(str(value).split())
+def short(value: Any) -> str:
+    """A value in one line of at most 120 characters."""
+    try:
+        text = " ".join((str if isinstance(value, np.ndarray) and value.ndim else repr)(value).split())
+    except Exception:  # a __repr__ that fails
+        text = f"a {type(value).__name__}"
     return text if len(text) <= 120 else text[:117] + "..."

@@ -22,6 +22,7 @@ from poise.envs.advice import advise_workers, available_cores, measure_step
 from poise.envs.atari import is_atari, make_atari, make_atari_vector
 from poise.envs.failures import said
 from poise.envs.inline import InlineVectorEnv
+from poise.envs.instances import refuse_if_played
 from poise.envs.masks import ActionMaskInObservation, reports_mask
 from poise.envs.old_gym import old_api_sentence
 from poise.envs.process import Limits
@@ -63,7 +64,8 @@ def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: st
         render_mode: for recording; classes and functions get it as `env_config["render_mode"]`.
 
     Raises:
-        EnvError: it does not exist, its dependencies are missing, or what was made is no Gymnasium environment.
+        EnvError: it does not exist, its dependencies are missing, what was made is no Gymnasium environment, or
+            episodes are played in it already.
     """
     config = _checked(env, env_config)
     limit = config.pop("max_episode_steps", None)
@@ -87,6 +89,7 @@ def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: st
     for kind in ("observation_space", "action_space"):
         if not isinstance(getattr(made, kind, None), gym.Space):
             raise EnvError(f"{type(made).__name__} has no {kind}: set self.{kind} to a gymnasium.Space in __init__.")
+    refuse_if_played(made)
     return gym.wrappers.TimeLimit(made, limit) if limit else made
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -66,7 +68,12 @@ class TolerantVectorEnv(VectorEnv):
         return self.recv()
 
 
-def numbers_in(info: dict[str, Any]) -> dict[str, float]:
+def numbers_in(info: Mapping[Any, Any]) -> dict[str, float]:
     """The entries of an environment's info that are numbers or truth values."""
     kinds = (bool, int, float, np.bool_, np.integer, np.floating)
-    return {str(key): float(value) for key, value in info.items() if isinstance(value, kinds)}
+    found: dict[str, float] = {}
+    for key, value in info.items():
+        if isinstance(value, kinds):
+            with contextlib.suppress(OverflowError):  # a whole number that no float can hold
+                found[str(key)] = float(value)
+    return found

@@ -23,7 +23,7 @@ from poise.config.layout import Layout
 from poise.config.types import AnyPath, PositiveInt, coerce
 from poise.envs import snapshot
 from poise.envs.advice import available_cores
-from poise.envs.failures import Failure, Failures
+from poise.envs.failures import Failure, Failures, telling_interrupts
 from poise.errors import CheckpointError, writing
 from poise.learning.device import choose
 from poise.learning.seeding import torch_generator
@@ -142,6 +142,7 @@ class Trainer:
 
     # --- training -----------------------------------------------------------------------------------------------
 
+    @telling_interrupts()
     def train(self) -> dict[str, Any]:
         """One iteration: sample, learn, evaluate if due. Returns the result dict."""
         start = time.perf_counter() - self.metrics.unfinished_s
@@ -198,6 +199,7 @@ class Trainer:
             **self.metrics.of_time(self.samplers, seconds, self.algorithm.waited),
         }
 
+    @telling_interrupts()
     def learn(
         self, total_timesteps: int | None = None, *, stop: Stop = None, signals: tuple[signal.Signals, ...] = ()
     ) -> dict[str, Any]:
@@ -320,6 +322,7 @@ class Trainer:
         generator = None if deterministic else self._generator
         return predict(self.policy, observation, state, episode_start, action_mask, generator)
 
+    @telling_interrupts()
     def evaluate(self, episodes: int | None = None, *, explore: bool | None = None, seed: int = 0) -> dict[str, float]:
         """Plays fresh episodes in environments of their own.
 

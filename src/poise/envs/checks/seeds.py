@@ -13,6 +13,7 @@ import numpy as np
 from poise.envs.checks import values
 from poise.envs.checks.probe import Probe
 from poise.envs.checks.where import layers, method_place
+from poise.envs.instances import is_same
 from poise.envs.old_gym import takes
 
 STEPS = 50
@@ -61,6 +62,13 @@ def check_seeds(probe: Probe, env: gym.Env, seconds: float) -> None:
         )
         probe.finding("warning", "seeding", text, where)
     twin = probe.made()
+    if is_same(env, twin):
+        text = (
+            f"the same {type(env.unwrapped).__name__} was returned twice, and several are played at the same time: "
+            "make a new one at each call."
+        )
+        probe.finding("error", "sharing", text, method_place(env, "__init__"))
+        return
     _check_twin_spaces(probe, env, twin)
     if not drawn and _check_sharing(probe, env, twin, actions, first):
         return

@@ -11,6 +11,7 @@ from gymnasium import spaces
 
 from poise.config.layout import Layout
 from poise.envs.checks.report import Level
+from poise.envs.intake import is_flag
 from poise.errors import SpaceError
 
 Fault = tuple[Level, str]
@@ -172,9 +173,8 @@ def reward_faults(reward: Any) -> Iterator[Fault]:
 def flag_faults(name: str, value: Any) -> Iterator[Fault]:
     """What is wrong with `terminated` or `truncated`."""
     if not isinstance(value, (bool, np.bool_)):
-        whole = isinstance(value, (int, np.integer)) and value in (0, 1)
         yield (
-            "warning" if whole else "error",
+            "warning" if is_flag(value) else "error",
             f"what step() returns as {name} must be True or False, and is {short(value)}: use bool(...).",
         )
 

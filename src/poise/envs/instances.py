@@ -1,0 +1,69 @@
+"""Which batch plays in which environment: two that share one would each disturb the other's episodes.
+
+A function that returns an instance it holds, or a class that is a singleton, gives the same environment again and
+again, perhaps in wrappers of its own each time. The environment inside the wrappers tells.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+
+from poise.errors import EnvError
+
+_players: dict[int, weakref.ref[Any]] = {}
+"""By the identity of an environment, the batch that plays in it. It holds the environment: the identity is not
+another's before the batch is gone."""
+
+
+def claim(env: gym.Env, player: Any) -> None:
+    """Notes that a batch plays in an environment from now on, until it is released or the batch is gone.
+
+    Raises:
+        EnvError: a batch plays in it already.
+    """
+    refuse_if_played(env)
+    for part in _cores(env):
+        key = id(part)
+        _players[key] = weakref.ref(player, lambda _, key=key: _players.pop(key, None))  # type: ignore[misc]
+
+
+def release(env: gym.Env) -> None:
+    """Forgets who plays in an environment."""
+    for part in _cores(env):
+        _players.pop(id(part), None)
+
+
+def refuse_if_played(env: Any) -> None:
+    """Refuses an environment in which a batch plays already.
+
+    Raises:
+        EnvError: it says how to make one for each.
+    """
+    if any(id(part) in _players for part in _cores(env)):
+        name = type(env.unwrapped).__name__
+        raise EnvError(
+            f"The same {name} was returned again while episodes are played in it: each environment, also that of an "
+            f"evaluation or a film, must be an instance of its own. Make it inside the function: "
+            f"env=lambda config: {name}(...)."
+        )
+
+
+def is_same(one: gym.Env, other: gym.Env) -> bool:
+    """Whether there is one environment inside the wrappers of both."""
+    return not {*map(id, _cores(one))}.isdisjoint(map(id, _cores(other)))
+
+
+def _cores(env: Any) -> Iterator[Any]:
+    """The environment inside all wrappers, and those that adapters to Gymnasium's API keep as their `env`."""
+    seen: list[Any] = []
+    while all(hasattr(env, method) for method in ("reset", "step")) and not isinstance(env, type):
+        env = getattr(env, "unwrapped", env)
+        if any(env is one for one in seen):
+            return
+        seen.append(env)
+        yield env
+        env = vars(env).get("env") if hasattr(env, "__dict__") else None

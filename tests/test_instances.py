@@ -1,0 +1,176 @@
+"""Environments as instances: each is played by one batch, closed with the others, and its exceptions are its own."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import pytest
+from gymnasium import spaces
+
+import faulty
+import poise
+from environments import Scripted
+from poise.errors import EnvError
+from poise.training.trainer import Trainer
+
+Make = Callable[..., Trainer]
+QUICK = {"rollout_fragment_length": 16, "num_sgd_iter": 1}
+
+
+# --- one batch each -------------------------------------------------------------------------------------------------
+
+HELD: dict[str, Any] = {}
+
+
+class Alone(Scripted):
+    """There is only one of it."""
+
+    only: ClassVar[Any] = None
+
+    def __new__(cls, *args: Any) -> Any:
+        cls.only = cls.only or super().__new__(cls)
+        return cls.only
+
+
+class OldWalk:
+    """Of the API before Gymnasium."""
+
+    observation_space, action_space = Scripted.observation_space, Scripted.action_space
+
+    def reset(self) -> Any:
+        return self.observation_space.sample()
+
+    def step(self, action: Any) -> Any:
+        return self.observation_space.sample(), 1.0, False, {}
+
+
+def held(name: str, make: Callable[[], Any]) -> Any:
+    return HELD.setdefault(name, make())
+
+
+SHARED = {
+    "one instance": lambda config: held("plain", Scripted),
+    "in fresh wrappers": lambda config: gym.wrappers.TimeLimit(held("wrapped", Scripted), 9),
+    "behind an adapter": lambda config: poise.OldGymEnv(held("old", OldWalk)),
+    "a singleton": Alone,
+}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("how", SHARED)
+def test_several_environments_are_not_one(how: str, workers: int, trainer: Make) -> None:
+    sentence = (
+        r"^The same \w+ was returned again while .*Make it inside the function: env=lambda config: \w+\(\.\.\.\)\.$"
+    )
+    for _ in range(2):  # the first refusal leaves nothing behind that the second one stumbles over
+        with pytest.raises(EnvError, match=sentence):
+            trainer("PPO", SHARED[how], num_envs_per_worker=4, num_workers=workers)
+    assert trainer("PPO", SHARED[how], num_envs_per_worker=1, **QUICK).train()["timesteps_total"]
+
+
+def test_the_training_environment_is_not_evaluated_in(trainer: Make, tmp_path: Path) -> None:
+    algo = trainer("PPO", SHARED["one instance"], num_envs_per_worker=1, **QUICK)
+    algo.train()
+    for attempt in (
+        lambda: algo.evaluate(2),
+        lambda: poise.record(algo, tmp_path / "film.mp4"),
+        lambda: trainer("A2C", SHARED["one instance"], num_envs_per_worker=1),
+    ):
+        with pytest.raises(EnvError, match=r"^The same Scripted was returned again while episodes are played in it"):
+            attempt()
+    algo.close()  # now it is free
+    assert algo.evaluate(1)["episodes"] == 1
+
+
+def test_check_env_finds_a_shared_instance() -> None:
+    held("sound", faulty.Sound)
+    report = poise.check_env(lambda config: HELD["sound"], steps=60, seconds=0.5)
+    assert [finding.check for finding in report.errors] == ["sharing"]
+    assert "was returned twice" in report.errors[0].text
+
+
+# --- whose Ctrl-C it is, and closing --------------------------------------------------------------------------------
+
+
+class Pressed(Scripted):
+    """Somebody presses Ctrl-C while it steps, or it raises the same by itself; then, and when it is closed."""
+
+    def __init__(self, real: bool) -> None:
+        super().__init__((5,), ("terminated",))
+        self.real = real
+
+    def step(self, action: Any) -> Any:
+        if self.now == 2:
+            if self.real:
+                signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
+        return super().step(action)
+
+
+@pytest.mark.parametrize("method", ["train", "learn"])
+def test_the_users_interrupt_is_no_failure_of_an_environment(method: str, trainer: Make) -> None:
+    algo = trainer("PPO", Pressed, env_config={"real": True}, num_envs_per_worker=2, **QUICK)
+    if method == "train":
+        with pytest.raises(KeyboardInterrupt):
+            algo.train()
+        assert algo.failures.total == 0
+    else:  # the first is a stop, and what the environment raises then is its own
+        with pytest.raises((EnvError, KeyboardInterrupt)):
+            algo.learn(100_000)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_environments_own_interrupt_is_its_failure(trainer: Make) -> None:
+    algo = trainer("PPO", Pressed, env_config={"real": False}, num_envs_per_worker=2, **QUICK)
+    with pytest.warns(RuntimeWarning), pytest.raises(EnvError, match=r"raised KeyboardInterrupt, at step 3") as caught:
+        algo.train()
+    assert "The action was" in str(caught.value)
+
+
+class Shut(Scripted):
+    """Notes when it is closed, and fails to be, every second time."""
+
+    made: ClassVar[list[Shut]] = []
+
+    def __init__(self) -> None:
+        super().__init__((5,), ("terminated",))
+        self.shut = False
+        Shut.made.append(self)
+
+    def close(self) -> None:
+        self.shut = True
+        if Shut.made.index(self) % 2 == 0:
+            raise SystemExit("already closed")
+
+
+def test_one_that_cannot_be_closed_leaves_no_other_open(trainer: Make) -> None:
+    Shut.made.clear()
+    algo = trainer("PPO", Shut, num_envs_per_worker=4, **QUICK)
+    algo.train()
+    with pytest.warns(
+        RuntimeWarning, match=r"Environment 0 of worker 0 raised SystemExit: already closed when.* 1 more"
+    ):
+        algo.close()
+    assert [env.shut for env in Shut.made] == [True] * 4
+
+
+class Counts(Scripted):
+    """Takes the actions 1 and 2, and says that they are 0 and 1."""
+
+    action_space = spaces.Discrete(2)
+
+    def step(self, action: Any) -> Any:
+        return {1: super().step, 2: super().step}[int(action)](action)
+
+
+def test_actions_that_are_counted_from_one_are_named(trainer: Make) -> None:
+    algo = trainer("PPO", Counts, num_envs_per_worker=2, **QUICK)
+    with pytest.warns(RuntimeWarning), pytest.raises(EnvError) as caught:
+        algo.learn(10_000)
+    assert "The action was 0 of Discrete(2) (where actions count from 1, it is Discrete(2, start=1))" in str(
+        caught.value
+    )
