@@ -320,7 +320,9 @@ def test_a_traceback_begins_with_the_users_code() -> None:
     assert told.what == (
         "Environment 1 of worker 0 raised ZeroDivisionError: integer modulo by zero, at step 1 of its episode."
     )
-    assert re.match(r'Traceback .*\n  File ".*environments.py", line \d+, in step\n', told.details)
+    assert re.match(
+        r'The action was 0 of Discrete.*\nTraceback .*\n  File ".*environments.py", line \d+, in step\n', told.details
+    )
 
 
 # --- who is told -----------------------------------------------------------------------------------------------------

@@ -165,7 +165,7 @@ class InlineVectorEnv(TolerantVectorEnv):
                     self._reset_one(i)
                     continue
                 journals[i].actions.append(action)
-                stepped = envs[i].step(action)
+                stepped: Any = envs[i].step(action)
                 if type(stepped) is not tuple or len(stepped) != 5:
                     raise EnvError(old_step_sentence(self.envs[i], stepped))
                 obs, reward, terminated, truncated, info = stepped
