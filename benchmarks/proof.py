@@ -15,6 +15,7 @@ ITEMS = {
     "profile_update": "where PPO's time goes",
     "pythons": "the wheel in clean environments of Python 3.10 to 3.13",
     "kill": "50 kills, and exact resume",
+    "past_goal": "presets of classic control and tables, trained on past their goal",
     "quality": "PPO's scores on four tasks, five seeds each",
     "workers": "stepping environments, beside Gymnasium, Stable-Baselines3 and RLlib",
     "tune": "searches: the tutorial's, short trials, kills, samplers, populations",

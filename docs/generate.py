@@ -197,6 +197,24 @@ def measured(title: str) -> Callable[[], str]:
     return copy
 
 
+def rows_of(section: str) -> list[list[str]]:
+    """The cells of the first table in a benchmark's section of RESULTS.md."""
+    text = RESULTS.read_text() if RESULTS.is_file() else ""
+    lines = text.partition(f"<!-- {section}:start -->")[2].partition(f"<!-- {section}:end -->")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")][2:]
+
+
+def measured_presets() -> str:
+    """Environments and algorithms with what their presets score, and those that were not measured."""
+    scores = {(row[0], "PPO"): (row[1], row[3]) for row in rows_of("quality")}
+    scores |= {(row[0], row[1]): (row[6], row[9]) for row in rows_of("past_goal")}
+    rows = [
+        [code(env), algorithm, score, steps.partition(" (")[0], code(f"poise train {algorithm} --env {env}")]
+        for (env, algorithm), (steps, score) in sorted(scores.items())
+    ]
+    return table(("environment", "algorithm", "score after training", "steps", "command"), rows)
+
+
 def command_table() -> str:
     return table(("command", "what it does"), ([code(f"poise {name}"), line] for name, (_, line) in COMMANDS.items()))
 
@@ -231,6 +249,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "names CleanRL": lambda: origins(CLEANRL),
     "names elsewhere": lambda: origins("elsewhere"),
     **{f"settings {name}": (lambda name=name: algorithm_settings(name)) for name in ALGORITHMS},
+    "measured presets": measured_presets,
     **{f"presets {name}": (lambda name=name: presets(name)) for name in ALGORITHMS},
 }
 
