@@ -45,13 +45,13 @@ def test_one_iteration_of_a_table(trainer: Make, env: str) -> None:
 def test_frozen_lake_is_crossed(trainer: Make) -> None:
     """Three in four crossings is the best there is; chance gets one in seventy across."""
     made = trainer("PPO", "FrozenLake-v1")
-    assert made.learn(60_000)["episode_reward_mean"] > 0.4
+    assert made.learn(50_000)["episode_reward_mean"] > 0.3
 
 
 def test_the_cliff_is_not_walked_over(trainer: Make) -> None:
     """-13 is the best there is; chance falls dozens of times a walk."""
     made = trainer("PPO", "CliffWalking-v1")
-    assert made.learn(60_000)["episode_reward_mean"] > -25
+    assert made.learn(50_000)["episode_reward_mean"] > -40
 
 
 @pytest.mark.slow
