@@ -32,6 +32,7 @@ from poise.startup import without_collection
 
 if TYPE_CHECKING:
     from poise import tune
+    from poise.algorithms.base import register_algorithm
     from poise.api import make_trainer, plot, resume, run
     from poise.envs.check import check_env
     from poise.envs.make import make_env, register_env
@@ -61,6 +62,7 @@ _HOMES = {
     "run_seeds": "poise.tuning.seeds",
     "check_env": "poise.envs.check",
     "make_env": "poise.envs.make",
+    "register_algorithm": "poise.algorithms.base",
     "register_env": "poise.envs.make",
     "OldGymEnv": "poise.envs.old_gym",
     "render_mp4": "poise.envs.video",
@@ -96,6 +98,7 @@ __all__ = [
     "make_trainer",
     "plot",
     "record",
+    "register_algorithm",
     "register_env",
     "register_model",
     "register_preprocessor",

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poise.config.algorithms import algorithm_spec
+from poise.config.algorithms import ALGORITHMS, AlgorithmSpec, algorithm_spec
 from poise.config.base import AlgorithmConfig
 from poise.config.layout import Layout
 from poise.config.memory import require
-from poise.errors import DivergedError
+from poise.envs.changes import WRITTEN
+from poise.errors import ConfigError, DivergedError
 from poise.learning.device import CPU, GPU
 from poise.learning.optimizers import Adam, Flat, RMSProp
 from poise.learning.returns import advantages
@@ -34,6 +35,8 @@ from poise.models.encoders import fastest_conv_dtype
 from poise.models.policy import Policy
 from poise.sampling.rollout import Rollout, rollout_bytes
 from poise.sampling.sampler import Sampler, sample_together
+
+_classes: dict[str, type[Algorithm]] = {}
 
 MAX_SKIPPED = 10
 """Updates with a non-finite gradient in a row before training stops."""
@@ -64,6 +67,10 @@ class Algorithm(ABC):
 
     repeatable: bool = True
     """Whether equal seeds give equal results."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        setattr(cls, WRITTEN, dict(vars(cls)))
 
     def __init__(self, config: Any, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence) -> None:
         self.config = config
@@ -274,6 +281,54 @@ def make_algorithm(
     name: str, config: AlgorithmConfig, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence
 ) -> Algorithm:
     """The algorithm registered as `name`."""
-    module, _, attribute = algorithm_spec(name)[1].location.partition(":")
-    made: Algorithm = getattr(importlib.import_module(module), attribute)(config, obs_layout, action_layout, seed)
-    return made
+    return find_algorithm(name)(config, obs_layout, action_layout, seed)
+
+
+def find_algorithm(name: str) -> type[Algorithm]:
+    """The class registered as `name`."""
+    name, spec = algorithm_spec(name)
+    module, _, attribute = spec.location.partition(":")
+    found: type[Algorithm] = _classes.get(name) or getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def register_algorithm(
+    name: str, algorithm: type[Algorithm], config: type[AlgorithmConfig] | None = None, summary: str = ""
+) -> None:
+    """Makes an algorithm known as `name`: for `poise.make_trainer`, `poise.tune.run`, and the command.
+
+        class Careful(PPO):
+            def loss(self, ...): ...
+
+        poise.register_algorithm("Careful", Careful)
+
+    Args:
+        name: any that no algorithm of Poise has.
+        algorithm: the class.
+        config: its configuration; that of the class it is derived from unless given.
+        summary: one line.
+
+    Raises:
+        ConfigError: the name is taken, the class is no algorithm, or it is derived from none whose configuration it
+            could have.
+    """
+    shipped = {known.lower() for known in ALGORITHMS if known not in _classes}
+    if not isinstance(algorithm, type) or not issubclass(algorithm, Algorithm):
+        raise ConfigError(f"algorithm={algorithm!r} is not allowed: it must be a class derived from an algorithm.")
+    if name.lower() in shipped:
+        raise ConfigError(f"name={name!r} is not allowed: Poise has an algorithm of this name. Give it one of its own.")
+    if config is None:
+        homes = [f"{base.__module__}:{base.__qualname__}" for base in algorithm.__mro__]
+        inherited = [spec.config for home in homes for spec in ALGORITHMS.values() if spec.location == home]
+        if not inherited:
+            raise ConfigError(f"config=None is not allowed for {algorithm.__name__}: it is derived from no algorithm.")
+        config = inherited[0]
+    _classes[name] = algorithm
+    ALGORITHMS[name] = AlgorithmSpec(config, f"{algorithm.__module__}:{algorithm.__qualname__}", summary)
+
+
+def registered_algorithm(name: str) -> tuple[AlgorithmSpec, type[Algorithm]] | None:
+    """Entry and class of an algorithm that this process has registered; None of one of Poise's."""
+    name, spec = algorithm_spec(name)
+    own = spec.location.startswith("poise.algorithms.") and name not in _classes
+    return None if own else (spec, find_algorithm(name))

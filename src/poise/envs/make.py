@@ -20,6 +20,7 @@ from poise.config.types import PositiveInt, coerce
 from poise.envs import trust
 from poise.envs.advice import advise_workers, available_cores, measure_step
 from poise.envs.atari import is_atari, make_atari, make_atari_vector
+from poise.envs.changes import apply, changes
 from poise.envs.failures import said
 from poise.envs.inline import InlineVectorEnv
 from poise.envs.instances import refuse_if_played
@@ -209,16 +210,21 @@ def env_maker(env: Any, env_config: dict[str, Any] | None = None) -> Callable[[]
 def recipe(env: Any, env_config: dict[str, Any] | None = None) -> dict[str, Any]:
     """What another process needs to make an environment: names that only this process knows are resolved."""
     source = find_env(env)
-    spec = None
-    if isinstance(source, str) and ":" not in source:
-        known = gym.registry[source]
-        own = isinstance(known.entry_point, str) and known.entry_point.startswith("gymnasium.")
-        spec = None if own else known
-    return {"name": env_name(env), "env": source, "env_config": _checked(env, env_config), "spec": spec}
+    spec = own_spec(source) if isinstance(source, str) else None
+    described = {"name": env_name(env), "env": source, "env_config": _checked(env, env_config), "spec": spec}
+    return {**described, "changes": changes(("envs.", "config."))}
+
+
+def own_spec(env: str) -> Any:
+    """The registry's entry of an id that is not one of Gymnasium's, which another process may not have."""
+    known = gym.registry.get(env)
+    own = known is None or (isinstance(known.entry_point, str) and known.entry_point.startswith("gymnasium."))
+    return None if own else known
 
 
 def recipe_maker(described: dict[str, Any]) -> Callable[[], gym.Env]:
     """The function of `env_maker` from what `recipe` returned, in another process."""
+    apply(described["changes"])
     spec = described["spec"]
     if spec is not None:
         gym.registry.setdefault(spec.id, spec)

@@ -11,6 +11,7 @@ from typing import Any
 from poise.config.base import env_name
 from poise.config.resolve import resolve
 from poise.config.run import RunOptions
+from poise.envs.changes import changes, lacking
 from poise.envs.make import admit_env
 from poise.envs.video import make_filmed_env
 from poise.errors import RunError, shown, writing
@@ -118,6 +119,7 @@ def start(
     label = env_name(config.env).replace("/", "-").replace(":", "-")
     folder = new_folder(root, f"{trainer.name}_{label}" if experiment is None else experiment, name)
     folder.claim()
+    changed = [str(change) for change in changes()]
     try:
         folder.write_config(
             {
@@ -126,12 +128,13 @@ def start(
                 "stop": dict(rules) if isinstance(rules, Mapping) else None,
                 "options": asdict(chosen),
                 "names": homes(config),
+                "changed": changed,
                 "config": config.to_dict(),
             }
         )
         log = Log(folder.path / "log.txt", quiet=quiet)
         log(f"{trainer.name} on {env_name(config.env)}, seed {config.seed}" + (f", preset {used}" if used else ""))
-        for note in trainer.notes:
+        for note in (*trainer.notes, *(f"{name} is the script's own." for name in changed)):
             log(note)
         if defaults is not None:
             goals = " or ".join(f"{key}={value:g}" for key, value in defaults.items())
@@ -195,6 +198,8 @@ def resume(
             folder.trim(trainer.iteration, trainer.algorithm.timesteps)
         trainer.history.extend(folder.metrics()[-1:])
         trainer.metrics.finished.extend(Finished(*episode) for episode in folder.episodes())
+        if missing := lacking(saved.get("changed")):
+            log(f"Warning: {missing}")
         grade = "statistical" if trainer.notes else manifest["resume_grade"]
         log(f"Resuming from iteration {trainer.iteration} ({path}); grade: {grade}.")
         for note in trainer.notes:

@@ -11,6 +11,7 @@ from poise.config.base import AlgorithmConfig
 from poise.config.layout import Layout
 from poise.config.resolve import build, canonical
 from poise.config.types import AnyPath, coerce
+from poise.envs.changes import lacking
 from poise.envs.trust import Foreign
 from poise.errors import CheckpointError
 from poise.training import checkpoint
@@ -73,6 +74,8 @@ def load(
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged: its manifest lacks {error}.") from None
     from_file(config, path, manifest.get("names"), trusted=trust)
+    if missing := lacking(manifest.get("changed")):
+        warnings.warn(f"{path}: {missing}", stacklevel=2)
     if env is not None:
         config.env = env
     if env_config is not None:

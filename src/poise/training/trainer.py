@@ -23,6 +23,7 @@ from poise.config.layout import Layout
 from poise.config.types import AnyPath, PositiveInt, coerce
 from poise.envs import snapshot
 from poise.envs.advice import available_cores
+from poise.envs.changes import changes
 from poise.envs.failures import Failure, Failures, telling_interrupts
 from poise.errors import CheckpointError, writing
 from poise.learning.device import choose
@@ -389,6 +390,7 @@ class Trainer:
             "episode_reward_mean": mean if whole and not math.isnan(mean) else None,
             "resume_grade": "bitwise" if exact and self.algorithm.repeatable else "statistical",
             "names": homes(self.config),
+            "changed": [str(change) for change in changes()],
             "config": self.config.to_dict(),
         }
         with writing(target):

@@ -177,7 +177,7 @@ def run_seeds(
             "preset": preset,
             "options": options,
             "callbacks": list(callbacks),
-            "registered": registered(named),
+            "registered": registered(name, named),
         }
         for number in range(first, first + count)
     ]

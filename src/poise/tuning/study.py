@@ -21,9 +21,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from poise.algorithms.base import registered_algorithm
 from poise.config.resolve import resolve
 from poise.config.run import RunOptions
-from poise.envs.make import registered_env
+from poise.envs.changes import sendable
+from poise.envs.make import own_spec, registered_env
 from poise.errors import ConfigError, RunError, writing
 from poise.models.catalog import find_model, find_preprocessor
 from poise.tuning.search import HELD_OUT, Search
@@ -113,11 +115,15 @@ def ranked(trials: Sequence[Trial], search: Search) -> list[Trial]:
     return sorted(known, key=lambda trial: trial.value(search), reverse=search.mode == "max")
 
 
-def registered(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a configuration names that only this process knows: it goes to the worker with the job."""
+def registered(algorithm: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run needs that only this process knows, because it was registered or changed here: it goes to the worker
+    with the job."""
     env, model = settings.get("env"), settings.get("model.custom_model")
     preprocessor = settings.get("model.custom_preprocessor")
     return {
+        "algorithms": {algorithm: own} if (own := registered_algorithm(algorithm)) else {},
+        "changes": sendable(),
+        "specs": [spec] if isinstance(env, str) and (spec := own_spec(env)) else [],
         "envs": {env: creator} if isinstance(env, str) and (creator := registered_env(env)) else {},
         "models": {model: find_model(model)} if model else {},
         "preprocessors": {preprocessor: find_preprocessor(preprocessor)} if preprocessor else {},
@@ -254,7 +260,7 @@ class Study:
             "preset": self.search.preset,
             "options": RunOptions(**self.search.options),
             "callbacks": self.callbacks,
-            "registered": registered(trial.settings),
+            "registered": registered(self.search.algorithm, trial.settings),
         }
 
     def report(self, job: dict[str, Any], result: dict[str, Any]) -> str | None:

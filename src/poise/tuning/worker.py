@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import gymnasium
 
+from poise.algorithms.base import register_algorithm
 from poise.config.resolve import resolve
+from poise.envs.changes import apply
 from poise.envs.failures import own_traceback
 from poise.envs.make import register_env
 from poise.envs.pipe import Pipe
@@ -115,8 +118,13 @@ def _run(pipe: Pipe, job: dict[str, Any]) -> dict[str, Any]:
     return {"done": plain(run.result)}
 
 
-def _register(named: dict[str, dict[str, Any]]) -> None:
-    """Makes known what the search's process knows by name."""
+def _register(named: dict[str, Any]) -> None:
+    """Makes known what the search's process knows by name, and changes what it has changed."""
+    apply(named["changes"])
+    for name, (spec, algorithm) in named["algorithms"].items():
+        register_algorithm(name, algorithm, spec.config, spec.summary)
+    for spec in named["specs"]:
+        gymnasium.registry.setdefault(spec.id, spec)
     kinds: dict[str, Callable[[str, Any], None]] = {
         "envs": register_env,
         "models": register_model,
