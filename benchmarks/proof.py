@@ -16,6 +16,7 @@ ITEMS = {
     "pythons": "the wheel in clean environments of Python 3.10 to 3.13",
     "kill": "50 kills, and exact resume",
     "past_goal": "presets of classic control and tables, trained on past their goal",
+    "fuzz": "random and damaged input: no traceback, no hang, no silence",
     "quality": "PPO's scores on four tasks, five seeds each",
     "workers": "stepping environments, beside Gymnasium, Stable-Baselines3 and RLlib",
     "tune": "searches: the tutorial's, short trials, kills, samplers, populations",
@@ -43,7 +44,8 @@ def main() -> int:
     for name in chosen:
         print(f"--- {name}: {ITEMS[name]}", flush=True)
         start = time.perf_counter()
-        code = subprocess.run([sys.executable, str(HERE / f"{name}.py"), *flags], cwd=ROOT).returncode
+        script = [str(HERE / f"{name}.py")] if (HERE / f"{name}.py").is_file() else ["-m", f"benchmarks.{name}"]
+        code = subprocess.run([sys.executable, *script, *flags], cwd=ROOT).returncode
         outcome = "measured" if code == 0 else f"FAILED ({code})"
         rows.append([name, ITEMS[name], outcome, f"{time.perf_counter() - start:.0f}"])
         print(flush=True)

@@ -1,0 +1,101 @@
+"""Small files: written whole, read within bounds; and the names that folders may have.
+
+`write_json` is how every small JSON file of a run or a search is written: a reader, also one after a power loss, finds
+the old content or the new one, never half of it. `read_json` is how one is read that may be damaged or hostile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from poise.errors import ConfigError, writing
+
+LARGEST_JSON = 64 * 2**20
+"""Bytes of a JSON file that are read at most."""
+DEEPEST_JSON = 64
+"""Lists and mappings inside each other that are read at most."""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces a JSON file's content at once.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replaces a file's content at once, and flushes it to the disk before its name points to it.
+
+    Raises:
+        RunError: it cannot be written. What was there is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    with writing(path):
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Flushes a file, or the names in a folder, to the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot flush a folder
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes what it may write
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file.
+
+    Raises:
+        ValueError: it is none, or larger or deeper than any that Poise writes; the text ends a sentence on the file.
+        OSError: there is no such file, or nobody may read it.
+    """
+    if path.stat().st_size > LARGEST_JSON:
+        raise ValueError(f"has more than {LARGEST_JSON // 2**20} MiB")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"is nested more than {DEEPEST_JSON} deep") from None
+    except ValueError:
+        raise ValueError("is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise ValueError("does not hold a mapping")
+    if _depth(value) > DEEPEST_JSON:
+        raise ValueError(f"is nested more than {DEEPEST_JSON} deep")
+    return value
+
+
+def _depth(value: Any) -> int:
+    """How many lists and mappings are inside each other; without recursion, which a hostile file would exhaust."""
+    depth, layer = 0, [value]
+    while layer:
+        depth += 1
+        inside = (item for each in layer for item in (each.values() if isinstance(each, dict) else each))
+        layer = [item for item in inside if isinstance(item, (dict, list))]
+    return depth
+
+
+def folder_name(key: str, text: Any) -> str:
+    """`text`, where it is the name of one folder.
+
+    Raises:
+        ConfigError: it is not: a path, nothing, or a character that no name may have; the sentence names `key`.
+    """
+    good = isinstance(text, str) and text not in ("", ".", "..") and not set(text) & {"/", "\\", os.sep}
+    if not good or not text.isprintable() or len(text.encode()) > 200:
+        raise ConfigError(f"{key}={text!r} is not allowed: it must be the name of a folder, without a path to it.")
+    return str(text)

@@ -1,0 +1,72 @@
+"""A fixed small part of each fuzzer in benchmarks/fuzz (`make proof` runs the large ones), and what they stand on."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import poise
+
+if not hasattr(os, "fork"):
+    pytest.skip("the fuzzers fork", allow_module_level=True)
+
+from benchmarks.fuzz.common import SilentError, Step, run_cases, run_step
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def refuse() -> None:
+    raise poise.ConfigError("lr=-1 is not allowed.")
+
+
+def wrong() -> None:
+    raise SilentError("nothing was learnt")
+
+
+@pytest.mark.parametrize(
+    ("run", "kind", "said"),
+    [
+        (lambda: print("fine"), "ok", "fine"),
+        (refuse, "sentence", "lr=-1 is not allowed."),
+        (lambda: sys.exit(2), "sentence", ""),
+        (lambda: 1 / 0, "traceback", "ZeroDivisionError"),
+        (lambda: sys.exit(1), "traceback", ""),
+        (lambda: os.kill(os.getpid(), 9), "traceback", ""),
+        (lambda: bytearray(16 * 2**30), "traceback", "MemoryError"),
+        (spin, "hang", ""),
+        (wrong, "silent", "nothing was learnt"),
+    ],
+)
+def test_how_a_step_ends_is_told(run: Callable[[], Any], kind: str, said: str) -> None:
+    outcome = run_step(run, seconds=0.5)
+    assert outcome.kind == kind
+    assert said in outcome.text
+
+
+def test_what_sleeps_for_ever_hangs_as_well() -> None:
+    assert run_step(lambda: time.sleep(1000), seconds=0.1).kind == "hang"
+
+
+def test_a_case_is_known_by_its_seed_and_number(tmp_path: Path) -> None:
+    drawn = []
+
+    def case(rng: Any, base: Any, work: Path) -> Iterator[Step]:
+        drawn.append(rng.random())
+        yield Step("step", "divided", (lambda: 1 / 0) if len(drawn) % 3 == 2 else lambda: None)
+
+    fuzzer = types.SimpleNamespace(case=case)
+    count, faults = run_cases(fuzzer, range(3), 7, None)  # type: ignore[arg-type]
+    assert count == {("step", "ok"): 2, ("step", "traceback"): 1}
+    assert [(fault.seed, fault.number) for fault in faults] == [(7, 1)]
+    run_cases(fuzzer, range(1, 2), 7, None)  # type: ignore[arg-type]
+    assert drawn[3] == drawn[1]
