@@ -233,7 +233,7 @@ def _checked(given: Mapping[str, Any]) -> Search:
     plain = {key: value for key, value in made.config.items() if not any(searches(value))}
     known = build(spec.config, plain)
     check_keys(made.stop, known)
-    StopRule(made.stop, known)
+    StopRule(made.stop or None, known)  # a search has a limit of its own
     if made.metric not in RESULT_KEYS and "/" not in made.metric:
         hint = nearest(made.metric, RESULT_KEYS)
         raise ConfigError(f"metric={made.metric!r} is not allowed: results have no such key.{hint}")
