@@ -23,6 +23,7 @@ from poise.config.docs import field_docs
 from poise.config.presets import PRESETS
 from poise.config.resolve import field_types
 from poise.config.run import RunOptions
+from poise.config.signature import stub
 from poise.config.types import describe
 
 DOCS = Path(__file__).parent
@@ -254,6 +255,10 @@ SECTIONS: dict[str, Callable[[], str]] = {
 }
 
 
+STUB = DOCS.parent / "src" / "poise" / "signatures.pyi"
+"""What type checkers and editors read of the algorithms' settings."""
+
+
 def render(text: str) -> str:
     """A page with its generated sections as the code says today."""
     return _SECTION.sub(lambda found: f"{found[1]}\n{SECTIONS[found[2]]()}\n\n{found[3]}", text)
@@ -262,6 +267,7 @@ def render(text: str) -> str:
 def stale() -> dict[Path, str]:
     """The pages that are out of date, with what should be in them."""
     pages = {page: render(page.read_text()) for page in (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))}
+    pages[STUB] = stub()
     return {page: text for page, text in pages.items() if text != page.read_text()}
 
 

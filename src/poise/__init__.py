@@ -13,10 +13,10 @@ that the command answers at once.
 from __future__ import annotations
 
 import importlib
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from poise.config.algorithms import ALGORITHMS
+from poise.config.hints import algorithm_hint
 from poise.errors import (
     CheckpointError,
     ConfigError,
@@ -26,7 +26,6 @@ from poise.errors import (
     RunError,
     SpaceError,
     TrustError,
-    nearest,
 )
 from poise.startup import without_collection
 
@@ -39,19 +38,13 @@ if TYPE_CHECKING:
     from poise.envs.old_gym import OldGymEnv
     from poise.envs.video import render_mp4
     from poise.models.catalog import register_model, register_preprocessor
+    from poise.signatures import A2C, APPO, DQN, IMPALA, PPO
     from poise.tracking.live import LivePlot
     from poise.training.callbacks import Callback
     from poise.training.loading import load
     from poise.training.recording import record
     from poise.training.trainer import Trainer
     from poise.tuning.seeds import run_seeds
-
-    def PPO(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
-    def A2C(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
-    def IMPALA(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
-    def APPO(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
-    def DQN(env: Any = None, **settings: Any) -> Trainer: ...  # noqa: N802
-
 
 _HOMES = {
     "make_trainer": "poise.api",
@@ -112,8 +105,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ALGORITHMS:
-        value: Any = partial(__getattr__("make_trainer"), name)
-        value.__doc__ = f"A trainer for {name}: see `poise.make_trainer`; `poise config {name}` lists the settings."
+        value: Any = _maker(name)
     elif name in _HOMES:
         with without_collection():
             value = getattr(importlib.import_module(_HOMES[name]), name)
@@ -122,11 +114,33 @@ def __getattr__(name: str) -> Any:
             value = importlib.import_module("poise.tune")
     else:
         known = ", ".join(ALGORITHMS)
-        raise AttributeError(
-            f"module 'poise' has no attribute {name!r}.{nearest(name, __all__)} The algorithms are {known}."
-        )
+        hint = algorithm_hint(name, __all__)
+        raise AttributeError(f"module 'poise' has no attribute {name!r}.{hint} The algorithms are {known}.")
     globals()[name] = value
     return value
+
+
+def _maker(name: str) -> Any:
+    """`poise.PPO` and its siblings: `make_trainer` with the algorithm's own signature and documentation."""
+    from poise.config.signature import documentation, signature
+
+    def make(*env: Any, **settings: Any) -> Any:
+        policy = env and isinstance(env[0], str) and env[0].endswith("Policy")
+        if policy or len(env) + ("env" in settings) > 1:
+            raise ConfigError(
+                f"poise.{name} takes the environment alone: poise.{name}('CartPole-v1'). The network follows from its "
+                "spaces; settings are keywords."
+            )
+        return __getattr__("make_trainer")(name, *env, **settings)
+
+    def load(*_: Any, **__: Any) -> Any:
+        raise ConfigError(f"poise.load(path) loads a trainer of any algorithm; there is no poise.{name}.load.")
+
+    made: Any = make
+    made.__name__ = made.__qualname__ = name
+    made.__module__, made.__doc__ = __name__, documentation(name)
+    made.__signature__, made.load = signature(name), load
+    return made
 
 
 def __dir__() -> list[str]:

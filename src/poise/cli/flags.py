@@ -92,8 +92,13 @@ def _note(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     # None may be a value that was given: `--grad_clip null`.
     if param.name and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
         assert isinstance(param, Setting)
-        ctx.meta.setdefault(__name__, {})[param.spelling] = value
+        note(ctx, param.spelling, value)
     return value
+
+
+def note(ctx: click.Context, key: str, value: Any) -> None:
+    """Remembers a setting that was given, for `given`."""
+    ctx.meta.setdefault(__name__, {})[key] = value
 
 
 def _facts(annotation: Any, default: Any) -> str:

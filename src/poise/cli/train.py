@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from poise.cli.complete import complete_algorithm, complete_preset
+from poise.cli.complete import complete_algorithm, complete_env, complete_preset
 from poise.cli.flags import (
     KEPT,
     NETWORKS,
@@ -20,6 +20,7 @@ from poise.cli.flags import (
     TRAINED,
     Flag,
     given,
+    note,
     own_section,
     run_option_flags,
     run_options,
@@ -29,8 +30,9 @@ from poise.cli.inputs import Experiment, parse_stop, read_experiment
 from poise.cli.output import echo
 from poise.config.algorithms import ALGORITHMS, algorithm_spec
 from poise.config.base import AlgorithmConfig
+from poise.config.hints import setting_hint
 from poise.config.resolve import canonical, resolve
-from poise.errors import ConfigError, PoiseError, nearest
+from poise.errors import ConfigError, PoiseError
 from poise.startup import ENDING, without_collection
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Request:
 
     algorithm: str | None
     experiment: Experiment
+    env: str | None = None
 
 
 class TrainCommand(click.Command):
@@ -67,9 +70,14 @@ class TrainCommand(click.Command):
             if not ctx.resilient_parsing:  # while completing, what stands there may be half a word
                 raise
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             raise click.UsageError(self._unknown(ctx, error.option_name.lstrip("-"))) from None
+        if isinstance(ctx.obj, Request) and ctx.obj.env is not None:
+            if given(ctx).get("env", ctx.obj.env) != ctx.obj.env:
+                raise click.UsageError(f"env is {ctx.obj.env!r}, and {given(ctx)['env']!r} by --env: leave one out.")
+            note(ctx, "env", ctx.obj.env)
+        return rest
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return [*super().get_params(ctx), *setting_flags(_algorithm(ctx))]
@@ -80,22 +88,28 @@ class TrainCommand(click.Command):
         values, rest, _ = parser.parse_args(args)
         text = values.get("config_text")
         experiment = read_experiment(text if isinstance(text, str) else None)
-        words = [word for word in (values.get("algorithm"), *rest) if isinstance(word, str) and word[:1] != "-"]
-        known = [word for word in words if word.upper() in ALGORITHMS]  # beside a mistyped flag stands its value
-        written = [*(known or words)[:1], values.get("run_name")]
+        typed = [word for word in (values.get("algorithm"), values.get("env_name"), *rest) if isinstance(word, str)]
+        words = [word for word in typed if word[:1] != "-"]
+        known = [word for word in words if word.upper() in ALGORITHMS]
+        others = [word for word in words if word not in known] if words == typed else []  # else a mistyped flag's value
+        written = [*known, values.get("run_name")]
         names = [algorithm_spec(name)[0] for name in written if isinstance(name, str)]
         if not names and experiment.algorithm:
             names = [algorithm_spec(experiment.algorithm)[0]]
+        if not names and others:
+            algorithm_spec(others[0])  # says that there is none of this name
         if len(set(names)) > 1:
-            raise ConfigError(f"The algorithm is {names[0]}, and {names[1]} by --run: give only one of them.")
-        return Request(names[0] if names else None, experiment)
+            by = "" if len(known) > 1 else " by --run"
+            raise ConfigError(f"The algorithm is {names[0]}, and {names[1]}{by}: give only one of them.")
+        return Request(names[0] if names else None, experiment, others[0] if others else None)
 
     def _unknown(self, ctx: click.Context, name: str) -> str:
         """One sentence about a flag that does not exist."""
         options = [option for param in self.get_params(ctx) for option in param.opts if option.startswith("--")]
-        # Names are compared without their dashes, so that a part of one (`fcnet_hiddens`) finds the whole.
-        hint = nearest(name, [option.lstrip("-") for option in options]).replace("'", "'--", 1)
         algorithm = _algorithm(ctx)
+        special = ALGORITHMS[algorithm].config.untranslatable if algorithm else {}
+        # Names are compared without their dashes, so that a part of one (`fcnet_hiddens`) finds the whole.
+        hint = setting_hint(name, special, [option.lstrip("-") for option in options], flag="--")
         if any(option.startswith(f"--{name}.") for option in options):
             return f'There is no flag --{name}: write --{name}.KEY, or {{"{name}": {{...}}}} in --config.'
         others = [other for other in ALGORITHMS if name in [flag.spelling for flag in setting_flags(other)]]
@@ -146,6 +160,7 @@ def with_run_options(command: click.Command) -> click.Command:
     context_settings={"token_normalize_func": lambda name: name.replace("-", "_"), "max_content_width": 100},
 )
 @click.argument("algorithm", required=False, shell_complete=complete_algorithm)
+@click.argument("env_name", metavar="[ENV]", required=False, expose_value=False, shell_complete=complete_env)
 @click.option("--run", "run_name", cls=Flag, metavar="NAME", shell_complete=complete_algorithm,
               help="The algorithm, as RLlib's command spells it.")  # fmt: skip
 @click.option("--stop", "stop_texts", cls=Flag, multiple=True, metavar="KEY=NUMBER",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from poise.cli.complete import complete_algorithm, complete_preset
+from poise.cli.complete import complete_algorithm, complete_env, complete_preset
 from poise.cli.flags import KEPT, OTHER, TRAINED, Flag, given, run_options
 from poise.cli.inputs import parse_stop
 from poise.cli.output import echo
@@ -37,6 +37,7 @@ class TuneCommand(TrainCommand):
     context_settings={"token_normalize_func": lambda name: name.replace("-", "_"), "max_content_width": 100},
 )
 @click.argument("algorithm", required=False, shell_complete=complete_algorithm)
+@click.argument("env_name", metavar="[ENV]", required=False, expose_value=False, shell_complete=complete_env)
 @click.option("--run", "run_name", cls=Flag, metavar="NAME", shell_complete=complete_algorithm,
               help="The algorithm, as RLlib's command spells it.")  # fmt: skip
 @click.option("--stop", "stop_texts", cls=Flag, multiple=True, metavar="KEY=NUMBER",

@@ -8,11 +8,12 @@ from typing import Any
 
 from poise.compat.azureml.core import folder as run_folder
 from poise.config.algorithms import algorithm_spec
+from poise.config.hints import setting_hint
 from poise.config.resolve import canonical, field_types, resolve
 from poise.envs.atari import is_atari
 from poise.envs.make import call_creator
 from poise.envs.old_gym import OldGymEnv, old_api_sentence
-from poise.errors import ConfigError, nearest
+from poise.errors import ConfigError
 from poise.training.callbacks import Callback
 from poise.tuning.space import is_search, searches
 
@@ -123,8 +124,7 @@ def _known(spec: Any, key: str, value: Any, prefix: str = "") -> bool:
     except ConfigError:
         names = [name.removeprefix(prefix) for name in (*field_types(spec), *spec.aliases) if name.startswith(prefix)]
         shown = "a search" if is_search(value) else repr(value)
-        hint = spec.untranslatable.get(key)
-        hint = f" {hint}" if hint else nearest(key, names)
+        hint = setting_hint(key, spec.untranslatable, names)
         text = f"{prefix}{key}={shown} has no equivalent here and is left out.{hint}"
         warnings.warn(text, stacklevel=5)
         return False

@@ -11,8 +11,19 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from poise.config.atari import atari_config, atari_name
 from poise.config.base import AlgorithmConfig, ModelConfig
-from poise.config.types import EnvCount, Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Range, Schedule
-from poise.errors import ConfigError, nearest
+from poise.config.hints import algorithm_hint
+from poise.config.types import (
+    EnvCount,
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Range,
+    Schedule,
+    brief,
+)
+from poise.errors import ConfigError
 
 _ON_POLICY_ALIASES = {
     **AlgorithmConfig.aliases,
@@ -162,7 +173,6 @@ class AsynchronousConfig(AlgorithmConfig):
     sampling_threads: ClassVar[int] = 1
 
     untranslatable: ClassVar[dict[str, str]] = {
-        **AlgorithmConfig.untranslatable,
         "vtrace": "Off-policy steps are always weighted by V-trace.",
         "momentum": "RMSProp has no momentum here.",
         "replay_proportion": "Every rollout is learnt from once, in the order of sampling.",
@@ -357,7 +367,6 @@ class DQNConfig(AlgorithmConfig):
     }
 
     untranslatable: ClassVar[dict[str, str]] = {
-        **AlgorithmConfig.untranslatable,
         "exploration_fraction": "It is a share of a run's length: give epsilon_timesteps, exploration_fraction x "
         "total_timesteps.",
         "exploration_config": "Give initial_epsilon, final_epsilon and epsilon_timesteps themselves.",
@@ -442,6 +451,5 @@ def algorithm_spec(name: str) -> tuple[str, AlgorithmSpec]:
     for known, spec in ALGORITHMS.items():
         if known.lower() == str(name).lower():
             return known, spec
-    raise ConfigError(
-        f"There is no algorithm {name!r}.{nearest(str(name), ALGORITHMS)} Known: {', '.join(ALGORITHMS)}."
-    )
+    hint = algorithm_hint(str(name), ALGORITHMS)
+    raise ConfigError(f"There is no algorithm {brief(name)}.{hint} Known: {', '.join(ALGORITHMS)}.")

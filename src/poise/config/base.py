@@ -191,20 +191,9 @@ class AlgorithmConfig:
     sampling_threads: ClassVar[int] = 0
     """Threads that sample while the learner computes."""
 
-    untranslatable: ClassVar[dict[str, str]] = {
-        "framework": "Everything is PyTorch.",
-        "kl_coeff": "The clipped surrogate is used without a KL penalty; target_kl ends an update early (PPO).",
-        "kl_target": "The clipped surrogate is used without a KL penalty; target_kl ends an update early (PPO).",
-        "clip_vloss": "Give vf_clip_param: how far a value may move, or null.",
-        "observation_filter": "Give normalize_observations.",
-        "anneal_lr": "Give lr as a schedule: [[0, 2.5e-4], [500000, 0]].",
-        "num_minibatches": "Give sgd_minibatch_size: steps in one of them.",
-        "use_sde": "Give exploration_correlation: noise that is correlated in time.",
-        "use_lstm": "Policies have no memory in this version.",
-        "num_atoms": "Values are expectations, not distributions, in this version.",
-        "noisy": "Exploration is by epsilon: give initial_epsilon, final_epsilon and epsilon_timesteps.",
-    }
-    """Keys of other libraries that have no counterpart, and what to do instead."""
+    untranslatable: ClassVar[dict[str, str]] = {}
+    """Keys of other libraries that this algorithm has no counterpart of, and what to do instead: over `SETTINGS`, those
+    of all."""
 
     def derive(self, explicit: set[str]) -> None:
         """Fills in what nobody set and refuses what contradicts itself.

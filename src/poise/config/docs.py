@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
-import textwrap
+import sys
 import typing
 
 
@@ -34,12 +35,23 @@ def field_docs(config_class: type) -> dict[str, str]:
 
 
 def _docs_in_source(config_class: type) -> dict[str, str]:
+    for definition in _classes(config_class.__module__):
+        if definition.name == config_class.__name__:
+            return _docs(definition)
+    return {}
+
+
+@functools.cache
+def _classes(module: str) -> list[ast.ClassDef]:
+    """The classes of a module's source, none of an installation without sources: it has no help, but works."""
     try:
-        source = textwrap.dedent(inspect.getsource(config_class))
-    except OSError:  # an installation without sources has no help, but works
-        return {}
-    definition = ast.parse(source).body[0]
-    assert isinstance(definition, ast.ClassDef)
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (OSError, KeyError, TypeError):
+        return []
+    return [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+
+
+def _docs(definition: ast.ClassDef) -> dict[str, str]:
     docs: dict[str, str] = {}
     for field, below in zip(definition.body, definition.body[1:], strict=False):
         if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):

@@ -16,10 +16,11 @@ from typing import Any
 
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig, env_name
+from poise.config.hints import setting_hint
 from poise.config.presets import find_preset
 from poise.config.types import brief, coerce
 from poise.config.zoo import zoo_preset
-from poise.errors import ConfigError, nearest
+from poise.errors import ConfigError
 
 
 def resolve(
@@ -90,8 +91,7 @@ def canonical(config: type[AlgorithmConfig], settings: dict[str, Any]) -> dict[s
         raise ConfigError(f"config={brief(settings)} is not allowed: it must be a mapping of settings.")
     for key, target, value in _towers(config, _flat(config, settings)):
         if target not in known:
-            hint = config.untranslatable.get(key)
-            hint = f" {hint}" if hint else nearest(key, [*known, *config.aliases])
+            hint = setting_hint(key, config.untranslatable, [*known, *config.aliases])
             raise ConfigError(f"Unknown config key {brief(key)}.{hint}")
         if target in given:
             raise ConfigError(f"{given[target]!r} and {key!r} are two names of one setting: give only one of them.")

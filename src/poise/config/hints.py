@@ -1,0 +1,108 @@
+"""Words that other libraries have and Poise has not: what to write instead. One table for Python, files and flags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from poise.errors import nearest
+
+_ADAM = "The optimiser is chosen: set lr, and adam_epsilon (DQN) or rms_prop_eps (A2C, IMPALA)."
+_MEMORY = "Policies have no memory in this version."
+_NOISE = "Give exploration_correlation: noise that is correlated in time (PPO, A2C, IMPALA)."
+_KL = "The clipped surrogate is used without a KL penalty; target_kl ends an update early (PPO)."
+_QUIET = "Progress is shown in terminals and notebooks; poise.PPO(..., progress=False) or {flag}quiet is silent."
+_FOLDER = "Say where runs are kept by folder ({flag}folder in the command)."
+
+SETTINGS: dict[str, str] = {
+    "framework": "Everything is PyTorch.",
+    "kl_coeff": _KL,
+    "kl_target": _KL,
+    "clip_vloss": "Give vf_clip_param: how far a value may move, or null.",
+    "observation_filter": "Give normalize_observations.",
+    "anneal_lr": "Give lr as a schedule: [[0, 2.5e-4], [500000, 0]].",
+    "num_minibatches": "Give sgd_minibatch_size: steps in one of them.",
+    "use_sde": _NOISE,
+    "sde_sample_freq": _NOISE,
+    "use_lstm": _MEMORY,
+    "use_attention": _MEMORY,
+    "max_seq_len": _MEMORY,
+    "lstm_cell_size": _MEMORY,
+    "num_atoms": "Values are expectations, not distributions, in this version.",
+    "noisy": "Exploration is by epsilon: give initial_epsilon, final_epsilon and epsilon_timesteps.",
+    "device": "Give num_gpus: 0 computes on the processor, 1 on the GPU, 'auto' chooses.",
+    "cuda": "Give num_gpus: 0 computes on the processor, 1 on the GPU, 'auto' chooses.",
+    "verbose": _QUIET,
+    "log_level": _QUIET,
+    "policy": "The network follows from the spaces; model holds its settings, and model.custom_model one of your own.",
+    "policy_class": "The network follows from the spaces; model.custom_model names one of your own.",
+    "optimizer_class": _ADAM,
+    "optimizer_kwargs": _ADAM,
+    "ortho_init": "Give model.initializer: 'orthogonal' or 'uniform'.",
+    "features_extractor_class": "Give model.custom_model, a module of your own that poise.register_model knows.",
+    "features_extractor_kwargs": "Give model.custom_model_config.",
+    "post_fcnet_hiddens": "Give model.fcnet_hiddens: layers behind the convolutions.",
+    "dim": "Pictures belong to the environment: give env_config={'size': 84}.",
+    "framestack": "Pictures belong to the environment: give env_config={'stack': 4}.",
+    "max_episode_steps": "Give it in env_config: env_config={'max_episode_steps': 200}.",
+    "env_kwargs": "Give env_config.",
+    "num_cpus": "Give num_workers: processes that step environments.",
+    "torch_deterministic": "Equal seeds give equal runs: give seed.",
+    "capture_video": "poise.record films a policy; poise.run(..., video=True) or {flag}video does it while training.",
+    "track": "A callback may report to Weights & Biases or MLflow: see 'How do I ...' in the documentation.",
+    "wandb_project_name": "A callback may report to Weights & Biases: see 'How do I ...' in the documentation.",
+    "tensorboard_log": "Runs (poise.run, poise train) write TensorBoard events by themselves: set tensorboard.",
+    "local_dir": _FOLDER,
+    "storage_path": _FOLDER,
+    "log_dir": _FOLDER,
+    "save_path": _FOLDER,
+    "exp_name": "Give experiment and name, of poise.run ({flag}experiment and {flag}name in the command).",
+    "algo": "The algorithm stands by itself: poise.PPO(...), or poise train PPO.",
+    "save_freq": "Give checkpoint_freq, of poise.run ({flag}checkpoint-freq in the command).",
+    "eval_freq": "Give evaluation_interval: iterations between evaluations.",
+    "n_eval_episodes": "Give evaluation_duration: episodes in one evaluation.",
+}
+"""What has no counterpart under any name. `{flag}` is `--` where a flag was typed."""
+
+ALGORITHMS: dict[str, str] = {
+    **dict.fromkeys(("SAC", "TD3", "DDPG", "TQC", "CrossQ", "REDQ", "DroQ"), "PPO takes its continuous actions."),
+    **dict.fromkeys(("TRPO", "ARS", "ES", "PG", "REINFORCE", "VPG", "PPG"), "PPO is nearest."),
+    **dict.fromkeys(("RecurrentPPO", "PPO_LSTM", "R2D2", "DRQN"), "Policies have no memory here; PPO is near."),
+    **dict.fromkeys(("QRDQN", "QR-DQN", "C51", "Rainbow", "ApexDQN", "SimpleQ", "DoubleDQN", "DuelingDQN"),
+                    "DQN has double, dueling, prioritized and n-step learning as options."),
+    "MaskablePPO": "PPO takes action masks by itself.",
+    "A3C": "A2C is its synchronous form, and IMPALA the asynchronous one.",
+    "HER": "It is a replay of goals, which DQN does not have.",
+    "DreamerV3": "Models of the world are not learnt here; PPO and DQN are near.",
+    "MuZero": "Models of the world are not learnt here; PPO and DQN are near.",
+    **dict.fromkeys(("BC", "MARWIL", "CQL", "GAIL"), "Nothing is learnt from recorded data here; see 'warm start' in "
+                    "'How do I ...' of the documentation."),
+    **dict.fromkeys(("QMIX", "MADDPG", "MAPPO"), "Environments have one agent here."),
+}  # fmt: skip
+"""Algorithms that others have, and what is near."""
+
+
+def setting_hint(key: str, special: dict[str, str], known: Iterable[str], *, flag: str = "") -> str:
+    """What to do instead of a setting that does not exist, with a space in front; empty where nothing is near.
+
+    Args:
+        key: as given; of a nested key, the last part counts as well.
+        special: the algorithm's own sentences.
+        known: names of settings.
+        flag: `--` where it was a flag.
+    """
+    table = {**SETTINGS, **special}
+    for name in (key, key.rpartition(".")[2]):
+        if name in table:
+            return " " + table[name].replace("{flag}", flag)
+    hint = nearest(key, known)
+    return hint.replace("'", f"'{flag}", 1)
+
+
+def algorithm_hint(name: str, known: Iterable[str]) -> str:
+    """What is near an algorithm that does not exist, with a space in front."""
+    if re.search(r"-v\d+$|[:/]", name):
+        return " It looks like an environment: say the algorithm, too, as in poise train PPO --env CartPole-v1."
+    by_lower = {other.lower().replace("-", "").replace("_", ""): text for other, text in ALGORITHMS.items()}
+    found = by_lower.get(name.lower().replace("-", "").replace("_", ""))
+    return f" {found}" if found else nearest(name, known)

@@ -1,0 +1,112 @@
+"""Words of other libraries: one table answers in Python, in files and as flags, and never suggests something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import poise
+from poise.cli.main import poise as command
+from poise.config.algorithms import ALGORITHMS, algorithm_spec
+from poise.config.hints import ALGORITHMS as OTHERS
+from poise.config.hints import SETTINGS
+from poise.config.resolve import field_types, resolve
+from poise.errors import ConfigError
+
+
+def bad(*args: str) -> str:
+    result = CliRunner().invoke(command, list(args), prog_name="poise")
+    assert result.exit_code == 2, result.output
+    [line] = result.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_one_sentence_in_python_in_files_and_as_a_flag(key: str) -> None:
+    for name in (key, f"model.{key}"):
+        with pytest.raises(ConfigError) as caught:
+            resolve("PPO", "CartPole-v1", {name: 1})
+        sentence = SETTINGS[key].replace("{flag}", "")
+        assert str(caught.value) == f"Unknown config key {name!r}. {sentence}"
+        line = bad("train", "PPO", "--env", "CartPole-v1", f"--{name}", "1")
+        assert line.startswith(f"Error: There is no flag --{name}. {SETTINGS[key].replace('{flag}', '--')}")
+
+
+def test_the_table_names_nothing_that_there_is() -> None:
+    for name, spec in ALGORITHMS.items():
+        known = {*field_types(spec.config), *spec.config.aliases}
+        assert not known & {*SETTINGS, *spec.config.untranslatable}, name
+    assert not {name.upper() for name in OTHERS} & {*ALGORITHMS}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "words"),
+    [
+        ("PPO", {"model": {"use_lstm": True}}, "Policies have no memory"),
+        ("PPO", {"model.use_lstm": True}, "Policies have no memory"),
+        ("DQN", {"model": {"exploration_config": {}}}, "Give initial_epsilon"),
+        ("IMPALA", {"momentum": 0.9}, "RMSProp has no momentum"),
+        ("PPO", {"model": {"custom_modell": 1}}, "Did you mean 'model.custom_model'?"),
+    ],
+)
+def test_nested_keys_get_their_true_sentence(algorithm: str, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words.replace("?", r"\?")):
+        resolve(algorithm, "CartPole-v1", settings)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--local-dir", "out"], "There is no flag --local_dir. Say where runs are kept by folder (--folder"),
+        (["--algo", "ppo"], "The algorithm stands by itself"),
+        (["PPO", "--kl_coeff", "0.2"], "without a KL penalty"),
+        (["PPO", "--anneal-lr", "true"], "Give lr as a schedule"),
+        (["PPO", "--verbose", "1"], "or --quiet is silent"),
+        (["PPO", "--device", "cuda"], "Give num_gpus"),
+        (["SAC"], "There is no algorithm 'SAC'. PPO takes its continuous actions. Known: PPO"),
+        (["--run", "recurrent-ppo"], "Policies have no memory here"),
+        (["CartPole-v1"], "It looks like an environment: say the algorithm, too"),
+        (["PPO", "CartPole-v1", "--env", "Acrobot-v1"], "leave one out"),
+        (["PPO", "CartPol-v1"], "Did you mean 'CartPole-v"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_flags_get_their_true_sentence(args: list[str], words: str) -> None:
+    line = bad("train", *args)
+    assert words in line
+    assert "A2C'?" not in line
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_algorithms_are_said_to_be_missing_with_what_is_near(name: str) -> None:
+    for spelling in (name, name.lower()):
+        with pytest.raises(ConfigError) as caught:
+            algorithm_spec(spelling)
+        assert str(caught.value).startswith(f"There is no algorithm {spelling!r}. {OTHERS[name]} Known: PPO, A2C")
+    if name.isidentifier():
+        with pytest.raises(AttributeError, match="has no attribute"):
+            getattr(poise, name)
+
+
+def test_the_environment_may_stand_behind_the_algorithm(tmp_path: Path) -> None:
+    args = ["train", "PPO", "CartPole-v1", "--timesteps", "500", "--folder", str(tmp_path), "--no-tensorboard"]
+    result = CliRunner().invoke(command, args, prog_name="poise")
+    assert result.exit_code == 0, result.output
+    assert "PPO on CartPole-v1" in result.stdout
+    assert "stopping at timesteps_total=500" in result.stdout
+
+
+@pytest.mark.parametrize("flag", ["--total-timesteps", "--total_timesteps", "--n-timesteps", "--timesteps"])
+def test_a_length_is_a_flag(flag: str) -> None:
+    assert "total_timesteps=0 is not allowed" in bad("train", "PPO", "CartPole-v1", flag, "0")
+
+
+@pytest.mark.parametrize("positional", [("MlpPolicy", "CartPole-v1"), ("CnnPolicy",), ("CartPole-v1", 3)])
+def test_the_calls_of_other_libraries_get_a_sentence(positional: tuple[Any, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"poise\.PPO takes the environment alone: poise\.PPO\('CartPole-v1'\)"):
+        poise.PPO(*positional)
+    with pytest.raises(ConfigError, match=r"poise\.load\(path\) loads"):
+        poise.PPO.load("path")
