@@ -462,6 +462,8 @@ def test_old_spaces() -> None:
         (_named("Dict", spaces=inner), spaces.Dict({"a": spaces.Discrete(3), "b": spaces.MultiBinary(4)})),
         (_named("Tuple", spaces=(inner["a"],)), spaces.Tuple([spaces.Discrete(3)])),
         (spaces.Discrete(2), spaces.Discrete(2)),
+        (_named("DiscreteSpace", n=3), spaces.Discrete(3)),
+        (_named("BoxSpace", low=0, high=9, shape=(np.int64(2), 3), dtype=np.uint8), spaces.Box(0, 9, (2, 3), np.uint8)),
     ]
     for old, new in cases:
         assert convert_space(old) == new

@@ -158,6 +158,25 @@ def test_one_that_cannot_be_closed_leaves_no_other_open(trainer: Make) -> None:
     assert [env.shut for env in Shut.made] == [True] * 4
 
 
+class Opaque(Scripted):
+    """Its `get_state` is for other purposes."""
+
+    def get_state(self) -> Any:
+        return self
+
+    def set_state(self, state: Any) -> Any:
+        raise AssertionError
+
+
+def test_a_state_that_no_checkpoint_can_hold_is_replayed(trainer: Make, tmp_path: Path) -> None:
+    algo = trainer("PPO", Opaque, env_config={"lengths": (50,)}, num_envs_per_worker=2, **QUICK)
+    algo.train()
+    algo.save(tmp_path / "a")
+    with poise.load(tmp_path / "a", env=Opaque) as loaded:
+        assert loaded.samplers[0].rollout.obs["value"][-1, 0].tolist() == [1.0, 16.0]
+        assert loaded.notes == []
+
+
 class Counts(Scripted):
     """Takes the actions 1 and 2, and says that they are 0 and 1."""
 

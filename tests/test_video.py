@@ -244,3 +244,23 @@ def test_a_plot_is_a_picture_in_notebooks_without_pyplot(trainer: Callable[..., 
     algo = trainer("PPO", "CartPole-v1", num_envs_per_worker=4, rollout_fragment_length=32)
     algo.train()
     assert poise.plot(algo)._repr_png_().startswith(b"\x89PNG")
+
+
+class Shows(gym.Env):
+    """Says in its metadata how it renders."""
+
+    observation_space = gym.spaces.Box(0, 1, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, modes: list[str], strict: bool, render_mode: str | None = None) -> None:
+        self.metadata = {"render_modes": modes}
+        assert not strict or render_mode is None or render_mode in modes
+        self.render_mode = render_mode
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_what_cannot_be_filmed_says_what_its_metadata_lists(strict: bool) -> None:
+    with pytest.raises(
+        EnvError, match=r"Shows cannot be filmed: .*render_mode.*, and its metadata has render_modes=\['hu"
+    ):
+        make_filmed_env(Shows, {"modes": ["human", "ansi"], "strict": strict})

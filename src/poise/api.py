@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from poise.config.resolve import resolve
+from poise.config.base import AlgorithmConfig
 from poise.config.run import RunOptions
 from poise.errors import ConfigError
 from poise.tracking.curves import History, panels
@@ -18,6 +18,7 @@ from poise.tracking.live import LivePlot
 from poise.tracking.plots import episode_figure
 from poise.tracking.progress import Progress, where
 from poise.training.callbacks import Callback
+from poise.training.loading import new_trainer
 from poise.training.stuck import Stuck
 from poise.training.trainer import Trainer
 
@@ -50,10 +51,14 @@ def make_trainer(
     both = set(config or {}) & set(settings)
     if both:
         raise ConfigError(f"{min(both)!r} is given in config and as a keyword: give it once.")
-    resolved, used = resolve(algorithm, env, {**(config or {}), **settings}, preset=preset)
-    if resolved.env is None:
-        raise ConfigError(f"{algorithm} needs an environment: poise.{algorithm}('CartPole-v1').")
-    trainer = Trainer(algorithm, resolved, callbacks=callbacks, preset=used)
+
+    def check(resolved: AlgorithmConfig) -> None:
+        if resolved.env is None:
+            raise ConfigError(f"{algorithm} needs an environment: poise.{algorithm}('CartPole-v1').")
+
+    trainer = new_trainer(
+        algorithm, env, {**(config or {}), **settings}, preset=preset, callbacks=callbacks, check=check
+    )
     trainer.callbacks.append(Stuck())
     if progress or (progress is None and where() != "lines"):
         trainer.callbacks.append(Progress())

@@ -16,12 +16,13 @@ from gymnasium.vector import VectorEnv
 
 from poise.config.atari import GAMES
 from poise.config.base import env_name
-from poise.config.types import PositiveInt, coerce
+from poise.config.types import PositiveInt, brief, coerce
 from poise.envs import trust
 from poise.envs.advice import advise_workers, available_cores, measure_step
 from poise.envs.atari import is_atari, make_atari, make_atari_vector
 from poise.envs.changes import apply, changes
 from poise.envs.failures import said
+from poise.envs.given import GivenVectorEnv, VectorEnvMadeError
 from poise.envs.inline import InlineVectorEnv
 from poise.envs.instances import refuse_if_played
 from poise.envs.masks import ActionMaskInObservation, reports_mask
@@ -80,6 +81,8 @@ def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: st
             return gym.make(source, max_episode_steps=limit, disable_env_checker=True, **config)
     with _AsEnvError(env_name(source), config):
         made = call_creator(source, config)
+    if isinstance(made, VectorEnv):
+        raise VectorEnvMadeError(env_name(source), made)
     if sentence := old_api_sentence(made):
         raise EnvError(sentence)
     if not isinstance(made, gym.Env):
@@ -97,12 +100,12 @@ def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: st
 def make_vector_env(env: Any, num_envs: int, env_config: dict[str, Any] | None = None) -> VectorEnv:
     """Makes a batch of environments with NEXT_STEP semantics, in this process.
 
-    It is native where there is a native version of the environment, which is slower for a single one; otherwise the
-    environments are stepped one after the other.
+    It is native where there is a native version of the environment, which is slower for a single one, or the user's
+    own where that is a vector environment; otherwise the environments are stepped one after the other.
 
     Args:
         env, env_config: see `make_env`.
-        num_envs: how many.
+        num_envs: how many; a vector environment of the user's has as many as it has.
     """
     config = _checked(env, env_config)
     source = find_env(env)
@@ -111,7 +114,12 @@ def make_vector_env(env: Any, num_envs: int, env_config: dict[str, Any] | None =
     if isinstance(source, str) and num_envs > 1 and is_native(source):
         with _Quiet(), _AsEnvError(source, config):
             return gym.make_vec(source, num_envs, vectorization_mode="vector_entry_point", **config)
-    return InlineVectorEnv(env_maker(source, config), num_envs)
+    try:
+        return InlineVectorEnv(env_maker(source, config), num_envs)
+    except VectorEnvMadeError as made:
+        if config.get("max_episode_steps"):
+            raise
+        return GivenVectorEnv(made.env, mine=not isinstance(env, VectorEnv))
 
 
 def make_batches(
@@ -180,7 +188,12 @@ def choose_workers(env: Any, num_envs: int, env_config: dict[str, Any] | None = 
         )
     if is_native(env):
         return 0, f"No worker processes: {env} has a native version, which steps many environments at once."
-    made = env_maker(env, env_config)()
+    try:
+        made = env_maker(env, env_config)()
+    except VectorEnvMadeError as vector:
+        if vector.env is not env:
+            vector.env.close()
+        return 0, "No worker processes: a vector environment steps its environments itself."
     try:
         return advise_workers(*measure_step(made), num_envs, available_cores())
     except Exception as error:  # in a process of its own, it is replaced when it fails again
@@ -238,8 +251,17 @@ def find_env(env: Any) -> str | Creator:
     (with Gymnasium or with Poise), or a class or function in it.
     """
     if not isinstance(env, str):
+        if isinstance(env, VectorEnv):
+            return lambda: cast(Any, env)
+        if isinstance(env, gym.Env):
+            known_as = f", or {env.spec.id!r}" if env.spec else ""
+            make = f"gym.make({env.spec.id!r})" if env.spec else f"{type(env.unwrapped).__name__}(...)"
+            raise EnvError(
+                f"env={env} is one environment, made already, and training plays several: give what makes them, "
+                f"env=lambda config: {make}{known_as}."
+            )
         if not callable(env):
-            raise EnvError(f"env={env!r} is not allowed: it must be a name, a class or a function.")
+            raise EnvError(f"env={brief(env)} is not allowed: it must be a name, a class or a function.")
         return cast(Creator, env)
     if env in _creators:
         return _creators[env]

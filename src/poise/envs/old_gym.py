@@ -88,12 +88,12 @@ def convert_space(space: Any) -> spaces.Space:
     """
     if isinstance(space, spaces.Space):
         return space
-    kind = type(space).__name__
+    kind = type(space).__name__.removesuffix("Space")  # as some call their own
     try:
         if kind == "Box":
             dtype = np.dtype(space.dtype or np.float32)
             low, high = (np.broadcast_to(bound, space.shape).astype(dtype) for bound in (space.low, space.high))
-            return spaces.Box(low, high, dtype=dtype.type)
+            return spaces.Box(low, high, tuple(map(int, space.shape)), dtype.type)
         if kind == "Discrete":
             return spaces.Discrete(int(space.n), start=int(getattr(space, "start", 0)))
         if kind == "MultiDiscrete":

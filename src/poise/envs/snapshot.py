@@ -2,7 +2,7 @@
 
 Gymnasium has no way to save an environment. Three ways are tried, in this order:
 
-1. `get_state()` / `set_state(state)`, where an environment offers both (state: arrays and plain JSON values).
+1. `get_state()` / `set_state(state)`, where an environment offers both and the state is arrays and plain JSON values.
 2. Seed and replay: the generator's state when the episode was reset, and the actions since. A fresh environment that
    replays them must arrive at the same observation, or the third way is taken.
 3. A new episode.
@@ -48,9 +48,8 @@ class Journal:
 
 def save(env: gym.Env, journal: Journal) -> dict[str, Any]:
     """A description of where `env` stands."""
-    if _offers_state(env):
+    if _offers_state(env) and _is_plain(state := env.get_wrapper_attr("get_state")()):
         elapsed = [w._elapsed_steps for w in _time_limits(env)]
-        state = env.get_wrapper_attr("get_state")()
         return {"state": state, "elapsed": elapsed, "rng": _generator_state(env)}
     if len(journal.actions) > LONGEST_REPLAY:
         return {"origin": {"unknown": True}, "actions": _packed(env.action_space, ())}
@@ -136,6 +135,17 @@ def _generator(state: dict[str, Any]) -> np.random.Generator:
 
 def _offers_state(env: gym.Env) -> bool:
     return bool(env.has_wrapper_attr("get_state") and env.has_wrapper_attr("set_state"))
+
+
+def _is_plain(state: Any) -> bool:
+    """Whether a checkpoint can hold a state: some environments have a `get_state` of their own, for other purposes."""
+    if isinstance(state, dict):
+        return all(map(_is_plain, state.values()))
+    if isinstance(state, (list, tuple)):
+        return all(map(_is_plain, state))
+    if isinstance(state, (np.ndarray, np.generic)):
+        return state.dtype.kind in "biuf"
+    return state is None or isinstance(state, (bool, int, float, str))
 
 
 def _time_limits(env: gym.Env) -> list[gym.wrappers.TimeLimit]:

@@ -13,6 +13,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from poise.config.base import env_name
+from poise.envs.failures import said
 from poise.envs.make import make_env
 from poise.errors import ConfigError, EnvError, PoiseError, writing
 
@@ -22,13 +24,34 @@ def make_filmed_env(env: Any, env_config: dict[str, Any] | None = None) -> gym.E
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
-    made = make_env(env, env_config, render_mode="rgb_array")
-    if made.render_mode != "rgb_array":
-        raise EnvError(
-            f"{env!r} cannot be filmed: its render_mode is {made.render_mode!r}. "
-            "Let it take render_mode='rgb_array' and return frames from render()."
-        )
+    try:
+        made = make_env(env, env_config, render_mode="rgb_array")
+    except PoiseError:
+        raise
+    except Exception as error:  # perhaps because it was asked for frames
+        plain = make_env(env, env_config)
+        modes = _render_modes(plain)
+        plain.close()
+        if "rgb_array" in modes:
+            raise
+        raise _no_frames(env, f"with render_mode='rgb_array' it raises {said(error)}", modes) from error
+    modes = _render_modes(made)
+    if made.render_mode != "rgb_array" or (modes and "rgb_array" not in modes):
+        made.close()
+        raise _no_frames(env, f"its render_mode is {made.render_mode!r}", modes)
     return made
+
+
+def _render_modes(env: gym.Env) -> list[str]:
+    """The ways to render that an environment's metadata lists."""
+    return list((env.metadata or {}).get("render_modes") or [])
+
+
+def _no_frames(env: Any, why: str, modes: list[str]) -> EnvError:
+    return EnvError(
+        f"{env_name(env)} cannot be filmed: {why}, and its metadata has render_modes={modes}. Let it take "
+        "render_mode='rgb_array', list that mode, and return frames from render()."
+    )
 
 
 def film(

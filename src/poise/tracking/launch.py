@@ -8,8 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from poise.config.base import env_name
-from poise.config.resolve import resolve
+from poise.config.base import AlgorithmConfig, env_name
 from poise.config.run import RunOptions
 from poise.envs.changes import changes, lacking
 from poise.envs.make import admit_env
@@ -23,7 +22,7 @@ from poise.tracking.recorder import RunRecorder, TensorBoardSink
 from poise.training.callbacks import Callback
 from poise.training.checkpoint import checkpoints, set_aside
 from poise.training.checkpoint import read as read_checkpoint
-from poise.training.loading import config_from_dict, locate
+from poise.training.loading import config_from_dict, locate, new_trainer
 from poise.training.metrics import Finished
 from poise.training.names import from_file, homes
 from poise.training.recording import record
@@ -102,12 +101,15 @@ def start(
     Raises:
         PoiseError: the user's to mend; one clear sentence. No folder is left behind by a run that never started.
     """
-    config, used = resolve(algorithm, env, dict(settings or {}), preset=preset, stop=stop)
-    if config.env is None:
-        raise RunError("There is no environment to train in: give one, for example --env CartPole-v1.")
-    if not callbacks:  # they may add the keys that a stop rule names
-        check_keys(stop, config)
-    trainer = Trainer(algorithm, config, callbacks=callbacks, preset=used)
+
+    def check(config: AlgorithmConfig) -> None:
+        if config.env is None:
+            raise RunError("There is no environment to train in: give one, for example --env CartPole-v1.")
+        if not callbacks:  # they may add the keys that a stop rule names
+            check_keys(stop, config)
+
+    trainer = new_trainer(algorithm, env, settings or {}, preset=preset, stop=stop, callbacks=callbacks, check=check)
+    config, used = trainer.config, trainer.preset
     defaults = default_stop(config) if stop is None else None
     rules = defaults if stop is None else stop
     StopRule(rules, config)  # a mistake is said before there is a folder

@@ -6,15 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 
 from poise.config.base import AlgorithmConfig, env_name
 from poise.config.layout import Layout
 from poise.envs.failures import Failure, Failures
+from poise.envs.given import EnvCountError, GivenVectorEnv
 from poise.envs.inline import InlineVectorEnv
 from poise.envs.make import choose_workers, make_batches, make_vector_env
 from poise.envs.process import Limits
 from poise.envs.watchdog import watch
-from poise.errors import CheckpointError
+from poise.errors import CheckpointError, ConfigError
 from poise.models.policy import Policy
 from poise.sampling.halt import Halt
 from poise.sampling.sampler import Sampler
@@ -45,8 +47,18 @@ class Environments:
         self._evaluation: dict[int, Any] = {}
 
     def layouts(self) -> tuple[Layout, Layout]:
-        """Of the observation and the action space of one environment; they are made to be asked."""
+        """Of the observation and the action space of one environment; they are made to be asked.
+
+        Raises:
+            EnvCountError: a vector environment of the user's has another number of environments than the configuration.
+        """
         config = self.config
+        if isinstance(config.env, VectorEnv) and config.evaluation_interval:
+            raise ConfigError(
+                f"evaluation_interval={config.evaluation_interval} is not allowed with a vector environment that is "
+                "made already: episodes of an evaluation would disturb those of the training. Give a function that "
+                "makes it, env=lambda config: ...."
+            )
         if config.num_workers == "auto":  # the workers share the environments: what is learnt stays the same
             config.num_workers, why = choose_workers(config.env, config.num_envs, config.env_config)
             config.num_envs_per_worker //= max(1, config.num_workers)
@@ -54,6 +66,9 @@ class Environments:
         if not self.batches:
             workers, envs = config.num_workers, config.num_envs_per_worker
             self.batches = list(make_batches(config.env, envs, config.env_config, workers, self._limits()))
+            if isinstance(given := self.batches[0], GivenVectorEnv) and given.num_envs != config.num_envs:
+                self.close()
+                raise EnvCountError(given.num_envs, config.num_envs)
         env = self.batches[0]
         return Layout(env.single_observation_space), Layout(env.single_action_space)
 

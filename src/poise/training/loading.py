@@ -1,20 +1,23 @@
-"""From a checkpoint back to a trainer."""
+"""To a trainer: from what a person wrote, or from a checkpoint."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig
 from poise.config.layout import Layout
-from poise.config.resolve import build, canonical
+from poise.config.resolve import build, canonical, resolve
 from poise.config.types import AnyPath, coerce
 from poise.envs.changes import lacking
+from poise.envs.given import EnvCountError
 from poise.envs.trust import Foreign
-from poise.errors import CheckpointError
+from poise.errors import CheckpointError, ConfigError
 from poise.training import checkpoint
+from poise.training.callbacks import Callback
 from poise.training.names import from_file
 from poise.training.trainer import Trainer
 
@@ -46,6 +49,46 @@ def locate(path: str | Path) -> Path:
         cause = f": {problems[0]}" if problems else "."
         raise CheckpointError(f"The run {folder} has no intact checkpoint{cause}")
     return found
+
+
+def new_trainer(
+    algorithm: str,
+    env: Any,
+    settings: Mapping[str, Any],
+    *,
+    preset: str | None,
+    stop: Any = None,
+    callbacks: Sequence[Callback] = (),
+    check: Callable[[AlgorithmConfig], None] = lambda config: None,
+) -> Trainer:
+    """A trainer that begins anew; a vector environment decides how many environments there are.
+
+    Args:
+        algorithm, env, settings, preset, stop: as for `resolve`.
+        callbacks: see `Trainer`.
+        check: looks at the configuration before environments are made.
+
+    Raises:
+        PoiseError: one sentence that says what to mend.
+    """
+
+    def begin(settings: Mapping[str, Any]) -> Trainer:
+        config, used = resolve(algorithm, env, dict(settings), preset=preset, stop=stop)
+        check(config)
+        return Trainer(algorithm, config, callbacks=callbacks, preset=used)
+
+    try:
+        return begin(settings)
+    except EnvCountError as error:
+        count, aliases = error.count, algorithm_spec(algorithm)[1].config.aliases
+    for key, value in settings.items():
+        if aliases.get(key, key) == "num_envs_per_worker":
+            raise ConfigError(
+                f"{key}={value} contradicts the vector environment, which has {count} environments: leave it out."
+            )
+    trainer = begin({**settings, "num_envs_per_worker": count})
+    trainer.notes.append(f"num_envs_per_worker={count}: the vector environment has so many.")
+    return trainer
 
 
 def load(
