@@ -190,7 +190,7 @@ def test_a_stop_rule_that_is_none_is_refused_before_training(trainer: Make, stop
 def test_means_count_only_when_their_window_is_full(trainer: Make) -> None:
     """CartPole's first episodes exceed 5 steps at once; the run must go on until 30 of them are in the mean."""
     algo = trainer("PPO", "CartPole-v1", **TINY, metrics_smoothing_episodes=30)
-    result = algo.learn(stop={"episode_reward_mean": 5, "training_iteration": 500})
+    result = algo.learn(stop={"episode_reward_mean": 5, "training_iteration": 500}, confirm=False)
     assert result["stop_reason"] == "episode_reward_mean reached 5"
     assert 30 <= result["episodes_total"] < 30 + result["episodes_this_iter"] + 1
     assert algo.history[-2]["episodes_total"] < 30

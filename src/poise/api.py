@@ -80,13 +80,16 @@ def run(
     checkpoint_interval_s: float = 30.0,
     checkpoint_freq: int | None = None,
     keep_checkpoints_num: int = 3,
+    confirm: bool = True,
     video: bool = False,
     plot: bool = False,
     tensorboard: bool | None = None,
     **settings: Any,
 ) -> Run:
     """Trains with everything kept in a run folder, as `poise train` does; see `RunOptions` for what is kept."""
-    options = RunOptions(checkpoint_interval_s, checkpoint_freq, keep_checkpoints_num, video, plot, tensorboard)
+    options = RunOptions(
+        checkpoint_interval_s, checkpoint_freq, keep_checkpoints_num, confirm, video, plot, tensorboard
+    )
     return _start(
         algorithm,
         env,

@@ -20,6 +20,9 @@ class RunOptions:
     keep_checkpoints_num: PositiveInt = 3
     """Newest checkpoints that are kept, beside the best."""
 
+    confirm: bool = True
+    """Whether a goal that is a mean over training episodes ends the run only if fresh episodes reach it, too."""
+
     video: bool = False
     """Whether an episode is filmed before and after training."""
 

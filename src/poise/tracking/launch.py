@@ -235,7 +235,7 @@ def _run(
         trainer.callbacks.append(Progress(say=log))
     if options.video and first:
         log(f"Filmed before training: {_film(trainer, folder, 'before')}")
-    result = trainer.learn(stop=stop, signals=signals)
+    result = trainer.learn(stop=stop, confirm=options.confirm, signals=signals)
     if options.plot and trainer.metrics.finished:
         figure = episode_figure(panels([History.of_folder(folder)]))
         log(f"Plot of the episodes: {save_figure(figure, folder.plot)}")

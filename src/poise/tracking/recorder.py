@@ -75,7 +75,9 @@ class RunRecorder(Callback):
             self.say(f"{failure.what} ({times} failures like this so far.)")
 
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
-        if (trainer.iteration != self._saved_iteration or trainer.underway) and trainer.error is None:
+        if (
+            trainer.iteration != self._saved_iteration or trainer.underway or trainer.confirmed
+        ) and trainer.error is None:
             self.checkpoint(trainer)
         for file in (self._metrics, self._episodes):
             if file is not None:
@@ -149,7 +151,11 @@ def progress(trainer: Trainer) -> dict[str, Any]:
     """What `status.json` says about how far a run is."""
     last = trainer.history[-1] if trainer.history else {}
     keys = ("episode_reward_mean", "episodes_total", "timesteps_total", "time_total_s")
-    return {"training_iteration": trainer.iteration, **{key: last[key] for key in keys if key in last}}
+    return {
+        "training_iteration": trainer.iteration,
+        **{key: last[key] for key in keys if key in last},
+        **trainer.confirmed,
+    }
 
 
 class TensorBoardSink(Callback):

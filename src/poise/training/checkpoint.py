@@ -288,3 +288,31 @@ def _decode(value: Any, arrays: dict[str, Any]) -> Any:
             return arrays[value["$array"]].numpy()
         return {k: _decode(v, arrays) for k, v in value.items()}
     return [_decode(v, arrays) for v in value] if isinstance(value, list) else value
+
+
+def check_parameters(own: dict[str, torch.Tensor], found: dict[str, torch.Tensor], source: Any) -> None:
+    """Compares the parameters of a checkpoint with those that its configuration makes.
+
+    Raises:
+        CheckpointError: it names the first that is missing, unknown, or of another shape or type.
+    """
+    for name in sorted({*own, *found}):
+        mine, theirs = _kind(own.get(name)), _kind(found.get(name))
+        if mine != theirs:
+            raise CheckpointError(
+                f"{source} does not fit its own configuration: parameter {name!r} is {theirs} instead of {mine}."
+            )
+
+
+def _kind(tensor: torch.Tensor | None) -> str:
+    return "missing" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+
+
+def version_of_poise() -> str:
+    """The version that writes, for the manifest."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("poise")
+    except PackageNotFoundError:
+        return "unknown"

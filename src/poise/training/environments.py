@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,14 @@ from poise.config.layout import Layout
 from poise.envs.failures import Failure, Failures
 from poise.envs.given import EnvCountError, GivenVectorEnv
 from poise.envs.inline import InlineVectorEnv
-from poise.envs.make import choose_workers, make_batches, make_vector_env
+from poise.envs.make import choose_workers, is_native, make_batches, make_vector_env
 from poise.envs.process import Limits
 from poise.envs.watchdog import watch
 from poise.errors import CheckpointError, ConfigError
 from poise.models.policy import Policy
 from poise.sampling.halt import Halt
-from poise.sampling.sampler import Sampler
+from poise.sampling.sampler import Episode, Sampler
+from poise.training.evaluation import run_episodes, step_limit
 
 
 class Environments:
@@ -120,6 +121,40 @@ class Environments:
             self._evaluation[slots] = make_vector_env(self.config.env, slots, self.config.env_config)
             self._watch(self._evaluation[slots])
         return self._evaluation[slots]
+
+    def play(
+        self,
+        policy: Policy,
+        episodes: int,
+        seed: np.random.SeedSequence,
+        *,
+        explore: bool,
+        window: Collection[Episode],
+        many: bool = False,
+    ) -> list[Episode]:
+        """Plays so many fresh episodes in environments of their own; see `run_episodes`.
+
+        Args:
+            policy, episodes, seed, explore: as there.
+            window: training episodes of late, which say how long episodes are.
+            many: all at once, where the environment is native; otherwise in 20 environments at most.
+
+        Raises:
+            EnvError: the environments fail again and again.
+            HaltedError: it was asked to stop.
+        """
+        native = many and is_native(self.config.env)
+        env = self.evaluation(episodes if native else min(episodes, 20))
+        return run_episodes(
+            policy,
+            env,
+            episodes,
+            seed,
+            explore=explore,
+            report=self._report,
+            max_steps=step_limit(self.config, env, window),
+            halt=self.halt,
+        )
 
     def close(self) -> None:
         """Closes all environments. Where they stand is remembered in `pending`."""

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+
+def acknowledge(reason: str) -> None:
+    """Says at once that a signal was heard; from its handler, which may run at any moment."""
+    with suppress(Exception):  # a stream that is being written to, or has gone
+        print(
+            f"{reason.capitalize()}: stopping before the next step of the environments, or after the update that is "
+            "under way. What was sampled is kept. Ctrl-C now ends at once.",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 @contextmanager

@@ -6,7 +6,7 @@ stop=lambda result: result["learner/kl"] > 1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from poise.config.base import AlgorithmConfig
@@ -93,23 +93,41 @@ class StopRule:
                 f"stop={brief(stop)} is not allowed: it must be a mapping of result keys to numbers, or callable."
             )
 
-    def __call__(self, result: dict[str, Any]) -> str | None:
-        """The reason to stop, or None to go on."""
+    def __call__(
+        self, result: dict[str, Any], confirm: Callable[[str, float, dict[str, Any]], str | None] | None = None
+    ) -> str | None:
+        """The reason to stop, or None to go on.
+
+        Args:
+            result: the latest.
+            confirm: is asked before a statistic of training episodes ends the run, and returns the reason.
+        """
         if self.last is not None and result["timesteps_total"] >= self.last:
             return f"total_timesteps={self.last}"
-        if self.stop is None:
-            return None
         if callable(self.stop):
             return "the stop function said so" if self.stop(result) else None
+        for key, limit in self._reached(result):
+            if confirm is None or not _of_episodes(key):
+                return f"{key} reached {limit:g}"
+            if reason := confirm(key, limit, result):
+                return reason
+        return None
+
+    def _reached(self, result: dict[str, Any]) -> Iterator[tuple[str, float]]:
+        assert not callable(self.stop)
         window = self.config.metrics_smoothing_episodes
-        for key, limit in self.stop.items():
+        for key, limit in (self.stop or {}).items():
             if key not in result:
                 # Some are there only after an evaluation, or an episode's end.
                 if key.startswith(("evaluation/", "info/")) and not _needs_evaluation(key, self.config):
                     continue
                 raise _no_such(key, result)
-            if (key in EPISODE_KEYS or key.startswith("info/")) and result["episodes_total"] < window:
+            if _of_episodes(key) and result["episodes_total"] < window:
                 continue
             if result[key] is not None and result[key] >= limit:
-                return f"{key} reached {limit:g}"
-        return None
+                yield key, limit
+
+
+def _of_episodes(key: str) -> bool:
+    """Whether a key is a statistic of the latest training episodes."""
+    return key in EPISODE_KEYS or key.startswith("info/")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-import sys
 import time
 import warnings
 from collections import deque
@@ -34,15 +33,16 @@ from poise.sampling.sampler import Episode, Sampler
 from poise.training import checkpoint
 from poise.training.acting import predict
 from poise.training.callbacks import Callback
+from poise.training.confirmation import Confirmation
 from poise.training.environments import Environments
-from poise.training.evaluation import run_episodes, step_limit, summarize
+from poise.training.evaluation import summarize
 from poise.training.metrics import Metrics
 from poise.training.names import homes, remember
-from poise.training.signals import stopping_on
+from poise.training.signals import acknowledge, stopping_on
 from poise.training.stopping import Stop, StopRule, default_stop
 from poise.training.threads import torch_threads
 
-_ALGORITHM, _SAMPLERS, _EVALUATION, _ACTING = range(4)  # purposes of the streams derived from one seed
+_ALGORITHM, _SAMPLERS, _EVALUATION, _ACTING, _CONFIRMATION = range(5)  # purposes of the streams derived from one seed
 
 
 class Trainer:
@@ -108,6 +108,7 @@ class Trainer:
             self.notes.append("normalize_observations has no effect on Discrete observations or custom models.")
         self.metrics = Metrics(config.metrics_smoothing_episodes)
         self._stop_reason: str | None = None
+        self.confirmation: Confirmation | None = None
 
     def __repr__(self) -> str:
         steps = self.algorithm.timesteps
@@ -202,7 +203,12 @@ class Trainer:
 
     @telling_interrupts()
     def learn(
-        self, total_timesteps: int | None = None, *, stop: Stop = None, signals: tuple[signal.Signals, ...] = ()
+        self,
+        total_timesteps: int | None = None,
+        *,
+        stop: Stop = None,
+        confirm: bool = True,
+        signals: tuple[signal.Signals, ...] = (),
     ) -> dict[str, Any]:
         """Trains until a condition holds. Ctrl-C stops between two steps of the environments, and the next `learn` (or
         that of a trainer loaded from a checkpoint) goes on there; a second Ctrl-C ends at once.
@@ -211,10 +217,13 @@ class Trainer:
             total_timesteps: environment steps from now on.
             stop: result keys and the values at which to stop, or a function of the result. With neither, training
                 ends at the environment's reward threshold, if the registry has one, or after a million steps.
+            confirm: a goal that is a statistic of training episodes (`episode_reward_mean`, `info/...`) ends training
+                only if as many fresh episodes of the present policy reach it, too; otherwise training goes on. Fewer
+                are played where environments are slow; their steps and their random numbers are apart from training.
             signals: stop on these too (`poise train` adds SIGTERM and SIGHUP).
 
         Returns:
-            The last result, with `stop_reason` added.
+            The last result, with `stop_reason` added, and `confirmed_reward_mean` where a confirmation was asked for.
         """
         if stop is None and total_timesteps is None:
             stop = default_stop(self.config)
@@ -230,17 +239,19 @@ class Trainer:
         reason = ""
         self.error = None
         result: dict[str, Any] = dict(self.history[-1]) if self.history else {}
+        self.confirmation = Confirmation(self.config, self._fresh, self._report) if confirm else None
         try:
             with stopping_on((signal.SIGINT, *signals), self._halt), suppress(HaltedError):
                 for callback in self.callbacks:
                     callback.on_run_start(self)
-                if result:
-                    self.stop(rule(result))
+                if result and self._stop_reason is None:
+                    self.stop(rule(result, self.confirmation))
                 while self._stop_reason is None:
                     result = self.train()
                     if goal is not None and self.algorithm.timesteps >= goal:
                         self.stop(f"{total_timesteps} timesteps")
-                    self.stop(rule(result))
+                    if self._stop_reason is None:
+                        self.stop(rule(result, self.confirmation))
             reason = self._stop_reason or ""
         except BaseException as error:
             self.error = error
@@ -250,24 +261,24 @@ class Trainer:
             self.halt.asked = False
             for callback in self.callbacks:
                 callback.on_run_end(self, reason)
-        return {**result, "stop_reason": reason}
+        return {**result, **self.confirmed, "stop_reason": reason}
 
     def stop(self, reason: str | None) -> None:
         """Makes `learn` end after the current iteration; the first reason stays, and None is no reason."""
         if reason is not None and self._stop_reason is None:  # never undoes what a signal, at any moment, said
             self._stop_reason = reason
 
+    @property
+    def confirmed(self) -> dict[str, Any]:
+        """`confirmed_reward_mean` and `confirmed_episodes`, if `learn` has confirmed the policy as it is now."""
+        known = self.confirmation
+        return known.found if known is not None and known.at == self.algorithm.timesteps else {}
+
     def _halt(self, reason: str) -> None:
         """What a signal does, at any moment: says that it was heard, and stops before the next step."""
         self.halt.asked = True
         self.stop(reason)
-        with suppress(Exception):  # a stream that is being written to, or has gone
-            print(
-                f"{reason.capitalize()}: stopping before the next step of the environments, or after the update that "
-                "is under way. What was sampled is kept. Ctrl-C now ends at once.",
-                file=sys.stderr,
-                flush=True,
-            )
+        acknowledge(reason)
 
     @property
     def halt(self) -> Halt:
@@ -337,22 +348,13 @@ class Trainer:
         """
         count = coerce(PositiveInt | None, episodes, "episodes") or self.config.evaluation_duration
         sampled = self.config.evaluation_explore if explore is None else explore
-        env = self.environments.evaluation(min(count, 20))
-        streams = self._seed(_EVALUATION, self.iteration, seed)
-        return summarize(self._play(env, count, streams, explore=sampled))
+        streams, window = self._seed(_EVALUATION, self.iteration, seed), self.metrics.window
+        return summarize(self.environments.play(self.policy, count, streams, explore=sampled, window=window))
 
-    def _play(self, env: Any, count: int, streams: np.random.SeedSequence, *, explore: bool) -> list[Episode]:
-        limit = step_limit(self.config, env, self.metrics.window)
-        return run_episodes(
-            self.policy,
-            env,
-            count,
-            streams,
-            explore=explore,
-            report=self._report,
-            max_steps=limit,
-            halt=self.halt,
-        )
+    def _fresh(self, count: int) -> list[Episode]:
+        """Episodes with sampled actions, for a confirmation."""
+        streams, window = self._seed(_CONFIRMATION, self.iteration), self.metrics.window
+        return self.environments.play(self.policy, count, streams, explore=True, window=window, many=True)
 
     # --- saving -------------------------------------------------------------------------------------------------
 
@@ -379,7 +381,7 @@ class Trainer:
         mean = (self.history[-1] if self.history else self.metrics.of_episodes())["episode_reward_mean"]
         whole = len(self.metrics.window) == self.metrics.window.maxlen  # a mean over fewer may be one lucky episode
         about = {
-            "poise": _version(),
+            "poise": checkpoint.version_of_poise(),
             "algorithm": self.name,
             "env": env_name(self.config.env),
             "preset": self.preset,
@@ -388,6 +390,7 @@ class Trainer:
             "iteration": self.iteration,
             "timesteps_total": self.algorithm.timesteps,
             "episode_reward_mean": mean if whole and not math.isnan(mean) else None,
+            **self.confirmed,
             "resume_grade": "bitwise" if exact and self.algorithm.repeatable else "statistical",
             "names": homes(self.config),
             "changed": [str(change) for change in changes()],
@@ -408,14 +411,7 @@ class Trainer:
         Raises:
             CheckpointError: parameters or state are not those of this configuration; the sentence names `source`.
         """
-        own = {name: (tuple(value.shape), value.dtype) for name, value in self.policy.state_dict().items()}
-        found = {name: (tuple(value.shape), value.dtype) for name, value in policy.items()}
-        for name in sorted({*own, *found}):
-            if own.get(name) != found.get(name):
-                raise CheckpointError(
-                    f"{source} does not fit its own configuration: parameter {name!r} is {_describe(found.get(name))} "
-                    f"instead of {_describe(own.get(name))}."
-                )
+        checkpoint.check_parameters(self.policy.state_dict(), policy, source)
         if self.environments.samplers is not None:  # they are in the middle of another course of training
             self.close()
         self.notes.clear()  # they were said when the run began
@@ -448,16 +444,3 @@ def _exact(sampler: dict[str, Any]) -> bool:
     if not sampler["started"]:  # it never was, or an error or a second Ctrl-C left it amid a step
         return env is None
     return env is not None and snapshot.exact(env)
-
-
-def _describe(tensor: tuple[tuple[int, ...], torch.dtype] | None) -> str:
-    return "missing" if tensor is None else f"{str(tensor[1]).removeprefix('torch.')}{list(tensor[0])}"
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("poise")
-    except PackageNotFoundError:
-        return "unknown"

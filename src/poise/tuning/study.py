@@ -258,7 +258,7 @@ class Study:
             "settings": {"seed": seed, **trial.settings} if alone else {**trial.settings, "seed": seed},
             "stop": dict(self.search.stop),
             "preset": self.search.preset,
-            "options": RunOptions(**self.search.options),
+            "options": RunOptions(**{"confirm": False, **self.search.options}),  # held-out seeds confirm winners
             "callbacks": self.callbacks,
             "registered": registered(self.search.algorithm, trial.settings),
         }
