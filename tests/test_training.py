@@ -63,9 +63,22 @@ LEARNER_KEYS = {
     },
     "A2C": {
         "policy_loss", "vf_loss", "entropy", "vf_explained_var", "grad_norm", "cur_lr", "cur_entropy_coeff",
-        "skipped_updates",
+        "sgd_steps", "skipped_updates",
     },
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN", "IMPALA", "APPO"])
+def test_an_iteration_has_the_steps_that_were_asked_for(trainer: Make, algorithm: str) -> None:
+    algo = (
+        trainer(algorithm, "CartPole-v1", preset=None, num_envs=4, n_steps=8, timesteps_per_iteration=100)
+        if (algorithm != "DQN")
+        else trainer(algorithm, "CartPole-v1", preset=None, num_envs=4, timesteps_per_iteration=100, learning_starts=0)
+    )
+    for _ in range(2):
+        result = algo.train()
+        assert 100 <= result["timesteps_this_iter"] <= 132
+        assert result["learner/sgd_steps"] >= 3
 
 
 # --- the result dict ------------------------------------------------------------------------------------------------

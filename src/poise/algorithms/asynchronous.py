@@ -13,6 +13,7 @@ from abc import abstractmethod
 from typing import Any
 
 from poise.algorithms.base import OnPolicy
+from poise.learning.optimizers import Change
 from poise.sampling.actor import Actor
 from poise.sampling.rollout import Rollout
 from poise.sampling.sampler import Sampler
@@ -62,6 +63,11 @@ class Asynchronous(OnPolicy):
             "policy_lag_max": max(lags, default=math.nan),
             "queue_size": sum(queued) / len(queued) if queued else math.nan,
         }
+
+    def follow(self, change: Change) -> None:
+        super().follow(change)
+        if change.rebuilt or change.places is not None:
+            self.let_go()  # its copy of the policy is no longer like it
 
     def let_go(self) -> None:
         if self.actor is not None:

@@ -2,9 +2,10 @@
 
 An algorithm sees samplers only. The trainer calls
 
-    stats = algorithm.iteration(samplers)
+    stats = algorithm.advance(samplers)
 
-which is the paper's loop: sample, learn, and (where samplers live elsewhere) broadcast.
+which takes up what was changed in the policy and calls `iteration`, the paper's loop: sample, learn, and (where
+samplers live elsewhere) broadcast.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,9 +26,10 @@ from poise.config.base import AlgorithmConfig
 from poise.config.layout import Layout
 from poise.config.memory import require
 from poise.envs.changes import WRITTEN
-from poise.errors import ConfigError, DivergedError
+from poise.envs.failures import Failure
+from poise.errors import ConfigError, DivergedError, ModelError
 from poise.learning.device import CPU, GPU
-from poise.learning.optimizers import Adam, Flat, RMSProp
+from poise.learning.optimizers import Change, Flat, Optimizer
 from poise.learning.returns import advantages
 from poise.learning.running import RunningMoments
 from poise.learning.schedules import Points, schedule_value
@@ -63,7 +66,7 @@ class Algorithm(ABC):
             None where sampling and learning take turns.
     """
 
-    optimizer: Adam | RMSProp
+    optimizer: Optimizer
 
     repeatable: bool = True
     """Whether equal seeds give equal results."""
@@ -92,6 +95,8 @@ class Algorithm(ABC):
         self._skipped_in_a_row = 0
         self.start: tuple[int, int] | None = None
         self.waited: float | None = None
+        self._told: set[str] = set()
+        self._restored: list[str] = []  # what a checkpoint froze, until it is said
 
     def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
         """The policy, untrained."""
@@ -109,16 +114,82 @@ class Algorithm(ABC):
         require(size, f"A rollout of {steps:,} steps in {envs:,} environments", "Give a smaller train_batch_size.")
         return []
 
+    def advance(self, samplers: list[Sampler]) -> dict[str, float]:
+        """An iteration of a policy that may have been changed since the last; returns the learner's statistics.
+
+        Gradients are followed whatever the caller's mode (`torch.no_grad()`, `torch.inference_mode()`). Where nothing
+        was learnt that should have been, it is said once.
+
+        Raises:
+            ModelError: the policy was changed so that it cannot learn.
+        """
+        with learning_mode():
+            self.rebind(samplers)
+            data, updates, skipped = self.flat.data.clone(), self.updates, self.skipped
+            began, lr = self.start[1] if self.start else updates, self.at(self.config.lr)
+            stats = self.iteration(samplers)
+            tried = self.updates + self.skipped > updates + skipped
+            if tried and lr and torch.equal(data, self.flat.data):
+                self._say_why_nothing_moved(samplers, lr)
+            return {**stats, "sgd_steps": self.updates - began}
+
     @abstractmethod
     def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
-        """Samples and learns once; returns the learner's statistics."""
+        """Samples and learns in `rounds`; returns the learner's statistics."""
 
     def rounds(self) -> Iterator[None]:
         """As many update rounds as an iteration has (`timesteps_per_iteration`); after a halt, those that are left."""
-        self.start = self.start or (self.timesteps, self.updates)
-        while self.timesteps < self.start[0] + max(self.config.timesteps_per_iteration, 1):
+        start, _ = self.start = self.start or (self.timesteps, self.updates)
+        while True:
             yield
+            if self.timesteps >= start + max(self.config.timesteps_per_iteration, 1):
+                break
         self.start = None
+
+    def rebind(self, samplers: list[Sampler]) -> None:
+        """Takes up what was changed in the policy since the last iteration: parameters or layers that were replaced,
+        gradients that were set to None, layers that were frozen.
+
+        Raises:
+            ModelError: nothing is left that could learn.
+        """
+        if self.policy.training:
+            self.policy.eval()
+            self.say(
+                samplers, "The policy was in training mode: it acts and learns in evaluation mode, and is in it again."
+            )
+        change = self.flat.bind()
+        if change is not None:
+            self.follow(change)
+            if change.replaced:
+                self.say(samplers, _replaced(change))
+        if self._restored:
+            self.say(samplers, f"Frozen, as when it was saved: {_listed(self._restored)}.")
+        self._restored = []
+        if self.flat.frozen and not self.flat.places:
+            raise ModelError(
+                "All parameters of the policy are frozen, so that nothing can be learnt: let some learn by "
+                "requires_grad_(True)."
+            )
+
+    def follow(self, change: Change) -> None:
+        """Brings all that goes by the places of parameters, or is a copy of the policy, into line with it."""
+        self.policy.refresh()
+        if change.places is not None:
+            self.optimizer.rearrange(change.places)
+
+    def say(self, samplers: list[Sampler], sentence: str) -> None:
+        """Tells whoever trains, once."""
+        if sentence not in self._told:
+            self._told.add(sentence)
+            samplers[0].failures.add([Failure("odd", sentence)], ())
+
+    def _say_why_nothing_moved(self, samplers: list[Sampler], lr: float) -> None:
+        if not self.flat.places:
+            self.say(samplers, "The model has no parameters: nothing is learnt.")
+            return
+        why = "the gradient was 0 throughout" if self._skipped_in_a_row == 0 else "no gradient was finite"
+        self.say(samplers, f"No parameter moved in an iteration, although lr is not 0: {why}.")
 
     def let_go(self) -> None:  # noqa: B027
         """Forgets the samplers, which are about to be closed."""
@@ -157,7 +228,11 @@ class Algorithm(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """All that a continued run needs of the learner."""
+        with learning_mode():
+            if (change := self.flat.bind()) is not None:
+                self.follow(change)
         return {
+            "frozen": self.flat.frozen,
             "policy": dict(self.policy.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
@@ -170,8 +245,14 @@ class Algorithm(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
-        self.policy.load_state_dict({name: torch.as_tensor(t) for name, t in state["policy"].items()})
+        """Restores what `state_dict` returned. What was frozen then is frozen again, and nothing else is."""
+        with learning_mode():
+            self.policy.load_state_dict({name: torch.as_tensor(t) for name, t in state["policy"].items()})
+            for name, parameter in self.policy.named_parameters():
+                parameter.requires_grad_(name not in state.get("frozen", self.flat.frozen))
+            if (change := self.flat.bind()) is not None:
+                self.follow(change)
+        self._restored = self.flat.frozen
         self.optimizer.load_state_dict({k: torch.as_tensor(v) for k, v in state["optimizer"].items()})
         self.generator.set_state(torch.as_tensor(state["generator"]))
         if self.reward_scaler:
@@ -180,6 +261,24 @@ class Algorithm(ABC):
         self._skipped_in_a_row = state["skipped_in_a_row"]
         start = state.get("start")
         self.start = None if start is None else (start[0], start[1])
+
+
+@contextmanager
+def learning_mode() -> Iterator[None]:
+    """Gradients are followed within the block, whatever the caller's mode."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def _replaced(change: Change) -> str:
+    new = "" if change.places is None else " The optimiser remembers nothing of those that are new to it."
+    names = _listed(change.replaced)
+    return f"Parameters of the policy were replaced ({names}): training goes on with those that are there now.{new}"
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
 
 
 class OnPolicy(Algorithm):
@@ -281,7 +380,8 @@ def make_algorithm(
     name: str, config: AlgorithmConfig, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence
 ) -> Algorithm:
     """The algorithm registered as `name`."""
-    return find_algorithm(name)(config, obs_layout, action_layout, seed)
+    with learning_mode():
+        return find_algorithm(name)(config, obs_layout, action_layout, seed)
 
 
 def find_algorithm(name: str) -> type[Algorithm]:

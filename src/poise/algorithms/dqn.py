@@ -32,7 +32,7 @@ from poise.config.layout import Layout
 from poise.config.memory import machine_memory, readable
 from poise.errors import ConfigError
 from poise.learning.losses import huber_loss
-from poise.learning.optimizers import Adam, Flat
+from poise.learning.optimizers import Adam, Change, Flat
 from poise.learning.schedules import decay
 from poise.models.policy import Policy, rows
 from poise.models.q_policy import QPolicy
@@ -114,13 +114,26 @@ class DQN(Algorithm):
         self.optimizer = Adam(
             self.flat, eps=config.adam_epsilon, weight_decay=config.weight_decay, amsgrad=config.amsgrad
         )
-        shared = {id(moments): moments for moments in self.policy.moments}  # both networks see the same
-        self.target = copy.deepcopy(self.policy, shared)
-        self.target_flat = Flat(self.target)
+        self._make_target()
         self.replay: Replay | None = None
         self.updated = 0
         self.owed = 0.0
         self.policy.dist.epsilon = self.epsilon
+
+    def _make_target(self) -> None:
+        shared = {id(moments): moments for moments in self.policy.moments}  # both networks see the same
+        self.target = copy.deepcopy(self.policy, shared)
+        self.target_flat = Flat(self.target, self.flat.places)
+
+    def follow(self, change: Change) -> None:
+        super().follow(change)
+        before = self.target_flat
+        if change.rebuilt:  # it may be a network of another kind
+            self._make_target()
+        elif change.places is not None:
+            self.target_flat = Flat(self.target, self.flat.places)
+        if change.rebuilt and before.shapes == self.target_flat.shapes:  # if not, it is what the policy is now
+            self.target.load_state_dict(before.module.state_dict())
 
     def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
         config = self.config
@@ -152,7 +165,7 @@ class DQN(Algorithm):
     def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
         config = self.config
         assert config.gradient_steps is not None
-        before, learnt = self.start[1] if self.start else self.updates, None
+        learnt = None
         for _ in self.rounds():
             self.policy.dist.epsilon, known = self.epsilon, self.timesteps
             self.remember(sample_together(samplers))
@@ -163,6 +176,8 @@ class DQN(Algorithm):
             self.owed += config.gradient_steps
             steps, self.owed = int(self.owed), self.owed % 1
             if steps:
+                if not self.updates:  # the parameters may have been given while there was nothing to learn yet
+                    self.target_flat.whole.copy_(self.flat.whole)
                 learnt = self.learn(self.replay, steps)
             if self.timesteps - self.updated >= config.target_network_update_freq > 0:
                 self.update_target()
@@ -172,7 +187,6 @@ class DQN(Algorithm):
             "cur_lr": self.at(config.lr),
             "cur_epsilon": self.epsilon,
             "replay_steps": self.replay.steps if self.replay else 0,
-            "sgd_steps": self.updates - before,
         }
 
     def remember(self, rollout: Rollout) -> None:
@@ -256,9 +270,12 @@ class DQN(Algorithm):
     def update_target(self) -> None:
         """θ⁻ ← τ θ + (1 - τ) θ⁻."""
         if self.config.tau == 1:
-            self.target_flat.data.copy_(self.flat.data)
+            self.target_flat.whole.copy_(self.flat.whole)
         else:
-            self.target_flat.data.lerp_(self.flat.data, self.config.tau)
+            self.target_flat.whole.lerp_(self.flat.whole, self.config.tau)
+        for theirs, ours in zip(self.target_flat.beside, self.flat.beside, strict=True):
+            if theirs is not ours:
+                theirs.copy_(ours)
         self.updated = self.timesteps
 
     def clip_gradient(self) -> float:
@@ -278,7 +295,7 @@ class DQN(Algorithm):
     def state_dict(self) -> dict[str, Any]:
         return {
             **super().state_dict(),
-            "target": self.target_flat.data,
+            "target": self.target_flat.whole,
             "replay": self.replay.state_dict() if self.replay else None,
             "updated": self.updated,
             "owed": self.owed,
@@ -287,7 +304,7 @@ class DQN(Algorithm):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.target.load_state_dict(self.policy.state_dict())  # what is no parameter, too
-        self.target_flat.data.copy_(torch.as_tensor(state["target"]))
+        self.target_flat.whole.copy_(torch.as_tensor(state["target"]))
         self.updated, self.owed = state["updated"], state["owed"]
         self.replay = None
         if state["replay"] is not None:

@@ -100,9 +100,10 @@ class PPO(OnPolicy):
         self.optimizer = Adam(self.flat)
 
     def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
-        rollout = self.collect(samplers)
-        stats = self.learn(self.batch(rollout))
-        self.finish_round(rollout)
+        for _ in self.rounds():
+            rollout = self.collect(samplers)
+            stats = self.learn(self.batch(rollout))
+            self.finish_round(rollout)
         return stats
 
     @torch.no_grad()
@@ -129,7 +130,6 @@ class PPO(OnPolicy):
         assert size is not None
         lr, clip, entropy_coeff = self.at(config.lr), self.at(config.clip_param), self.at(config.entropy_coeff)
         stats: list[Tensor] = []
-        steps = 0
         # Where the batch is the minibatch, its order is of no consequence: it is prepared once for all epochs.
         whole = list(self.minibatches(batch)) if len(batch.weight) <= size else None
         for epoch in range(config.num_sgd_iter):
@@ -138,15 +138,14 @@ class PPO(OnPolicy):
                 loss, parts = self.loss(minibatch, clip, entropy_coeff, report=report)
                 if config.target_kl is not None and parts[KL].item() > 1.5 * config.target_kl:
                     stats.append(torch.cat([parts, parts.new_tensor([math.nan])]))
-                    return self._report(stats, batch, lr, clip, entropy_coeff, steps)
+                    return self._report(stats, batch, lr, clip, entropy_coeff)
                 self.flat.zero_grad()
                 if loss.requires_grad:  # a custom model may have nothing to learn
                     loss.backward()  # type: ignore[no-untyped-call]
                 norm = self.apply_gradient(lr)
-                steps += 1
                 if report:
                     stats.append(torch.cat([parts, parts.new_tensor([norm])]))
-        return self._report(stats, batch, lr, clip, entropy_coeff, steps)
+        return self._report(stats, batch, lr, clip, entropy_coeff)
 
     def order(self, batch: Batch) -> Tensor:
         """A random order of a batch's steps."""
@@ -185,7 +184,7 @@ class PPO(OnPolicy):
             return loss, torch.cat([torch.stack([policy_loss, vf_loss]), columns.mv(batch.weight)])
 
     def _report(
-        self, stats: list[Tensor], batch: Batch, lr: float, clip: float, entropy_coeff: float, steps: int
+        self, stats: list[Tensor], batch: Batch, lr: float, clip: float, entropy_coeff: float
     ) -> dict[str, float]:
         """One read of all statistics: means over minibatches."""
         names = ("policy_loss", "vf_loss", "kl", "clip_fraction", "entropy", "grad_norm")
@@ -196,5 +195,4 @@ class PPO(OnPolicy):
             "cur_lr": lr,
             "cur_clip_param": clip,
             "cur_entropy_coeff": entropy_coeff,
-            "sgd_steps": steps,
         }

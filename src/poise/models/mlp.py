@@ -75,7 +75,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor, scale: float = 1) -> Tensor
     return torch.add(bias, x.mm(weight.to(x.dtype).t())).mul_(scale)
 
 
-def _forward(x: Tensor, activation: str, parameters: tuple[Tensor, ...]) -> Tensor:
+def _forward(x: Tensor, activation: str, parameters: Sequence[Tensor]) -> Tensor:
     """One stack without a graph."""
     scale, apply, _ = _IN_PLACE[activation]
     for i in range(0, len(parameters) - 2, 2):
@@ -131,6 +131,11 @@ class _Stacks(torch.autograd.Function):
 _stacks: Callable[..., tuple[Tensor, ...]] = _Stacks.apply
 
 
+def _hooked(layer: nn.Module) -> bool:
+    before, after = layer._forward_pre_hooks, layer._forward_hooks
+    return bool(before or after or layer._backward_hooks or layer._backward_pre_hooks)
+
+
 def _outer(grad: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
     """gradᵀ x, as (xᵀ grad)ᵀ when x is the narrow one: BLAS is three times as fast with a wide right-hand side."""
     if x.shape[1] < grad.shape[1]:
@@ -159,37 +164,50 @@ class MLP(nn.Module):
         for layer in self.layers:
             last = layer is self.layers[-1]
             init_linear(layer, output_gain if last else math.sqrt(2))  # type: ignore[arg-type]
-        self._in_order = tuple(self.parameters())  # weight, bias, weight, ...: looking them up takes as long as a layer
 
-    def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        self._in_order = tuple(self.parameters())  # on another device, they may be others
-        return self
+    def stack(self) -> list[Tensor] | None:
+        """Weight, bias, weight, ... as they are now; None where a layer is more than its weight and bias (hooks,
+        parametrizations, a class of somebody else's), so that it has to be called.
+
+        They are looked up in each call, since they may be replaced at any time (`torch.func.functional_call` does it
+        for one call); in the modules' own dictionaries, since attributes of modules take as long as a small layer.
+        """
+        found: list[Tensor] = []
+        for layer in self._modules["layers"]._modules.values():  # type: ignore[union-attr]
+            own = layer._parameters  # type: ignore[union-attr]
+            weight, bias = own.get("weight"), own.get("bias")
+            if type(layer) is not nn.Linear or weight is None or bias is None or _hooked(layer):
+                return None
+            found += weight, bias
+        return found
 
     @property
     def weight(self) -> Tensor:
         """Weights of the last layer, `[sizes[-1], sizes[-2]]`."""
-        return self._in_order[-2]
+        return self.layers[-1].weight  # type: ignore[return-value]
 
     @property
     def bias(self) -> Tensor:
         """Biases of the last layer, `[sizes[-1]]`."""
-        return self._in_order[-1]
+        return self.layers[-1].bias  # type: ignore[return-value]
 
     @property
     def is_traceable(self) -> bool:
         """Whether `trace` knows its activation."""
         return self.activation in _IN_PLACE
 
-    def trace(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], None]]:
+    def trace(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], None]] | None:
         """What `forward` gives, and a function from its gradient to the parameters', which it writes over their
-        `.grad`. Autograd takes as long as the products of a small batch; both are for `torch.no_grad()`.
+        `.grad` where they are not frozen; None where there is no `stack`. Autograd takes as long as the products of a
+        small batch; both are for `torch.no_grad()`.
 
         Args:
             x: `[N, sizes[0]]`, of the parameters' type; its own gradient is not asked for.
         """
+        if (stack := self.stack()) is None:
+            return None
         scale, apply, derivative = _IN_PLACE[self.activation]
-        weights, biases = self._in_order[::2], self._in_order[1::2]
+        weights, biases = stack[::2], stack[1::2]
         inputs = [x]
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             inputs.append(apply(_linear(inputs[-1], weight, bias, scale)))
@@ -197,19 +215,21 @@ class MLP(nn.Module):
         def backward(grad: Tensor) -> None:
             for layer in range(len(inputs) - 1, -1, -1):
                 weight, bias, h = weights[layer], biases[layer], inputs[layer]
-                torch.sum(grad, 0, out=bias.grad)
-                _outer(grad, h, out=weight.grad)
+                if bias.requires_grad:
+                    torch.sum(grad, 0, out=bias.grad)
+                if weight.requires_grad:
+                    _outer(grad, h, out=weight.grad)
                 if layer:
                     grad = derivative(grad.mm(weight), h)
 
         return _linear(inputs[-1], weights[-1], biases[-1]), backward
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.activation in _IN_PLACE:
+        if self.activation in _IN_PLACE and (stack := self.stack()) is not None:
             if not torch.is_grad_enabled():
-                return _forward(x, self.activation, self._in_order)
-            return _stacks(x, self.activation, (len(self.layers),), *self._in_order)[0]
-        x = x.to(self.weight.dtype)
+                return _forward(x, self.activation, stack)
+            return _stacks(x, self.activation, (len(stack) // 2,), *stack)[0]
+        x = x.to(next(self.parameters()).dtype)
         for layer in self.layers[:-1]:
             x = ACTIVATIONS[self.activation](layer(x))
         y: Tensor = self.layers[-1](x)
@@ -218,11 +238,12 @@ class MLP(nn.Module):
 
 def parallel(first: MLP, second: MLP, x: Tensor) -> tuple[Tensor, Tensor]:
     """`(first(x), second(x))`; in one node of the graph where their activations allow it, which is faster."""
-    if first.activation != second.activation or first.activation not in _IN_PLACE:
-        return first(x), second(x)
-    depths = (len(first.layers), len(second.layers))
-    outputs = _stacks(x, first.activation, depths, *first._in_order, *second._in_order)
-    return outputs[0], outputs[1]
+    if first.activation == second.activation and first.activation in _IN_PLACE:
+        one, other = first.stack(), second.stack()
+        if one is not None and other is not None:
+            outputs = _stacks(x, first.activation, (len(one) // 2, len(other) // 2), *one, *other)
+            return outputs[0], outputs[1]
+    return first(x), second(x)
 
 
 def init_linear(layer: nn.Linear | nn.Conv2d, gain: float) -> None:

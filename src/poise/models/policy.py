@@ -117,16 +117,17 @@ class Policy(nn.Module):
             with torch.no_grad():  # the network's own log σ starts there
                 self.network.pi.bias[outputs - self.actions.dim : outputs] = config.log_std_init
         self.eval()  # for good: with dropout or batch statistics, the policy that learns were not the one that acts
-        self._find_parameter()
+        self.refresh()
 
-    def _find_parameter(self) -> None:
+    def refresh(self) -> None:
+        """Looks again what its parameters are, after some were replaced."""
         # In a tuple, so that it is not registered twice; empty for a custom model without parameters.
         self._any_parameter = tuple(self.parameters())[:1]
         self.device = self._any_parameter[0].device if self._any_parameter else CPU
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        self._find_parameter()  # it may be another one, on another device
+        self.refresh()  # it may be another one, on another device
         return self
 
     def _probe(self, name: str, outputs: int) -> None:

@@ -83,8 +83,9 @@ class QPolicy(Policy):
     def trace(self, x: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
         """Q(s, ·), `[N, n]`, and a function from its gradient to the parameters', which are 0 before."""
         if self._traceable:
-            result: tuple[Tensor, Callable[[Tensor], Any]] = self.network.q.trace(x)
-            return result
+            traced: tuple[Tensor, Callable[[Tensor], Any]] | None = self.network.q.trace(x)
+            if traced is not None:
+                return traced
         with torch.enable_grad():
             q = self.actor(x)
         return q.detach(), q.backward if q.requires_grad else lambda _: None  # a custom model may have nothing to learn

@@ -66,9 +66,9 @@ class Actor:
         self.halt = samplers[0].halt
         self.waited = 0.0
         # Parameters in one vector, and what a policy holds beside them, such as a normaliser's moments.
-        self._learnt = [flat.data, *policy.buffers()]
-        self._acting = [Flat(self.policy).data, *self.policy.buffers()]
-        self._published = [tensor.clone() for tensor in self._learnt]
+        self._flat, mine = flat, Flat(self.policy, flat.places)
+        self._acting = [mine.whole, *mine.beside]
+        self._published = [tensor.clone() for tensor in (flat.whole, *flat.beside)]
         self._version, self._fresh = 0, False
         self._free = deque(_Buffer(samplers) for _ in range(waiting + 2))
         self._full: deque[_Buffer] = deque()
@@ -90,7 +90,7 @@ class Actor:
     def publish(self, version: int) -> None:
         """The policy being learnt, as it is now, is what the next rollout begins with."""
         with self._changed:
-            _copy(self._learnt, self._published)
+            _copy([self._flat.whole, *self._flat.beside], self._published)
             self._version, self._fresh = version, True
 
     def take(self) -> Rollout:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from poise.algorithms.base import Algorithm, make_algorithm
+from poise.algorithms.base import Algorithm, learning_mode, make_algorithm
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig, env_name
 from poise.config.layout import Layout
@@ -129,9 +129,10 @@ class Trainer:
         made = self.environments.samplers
         if made is None:
             # Environments that cannot be restored go on with new episodes, never with those of the first time.
-            made = self.environments.make_samplers(
-                self.policy, lambda i: self._seed(_SAMPLERS, i, self.iteration), self.failures
-            )
+            with learning_mode():
+                made = self.environments.make_samplers(
+                    self.policy, lambda i: self._seed(_SAMPLERS, i, self.iteration), self.failures
+                )
         return made
 
     def _report(self, failure: Failure) -> None:
@@ -154,7 +155,7 @@ class Trainer:
         samplers = self.samplers
         try:
             with torch_threads(int(self.config.num_threads)):
-                learner = algorithm.iteration(samplers)
+                learner = algorithm.advance(samplers)
         except HaltedError:
             self.metrics.unfinished_s = time.perf_counter() - start
             raise
