@@ -18,6 +18,7 @@ from poise.tracking.live import LivePlot
 from poise.tracking.plots import episode_figure
 from poise.tracking.progress import Progress, where
 from poise.training.callbacks import Callback
+from poise.training.greedy import Greedy
 from poise.training.loading import new_trainer
 from poise.training.stuck import Stuck
 from poise.training.trainer import Trainer
@@ -59,7 +60,7 @@ def make_trainer(
     trainer = new_trainer(
         algorithm, env, {**(config or {}), **settings}, preset=preset, callbacks=callbacks, check=check
     )
-    trainer.callbacks.append(Stuck())
+    trainer.callbacks += [Stuck(), Greedy()]
     if progress or (progress is None and where() != "lines"):
         trainer.callbacks.append(Progress())
     return trainer

@@ -62,12 +62,20 @@ def evaluate(
 
     RUN is a run folder, the name of a run, `latest`, or a checkpoint folder.
     """
+    from poise.training.greedy import falls_short, sentence
+
     path, _ = find_checkpoint(run, checkpoint, folder)
     with _load(path, trust=trust) as trainer:
         numbers = trainer.evaluate(episodes, explore=explore, seed=seed)
+        returns = [episode.reward for episode in trainer.metrics.window]
+        sampled = None
+        if not explore and falls_short(numbers["episode_reward_mean"], returns, episodes):
+            sampled = trainer.evaluate(episodes, explore=True, seed=seed)["episode_reward_mean"]
         about = {"algorithm": trainer.name, "env": trainer.config.env, "iteration": trainer.iteration}
     if as_json:
         finite = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+        if sampled is not None:
+            finite["sampled_reward_mean"] = sampled
         echo(json.dumps({"checkpoint": str(path), **about, **finite}, indent=2))
         return
     echo(f"{trainer.name} on {about['env']}, {path}: {episodes} episode{'s' * (episodes != 1)}")
@@ -77,6 +85,8 @@ def evaluate(
     for key, value in numbers.items():
         if key.startswith("info/"):
             echo(f"  {key.removeprefix('info/')}   mean {value:.4g}")
+    if sampled is not None:
+        echo(sentence(numbers["episode_reward_mean"], sampled, f"{episodes} episodes each"))
 
 
 @click.command()

@@ -22,6 +22,7 @@ from poise.tracking.recorder import RunRecorder, TensorBoardSink
 from poise.training.callbacks import Callback
 from poise.training.checkpoint import checkpoints, set_aside
 from poise.training.checkpoint import read as read_checkpoint
+from poise.training.greedy import Greedy
 from poise.training.loading import config_from_dict, locate, new_trainer
 from poise.training.metrics import Finished
 from poise.training.names import from_file, homes
@@ -230,12 +231,15 @@ def _run(
     )
     if options.tensorboard or (options.tensorboard is None and TensorBoardSink.available()):
         trainer.callbacks.append(TensorBoardSink(folder, log))
-    trainer.callbacks += [recorder, Stuck(say=log)]
+    greedy = Greedy(say=log)
+    trainer.callbacks += [recorder, Stuck(say=log), greedy]
     if not log.quiet:
         trainer.callbacks.append(Progress(say=log))
     if options.video and first:
         log(f"Filmed before training: {_film(trainer, folder, 'before')}")
     result = trainer.learn(stop=stop, confirm=options.confirm, signals=signals)
+    if result["stop_reason"] not in ("interrupted", "preempted"):
+        greedy.look(trainer, result)
     if options.plot and trainer.metrics.finished:
         figure = episode_figure(panels([History.of_folder(folder)]))
         log(f"Plot of the episodes: {save_figure(figure, folder.plot)}")

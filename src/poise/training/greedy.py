@@ -1,0 +1,72 @@
+"""Where the most likely actions earn much less than sampled ones: a policy that lives on chance, which is said."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from poise.training.callbacks import Callback
+
+if TYPE_CHECKING:
+    from poise.training.trainer import Trainer
+
+SHARE = 0.25
+"""Of the sampled return by which the greedy one must be lower,"""
+ERRORS = 3.0
+"""and so many standard errors of a mean over as many episodes."""
+COST = 0.02
+"""Of the steps trained so far that a look at the end of a run may take."""
+FEWEST, MOST = 3, 10
+"""Episodes of such a look; where fewer are affordable, there is none."""
+
+
+def falls_short(greedy: float, sampled: Sequence[float], episodes: int) -> bool:
+    """Whether a mean return of so many episodes with the most likely actions is much lower than sampled ones are."""
+    if len(sampled) < 2 or not math.isfinite(greedy):
+        return False
+    mean = statistics.fmean(sampled)
+    return mean - greedy > max(SHARE * abs(mean), ERRORS * statistics.stdev(sampled) / math.sqrt(episodes))
+
+
+def sentence(greedy: float, sampled: float, how: str) -> str:
+    """What was seen, and what it means."""
+    return (
+        f"The most likely actions earn {greedy:.4g}, and sampled ones {sampled:.4g} ({how}): this policy relies on "
+        "chance. Train on, or act with explore=True (--explore)."
+    )
+
+
+class Greedy(Callback):
+    """Says once that evaluations fall short of training, with the score of sampled actions in the same episodes.
+
+    Args:
+        say: takes the sentence; a warning unless given.
+    """
+
+    def __init__(self, say: Callable[[str], None] | None = None) -> None:
+        self._say = say or (lambda text: warnings.warn(text, RuntimeWarning, stacklevel=2))
+        self._told = False
+
+    def on_evaluation(self, trainer: Trainer, evaluation: dict[str, float]) -> None:
+        if not (self._told or trainer.config.evaluation_explore):
+            self._compare(trainer, evaluation)
+
+    def look(self, trainer: Trainer, result: dict[str, Any]) -> None:
+        """At the end of a run without evaluations: a few episodes, if they are affordable."""
+        length = result.get("episode_len_mean", math.nan)
+        affordable = int(COST * trainer.algorithm.timesteps / length) if length >= 1 else 0
+        if not self._told and trainer.config.evaluation_interval is None and affordable >= FEWEST:
+            self._compare(trainer, trainer.evaluate(min(affordable, MOST), explore=False))
+
+    def _compare(self, trainer: Trainer, evaluation: dict[str, float]) -> None:
+        returns = [episode.reward for episode in trainer.metrics.window]
+        greedy, episodes = evaluation["episode_reward_mean"], int(evaluation["episodes"])
+        if falls_short(greedy, returns, episodes):
+            self._told = True
+            sampled = trainer.evaluate(episodes, explore=True)["episode_reward_mean"]
+            self._say(
+                sentence(greedy, sampled, f"{episodes} episodes each; {statistics.fmean(returns):.4g} in training")
+            )
