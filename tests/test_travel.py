@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import pytest
+from click.testing import CliRunner, Result
 
 import poise
 from poise.algorithms import base, ppo
 from poise.algorithms.ppo import PPO
+from poise.cli.main import poise as command
 from poise.config.algorithms import ALGORITHMS
+from poise.envs import make, trust
 from poise.envs.changes import changes
 from poise.learning import losses
+from poise.models import catalog
 
 TINY: dict[str, Any] = {
     "env": "CartPole-v1",
@@ -156,3 +165,111 @@ def test_a_run_remembers_what_was_changed(monkeypatch: pytest.MonkeyPatch, capsy
         poise.load(run.path)
     poise.resume(run.path, stop={"timesteps_total": 128})
     assert "what is trained now is Poise's own" in capsys.readouterr().out
+
+
+# --- names of modules -----------------------------------------------------------------------------------------------
+
+MODULE = """
+import gymnasium
+import torch
+
+
+class Maze(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, config):
+        self.reward = config.get("reward", 1.0)
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample() * 0, {}
+
+    def step(self, action):
+        return self.observation_space.sample() * 0, self.reward, True, False, {}
+
+
+class Net(torch.nn.Module):
+    def __init__(self, space, outputs):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, outputs + 1)
+
+    def forward(self, obs):
+        x = self.layer(obs)
+        return x[:, :-1], x[:, -1]
+
+
+class Half:
+    def __init__(self, space):
+        self.space = space
+
+    def transform(self, obs):
+        return obs / 2
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A module of a user's, where the user stands."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"mine_{os.urandom(4).hex()}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    yield name
+    sys.modules.pop(name, None)
+
+
+def call(*args: str) -> Result:
+    return CliRunner().invoke(command, list(args), prog_name="poise")
+
+
+def in_another_process(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets all that only this process knows."""
+    sys.modules.pop(module, None)
+    monkeypatch.setattr(make, "_creators", {})
+    monkeypatch.setattr(catalog, "_models", {})
+    monkeypatch.setattr(catalog, "_preprocessors", {})
+    trust._granted.clear()
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_commands_find_what_a_run_was_trained_with(
+    module: str, registered: bool, monkeypatch: pytest.MonkeyPatch, registries: None
+) -> None:
+    own = importlib.import_module(module)
+    if registered:
+        poise.register_env("maze", own.Maze)
+        poise.register_model("net", own.Net)
+        poise.register_preprocessor("half", own.Half)
+    env, model, half = ("maze", "net", "half") if registered else (f"{module}:{n}" for n in ("Maze", "Net", "Half"))
+    settings = {**TINY, "env": env, "model": {"custom_model": model, "custom_preprocessor": half}}
+    run = poise.run("PPO", config=settings, preset=None, stop=STOP, quiet=True, tensorboard=False, name="r")
+    run.trainer.close()
+    in_another_process(module, monkeypatch)
+    for args in (["evaluate", "r", "--episodes", "1"], ["resume", "r", "--stop", "timesteps_total=128", "--quiet"]):
+        result = call(*args)
+        assert result.exit_code == 0, result.output
+
+
+def test_models_of_modules_train_from_the_command(module: str) -> None:
+    args = ["--model.custom_model", f"{module}:Net", "--model.custom_preprocessor", f"{module}:Half", "--quiet"]
+    train = ["train", "PPO", "--env", f"{module}:Maze", "--preset", "none", "--stop", "timesteps_total=64", *args]
+    result = call(*train, "--num_envs", "2", "--n_steps", "16")
+    assert result.exit_code == 0, result.output
+    assert "has no 'Nett'. Did you mean 'Net'?" in call(*train, "--model.custom_model", f"{module}:Nett").output
+    assert "is no model: such a class has forward" in call(*train, "--model.custom_model", f"{module}:Half").output
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_a_study_of_a_modules_environment_goes_on_from_the_command(
+    module: str, registered: bool, monkeypatch: pytest.MonkeyPatch, registries: None
+) -> None:
+    own = importlib.import_module(module)
+    poise.register_env("maze", own.Maze)
+    config = {**TINY, "env": "maze" if registered else own.Maze, "lr": poise.tune.uniform(1e-4, 1e-3)}
+    study = poise.tune.run(
+        "PPO", config=config, preset=None, stop=STOP, quiet=True, tensorboard=False, experiment="s", parallel=1
+    )
+    assert json.loads((study.path / "study.json").read_text())["config"]["env"] == f"{module}:Maze"
+    in_another_process(module, monkeypatch)
+    result = call("tune", "--resume", "runs/s", "--trials", "2", "--quiet", "--parallel", "1")
+    assert result.exit_code == 0, result.output
+    assert [trial.state for trial in poise.tune.load("runs/s").study.trials] == ["finished", "finished"]

@@ -37,6 +37,24 @@ def _labels(config: AlgorithmConfig) -> Iterator[str]:
     yield from trust.labels(model.custom_preprocessor)
 
 
+def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat settings with `module:Name` where they have an object, or a name that only this process knows, of a module
+    that another process can import."""
+    known = {
+        "env": registered_env,
+        "model.custom_model": registered_model,
+        "model.custom_preprocessor": registered_preprocessor,
+    }
+    result = dict(settings)
+    for key, registered in known.items():
+        value = settings.get(key)
+        thing = registered(value) if isinstance(value, str) else value
+        home = env_name(thing) if callable(thing) else ""
+        if ":" in home and "<" not in home and not home.startswith("__main__:"):
+            result[key] = home
+    return result
+
+
 def admit(settings: Mapping[str, Any], source: object, *, trusted: bool = False) -> None:
     """Lets the names in flat settings that came in a file pass, also those that a search chooses from.
 

@@ -18,7 +18,7 @@ from poise.config.types import Positive, PositiveInt, coerce
 from poise.envs.advice import parallel_runs
 from poise.errors import ConfigError, RunError, nearest, writing
 from poise.tracking.links import refuse_links
-from poise.training.names import admit
+from poise.training.names import admit, portable
 from poise.training.signals import stopping_on
 from poise.training.stopping import RESULT_KEYS, StopRule, check_keys
 from poise.tuning.analysis import Analysis
@@ -101,7 +101,7 @@ def run(
     if not resume and (path / FILE).exists():
         raise RunError(f"There is a study at {path} already: go on with it by `poise tune --resume {path}`.")
     search = _checked(given)
-    admit(search.config, path, trusted=True)  # it is the user's own
+    admit(portable(search.config), path, trusted=True)  # it is the user's own
     if (path / FILE).exists():
         _same(search, Search.read(path), path)
     return _search(search, path, parallel, callbacks, signals, quiet=quiet)

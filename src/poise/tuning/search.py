@@ -120,10 +120,12 @@ class Search:
 
     def write(self, folder: Path) -> None:
         """Writes what it is into a study's folder. Functions and objects leave their names: to go on with such a
-        study takes the script that began it."""
+        study takes the script that began it, or the module that they are in."""
+        from poise.training.names import portable
+
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            text = json.dumps({**vars(self), "config": _written(self.config)}, indent=2, default=repr)
+            text = json.dumps({**vars(self), "config": _written(portable(self.config))}, indent=2, default=repr)
             (folder / FILE).write_text(text + "\n")
 
     @classmethod
