@@ -32,6 +32,7 @@ from poise.config.algorithms import ALGORITHMS, algorithm_spec
 from poise.config.base import AlgorithmConfig
 from poise.config.hints import setting_hint
 from poise.config.resolve import canonical, resolve
+from poise.config.types import parse_text
 from poise.errors import ConfigError, PoiseError
 from poise.startup import ENDING, without_collection
 
@@ -171,6 +172,9 @@ def with_run_options(command: click.Command) -> click.Command:
               "Flags win over it.")  # fmt: skip
 @click.option("--preset", cls=Flag, metavar="NAME|none", default="auto", shell_complete=complete_preset,
               help="Settings tuned for an environment. [default: those of --env, if there are any]")  # fmt: skip
+@click.option("--wrap", "wrappers", cls=Flag, multiple=True, metavar="MODULE:CLASS",
+              help="A wrapper around each environment; may be repeated, the innermost first. With arguments, as JSON: "
+              '\'["gymnasium.wrappers:TimeAwareObservation", {"flatten": true}]\'.')  # fmt: skip
 @click.option("--folder", cls=Flag, section=KEPT, default="runs", type=click.Path(file_okay=False),
               help="The folder of all runs. [default: runs]")  # fmt: skip
 @click.option("--experiment", cls=Flag, section=KEPT, metavar="NAME",
@@ -197,6 +201,7 @@ def train(
     seeds: int,
     quiet: bool,
     trust: bool,
+    wrappers: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Train a policy; everything is kept in a run folder.
@@ -211,7 +216,11 @@ def train(
         known = ", ".join(ALGORITHMS)
         raise click.UsageError(f"Say what to train, for example poise train PPO --env CartPole-v1. Known: {known}.")
     config = ALGORITHMS[request.algorithm].config
-    settings = {**read_settings(ctx, config, request, trusted=trust), **canonical(config, given(ctx))}
+    settings = {
+        **read_settings(ctx, config, request, trusted=trust),
+        **canonical(config, given(ctx)),
+        **wrapped(wrappers),
+    }
     tuned = None if preset == "none" else preset
     stop = parse_stop(stop_texts) or request.experiment.stop
     kept = run_options(options)
@@ -240,6 +249,11 @@ def train(
         quiet=quiet,
     )
     finish(ctx, run, quiet=quiet)
+
+
+def wrapped(texts: tuple[str, ...]) -> dict[str, Any]:
+    """The setting that `--wrap` stands for."""
+    return {"wrappers": [parse_text(text) for text in texts]} if texts else {}
 
 
 def read_settings(

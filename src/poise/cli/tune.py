@@ -13,7 +13,7 @@ from poise.cli.complete import complete_algorithm, complete_env, complete_preset
 from poise.cli.flags import KEPT, OTHER, TRAINED, Flag, given, run_options
 from poise.cli.inputs import parse_stop
 from poise.cli.output import echo
-from poise.cli.train import EXIT_CODES, Request, TrainCommand, read_settings, with_run_options
+from poise.cli.train import EXIT_CODES, Request, TrainCommand, read_settings, with_run_options, wrapped
 from poise.config.algorithms import ALGORITHMS
 from poise.config.resolve import canonical
 from poise.startup import ENDING, without_collection
@@ -76,6 +76,8 @@ class TuneCommand(TrainCommand):
               help="The study's folder in it. [default: named after algorithm and environment]")  # fmt: skip
 @click.option("--resume", "study", cls=Flag, section=OTHER, metavar="STUDY",
               help="Goes on with a study that is there: its folder. More --trials make it larger.")  # fmt: skip
+@click.option("--wrap", "wrappers", cls=Flag, multiple=True, metavar="MODULE:CLASS",
+              help="A wrapper around each environment, as for poise train.")  # fmt: skip
 @click.option("--trust", cls=Flag, section=OTHER, is_flag=True,
               help="Lets --config or --resume run the code that it names, and remembers the names.")  # fmt: skip
 @click.option("--quiet", cls=Flag, section=KEPT, is_flag=True, help="Prints only the best settings, as JSON.")
@@ -96,6 +98,7 @@ def tune(
     study: str | None,
     quiet: bool,
     trust: bool,
+    wrappers: tuple[str, ...],
     metric: str,
     mode: str,
     sampler: str,
@@ -129,7 +132,9 @@ def tune(
         raise click.UsageError(f"Say what to tune, for example poise tune PPO --env CartPole-v1. Known: {known}.")
     else:
         config = ALGORITHMS[request.algorithm].config
-        settings = parse({**read_settings(ctx, config, request, trusted=trust), **canonical(config, given(ctx))})
+        settings = parse(
+            {**read_settings(ctx, config, request, trusted=trust), **canonical(config, given(ctx)), **wrapped(wrappers)}
+        )
         seed = settings.pop("seed", None)
         if not any(searches(settings)):
             space = SPACES[request.algorithm].items()

@@ -394,7 +394,8 @@ class DQNConfig(AlgorithmConfig):
             )
         if self.frame_stack is None:
             name = atari_name(self.env) if isinstance(self.env, str) else None
-            self.frame_stack = atari_config(name, self.env_config).stack if name else 1
+            wrapped = bool(self.wrappers)  # of their pictures, nothing is known
+            self.frame_stack = atari_config(name, self.env_config).stack if name and not wrapped else 1
 
     def _derive_batch(self, explicit: set[str]) -> None:
         """`gradient_steps * train_batch_size == training_intensity * round_steps`, whichever of the two was set."""

@@ -123,6 +123,8 @@ def atari_config(name: AtariName, options: dict[str, Any]) -> AtariConfig:
     given: dict[str, str] = {}
     config = AtariConfig()
     for key, value in options.items():
+        if key == "wrappers":  # they are put around the game
+            continue
         target = AtariConfig.aliases.get(key, key)
         if target not in known:
             raise ConfigError(

@@ -23,6 +23,8 @@ from poise.config.types import (
 )
 from poise.errors import ConfigError
 
+WRAPPERS = "wrappers"
+"""Key of an env config that means the same to all environments."""
 Activation = Literal["linear", "relu", "tanh", "elu", "silu", "swish", "gelu", "leaky_relu", "sigmoid"]
 
 
@@ -86,6 +88,10 @@ class AlgorithmConfig:
     env_config: dict = field(default_factory=dict)
     """Keyword arguments for a Gymnasium id; the one argument of a class or function of yours. `max_episode_steps` sets
     a time limit."""
+
+    wrappers: list[Any] = field(default_factory=list)
+    """Gymnasium's or your own wrappers around each environment, the innermost first: `module:Class`, or
+    `[module:Class, {arguments}]`. On the command line: `--wrap`."""
 
     gamma: Fraction = 0.99
     """Discount factor."""
@@ -204,6 +210,9 @@ class AlgorithmConfig:
         Raises:
             ConfigError: two explicit settings contradict each other, or one asks for what is not there.
         """
+        if self.wrappers:
+            self.wrappers = [_wrapper(item) for item in self.wrappers]
+            self.env_config = {**self.env_config, WRAPPERS: self.wrappers}
         self._derive_batch(explicit)
         if self.clip_rewards and self.normalize_rewards:  # the one that the user set, not the preset's
             if {"clip_rewards", "normalize_rewards"} <= explicit:
@@ -282,6 +291,23 @@ class AlgorithmConfig:
         settings = {field.name: plain(getattr(self, field.name)) for field in fields(self)}
         settings["env"] = env_name(self.env)
         return settings
+
+
+def _wrapper(item: Any) -> Any:
+    """A wrapper by its name, where another process can find it by that.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    what, arguments = item if isinstance(item, (list, tuple)) and len(item) == 2 else (item, {})
+    if not (callable(what) or (isinstance(what, str) and ":" in what)) or not isinstance(arguments, dict):
+        raise ConfigError(
+            f"wrappers: {item!r} is not allowed: write module:Class, such as gymnasium.wrappers:FlattenObservation, or "
+            "[module:Class, {arguments}]."
+        )
+    name = env_name(what)
+    found = what if name.startswith("__main__:") or "<" in name else name
+    return [found, arguments] if arguments else found
 
 
 def plain(value: Any) -> Any:

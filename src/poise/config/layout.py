@@ -10,6 +10,7 @@ flat leaves, in Gymnasium's own order; models and preprocessors see the nested s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -112,13 +113,13 @@ def _children(space: spaces.Space) -> list[tuple[Key, spaces.Space]] | None:
     return None
 
 
-def _leaves(space: spaces.Space, path: tuple[Key, ...]) -> Iterator[Leaf]:
+def _leaves(space: spaces.Space, path: tuple[Key, ...], root: spaces.Space | None = None) -> Iterator[Leaf]:
     children = _children(space)
     if children is not None:
         for key, inner in children:
             if not isinstance(key, (str, int, np.integer)):
                 raise SpaceError(f"Keys of a Dict space must be text or whole numbers; {key!r} is neither.")
-            yield from _leaves(inner, (*path, key))
+            yield from _leaves(inner, (*path, key), space if root is None else root)
     elif isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
         yield Leaf(_name(path), space, tuple(space.shape or ()), np.dtype(space.dtype))
     else:
@@ -126,7 +127,18 @@ def _leaves(space: spaces.Space, path: tuple[Key, ...]) -> Iterator[Leaf]:
         raise SpaceError(
             f"{type(space).__name__} spaces{where} have no fixed shape, so no network can take them: "
             "wrap the environment so that it uses Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple."
+            f"{_cure(root, path)}"
         )
+
+
+def _cure(root: spaces.Space | None, path: tuple[Key, ...]) -> str:
+    """The wrapper that leaves out a part of an observation that no network can take."""
+    if path[:1] == ("mission",):  # MiniGrid's
+        return " For MiniGrid: --wrap minigrid.wrappers:ImgObsWrapper, or minigrid.wrappers:FlatObsWrapper."
+    if not isinstance(root, spaces.Dict) or len(root) < 2:
+        return ""
+    rest = json.dumps([key for key in root if key != path[0]])
+    return f""" To leave it out: --wrap '["gymnasium.wrappers:FilterObservation", {{"filter_keys": {rest}}}]'."""
 
 
 def _flatten(space: spaces.Space, value: Any, path: tuple[Key, ...], into: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
 from poise.config.atari import GAMES
-from poise.config.base import env_name
+from poise.config.base import WRAPPERS, env_name
 from poise.config.types import PositiveInt, brief, coerce
 from poise.envs import trust
 from poise.envs.advice import advise_workers, available_cores, measure_step
@@ -28,6 +28,7 @@ from poise.envs.instances import refuse_if_played
 from poise.envs.masks import ActionMaskInObservation, reports_mask
 from poise.envs.old_gym import old_api_sentence
 from poise.envs.process import Limits
+from poise.envs.wrap import resolved, take_wrappers, wrap
 from poise.errors import ConfigError, EnvError, nearest
 
 Creator = Callable[..., gym.Env]
@@ -62,7 +63,8 @@ def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: st
     Args:
         env: a Gymnasium id, `module:Env-v0`, `module:Class`, a registered name, a class, or a function.
         env_config: keyword arguments for a Gymnasium id; the argument of a class or function of the user's.
-            `max_episode_steps` always sets the time limit.
+            `max_episode_steps` always sets the time limit, and `wrappers` (each `module:Class`, or that with its
+            arguments) are put around it.
         render_mode: for recording; classes and functions get it as `env_config["render_mode"]`.
 
     Raises:
@@ -70,13 +72,20 @@ def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: st
             episodes are played in it already.
     """
     config = _checked(env, env_config)
+    wrappers = take_wrappers(config)
+    return wrap(_make_bare(env, config, render_mode), wrappers)
+
+
+def _make_bare(env: Any, config: dict[str, Any], render_mode: str | None) -> gym.Env:
+    """The environment without wrappers."""
+    atari = dict(config)
     limit = config.pop("max_episode_steps", None)
     if render_mode is not None:
         config["render_mode"] = render_mode
     source = find_env(env)
     if isinstance(source, str):
         if is_atari(source):
-            return make_atari(source, env_config, render_mode)
+            return make_atari(source, atari, render_mode)
         with _Quiet(), _AsEnvError(source, config):
             return gym.make(source, max_episode_steps=limit, disable_env_checker=True, **config)
     with _AsEnvError(env_name(source), config):
@@ -109,16 +118,23 @@ def make_vector_env(env: Any, num_envs: int, env_config: dict[str, Any] | None =
     """
     config = _checked(env, env_config)
     source = find_env(env)
-    if isinstance(source, str) and is_atari(source):
-        return make_atari_vector(source, num_envs, config)
-    if isinstance(source, str) and num_envs > 1 and is_native(source):
-        with _Quiet(), _AsEnvError(source, config):
-            return gym.make_vec(source, num_envs, vectorization_mode="vector_entry_point", **config)
+    wrapped = take_wrappers(dict(config))
+    if isinstance(source, str) and not wrapped:
+        if is_atari(source):
+            return make_atari_vector(source, num_envs, config)
+        if num_envs > 1 and is_native(source):
+            with _Quiet(), _AsEnvError(source, config):
+                return gym.make_vec(source, num_envs, vectorization_mode="vector_entry_point", **config)
     try:
         return InlineVectorEnv(env_maker(source, config), num_envs)
     except VectorEnvMadeError as made:
         if config.get("max_episode_steps"):
             raise
+        if wrapped:
+            raise EnvError(
+                f"{env_name(source)} is a vector environment, and wrappers go around single ones: put vector wrappers "
+                "around it yourself."
+            ) from None
         return GivenVectorEnv(made.env, mine=not isinstance(env, VectorEnv))
 
 
@@ -148,7 +164,7 @@ def make_batches(
         return [make_vector_env(env, envs_per_worker, env_config)]
     groups = [num_workers - num_workers // 2, num_workers // 2] if num_workers > 1 else [1]
     source = find_env(env)
-    if isinstance(source, str) and is_atari(source):
+    if isinstance(source, str) and is_atari(source) and not take_wrappers(dict(env_config or {})):
         threads = {"num_threads": groups[0], **(env_config or {})}
         return [make_atari_vector(source, group * envs_per_worker, threads) for group in groups]
     from poise.envs.workers import WorkerVectorEnv
@@ -179,14 +195,14 @@ def is_native(env: Any) -> bool:
 
 def choose_workers(env: Any, num_envs: int, env_config: dict[str, Any] | None = None) -> tuple[int, str]:
     """How many workers step `num_envs` environments fastest (a divisor of it), and a sentence that says why."""
-    source = find_env(env)
-    if isinstance(source, str) and is_atari(source):
+    source, wrapped = find_env(env), bool(take_wrappers(dict(env_config or {})))
+    if isinstance(source, str) and is_atari(source) and not wrapped:
         workers = max(n for n in range(1, num_envs + 1) if num_envs % n == 0 and n <= available_cores())
         return (
             workers,
             f"{workers} threads of the emulator, and actions for one half of the games while the other plays.",
         )
-    if is_native(env):
+    if is_native(env) and not wrapped:
         return 0, f"No worker processes: {env} has a native version, which steps many environments at once."
     try:
         made = env_maker(env, env_config)()
@@ -224,7 +240,10 @@ def recipe(env: Any, env_config: dict[str, Any] | None = None) -> dict[str, Any]
     """What another process needs to make an environment: names that only this process knows are resolved."""
     source = find_env(env)
     spec = own_spec(source) if isinstance(source, str) else None
-    described = {"name": env_name(env), "env": source, "env_config": _checked(env, env_config), "spec": spec}
+    config = _checked(env, env_config)
+    if wrappers := take_wrappers(config):
+        config[WRAPPERS] = resolved(wrappers)
+    described = {"name": env_name(env), "env": source, "env_config": config, "spec": spec}
     return {**described, "changes": changes(("envs.", "config."))}
 
 
@@ -297,7 +316,11 @@ def find_env(env: Any) -> str | Creator:
 
 
 def admit_env(env: Any, env_config: dict[str, Any] | None = None) -> None:
-    """Lets an environment that came in a file pass, or raises `TrustError`; nothing is imported."""
+    """Lets an environment that came in a file pass, with its wrappers, or raises `TrustError`; nothing is imported."""
+    env_config = dict(env_config or {})
+    for wrapper, arguments in take_wrappers(env_config):
+        if isinstance(wrapper, str):
+            trust.admit(wrapper, "wrapper", config=arguments)
     if isinstance(env, str) and env not in _creators:
         trust.admit(env, "environment", partial(_offers, env), env_config)
 

@@ -34,6 +34,8 @@ METHODS = {
     "preprocessor": ("transform",),
 }
 """What a class must have to be called at all, by what it is to be."""
+WRITING = ("RecordVideo",)
+"""Classes that write files, and are therefore never harmless."""
 _TELLING = re.compile(r"[/\\:~]|^\.")
 """In a text: it may be a path or a module."""
 
@@ -80,7 +82,7 @@ def admit(
     if not isinstance(name, Foreign):
         return
     module, _, there = name.partition(":")
-    offers = offers or (lambda loaded: _is_class(attribute(loaded, there), kind))
+    offers = offers or (lambda loaded: there not in WRITING and _is_class(attribute(loaded, there), kind))
     if ":" in name and _is_there(module) and not (module in sys.modules and offers(sys.modules[module])):
         _pass(str(name), kind, f"the {kind} {str(name)!r}", f"making it runs code of the module {module!r}", name)
     if config and not name.own_config and _telling(config):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from poise.config.algorithms import algorithm_spec
-from poise.config.base import AlgorithmConfig
+from poise.config.base import WRAPPERS, AlgorithmConfig
 from poise.config.layout import Layout
 from poise.config.resolve import build, canonical, resolve
 from poise.config.types import AnyPath, coerce
@@ -122,7 +122,8 @@ def load(
     if env is not None:
         config.env = env
     if env_config is not None:
-        config.env_config = env_config
+        kept = {key: value for key, value in config.env_config.items() if key == WRAPPERS}
+        config.env_config = {**kept, **env_config}
         if isinstance(config.env, Foreign):
             config.env.own_config = True
     trainer = Trainer(manifest["algorithm"], config, layouts=layouts, preset=manifest.get("preset"))

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from poise.config.base import AlgorithmConfig, env_name
+from poise.config.base import WRAPPERS, AlgorithmConfig, env_name
 from poise.envs import trust
 from poise.envs.make import admit_env, registered_env
+from poise.envs.wrap import take_wrappers
 from poise.models.catalog import registered_model, registered_preprocessor
 
 
@@ -32,7 +33,10 @@ def remember(config: AlgorithmConfig) -> None:
 
 def _labels(config: AlgorithmConfig) -> Iterator[str]:
     model, env = config.model, config.env if isinstance(config.env, str) else env_name(config.env)
-    yield from trust.labels(env, config.env_config)
+    env_config = dict(config.env_config)
+    for wrapper, arguments in take_wrappers(env_config):
+        yield from trust.labels(wrapper if isinstance(wrapper, str) else env_name(wrapper), arguments)
+    yield from trust.labels(env, env_config)
     yield from trust.labels(model.custom_model, model.custom_model_config)
     yield from trust.labels(model.custom_preprocessor)
 
@@ -66,13 +70,20 @@ def admit(settings: Mapping[str, Any], source: object, *, trusted: bool = False)
     Raises:
         TrustError: one of them would run code that nobody has confirmed.
     """
+    wrapped = {WRAPPERS: settings.get("wrappers") or (settings.get("env_config") or {}).get(WRAPPERS)}
+    for name, config in take_wrappers(wrapped):
+        if isinstance(name, str) and trusted:
+            trust.remember(*trust.labels(name, config))
+        elif isinstance(name, str):
+            trust.admit(trust.Foreign(name, source), "wrapper", config=config)
     places: list[tuple[str, str, str, Any, Any]] = [
         ("env", "environment", "env_config", registered_env, admit_env),
         ("model.custom_model", "model", "model.custom_model_config", registered_model, None),
         ("model.custom_preprocessor", "preprocessor", "", registered_preprocessor, None),
     ]
     for key, kind, own, registered, check in places:
-        value, config = settings.get(key), settings.get(own)
+        value = settings.get(key)
+        config = {name: given for name, given in (settings.get(own) or {}).items() if name != WRAPPERS}
         for name in getattr(value, "options", [value]):
             if not isinstance(name, str) or registered(name) is not None:
                 continue
@@ -106,6 +117,10 @@ def from_file(
         name = getattr(owner, key)
         if isinstance(name, str) and name and registered(name) is None:
             setattr(owner, key, trust.Foreign(str(homes.get(name, name)), source))
+    env_config = dict(config.env_config)
+    if wrappers := take_wrappers(env_config):
+        marked = [(trust.Foreign(name, source), arguments) for name, arguments in wrappers]
+        config.env_config = {**env_config, WRAPPERS: wrappers if trusted else marked}
     if trusted:
         for owner, key, _ in places:
             if isinstance(getattr(owner, key), trust.Foreign):

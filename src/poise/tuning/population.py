@@ -26,7 +26,17 @@ QUARTER = 0.25
 RESAMPLED = 0.25
 """The chance that a setting is drawn anew instead of being changed a little."""
 FACTORS = (0.8, 1.25)
-FIXED = ("env", "env_config", "model", "num_", "rollout_fragment_length", "buffer_size", "seed", "normalize_")
+FIXED = (
+    "env",
+    "env_config",
+    "wrappers",
+    "model",
+    "num_",
+    "rollout_fragment_length",
+    "buffer_size",
+    "seed",
+    "normalize_",
+)
 """Beginnings of settings that cannot change while a policy learns."""
 
 
