@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+import poise
 from poise.config import types
 from poise.config.algorithms import ALGORITHMS, A2CConfig, PPOConfig
 from poise.config.presets import PRESETS
@@ -485,3 +487,52 @@ def test_an_environment_class_is_written_as_its_name() -> None:
     config, _ = resolve("PPO", Mine)
     assert config.env is Mine
     assert config.to_dict()["env"] == f"{__name__}:{Mine.__qualname__}"
+
+
+# --- attributes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("learning_rate", 1e-3, "A configuration has no 'learning_rate'. It is called 'lr' here."),
+        ("gama", 0.9, "A configuration has no 'gama'. Did you mean 'gamma'?"),
+        ("lr", "fast", "lr='fast' is not allowed: it must be a number at least 0"),
+        ("lr", -1, "lr=-1 is not allowed"),
+        ("num_sgd_iter", 0, "num_sgd_iter=0 is not allowed"),
+        ("model", {"fcnet_hiddens": [8]}, "set its attributes, such as config.model.NAME"),
+    ],
+)
+def test_a_configuration_refuses_unknown_attributes_and_wrong_values(key: str, value: Any, sentence: str) -> None:
+    config = ppo()
+    before = config.to_dict()
+    with pytest.raises(ConfigError) as caught:
+        setattr(config, key, value)
+    assert sentence in str(caught.value)
+    assert config.to_dict() == before
+    with pytest.raises(ConfigError, match="fcnet_hidens"):
+        config.model.fcnet_hidens = [8]  # type: ignore[attr-defined]
+
+
+def test_what_a_trainer_can_change_counts_at_once_and_the_rest_is_refused() -> None:
+    with poise.PPO("CartPole-v1", num_envs=2, n_steps=8, preset=None, seed=0) as algo:
+        assert algo.train()["learner/cur_lr"] == pytest.approx(3e-4)
+        algo.config.lr = [[0, 1e-4]]
+        algo.config.timesteps_per_iteration = 0
+        assert algo.train()["learner/cur_lr"] == pytest.approx(1e-4)
+        with pytest.raises(ConfigError, match=r"num_envs_per_worker cannot change while a policy learns.* lr, "):
+            algo.config.num_envs_per_worker = 3
+        with pytest.raises(ConfigError, match="fcnet_hiddens cannot change"):
+            algo.config.model.fcnet_hiddens = [8]
+        algo.config.num_envs_per_worker = 2  # it is
+        assert algo.config.num_envs_per_worker == 2
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_setting_that_may_change_is_read_anew(algorithm: str) -> None:
+    """None of them is only read where an algorithm is made."""
+    config = ALGORITHMS[algorithm].config
+    root = Path(poise.__file__).parent
+    live = "".join(path.read_text() for room in ("algorithms", "training") for path in (root / room).glob("*.py"))
+    for key in config.adjustable & set(field_types(config)):
+        assert f"config.{key}" in live, key

@@ -6,6 +6,8 @@ Fields whose default is `None` and whose docstring says so are derived from the 
 
 from __future__ import annotations
 
+import functools
+import typing
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,16 +22,58 @@ from poise.config.types import (
     Schedule,
     Seconds,
     ThreadCount,
+    brief,
+    coerce,
 )
-from poise.errors import ConfigError
+from poise.errors import ConfigError, nearest
 
 WRAPPERS = "wrappers"
 """Key of an env config that means the same to all environments."""
 Activation = Literal["linear", "relu", "tanh", "elu", "silu", "swish", "gelu", "leaky_relu", "sigmoid"]
 
 
+class Checked:
+    """Base of configurations: an attribute that there is not is refused with the right name, a value that is not
+    allowed with what is; what cannot change while a policy learns is refused once `settle` was called."""
+
+    adjustable: ClassVar[frozenset[str]] = frozenset()
+    """Attributes that may change then; they count from the next iteration on."""
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        kinds = _kinds(type(self))
+        if key not in kinds:
+            aliases: dict[str, str] = getattr(self, "aliases", {})
+            known = aliases.get(key, key)
+            right = f" It is called {known!r} here." if known != key else nearest(key, [*kinds, *aliases])
+            raise ConfigError(f"A configuration has no {key!r}.{right}")
+        if self.__dict__.get(_SETTLED) and key not in self.adjustable:
+            if value == getattr(self, key):
+                return
+            raise ConfigError(
+                f"{key} cannot change while a policy learns: make a new trainer. What may: "
+                f"{', '.join(name for name in kinds if name in self.adjustable) or 'nothing of this'}."
+            )
+        if is_dataclass(kinds[key]) and not isinstance(value, kinds[key]):
+            raise ConfigError(f"{key}={brief(value)} is not allowed: set its attributes, such as config.{key}.NAME.")
+        self.__dict__[key] = value if is_dataclass(kinds[key]) else coerce(kinds[key], value, key)
+
+    def settle(self) -> None:
+        """Begins to refuse what cannot change while a policy learns."""
+        self.__dict__[_SETTLED] = True
+
+
+_SETTLED = "_settled"
+
+
+@functools.cache
+def _kinds(config: type) -> dict[str, Any]:
+    """The types of a configuration's attributes."""
+    hints = typing.get_type_hints(config, include_extras=True)
+    return {each.name: hints[each.name] for each in fields(config)}
+
+
 @dataclass
-class ModelConfig:
+class ModelConfig(Checked):
     """The networks of a policy."""
 
     fcnet_hiddens: list[PositiveInt] = field(default_factory=lambda: [64, 64])
@@ -79,7 +123,7 @@ class ModelConfig:
 
 
 @dataclass
-class AlgorithmConfig:
+class AlgorithmConfig(Checked):
     """Settings that every algorithm has."""
 
     env: Any = None
@@ -172,6 +216,14 @@ class AlgorithmConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The networks."""
+
+    adjustable: ClassVar[frozenset[str]] = frozenset(
+        {"lr", "grad_clip", "timesteps_per_iteration", "total_timesteps", "clip_rewards", "evaluation_interval",
+         "evaluation_duration", "evaluation_explore", "evaluation_max_steps", "entropy_coeff", "vf_loss_coeff",
+         "clip_param", "vf_clip_param", "target_kl", "num_sgd_iter", "normalize_advantages", "gae_lambda",
+         "final_epsilon", "initial_epsilon", "epsilon_timesteps", "epsilon_schedule", "tau", "grad_clip_value",
+         "target_network_update_freq", "prioritized_replay_beta", "td_error_loss_fn", "learning_starts"}
+    )  # fmt: skip
 
     aliases: ClassVar[dict[str, str]] = {
         "learning_rate": "lr",

@@ -104,6 +104,8 @@ class Trainer:
         self.goals: Mapping[str, float] = {}
         self.error: BaseException | None = None
         self.failures = Failures(config.num_envs, self._report)
+        config.settle()
+        config.model.settle()
         if config.normalize_observations and not self.policy.moments:
             self.notes.append("normalize_observations has no effect on Discrete observations or custom models.")
         self.metrics = Metrics(config.metrics_smoothing_episodes)
