@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import sys
 import time
 import types
@@ -13,11 +15,13 @@ from typing import Any
 import pytest
 
 import poise
+from poise.config.resolve import resolve
 
 if not hasattr(os, "fork"):
     pytest.skip("the fuzzers fork", allow_module_level=True)
 
-from benchmarks.fuzz.common import SilentError, Step, run_cases, run_step
+from benchmarks.fuzz import configurations
+from benchmarks.fuzz.common import SilentError, Step, prepared, run_cases, run_step
 
 
 def spin() -> None:
@@ -70,3 +74,26 @@ def test_a_case_is_known_by_its_seed_and_number(tmp_path: Path) -> None:
     assert [(fault.seed, fault.number) for fault in faults] == [(7, 1)]
     run_cases(fuzzer, range(1, 2), 7, None)  # type: ignore[arg-type]
     assert drawn[3] == drawn[1]
+
+
+def test_random_settings_resolve_or_get_a_sentence() -> None:
+    """Two thousand, without training."""
+    resolved, sentences = 0, []
+    for number in range(2000):
+        algorithm, env, settings = configurations.draw(random.Random(f"resolve/{number}"))
+        try:
+            config, _ = resolve(algorithm, env, settings)
+        except poise.ConfigError as error:
+            sentences.append(str(error))
+        else:
+            resolved += 1
+            json.dumps(config.to_dict(), allow_nan=False)
+    assert resolved > 500
+    assert all("\n" not in sentence and len(sentence) < 1000 for sentence in sentences)
+
+
+@pytest.mark.slow
+def test_random_settings_train_or_get_a_sentence() -> None:
+    with prepared(configurations) as base:
+        _, faults = run_cases(configurations, range(15), 3, base)
+    assert not faults, "\n".join(map(str, faults))
