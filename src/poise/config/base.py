@@ -40,7 +40,8 @@ class Checked:
     """Attributes that may change then; they count from the next iteration on."""
 
     def __setattr__(self, key: str, value: Any) -> None:
-        kinds = _kinds(type(self))
+        own: Any = type(self)
+        kinds: dict[str, Any] = _kinds(own)
         if key not in kinds:
             aliases: dict[str, str] = getattr(self, "aliases", {})
             known = aliases.get(key, key)
@@ -66,7 +67,7 @@ _SETTLED = "_settled"
 
 
 @functools.cache
-def _kinds(config: type) -> dict[str, Any]:
+def _kinds(config: Any) -> dict[str, Any]:
     """The types of a configuration's attributes."""
     hints = typing.get_type_hints(config, include_extras=True)
     return {each.name: hints[each.name] for each in fields(config)}
