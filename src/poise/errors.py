@@ -7,6 +7,8 @@ and exits with code 2, without a traceback. Anything else is a bug of Poise's an
 from __future__ import annotations
 
 import difflib
+import os
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -31,6 +33,12 @@ class PoiseError(Exception):
 
     def __str__(self) -> str:
         return shown(super().__str__(), lines=True)
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows instead of all frames within Poise: the user's own line, and the sentence."""
+        frames = [f for f in traceback.extract_tb(self.__traceback__) if os.path.dirname(__file__) not in f.filename]
+        where = f"line {frames[-1].lineno}:  {frames[-1].line}\n" if frames and frames[-1].line else ""
+        return [f"{where}{type(self).__name__}: {self}"]
 
 
 class ConfigError(PoiseError, ValueError):

@@ -97,6 +97,7 @@ def poise() -> None:
 
 def main() -> None:
     """Runs the command and ends the process."""
+    _open_streams()
     if sys.stdin.isatty() and sys.stderr.isatty():
         trust.ask = lambda said: click.confirm(f"{said}\nDo you trust it?", default=False, err=True)
     # An environment `my_module:MyEnv` may lie where the user stands; appended, so that it hides no installed module.
@@ -109,7 +110,22 @@ def main() -> None:
     except BrokenPipeError:
         # Whoever read our output (`| head`) has seen enough. What is still buffered goes nowhere, instead of into an
         # error message when the interpreter closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _silence() -> None:
+    """Sends standard output nowhere. By its number: Click has put a wrapper in the place of the stream."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _open_streams() -> None:
+    """Streams that were closed (`>&-`) lead nowhere; those of a narrow encoding show `?` for what it lacks."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  (as long as the process)
+        elif mode == "w" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")

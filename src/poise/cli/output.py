@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import suppress
+
 import click
 
 from poise.errors import shown
@@ -10,3 +14,13 @@ from poise.errors import shown
 def echo(text: object, *, err: bool = False) -> None:
     """Prints lines; what a terminal would obey instead of showing it becomes its code."""
     click.echo(shown(text, lines=True), err=err)
+
+
+def echo_last(text: object, *, err: bool = False) -> None:
+    """Prints the last lines of a command that has done its work: where nobody reads any more, that is no failure."""
+    try:
+        echo(text, err=err)
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -27,7 +27,7 @@ from poise.cli.flags import (
     setting_flags,
 )
 from poise.cli.inputs import Experiment, parse_stop, read_experiment
-from poise.cli.output import echo
+from poise.cli.output import echo_last
 from poise.config.algorithms import ALGORITHMS, algorithm_spec
 from poise.config.base import AlgorithmConfig
 from poise.config.hints import setting_hint
@@ -300,9 +300,9 @@ def _train_seeds(
         quiet=quiet,
     )
     if quiet:
-        echo(found.path)
+        echo_last(found.path)
     else:
-        echo(f"\n{summary(found)}\n\nNext:\n  poise plot {shlex.quote(str(found.path))}   draw all seeds")
+        echo_last(f"\n{summary(found)}\n\nNext:\n  poise plot {shlex.quote(str(found.path))}   draw all seeds")
     ctx.exit(EXIT_CODES.get(found.ended or "", 1 if found.errors else 0))
 
 
@@ -311,13 +311,13 @@ def finish(ctx: click.Context, run: Run, *, quiet: bool) -> None:
     code = UNSAVED if run.unsaved else EXIT_CODES.get(run.result["stop_reason"], 0)
     if quiet:
         if run.unsaved:
-            echo(run.unsaved, err=True)
-        echo(run.path)
+            echo_last(run.unsaved, err=True)
+        echo_last(run.path)
     else:
         next_steps = {"resume": "go on from here"} if code else {"evaluate": "play fresh episodes", "record": "film it"}
         # As it was called, where the shell would not find it: in a virtual environment that is not activated.
         poise = sys.argv[0] if sys.argv[0].endswith("/poise") and not shutil.which("poise") else "poise"
         lines = [(f"{poise} {command} {shlex.quote(str(run.path))}", what) for command, what in next_steps.items()]
         width = max(len(command) for command, _ in lines)
-        echo("\nNext:\n" + "\n".join(f"  {command:{width}}   {what}" for command, what in lines))
+        echo_last("\nNext:\n" + "\n".join(f"  {command:{width}}   {what}" for command, what in lines))
     ctx.exit(code)

@@ -63,10 +63,14 @@ class Log:
         if not self.quiet:
             try:
                 print(text, flush=True)
-            except BrokenPipeError:  # whoever read us has seen enough; the run goes on
+            except OSError:  # whoever read us has seen enough, or the terminal is gone; the run goes on
                 self.quiet = True
+        self.write(text)
+
+    def write(self, text: str) -> None:
+        """For the file alone."""
         try:
-            with self.path.open("a") as file:
+            with self.path.open("a", encoding="utf-8") as file:
                 file.write(text + "\n")
         except OSError:
             pass  # the recorder says so
@@ -234,7 +238,7 @@ def _run(
     greedy = Greedy(say=log)
     trainer.callbacks += [recorder, Stuck(say=log), greedy]
     if not log.quiet:
-        trainer.callbacks.append(Progress(say=log))
+        trainer.callbacks.append(Progress(say=log, log=log.write))
     if options.video and first:
         log(f"Filmed before training: {_film(trainer, folder, 'before')}")
     result = trainer.learn(stop=stop, confirm=options.confirm, signals=signals)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +15,9 @@ from poise.training.trainer import Trainer
 
 REDRAW_S = 0.1
 LINES_S = 5.0
+"""Between two lines where there is no bar; in long runs, a hundredth of their time."""
+TIMED = ("timesteps_total", "training_iteration", "episodes_total", "time_total_s")
+"""Goals that come nearer as time goes on, so that the time left can be told."""
 
 
 class Progress(Callback):
@@ -20,11 +25,21 @@ class Progress(Callback):
 
     Args:
         say: takes plain lines (a terminal that is not one, a log file); None prints them.
+        log: takes them where a bar is shown instead.
         plain: always plain lines.
     """
 
-    def __init__(self, *, say: Callable[[str], None] | None = None, plain: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        say: Callable[[str], None] | None = None,
+        log: Callable[[str], None] | None = None,
+        plain: bool = False,
+    ) -> None:
         self.say = say or (lambda text: print(text, flush=True))
+        self.log = log
+        self._evaluation: float | None = None
+        self._logged = -math.inf
         self._kind = "lines" if plain else where()
         self._shown = -math.inf
         self._shown_iteration = 0
@@ -39,12 +54,17 @@ class Progress(Callback):
 
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
         now = time.monotonic()
-        if now - self._shown >= (LINES_S if self._kind == "lines" else REDRAW_S):
+        if now - self._shown >= (seconds_between(result) if self._kind == "lines" else REDRAW_S):
             self._shown = now
             self._show(trainer, result)
 
+    def on_evaluation(self, trainer: Trainer, evaluation: dict[str, float]) -> None:
+        self._evaluation = evaluation["episode_reward_mean"]
+
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
-        if trainer.history and trainer.iteration != self._shown_iteration:
+        unlogged = self._view is not None and self._logged > -math.inf
+        if trainer.history and (unlogged or trainer.iteration != self._shown_iteration):
+            self._logged = -math.inf
             self._show(trainer, trainer.history[-1])
         if self._view is not None:
             self._view.close()
@@ -52,11 +72,19 @@ class Progress(Callback):
 
     def _show(self, trainer: Trainer, result: dict[str, Any]) -> None:
         self._shown_iteration = result["training_iteration"]
-        text = line(result)
+        text = line(result, trainer.goals, self._evaluation)
         if self._view is None:
             self.say(text)
-        else:
-            self._view.update(fraction_done(trainer.goals, result), text)
+            return
+        self._view.update(fraction_done(trainer.goals, result), text)
+        if self.log and time.monotonic() - self._logged >= seconds_between(result):
+            self._logged = time.monotonic()
+            self.log(text)
+
+
+def seconds_between(result: Mapping[str, Any]) -> float:
+    """How long one line stands before the next."""
+    return max(LINES_S, 0.01 * float(result["time_total_s"]))
 
 
 def where() -> str:
@@ -66,21 +94,34 @@ def where() -> str:
         current = shell.get_ipython()
         if current is not None and type(current).__name__ == "ZMQInteractiveShell":
             return "notebook"
-    return "terminal" if sys.stdout.isatty() else "lines"
+    bars = sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return "terminal" if bars else "lines"
 
 
-def line(result: Mapping[str, Any]) -> str:
-    """A result in one line: reward, steps, speed, time, and what the time went into."""
+def line(result: Mapping[str, Any], goals: Mapping[str, float] | None = None, evaluation: float | None = None) -> str:
+    """A result in one line: reward, steps, speed, time, what the time went into, and how much of it is left."""
     reward = result["episode_reward_mean"]
     shown = f"reward {reward:8.1f}" if reward == reward else "reward: no episode has ended yet"
     shares = {name: result[f"perf/{name}_share"] for name in ("env", "inference", "learning", "waiting")}
     failures = result.get("env_failures_total", 0)
     busiest = max(shares, key=lambda name: shares[name])
+    shown += "" if evaluation is None else f"   eval {evaluation:.1f}"
     return (
         f"{shown}   {_short(result['timesteps_total'])} steps   "
         f"{_short(result['perf/env_steps_per_s'])} steps/s   {result['time_total_s']:.1f} s   "
         f"{shares[busiest]:.0%} {busiest}" + (f"   {failures} failure{'s' * (failures > 1)}" if failures else "")
-    )
+    ) + time_left(goals or {}, result)
+
+
+def time_left(goals: Mapping[str, float], result: Mapping[str, Any]) -> str:
+    """How long it will take to the goals that can be timed, if they are in sight; `at most` if others may end it."""
+    done = fraction_done({key: goal for key, goal in goals.items() if key in TIMED}, result)
+    if not 0.005 < done < 1:
+        return ""
+    seconds = round(result["time_total_s"] * (1 - done) / done)
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    clock = f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
+    return f"   {'at most ' * any(key not in TIMED for key in goals)}{clock} left"
 
 
 def fraction_done(stop: Mapping[str, float], result: Mapping[str, Any]) -> float:
@@ -125,7 +166,7 @@ class _NotebookBar:
 
     def update(self, fraction: float, text: str) -> None:
         bar = f'<progress value="{fraction:.3f}" max="1" style="width: 16em"></progress>'
-        self._handle.update(self._html(f"<div>{bar} <code>{text}</code></div>"))  # type: ignore[no-untyped-call]
+        self._handle.update(self._html(f"<div>{bar} <code>{html.escape(text)}</code></div>"))  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         pass

@@ -33,7 +33,9 @@ def optuna_module() -> Any:
         PoiseError: it is not installed; the sentence says how to.
     """
     try:
-        import optuna
+        with warnings.catch_warnings():  # its progress bars, which are not used, look for an extension of notebooks
+            warnings.filterwarnings("ignore", message=".*IProgress not found.*")
+            import optuna
     except ImportError:
         raise PoiseError('Searches need Optuna: pip install "poise[tune]".') from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
