@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -357,3 +358,71 @@ def test_environments_play_with_a_policy_that_was_replaced(trainer: Make) -> Non
     assert made.samplers[0].rollout.action.unique().tolist() == [2]
     assert isinstance(made.compute_action(np.eye(4, dtype=np.float32)[0]), (int, np.integer))
     assert gym.spaces.Discrete(4).contains(made.compute_action(np.eye(4, dtype=np.float32)[1]))
+
+
+# --- what is made: the same for a seed, and pretrained parts are left alone -----------------------
+
+
+class Pretrained(nn.Module):
+    """Batch statistics and dropout, and a layer drawn from PyTorch's generator; other threads draw meanwhile."""
+
+    disturbed = False
+
+    def __init__(self, observation_space: Any, num_outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 8)
+        if self.disturbed:
+            other = threading.Thread(target=lambda: torch.manual_seed(torch.randn(3).numel()))
+            other.start()
+            other.join()
+        self.norm, self.drop = nn.BatchNorm1d(8), nn.Dropout(0.5)
+        self.norm.running_mean.fill_(3.0)  # type: ignore[union-attr]
+        self.norm.running_var.fill_(2.0)  # type: ignore[union-attr]
+        self.out, self.value = nn.Linear(8, num_outputs), nn.Parameter(torch.randn(8))
+        self.register_buffer("calls", torch.zeros(()))
+        self.modes: list[bool] = []
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.calls += 1
+        self.modes.append(self.training)
+        x = self.drop(self.norm(torch.tanh(self.first(x))))
+        return self.out(x), x @ self.value
+
+
+@ALL
+@pytest.mark.usefixtures("registries")
+def test_a_pretrained_model_keeps_its_statistics(trainer: Make, algorithm: str) -> None:
+    poise.register_model("pretrained", Pretrained)
+    made = small(trainer, algorithm, model={"custom_model": "pretrained"})
+    network = made.policy.network
+    assert network.calls == 0  # the probe has left no trace
+    made.train()
+    assert not any(network.modes)
+    assert network.norm.running_mean.tolist() == [3.0] * 8
+    assert network.norm.running_var.tolist() == [2.0] * 8
+    assert network.norm.num_batches_tracked == 0
+
+
+@pytest.mark.usefixtures("registries")
+def test_the_probe_takes_nothing_from_the_environments_own_generator(trainer: Make) -> None:
+    poise.register_model("pretrained", Pretrained)
+    env = Echo()
+    env.observation_space.seed(5)
+    expected = copy.deepcopy(env.observation_space).sample()
+    made = trainer("PPO", lambda config: env, num_envs=1, model={"custom_model": "pretrained"})
+    assert made.policy.obs_layout.space == env.observation_space
+    np.testing.assert_array_equal(env.observation_space.sample(), expected)
+
+
+@pytest.mark.usefixtures("registries")
+def test_first_weights_follow_from_the_seed_whatever_other_threads_draw(
+    trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poise.register_model("pretrained", Pretrained)
+    made = []
+    for disturbed in (False, True):
+        monkeypatch.setattr(Pretrained, "disturbed", disturbed)
+        before = torch.get_rng_state()
+        made.append(small(trainer, "PPO", model={"custom_model": "pretrained"}))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(made[0].algorithm.flat.data, made[1].algorithm.flat.data)

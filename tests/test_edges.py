@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.vector import SyncVectorEnv
 
 import poise
 from poise.errors import EnvError, PoiseError
@@ -285,3 +286,39 @@ def test_a_reset_that_returns_something_else_is_told_what(trainer: Make, found: 
 
     with pytest.raises(EnvError, match=f"must return \\(obs, info\\), and returned {word}"):
         trainer("PPO", lambda config: Odd(), **SMALL).train()
+
+
+class Huge(OneStep):
+    """Numbers that float64 can hold and float32 cannot."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float64)
+
+    def __init__(self, reward: float = 0.0, number: float = 0.0) -> None:
+        super().__init__()
+        self.given, self.number = reward, number
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        return np.zeros(1), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return np.full(1, self.number), self.given, True, False, {}
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        ({"reward": 1e300}, r"gave a reward beyond float32, whose largest number is 3\.4e\+38: 1e\+300"),
+        ({"number": -1e60}, r"gave an observation 'value' beyond float32, whose largest .*: \[-1\.e\+60\]"),
+        ({"reward": np.inf}, r"gave a reward that is not finite, inf"),
+    ],
+)
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.filterwarnings("ignore")
+def test_numbers_that_are_too_large_are_called_so(trainer: Make, env: Any, sentence: str, batch: bool) -> None:
+    def creator(config: Any) -> Any:
+        return SyncVectorEnv([lambda: Huge(**env)] * 2) if batch else Huge(**env)
+
+    with pytest.raises(EnvError, match=sentence):
+        trainer("PPO", creator, num_envs=2, n_steps=4, sgd_minibatch_size=8).train()
+    assert poise.DivergedError.__mro__[1] is poise.PoiseError

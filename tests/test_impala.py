@@ -291,6 +291,16 @@ def samplers_of(*modes: str) -> tuple[Policy, list[Sampler]]:
     ]
 
 
+@BOTH
+def test_a_queue_that_memory_cannot_hold_is_refused(trainer: Make, monkeypatch: Any, algorithm: str) -> None:
+    with pytest.raises(ConfigError, match="learner_queue_size=1000000000 is not allowed: it must be an integer from 0"):
+        trainer(algorithm, "CartPole-v1", learner_queue_size=10**9)
+    monkeypatch.setattr("poise.config.memory.free_memory", lambda: 2**26)
+    settings = {"preset": None, "num_envs": 64, "n_steps": 256, "learner_queue_size": 1000}
+    with pytest.raises(ConfigError, match="learner_queue_size=1000, which keeps 1002 rollouts, takes"):
+        trainer(algorithm, "CartPole-v1", **settings)
+
+
 def flat_actor(policy: Policy, samplers: list[Sampler], waiting: int = 1) -> Actor:
     return Actor(samplers, policy, Flat(policy), waiting)
 

@@ -160,7 +160,7 @@ def test_normalize_takes_rows_apart() -> None:
 
 def test_normalize_keeps_its_argument_and_survives_one_step() -> None:
     x = torch.tensor([3.0, 1e30])
-    assert normalize(x, torch.tensor([1.0, 0.0]))[0].item() == 0.0
+    assert normalize(x, torch.tensor([1.0, 0.0]))[0].item() == 3.0  # there is nothing to compare it with
     assert x.tolist() == [3.0, pytest.approx(1e30)]
 
 
@@ -241,3 +241,12 @@ def test_the_entropy_bonus_lowers_the_loss(trainer: Callable[..., Any], algorith
 
     entropy = np.log(3)  # the first policy is nearly uniform over three actions
     assert loss(0.0) - loss(0.5) == pytest.approx(0.5 * entropy, rel=1e-2)
+
+
+def test_a_single_step_is_not_normalised_away() -> None:
+    x = torch.tensor([[3.0], [-2.0]])
+    assert torch.equal(normalize(x, torch.ones(2, 1)), x)
+    rows = torch.tensor([[3.0, 9.0], [1.0, 3.0]])
+    found = normalize(rows, torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+    assert found[0, 0] == 3.0  # the only one that counts
+    torch.testing.assert_close(found[1], torch.tensor([-1.0, 1.0]) / 2**0.5)

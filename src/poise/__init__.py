@@ -20,6 +20,7 @@ from poise.config.hints import algorithm_hint
 from poise.errors import (
     CheckpointError,
     ConfigError,
+    DivergedError,
     EnvError,
     ModelError,
     PoiseError,
@@ -76,6 +77,7 @@ __all__ = [
     "Callback",
     "CheckpointError",
     "ConfigError",
+    "DivergedError",
     "EnvError",
     "LivePlot",
     "ModelError",

@@ -33,7 +33,7 @@ from poise.learning.optimizers import Change, Flat, Optimizer
 from poise.learning.returns import advantages
 from poise.learning.running import RunningMoments
 from poise.learning.schedules import Points, schedule_value
-from poise.learning.seeding import torch_generator, torch_seed
+from poise.learning.seeding import drawing_from, torch_generator, torch_seed
 from poise.models.encoders import fastest_conv_dtype
 from poise.models.policy import Policy
 from poise.sampling.rollout import Rollout, rollout_bytes
@@ -81,10 +81,9 @@ class Algorithm(ABC):
         if config.num_gpus:
             self.repeatable = False  # sums are in whatever order they are finished
         init_seed, shuffle_seed = seed.spawn(2)
-        with torch.random.fork_rng():  # custom models draw from torch's global generator
-            if config.model.conv_dtype == "auto":
-                config.model.conv_dtype = fastest_conv_dtype(obs_layout.leaves, self.device)
-            torch.manual_seed(torch_seed(init_seed))
+        if config.model.conv_dtype == "auto":
+            config.model.conv_dtype = fastest_conv_dtype(obs_layout.leaves, self.device)
+        with drawing_from(torch_seed(init_seed)):
             self.policy = self.make_policy(obs_layout, action_layout).to(self.device)
         self.flat = Flat(self.policy)
         self.generator = torch_generator(shuffle_seed)

@@ -67,7 +67,8 @@ class Batch:
     def minibatches(self, size: int, *, normalize_advantages: bool) -> Iterator[Batch]:
         """Consecutive parts of `size` steps (the last may be shorter), as views, with weights that sum to 1.
 
-        Advantages are normalised within each part, but for all parts of equal size at once.
+        Advantages are normalised within each part, but for all parts of equal size at once; those of parts of one step
+        within the whole.
         """
         n = len(self.weight)
         for start, end, length in ((0, n - n % size, size), (n - n % size, n, n % size)):
@@ -76,7 +77,9 @@ class Batch:
             parts = self[start:end]
             weight = parts.weight.view(-1, length)
             counts = weight.sum(1, keepdim=True)
-            if normalize_advantages:
+            if normalize_advantages and length == 1:
+                parts.advantage = normalize(self.advantage, self.weight)[start:end]
+            elif normalize_advantages:
                 parts.advantage = normalize(parts.advantage.view(-1, length), weight).flatten()
             parts.weight = (weight / counts.clamp(min=1)).flatten()
             for first, count in zip(range(0, end - start, length), counts.flatten().tolist(), strict=True):

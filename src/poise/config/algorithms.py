@@ -160,7 +160,7 @@ class AsynchronousConfig(AlgorithmConfig):
     timesteps_per_iteration: NonNegativeInt = 5000
     """A call of `train()` goes on until it has learnt from this many steps; 0 means one rollout."""
 
-    learner_queue_size: NonNegativeInt = 1
+    learner_queue_size: Annotated[int, Range(0, 1000)] = 1
     """Full rollouts that may wait for the learner before the environments wait, too. Fewer keep the policy that samples
     fresh, more even out what differs in speed."""
 

@@ -7,7 +7,6 @@ run goes on in the middle of its episodes.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from threading import get_ident
@@ -23,7 +22,7 @@ from poise.envs import snapshot
 from poise.envs.arrays import StepArrays
 from poise.envs.failures import Failure, is_interrupt, own_traceback, said, said_action
 from poise.envs.instances import claim, release
-from poise.envs.intake import FLAGS, REALS, ContractError, Intake, check_flags, number_of, short
+from poise.envs.intake import FLAGS, LARGEST, REALS, ContractError, Intake, check_flags, number_of, short, too_large
 from poise.envs.old_gym import explain_step, old_reset_sentence, old_step_sentence
 from poise.envs.tolerant import TolerantVectorEnv, numbers_in
 from poise.errors import EnvError
@@ -171,8 +170,8 @@ class InlineVectorEnv(TolerantVectorEnv):
                 obs, reward, terminated, truncated, info = stepped
                 store(i, obs)
                 rewards[i] = reward = reward if type(reward) in REALS else number_of(reward)
-                if not math.isfinite(reward):
-                    raise ContractError(f"gave a reward that is not finite, {reward}")
+                if not -LARGEST <= reward <= LARGEST:
+                    raise ContractError(too_large("a reward", float(reward)))
                 if terminated is not False or truncated is not False:
                     if type(terminated) not in FLAGS or type(truncated) not in FLAGS:
                         check_flags(terminated, truncated)

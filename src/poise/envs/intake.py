@@ -42,6 +42,18 @@ def check_flags(terminated: Any, truncated: Any) -> None:
             raise ContractError(f"gave {name}={short(value)}, which is neither True nor False: use bool(...)")
 
 
+LARGEST = float(np.finfo(np.float32).max)
+"""What is learnt with is float32, which holds no larger numbers."""
+
+
+def too_large(what: str, value: Any) -> str:
+    """Says what is wrong with a reward or an observation that is not within ±`LARGEST`."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if np.isfinite(value).all():
+        return f"gave {what} beyond float32, whose largest number is {LARGEST:.2g}: {short(value)}; scale it down"
+    return f"gave {what} that is not finite, {short(value)}"
+
+
 def number_of(reward: Any) -> float:
     """A reward as a number.
 
@@ -109,7 +121,7 @@ class Intake:
         or an action mask that allows nothing although the episode goes on.
 
         The product of an array with itself finds NaN in one fast pass: it is finite only if all elements are. (Where
-        it overflows, each is looked at.)
+        it overflows, or may hold what float32 cannot, each is looked at.)
         """
         found: dict[int, str] = {}
         if self._masks is not None:
@@ -117,9 +129,10 @@ class Intake:
                 if not done[i]:
                     found[i] = "gave an action mask that allows no action"
         for name, array, flat in self._floats:
-            if not math.isfinite(flat.dot(flat)):
-                for i in np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1)).tolist():
-                    found.setdefault(i, f"gave an observation {name!r} that is not finite, {short(array[i])}")
+            if not flat.dot(flat) < LARGEST**2:
+                inside = np.abs(array.reshape(len(array), -1)) <= LARGEST
+                for i in np.flatnonzero(~inside.all(1)).tolist():
+                    found.setdefault(i, too_large(f"an observation {name!r}", array[i]))
         return found
 
     def out_of_bounds(self) -> dict[int, str]:

@@ -113,12 +113,13 @@ def explained_variance(prediction: Tensor, target: Tensor, weight: Tensor) -> Te
 def normalize(x: Tensor, weight: Tensor) -> Tensor:
     """Brings rows of `x[..., N]` to mean 0 and deviation 1 over steps with weight 1; weight 0 counts in neither.
 
-    The deviation is the sample's (divided by n - 1), as in other implementations of PPO.
+    The deviation is the sample's (divided by n - 1), as in other implementations of PPO. A single step has none: it
+    stays as it is, since 0 would teach nothing.
     """
     count = weight.sum(-1, keepdim=True).clamp_(min=1)
     centred = x - (weight * x).sum(-1, keepdim=True) / count
     variance = (weight * centred * centred).sum(-1, keepdim=True) / (count - 1).clamp_(min=1)
-    return centred.div_(variance.sqrt_().add_(1e-8))
+    return torch.where(count > 1, centred.div_(variance.sqrt_().add_(1e-8)), x)
 
 
 def huber_loss(error: Tensor) -> Tensor:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
 
 def torch_seed(seed: np.random.SeedSequence) -> int:
@@ -14,3 +20,42 @@ def torch_seed(seed: np.random.SeedSequence) -> int:
 def torch_generator(seed: np.random.SeedSequence) -> torch.Generator:
     """A generator of PyTorch seeded from the sequence."""
     return torch.Generator().manual_seed(torch_seed(seed))
+
+
+_TAKES_A_GENERATOR = {
+    "uniform_", "normal_", "random_", "exponential_", "bernoulli_", "geometric_", "log_normal_", "cauchy_", "rand",
+    "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "kaiming_uniform_", "kaiming_normal_",
+}  # fmt: skip
+"""Functions that draw from PyTorch's global generator unless they are given one."""
+
+_one_at_a_time = threading.RLock()
+
+
+@contextmanager
+def drawing_from(seed: int) -> Iterator[None]:
+    """What is drawn within the block follows from the seed, whatever other threads draw meanwhile.
+
+    PyTorch's functions draw from a generator of the block's own. For those that take none, the global one is seeded and
+    put back afterwards: of such blocks, one runs at a time.
+    """
+    with _one_at_a_time, torch.random.fork_rng(), _From(torch.Generator().manual_seed(seed)):
+        torch.manual_seed(seed)
+        yield
+
+
+class _From(TorchFunctionMode):
+    """Gives functions that draw numbers on the processor a generator, in this thread."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.generator = generator
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in _TAKES_A_GENERATOR and kwargs.get("generator") is None:
+            where = kwargs.get("device") or next((a.device for a in args if isinstance(a, torch.Tensor)), "cpu")
+            if torch.device(where).type == "cpu":
+                kwargs = {**kwargs, "generator": self.generator}
+        return func(*args, **kwargs)

@@ -9,6 +9,7 @@ It is built from layouts and a model configuration alone, so that a checkpoint c
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from poise.config.base import ModelConfig
 from poise.config.layout import Layout
@@ -131,11 +133,17 @@ class Policy(nn.Module):
         return self
 
     def _probe(self, name: str, outputs: int) -> None:
-        """Runs a custom model once, so that a wrong shape is said before anything is trained."""
-        samples = {leaf.name: np.stack([leaf.space.sample()] * 2) for leaf in self.obs_layout.leaves}
+        """Runs a custom model once, so that a wrong shape is said before anything is trained. Nothing but what it makes
+        at its first call is changed: neither statistics, nor other buffers, nor a generator of random numbers."""
+        self.network.eval()
+        kept = {key: buffer.clone() for key, buffer in self.network.named_buffers() if not is_lazy(buffer)}
+        samples = {leaf.name: np.stack(_samples(leaf.space)) for leaf in self.obs_layout.leaves}
         x = self.prepare({key: torch.as_tensor(value) for key, value in samples.items()})
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             found = self.network(x[0] if self.masked else x)
+            for key, buffer in self.network.named_buffers():
+                if key in kept and kept[key].shape == buffer.shape:
+                    buffer.copy_(kept[key])
         shapes = [tuple(part.shape) for part in found] if isinstance(found, tuple) else type(found).__name__
         if not isinstance(found, tuple) or len(found) != 2 or shapes[0] != (2, outputs) or found[1].numel() != 2:
             raise ModelError(
@@ -248,6 +256,13 @@ class Policy(nn.Module):
             leaves = self._leaves(some)
             for name, moments in self.features.pixels.items():
                 moments.update(leaves[name], weight[::PICTURE_ROWS].flatten())
+
+
+def _samples(space: spaces.Space) -> list[Any]:
+    """Two elements of a space, whose own generator goes on where it was."""
+    twin = copy.deepcopy(space)
+    twin.seed(0)
+    return [twin.sample(), twin.sample()]
 
 
 def portions(x: Any) -> Sequence[Any]:

@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from poise.envs.failures import Failures
+from poise.envs.intake import too_large
 from poise.envs.snapshot import reset_seeded, restore_vector, save_vector
 from poise.envs.tolerant import TolerantVectorEnv
 from poise.errors import EnvError
@@ -187,12 +188,13 @@ class Sampler:
             env_seconds += perf_counter() - sent
             yield
             received = perf_counter()
-            next_obs, reward[t], terminated[t], truncated[t], info = env.recv()
+            next_obs, given, terminated[t], truncated[t], info = env.recv()
+            reward[t] = given
             start = perf_counter()
             env_seconds += start - received
             self._write_obs(t + 1, next_obs)
             if not math.isfinite(reward[t].sum()):
-                self._report_bad(reward[t], "a reward")
+                self._report_bad(reward[t], "a reward", given)
             self._follow_episodes(t, reward[t], terminated[t] | truncated[t], info)
             terminated[t] |= info.get("life_lost", False)  # an end for learning alone: the episode goes on
         self.filled = len(actions)
@@ -295,14 +297,15 @@ class Sampler:
             target = self._obs[name][row]
             target[...] = value
             if not self.tolerant and target.dtype.kind == "f" and not math.isfinite(target.sum()):
-                self._report_bad(target, f"an observation {name!r}")
+                self._report_bad(target, f"an observation {name!r}", value)
 
-    def _report_bad(self, values: np.ndarray, what: str) -> None:
-        """Raises for the first slot whose values `[B, ...]` are not finite. Step 0 of an episode is its reset."""
+    def _report_bad(self, values: np.ndarray, what: str, given: Any) -> None:
+        """Raises for the first slot whose values `[B, ...]` are not finite in the type that they are stored in; `given`
+        is what the environment gave. Step 0 of an episode is its reset."""
         for b in np.flatnonzero(~np.isfinite(values.reshape(self.slots, -1)).all(1)).tolist():
             resets = not self._started or (self._done[b] and not self.same_step)
             raise EnvError(
-                f"Environment {b} gave {what} that is not finite, {values[b]}, at step "
+                f"Environment {b} {too_large(what, given[b])}, at step "
                 f"{0 if resets else self._lengths[b] + 1} of its episode. Nothing was learnt from it."
             )
 
@@ -321,8 +324,8 @@ class Sampler:
                 for name, value in kept.items():
                     if value.is_floating_point() and not torch.isfinite(value).all():
                         raise EnvError(
-                            f"Environment {b} gave a final observation {name!r} that is not finite, "
-                            f"{value.numpy()}, at step {self._lengths[b]} of its episode. Nothing was learnt from it."
+                            f"Environment {b} {too_large(f'a final observation {name!r}', np.asarray(leaves[name]))}, "
+                            f"at step {self._lengths[b]} of its episode. Nothing was learnt from it."
                         )
                 self.rollout.final.append((t, b, kept))
         self._returns[slots] = 0.0
