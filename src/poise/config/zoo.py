@@ -179,8 +179,10 @@ class _Reader:
                     {"episodic_life": True, **({} if sticky is None else {"sticky_actions": sticky})}
                 )
                 self.env_config.update(options)
-            else:
-                self._leave_out("env_wrapper", wrapper)
+            else:  # a file's code is not run: the user's own word for it is
+                module, _, last = name.rpartition(".")
+                own = [f"{module}:{last}", options] if options else f"{module}:{last}"
+                self.left_out.append(f"env_wrapper={brief(wrapper)} (which you may give: wrappers=[{own!r}])")
 
 
 def _number(value: Any, steps: float) -> Any:
