@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -459,12 +460,37 @@ def test_tensorboard_events_hold_every_number(tmp_path: Path) -> None:
     events.Reload()
     tags = events.Tags()
     numbers = tags["scalars"] or tags["tensors"]
-    assert {"episode_reward_mean", "learner/policy_loss", "perf/env_steps_per_s"} <= set(numbers)
+    grouped = {"rollout/episode_reward_mean", "time/timesteps_total", "learner/policy_loss", "perf/env_steps_per_s"}
+    assert grouped <= set(numbers)
+    assert all("/" in name for name in numbers)
+    assert "_hparams_/experiment" in events.summary_metadata
     rows = events.Scalars("learner/kl") if tags["scalars"] else events.Tensors("learner/kl")
     metrics = run.folder.metrics()
     assert [row.step for row in rows] == [r["timesteps_total"] for r in metrics]
     if tags["scalars"]:
         assert [row.value for row in rows] == pytest.approx([r["learner/kl"] for r in metrics])
+
+
+def test_points_after_the_checkpoint_are_purged_when_a_run_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = small_run(tmp_path, 6, tensorboard=True, checkpoint_freq=2, keep_checkpoints_num=9)
+    shutil.rmtree(run.path / "checkpoints" / "000006")
+    again = poise.resume(run.path, stop={"training_iteration": 8}, quiet=True)
+    events = EventAccumulator(str(run.path))
+    events.Reload()
+    steps = [row.step for row in events.Scalars("learner/kl")]
+    assert steps == [r["timesteps_total"] for r in again.folder.metrics()]
+    assert len(steps) == 8
+
+
+def test_tensorboard_without_the_extra_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(poise.PoiseError, match="tensorboard=True needs TensorBoard: pip install"):
+        small_run(tmp_path, 1, tensorboard=True)
+    assert not all_runs(tmp_path)
+    small_run(tmp_path, 1, tensorboard=None)
 
 
 def test_without_a_stop_rule_a_run_ends_where_the_environment_counts_as_solved(tmp_path: Path) -> None:

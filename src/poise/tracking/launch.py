@@ -123,6 +123,8 @@ def start(
         make_filmed_env(config.env, config.env_config).close()
     if chosen.plot:
         figure_class()
+    if chosen.tensorboard:
+        TensorBoardSink.require()
     label = env_name(config.env).replace("/", "-").replace(":", "-")
     folder = new_folder(root, f"{trainer.name}_{label}" if experiment is None else experiment, name)
     folder.claim()
@@ -233,8 +235,10 @@ def _run(
         keep=options.keep_checkpoints_num,
         say=log,
     )
-    if options.tensorboard or (options.tensorboard is None and TensorBoardSink.available()):
-        trainer.callbacks.append(TensorBoardSink(folder, log))
+    if options.tensorboard is not False and TensorBoardSink.available():
+        trainer.callbacks.append(TensorBoardSink(folder, log, going_on=not first))
+    elif options.tensorboard:
+        log("No TensorBoard events are written from here on: TensorBoard is not installed.")
     greedy = Greedy(say=log)
     trainer.callbacks += [recorder, Stuck(say=log), greedy]
     if not log.quiet:

@@ -7,12 +7,12 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from poise.envs.failures import Failure
-from poise.errors import CheckpointError, RunError
+from poise.errors import CheckpointError, PoiseError, RunError
 from poise.tracking.folder import EPISODES_HEADER, HEARTBEAT_S, RunFolder, episode_lines, json_line
 from poise.training import checkpoint
 from poise.training.callbacks import Callback
@@ -158,26 +158,58 @@ def progress(trainer: Trainer) -> dict[str, Any]:
     }
 
 
+GROUPS = {"episode": "rollout", "env_": "rollout", "worker_": "rollout", "time": "time", "training_": "time"}
+"""Where TensorBoard shows results that have no group of their own, by what their names begin with."""
+
+
 class TensorBoardSink(Callback):
-    """Numbers of every result as TensorBoard scalars, by steps sampled. Needs `pip install "poise[tensorboard]"`."""
+    """Numbers of every result as TensorBoard scalars, by steps sampled, and the settings as its hyper-parameters. Needs
+    `pip install "poise[tensorboard]"`.
 
-    def __init__(self, folder: RunFolder, say: Callable[[str], None] = print) -> None:
-        from tensorboard.summary import Writer
+    Args:
+        folder: of the run.
+        say: shows a sentence to the user.
+        going_on: whether the run is resumed: points after its checkpoint, which come again, are purged.
+    """
 
-        self._folder, self._say = folder, say
+    def __init__(self, folder: RunFolder, say: Callable[[str], None] = print, *, going_on: bool = False) -> None:
+        self._folder, self._say, self._going_on = folder, say, going_on
         self._writer: Any = ""
         self._excepthook = threading.excepthook
         threading.excepthook = self._thread_failed
-        self._guard(lambda: setattr(self, "_writer", Writer(str(folder.path))))
 
     @staticmethod
     def available() -> bool:
         """Whether the extra is installed."""
         return importlib.util.find_spec("tensorboard") is not None
 
+    @classmethod
+    def require(cls) -> None:
+        """Says what to install, if it is not.
+
+        Raises:
+            PoiseError: it is not.
+        """
+        if not cls.available():
+            raise PoiseError('tensorboard=True needs TensorBoard: pip install "poise[tensorboard]"')
+
+    def on_run_start(self, trainer: Trainer) -> None:
+        self._guard(lambda: self._open(trainer))
+
+    def _open(self, trainer: Trainer) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard.summary import hparams
+
+        purge = trainer.algorithm.timesteps + 1 if self._going_on else None
+        self._writer = SummaryWriter(str(self._folder.path), purge_step=purge)
+        settings = {k: v if isinstance(v, (bool, int, float)) else str(v) for k, v in _flat(trainer.config.to_dict())}
+        for summary in hparams(settings, {"rollout/episode_reward_mean": None}):
+            self._writer.file_writer.add_summary(summary)
+
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
         numbers = {k: float(v) for k, v in result.items() if isinstance(v, (int, float)) and v == v}
-        self._guard(lambda: [self._writer.add_scalar(k, v, result["timesteps_total"]) for k, v in numbers.items()])
+        steps = result["timesteps_total"]
+        self._guard(lambda: [self._writer.add_scalar(grouped(k), v, steps) for k, v in numbers.items()])
 
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
         self._guard(lambda: (self._writer.flush(), self._writer.close()))
@@ -197,3 +229,17 @@ class TensorBoardSink(Callback):
             self._writer = None
             path = self._folder.path
             self._say(f"Warning: the TensorBoard events of {path} cannot be written ({error}); training goes on.")
+
+
+def grouped(key: str) -> str:
+    """A result's name in TensorBoard: `rollout/episode_reward_mean`, `time/timesteps_total`."""
+    group = next((group for start, group in GROUPS.items() if key.startswith(start)), None)
+    return key if "/" in key or group is None else f"{group}/{key}"
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
