@@ -203,7 +203,8 @@ class TensorBoardSink(Callback):
         purge = trainer.algorithm.timesteps + 1 if self._going_on else None
         self._writer = SummaryWriter(str(self._folder.path), purge_step=purge)
         settings = {k: v if isinstance(v, (bool, int, float)) else str(v) for k, v in _flat(trainer.config.to_dict())}
-        for summary in hparams(settings, {"rollout/episode_reward_mean": None}):
+        describe: Any = hparams
+        for summary in describe(settings, {"rollout/episode_reward_mean": None}):
             self._writer.file_writer.add_summary(summary)
 
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
