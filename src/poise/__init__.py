@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from poise.training.loading import load
     from poise.training.recording import record
     from poise.training.trainer import Trainer
-    from poise.tuning.seeds import run_seeds
+    from poise.tuning.seeds import load_seeds, run_seeds
 
 _HOMES = {
     "make_trainer": "poise.api",
@@ -53,6 +53,7 @@ _HOMES = {
     "record": "poise.training.recording",
     "resume": "poise.api",
     "run": "poise.api",
+    "load_seeds": "poise.tuning.seeds",
     "run_seeds": "poise.tuning.seeds",
     "check_env": "poise.envs.check",
     "make_env": "poise.envs.make",
@@ -89,6 +90,7 @@ __all__ = [
     "TrustError",
     "check_env",
     "load",
+    "load_seeds",
     "make_env",
     "make_trainer",
     "plot",

@@ -18,7 +18,7 @@ from poise.cli.output import echo
 from poise.cli.train import finish
 from poise.errors import CheckpointError, RunError
 from poise.startup import ENDING
-from poise.tracking.folder import RunFolder, find_run
+from poise.tracking.folder import RunFolder, find_run, find_study
 from poise.tracking.links import refuse_links
 
 if TYPE_CHECKING:
@@ -133,8 +133,15 @@ def record(
 def resume(ctx: click.Context, /, run: str, stop_texts: tuple[str, ...], folder: str, quiet: bool, trust: bool) -> None:
     """Go on with a run from its newest checkpoint.
 
-    RUN is a run folder, the name of a run, or `latest`.
+    RUN is a run folder, the name of a run, or `latest`; or the folder of a search or of several seeds.
     """
+    if (study := find_study(run, folder)) is not None:
+        from poise.cli.tune import finish_study
+        from poise.tuning.run import resume as go_on_searching
+
+        if stop_texts:
+            raise click.UsageError(f"{study} is several runs, which end where they were to end: leave out --stop.")
+        finish_study(ctx, go_on_searching(study, signals=ENDING, trust=trust, quiet=quiet), quiet=quiet)
     stop, found = parse_stop(stop_texts), find_run(run, folder)
 
     from poise.tracking.launch import resume as go_on

@@ -39,6 +39,7 @@ from poise.startup import ENDING, without_collection
 if TYPE_CHECKING:
     from poise.config.run import RunOptions
     from poise.tracking.launch import Run
+    from poise.tuning.seeds import SeedRuns
 
 UNSAVED = 2
 """Exit code of a run whose end is not on the disk, as when the disk is full."""
@@ -283,7 +284,7 @@ def _train_seeds(
     quiet: bool,
 ) -> None:
     with without_collection(freeze=True):
-        from poise.tuning.seeds import run_seeds, summary
+        from poise.tuning.seeds import run_seeds
 
     rest = {key: value for key, value in settings.items() if key != "seed"}
     found = run_seeds(
@@ -299,11 +300,23 @@ def _train_seeds(
         signals=ENDING,
         quiet=quiet,
     )
+    finish_seeds(ctx, found, quiet=quiet)
+
+
+def finish_seeds(ctx: click.Context, found: SeedRuns, *, quiet: bool) -> None:
+    """Says what came of the seeds and what to type next, and ends with the exit code that fits."""
+    from poise.tuning.seeds import summary
+
+    code = EXIT_CODES.get(found.ended or "", 1 if found.errors else 0)
+    path = shlex.quote(str(found.path))
     if quiet:
         echo_last(found.path)
+    elif found.ended:
+        echo_last(f"\nNext:\n  poise resume {path}   go on from here")
     else:
-        echo_last(f"\n{summary(found)}\n\nNext:\n  poise plot {shlex.quote(str(found.path))}   draw all seeds")
-    ctx.exit(EXIT_CODES.get(found.ended or "", 1 if found.errors else 0))
+        echo_last(f"\n{summary(found)}\n\nNext:")
+        echo_last(f"  poise plot {path}       draw all seeds\n  poise evaluate {path}   play the best")
+    ctx.exit(code)
 
 
 def finish(ctx: click.Context, run: Run, *, quiet: bool) -> None:

@@ -13,7 +13,7 @@ from poise.cli.complete import complete_algorithm, complete_env, complete_preset
 from poise.cli.flags import KEPT, OTHER, TRAINED, Flag, given, run_options
 from poise.cli.inputs import parse_stop
 from poise.cli.output import echo
-from poise.cli.train import EXIT_CODES, Request, TrainCommand, read_settings, with_run_options, wrapped
+from poise.cli.train import EXIT_CODES, Request, TrainCommand, finish_seeds, read_settings, with_run_options, wrapped
 from poise.config.algorithms import ALGORITHMS
 from poise.config.resolve import canonical
 from poise.startup import ENDING, without_collection
@@ -160,11 +160,15 @@ def tune(
             **common,
             **vars(run_options(kept)),
         )
-    _finish(ctx, analysis, quiet=quiet)
+    finish_study(ctx, analysis, quiet=quiet)
 
 
-def _finish(ctx: click.Context, analysis: Analysis, *, quiet: bool) -> None:
+def finish_study(ctx: click.Context, analysis: Analysis, *, quiet: bool) -> None:
     """Says what was best and what to type next, and ends with the exit code that fits how the search ended."""
+    if analysis.study.search.repeated:
+        from poise.tuning.seeds import SeedRuns
+
+        finish_seeds(ctx, SeedRuns(analysis.study, analysis.ended), quiet=quiet)
     search, best = analysis.study.search, analysis.study.best
     code = EXIT_CODES.get(analysis.ended or "", 0)
     if quiet:

@@ -27,6 +27,10 @@ from poise.config.types import AnyPath, coerce
 from poise.errors import ConfigError, RunError, nearest, writing
 from poise.tracking.links import refuse_links
 
+STUDIES = ("study.json", "seeds.json")
+"""What the folder of a search has, and that of a configuration with several seeds."""
+BEST = "best"
+"""A file in such a folder, which names the folder of its best run."""
 HEARTBEAT_S = 5.0
 STALE_S = 60.0
 """A run that says it runs but has not been heard of for this long has died."""
@@ -202,6 +206,17 @@ def plain(value: Any) -> Any:
     return plain(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
+def folder_name(key: str, text: str) -> str:
+    """`text`, which is to be a folder's name.
+
+    Raises:
+        ConfigError: it is none; the sentence names the argument by `key`.
+    """
+    if text in ("", "..") or Path(coerce(str, text, key)).name != text:
+        raise ConfigError(f"{key}={text!r} is not allowed: it must be the name of a folder, without a path to it.")
+    return text
+
+
 def new_folder(root: str | Path, experiment: str, name: str | None) -> RunFolder:
     """A folder for a new run: `root/experiment/name`, or one named by the time.
 
@@ -209,12 +224,9 @@ def new_folder(root: str | Path, experiment: str, name: str | None) -> RunFolder
         RunError: a run of that name is there already, or nobody may write there.
         ConfigError: a name is none of a folder.
     """
-    for key, text in (("experiment", experiment), ("name", name)):
-        if text is not None and (text in ("", "..") or Path(coerce(str, text, key)).name != text):
-            raise ConfigError(f"{key}={text!r} is not allowed: it must be the name of a folder, without a path to it.")
-    base = Path(root) / experiment
+    base = Path(root) / folder_name("experiment", experiment)
     if name is not None:
-        folder = RunFolder(base / name)
+        folder = RunFolder(base / folder_name("name", name))
         if folder.exists():
             raise RunError(f"There is a run at {folder.path} already; resume it with `poise resume {folder.path}`.")
         return folder
@@ -228,6 +240,24 @@ def new_folder(root: str | Path, experiment: str, name: str | None) -> RunFolder
             except FileExistsError:
                 continue
     raise RunError(f"There is no free name for a run in {base}.")
+
+
+def find_study(name: str | Path, root: str | Path = "runs") -> Path | None:
+    """The folder of a search or of several seeds that `name` means, if it means one."""
+    bases = (Path(name), Path(root) / name)
+    return next((base for base in bases if any((base / file).is_file() for file in STUDIES)), None)
+
+
+def _best_run(study: Path | None) -> RunFolder | None:
+    """The best run of a study that has ended."""
+    try:
+        name = Path((study / BEST).read_text().strip()) if study else None
+    except (OSError, ValueError):
+        return None
+    if study is None or name is None or name.is_absolute() or ".." in name.parts:
+        return None
+    run = RunFolder(study / name)
+    return run if run.exists() else None
 
 
 def all_runs(root: str | Path) -> list[RunFolder]:
@@ -254,7 +284,8 @@ def find_runs(name: str | Path, root: str | Path = "runs") -> list[RunFolder]:
 
 
 def find_run(name: str | Path, root: str | Path = "runs", *, others: Iterable[str] = ()) -> RunFolder:
-    """The run that `name` means: a path, `experiment/run` or `run` below `root`, or `latest`.
+    """The run that `name` means: a path, `experiment/run` or `run` below `root`, or `latest`. A search that has ended,
+    or a configuration with several seeds, means its best run.
 
     Args:
         name, root: what is meant, and the folder of all runs.
@@ -266,11 +297,14 @@ def find_run(name: str | Path, root: str | Path = "runs", *, others: Iterable[st
     for candidate in (Path(name), Path(root) / name):
         if RunFolder(candidate).exists():
             return RunFolder(candidate)
+    if best := _best_run(find_study(name, root)):
+        return best
     known = all_runs(root)
     if str(name) == "latest":
         if not known:
             raise RunError(f"There is no run in {root} yet.")
-        return known[-1]
+        newest = known[-1]
+        return _best_run(find_study(newest.path.parent)) or newest
     matches = [run for run in known if run.path.name == str(name)]
     if len(matches) == 1:
         return matches[0]

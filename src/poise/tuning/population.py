@@ -17,8 +17,7 @@ from poise.errors import ConfigError, writing
 from poise.tracking.folder import RunFolder
 from poise.training.checkpoint import checkpoints, newest
 from poise.tuning.search import Search
-from poise.tuning.space import Choice, Number, Primitive, sample, searches
-from poise.tuning.storage import fixed
+from poise.tuning.space import Choice, Fixed, Number, Primitive, sample, searches
 from poise.tuning.study import Study, Trial
 
 QUARTER = 0.25
@@ -103,7 +102,7 @@ class Population(Study):
             return
         params = self._explored(leader.params)
         try:
-            settings = sample(self.search.config, fixed(params))
+            settings = sample(self.search.config, Fixed(params))
             config, preset = resolve(
                 self.search.algorithm,
                 None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from poise.config.run import RunOptions
 from poise.config.types import Positive, PositiveInt, coerce
 from poise.envs.advice import parallel_runs
 from poise.errors import ConfigError, RunError, nearest, writing
+from poise.tracking.folder import BEST, find_study, folder_name
 from poise.tracking.links import refuse_links
 from poise.training.names import admit, portable
 from poise.training.signals import stopping_on
@@ -24,12 +26,13 @@ from poise.training.stopping import RESULT_KEYS, StopRule, check_keys
 from poise.tuning.analysis import Analysis
 from poise.tuning.pool import Pool
 from poise.tuning.population import Population
-from poise.tuning.search import DEFAULT_LIMIT, FILE, Search, unwritten
+from poise.tuning.search import DEFAULT_LIMIT, Search, unwritten
 from poise.tuning.space import is_search, searches
 from poise.tuning.storage import check_installed
-from poise.tuning.study import Study
+from poise.tuning.study import Seeds, Study
 from poise.tuning.table import Board
 
+MAX_PARALLEL = 1_000
 LOOK_S = 0.2
 """Seconds between two looks of the board."""
 
@@ -97,14 +100,16 @@ def run(
         "winners": winners, "seed": seed, "time_budget_s": time_budget_s, "preset": preset, "options": options,
     }  # fmt: skip
     label = env_name(settings["env"]).replace("/", "-").replace(":", "-")
-    path = Path(folder) / (experiment or f"tune_{name}_{label}")
-    if not resume and (path / FILE).exists():
-        raise RunError(f"There is a study at {path} already: go on with it by `poise tune --resume {path}`.")
-    search = _checked(given)
+    path = Path(folder) / folder_name("experiment", experiment or f"tune_{name}_{label}")
+    begun = find_study(path) is not None
+    if not resume and begun:
+        go_on = f"go on with it by `poise tune --resume {shlex.quote(str(path))}`"
+        raise RunError(f"There is a study at {path} already: {go_on}, or give another experiment.")
+    search = checked(given)
     admit(portable(search.config), path, trusted=True)  # it is the user's own
-    if (path / FILE).exists():
+    if begun:
         _same(search, Search.read(path), path)
-    return _search(search, path, parallel, callbacks, signals, quiet=quiet)
+    return conduct(search, path, parallel, callbacks, signals, quiet=quiet)
 
 
 def _folder(path: str | Path) -> Path:
@@ -151,10 +156,10 @@ def resume(
             "by poise.tune.run(..., resume=True)."
         )
     search.config = canonical(algorithm_spec(search.algorithm)[1].config, search.config)
-    admit(search.config, path / FILE, trusted=trust)
+    admit(search.config, path, trusted=trust)
     search.num_samples = coerce(PositiveInt | None, num_samples, "num_samples") or search.num_samples
     search.time_budget_s = coerce(Positive | None, time_budget_s, "time_budget_s")
-    return _search(search, path, parallel, (), signals, quiet=quiet)
+    return conduct(search, path, parallel, (), signals, quiet=quiet)
 
 
 def load(path: str | Path) -> Analysis:
@@ -168,22 +173,23 @@ def load(path: str | Path) -> Analysis:
     return Analysis(_study(search)(search, path))
 
 
-def _search(
-    search: Search,
-    folder: Path,
-    parallel: int | None,
-    callbacks: Sequence[Any],
-    signals: tuple[signal.Signals, ...],
-    *,
-    quiet: bool,
+def conduct(
+    search: Search, folder: Path, parallel: Any, callbacks: Sequence[Any], signals: tuple[Any, ...], *, quiet: bool
 ) -> Analysis:
-    """Runs all that has not ended yet."""
+    """Runs all of a search that has not ended yet.
+
+    Raises:
+        RunError: all trials have failed.
+    """
     size = coerce(PositiveInt | None, parallel, "parallel")
-    check_installed(search)
+    if (size or 1) > MAX_PARALLEL:
+        raise ConfigError(f"parallel={size:,} is not allowed: each is a process, and there are at most {MAX_PARALLEL}.")
+    if not search.repeated:
+        check_installed(search)
     limited = search.limited()
     if limited is not search and not quiet:
         print(f"No limit was given for a run: each ends after {DEFAULT_LIMIT:,} steps at the latest.", flush=True)
-    size = size or _default_parallel(limited)
+    size = min(size or _default_parallel(limited), limited.num_samples * len(limited.points()))
     with _claimed(folder):
         study = _study(limited)(limited, folder, callbacks)
         limited.write(folder)
@@ -197,7 +203,15 @@ def _search(
                     board.update()
                 if study.late:
                     pool.stop("the time of the search is over")
-    return Analysis(study, ended=pool.stopping)
+    failed = [trial for trial in study.trials if trial.state == "failed"]
+    if len(failed) == len(study.trials) > 0:
+        all_of = f"All {len(failed)} {study.noun}s" if failed[1:] else f"The only {study.noun}"
+        raise RunError(f"{all_of} of {folder} failed: {failed[0].error}")
+    analysis = Analysis(study, ended=pool.stopping)
+    if study.best is not None:
+        with writing(folder):
+            (folder / BEST).write_text(f"{analysis.best_logdir.relative_to(folder)}\n")
+    return analysis
 
 
 @contextmanager
@@ -218,10 +232,10 @@ def _claimed(folder: Path) -> Iterator[None]:
 
 
 def _study(search: Search) -> type[Study]:
-    return Population if search.scheduler == "pbt" else Study
+    return Seeds if search.repeated else Population if search.scheduler == "pbt" else Study
 
 
-def _checked(given: Mapping[str, Any]) -> Search:
+def checked(given: Mapping[str, Any]) -> Search:
     """A search whose values are of their types.
 
     Raises:
@@ -233,7 +247,8 @@ def _checked(given: Mapping[str, Any]) -> Search:
     plain = {key: value for key, value in made.config.items() if not any(searches(value))}
     known = build(spec.config, plain)
     check_keys(made.stop, known)
-    StopRule(made.stop or None, known)  # a search has a limit of its own
+    StopRule(made.limited().stop, known)
+    made.points()  # of which there may be too many
     if made.metric not in RESULT_KEYS and "/" not in made.metric:
         hint = nearest(made.metric, RESULT_KEYS)
         raise ConfigError(f"metric={made.metric!r} is not allowed: results have no such key.{hint}")

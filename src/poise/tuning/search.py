@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from poise.config.types import NonNegativeInt, Positive, PositiveInt
-from poise.errors import RunError, writing
-from poise.tuning.space import Choice, Computed, Number, parse, searches
+from poise.errors import ConfigError, RunError, writing
+from poise.tracking.folder import STUDIES
+from poise.tuning.space import MAX_TRIALS, Choice, Number, Primitive, grid, parse, searches
 
-FILE = "study.json"
+FILE, SEEDS_FILE = STUDIES
 
 DEFAULT_LIMIT = 500_000
 """Steps after which a trial ends whose stop rule says nothing about how long it may take."""
@@ -82,13 +83,30 @@ class Search:
         return {key: value for key, value in self.stop.items() if key not in LIMITS}
 
     @property
+    def repeated(self) -> bool:
+        """Whether it searches nothing: one configuration with several seeds."""
+        return [place for place, _ in searches(self.config)] == ["seed"]
+
+    @property
     def confirmed(self) -> int:
         """How many winners run again."""
         return self.winners if self.winners is not None else 3 * (self.seeds > 1)
 
+    def points(self) -> list[dict[str, Primitive]]:
+        """The points of the grid.
+
+        Raises:
+            ConfigError: there are too many trials.
+        """
+        points = grid(self.config)
+        if (total := self.num_samples * len(points)) > MAX_TRIALS:
+            of = f"num_samples={self.num_samples:,}" + f" of a grid of {len(points):,}" * (len(points) > 1)
+            raise ConfigError(f"{of} is not allowed: {total:,} trials, and a search has at most {MAX_TRIALS:,}.")
+        return points
+
     def limited(self) -> Search:
         """The same with a limit, where there is none."""
-        if any(key in LIMITS for key in self.stop):
+        if self.repeated or any(key in LIMITS for key in self.stop):
             return self
         return dataclasses.replace(self, stop={**self.stop, "timesteps_total": DEFAULT_LIMIT})
 
@@ -126,7 +144,7 @@ class Search:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps({**vars(self), "config": _written(portable(self.config))}, indent=2, default=repr)
-            (folder / FILE).write_text(text + "\n")
+            (folder / (SEEDS_FILE if self.repeated else FILE)).write_text(text + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Search:
@@ -135,19 +153,25 @@ class Search:
         Raises:
             RunError: there is none.
         """
+        file = next((folder / name for name in STUDIES if (folder / name).exists()), folder / FILE)
         try:
-            saved = json.loads((folder / FILE).read_text())
+            saved = json.loads(file.read_text())
             return cls(**{**saved, "config": parse(saved["config"])})
         except OSError:
             raise RunError(f"There is no study at {folder}: it has no {FILE}.") from None
         except (ValueError, TypeError, KeyError):
-            raise RunError(f"The study {folder} is damaged: its {FILE} cannot be read.") from None
+            raise RunError(f"The study {folder} is damaged: its {file.name} cannot be read.") from None
 
 
-def unwritten(config: Mapping[str, Any]) -> list[str]:
-    """Settings that a file cannot hold: functions and objects."""
-    computed = [path for path, found in searches(config) if isinstance(found, Computed)]
-    return [*computed, *(["env"] if not isinstance(config.get("env"), str) else [])]
+def unwritten(value: Any, place: str = "") -> list[str]:
+    """The places of settings that a file cannot hold: functions and objects."""
+    if isinstance(value, Mapping):
+        return [found for key, item in value.items() for found in unwritten(item, f"{place}.{key}" if place else key)]
+    if isinstance(value, Choice):
+        return unwritten(list(value.options), place)[:1]
+    if isinstance(value, (list, tuple)):
+        return [found for item in value for found in unwritten(item, place)][:1]
+    return [] if isinstance(value, (Number, Primitive)) else [place]
 
 
 def _written(value: Any) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
+import shlex
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,99 +15,120 @@ import numpy as np
 
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import env_name
-from poise.config.resolve import field_types, resolve
+from poise.config.resolve import canonical, field_types, resolve
 from poise.config.run import RunOptions
 from poise.config.types import NonNegativeInt, PositiveInt, coerce
-from poise.envs.advice import parallel_runs
-from poise.errors import ConfigError, RunError, shown
+from poise.errors import ConfigError, RunError
 from poise.tracking.curves import History, panels
-from poise.tracking.folder import RunFolder
+from poise.tracking.folder import RunFolder, find_study, folder_name
 from poise.tracking.plots import episode_figure
-from poise.training.signals import stopping_on
-from poise.training.stopping import StopRule, check_keys, default_stop
-from poise.tuning.pool import Pool
-from poise.tuning.study import registered
+from poise.training.stopping import default_stop
+from poise.tuning.run import checked, conduct, load
+from poise.tuning.space import MAX_TRIALS, grid_search
+from poise.tuning.study import Seeds, Study
 
-RESAMPLES = 10_000
-"""Of the bootstrap."""
+T_975 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""The 97.5 % quantile of Student's t distribution, from one degree of freedom to thirty."""
+ENOUGH = 3
+"""Seeds from which on there is an interval: that of two is too wide to say anything."""
 
 
 class SeedRuns:
     """Runs that differ by their seed alone.
 
     Attributes:
+        study: whose trials they are.
         path: the experiment's folder, with a run folder for each seed.
         results: the last result of each run that ended well, by seed.
         errors: one sentence for each that failed, by seed.
         ended: the reason why not all have run to their end, if so.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.results: dict[int, dict[str, Any]] = {}
-        self.errors: dict[int, str] = {}
-        self.ended: str | None = None
+    def __init__(self, study: Study, ended: str | None = None) -> None:
+        self.study, self.path, self.ended = study, study.folder, ended
+        done = {int(study.label(trial)): trial for trial in study.trials}
+        self.results = {seed: trial.results[-1] for seed, trial in done.items() if trial.state == "finished"}
+        self.errors = {seed: trial.error for seed, trial in done.items() if trial.state == "failed"}
 
     def __repr__(self) -> str:
-        return f"<{len(self.results)} seeds in {self.path}>"
+        return f"<{len(self.results)} of {self.study.total} seeds in {self.path}>"
 
     @property
     def runs(self) -> dict[int, Path]:
         """The run folders, by seed."""
         return {seed: self.path / f"seed_{seed}" for seed in self.results}
 
-    def aggregate(self, key: str = "episode_reward_mean") -> dict[str, float]:
-        """Of a result over the seeds: `mean`, `iqm` (the mean of the middle half), and `low` and `high`, between which
-        the latter is with 95 % confidence, by the bootstrap (Agarwal et al. 2021, arXiv 2108.13264).
+    def values(self, key: str = "episode_reward_mean") -> dict[int, float]:
+        """The last number that each run has for a result, by seed: an evaluation need not be of the last iteration.
 
         Raises:
             RunError: no run has a number for it.
         """
-        values = [float(result[key]) for result in self.results.values() if result.get(key) is not None]
-        if not values:
+        found = {}
+        for seed, result in self.results.items():
+            rows = [result] if result.get(key) is not None else reversed(RunFolder(self.runs[seed]).metrics())
+            value = next((row[key] for row in rows if not math.isnan(row.get(key, math.nan))), None)
+            if value is not None:
+                found[seed] = float(value)
+        if not found:
             raise RunError(f"No run in {self.path} has ended with a {key}.")
-        drawn = np.random.default_rng(0).choice(values, (RESAMPLES, len(values)))
-        low, high = np.percentile(interquartile_mean(drawn), [2.5, 97.5])
-        iqm = interquartile_mean(np.array([values]))[0]
-        return {"mean": float(np.mean(values)), "iqm": float(iqm), "low": float(low), "high": float(high)}
+        return found
+
+    def best_run(self, key: str = "episode_reward_mean", mode: str = "max") -> Path:
+        """The folder of the run with the highest (with `mode="min"`, the lowest) number for a result.
+
+        Raises:
+            RunError: no run has a number for it.
+        """
+        values = self.values(key)
+        return self.runs[(min if mode == "min" else max)(values, key=values.__getitem__)]
+
+    def aggregate(self, key: str = "episode_reward_mean") -> dict[str, float]:
+        """Of a result over the seeds: `mean`, the bounds `low` and `high` of the mean's 95 % confidence interval, `iqm`
+        (the mean of the middle half of the seeds; of fewer than four, the mean), and how many `seeds` that is.
+
+        The interval is Student's: it holds where the results of seeds are distributed about normally. Of fewer than
+        three seeds there is none, and its bounds are NaN.
+
+        Raises:
+            RunError: no run has a number for it.
+        """
+        values = np.array(list(self.values(key).values()))
+        half = student_half_width(values)
+        cut = len(values) // 4
+        mean, iqm = float(values.mean()), float(np.sort(values)[cut : len(values) - cut].mean())
+        return {"mean": mean, "low": mean - half, "high": mean + half, "iqm": iqm, "seeds": len(values)}
 
     def plot(self, x: str = "steps", y: str | None = None) -> Any:
         """Return and length of episodes as a matplotlib figure: the mean over seeds and a band."""
         return episode_figure(panels([History.of_folder(RunFolder(path)) for path in self.runs.values()], x, y))
 
 
-def interquartile_mean(values: np.ndarray) -> np.ndarray:
-    """The mean of the middle half of each row: a quarter of the values, rounded down, is cut off at either end."""
-    cut = values.shape[1] // 4
-    middle: np.ndarray = np.sort(values, axis=1)[:, cut : values.shape[1] - cut].mean(axis=1)
-    return middle
+def student_half_width(values: np.ndarray) -> float:
+    """Half of the width of the 95 % confidence interval of a mean, by Student's t; NaN of fewer than three values."""
+    n = len(values)
+    if n < ENOUGH:
+        return math.nan
+    t = T_975[n - 2] if n - 2 < len(T_975) else 1.95996 + 2.3723 / (n - 1) + 2.8225 / (n - 1) ** 2
+    return float(t * values.std(ddof=1) / math.sqrt(n))
 
 
-class _Desk:
-    """Hands out the seeds, for `Pool`."""
+def load_seeds(path: str | Path) -> SeedRuns:
+    """What `poise.run_seeds` or `--seeds` has found so far, also while the runs go on.
 
-    def __init__(self, jobs: Sequence[dict[str, Any]], found: SeedRuns, say: Callable[[str], None]) -> None:
-        self.waiting, self.found, self.say = list(jobs), found, say
-        self.done = False
+    Args:
+        path: the experiment's folder, or its name in `runs`.
 
-    def next_job(self) -> dict[str, Any] | None:
-        self.done = not self.waiting
-        return self.waiting.pop(0) if self.waiting else None
-
-    def report(self, job: dict[str, Any], result: dict[str, Any]) -> str | None:
-        return None
-
-    def finish(self, job: dict[str, Any], end: dict[str, Any]) -> None:
-        seed = job["settings"]["seed"]
-        if "done" in end:
-            self.found.results[seed] = result = end["done"]
-            reward = result["episode_reward_mean"]
-            text = "no episode has ended" if reward is None else f"reward {reward:.1f}"
-            steps, seconds = result["timesteps_total"], result["time_total_s"]
-            self.say(f"seed {seed}: {text} after {steps:,} steps, {seconds:.1f} s ({result['stop_reason']})")
-        else:
-            self.found.errors[seed] = end.get("error") or f"Its process ended: {end['died']}"
-            self.say(f"seed {seed} failed: {self.found.errors[seed]}")
+    Raises:
+        RunError: there is none.
+    """
+    study = load(find_study(path) or path).study
+    if not isinstance(study, Seeds):
+        raise RunError(f"{path} is a search, not several seeds of one configuration: read it by poise.tune.load.")
+    return SeedRuns(study)
 
 
 def run_seeds(
@@ -122,6 +145,7 @@ def run_seeds(
     parallel: int | None = None,
     callbacks: Sequence[Any] = (),
     options: RunOptions | None = None,
+    resume: bool = False,
     signals: tuple[signal.Signals, ...] = (),
     quiet: bool = False,
     **settings: Any,
@@ -137,72 +161,47 @@ def run_seeds(
         parallel: runs at a time.
         callbacks: of every run; they are copied to the processes that run them.
         options: what each run keeps.
+        resume: goes on with the experiment that is there.
         signals: end all runs as Ctrl-C does, with a checkpoint each.
         quiet: prints nothing.
 
     Raises:
         ConfigError: a setting that is not allowed.
-        RunError: the experiment has runs already.
+        RunError: the experiment has runs already, or all runs have failed.
     """
     count = coerce(PositiveInt, seeds, "seeds")
     first = coerce(NonNegativeInt, seed, "seed")
-    size = coerce(PositiveInt | None, parallel, "parallel")
-    types = field_types(RunOptions)
-    kept = {key: coerce(types[key], settings.pop(key), key) for key in types if key in settings}
-    options = dataclasses.replace(options or RunOptions(), **kept)
+    kept = {key: settings.pop(key) for key in field_types(RunOptions) if key in settings}
     given = {**(config or {}), **settings}
     resolved, _ = resolve(algorithm, env, dict(given), preset=preset)
     if resolved.env is None:
         raise ConfigError("There is no environment to train in: give one, for example --env CartPole-v1.")
-    rules = dict(default_stop(resolved) if stop is None else stop)
-    check_keys(rules, resolved)
-    StopRule(rules, resolved)
     name, spec = algorithm_spec(algorithm)
     stamp = datetime.now(timezone.utc).astimezone().strftime("%Y%m%d-%H%M%S")
     label = env_name(resolved.env).replace("/", "-").replace(":", "-")
-    path = Path(folder) / (experiment or f"{name}_{label}_{stamp}")
-    if list(path.glob("*/config.json")):
-        raise RunError(f"There are runs in {path} already: give another experiment.")
-    named = {
-        "env": resolved.env,
-        "model.custom_model": resolved.model.custom_model,
-        "model.custom_preprocessor": resolved.model.custom_preprocessor,
-    }
-    jobs = [
-        {
-            "folder": str(path / f"seed_{number}"),
-            "algorithm": name,
-            "settings": {**given, "env": resolved.env, "seed": number},
-            "stop": rules,
-            "preset": preset,
-            "options": options,
-            "callbacks": list(callbacks),
-            "registered": registered(name, named),
-        }
-        for number in range(first, first + count)
-    ]
-    size = min(size or parallel_runs(spec.config.sampling_threads, resolved.num_workers), count)
-    found = SeedRuns(path)
-
-    def say(text: str) -> None:
-        if not quiet:
-            print(shown(text, lines=True), flush=True)
-
-    say(f"{name} on {label}, seeds {first} to {first + count - 1}, {size} at a time, in {path}")
-    with Pool(_Desk(jobs, found, say), size) as pool, stopping_on((signal.SIGINT, *signals), pool.stop):
-        while not pool.wait(1.0):
-            pass
-    found.results = dict(sorted(found.results.items()))
-    found.ended = pool.stopping
-    return found
+    path = Path(folder) / folder_name("experiment", experiment or f"{name}_{label}_{stamp}")
+    begun = find_study(path) is not None
+    if not resume and (begun or list(path.glob("*/config.json"))):
+        go_on = f"go on with them by `poise resume {shlex.quote(str(path))}`, or " if begun else ""
+        raise RunError(f"There are runs in {path} already: {go_on}give another experiment.")
+    numbers = grid_search(range(first, first + min(count, MAX_TRIALS + 1)))
+    search = checked({
+        "algorithm": name, "config": {**canonical(spec.config, {**given, "env": resolved.env}), "seed": numbers},
+        "stop": dict(default_stop(resolved) if stop is None else stop), "preset": preset,
+        "options": {**vars(options or RunOptions()), **kept},
+    })  # fmt: skip
+    analysis = conduct(search, path, parallel, callbacks, signals, quiet=quiet)
+    return SeedRuns(analysis.study, analysis.ended)
 
 
 def summary(found: SeedRuns) -> str:
-    """What came of the seeds, in a line or two."""
+    """What came of the seeds, in a few lines."""
     lines = []
     for key in ("episode_reward_mean", "timesteps_total", "time_total_s"):
-        if any(result.get(key) is not None for result in found.results.values()):
+        with suppress(RunError):  # no episode has ended
             of = found.aggregate(key)
-            interval = f"95 % between {of['low']:,.6g} and {of['high']:,.6g}"
-            lines.append(f"{key}: mean {of['mean']:,.6g}, interquartile mean {of['iqm']:,.6g} ({interval})")
+            few = f"no interval of fewer than {ENOUGH} seeds"
+            interval = few if math.isnan(of["low"]) else f"95 % interval {of['low']:,.6g} to {of['high']:,.6g}"
+            iqm = f"; mean of the middle half {of['iqm']:,.6g}" if of["seeds"] >= 4 else ""
+            lines.append(f"{key}: mean of {of['seeds']} seeds {of['mean']:,.6g} ({interval}){iqm}")
     return "\n".join(lines)

@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 Primitive = None | bool | int | float | str
+
+MAX_TRIALS = 100_000
+"""Of one search, and so the points of its grid."""
+MAX_OPTIONS = 10_000
+"""Values among which one search chooses."""
+MAX_DEPTH = 40
+"""Mappings and lists within each other in a configuration that is searched."""
+LARGEST = 1e300
+"""Bounds of a search; of whole numbers, 2^53, up to which floating-point numbers tell them apart."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +54,22 @@ class Number:
     whole: bool = False
 
     def __post_init__(self) -> None:
+        most = 2**53 if self.whole else LARGEST
         for bound in (self.low, self.high, self.step or 0):
             if isinstance(bound, bool) or not isinstance(bound, (int, float)):
                 raise ConfigError(f"{bound!r} is no number to search from or to.")
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
+            if not -most <= bound <= most:  # which NaN is not, either
+                raise ConfigError(f"A search cannot reach {_short(bound)}: its bounds go up to {most:g}.")
+            if self.whole and bound != int(bound):
+                raise ConfigError(f"A search of whole numbers cannot have the bound {bound:g}.")
+        if self.low > self.high:
             raise ConfigError(f"There is no number from {self.low:g} to {self.high:g} to search.")
         if self.log and self.low <= 0:
             raise ConfigError(f"A search by the logarithm must begin above 0, not at {self.low:g}.")
-        if self.step is not None and self.step <= 0:
-            raise ConfigError(f"A search in steps of {self.step:g} gets nowhere: they must be above 0.")
+        if self.step is not None and not (self.step > 0 and (self.high - self.low) / self.step <= 2**53):
+            raise ConfigError(f"A search in steps of {self.step:g} gets nowhere: they must be above 0, and no finer.")
 
-    def suggest(self, trial: BaseTrial, name: str) -> float:
+    def suggest(self, trial: BaseTrial | Fixed, name: str) -> float:
         if self.whole:
             return trial.suggest_int(name, int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
         return trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)
@@ -68,18 +83,27 @@ class Choice:
     grid: bool = False
 
     def __post_init__(self) -> None:
+        name = "grid_search" if self.grid else "choice"
         if not self.options:
-            raise ConfigError(f"{'grid_search' if self.grid else 'choice'}([]) has nothing to choose from.")
-        if len(set(self.labels)) < len(self.labels):
-            twice = next(label for label in self.labels if self.labels.count(label) > 1)
-            raise ConfigError(f"{twice!r} stands twice among the values of one search: leave one out.")
+            raise ConfigError(f"{name}([]) has nothing to choose from.")
+        if len(self.options) > MAX_OPTIONS:
+            raise ConfigError(
+                f"{name} of {len(self.options):,} values is not allowed: there are at most {MAX_OPTIONS:,}."
+            )
+        seen: set[Primitive] = set()
+        for label in self.labels:
+            if label in seen:
+                raise ConfigError(f"{label!r} stands twice among the values of one search: leave one out.")
+            if label != label:
+                raise ConfigError(f"{name} of nan is not allowed: it is no value to choose.")
+            seen.add(label)
 
-    @property
+    @cached_property
     def labels(self) -> list[Primitive]:
         """The options as they are written down: numbers and texts as they are, everything else as text."""
-        return [option if isinstance(option, Primitive) else _text(option) for option in self.options]
+        return [option if isinstance(option, Primitive) else as_text(option) for option in self.options]
 
-    def suggest(self, trial: BaseTrial, name: str) -> Any:
+    def suggest(self, trial: BaseTrial | Fixed, name: str) -> Any:
         return self.options[self.labels.index(trial.suggest_categorical(name, self.labels))]
 
 
@@ -142,47 +166,62 @@ def sample_from(function: Callable[[Any], Any]) -> Computed:
 
 
 FUNCTIONS: dict[str, Callable[..., Number | Choice]] = {
-    "uniform": uniform,
-    "quniform": quniform,
-    "loguniform": loguniform,
-    "randint": randint,
-    "lograndint": lograndint,
-    "choice": choice,
-    "grid_search": grid_search,
+    made.__name__: made for made in (uniform, quniform, loguniform, randint, lograndint, choice, grid_search)
 }
 """Searches that can be written in JSON, YAML and on the command line: `"loguniform(1e-5, 1e-2)"`."""
 
 _CALL = re.compile(r"\s*(\w+)\s*(\(.*\))\s*", re.DOTALL)
 
 
-def parse(value: Any) -> Any:
+def parse(value: Any, depth: int = 0) -> Any:
     """A configuration from JSON or YAML with its searches made: texts such as `uniform(0, 1)`, which are read and not
     run, and mappings `{"grid_search": [...]}`.
 
     Raises:
-        ConfigError: a text that looks like a search and is none.
+        ConfigError: a text that looks like a search and is none, or a nest too deep.
     """
+    check_depth(depth)
     if isinstance(value, Mapping):
         if len(value) == 1 and (name := next(iter(value))) in ("grid_search", "choice"):
             if not isinstance(value[name], (list, tuple)):
                 raise ConfigError(f"{name} of {value[name]!r} is no search: it takes a list.")
-            return FUNCTIONS[name]([parse(option) for option in value[name]])
-        return {key: parse(item) for key, item in value.items()}
+            return FUNCTIONS[name]([parse(option, depth + 1) for option in value[name]])
+        return {key: parse(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [parse(item) for item in value]
+        return [parse(item, depth + 1) for item in value]
     found = _CALL.fullmatch(value) if isinstance(value, str) else None
     name, arguments = found.groups() if found else ("", "")
     if name not in FUNCTIONS:
         if hint := found and nearest(name, FUNCTIONS):
-            raise ConfigError(f"{value!r} is no search.{hint} Known: {', '.join(FUNCTIONS)}.")
+            raise ConfigError(f"{_short(value)} is no search.{hint} Known: {', '.join(FUNCTIONS)}.")
         return value  # a text like any other
     try:
-        given = ast.literal_eval(f"[{arguments[1:-1]}]")
+        given = json.loads(json.dumps(ast.literal_eval(f"[{arguments[1:-1]}]")))  # what a file can hold
         return FUNCTIONS[name](*given)
-    except (ValueError, SyntaxError, TypeError) as error:
+    except ConfigError:
+        raise
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError) as error:
         raise ConfigError(
-            f"{value!r} cannot be read as a search ({error}): write, for example, uniform(0, 1)."
+            f"{_short(value)} cannot be read as a search ({_short(error, str)}): write, for example, uniform(0, 1)."
         ) from None
+
+
+def check_depth(depth: int) -> None:
+    """Refuses what lies deeper in a configuration than any setting does.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"Searches stand at most {MAX_DEPTH} mappings and lists deep in a configuration.")
+
+
+def _short(value: Any, text: Callable[[Any], str] = repr) -> str:
+    try:
+        found = text(value)
+    except ValueError:  # an integer of thousands of digits
+        return "a number of thousands of digits"
+    return found if len(found) <= 200 else f"{found[:200]}..."
 
 
 def is_search(value: Any) -> bool:
@@ -190,25 +229,67 @@ def is_search(value: Any) -> bool:
     return isinstance(value, (Number, Choice, Computed))
 
 
-def searches(config: Any, path: str = "") -> Iterator[tuple[str, Number | Choice | Computed]]:
-    """All searches in a configuration, each with its place (`model.fcnet_hiddens.0`); those within options excepted."""
+def searches(config: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Number | Choice | Computed]]:
+    """All searches in a configuration, each with its place (`model.fcnet_hiddens.0`); those within options excepted.
+
+    Raises:
+        ConfigError: a nest too deep.
+    """
+    check_depth(depth)
     if is_search(config):
         yield path, config
     elif isinstance(config, Mapping):
         for key, item in config.items():
-            yield from searches(item, f"{path}.{key}" if path else str(key))
+            yield from searches(item, f"{path}.{key}" if path else str(key), depth + 1)
     elif isinstance(config, (list, tuple)):
         for number, item in enumerate(config):
-            yield from searches(item, f"{path}.{number}" if path else str(number))
+            yield from searches(item, f"{path}.{number}" if path else str(number), depth + 1)
 
 
 def grid(config: Mapping[str, Any]) -> list[dict[str, Primitive]]:
-    """The points of a configuration's grid, as the labels of their options by place; one empty point without a grid."""
+    """The points of a configuration's grid, as the labels of their options by place; one empty point without a grid.
+
+    Raises:
+        ConfigError: there are more than a search can have trials.
+    """
     axes = [(path, found.labels) for path, found in searches(config) if isinstance(found, Choice) and found.grid]
+    if (size := math.prod(len(labels) for _, labels in axes)) > MAX_TRIALS:
+        product = " x ".join(f"{len(labels):,} of {path}" for path, labels in axes)
+        raise ConfigError(
+            f"A grid of {size:,} points ({product}) is not allowed: a search has at most {MAX_TRIALS:,} trials. "
+            "Write choice instead of grid_search, and how many to try."
+        )
     return [dict(zip((p for p, _ in axes), point, strict=True)) for point in itertools.product(*(v for _, v in axes))]
 
 
-def sample(config: Mapping[str, Any], trial: BaseTrial) -> dict[str, Any]:
+class Fixed:
+    """Suggests what was proposed before, in Optuna's place.
+
+    Args:
+        params: what was proposed, by its place in the configuration.
+    """
+
+    def __init__(self, params: Mapping[str, Primitive]) -> None:
+        self.params = dict(params)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Primitive]) -> Primitive:
+        value = self.params.get(name)
+        if name not in self.params or not any(value == choice and type(value) is type(choice) for choice in choices):
+            raise ValueError(f"{name} has no {value!r}")
+        return value
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, log: bool = False, step: float | None = None
+    ) -> float:
+        value = self.params.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise ValueError(f"{name} does not reach {value!r}")
+        return value
+
+    suggest_int: Any = suggest_float
+
+
+def sample(config: Mapping[str, Any], trial: BaseTrial | Fixed) -> dict[str, Any]:
     """A configuration without searches: each replaced by what `trial` suggests, then what is computed by its value.
 
     Raises:
@@ -235,12 +316,12 @@ class Known(dict[str, Any]):
         return Known(value) if isinstance(value, dict) else value
 
 
-def _sampled(value: Any, trial: BaseTrial, path: str, later: list[tuple[Any, Any, str, Computed]]) -> Any:
+def _sampled(value: Any, trial: BaseTrial | Fixed, path: str, later: list[tuple[Any, Any, str, Computed]]) -> Any:
     if isinstance(value, Number):
         return value.suggest(trial, path)
     if isinstance(value, Choice):
         option = value.suggest(trial, path)
-        return _sampled(option, trial, f"{path}={_text(option)}", later) if any(searches(option)) else option
+        return _sampled(option, trial, f"{path}={as_text(option)}", later) if any(searches(option)) else option
     result: Any
     if isinstance(value, Mapping):
         result = dict(value)
@@ -258,6 +339,6 @@ def _sampled(value: Any, trial: BaseTrial, path: str, later: list[tuple[Any, Any
     return result
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A value as a short text that tells it from others."""
     return json.dumps(value, default=repr)

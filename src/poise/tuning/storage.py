@@ -1,22 +1,26 @@
 """Optuna's part: it proposes settings, prunes, and keeps a database that its dashboard opens.
 
-The trials' own files are the truth. Where the database is missing, or knows less than they do, it is made anew.
+The trials' own files are the truth: a search that is taken up again makes the database anew from them.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
+import sqlite3
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from poise.errors import PoiseError
+from poise.errors import PoiseError, shown
 from poise.tuning.search import Search
-from poise.tuning.space import Primitive, sample
+from poise.tuning.space import Fixed, Primitive, sample
 
 if TYPE_CHECKING:
     import optuna
@@ -55,106 +59,126 @@ def check_installed(search: Search) -> None:
 
 
 class Storage:
-    """One study in Optuna's own database.
+    """One study of Optuna's, in memory, with a copy of each trial that has ended in a database.
+
+    The database is only ever written: one that is there is replaced without being opened, for Optuna may run what it
+    finds in one (CMA-ES keeps its optimiser as a pickle).
 
     Args:
         search: names its sampler, its pruner and its direction.
         folder: where the database is.
-        begun: trials that there are already: proposals go on from there, and do not begin again.
+        trials: those that there are already; they are played again, and proposals go on from there.
     """
 
-    def __init__(self, search: Search, folder: Path, begun: int = 0) -> None:
-        self.search, self.file, self.begun = search, folder / FILE, begun
+    def __init__(self, search: Search, folder: Path, trials: Sequence[Trial] = ()) -> None:
+        self.search, self.file = search, folder / FILE
         self.optuna = optuna_module()
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self.study = self._open()
-        except Exception:  # whatever a damaged database makes of it: the trials have all that it had
-            self.file.unlink(missing_ok=True)
-            self.study = self._open()
-
-    def _open(self) -> optuna.Study:
-        opened: optuna.Study = self.optuna.create_study(
-            storage=f"sqlite:///{self.file}",
-            study_name=self.file.parent.name,
-            direction={"max": "maximize", "min": "minimize"}[self.search.mode],
-            sampler=_sampler(self.optuna, self.search, self.begun),
-            pruner=_pruner(self.optuna, self.search.scheduler),
-            load_if_exists=True,
+        about: dict[str, Any] = {
+            "study_name": folder.name,
+            "direction": {"max": "maximize", "min": "minimize"}[search.mode],
+        }
+        self.study = self.optuna.create_study(
+            sampler=_sampler(self.optuna, search, len(trials)), pruner=_pruner(self.optuna, search.scheduler), **about
         )
-        return opened
-
-    def agree(self, trials: Sequence[Trial]) -> None:
-        """Makes the database anew from the trials, unless it knows them."""
-        known = self.study.get_trials(deepcopy=False)
-        steady = self.search.scheduler != "pbt"  # whose members change
-
-        def equal(theirs: Any, ours: Trial) -> bool:
-            known = not steady or ours.state == "failed" or theirs.params == ours.params
-            return bool(known and theirs.state.is_finished() == (ours.state != "running"))
-
-        same = len(known) == len(trials) and all(map(equal, known, trials))
-        if same:
-            return
-        ahead = known[len(trials) :]  # proposed, but killed before they were written down
-        self.optuna.delete_study(study_name=self.study.study_name, storage=self.study._storage)
-        self.study = self._open()
+        self.copy: optuna.Study | None = None
+        with self._copying():
+            for old in folder.glob(f"{FILE}*"):  # its journal, too: SQLite would play that into the new one
+                old.unlink()
+            self.copy = self.optuna.create_study(storage=self._database(folder), **about)
         for trial in trials:
-            state, value = self._outcome(trial)
-            about = fixed(trial.params)
-            if trial.state != "failed":  # whose settings may have failed before all were proposed
-                sample(self.search.config, about)
-            params = {name: trial.params[name] for name in about.distributions}
-            self.study.add_trial(
-                self.optuna.trial.create_trial(
-                    state=state, value=value, params=params, distributions=about.distributions
-                )
-            )
-        for proposed in ahead:
-            self.study.enqueue_trial({**proposed.system_attrs.get("fixed_params", {}), **proposed.params})
+            self._replay(trial)
 
-    def ask(self, point: dict[str, Primitive]) -> optuna.Trial:
+    def _database(self, folder: Path) -> Any:
+        """A new file; not by an address, in which some characters of a folder's name have a meaning."""
+        from sqlalchemy.pool import NullPool
+
+        folder.mkdir(parents=True, exist_ok=True)
+        connect = partial(sqlite3.connect, self.file, check_same_thread=False)
+        return self.optuna.storages.RDBStorage("sqlite://", {"creator": connect, "poolclass": NullPool})
+
+    @contextmanager
+    def _copying(self) -> Iterator[None]:
+        """Around what writes the database: where it fails, as on a full disk, the search does without."""
+        try:
+            yield
+        except Exception as error:
+            self.copy = None
+            reason = str(error.__cause__ or error)
+            print(shown(f"{self.file} cannot be written ({reason}): the search goes on without it."), file=sys.stderr)
+
+    def _replay(self, trial: Trial) -> None:
+        """Has Optuna see a trial as it went before, so that its sampler and its pruner know what they knew."""
+        proposed = self.ask(trial.params)
+        if self.search.sampler == "cmaes":
+            _ = proposed.relative_params  # its state is told by asking
+        if trial.state != "failed":  # whose settings may have failed before all were proposed
+            sample(self.search.config, proposed)
+        for percent, value in trial.reports:
+            proposed.report(value, percent)
+            proposed.should_prune()
+        if trial.state != "running":
+            self.tell(trial)
+
+    def ask(self, point: Mapping[str, Primitive]) -> optuna.Trial:
         """A trial at a point of the grid; what the grid leaves open is proposed when it is asked for."""
-        waiting = (self.optuna.trial.TrialState.WAITING,)
-        if not self.study.get_trials(deepcopy=False, states=waiting):
-            self.study.enqueue_trial(point)
-        return self.study.ask()
+        self.study.enqueue_trial(dict(point))
+        asked: optuna.Trial = self.study.ask()
+        return asked
 
-    def prune(self, trial: Trial, value: float) -> bool:
+    def prune(self, trial: Trial, percent: int, value: float) -> bool:
         """Takes a value that a trial has on its way; whether it falls behind the others."""
         theirs = self.optuna.trial.Trial(self.study, self.study.get_trials(deepcopy=False)[trial.number]._trial_id)
-        theirs.report(value, trial.percent)
+        theirs.report(value, percent)
+        trial.reports.append((percent, value))
         return bool(theirs.should_prune())
 
     def tell(self, trial: Trial) -> None:
         """How a trial ended."""
         state, value = self._outcome(trial)
-        self.study.tell(trial.number, value, state)
+        ended = self.study.tell(trial.number, value, state)
+        if self.copy is not None:
+            with self._copying():
+                self.copy.add_trial(
+                    self.optuna.trial.create_trial(
+                        state=state,
+                        value=value,
+                        params=ended.params,
+                        distributions=ended.distributions,
+                        intermediate_values=ended.intermediate_values,
+                        user_attrs={"trial": trial.number},
+                    )
+                )
 
     def _outcome(self, trial: Trial) -> tuple[Any, float | None]:
         """A trial's state and value as Optuna has them: numbers, which infinite ones are, but not NaN."""
-        names = {"running": "RUNNING", "finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
+        names = {"finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
         value = trial.value(self.search) if trial.state == "finished" else math.nan
         name = "FAIL" if trial.state == "finished" and math.isnan(value) else names[trial.state]
         return self.optuna.trial.TrialState[name], None if math.isnan(value) else value
 
 
-def fixed(params: dict[str, Primitive]) -> Any:
-    """What suggests what was proposed before."""
-    return optuna_module().trial.FixedTrial(params)
+class Settled(Storage):
+    """Stands in for Optuna where nothing is left to propose: every trial is a point of the grid."""
+
+    def __init__(self) -> None:
+        pass
+
+    def ask(self, point: Mapping[str, Primitive]) -> Any:
+        return Fixed(point)
+
+    def tell(self, trial: Trial) -> None:
+        pass
 
 
 def _sampler(optuna: Any, search: Search, begun: int) -> Any:
     made = optuna.samplers
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of what has been there for years
     seed = search.seed if not begun else int(np.random.SeedSequence([search.seed, begun]).generate_state(1)[0])
+    if search.sampler == "qmc":
+        return made.QMCSampler(seed=search.seed, scramble=True)
     return {
-        "tpe": lambda: made.TPESampler(seed=seed),
-        "random": lambda: made.RandomSampler(seed=seed),
-        "gp": lambda: made.GPSampler(seed=seed),
-        "cmaes": lambda: made.CmaEsSampler(seed=seed),
-        "qmc": lambda: made.QMCSampler(seed=search.seed, scramble=True),
-    }[search.sampler]()
+        "tpe": made.TPESampler, "random": made.RandomSampler, "gp": made.GPSampler, "cmaes": made.CmaEsSampler
+    }[search.sampler](seed=seed)  # fmt: skip
 
 
 def _pruner(optuna: Any, name: str) -> Any:

@@ -29,8 +29,8 @@ from poise.envs.make import own_spec, registered_env
 from poise.errors import ConfigError, RunError, writing
 from poise.models.catalog import find_model, find_preprocessor
 from poise.tuning.search import HELD_OUT, Search
-from poise.tuning.space import Primitive, grid, sample
-from poise.tuning.storage import Storage, fixed
+from poise.tuning.space import Fixed, Primitive, sample
+from poise.tuning.storage import Settled, Storage
 
 MAX_DEATHS = 3
 """Processes that may die under a trial before it counts as failed."""
@@ -50,7 +50,7 @@ class Trial:
         held_out: the same of those that confirm it.
         error: one sentence, if it failed.
         deaths: processes that have died under it.
-        percent: of its limit, at which it was last compared with others.
+        reports: what it was compared by on its way, each with the per cent of its limit that it had used.
         lineage: in a population, where it went on from which member and with what.
         settings: its whole configuration.
         path: its folder.
@@ -64,7 +64,7 @@ class Trial:
     held_out: list[dict[str, Any]] = field(default_factory=list)
     error: str = ""
     deaths: int = 0
-    percent: int = 0
+    reports: list[tuple[int, float]] = field(default_factory=list)
     lineage: list[dict[str, Any]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict, repr=False)
     path: Path = Path()
@@ -141,36 +141,46 @@ class Study:
     Attributes:
         trials: those that have begun, by number.
         total: how many there will be.
+        noun: what a trial is called.
 
     Raises:
         ConfigError: the search cannot be made.
         RunError: the folder holds a study that cannot be read, or one of another search.
     """
 
+    noun = "trial"
+
     def __init__(self, search: Search, folder: Path, callbacks: Sequence[Any] = ()) -> None:
         self.search, self.folder, self.callbacks = search, folder, list(callbacks)
-        self.points = grid(search.config)
+        self.points = search.points()
         self.total = search.num_samples * len(self.points)
-        self.trials = [Trial.read(file) for file in sorted(folder.glob("trial_*/trial.json"))]
+        self.trials = sorted(map(Trial.read, folder.glob("*/trial.json")), key=lambda trial: trial.number)
+        if (numbers := [trial.number for trial in self.trials]) != list(range(len(numbers))):
+            raise RunError(f"The study {folder} is damaged: of its trials, only {numbers} are there.")
         for trial in self.trials:
             if trial.state != "failed":
                 trial.settings = self._settings(trial)
         self._underway: set[tuple[int, str]] = set()
         self._since = time.monotonic()
 
+    def label(self, trial: Trial) -> str:
+        """How a trial is called among the others."""
+        return str(trial.number)
+
+    def _name(self, number: int) -> str:
+        return f"trial_{number:05d}"
+
     def _settings(self, trial: Trial) -> dict[str, Any]:
         """What was proposed for a trial, put into the configuration."""
         try:
-            return sample(self.search.config, fixed(trial.params))
+            return sample(self.search.config, Fixed(trial.params))
         except ValueError as error:
             raise RunError(f"The study {self.folder} was begun with another search: {error}") from None
 
     @cached_property
     def storage(self) -> Storage:
         """Optuna's part, which knows what the trials know; not opened by whoever only reads a study."""
-        storage = Storage(self.search, self.folder, begun=len(self.trials))
-        storage.agree(self.trials)
-        return storage
+        return Storage(self.search, self.folder, self.trials)
 
     @property
     def best(self) -> Trial | None:
@@ -236,7 +246,7 @@ class Study:
         """The next trial; one whose settings contradict each other has failed before it began."""
         number = len(self.trials)
         proposed = self.storage.ask(self.points[number % len(self.points)])
-        trial = Trial(number, {}, path=self.folder / f"trial_{number:05d}")
+        trial = Trial(number, {}, path=self.folder / self._name(number))
         try:
             trial.settings = sample(self.search.config, proposed)
             resolve(self.search.algorithm, None, trial.settings, preset=self.search.preset)
@@ -270,10 +280,10 @@ class Study:
         if self.search.scheduler in ("none", "pbt") or job["name"] != "seed_0":
             return None
         percent, value = self.search.percent(result), self.search.so_far(result)
-        if percent <= trial.percent or percent == 100 or math.isnan(value):
+        last = trial.reports[-1][0] if trial.reports else 0
+        if percent <= last or percent == 100 or math.isnan(value):
             return None  # at 100 it ends by itself
-        trial.percent = percent
-        return f"pruned at {percent} % of its limit" if self.storage.prune(trial, value) else None
+        return f"pruned at {percent} % of its limit" if self.storage.prune(trial, percent, value) else None
 
     def finish(self, job: dict[str, Any], end: dict[str, Any]) -> None:
         """Takes the end of a run."""
@@ -318,3 +328,21 @@ class Study:
         values = [t.value(self.search, had) for t in self.trials if len(t.results) >= had]
         mine = trial.value(self.search)
         return len(values) >= ENOUGH and self.search.better(statistics.median(values), mine)
+
+
+class Seeds(Study):
+    """A study whose trials are runs of one configuration, each with a seed of its own."""
+
+    noun = "seed"
+
+    @cached_property
+    def storage(self) -> Storage:
+        """Nothing is proposed."""
+        return Settled()
+
+    def label(self, trial: Trial) -> str:
+        """Its seed."""
+        return str(self.points[trial.number]["seed"])
+
+    def _name(self, number: int) -> str:
+        return f"seed_{self.points[number]['seed']}"

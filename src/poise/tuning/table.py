@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import statistics
 import sys
+from collections import Counter
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from poise.tuning.search import Search
+from poise.errors import shown
 from poise.tuning.study import Study, Trial
 
 ROWS = 20
 """Trials that are shown at once: those that run, then the latest."""
-_RESULTS = {
-    "iter": "training_iteration",
-    "steps": "timesteps_total",
-    "reward": "episode_reward_mean",
-    "s": "time_total_s",
-}
+EVERY_S = 30.0
+"""Seconds between two lines that say how far the runs are, where there is no table."""
+_RESULTS = {"reward": "episode_reward_mean", "steps": "timesteps_total", "s": "time_total_s"}
+_GAP = 2
 
 
 class Board:
-    """Shows a study while it runs.
+    """Shows a study while it runs: as a table that changes, or in lines where there is no terminal.
 
     Args:
         study: whose trials.
@@ -35,16 +35,18 @@ class Board:
 
     def __init__(self, study: Study, parallel: int, *, quiet: bool = False) -> None:
         self.study, self.parallel, self.quiet = study, parallel, quiet
-        self.console = Console(highlight=False)
-        self._told: set[int] = {trial.number for trial in study.trials if trial.state != "running"}
+        self.console = Console(highlight=False, markup=False)
+        self._told = {trial.number for trial in study.trials if trial.state != "running"}
+        self._errors: Counter[str] = Counter()
+        self._next = EVERY_S
         self._live = Live(console=self.console, auto_refresh=False) if sys.stdout.isatty() and not quiet else None
 
     def __enter__(self) -> Board:
         if self._live is not None:
             self._live.start()
-        elif not self.quiet:
-            trials = f"{self.study.total} trial{'s' * (self.study.total > 1)}"
-            self.console.print(f"{trials}, {self.parallel} at a time, in {self.study.folder}", soft_wrap=True)
+        else:
+            trials = f"{self.study.total} {self.study.noun}{'s' * (self.study.total > 1)}"
+            self._say(f"{trials}, {self.parallel} at a time, in {self.study.folder}")
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -54,54 +56,104 @@ class Board:
 
     def update(self) -> None:
         """Shows what has changed."""
-        if self._live is not None:
-            self._live.update(Group(table(self.study, ROWS), self._summary()), refresh=True)
-            return
         for trial in self.study.trials:
             if trial.state != "running" and trial.number not in self._told:
                 self._told.add(trial.number)
-                if not self.quiet:
-                    self.console.print(line(trial, self.study.search), soft_wrap=True)
+                if trial.state == "failed":
+                    self._say(self._failure(trial))
+                elif self._live is None:
+                    self._say(line(trial, self.study))
+        if self._live is not None:
+            shown_rows = min(ROWS, max(self.console.height - 8, 3))
+            self._live.update(Group(*table(self.study, self.console.width, shown_rows), self._summary()), refresh=True)
+        elif self.study.seconds > self._next:
+            self._next = self.study.seconds + EVERY_S
+            self._say(self._progress())
+
+    def _say(self, text: str) -> None:
+        if not self.quiet:
+            self.console.print(Text(shown(text, lines=True)), soft_wrap=True)
+
+    def _failure(self, trial: Trial) -> str:
+        """How a trial failed: a reason is told whole once, and then counted."""
+        self._errors[trial.error] += 1
+        first = f"{self.study.noun} {self.study.label(trial)} failed{_params(trial)}"
+        times = self._errors[trial.error]
+        return f"{first}: {trial.error}" if times == 1 else f"{first} for the same reason ({times} so far)"
+
+    def _progress(self) -> str:
+        """How far those are that run."""
+        ended = sum(trial.state != "running" for trial in self.study.trials)
+        text = f"{ended} of {self.study.total} {self.study.noun}s have ended, {self.study.seconds:.0f} s"
+        for trial in self.study.trials:
+            if trial.state == "running" and trial.latest:
+                found = ", ".join(f"{key} {_short(trial.latest.get(name))}" for key, name in _RESULTS.items())
+                text += f"\n  {self.study.noun} {self.study.label(trial)}: {found}"
+        return text
 
     def _summary(self) -> Text:
         study, search = self.study, self.study.search
         ended = sum(trial.state != "running" for trial in study.trials)
-        text = f"{ended} of {study.total} trials, {self.parallel} at a time, {study.seconds:.0f} s"
+        text = f"{ended} of {study.total} {study.noun}s, {self.parallel} at a time, {study.seconds:.0f} s"
         best = study.best
         if best is not None:
-            text += f"; the best is trial {best.number} with {search.metric} {best.value(search):,.6g}"
-        return Text(text)
+            text += f"; the best is {study.noun} {study.label(best)} with {search.metric} {best.value(search):,.6g}"
+        return Text(shown(text))
 
 
-def line(trial: Trial, search: Search) -> str:
+def line(trial: Trial, study: Study) -> str:
     """How a trial ended."""
-    params = ", ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
-    if trial.state == "failed":
-        return f"trial {trial.number} failed ({params}): {trial.error}"
+    search = study.search
     missed = "" if trial.state == "pruned" or not all(map(search.missed, trial.results)) else ", missed its goal"
     found = [result[search.metric] for result in trial.results if result.get(search.metric) is not None]
     value = f"{statistics.fmean(found):,.6g}" if found else "nothing"
-    return f"trial {trial.number} {trial.state}{missed}: {search.metric} {value} ({params})"
+    took = f" after {trial.result['timesteps_total']:,} steps, {trial.result['time_total_s']:.1f} s"
+    return f"{study.noun} {study.label(trial)} {trial.state}{missed}: {search.metric} {value}{took}{_params(trial)}"
 
 
-def table(study: Study, rows: int | None = None) -> Table:
-    """The trials as a table; of many, those that run and the latest that ended."""
-    names = list(dict.fromkeys(name for trial in study.trials for name in trial.params))
-    several = ["seeds"] if study.search.seeds > 1 else []
-    made = Table("trial", "state", *(name.rpartition(".")[2] for name in names), *several, *_RESULTS)
+def table(study: Study, width: int, rows: int | None = None) -> list[Table | Text]:
+    """The trials as a table that fits into so many characters; of many, those that run and the latest that ended.
+
+    What a trial is and has reached stands whole. Settings take the room that is left, and those for which there is none
+    are named below it.
+    """
     order = sorted(study.trials, key=lambda trial: (trial.state == "running", trial.number))
+    some = order if rows is None else order[-rows:]
+    columns: dict[str, list[str]] = {
+        study.noun: [study.label(trial) for trial in some],
+        "state": [trial.state for trial in some],
+    }
+    if study.search.seeds > 1:
+        columns["seeds"] = [f"{len(trial.results)}+{len(trial.held_out)}" for trial in some]
+    columns |= {title: [_short(trial.result.get(key)) for trial in some] for title, key in _RESULTS.items()}
+    least = {study.noun: 5, "state": len("finished"), "reward": 9, "steps": 10, "s": 7}  # so that nothing jumps
+    widths = {title: max(least.get(title, 0), *map(len, (title, *cells))) for title, cells in columns.items()}
+    left, dropped = width - sum(widths.values()) - _GAP * (len(widths) - 1), list[str]()
+    for place in dict.fromkeys(name for trial in some for name in trial.params) if study.noun == "trial" else ():
+        title = shown(place.rpartition(".")[2]).replace("_", "_\n")  # a long name stands in several lines
+        cells = [shown(_short(trial.params.get(place, ""))) for trial in some]
+        needed = max(map(cell_len, (*title.split("\n"), *cells)))
+        if needed + _GAP > left or dropped or place in columns:
+            dropped.append(shown(place))
+        else:
+            left -= needed + _GAP
+            columns[place], widths[place] = cells, needed
+            columns[place].insert(0, title)
+    made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for title, cells in columns.items():
+        head = cells.pop(0) if len(cells) > len(some) else title
+        right = title in (*_RESULTS, study.noun)
+        made.add_column(Text(head), width=widths[title], no_wrap=True, justify="right" if right else "left")
     best = study.best
-    for trial in order if rows is None else order[-rows:]:
-        done = [f"{len(trial.results)}+{len(trial.held_out)}"] if several else []
-        made.add_row(
-            str(trial.number),
-            trial.state,
-            *(_short(trial.params.get(name, "")) for name in names),
-            *done,
-            *(_short(trial.result.get(key)) for key in _RESULTS.values()),
-            style="bold" if trial is best else "red" if trial.state == "failed" else None,
-        )
-    return made
+    for trial, row in zip(some, zip(*columns.values(), strict=True), strict=True):
+        style = "bold" if trial is best else "red" if trial.state == "failed" else None
+        made.add_row(*map(Text, row), style=style)
+    return [made, *([Text(f"+{len(dropped)} settings: {', '.join(dropped)}", "dim")] if dropped else [])]
+
+
+def _params(trial: Trial) -> str:
+    params = ", ".join(f"{name}={_short(value)}" for name, value in trial.params.items() if name != "seed")
+    return f" ({params})" if params else ""
 
 
 def _short(value: Any) -> str:
