@@ -112,6 +112,7 @@ def command_line(algorithm: str, env: str, goal: float, *arguments: str) -> Run:
             except TimeoutError:
                 return {"reached": False, "process_s": LIMIT_S}
             (config,) = Path(folder).glob("runs/*/*/config.json")
+            status = json.loads((config.parent / "status.json").read_text())
             last = json.loads((config.parent / "metrics.jsonl").read_text().splitlines()[-1])
             judge = [str(python), str(HERE / "peers" / "poise_cartpole.py"), "--run", str(config.parent)]
             _, out = timed([*judge, env, str(seed)], Path(folder))
@@ -122,6 +123,7 @@ def command_line(algorithm: str, env: str, goal: float, *arguments: str) -> Run:
                 "train_s": last["time_total_s"],
                 "reward": reward,
                 "reached": last["episodes_total"] >= 100 and reward is not None and reward >= goal,
+                "confirmed": status.get("confirmed_reward_mean"),
                 "evaluation": json.loads(out.strip().splitlines()[-1])["evaluation"],
                 "process_s": seconds,
             }
@@ -150,6 +152,11 @@ def parts() -> dict[str, Part]:
             "`poise train PPO --env CartPole-v1 --stop episode_reward_mean=475 --seed N` and a script for each peer.",
             [
                 Side("Poise, `poise train`", "poise", command_line("PPO", "CartPole-v1", 475)),
+                Side(
+                    "Poise, `poise train --no-confirm`",
+                    "poise",
+                    command_line("PPO", "CartPole-v1", 475, "--no-confirm"),
+                ),
                 Side(sb3, "sb3", script("sb3_cartpole.py", "sb3")),
                 Side(rllib, "rllib", script("rllib_cartpole.py", "rllib")),
             ],
@@ -228,6 +235,7 @@ def section(results: Results, name: str, part: Part) -> str:
             continue
         ended = [r for r in found if "steps" in r]
         ratio = "-"
+        confirmed = [r["confirmed"] for r in ended if r.get("confirmed") is not None]
         known = [r[part.ratio] for r in found if part.ratio in r]
         if known:
             middle = statistics.median(known)
@@ -243,6 +251,7 @@ def section(results: Results, name: str, part: Part) -> str:
                 spread((r["steps"] for r in ended), 0),
                 spread((r["steps_per_s"] for r in ended), 0),
                 ratio,
+                spread(confirmed, 1) if confirmed else "-",
                 spread((r["evaluation"] for r in ended), 1),
             ]
         )
@@ -250,7 +259,7 @@ def section(results: Results, name: str, part: Part) -> str:
         return ""
     of = {"process_s": "Process time, as a multiple", "steps_per_s": "Steps/s, as a multiple"}[part.ratio]
     headers = ["", "Reached the goal", "Process, s", "Training, s", "Steps", "Steps/s"]
-    headers += [f"{of} of Poise's", "Evaluation"]
+    headers += [f"{of} of Poise's", "Confirmed", "Evaluation"]
     return f"### {part.title}\n\n{part.rule}\n\n{table(headers, rows)}"
 
 
@@ -278,8 +287,9 @@ def main() -> int:
         "A run stops when the mean return of its last 100 training episodes reaches the goal, or at 1,000,000 steps. "
         "Each cell is the median over seeds (lowest to highest), ratios are of medians. Process: from the start of "
         "Python to its end. Training: the loop alone; for `poise train` the sum of its iterations (`time_total_s`). "
-        "Evaluation: the mean return of 100 fresh deterministic episodes, the same evaluator for all, not in any of "
-        "the times."
+        "Confirmed: the mean return of 100 fresh episodes with sampled actions, which `poise train` plays before it "
+        "stops, within the time of its process. Evaluation: the mean return of 100 fresh deterministic episodes, the "
+        "same evaluator for all, not in any of the times."
     )
     body = "\n".join(text for text in (section(results, name, part) for name, part in known.items()) if text)
     results.publish(

@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import poise
+from poise.config.run import RunOptions
+from poise.startup import ENDING
+from poise.tracking.folder import RunFolder
+from poise.tracking.launch import resume, start
 
 
 class Kill(poise.Callback):
@@ -32,21 +36,19 @@ def main(order: dict[str, Any]) -> None:
     stop = {"training_iteration": order["until"]}
     run = Path(order["folder"]) / "e" / order["name"]
     if (run / "config.json").exists():
-        poise.resume(run, stop=stop, quiet=True)
+        resume(RunFolder(run), stop=stop, signals=ENDING, quiet=True)
         return
-    poise.run(
+    start(
         order["algorithm"],
         order["env"],
-        config=order["settings"],
-        seed=order["seed"],
+        {**order["settings"], "seed": order["seed"]},
         stop=stop,
-        folder=order["folder"],
+        root=order["folder"],
         experiment="e",
         name=order["name"],
-        checkpoint_freq=order["every"],
-        checkpoint_interval_s=math.inf,
-        tensorboard=False,
+        options=RunOptions(checkpoint_freq=order["every"], checkpoint_interval_s=math.inf, tensorboard=False),
         callbacks=[Kill(order.get("kill_at"))],
+        signals=ENDING,
         quiet=True,
     )
 

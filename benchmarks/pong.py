@@ -82,7 +82,7 @@ def run(part: Part, seed: int, most: int) -> Record:
         while score < part.goal and trainer.algorithm.timesteps < most:
             start = time.perf_counter()
             reasons = [trainer.learn(AGAIN)["stop_reason"]] if tries else []
-            result = trainer.learn(stop=stop)
+            result = trainer.learn(stop=stop, confirm=False)
             seconds += time.perf_counter() - start
             if "interrupted" in (*reasons, result["stop_reason"]):  # Ctrl-C ends `learn` alone; it means this benchmark
                 raise KeyboardInterrupt

@@ -57,7 +57,7 @@ def main() -> None:
         args.algo, args.env, preset=None, seed=args.seed, model=model, progress=False, **settings
     )
     start = time.perf_counter()
-    result = trainer.learn(stop={"episode_reward_mean": args.goal, "timesteps_total": MAX_STEPS})
+    result = trainer.learn(stop={"episode_reward_mean": args.goal, "timesteps_total": MAX_STEPS}, confirm=False)
     train_s = time.perf_counter() - start
     report(
         args,
