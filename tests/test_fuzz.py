@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -97,3 +98,17 @@ def test_random_settings_train_or_get_a_sentence() -> None:
     with prepared(configurations) as base:
         _, faults = run_cases(configurations, range(15), 3, base)
     assert not faults, "\n".join(map(str, faults))
+
+
+SMALL_SETS = [("spaces", 2), ("environments", 12)]
+"""Fuzzers, and how many of their cases are run here."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "cases"), SMALL_SETS)
+def test_a_small_set_of_cases_has_no_faults(name: str, cases: int) -> None:
+    fuzzer = importlib.import_module(f"benchmarks.fuzz.{name}")
+    with prepared(fuzzer) as base:
+        count, faults = run_cases(fuzzer, range(cases), 0, base)
+    assert [str(fault) for fault in faults] == []
+    assert sum(count.values()) >= cases

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium as gym
+import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 import faulty
@@ -175,6 +177,41 @@ def test_a_state_that_no_checkpoint_can_hold_is_replayed(trainer: Make, tmp_path
     with poise.load(tmp_path / "a", env=Opaque) as loaded:
         assert loaded.samplers[0].rollout.obs["value"][-1, 0].tolist() == [1.0, 16.0]
         assert loaded.notes == []
+
+
+class Keys(Scripted):
+    """Its observation has keys that mean something in a checkpoint, or are odd."""
+
+    keys = ("$tensor", "$array", "$segment", "$$x", "a.b", "c/d", "", " ", "__metadata__", "\n")
+    observation_space = spaces.Dict(dict.fromkeys(keys, Scripted.observation_space))
+    action_space = spaces.Dict(dict.fromkeys(keys[:3], spaces.Discrete(2)))
+
+    def reset(self, **kwargs: Any) -> Any:
+        return dict.fromkeys(self.keys, super().reset(**kwargs)[0]), {}
+
+    def step(self, action: Any) -> Any:
+        obs, *rest = super().step(action)
+        return (dict.fromkeys(self.keys, obs), *rest)
+
+    def get_state(self) -> Any:
+        return {"$tensor": [self.episode, self.now], "$array": {"$$b": 1}}
+
+    def set_state(self, state: Any) -> Any:
+        assert state["$array"] == {"$$b": 1}
+        self.episode, self.now = state["$tensor"]
+        return dict.fromkeys(self.keys, np.array([self.episode, self.now], np.float32))
+
+
+def test_any_key_survives_saving_and_loading(trainer: Make, tmp_path: Path) -> None:
+    algo = trainer("PPO", Keys, num_envs_per_worker=2, **QUICK)
+    algo.train()
+    with poise.load(algo.save(tmp_path / "a"), env=Keys) as loaded:
+        obs = Keys.observation_space.sample()
+        assert loaded.compute_action(obs) == algo.compute_action(obs)
+        algo.train()
+        loaded.train()
+        assert loaded.notes == []
+        assert torch.equal(loaded.algorithm.flat.data, algo.algorithm.flat.data)
 
 
 class Counts(Scripted):

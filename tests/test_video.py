@@ -67,9 +67,9 @@ def test_a_film_is_h264_with_every_frame(trainer: Make, tmp_path: Path) -> None:
     found = probe(tmp_path / "films" / "a.mp4")
     assert (found["codec"], found["fps"], found["size"]) == ("h264", 20.0, (64, 48))
     assert found["pix_fmt"].startswith("yuv420p")  # what browsers play
-    assert imageio_ffmpeg.count_frames_and_secs(made["path"]) == (31, pytest.approx(31 / 20, abs=0.06))
+    assert imageio_ffmpeg.count_frames_and_secs(made["path"]) == (50, pytest.approx(50 / 20, abs=0.06))
     greys = [int(frame.mean().round()) for frame in found["frames"]]
-    assert greys == pytest.approx([8 * n for n in range(31)], abs=4)
+    assert greys == pytest.approx([8 * n for n in range(31)] + [240] * 19, abs=4)  # the last one stays for a second
 
 
 def test_several_episodes_and_another_speed(trainer: Make, tmp_path: Path) -> None:
@@ -77,14 +77,14 @@ def test_several_episodes_and_another_speed(trainer: Make, tmp_path: Path) -> No
     made = poise.record(algo, tmp_path / "a.mp4", episodes=3, fps=10)
     assert (made["episode_len"], made["frames"]) == ([5, 5, 5], 18)
     assert probe(tmp_path / "a.mp4")["fps"] == 10
-    assert len(probe(tmp_path / "a.mp4")["frames"]) == 18
+    assert len(probe(tmp_path / "a.mp4")["frames"]) == 18 + 3 * 9
 
 
 @pytest.mark.parametrize("episodes", [1, 5])
 def test_a_film_of_an_endless_episode_ends(trainer: Make, tmp_path: Path, episodes: int) -> None:
     algo = trainer("PPO", Filmed, **TINY, env_config={"length": 10**9})
     made = poise.record(algo, tmp_path / "a.mp4", max_steps=40, episodes=episodes)
-    assert made["frames"] == 40 == len(probe(tmp_path / "a.mp4")["frames"])
+    assert made["frames"] == 40 == len(probe(tmp_path / "a.mp4")["frames"]) - 19
     assert len(made["episode_reward"]) == 1
 
 
@@ -109,7 +109,7 @@ def test_no_display_is_needed(tmp_path: Path) -> None:
     child = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert child.returncode == 0, child.stderr
     found = probe(tmp_path / "a.mp4")
-    assert len(found["frames"]) == int(child.stdout.split()[-1]) > 5
+    assert len(found["frames"]) == int(child.stdout.split()[-1]) + 49 > 5 + 49  # a second of the last one
     assert (found["size"], found["fps"]) == ((600, 400), 50.0)
     first, last = found["frames"][0], found["frames"][-1]
     assert first.std() > 5  # something is drawn
@@ -183,7 +183,7 @@ def test_frames_are_streamed(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert made["frames"] == 3000
     assert peak < 20 * frame
-    assert imageio_ffmpeg.count_frames_and_secs(made["path"])[0] == 3000
+    assert imageio_ffmpeg.count_frames_and_secs(made["path"])[0] == 3000 + 19
 
 
 def test_a_film_as_html(trainer: Make, tmp_path: Path) -> None:
@@ -264,3 +264,51 @@ def test_what_cannot_be_filmed_says_what_its_metadata_lists(strict: bool) -> Non
         EnvError, match=r"Shows cannot be filmed: .*render_mode.*, and its metadata has render_modes=\['hu"
     ):
         make_filmed_env(Shows, {"modes": ["human", "ansi"], "strict": strict})
+
+
+class Odd(Filmed):
+    """Renders in an odd way."""
+
+    def __init__(self, frame: Any, metadata: Any) -> None:
+        super().__init__()
+        self.frame, self.metadata = frame, metadata
+
+    def render(self) -> Any:
+        return self.frame
+
+
+ODD = {
+    "one pixel": (np.full((1, 1, 3), 200, np.uint8), 200),
+    "odd sides": (np.full((7, 1, 3), 200, np.uint8), 200),
+    "fractions": (np.full((8, 8, 3), 0.5), 127),
+    "floats of bytes": (np.full((8, 8, 3), 300.0), 255),
+    "whole": (np.full((8, 8, 3), 100, np.int64), 100),
+}
+
+
+@pytest.mark.parametrize("how", ODD)
+def test_odd_frames_are_filmed(how: str, tmp_path: Path) -> None:
+    frame, grey = ODD[how]
+    made = film(Odd(frame, {"render_fps": None}), lambda obs: 0, tmp_path / "a.mp4", max_steps=3)
+    found = probe(tmp_path / "a.mp4")
+    assert (made["frames"], found["fps"]) == (3, 30.0)
+    assert found["frames"][0].mean() == pytest.approx(grey, abs=4)
+
+
+@pytest.mark.parametrize("name", ["-a.mp4", "http:a.mp4", "a:b%d.mp4", "file:c.mp4"])
+def test_names_are_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    film(Odd(np.zeros((8, 8, 3), np.uint8), {}), lambda obs: 0, name, max_steps=2)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert Path(name).stat().st_size > 500
+
+
+def test_an_environment_that_fails_while_it_is_filmed(tmp_path: Path) -> None:
+    class Fails(Odd):
+        def step(self, action: Any) -> Any:
+            raise KeyError("door")
+
+    with pytest.raises(EnvError, match=r"Fails raised KeyError: 'door' in step\(\) while it was filmed\.\nTraceback"):
+        film(Fails(np.zeros((8, 8, 3), np.uint8), {}), lambda obs: 0, tmp_path / "a.mp4")
+    with pytest.raises(EnvError, match=r"^render\(\) returned NoneType; a frame is"):
+        film(Odd(None, {}), lambda obs: 0, tmp_path / "b.mp4")

@@ -14,9 +14,12 @@ import gymnasium as gym
 import numpy as np
 
 from poise.config.base import env_name
-from poise.envs.failures import said
+from poise.envs.failures import is_interrupt, own_traceback, said
 from poise.envs.make import make_env
 from poise.errors import ConfigError, EnvError, PoiseError, writing
+
+HOLD_S = 1.0
+"""Seconds for which the last frame of an episode stays."""
 
 
 def make_filmed_env(env: Any, env_config: dict[str, Any] | None = None) -> gym.Env:
@@ -64,7 +67,8 @@ def film(
     seed: int = 0,
     fps: int | None = None,
 ) -> dict[str, Any]:
-    """Plays episodes and writes them as an MP4 (H.264, which browsers and notebooks play).
+    """Plays episodes and writes them as an MP4 (H.264, which browsers and notebooks play). The last frame of each
+    episode stays for a second, so that a short one can be seen.
 
     Args:
         env: renders `rgb_array`; it is not closed.
@@ -76,14 +80,19 @@ def film(
         fps: frames per second; what the environment says (`metadata["render_fps"]`), or 30.
 
     Returns:
-        `{"path", "episode_reward", "episode_len", "frames"}`, the first two as lists.
+        `{"path", "episode_reward", "episode_len", "frames"}`, lists of rewards and lengths, and the number of frames
+        that the environment gave.
+
+    Raises:
+        ConfigError: the name does not end in .mp4.
+        EnvError: the environment fails, or what it renders is no frame.
     """
     target = Path(path)
     if target.suffix.lower() != ".mp4":
         raise ConfigError(f"path={str(path)!r} is not allowed: the name of a film must end in .mp4.")
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    rate = fps or int(env.metadata.get("render_fps", 30))
+    rate = fps or frame_rate(env)
     rewards: list[float] = []
     lengths: list[int] = []
     writer: Any = None
@@ -92,18 +101,20 @@ def film(
         for episode in range(episodes):
             if frames >= max_steps:
                 break
-            obs, _ = env.reset(seed=seed if episode == 0 else None)
+            obs, _ = _played(env, "reset", seed=seed if episode == 0 else None)
             total, length, over = 0.0, 0, False
             while True:
-                frame = even_sided(_render(env))
+                frame = as_frame(_render(env))
                 if writer is None:
                     writer = open_writer(target, frame, rate)
                 with writing(target):
                     writer.send(frame)
                 frames += 1
                 if over or frames >= max_steps:
+                    for _ in range(max(1, round(rate * HOLD_S)) - 1):
+                        writer.send(frame)
                     break
-                obs, reward, terminated, truncated, _ = env.step(act(obs))
+                obs, reward, terminated, truncated, _ = _played(env, "step", act(obs))
                 total, length, over = total + float(reward), length + 1, bool(terminated or truncated)
             rewards.append(total)
             lengths.append(length)
@@ -113,9 +124,30 @@ def film(
     return {"path": str(target), "episode_reward": rewards, "episode_len": lengths, "frames": frames}
 
 
-def _render(env: gym.Env) -> np.ndarray:
+def frame_rate(env: Any) -> float:
+    """Frames per second, as an environment's metadata says; 30 where it says nothing usable."""
+    rate = (getattr(env, "metadata", None) or {}).get("render_fps")
+    if isinstance(rate, (int, float, np.floating, np.integer)) and 0 < rate <= 1000:
+        return float(rate)
+    return 30.0
+
+
+def _played(env: gym.Env, method: str, *args: Any, **kwargs: Any) -> Any:
+    """What a call of the environment returns; what it raises is told with its traceback."""
     try:
-        return np.asarray(env.render(), np.uint8)
+        return getattr(env, method)(*args, **kwargs)
+    except BaseException as error:
+        if is_interrupt(error) or isinstance(error, PoiseError):
+            raise
+        name = type(env.unwrapped).__name__
+        raise EnvError(
+            f"{name} raised {said(error)} in {method}() while it was filmed.\n{own_traceback(error)}"
+        ) from error
+
+
+def _render(env: gym.Env) -> Any:
+    try:
+        return env.render()
     except NotImplementedError:
         raise EnvError(f"{env} cannot be filmed: it has no render() that returns a frame.") from None
     except (AttributeError, ImportError) as error:  # what PyOpenGL and MuJoCo raise without the library or a driver
@@ -127,20 +159,36 @@ def _render(env: gym.Env) -> np.ndarray:
         ) from None
 
 
-def even_sided(frame: np.ndarray) -> np.ndarray:
-    """Crops a pixel where a side is odd: H.264 with 4:2:0 colours needs even sides."""
-    if frame.ndim != 3 or frame.shape[2] != 3:
-        raise EnvError(f"render() returned an array of shape {frame.shape}; a frame is (height, width, 3) bytes.")
+def as_frame(rendered: Any) -> np.ndarray:
+    """A frame as the encoder takes it: bytes, and even sides, as H.264 with 4:2:0 colours needs them.
+
+    Of an odd side a pixel is cropped, and a single one doubled. Fractions from 0 to 1 become 0 to 255, and what lies
+    beyond is clipped.
+
+    Raises:
+        EnvError: it is no array (height, width, 3).
+    """
+    frame = np.asarray(rendered)
+    if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape or frame.dtype.kind not in "biuf":
+        what = f"an array of shape {frame.shape}" if frame.ndim else f"{type(rendered).__name__}"
+        raise EnvError(f"render() returned {what}; a frame is (height, width, 3) bytes.")
+    if frame.dtype != np.uint8:
+        fractions = frame.dtype.kind == "b" or (frame.dtype.kind == "f" and np.nanmax(frame) <= 1)
+        frame = np.clip(np.nan_to_num(frame * 255.0 if fractions else frame), 0, 255).astype(np.uint8)
+    height, width = frame.shape[:2]
+    frame = frame.repeat(2 if height == 1 else 1, axis=0).repeat(2 if width == 1 else 1, axis=1)
     height, width = frame.shape[:2]
     return np.ascontiguousarray(frame[: height - height % 2, : width - width % 2])
 
 
-def open_writer(path: Path, frame: np.ndarray, fps: int) -> Any:
+def open_writer(path: Path, frame: np.ndarray, fps: float) -> Any:
+    """Takes frames by its `send`, all of the size of `frame`, until it is closed."""
     import imageio_ffmpeg
 
     size = (frame.shape[1], frame.shape[0])
+    name = os.path.abspath(path)  # a name that begins with "-" or a word and ":" would mean something else to ffmpeg
     writer = imageio_ffmpeg.write_frames(
-        str(path), size, fps=fps, codec="libx264", pix_fmt_out="yuv420p", macro_block_size=2, quality=7
+        name, size, fps=fps, codec="libx264", pix_fmt_out="yuv420p", macro_block_size=2, quality=7
     )
     writer.send(None)
     return writer

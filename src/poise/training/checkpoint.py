@@ -255,7 +255,11 @@ def _encode(value: Any, path: str, arrays: dict[str, torch.Tensor], segments: li
     """Plain JSON with `{"$tensor": name}`, `{"$array": name}` and `{"$segment": file}` where these were; arrays go into
     `arrays`, and segments into `segments`."""
     if isinstance(value, dict):
-        return {str(k): _encode(v, f"{path}/{k}" if path else str(k), arrays, segments) for k, v in value.items()}
+        parts = {str(key): item for key, item in value.items()}
+        return {
+            f"${key}" if key.startswith("$") else key: _encode(item, f"{path}/{key}" if path else key, arrays, segments)
+            for key, item in parts.items()  # a key of a user's own "$tensor" becomes "$$tensor"
+        }
     if isinstance(value, (list, tuple)):
         return [_encode(v, f"{path}/{i}", arrays, segments) for i, v in enumerate(value)]
     if isinstance(value, Segment):
@@ -286,7 +290,7 @@ def _decode(value: Any, arrays: dict[str, Any]) -> Any:
             return arrays[value["$tensor"]]
         if "$array" in value:
             return arrays[value["$array"]].numpy()
-        return {k: _decode(v, arrays) for k, v in value.items()}
+        return {k[1:] if k.startswith("$$") else k: _decode(v, arrays) for k, v in value.items()}
     return [_decode(v, arrays) for v in value] if isinstance(value, list) else value
 
 

@@ -13,6 +13,7 @@ from poise.config.layout import Layout
 from poise.config.resolve import build, canonical, resolve
 from poise.config.types import AnyPath, coerce
 from poise.envs.changes import lacking
+from poise.envs.failures import telling_interrupts
 from poise.envs.given import EnvCountError
 from poise.envs.trust import Foreign
 from poise.errors import CheckpointError, ConfigError
@@ -51,6 +52,7 @@ def locate(path: str | Path) -> Path:
     return found
 
 
+@telling_interrupts()
 def new_trainer(
     algorithm: str,
     env: Any,

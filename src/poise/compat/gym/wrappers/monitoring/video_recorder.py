@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from poise.envs.video import even_sided, open_writer
+from poise.envs.video import as_frame, frame_rate, open_writer
 
 
 class VideoRecorder:
@@ -24,11 +22,10 @@ class VideoRecorder:
 
     def capture_frame(self) -> None:
         """Adds what is to be seen now."""
-        frame = even_sided(np.asarray(self.env.render(), np.uint8))
+        frame = as_frame(self.env.render())
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            fps = int((getattr(self.env, "metadata", None) or {}).get("render_fps", 30))
-            self._writer = open_writer(self.path, frame, fps)
+            self._writer = open_writer(self.path, frame, frame_rate(self.env))
         self._writer.send(frame)
 
     def close(self) -> None:
