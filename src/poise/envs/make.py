@@ -27,6 +27,7 @@ from poise.envs.inline import InlineVectorEnv
 from poise.envs.instances import refuse_if_played
 from poise.envs.masks import ActionMaskInObservation, reports_mask
 from poise.envs.old_gym import old_api_sentence
+from poise.envs.packages import nearest_of, package_hint
 from poise.envs.process import Limits
 from poise.envs.wrap import resolved, take_wrappers, wrap
 from poise.errors import ConfigError, EnvError, nearest
@@ -303,13 +304,13 @@ def find_env(env: Any) -> str | Creator:
                     f"as poise.load(path, env={name})."
                 )
             options = [n for n, value in vars(imported).items() if callable(value)]
-            raise EnvError(f"env={env!r}: {module!r} has and registers no {name!r}.{nearest(name, options)}")
+            raise EnvError(f"env={env!r}: {module!r} has and registers no {name!r}.{nearest_of(module, name, options)}")
         return str(env)
     if env not in gym.registry:
         forms = ("{}-v4", "{}NoFrameskip-v4", "{}Deterministic-v4", "ALE/{}-v5")
         known = [*_creators, *gym.registry, *(form.format(game) for game in GAMES for form in forms)]
         raise EnvError(
-            f"There is no environment {env!r}.{_meant(env) or nearest(env, known)} "
+            f"There is no environment {env!r}.{_meant(env) or package_hint(env) or nearest(env, known)} "
             "Names are those of Gymnasium, of poise.register_env, or module:Name."
         )
     return str(env)

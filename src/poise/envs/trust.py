@@ -236,9 +236,8 @@ def _looked(name: str) -> str:
     """Where a module was looked for, and where it was the last time."""
     here = os.getcwd()
     beside = [os.path.abspath(path) for path in sys.path if os.path.isdir(path or here)]
-    own = [
-        path for path in dict.fromkeys(beside) if "site-packages" not in path and sysconfig.get_path("stdlib") != path
-    ]
+    python = sysconfig.get_path("stdlib")
+    own = [path for path in dict.fromkeys(beside) if "site-packages" not in path and not path.startswith(python)]
     said = f" It was looked for in {', '.join(own[:3])} and among the installed packages." if own else ""
     before = _read().get(str(name), "")
     if os.path.isabs(before):
