@@ -148,7 +148,7 @@ def test_the_longest_episode_is_half_an_hour_of_the_console() -> None:
 def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ale_py", None)
     atari._roms.cache_clear()
-    with pytest.raises(EnvError, match=r"Atari games need ale-py: pip install 'poise\[atari\]'"):
+    with pytest.raises(EnvError, match=r"Atari games need ale-py .*pip install .*\[atari\]"):
         poise.make_env("PongNoFrameskip-v4")
 
 

@@ -14,6 +14,7 @@ import pytest
 import poise
 from poise.config.presets import PRESETS, find_preset
 from poise.config.resolve import resolve
+from poise.install import install
 from poise.learning.distributions import Gaussian, SquashedGaussian
 from poise.training.trainer import Trainer
 
@@ -161,7 +162,7 @@ def test_missing_extra_is_named(env: str, module: str, extra: str, monkeypatch: 
     with pytest.raises(poise.EnvError) as caught:
         poise.PPO(env, progress=False)
     said = str(caught.value)
-    assert f"pip install 'poise[{extra}]'" in said
+    assert install(extra) in said
     assert said.count(". ") == 0
     assert "gymnasium[" not in said
 

@@ -8,15 +8,20 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from email.parser import Parser
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+
+from poise.install import install
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "src" / "poise").rglob("*.py"))
@@ -54,6 +59,69 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     (made,) = target.glob("*.whl")
     return made
+
+
+@pytest.mark.slow
+def test_the_source_distribution_holds_what_it_is_made_of_and_what_readme_shows(tmp_path: Path) -> None:
+    pytest.importorskip("build")
+    pytest.importorskip("hatchling")
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (made,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(made) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {path.relative_to(ROOT).as_posix() for path in SOURCES} <= names
+    tops = {name.partition("/")[0] for name in names}
+    assert tops <= {"src", "docs", "examples", "benchmarks", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml",
+                    "PKG-INFO", ".gitignore"}  # fmt: skip
+    assert not [name for name in names if "__pycache__" in name or ".venv" in name or name.endswith((".pyc", ".so"))]
+    readme = (ROOT / "README.md").read_text()
+    shown = {*re.findall(r'src="([^"]+)"', readme), *re.findall(r"\]\(([^):#]+)[^):]*\)", readme)}
+    assert not {target for target in shown if target not in names and not (ROOT / target).is_dir()}
+
+
+@pytest.mark.parametrize(
+    ("direct", "command"),
+    [
+        (None, '"poise[plot]"'),
+        ({"url": "file:///home/me/my%20poise", "dir_info": {"editable": True}}, '-e "/home/me/my poise[plot]"'),
+        ({"url": "file:///home/me/poise", "dir_info": {}}, '"/home/me/poise[plot]"'),
+        ({"url": "file:///x/poise-0.1.0-py3-none-any.whl", "archive_info": {}},
+         '"poise[plot] @ file:///x/poise-0.1.0-py3-none-any.whl"'),
+        ({"url": "https://host/poise", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+         '"poise[plot] @ git+https://host/poise@abc"'),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_installed_as_poise_was(
+    direct: dict[str, object] | None, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Installed:
+        def read_text(self, name: str) -> str | None:
+            assert name == "direct_url.json"
+            return None if direct is None else json.dumps(direct)
+
+    monkeypatch.setattr("poise.install.distribution", lambda name: Installed())
+    monkeypatch.setattr("shutil.which", lambda name: str(Path(sys.executable).parent / name))
+    assert install("plot") == f"pip install {command}"
+    monkeypatch.setattr("shutil.which", lambda name: f"/elsewhere/{name}")
+    assert install("plot") == f"{sys.executable} -m pip install {command}"
+
+
+def test_every_message_about_an_extra_says_how_to_install_it() -> None:
+    """There is one way to say it: no message names a package that the index does not have."""
+    for path in SOURCES:
+        if path.name != "install.py":
+            assert "pip install 'poise" not in path.read_text(), path
+            assert 'pip install "poise' not in path.read_text(), path
+
+
+def test_nothing_is_installed_and_the_sources_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("poise.install.distribution", missing)
+    assert install("tune").endswith(f'install -e "{ROOT}[tune]"')
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ import poise
 from environments import Scripted
 from poise.cli.main import poise as command
 from poise.errors import ConfigError, PoiseError, RunError
+from poise.install import install
 from poise.sampling.sampler import Episode
 from poise.tracking import recorder
 from poise.tracking.curves import History, panels, trailing_mean
@@ -473,7 +474,7 @@ def test_without_matplotlib_the_extra_is_named_and_terminals_still_draw(
     for module in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert 'pip install "poise[plot]"' in bad("single")
+    assert install("plot") in bad("single")
     assert "mean of the last" in good("single", "--terminal")
     with pytest.raises(PoiseError, match="Plots need matplotlib"):
         small_run(runs, 1, plot=True)  # before it trains

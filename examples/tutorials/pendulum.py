@@ -1,6 +1,6 @@
 """PPO on InvertedDoublePendulum: continuous control, with observations normalised and Gaussians squashed by tanh.
 
-Then: a collector, an advantage module, a loss module and a loop. Now (needs `pip install "poise[mujoco]"`):
+Then: a collector, an advantage module, a loss module and a loop. Now (needs the extra `mujoco`):
 """
 
 import poise

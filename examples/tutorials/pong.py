@@ -1,6 +1,6 @@
 """Pong with IMPALA: stop rules, callbacks, a run with metrics and logs.
 
-Then: an estimator, an entry script and a cluster. Now, on one machine (needs `pip install "poise[atari]"`):
+Then: an estimator, an entry script and a cluster. Now, on one machine (needs the extra `atari`):
 
     python pong.py 18          # some minutes on two cores
 """

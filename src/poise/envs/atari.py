@@ -1,7 +1,7 @@
 """Atari games in ale-py's native vector environment: emulation and preprocessing in threads of C++.
 
 One game and many go through the same code, so that an agent meets in films and by hand exactly what it was trained on.
-ale-py is an extra (`pip install 'poise[atari]'`), imported only here and only when a game is made.
+ale-py is the extra `atari`, imported only here and only when a game is made.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gymnasium.vector.utils import batch_space
 
 from poise.config.atari import FRAMES_PER_SECOND, AtariConfig, AtariName, atari_config, atari_name
 from poise.errors import EnvError, nearest
+from poise.install import install
 
 _NOT_FOR_ONE = {"combat", "joust", "maze_craze", "warlords"}
 """Games that take two players."""
@@ -80,7 +81,7 @@ def _import_ale() -> Any:
         import ale_py
         import ale_py.vector_env
     except ImportError as error:
-        raise EnvError(f"Atari games need ale-py: pip install 'poise[atari]' ({error}).") from None
+        raise EnvError(f"Atari games need ale-py ({error}): {install('atari')}") from None
     return ale_py
 
 

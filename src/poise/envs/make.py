@@ -31,6 +31,7 @@ from poise.envs.packages import nearest_of, package_hint
 from poise.envs.process import Limits
 from poise.envs.wrap import resolved, take_wrappers, wrap
 from poise.errors import ConfigError, EnvError, nearest
+from poise.install import install
 
 Creator = Callable[..., gym.Env]
 
@@ -409,7 +410,7 @@ class _AsEnvError:
         if error is not None and not isinstance(error, Exception) and not is_interrupt(error):
             raise EnvError(f"{self.name} raised {said(error)} when it was made.") from error  # sys.exit(), for one
         if isinstance(error, gym.error.DependencyNotInstalled) and (found := _EXTRA.search(str(error))):
-            raise EnvError(f"{self.name} needs an extra: pip install 'poise[{found[1]}]'.") from None
+            raise EnvError(f"{self.name} needs an extra: {install(found[1])}") from None
         if isinstance(error, gym.error.Error):
             raise EnvError(f"{self.name} cannot be made: {error}") from error
         if isinstance(error, ImportError) and "gymnasium-robotics" in str(error):

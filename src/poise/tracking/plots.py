@@ -1,4 +1,4 @@
-"""Pictures of runs, as matplotlib figures. Needs `pip install "poise[plot]"`."""
+"""Pictures of runs, as matplotlib figures. Needs the extra `plot`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from poise.errors import ConfigError, PoiseError, shown, writing
+from poise.install import install
 from poise.tracking.curves import Panel
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def figure_class() -> type[Figure]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise PoiseError('Plots need matplotlib: pip install "poise[plot]"') from None
+        raise PoiseError(f"Plots need matplotlib: {install('plot')}") from None
     return Figure
 
 

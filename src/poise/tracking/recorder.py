@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from poise.envs.failures import Failure
 from poise.errors import CheckpointError, PoiseError, RunError
+from poise.install import install
 from poise.tracking.folder import EPISODES_HEADER, HEARTBEAT_S, RunFolder, episode_lines, json_line
 from poise.training import checkpoint
 from poise.training.callbacks import Callback
@@ -164,7 +165,7 @@ GROUPS = {"episode": "rollout", "env_": "rollout", "worker_": "rollout", "time":
 
 class TensorBoardSink(Callback):
     """Numbers of every result as TensorBoard scalars, by steps sampled, and the settings as its hyper-parameters. Needs
-    `pip install "poise[tensorboard]"`.
+    the extra `tensorboard`.
 
     Args:
         folder: of the run.
@@ -191,7 +192,7 @@ class TensorBoardSink(Callback):
             PoiseError: it is not.
         """
         if not cls.available():
-            raise PoiseError('tensorboard=True needs TensorBoard: pip install "poise[tensorboard]"')
+            raise PoiseError(f"tensorboard=True needs TensorBoard: {install('tensorboard')}")
 
     def on_run_start(self, trainer: Trainer) -> None:
         self._guard(lambda: self._open(trainer))

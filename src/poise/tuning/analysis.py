@@ -9,6 +9,7 @@ from typing import Any
 from poise.config.resolve import field_types
 from poise.config.types import coerce
 from poise.errors import PoiseError, RunError
+from poise.install import install
 from poise.tracking.folder import RunFolder
 from poise.training.checkpoint import newest
 from poise.tuning.search import Search
@@ -126,7 +127,7 @@ class Analysis:
         try:
             import pandas
         except ImportError:
-            raise PoiseError('Data frames need pandas: pip install "poise[tune]".') from None
+            raise PoiseError(f"Data frames need pandas: {install('tune')}") from None
         return pandas.DataFrame(self.results)
 
 

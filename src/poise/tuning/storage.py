@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from poise.errors import PoiseError, shown
+from poise.install import install
 from poise.tuning.search import Search
 from poise.tuning.space import Fixed, Primitive, sample
 
@@ -41,7 +42,7 @@ def optuna_module() -> Any:
             warnings.filterwarnings("ignore", message=".*IProgress not found.*")
             import optuna
     except ImportError:
-        raise PoiseError('Searches need Optuna: pip install "poise[tune]".') from None
+        raise PoiseError(f"Searches need Optuna: {install('tune')}") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 
@@ -55,7 +56,7 @@ def check_installed(search: Search) -> None:
     optuna_module()
     for name in {"gp": ["scipy"], "cmaes": ["cmaes"], "qmc": ["scipy"]}.get(search.sampler, []):
         if importlib.util.find_spec(name) is None:
-            raise PoiseError(f'sampler={search.sampler!r} needs {name}: pip install "poise[tune]".')
+            raise PoiseError(f"sampler={search.sampler!r} needs {name}: {install('tune')}")
 
 
 class Storage:

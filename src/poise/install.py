@@ -1,0 +1,43 @@
+"""How this Poise was installed, so that a message about what is missing names the very command that brings it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra beside this Poise: from its checkout, its wheel or its repository, or from the
+    index if it is from there."""
+    return f"{_pip()} install {_what(extra)}"
+
+
+def _what(extra: str) -> str:
+    try:
+        about = json.loads(distribution("poise").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        about = {}
+        checkout = Path(__file__).parents[2]  # it may run from its sources, without being installed
+        if (checkout / "pyproject.toml").is_file():
+            about = {"url": checkout.as_uri(), "dir_info": {"editable": True}}
+    url = str(about.get("url", ""))
+    if "dir_info" in about:
+        folder = url2pathname(unquote(urlsplit(url).path))
+        return f'{"-e " * bool(about["dir_info"].get("editable"))}"{folder}[{extra}]"'
+    if "vcs_info" in about:
+        vcs = about["vcs_info"]
+        return f'"poise[{extra}] @ {vcs.get("vcs", "git")}+{url}@{vcs.get("commit_id", "HEAD")}"'
+    return f'"poise[{extra}] @ {url}"' if url else f'"poise[{extra}]"'
+
+
+def _pip() -> str:
+    """`pip`, where that is the one of this Python."""
+    found = shutil.which("pip")
+    same = found is not None and os.path.dirname(found) == os.path.dirname(sys.executable)
+    return "pip" if same else f"{sys.executable} -m pip"
