@@ -209,7 +209,7 @@ def test_status_of_a_process_that_is_gone(tmp_path: Path) -> None:
         (tmp_path / "status.json").write_text(json.dumps(status))
         assert folder.status()["state"] == state, change
     (tmp_path / "status.json").write_text("{torn")
-    assert folder.status() == {}
+    assert folder.status() == {"state": "damaged"}
 
 
 def test_log_holds_what_was_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -391,7 +391,7 @@ class FillingUp(poise.Callback):
             from poise.tracking import folder, recorder
 
             self.monkeypatch.setattr(checkpoint, "save_file", full)
-            self.monkeypatch.setattr(folder, "_write_whole", full)
+            self.monkeypatch.setattr(folder, "write_json", full)
             self.monkeypatch.setattr(recorder, "json_line", full)
             self.monkeypatch.setattr(recorder, "HEARTBEAT_S", 0.0)
 
@@ -501,3 +501,101 @@ def test_without_a_stop_rule_a_run_ends_where_the_environment_counts_as_solved(t
     assert run.folder.config()["stop"] == {"episode_reward_mean": 475.0, "timesteps_total": DEFAULT_STEPS}
     assert "No stop rule was given" in (run.path / "log.txt").read_text()
     assert run.result["stop_reason"] == "enough"
+
+
+# --- damage, and other places ---------------------------------------------------------------------------------------
+
+
+def test_small_files_are_written_whole_and_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power loss leaves the old content or the new one: flushed before it is renamed, and its folder after."""
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("flush"), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (done.append("rename"), replace(a, b)))
+    for write in (lambda: RunFolder(tmp_path).write_config({"a": 1}), lambda: RunFolder(tmp_path).write_status("x")):
+        done.clear()
+        write()
+        assert done == ["flush", "rename", "flush"]
+
+
+@pytest.mark.parametrize("torn", ["", "{", "[1]", "[" * 100_000, '{"algorithm": 5}', '{"algorithm": "PPO"}'])
+def test_a_damaged_config_is_rebuilt_from_the_newest_checkpoint(tmp_path: Path, torn: str) -> None:
+    run = small_run(tmp_path, 2, name="r")
+    config = run.path / "config.json"
+    before = json.loads(config.read_text())
+    config.write_text(torn) if torn else config.unlink()
+    assert find_run("r", tmp_path).path == run.path
+    resumed = poise.resume(run.path, stop={"training_iteration": 3}, quiet=True)
+    assert resumed.result["training_iteration"] == 3
+    rebuilt = json.loads(config.read_text())
+    assert {key: rebuilt[key] for key in ("algorithm", "preset", "config", "stop")} == {
+        key: before[key] for key in ("algorithm", "preset", "config", "stop")
+    }
+    assert "Warning: its config.json" in (run.path / "log.txt").read_text()
+
+
+def test_one_damaged_run_does_not_hide_the_others(tmp_path: Path) -> None:
+    """Each file of a run, damaged in turn, as something that is JSON and as something that is not."""
+    from click.testing import CliRunner
+
+    from poise.cli.main import poise as command
+
+    run = small_run(tmp_path / "runs", 2, name="r")
+    for name in ("config.json", "status.json", "metrics.jsonl"):
+        for i, text in enumerate(("", "[[1]]", "5\n", '{"state": 3, "config": 5}', "[" * 9999, '{"heartbeat": "x"}')):
+            copy = run.path.parent / f"{name[:3]}{i}"
+            shutil.copytree(run.path, copy)
+            shutil.rmtree(copy / "checkpoints")
+            (copy / name).write_text(text)
+    shown = CliRunner().invoke(command, ["runs", "--folder", str(tmp_path / "runs")], catch_exceptions=False)
+    assert shown.exit_code == 0
+    lines = shown.output.splitlines()
+    assert len(lines) == 1 + 1 + 18
+    assert sum("damaged" in line for line in lines) >= 10
+    assert any(line.split()[:4] == ["r", "PPO", "CartPole-v1", "finished"] for line in lines)
+
+
+def test_files_of_a_checkpoint_have_one_mode(tmp_path: Path) -> None:
+    run = small_run(tmp_path, 1)
+    [saved] = (run.path / "checkpoints").iterdir()
+    assert len({file.stat().st_mode for file in saved.iterdir()}) == 1
+
+
+def test_a_run_stays_where_it_is_when_the_script_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Elsewhere(poise.Callback):
+        def on_iteration(self, trainer: Any, result: Any) -> None:
+            os.chdir(elsewhere)
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    run = small_run(Path("runs"), 2, callbacks=[Elsewhere()])
+    assert run.path.is_absolute()
+    assert not any(elsewhere.iterdir())
+    assert (tmp_path / "runs").is_dir()
+    assert run.folder.status()["state"] == "finished"
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    run = small_run(Path("~/runs"), 1, name="r")
+    assert run.path.is_relative_to(tmp_path / "home" / "runs")
+    run.trainer.save("~/saved")
+    assert poise.load("~/saved").iteration == 1
+    assert find_run("r", "~/runs").path == run.path
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]
+    with pytest.raises(poise.ConfigError, match="there is no home folder '~no-such-user'"):
+        small_run(Path("~no-such-user/runs"), 1)
+
+
+@pytest.mark.parametrize("name", ["../..", "a/b", "", ".", "..", "a\0b", "a\nb", "x" * 300, "a\\b"])
+def test_names_of_folders_are_names(tmp_path: Path, name: str) -> None:
+    for key in ("experiment", "name"):
+        with pytest.raises(poise.ConfigError, match=rf"{key}=.* must be the name of a folder"):
+            small_run(tmp_path / "runs", 1, **{"name": "r", "experiment": "e", key: name})
+    with pytest.raises(poise.ConfigError, match=r"experiment=.* must be the name of a folder"):
+        poise.run_seeds("PPO", "CartPole-v1", seeds=1, folder=tmp_path / "runs", experiment=name or "..", quiet=True)
+    assert not (tmp_path / "runs").exists()

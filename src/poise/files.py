@@ -74,19 +74,24 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError("is not valid JSON") from None
     if not isinstance(value, dict):
         raise ValueError("does not hold a mapping")
-    if _depth(value) > DEEPEST_JSON:
+    if depth(value) > DEEPEST_JSON:
         raise ValueError(f"is nested more than {DEEPEST_JSON} deep")
     return value
 
 
-def _depth(value: Any) -> int:
+def depth(value: Any) -> int:
     """How many lists and mappings are inside each other; without recursion, which a hostile file would exhaust."""
-    depth, layer = 0, [value]
+    layers, layer = 0, [value]
     while layer:
-        depth += 1
+        layers += 1
         inside = (item for each in layer for item in (each.values() if isinstance(each, dict) else each))
         layer = [item for item in inside if isinstance(item, (dict, list))]
-    return depth
+    return layers
+
+
+def near(path: Path) -> Path:
+    """A path as a person would write it: from where they stand, if it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def folder_name(key: str, text: Any) -> str:

@@ -62,18 +62,26 @@ def _row(run: RunFolder, *, short: bool) -> dict[str, Any]:
         saved, status = run.config(), run.status()
     except RunError:
         saved, status = {}, {"state": "damaged"}
+    if "rebuilt" in saved:
+        status = {**status, "state": "damaged"}
     last = run.last_result() or status  # the status of a killed run may be seconds older than its last result
     return {
         "run": run.path.name if short else f"{run.path.parent.name}/{run.path.name}",
         "path": str(run.path),
         "algorithm": saved.get("algorithm", "-"),
-        "env": saved.get("config", {}).get("env", "-"),
+        "env": saved["config"]["env"] if saved else "-",
         "state": status.get("state", "unknown"),
-        "iterations": last.get("training_iteration"),
-        "steps": last.get("timesteps_total"),
-        "reward": last.get("episode_reward_mean"),
-        "time_s": last.get("time_total_s"),
+        "iterations": _finite(last.get("training_iteration")),
+        "steps": _finite(last.get("timesteps_total")),
+        "reward": _finite(last.get("episode_reward_mean")),
+        "time_s": _finite(last.get("time_total_s")),
     }
+
+
+def _finite(value: Any) -> float | None:
+    """A number as a run writes it; None for whatever else stands there."""
+    odd = isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300
+    return None if odd else value
 
 
 def _number(value: float | None, digits: int = 0) -> str:

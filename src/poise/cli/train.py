@@ -34,6 +34,7 @@ from poise.config.hints import setting_hint
 from poise.config.resolve import canonical, resolve
 from poise.config.types import parse_text
 from poise.errors import ConfigError, PoiseError
+from poise.files import near
 from poise.startup import ENDING, without_collection
 
 if TYPE_CHECKING:
@@ -325,12 +326,14 @@ def finish(ctx: click.Context, run: Run, *, quiet: bool) -> None:
     if quiet:
         if run.unsaved:
             echo_last(run.unsaved, err=True)
-        echo_last(run.path)
+        echo_last(near(run.path))
     else:
         next_steps = {"resume": "go on from here"} if code else {"evaluate": "play fresh episodes", "record": "film it"}
         # As it was called, where the shell would not find it: in a virtual environment that is not activated.
         poise = sys.argv[0] if sys.argv[0].endswith("/poise") and not shutil.which("poise") else "poise"
-        lines = [(f"{poise} {command} {shlex.quote(str(run.path))}", what) for command, what in next_steps.items()]
+        lines = [
+            (f"{poise} {command} {shlex.quote(str(near(run.path)))}", what) for command, what in next_steps.items()
+        ]
         width = max(len(command) for command, _ in lines)
         echo_last("\nNext:\n" + "\n".join(f"  {command:{width}}   {what}" for command, what in lines))
     ctx.exit(code)

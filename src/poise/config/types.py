@@ -14,6 +14,7 @@ import types
 import typing
 from itertools import pairwise
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 from poise.errors import ConfigError, nearest
@@ -55,6 +56,18 @@ LARGEST_INT, LARGEST_FLOAT = 2**63 - 1, (2 - 2**-23) * 2.0**127
 """What arrays of int64 and float32 hold."""
 LONGEST_SHOWN = 200
 """Characters of a value that a sentence shows."""
+
+
+def a_path(value: Any, key: str = "path") -> Path:
+    """A path as a person writes it: `~` is the home folder.
+
+    Raises:
+        ConfigError: it is no path, or of a user whom nobody knows.
+    """
+    text = os.path.expanduser(coerce(AnyPath, value, key))
+    if str(text).startswith("~"):
+        raise ConfigError(f"{key}={value!r} is not allowed: there is no home folder {Path(text).parts[0]!r}.")
+    return Path(text)
 
 
 def describe(annotation: Any) -> str:

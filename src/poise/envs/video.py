@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from poise.config.base import env_name
+from poise.config.types import a_path
 from poise.envs.failures import is_interrupt, own_traceback, said
 from poise.envs.make import make_env
 from poise.errors import ConfigError, EnvError, PoiseError, writing
@@ -87,7 +88,7 @@ def film(
         ConfigError: the name does not end in .mp4.
         EnvError: the environment fails, or what it renders is no frame.
     """
-    target = Path(path)
+    target = a_path(path)
     if target.suffix.lower() != ".mp4":
         raise ConfigError(f"path={str(path)!r} is not allowed: the name of a film must end in .mp4.")
     with writing(target):
@@ -207,7 +208,7 @@ def render_mp4(path: str | Path, *, width: int = 480) -> Html:
     Raises:
         PoiseError: there is no such file.
     """
-    file = Path(path)
+    file = a_path(path)
     if not file.is_file():
         raise PoiseError(f"There is no video at {file}.")
     data = base64.b64encode(file.read_bytes()).decode()

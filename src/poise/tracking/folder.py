@@ -23,8 +23,9 @@ from typing import Any
 
 import filelock
 
-from poise.config.types import AnyPath, coerce
-from poise.errors import ConfigError, RunError, nearest, writing
+from poise.config.types import a_path
+from poise.errors import RunError, nearest, writing
+from poise.files import folder_name, read_json, write_json, write_whole
 from poise.tracking.links import refuse_links
 
 STUDIES = ("study.json", "seeds.json")
@@ -43,7 +44,7 @@ class RunFolder:
     """One run on disk. Reading needs no lock; writing does (`claim`)."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(coerce(AnyPath, path, "path"))
+        self.path = a_path(path)
         self._lock: filelock.FileLock | None = None
 
     def __repr__(self) -> str:
@@ -66,8 +67,13 @@ class RunFolder:
         return self.path / "plots" / "episodes.png"
 
     def exists(self) -> bool:
-        """Whether there is a run here."""
-        return (self.path / "config.json").is_file()
+        """Whether there is a run here, be it a damaged one."""
+        return (self.path / "config.json").is_file() or any(self._manifests())
+
+    def _manifests(self) -> list[Path]:
+        """Those of its checkpoints, newest first."""
+        found = [file for file in self.checkpoints.glob("*/manifest.json") if file.parent.name.isdigit()]
+        return sorted(found, key=lambda file: int(file.parent.name), reverse=True)
 
     def claim(self) -> None:
         """Takes the run for writing; the operating system gives it back when this process ends, however it ends.
@@ -75,6 +81,7 @@ class RunFolder:
         Raises:
             RunError: another process has it, nobody may write there, or a link leads out of it.
         """
+        self.path = self.path.absolute()  # the user's code may go to another folder
         refuse_links(self.path)
         self._lock = filelock.FileLock(self.path / ".lock")
         with writing(self.path):
@@ -93,55 +100,56 @@ class RunFolder:
             self._lock = None
 
     def config(self) -> dict[str, Any]:
-        """The run's `config.json`.
+        """The run's `config.json`; where that is missing or damaged, what the newest checkpoint knows of it, with
+        `rebuilt` saying why.
 
         Raises:
             RunError: there is no run here, or its configuration cannot be read.
         """
         file = self.path / "config.json"
-        if not file.is_file():
+        if not self.exists():
             raise RunError(f"There is no run at {self.path}: it has no config.json.")
         try:
-            return dict(json.loads(file.read_text()))
-        except ValueError:
-            raise RunError(f"The run {self.path} is damaged: its config.json cannot be read.") from None
+            return _checked(read_json(file))
+        except (OSError, ValueError) as error:
+            why = "is missing" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or error
+        for manifest in self._manifests():
+            try:
+                return {**_checked(read_json(manifest)), "rebuilt": f"{why}"}
+            except (OSError, ValueError):
+                continue
+        raise RunError(f"The run {self.path} is damaged: its config.json {why}.")
 
     def write_config(self, config: dict[str, Any]) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        _write_whole(self.path / "config.json", json.dumps(config, indent=2) + "\n")
+        write_json(self.path / "config.json", config)
 
     def status(self) -> dict[str, Any]:
-        """The run's `status.json`, with the state `died` where the run says it runs and its process does not."""
+        """The run's `status.json`, with the state `died` where the run says it runs and its process does not, and
+        `damaged` where the file cannot be read."""
         try:
-            status = dict(json.loads((self.path / "status.json").read_text()))
-        except (OSError, ValueError):
+            status = read_json(self.path / "status.json")
+        except OSError:
             return {}
-        if status.get("state") == "running" and not _alive(status):
+        except ValueError:
+            return {"state": "damaged"}
+        if not isinstance(status.get("state"), str):
+            status["state"] = "damaged"
+        if status["state"] == "running" and not _alive(status):
             status["state"] = "died"
         return status
 
     def write_status(self, state: str, **progress: Any) -> None:
-        status = {
-            "state": state,
-            **plain(progress),
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "heartbeat": time.time(),
-        }
-        _write_whole(self.path / "status.json", json.dumps(status, indent=2) + "\n")
+        about = {"pid": os.getpid(), "host": socket.gethostname(), "heartbeat": time.time()}
+        write_json(self.path / "status.json", {"state": state, **plain(progress), **about})
 
     def metrics(self) -> list[dict[str, Any]]:
         """All results, oldest first; null becomes NaN. A line torn by a crash is left out."""
         if not self.metrics_file.is_file():
             return []
-        results = []
-        for line in self.metrics_file.read_text(errors="replace").splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            results.append({k: math.nan if v is None else v for k, v in record.items()})
-        return results
+        lines = self.metrics_file.read_text(errors="replace").splitlines()
+        records = [record for record in map(_result, lines) if record is not None]
+        return [{k: math.nan if v is None else v for k, v in record.items()} for record in records]
 
     def last_result(self) -> dict[str, Any] | None:
         """The newest result, with null for NaN; only the file's end is read."""
@@ -151,12 +159,7 @@ class RunFolder:
                 lines = file.read().splitlines()
         except OSError:
             return None
-        for line in reversed(lines):
-            try:
-                return dict(json.loads(line))
-            except (ValueError, TypeError):
-                continue  # torn, or cut by where reading began
-        return None
+        return next((found for line in reversed(lines) if (found := _result(line)) is not None), None)
 
     def episodes(self) -> list[tuple[int, float, float, int]]:
         """Steps, seconds, reward and length of all finished episodes, oldest first; torn lines are left out."""
@@ -167,7 +170,9 @@ class RunFolder:
         for line in text[: text.rfind("\n") + 1].splitlines():  # half a number is a number: no newline, no record
             try:
                 steps, seconds, reward, length = line.split(",")
-                found.append((int(steps), float(seconds), float(reward), int(length)))
+                episode = int(steps), float(seconds), float(reward), int(length)
+                if 0 <= episode[0] < 2**63 and 0 <= episode[3] < 2**63 and math.isfinite(episode[1]):
+                    found.append(episode)
             except ValueError:
                 continue  # the header, or what a full disk tore
         return found
@@ -177,10 +182,39 @@ class RunFolder:
         appends where it resumes."""
         if self.metrics_file.is_file():
             kept = [r for r in self.metrics() if r["training_iteration"] <= iteration]
-            _write_whole(self.metrics_file, "".join(json_line(record) for record in kept))
+            write_whole(self.metrics_file, "".join(json_line(record) for record in kept))
         if self.episodes_file.is_file():
             ended = [episode for episode in self.episodes() if episode[0] <= steps]
-            _write_whole(self.episodes_file, EPISODES_HEADER + episode_lines(ended))
+            write_whole(self.episodes_file, EPISODES_HEADER + episode_lines(ended))
+
+
+def _checked(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration file's values, or those of a manifest, with what each reader counts on.
+
+    Raises:
+        ValueError: something is missing or of another type.
+    """
+    kinds: dict[str, Any] = {"algorithm": str, "config": dict, "options": dict, "names": dict, "changed": list}
+    kinds |= {"stop": (dict, type(None)), "preset": (str, type(None))}
+    optional: dict[str, Any] = {"options": {}, "names": {}, "changed": [], "stop": None, "preset": None}
+    found = {**optional, **{key: value for key, value in config.items() if value is not None}}
+    for key, kind in kinds.items():
+        if not isinstance(found.get(key), kind):
+            raise ValueError(f"lacks {key!r}, or has another value there than a run writes")
+    if not isinstance(found["config"].get("env"), str):
+        raise ValueError("lacks the environment")
+    return found
+
+
+def _result(line: str | bytes) -> dict[str, Any] | None:
+    """A line of the metrics; None where it is torn, cut by where reading began, or none that a run writes."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("training_iteration"), int):
+        return None
+    return {k: v for k, v in record.items() if v is None or isinstance(v, (bool, int, float, str))}
 
 
 def json_line(record: dict[str, Any]) -> str:
@@ -206,17 +240,6 @@ def plain(value: Any) -> Any:
     return plain(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
-def folder_name(key: str, text: str) -> str:
-    """`text`, which is to be a folder's name.
-
-    Raises:
-        ConfigError: it is none; the sentence names the argument by `key`.
-    """
-    if text in ("", "..") or Path(coerce(str, text, key)).name != text:
-        raise ConfigError(f"{key}={text!r} is not allowed: it must be the name of a folder, without a path to it.")
-    return text
-
-
 def new_folder(root: str | Path, experiment: str, name: str | None) -> RunFolder:
     """A folder for a new run: `root/experiment/name`, or one named by the time.
 
@@ -224,7 +247,7 @@ def new_folder(root: str | Path, experiment: str, name: str | None) -> RunFolder
         RunError: a run of that name is there already, or nobody may write there.
         ConfigError: a name is none of a folder.
     """
-    base = Path(root) / folder_name("experiment", experiment)
+    base = a_path(root, "folder").absolute() / folder_name("experiment", experiment)
     if name is not None:
         folder = RunFolder(base / folder_name("name", name))
         if folder.exists():
@@ -244,7 +267,7 @@ def new_folder(root: str | Path, experiment: str, name: str | None) -> RunFolder
 
 def find_study(name: str | Path, root: str | Path = "runs") -> Path | None:
     """The folder of a search or of several seeds that `name` means, if it means one."""
-    bases = (Path(name), Path(root) / name)
+    bases = (a_path(name), a_path(root, "folder") / name)
     return next((base for base in bases if any((base / file).is_file() for file in STUDIES)), None)
 
 
@@ -262,11 +285,14 @@ def _best_run(study: Path | None) -> RunFolder | None:
 
 def all_runs(root: str | Path) -> list[RunFolder]:
     """All runs below `root`, oldest first."""
-    return _runs(Path(root).glob("*/*/config.json"))
+    return _runs(a_path(root, "folder"), "*/*")
 
 
-def _runs(configs: Iterable[Path]) -> list[RunFolder]:
-    return [RunFolder(file.parent) for file in sorted(configs, key=lambda file: file.stat().st_mtime)]
+def _runs(base: Path, pattern: str) -> list[RunFolder]:
+    """The runs in the folders that a pattern finds, oldest first."""
+    found = {file.parent: file for end in ("checkpoints", "config.json") for file in base.glob(f"{pattern}/{end}")}
+    ages = {folder: file.stat().st_mtime for folder, file in found.items()}
+    return [run for run in map(RunFolder, sorted(ages, key=ages.__getitem__)) if run.exists()]
 
 
 def find_runs(name: str | Path, root: str | Path = "runs") -> list[RunFolder]:
@@ -275,9 +301,9 @@ def find_runs(name: str | Path, root: str | Path = "runs") -> list[RunFolder]:
     Raises:
         RunError: there is none; the sentence names the nearest.
     """
-    path = Path(coerce(AnyPath, name, "path"))
-    for base in (path, Path(root) / path):
-        inside = _runs(base.glob("*/config.json"))
+    path = a_path(name)
+    for base in (path, a_path(root, "folder") / path):
+        inside = _runs(base, "*")
         if inside and not RunFolder(base).exists():
             return inside
     return [find_run(path, root, others={run.path.parent.name for run in all_runs(root)})]
@@ -294,7 +320,7 @@ def find_run(name: str | Path, root: str | Path = "runs", *, others: Iterable[st
     Raises:
         RunError: there is none; the sentence names the nearest.
     """
-    for candidate in (Path(name), Path(root) / name):
+    for candidate in (a_path(name), a_path(root, "folder") / name):
         if RunFolder(candidate).exists():
             return RunFolder(candidate)
     if best := _best_run(find_study(name, root)):
@@ -322,20 +348,10 @@ def find_run(name: str | Path, root: str | Path = "runs", *, others: Iterable[st
 
 def _alive(status: dict[str, Any]) -> bool:
     if status.get("host") != socket.gethostname() or os.name == "nt":  # there, signal 0 is Ctrl-C
-        return bool(time.time() - status.get("heartbeat", 0) < STALE_S)
+        beat = status.get("heartbeat")
+        return isinstance(beat, (int, float)) and time.time() - beat < STALE_S
     try:
         os.kill(int(status["pid"]), 0)
-    except (OSError, KeyError, TypeError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError, OverflowError):
         return False
     return True
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Replaces a file's content at once: a reader sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path):
-        try:
-            temporary.write_text(text)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from poise.config.base import AlgorithmConfig, env_name
+from poise.config.resolve import field_types
 from poise.config.run import RunOptions
+from poise.config.types import coerce
 from poise.envs.changes import changes, lacking
 from poise.envs.make import admit_env
 from poise.envs.video import make_filmed_env
-from poise.errors import RunError, shown, writing
+from poise.errors import ConfigError, RunError, nearest, shown, writing
+from poise.files import near
 from poise.tracking.curves import History, panels
 from poise.tracking.folder import RunFolder, new_folder
 from poise.tracking.plots import episode_figure, figure_class, save_figure
@@ -173,7 +176,8 @@ def resume(
         TrustError: it names code that this machine has not used before.
     """
     saved = folder.config()
-    rules = stop if stop is not None else saved.get("stop")
+    options = run_options(saved["options"])
+    rules = stop if stop is not None else saved["stop"]
     if rules is None:
         raise RunError(f"The run {folder.path} stopped by a function of its script: give a stop rule to resume it.")
     config = from_file(
@@ -192,6 +196,9 @@ def resume(
             path = locate(folder.path)
         for warning in damaged:
             log(f"Warning: {warning.message}")
+        if "rebuilt" in saved:
+            log(f"Warning: its config.json {saved.pop('rebuilt')}; settings and stop rule are the checkpoint's.")
+            folder.write_config({key: value for key, value in saved.items() if key in CONFIG_KEYS})
         manifest, policy, state = read_checkpoint(path)
         admit_env(config.env, config.env_config)
         module = str(config.env).partition(":")[0] if ":" in str(config.env) else None
@@ -210,12 +217,29 @@ def resume(
         if missing := lacking(saved.get("changed")):
             log(f"Warning: {missing}")
         grade = "statistical" if trainer.notes else manifest["resume_grade"]
-        log(f"Resuming from iteration {trainer.iteration} ({path}); grade: {grade}.")
+        log(f"Resuming from iteration {trainer.iteration} ({near(path)}); grade: {grade}.")
         for note in trainer.notes:
             log(note)
-        return _run(trainer, folder, rules, RunOptions(**saved["options"]), log, signals, first=False)
+        return _run(trainer, folder, rules, options, log, signals, first=False)
     finally:
         folder.release()
+
+
+CONFIG_KEYS = ("algorithm", "preset", "stop", "options", "names", "changed", "config")
+"""What a run's config.json has."""
+
+
+def run_options(saved: Mapping[str, Any]) -> RunOptions:
+    """What a config.json says of what is kept.
+
+    Raises:
+        ConfigError: a value of another type, or a key that there is not.
+    """
+    types = field_types(RunOptions)
+    for key in saved:
+        if key not in types:
+            raise ConfigError(f"There is no run option {key!r}.{nearest(str(key), types)}")
+    return RunOptions(**{key: coerce(types[key], value, key) for key, value in saved.items()})
 
 
 def _run(
@@ -257,7 +281,7 @@ def _run(
     run.unsaved = recorder.unsaved(trainer)
     if trainer.underway:
         log(f"{trainer.underway} steps of iteration {trainer.iteration + 1} are kept: `poise resume` goes on amid it.")
-    log(f"Stopped: {result['stop_reason']}. {run.unsaved or f'The run is in {folder.path}'}")
+    log(f"Stopped: {result['stop_reason']}. {run.unsaved or f'The run is in {near(folder.path)}'}")
     return run
 
 

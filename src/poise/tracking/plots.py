@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from poise.config.types import a_path
 from poise.errors import ConfigError, PoiseError, shown, writing
 from poise.install import install
 from poise.tracking.curves import Panel
@@ -91,7 +92,7 @@ def _png(figure: Figure) -> bytes:
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
     """Writes a figure in the format that the name ends in (PNG, as a rule), making its folder."""
-    target = Path(path)
+    target = a_path(path)
     known = figure.canvas.get_supported_filetypes()
     if target.suffix[1:].lower() not in known:
         raise ConfigError(f"path={str(path)!r} is not allowed: its name must end in .png, .pdf or .svg.")

@@ -30,6 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from poise.errors import CheckpointError
+from poise.files import DEEPEST_JSON, LARGEST_JSON, depth, read_json, sync
 from poise.sampling.segments import Segment
 
 FORMAT = 1
@@ -59,16 +60,22 @@ def write(path: Path, policy: dict[str, torch.Tensor], state: dict[str, Any], ab
         arrays: dict[str, torch.Tensor] = {}
         segments: list[Segment] = []
         plain = _encode(state, "", arrays, segments)
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in policy.items()}, temporary / _POLICY)
-        save_file(arrays, temporary / _ARRAYS)
-        (temporary / _STATE).write_text(json.dumps(plain))
+        text = json.dumps(plain)
+        if len(text) > LARGEST_JSON or depth(plain) > DEEPEST_JSON:  # what could not be read again
+            raise CheckpointError(
+                f"The state holds {len(text)} bytes beside its arrays, {depth(plain)} levels deep; a checkpoint takes "
+                f"{LARGEST_JSON} and {DEEPEST_JSON}. Let get_state of the environment return arrays."
+            )
+        _save_tensors({k: v.detach().cpu().contiguous().clone() for k, v in policy.items()}, temporary / _POLICY)
+        _save_tensors(arrays, temporary / _ARRAYS)
+        (temporary / _STATE).write_text(text)
         files = {file.name: _fingerprint(file) for file in sorted(temporary.iterdir())}
         files |= {_file(segment): _write_segment(segment, temporary) for segment in segments}
         manifest = {"format": FORMAT, **about, "files": files}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
         for file in temporary.iterdir():
-            _sync(file)
-        _sync(temporary)
+            sync(file)
+        sync(temporary)
         _put_in_place(temporary, path)
         for segment in segments:
             segment.is_at(path / _file(segment), files[_file(segment)])
@@ -77,6 +84,14 @@ def write(path: Path, policy: dict[str, torch.Tensor], state: dict[str, Any], ab
         if isinstance(error, SafetensorError):  # its way of saying that the disk is full
             raise OSError(str(error)) from error
         raise
+
+
+def _save_tensors(tensors: dict[str, torch.Tensor], file: Path) -> None:
+    """A safetensors file that whoever may read the files beside it may read: the library makes it the owner's."""
+    file.touch()
+    mode = file.stat().st_mode
+    save_file(tensors, file)
+    file.chmod(mode)
 
 
 def _file(segment: Segment) -> str:
@@ -94,7 +109,7 @@ def _write_segment(segment: Segment, folder: Path) -> dict[str, Any]:
             return segment.fingerprint
         except OSError:  # it is gone, on another disk, or on one without links
             pass
-    save_file({name: torch.from_numpy(array) for name, array in segment.arrays().items()}, target)
+    _save_tensors({name: torch.from_numpy(array) for name, array in segment.arrays().items()}, target)
     return _fingerprint(target)
 
 
@@ -113,17 +128,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         os.rename(temporary, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot flush a folder
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes what it may write
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -145,11 +150,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not file.exists():
         raise CheckpointError(f"{path} is not a checkpoint: it has no {MANIFEST}.")
     try:
-        manifest = json.loads(file.read_text())
+        manifest = read_json(file)
         version = manifest["format"]
         if not isinstance(version, int) or not all(isinstance(entry, dict) for entry in manifest["files"].values()):
             raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(path, f"its {MANIFEST} cannot be read") from None
     if version > FORMAT:
         raise CheckpointError(
@@ -198,8 +203,10 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str,
             for name, about in manifest["files"].items()
             if name not in (_POLICY, _ARRAYS, _STATE)
         }
-        state = _decode(json.loads((path / _STATE).read_text()), {**arrays, **segments})
-    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        state = _decode(read_json(path / _STATE), {**arrays, **segments})
+    except ValueError as error:
+        raise _damaged(path, f"its {_STATE} {error}") from None
+    except (SafetensorError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from None
     return manifest, policy, state
 

@@ -11,7 +11,7 @@ from poise.config.algorithms import algorithm_spec
 from poise.config.base import WRAPPERS, AlgorithmConfig
 from poise.config.layout import Layout
 from poise.config.resolve import build, canonical, resolve
-from poise.config.types import AnyPath, coerce
+from poise.config.types import a_path
 from poise.envs.changes import lacking
 from poise.envs.failures import telling_interrupts
 from poise.envs.given import EnvCountError
@@ -37,7 +37,7 @@ def locate(path: str | Path) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    folder = Path(coerce(AnyPath, path, "path"))
+    folder = a_path(path)
     inside = folder / "checkpoints"
     if not inside.is_dir():
         if (folder / "config.json").is_file():

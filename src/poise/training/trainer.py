@@ -19,7 +19,7 @@ from poise.algorithms.base import Algorithm, learning_mode, make_algorithm
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig, env_name
 from poise.config.layout import Layout
-from poise.config.types import AnyPath, PositiveInt, coerce
+from poise.config.types import PositiveInt, a_path, coerce
 from poise.envs import snapshot
 from poise.envs.advice import available_cores
 from poise.envs.changes import changes
@@ -368,7 +368,7 @@ class Trainer:
             CheckpointError: `path` is something else than a checkpoint.
             RunError: it cannot be written: the disk is full, for example.
         """
-        target = Path(coerce(AnyPath, path, "path"))
+        target = a_path(path).absolute()
         pending = self.environments.pending
         samplers = pending if pending is not None else [s.state_dict() for s in self.samplers]
         learner = self.algorithm.state_dict()
@@ -397,6 +397,7 @@ class Trainer:
             "resume_grade": "bitwise" if exact and self.algorithm.repeatable else "statistical",
             "names": homes(self.config),
             "changed": [str(change) for change in changes()],
+            "stop": dict(self.goals) or None,
             "config": self.config.to_dict(),
         }
         with writing(target):

@@ -15,10 +15,11 @@ from poise.config.algorithms import algorithm_spec
 from poise.config.base import env_name
 from poise.config.resolve import build, canonical, field_types
 from poise.config.run import RunOptions
-from poise.config.types import Positive, PositiveInt, coerce
+from poise.config.types import Positive, PositiveInt, a_path, coerce
 from poise.envs.advice import parallel_runs
 from poise.errors import ConfigError, RunError, nearest, writing
-from poise.tracking.folder import BEST, find_study, folder_name
+from poise.files import folder_name
+from poise.tracking.folder import BEST, find_study
 from poise.tracking.links import refuse_links
 from poise.training.names import admit, portable
 from poise.training.signals import stopping_on
@@ -100,7 +101,7 @@ def run(
         "winners": winners, "seed": seed, "time_budget_s": time_budget_s, "preset": preset, "options": options,
     }  # fmt: skip
     label = env_name(settings["env"]).replace("/", "-").replace(":", "-")
-    path = Path(folder) / folder_name("experiment", experiment or f"tune_{name}_{label}")
+    path = a_path(folder, "folder") / folder_name("experiment", experiment or f"tune_{name}_{label}")
     begun = find_study(path) is not None
     if not resume and begun:
         go_on = f"go on with it by `poise tune --resume {shlex.quote(str(path))}`"

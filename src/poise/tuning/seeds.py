@@ -17,10 +17,11 @@ from poise.config.algorithms import algorithm_spec
 from poise.config.base import env_name
 from poise.config.resolve import canonical, field_types, resolve
 from poise.config.run import RunOptions
-from poise.config.types import NonNegativeInt, PositiveInt, coerce
+from poise.config.types import NonNegativeInt, PositiveInt, a_path, coerce
 from poise.errors import ConfigError, RunError
+from poise.files import folder_name
 from poise.tracking.curves import History, panels
-from poise.tracking.folder import RunFolder, find_study, folder_name
+from poise.tracking.folder import RunFolder, find_study
 from poise.tracking.plots import episode_figure
 from poise.training.stopping import default_stop
 from poise.tuning.run import checked, conduct, load
@@ -179,7 +180,7 @@ def run_seeds(
     name, spec = algorithm_spec(algorithm)
     stamp = datetime.now(timezone.utc).astimezone().strftime("%Y%m%d-%H%M%S")
     label = env_name(resolved.env).replace("/", "-").replace(":", "-")
-    path = Path(folder) / folder_name("experiment", experiment or f"{name}_{label}_{stamp}")
+    path = a_path(folder, "folder") / folder_name("experiment", experiment or f"{name}_{label}_{stamp}")
     begun = find_study(path) is not None
     if not resume and (begun or list(path.glob("*/config.json"))):
         go_on = f"go on with them by `poise resume {shlex.quote(str(path))}`, or " if begun else ""

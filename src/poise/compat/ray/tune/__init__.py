@@ -6,7 +6,6 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from poise.compat.ray.tune import registry
@@ -15,6 +14,7 @@ from poise.compat.translate import best_preset, translated
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import env_name
 from poise.config.run import RunOptions
+from poise.config.types import a_path
 from poise.errors import RunError, nearest
 from poise.tracking.folder import RunFolder
 from poise.tracking.launch import Run, start
@@ -148,7 +148,7 @@ def run(
     settings, callbacks = translated(algorithm, config or {})
     preset = best_preset(algorithm, settings)
     label = env_name(settings["env"]).replace("/", "-").replace(":", "-")
-    folder = Path(local_dir or "runs")
+    folder = a_path(local_dir or "runs", "local_dir")
     kept: dict[str, Any] = {"checkpoint_freq": checkpoint_freq or None}
     if keep_checkpoints_num:
         kept["keep_checkpoints_num"] = keep_checkpoints_num
