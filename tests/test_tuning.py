@@ -651,6 +651,25 @@ def test_a_search_trains_in_processes_and_leaves_runs(tmp_path: Path) -> None:
     assert [trial.state for trial in more.trials] == ["finished"] * 4
 
 
+def test_the_best_checkpoint_is_the_best_by_what_is_asked(tmp_path: Path) -> None:
+    given = {**SMALL, "checkpoint_freq": 1, "keep_checkpoints_num": 50}
+    analysis = run("PPO", config=SPACE, num_samples=1, folder=tmp_path, **given)
+    trial = analysis.trials[0]
+    rows = {row["training_iteration"]: row for row in RunFolder(trial.path).metrics()}
+    assert len(rows) >= 2
+    for key, mode in (("learner/entropy", "max"), ("learner/entropy", "min"), ("episode_reward_mean", "max")):
+        best = (max if mode == "max" else min)(rows, key=lambda i: rows[i][key])
+        for which in (trial, trial.path, None):
+            assert int(analysis.get_best_checkpoint(which, key, mode).name) == best
+    assert int(analysis.get_best_checkpoint(trial, "timesteps_total", "min").name) == max(rows)
+    best = max(rows, key=lambda i: rows[i]["episode_reward_mean"])
+    assert int(analysis.best_checkpoint.name) == best
+    (analysis.best_checkpoint / "policy.safetensors").write_bytes(b"")
+    assert int(analysis.best_checkpoint.name) != best
+    with pytest.raises(RunError, match=r"No checkpoint of .* was written with a info/none"):
+        analysis.get_best_checkpoint(trial, "info/none")
+
+
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path) -> None:
     analysis = run("PPO", config=SPACE, num_samples=2, parallel=1, folder=tmp_path, **SMALL)
     first = analysis.trials[0]

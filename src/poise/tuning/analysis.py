@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from poise.config.resolve import field_types
 from poise.config.types import coerce
-from poise.errors import PoiseError, RunError
+from poise.errors import CheckpointError, PoiseError, RunError
 from poise.install import install
 from poise.tracking.folder import RunFolder
-from poise.training.checkpoint import newest
-from poise.tuning.search import Search
+from poise.training.checkpoint import checkpoints, newest, verify
+from poise.tuning.search import LIMITS, Search
 from poise.tuning.study import Study, Trial, ranked
 
 
@@ -69,17 +71,30 @@ class Analysis:
     def get_best_checkpoint(
         self, trial: Trial | Path | str | None = None, metric: str | None = None, mode: str | None = None
     ) -> Path:
-        """The newest intact checkpoint of the best trial, or of the one that is given (itself or its folder).
+        """The intact checkpoint of the best trial, or of the one that is given (itself or its folder), that was best
+        when it was written, by the metric and mode of the search or by others; the newer of equals.
+
+        By a metric that only grows, such as `timesteps_total`, it is the newest: the one that the run came to.
 
         Raises:
-            RunError: it has none.
+            RunError: it has none, or none whose iteration has a number for the metric.
         """
         chosen = trial if trial is not None else self.get_best_trial(metric, mode)
-        folder = _run_folder(chosen) if isinstance(chosen, Trial) else Path(chosen)
-        found, problems = newest(RunFolder(folder).checkpoints)
+        run = RunFolder(_run_folder(chosen) if isinstance(chosen, Trial) else Path(chosen))
+        key, sign = metric or self.study.search.metric, -1.0 if (mode or self.study.search.mode) == "min" else 1.0
+        found, problems = newest(run.checkpoints)
         if found is None:
-            raise RunError(f"{folder} has no intact checkpoint{f': {problems[0]}' if problems else '.'}")
-        return found
+            raise RunError(f"{run.path} has no intact checkpoint{f': {problems[0]}' if problems else '.'}")
+        if key in LIMITS:
+            return found
+        rows = {row["training_iteration"]: row.get(key, math.nan) for row in run.metrics()}
+        values = {path: sign * rows.get(int(path.name), math.nan) for path in checkpoints(run.checkpoints)}
+        known = {path: value for path, value in values.items() if not math.isnan(value)}
+        for path in sorted(known, key=lambda path: (known[path], int(path.name)), reverse=True):
+            with suppress(CheckpointError):  # a damaged one
+                verify(path)
+                return path
+        raise RunError(f"No checkpoint of {run.path} was written with a {key}: name another metric.")
 
     @property
     def best_trial(self) -> Trial:
