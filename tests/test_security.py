@@ -386,6 +386,19 @@ def test_a_study_cannot_have_functions_called(folder: Path, evil: str) -> None:
     assert nothing_ran(folder)
 
 
+def test_an_experiment_of_several_seeds_cannot_have_functions_called(folder: Path, evil: str) -> None:
+    stop = {"timesteps_total": 64}
+    found = poise.run_seeds(
+        "PPO", "CartPole-v1", seeds=1, config=PLAIN, preset=None, stop=stop, quiet=True, experiment="s"
+    )
+    [file] = [file for file in found.path.glob("*.json") if "config" in json.loads(file.read_text())]
+    saved = json.loads(file.read_text())
+    for changes in ({"env": "os:system", "env_config": SHELL}, {"model.custom_model": f"{evil}:Net"}):
+        file.write_text(json.dumps({**saved, "config": {**saved["config"], **changes}}))
+        assert "has not used before" in bad("resume", "runs/s")
+    assert nothing_ran(folder)
+
+
 def test_a_configuration_file_cannot_have_functions_called(folder: Path, evil: str) -> None:
     for settings in ({"env": f"{evil}:make"}, {"env": "CartPole-v1", "model": {"custom_model": f"{evil}:Net"}}):
         (folder / "x.json").write_text(json.dumps({"run": "PPO", "config": settings}))

@@ -27,6 +27,7 @@ TIMED = "gymnasium.wrappers:TimeAwareObservation"
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POISE_HOME", str(tmp_path / "home"))
     return tmp_path
 
 

@@ -23,6 +23,7 @@ from poise.files import folder_name
 from poise.tracking.curves import History, panels
 from poise.tracking.folder import RunFolder, find_study
 from poise.tracking.plots import episode_figure
+from poise.training.names import admit, portable
 from poise.training.stopping import default_stop
 from poise.tuning.run import checked, conduct, load
 from poise.tuning.space import MAX_TRIALS, grid_search
@@ -191,6 +192,7 @@ def run_seeds(
         "stop": dict(default_stop(resolved) if stop is None else stop), "preset": preset,
         "options": {**vars(options or RunOptions()), **kept},
     })  # fmt: skip
+    admit(portable(search.config), path, trusted=True)  # it is the user's own
     analysis = conduct(search, path, parallel, callbacks, signals, quiet=quiet)
     return SeedRuns(analysis.study, analysis.ended)
 
