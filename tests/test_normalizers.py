@@ -13,7 +13,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 import poise
-from environments import Noise
+from environments import Noise, Task
 from poise.algorithms.base import RewardScaler
 from poise.config.layout import Layout
 from poise.learning.running import RunningMoments
@@ -288,3 +288,52 @@ def test_pixel_moments_see_some_rows_of_all_slots_and_travel_with_a_checkpoint(
     with poise.load(tmp_path / "saved") as loaded, torch.no_grad():
         assert torch.equal(loaded.policy.moments[0].mean, pixels.mean)
         assert torch.equal(loaded.policy(loaded.policy.prepare(frames))[0], made.policy(made.policy.prepare(frames))[0])
+
+
+# --- numbers far from 0 -----------------------------------------------------------------------------------------------
+
+
+class Far(Task):
+    """Which of two numbers is one larger? They are so large that float32 takes them for one."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, dtype: Any = np.float64, offset: int = 2**40) -> None:
+        low, high = (-np.inf, np.inf) if dtype != np.int64 else (-(2**62), 2**62)
+        self.observation_space = spaces.Box(low, high, (2,), dtype)
+        self.dtype, self.offset = dtype, offset
+
+    def observe(self) -> np.ndarray:
+        self.right = int(self.np_random.integers(2))
+        return np.array([self.offset + (self.right == 0), self.offset + (self.right == 1)], self.dtype)
+
+    def judge(self, action: Any) -> float:
+        return float(action == self.right)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64])
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN", "IMPALA", "APPO"])
+def test_what_differs_far_from_zero_is_learnt(trainer: Any, algorithm: str, dtype: Any, tmp_path: Path) -> None:
+    settings = {"learning_starts": 200, "epsilon_timesteps": 800} if algorithm == "DQN" else {}
+    settings |= {"n_steps": 32, "num_envs": 4} if algorithm in ("PPO", "APPO") else {}
+    made = trainer(
+        algorithm, lambda config: Far(dtype), preset=None, normalize_observations=True, lr=3e-3, gamma=0.0, **settings
+    )
+    made.learn(4000)
+    assert made.evaluate(10)["episode_reward_mean"] == 8
+    observation = np.array([2**40, 2**40 + 1], dtype)
+    assert made.compute_action(observation) == 1
+    again = poise.load(made.save(tmp_path / "far"), env=lambda config: Far(dtype))
+    assert again.compute_action(observation) == 1
+    again.train()
+    again.close()
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "DQN"])
+def test_near_zero_float64_is_what_float32_is(trainer: Any, algorithm: str) -> None:
+    ends = []
+    for dtype in (np.float32, np.float64):
+        made = trainer(algorithm, lambda config, d=dtype: Far(d, 3), preset=None, normalize_observations=True)
+        made.learn(1500)
+        ends.append(made.algorithm.flat.data)
+    assert torch.equal(*ends)

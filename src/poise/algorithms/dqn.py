@@ -146,7 +146,7 @@ class DQN(Algorithm):
         others = super().announce()
         config = self.config
         layout, capacity = self.policy.obs_layout, config.buffer_size
-        size = replay_bytes(capacity, config.num_envs, layout, config.frame_stack or 1)
+        size = replay_bytes(capacity, config.num_envs, layout, config.frame_stack or 1, wide=self.policy.wide)
         memory = machine_memory()
         if memory is not None and size > memory:
             raise ConfigError(
@@ -203,10 +203,16 @@ class DQN(Algorithm):
     def _make_replay(self, slots: int) -> Replay:
         config, layout = self.config, self.policy.obs_layout
         if not config.prioritized_replay:
-            return Replay(config.buffer_size, slots, layout, frame_stack=config.frame_stack or 1)
+            return Replay(config.buffer_size, slots, layout, frame_stack=config.frame_stack or 1, wide=self.policy.wide)
         alpha, eps = config.prioritized_replay_alpha, config.prioritized_replay_eps
         return PrioritizedReplay(
-            config.buffer_size, slots, layout, frame_stack=config.frame_stack or 1, alpha=alpha, eps=eps
+            config.buffer_size,
+            slots,
+            layout,
+            frame_stack=config.frame_stack or 1,
+            wide=self.policy.wide,
+            alpha=alpha,
+            eps=eps,
         )
 
     @torch.no_grad()

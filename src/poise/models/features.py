@@ -80,9 +80,10 @@ class Features:
         first = leaves[0] if len(leaves) == 1 and leaves[0] in self.numbers else None
         self.plain = first.name if first and len(first.shape) == 1 and first.dtype.kind == "f" else None
 
-    def box_numbers(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """The vector's numbers from `Box` leaves, `[N, width]`; bytes are divided by their upper bound."""
-        parts = [_flat_numbers(leaf, obs[leaf.name]) for leaf in self.numbers]
+    def box_numbers(self, obs: Mapping[str, Tensor], *, exact: bool = False) -> Tensor:
+        """The vector's numbers from `Box` leaves, `[N, width]`; bytes are divided by their upper bound, and whole
+        numbers are float32, or float64 where they are to be `exact`."""
+        parts = [_flat_numbers(leaf, obs[leaf.name], exact=exact) for leaf in self.numbers]
         return _side_by_side(parts, obs)
 
     def gather(
@@ -107,7 +108,7 @@ class Features:
     def _vector(self, obs: Mapping[str, Tensor], normalizer: RunningMoments | None) -> Tensor:
         parts = []
         if self.width:
-            numbers = self.box_numbers(obs)
+            numbers = self.box_numbers(obs, exact=normalizer is not None)
             parts.append(numbers if normalizer is None else normalizer.normalize(numbers))
         parts += [_flat(leaf, obs[leaf.name]).float() for leaf in self._bits]
         if self._choices:
@@ -176,11 +177,15 @@ def _flat(leaf: Leaf, x: Tensor) -> Tensor:
     return x if len(leaf.shape) == 1 else x.reshape(len(x), math.prod(leaf.shape))
 
 
-def _flat_numbers(leaf: Leaf, x: Tensor) -> Tensor:
+def _flat_numbers(leaf: Leaf, x: Tensor, *, exact: bool) -> Tensor:
     flat = _flat(leaf, x)
     if flat.is_floating_point():
         return flat
-    return flat.float().div_(byte_limit(leaf)) if flat.dtype == torch.uint8 else flat.float()
+    return (
+        flat.float().div_(byte_limit(leaf))
+        if flat.dtype == torch.uint8
+        else flat.to(torch.float64 if exact else torch.float32)
+    )
 
 
 def _side_by_side(parts: list[Tensor], obs: Mapping[str, Tensor]) -> Tensor:

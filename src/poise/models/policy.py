@@ -151,6 +151,11 @@ class Policy(nn.Module):
                 f"for N = 2 it returned {shapes}."
             )
 
+    @property
+    def wide(self) -> bool:
+        """Whether float64 observations come as they are: where they are normalised, and no preprocessor sees them."""
+        return self.normalizer is not None and self.preprocessor is None
+
     def prepare(self, obs: Mapping[str, Tensor]) -> Any:
         """Network input from observation leaves `[N, ...]`: a tensor, or a structure of tensors.
 
@@ -250,12 +255,13 @@ class Policy(nn.Module):
         must not change while it is learnt from."""
         if self.normalizer is not None:
             flat = {name: leaf.flatten(0, 1) for name, leaf in obs.items()}
-            self.normalizer.update(self.features.box_numbers(self._leaves(flat)), weight.flatten())
+            numbers = self.features.box_numbers(self._leaves(flat), exact=True)
+            self.normalizer.update(self.normalizer.exactly(numbers), weight.flatten())
         if self.features.pixels:
             some = {name: leaf[::PICTURE_ROWS].flatten(0, 1) for name, leaf in obs.items()}
             leaves = self._leaves(some)
             for name, moments in self.features.pixels.items():
-                moments.update(leaves[name], weight[::PICTURE_ROWS].flatten())
+                moments.update(moments.exactly(leaves[name]), weight[::PICTURE_ROWS].flatten())
 
 
 def _samples(space: spaces.Space) -> list[Any]:

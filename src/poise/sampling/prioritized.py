@@ -32,10 +32,11 @@ class PrioritizedReplay(Replay):
         obs_layout: Layout,
         *,
         frame_stack: int = 1,
+        wide: bool = False,
         alpha: float = 0.6,
         eps: float = 1e-6,
     ) -> None:
-        super().__init__(capacity, slots, obs_layout, frame_stack=frame_stack)
+        super().__init__(capacity, slots, obs_layout, frame_stack=frame_stack, wide=wide)
         self.alpha, self.eps = alpha, eps
         self.tree = SumTree(self.size)  # of p^α; 0 for rows that are not drawn
         self.largest = 1.0

@@ -78,13 +78,15 @@ class Replay:
         steps: how many of the live rows' steps count.
     """
 
-    def __init__(self, capacity: int, slots: int, obs_layout: Layout, *, frame_stack: int = 1) -> None:
+    def __init__(
+        self, capacity: int, slots: int, obs_layout: Layout, *, frame_stack: int = 1, wide: bool = False
+    ) -> None:
         self.slots, self.layout = slots, obs_layout
-        self.live, self.rows, self.segment = _rows(capacity, slots, obs_layout, frame_stack)
+        self.live, self.rows, self.segment = _rows(capacity, slots, obs_layout, frame_stack, wide=wide)
         self.size = self.rows * slots
         self.head = self.steps = 0
         stacked = stacked_leaves(obs_layout, frame_stack)
-        shapes = {leaf.name: (leaf.shape, _numpy_dtype(leaf.dtype.name)) for leaf in obs_layout.leaves}
+        shapes = {leaf.name: (leaf.shape, _numpy_dtype(leaf.dtype.name, wide=wide)) for leaf in obs_layout.leaves}
         self.frames = {n: Frames(frame_stack, self.rows, slots, *shapes.pop(n)) for n in stacked}
         # From the operating system as zeros, which take no memory before they are written.
         self.obs = {name: np.zeros((self.size, *shape), dtype) for name, (shape, dtype) in shapes.items()}
@@ -275,31 +277,32 @@ class Replay:
         self.steps = int(self.valid[self.index(self.tail, self.head)].sum())
 
 
-def step_bytes(layout: Layout, frame_stack: int = 1) -> int:
+def step_bytes(layout: Layout, frame_stack: int = 1, *, wide: bool = False) -> int:
     """Bytes that a step takes in a replay."""
     stacked = stacked_leaves(layout, frame_stack)
     total = 8 + 4 + len(_FLAGS)
     for leaf in layout.leaves:
-        size = math.prod(leaf.shape) * _numpy_dtype(leaf.dtype.name).itemsize
+        size = math.prod(leaf.shape) * _numpy_dtype(leaf.dtype.name, wide=wide).itemsize
         total += size // frame_stack + 1 if leaf.name in stacked else size
     return total
 
 
-def replay_bytes(capacity: int, slots: int, layout: Layout, frame_stack: int = 1) -> int:
+def replay_bytes(capacity: int, slots: int, layout: Layout, frame_stack: int = 1, *, wide: bool = False) -> int:
     """Bytes that a replay of this capacity takes when it is full."""
-    return _rows(capacity, slots, layout, frame_stack)[1] * slots * step_bytes(layout, frame_stack)
+    rows = _rows(capacity, slots, layout, frame_stack, wide=wide)[1]
+    return rows * slots * step_bytes(layout, frame_stack, wide=wide)
 
 
-def _rows(capacity: int, slots: int, layout: Layout, frame_stack: int) -> tuple[int, int, int]:
+def _rows(capacity: int, slots: int, layout: Layout, frame_stack: int, *, wide: bool) -> tuple[int, int, int]:
     """How many rows may be drawn from, how many the ring has, and how many make a segment."""
     live = -(-capacity // slots)
     needed = live + (frame_stack if stacked_leaves(layout, frame_stack) else 1)
-    length = segment_rows(needed, needed * slots * step_bytes(layout, frame_stack))
+    length = segment_rows(needed, needed * slots * step_bytes(layout, frame_stack, wide=wide))
     return live, -(-needed // length) * length, length
 
 
-def _numpy_dtype(dtype: str) -> np.dtype:
-    return np.dtype(str(stored_dtype(dtype)).removeprefix("torch."))
+def _numpy_dtype(dtype: str, *, wide: bool) -> np.dtype:
+    return np.dtype(str(stored_dtype(dtype, wide=wide)).removeprefix("torch."))
 
 
 def _tensors(leaves: dict[str, np.ndarray]) -> Leaves:

@@ -61,11 +61,18 @@ class Rollout:
 
     @classmethod
     def empty(
-        cls, steps: int, slots: int, obs_layout: Layout, action_shape: tuple[int, ...], action_dtype: torch.dtype
+        cls,
+        steps: int,
+        slots: int,
+        obs_layout: Layout,
+        action_shape: tuple[int, ...],
+        action_dtype: torch.dtype,
+        *,
+        wide: bool = False,
     ) -> Rollout:
-        """Memory for a rollout of `steps` x `slots`."""
+        """Memory for a rollout of `steps` x `slots`, with float64 observations as they are if it is `wide`."""
         obs = {
-            leaf.name: torch.zeros(steps + 1, slots, *leaf.shape, dtype=stored_dtype(leaf.dtype.name))
+            leaf.name: torch.zeros(steps + 1, slots, *leaf.shape, dtype=stored_dtype(leaf.dtype.name, wide=wide))
             for leaf in obs_layout.leaves
         }
         return cls(
@@ -149,8 +156,11 @@ def rollout_bytes(steps: int, slots: int, obs_layout: Layout) -> int:
     return (steps + 1) * slots * (observation + others)
 
 
-def stored_dtype(dtype: str) -> torch.dtype:
-    """How a leaf is kept: bytes as bytes, other integers as int64, floats (float64 too) as float32."""
+def stored_dtype(dtype: str, *, wide: bool = False) -> torch.dtype:
+    """How a leaf is kept: bytes as bytes, other integers as int64, floats as float32; float64 as it is where it is
+    `wide`, since a normaliser can tell apart there what float32 would round to one number."""
+    if wide and dtype == "float64":
+        return torch.float64
     if dtype == "uint8":
         return torch.uint8
     if dtype in ("bool", "int8"):

@@ -114,7 +114,8 @@ class Sampler:
     def make_rollout(self, slots: int) -> Rollout:
         """Memory for a rollout of `slots` such slots."""
         dist = self.policy.dist
-        return Rollout.empty(self.steps, slots, self.policy.obs_layout, dist.action_shape, dist.action_dtype)
+        layout, wide = self.policy.obs_layout, self.policy.wide
+        return Rollout.empty(self.steps, slots, layout, dist.action_shape, dist.action_dtype, wide=wide)
 
     def move_to(self, rollout: Rollout) -> None:
         """Fills another rollout from now on. It begins where the last one ended, which is left as it is."""

@@ -120,7 +120,9 @@ def to_tensors(policy: Policy, obs: Any) -> dict[str, torch.Tensor]:
     """A batch of observations as leaves, in the types that rollouts store."""
     leaves = policy.obs_layout.flatten(obs)
     return {
-        leaf.name: torch.as_tensor(np.asarray(leaves[leaf.name], order="C")).to(stored_dtype(leaf.dtype.name))
+        leaf.name: torch.as_tensor(np.asarray(leaves[leaf.name], order="C")).to(
+            stored_dtype(leaf.dtype.name, wide=policy.wide)
+        )
         for leaf in policy.obs_layout.leaves
     }
 
