@@ -100,7 +100,7 @@ def test_random_settings_train_or_get_a_sentence() -> None:
     assert not faults, "\n".join(map(str, faults))
 
 
-SMALL_SETS = [("spaces", 2), ("environments", 12)]
+SMALL_SETS = [("spaces", 2), ("environments", 12), ("searches", 40)]
 """Fuzzers, and how many of their cases are run here."""
 
 

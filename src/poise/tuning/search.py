@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from poise.config.types import NonNegativeInt, Positive, PositiveInt
+from poise.config.resolve import field_types
+from poise.config.types import NonNegativeInt, Positive, PositiveInt, coerce
 from poise.errors import ConfigError, RunError, writing
 from poise.tracking.folder import STUDIES
 from poise.tuning.space import MAX_TRIALS, Choice, Number, Primitive, grid, parse, searches
@@ -156,7 +157,10 @@ class Search:
         file = next((folder / name for name in STUDIES if (folder / name).exists()), folder / FILE)
         try:
             saved = json.loads(file.read_text())
-            return cls(**{**saved, "config": parse(saved["config"])})
+            types = field_types(cls)
+            values = {key: coerce(types[key], value, key) for key, value in saved.items() if key != "config"}
+            config = coerce(dict[str, Any], saved["config"], "config")
+            return cls(config=parse(config), **values)
         except OSError:
             raise RunError(f"There is no study at {folder}: it has no {FILE}.") from None
         except (ValueError, TypeError, KeyError):

@@ -94,8 +94,8 @@ class Choice:
         for label in self.labels:
             if label in seen:
                 raise ConfigError(f"{label!r} stands twice among the values of one search: leave one out.")
-            if label != label:
-                raise ConfigError(f"{name} of nan is not allowed: it is no value to choose.")
+            if label != label or (isinstance(label, int) and abs(label) > 2**63):
+                raise ConfigError(f"{name} of {_short(label)} is not allowed: it is no value to choose.")
             seen.add(label)
 
     @cached_property

@@ -104,7 +104,17 @@ class Trial:
             RunError: it cannot be read.
         """
         try:
-            return cls(**json.loads(file.read_text()), path=file.parent)
+            found = cls(**json.loads(file.read_text()), path=file.parent)
+            kinds = {"number": int, "params": dict, "deaths": int, "error": str, "lineage": list, "reports": list}
+            rows = [*found.results, *found.held_out]
+            if (
+                found.state not in ("running", "finished", "pruned", "failed")
+                or not all(isinstance(vars(found)[name], kind) for name, kind in kinds.items())
+                or not all(isinstance(row, dict) and isinstance(row.get("stop_reason"), str) for row in rows)
+                or not all(isinstance(part, (int, float)) for pair in found.reports for part in pair)
+            ):
+                raise ValueError
+            return found
         except (ValueError, TypeError):
             raise RunError(f"The trial {file.parent} is damaged: its {file.name} cannot be read.") from None
 
