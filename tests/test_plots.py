@@ -24,7 +24,7 @@ from poise.errors import ConfigError, PoiseError, RunError
 from poise.install import install
 from poise.sampling.sampler import Episode
 from poise.tracking import recorder
-from poise.tracking.curves import History, panels, trailing_mean
+from poise.tracking.curves import STUDENT_T, History, panels, trailing_mean
 from poise.tracking.folder import EPISODES_HEADER, RunFolder, episode_lines, find_runs
 from poise.tracking.launch import Run
 from poise.tracking.plots import episode_figure
@@ -98,7 +98,7 @@ def test_a_trainer_remembers_a_bounded_number_of_episodes() -> None:
     metrics.take_episodes([SimpleNamespace(rows=KEPT + 5, take_episodes=lambda: episodes)], 0, KEPT + 5, 1.0)  # type: ignore[list-item]
     assert len(metrics.finished) == KEPT
     assert metrics.finished[0].reward == 5.0
-    trainer: Any = SimpleNamespace(metrics=metrics, config=SimpleNamespace(to_dict=lambda: {"env": "E"}, seed=1), name="A")  # fmt: skip  # noqa: E501
+    trainer: Any = SimpleNamespace(metrics=metrics, config=SimpleNamespace(to_dict=lambda: {"env": "E"}, seed=1), name="A", history=[])  # fmt: skip  # noqa: E501
     [panel] = panels([History.of_trainer(trainer)], "episodes", "return")
     assert panel.curves[0].x[[0, -1]].tolist() == [6, KEPT + 5]  # the first five were forgotten, but counted
 
@@ -303,7 +303,7 @@ def test_a_title_says_what_all_runs_share() -> None:
     [
         ("step", None, "x='step' is not allowed: it must be one of 'steps', 'episodes', 'time'. Did you mean 'steps'?"),
         (5, None, "x=5 is not allowed"),
-        ("steps", "retrun", "y='retrun' is not allowed: it must be 'return' or 'length'. Did you mean 'return'?"),
+        ("steps", "retrun", "y='retrun' is not allowed: it must be 'return' or 'length', or a key of the"),
     ],
 )
 def test_an_unknown_axis_is_said_so(x: Any, y: Any, words: str) -> None:
@@ -488,3 +488,63 @@ def test_drawing_needs_neither_torch_nor_unicode(runs: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     assert "***" in done.stdout
     assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+# --- results, and bands ----------------------------------------------------------------------------------------------
+
+
+def with_results(seed: int, *values: float) -> History:
+    results = [
+        {"timesteps_total": 10 * (i + 1), "episodes_total": i, "time_total_s": i / 2, "learner/kl": value}
+        for i, value in enumerate(values)
+    ]
+    settings = {"env": "CartPole-v1", "seed": seed}
+    return History(f"r{seed}", "PPO", settings, [(10, 0.5, 1.0, 3), (30, 1.5, 2.0, 3)], results=lambda: results)
+
+
+@pytest.mark.parametrize(("x", "across"), [("steps", [10, 30, 40]), ("episodes", [0, 2, 3]), ("time", [0, 1, 1.5])])
+def test_any_key_of_the_results_is_drawn_as_it_is(x: str, across: list[float]) -> None:
+    [panel] = panels([with_results(1, 0.1, float("nan"), 0.3, 0.2)], x, "learner/kl")
+    [curve] = panel.curves
+    assert (panel.y_label, panel.window, panel.explanation) == ("learner/kl", None, "of each iteration")
+    assert (curve.x.tolist(), curve.y.tolist()) == (across, [0.1, 0.3, 0.2])
+
+
+def test_several_axes_are_several_panels() -> None:
+    drawn = panels([with_results(1, 0.1, 0.2)], y=["return", "learner/kl"])
+    assert [panel.y_label for panel in drawn] == ["return of an episode", "learner/kl"]
+    assert [axes.get_ylabel() for axes in episode_figure(drawn).axes] == ["return of an episode", "learner/kl"]
+
+
+@pytest.mark.parametrize(("band", "half"), [("sem", 1 / 3**0.5), ("ci", 4.303 / 3**0.5)])
+def test_bands_of_the_mean_over_seeds(band: str, half: float) -> None:
+    """Three runs at 1, 2 and 3: the mean is 2, the deviation 1."""
+    runs = [with_results(seed, seed, seed) for seed in (1, 2, 3)]
+    [curve] = panels(runs, y="learner/kl", band=band)[0].curves
+    assert curve.y == pytest.approx(2)
+    assert curve.low == pytest.approx(2 - half)
+    assert curve.high == pytest.approx(2 + half)
+    [curve] = panels(runs, y="learner/kl")[0].curves
+    assert (curve.low.max(), curve.high.min()) == (1, 3)  # type: ignore[union-attr]
+
+
+def test_students_quantiles_are_scipys() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    assert pytest.approx([stats.t.ppf(0.975, n) for n in range(1, 31)], abs=5e-4) == STUDENT_T
+
+
+def test_a_key_that_results_have_not_gets_the_nearest_and_one_without_values_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"y='learner/kll' is not allowed.* Did you mean 'learner/kl'"):
+        panels([with_results(1, 0.1)], y="learner/kll")
+    with pytest.raises(PoiseError, match="learner/kl has had no value yet"):
+        panels([with_results(1, float("nan"))], y="learner/kl")
+    with pytest.raises(ConfigError, match="band='std' is not allowed"):
+        panels([with_results(1, 0.1)], band="std")
+
+
+def test_the_command_draws_them_into_one_file(run: Run, tmp_path: Path) -> None:
+    keys = [part for key in ("return", "length", "learner/kl") for part in ("--y", key)]
+    out = tmp_path / "four.svg"
+    result = CliRunner().invoke(command, ["plot", str(run.path), *keys, "--band", "ci", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert out.stat().st_size > 5000

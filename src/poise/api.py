@@ -118,14 +118,22 @@ def resume(
     return _resume(RunFolder(path), stop=stop, callbacks=callbacks, quiet=quiet, trust=trust)
 
 
-def plot(*what: Trainer | Run | str | Path, x: str = "steps", y: str | None = None, live: bool = False) -> Any:
+def plot(
+    *what: Trainer | Run | str | Path,
+    x: str = "steps",
+    y: str | Sequence[str] | None = None,
+    band: str = "minmax",
+    live: bool = False,
+) -> Any:
     """Return and length of episodes, and their means, as a matplotlib figure (notebooks show it).
 
     Args:
         what: trainers, runs, run folders, or names of runs or experiments in `runs`. Runs that differ by their seed
             alone become one curve with a band.
         x: `steps`, `episodes` or `time`.
-        y: `return`, `length`, or None for both.
+        y: `return`, `length`, any key of the results (`learner/kl`), or several of these; None for return and length.
+        band: of several seeds: `minmax` (lowest to highest), `sem` (standard error) or `ci` (95 % interval of the
+            mean).
         live: of one trainer, in a notebook: `learn` shows the figure and redraws it in place while it trains.
 
     Returns:
@@ -152,4 +160,4 @@ def plot(*what: Trainer | Run | str | Path, x: str = "steps", y: str | None = No
         else:
             folders = [each.folder] if isinstance(each, Run) else find_runs(each)
             histories += [History.of_folder(folder) for folder in folders]
-    return episode_figure(panels(histories, x, y))
+    return episode_figure(panels(histories, x, y, band))

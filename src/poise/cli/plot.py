@@ -22,7 +22,11 @@ SEVERAL = "episodes.png"
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=complete_run)
 @click.option("--x", default="steps", show_default=True, metavar="steps|episodes|time", help="The horizontal axis.")
-@click.option("--y", metavar="return|length", help="The vertical axis. [default: one picture of each]")
+@click.option("--y", metavar="KEY", multiple=True,
+              help="The vertical axis: return, length, or any key of the results, such as learner/kl or "
+              "evaluation/episode_reward_mean; may be repeated. [default: return and length]")  # fmt: skip
+@click.option("--band", default="minmax", show_default=True, metavar="minmax|sem|ci",
+              help="Of several seeds: lowest to highest, standard error, or 95 % interval of the mean.")  # fmt: skip
 @click.option(
     "--out",
     metavar="FILE",
@@ -30,12 +34,14 @@ SEVERAL = "episodes.png"
 )
 @click.option("--terminal", is_flag=True, help="Draw here; a file is written only with --out.")
 @folder_option
-def plot(runs: tuple[str, ...], x: str, y: str | None, out: str | None, terminal: bool, folder: str) -> None:
+def plot(
+    runs: tuple[str, ...], x: str, y: tuple[str, ...], band: str, out: str | None, terminal: bool, folder: str
+) -> None:
     """Draw return and length of the episodes of runs.
 
-    RUN is a run folder, the name of a run, `latest`, or an experiment, which means all of its runs. Runs that differ
-    by their seed alone become one curve, with a band from the lowest to the highest. The folder of a search means all
-    of its trials, and their settings against what came of them.
+    Or whatever else their results hold, one picture under the other. RUN is a run folder, the name of a run, `latest`,
+    or an experiment, which means all of its runs. Runs that differ by their seed alone become one curve, with a band.
+    The folder of a search means all of its trials, and their settings against what came of them.
     """
     studies = [base / name for name in runs for base in (Path(), Path(folder)) if (base / name / STUDY).is_file()]
     if studies:
@@ -45,11 +51,11 @@ def plot(runs: tuple[str, ...], x: str, y: str | None, out: str | None, terminal
 
     from poise.tracking.curves import History, axes, panels
 
-    sides = axes(x, y)[1]
+    sides = axes(x, y or None)[1]
     histories = [History.of_folder(run) for run in found.values()]
-    pictures = panels(histories, x, y)
+    pictures = panels(histories, x, y or None, band)
     waiting = ", ".join(history.name for history in histories if not history.episodes)
-    if waiting:
+    if waiting and {"return", "length"} & {*sides}:
         echo(f"Left out, for no episode has ended yet: {waiting}.", err=True)
     if terminal:
         from rich.console import Console
@@ -65,7 +71,7 @@ def plot(runs: tuple[str, ...], x: str, y: str | None, out: str | None, terminal
         from poise.tracking.plots import episode_figure, save_figure
 
         run = next(iter(found.values()))
-        own = run.plot.with_stem("episodes" if y is None else sides[0]) if len(found) == 1 else None
+        own = run.plot.with_stem("_".join(sides).replace("/", "-") if y else "episodes") if len(found) == 1 else None
         if own and not out:
             refuse_links(run.path)
         echo(save_figure(episode_figure(pictures), out or own or Path(SEVERAL)))

@@ -25,7 +25,7 @@ def print_chart(console: Console, panel: Panel, height: int = 12) -> None:
     ticks = [_number(high), *[""] * (height - 2), _number(low)]
     margin = max(map(len, ticks))
     width = max(console.width - margin - 2, 8)
-    console.print(Text(f"{panel.y_label}, mean of the last {panel.window or ''} episodes".replace("  ", " "), "bold"))
+    console.print(Text(f"{shown(panel.y_label)}, {panel.explanation}", "bold"))
     for tick, row in zip(ticks, _rows(panel, width, height, (start, end), (low, high)), strict=True):
         plain = row if console.encoding.startswith("utf") else _ascii(row)
         console.print(Text(f"{tick:>{margin}} |").append(plain), no_wrap=True, crop=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from poise.config.types import coerce
-from poise.errors import PoiseError
+from poise.errors import ConfigError, PoiseError, nearest
 from poise.tracking.folder import RunFolder
 
 if TYPE_CHECKING:
     from poise.training.trainer import Trainer
 
 X = Literal["steps", "episodes", "time"]
-Y = Literal["return", "length"]
+Band = Literal["minmax", "sem", "ci"]
+BANDS = {"minmax": "lowest to highest seed", "sem": "standard error of the mean", "ci": "95 % interval of the mean"}
+"""What the band of several seeds is."""
+STUDENT_T = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""The 97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; drawing needs no SciPy."""
 NAMES = {
     "steps": "environment steps",
     "episodes": "episodes",
@@ -29,14 +36,8 @@ NAMES = {
 }
 """What stands at an axis."""
 
-RESULT_KEYS = {
-    "timesteps_total": "steps",
-    "episodes_total": "episodes",
-    "time_total_s": "time",
-    "reward": "return",
-    "episode_reward_mean": "return",
-    "episode_len_mean": "length",
-}
+RESULT_KEYS = {"timesteps_total": "steps", "episodes_total": "episodes", "time_total_s": "time"}
+OF_EPISODES = {"reward": "return", "episode_reward_mean": "return", "episode_len_mean": "length"}
 """Names that results have for what is at an axis: who uses them is understood."""
 
 POINTS = 400
@@ -55,17 +56,21 @@ class History:
     episodes: Sequence[tuple[int, float, float, int]]
     before: int = 0
     """Episodes that ended before the first that is remembered."""
+    results: Callable[[], Sequence[dict[str, Any]]] = list
+    """Reads its results, for pictures of anything else than episodes."""
 
     @classmethod
     def of_folder(cls, folder: RunFolder) -> History:
         saved = folder.config()
-        return cls(folder.path.name, saved["algorithm"], saved["config"], folder.episodes())
+        episodes = folder.episodes()
+        return cls(folder.path.name, saved["algorithm"], saved["config"], episodes, results=folder.metrics)
 
     @classmethod
     def of_trainer(cls, trainer: Trainer) -> History:
         metrics, settings = trainer.metrics, trainer.config.to_dict()
         before = metrics.episodes_total - len(metrics.finished)
-        return cls(f"seed {trainer.config.seed}", trainer.name, settings, list(metrics.finished), before)
+        episodes, results = list(metrics.finished), list(trainer.history)
+        return cls(f"seed {trainer.config.seed}", trainer.name, settings, episodes, before, lambda: results)
 
     @property
     def env(self) -> str:
@@ -84,7 +89,7 @@ class Curve:
     Attributes:
         label: what it is of.
         x, y: the mean; of several runs, the mean of theirs, where all of them have one.
-        low, high: the lowest and highest of several runs.
+        low, high: the ends of the band of several runs.
         runs: each run's own mean.
         single: each episode of the only run.
     """
@@ -108,67 +113,118 @@ class Panel:
     window: int | None
     """Episodes that means are taken over; None where runs differ in it."""
     curves: list[Curve]
+    band: str = "minmax"
+    of_episodes: bool = True
+    """Whether it is of episodes, one by one and their means, or of a result of each iteration."""
+
+    @property
+    def explanation(self) -> str:
+        """What its lines are."""
+        if not self.of_episodes:
+            return "of each iteration"
+        return f"mean of the last {self.window or ''} episodes".replace("  ", " ")
 
 
-def axes(x: str, y: str | None) -> tuple[str, list[str]]:
-    """What the axes are called here: one horizontal, one or two vertical ones.
+def axes(x: str, y: str | Sequence[str] | None) -> tuple[str, list[str]]:
+    """What the axes are called here: one horizontal, one or several vertical ones.
 
     Raises:
-        ConfigError: one is unknown.
+        ConfigError: the horizontal one is unknown.
     """
-    sides: list[str | None] = ["return", "length"] if y is None else [y]
-    return _known(X, x, "x"), [_known(Y, side, "y") for side in sides]
+    names = ["return", "length"] if y is None else [y] if isinstance(y, str) else coerce(list[str], y, "y")
+    across = RESULT_KEYS.get(x, x) if isinstance(x, str) else x
+    return str(coerce(X, across, "x")), [OF_EPISODES.get(name, name) for name in names]
 
 
-def _known(allowed: Any, name: Any, key: str) -> str:
-    return str(coerce(allowed, RESULT_KEYS.get(name, name) if isinstance(name, str) else name, key))
-
-
-def panels(histories: Sequence[History], x: str = "steps", y: str | None = None) -> list[Panel]:
-    """What is to be drawn of some runs: one panel, or one each for return and length.
+def panels(
+    histories: Sequence[History], x: str = "steps", y: str | Sequence[str] | None = None, band: str = "minmax"
+) -> list[Panel]:
+    """What is to be drawn of some runs: a panel for each vertical axis.
 
     Args:
         histories: of the runs.
         x: `steps`, `episodes` or `time`.
-        y: `return`, `length`, or None for both.
+        y: `return`, `length`, or keys of the results (`learner/kl`); None for return and length.
+        band: of several seeds: from the lowest to the highest (`minmax`), the mean's standard error on both sides
+            (`sem`), or its 95 % interval by Student's t (`ci`).
 
     Raises:
-        ConfigError: an axis is unknown.
-        PoiseError: no episode has ended yet in any run.
+        ConfigError: an axis or a band is unknown.
+        PoiseError: there is nothing yet in any run.
     """
     x, sides = axes(x, y)
-    begun = [history for history in histories if history.episodes]
-    if not begun:
-        raise PoiseError("There is nothing to plot: no episode has ended yet.")
-    windows = {history.window for history in begun}
-    about = {history.algorithm for history in begun}, {history.env for history in begun}
+    band = coerce(Band, band, "band")
+    about = {history.algorithm for history in histories}, {history.env for history in histories}
     title = " on ".join(min(names) for names in about if len(names) == 1)
-    window = min(windows) if len(windows) == 1 else None
-    return [Panel(title, NAMES[x], NAMES[side], window, _curves(begun, x, side)) for side in sides]
+    made = []
+    for side in sides:
+        of_episodes = side in ("return", "length")
+        begun = [h for h in histories if (h.episodes if of_episodes else len(_series(h, x, side)[0]))]
+        if not begun:
+            raise _nothing(side, histories)
+        windows = {history.window for history in begun}
+        window = min(windows) if len(windows) == 1 and of_episodes else None
+        curves = _curves(begun, x, side, band)
+        made.append(Panel(title, NAMES[x], NAMES.get(side, side), window, curves, band, of_episodes))
+    return made
 
 
-def _curves(histories: Sequence[History], x: str, y: str) -> list[Curve]:
+def _nothing(side: str, histories: Sequence[History]) -> PoiseError:
+    if side in ("return", "length"):
+        return PoiseError("There is nothing to plot: no episode has ended yet.")
+    known = dict.fromkeys(key for history in histories for result in history.results() for key in result)
+    if side in known:
+        return PoiseError(f"There is nothing to plot: {side} has had no value yet.")
+    allowed = "it must be 'return' or 'length', or a key of the results"
+    return ConfigError(f"y={side!r} is not allowed: {allowed}.{nearest(side, ['return', 'length', *known])}")
+
+
+def _curves(histories: Sequence[History], x: str, y: str, band: str) -> list[Curve]:
     groups = _groups(histories)
     curves = []
     for label, group in zip(_labels(groups), groups, strict=True):
         singles = [_series(history, x, y) for history in group]
-        means = [_last_of_each(at, trailing_mean(v, h.window)) for (at, v), h in zip(singles, group, strict=True)]
+        means = singles
+        if y in ("return", "length"):
+            means = [_last_of_each(at, trailing_mean(v, h.window)) for (at, v), h in zip(singles, group, strict=True)]
         start, end = max(at[0] for at, _ in means), min(at[-1] for at, _ in means)
         if len(group) == 1:
-            curves.append(Curve(label, *means[0], single=singles[0] if len(histories) == 1 else None))
+            alone = len(histories) == 1 and means is not singles
+            curves.append(Curve(label, *means[0], single=singles[0] if alone else None))
         elif start < end:
             grid = np.linspace(start, end, POINTS)
             values = np.stack([np.interp(grid, *mean) for mean in means])
-            curves.append(Curve(label, grid, values.mean(0), means, values.min(0), values.max(0)))
+            curves.append(Curve(label, grid, values.mean(0), means, *_band(values, band)))
         else:  # they have not come to the same place yet
             curves += [Curve(f"{label}: {h.name}", *mean) for h, mean in zip(group, means, strict=True)]
     return curves
 
 
+def _band(values: np.ndarray, band: str) -> tuple[np.ndarray, np.ndarray]:
+    """The lower and the upper end of a band around the mean of `values[runs, points]`."""
+    if band == "minmax":
+        return values.min(0), values.max(0)
+    runs = len(values)
+    half = values.std(0, ddof=1) / np.sqrt(runs)
+    if band == "ci":
+        half = half * (STUDENT_T[runs - 2] if runs - 2 < len(STUDENT_T) else 1.96)
+    return values.mean(0) - half, values.mean(0) + half
+
+
 def _series(history: History, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    if y not in ("return", "length"):
+        return _of_results(history, x, y)
     steps, seconds, rewards, lengths = np.array(history.episodes, dtype=np.float64).T
     episodes = history.before + np.arange(1, len(steps) + 1)
     return {"steps": steps, "episodes": episodes, "time": seconds}[x], {"return": rewards, "length": lengths}[y]
+
+
+def _of_results(history: History, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """A key of the results, where it is a finite number."""
+    across = {"steps": "timesteps_total", "episodes": "episodes_total", "time": "time_total_s"}[x]
+    pairs = [(r[across], r[y]) for r in history.results() if isinstance(r.get(y), (int, float)) and across in r]
+    points = np.array([pair for pair in pairs if np.isfinite(pair[1])], dtype=np.float64).reshape(-1, 2)
+    return points[:, 0], points[:, 1]
 
 
 def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from poise.tracking.curves import History, axes, panels
@@ -23,14 +24,14 @@ class LivePlot(Callback):
 
     Args:
         x: `steps`, `episodes` or `time`.
-        y: `return`, `length`, or None for both.
+        y: `return`, `length`, keys of the results, or None for return and length.
 
     Raises:
         ConfigError: an axis is unknown.
         PoiseError: matplotlib is not installed.
     """
 
-    def __init__(self, *, x: str = "steps", y: str | None = None) -> None:
+    def __init__(self, *, x: str = "steps", y: str | Sequence[str] | None = None) -> None:
         axes(x, y)
         self.x, self.y = x, y
         self._due = -math.inf

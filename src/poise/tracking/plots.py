@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from poise.config.types import a_path
 from poise.errors import ConfigError, PoiseError, shown, writing
 from poise.install import install
-from poise.tracking.curves import Panel
+from poise.tracking.curves import BANDS, Panel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ def episode_figure(panels: Sequence[Panel]) -> Figure:
     figure = kind(figsize=(7, 1.2 + 2.8 * len(panels)), layout="constrained")
     for axes, panel in zip(figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True):
         _draw(axes, panel)
-        axes.set_ylabel(panel.y_label)
+        axes.set_ylabel(literal(panel.y_label))
         axes.grid(alpha=0.3)
         axes.label_outer()
     figure.axes[0].set_title(literal(panels[0].title))
@@ -57,8 +57,8 @@ def _draw(axes: Any, panel: Panel) -> None:
 
 def _explain(axes: Any, panel: Panel) -> None:
     """A legend that says what the lines are."""
-    mean = f"mean of the last {panel.window or ''} episodes".replace("  ", " ")
-    bands = "\nband: lowest to highest seed" if any(curve.low is not None for curve in panel.curves) else ""
+    mean = panel.explanation
+    bands = f"\nband: {BANDS[panel.band]}" if any(curve.low is not None for curve in panel.curves) else ""
     lines, labels = axes.get_legend_handles_labels()
     if len(panel.curves) == 1 and not bands:  # the title says what it is of
         axes.legend(lines, [*labels[:-1], mean], loc="upper left", frameon=False)
