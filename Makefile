@@ -21,8 +21,9 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# ENVS=1 adds environments of other people's packages, which it installs.
 proof: $(VENV)/.ready
-	$(BIN)/python benchmarks/proof.py
+	ENVS=$(ENVS) $(BIN)/python benchmarks/proof.py
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Poise needs Python 3.10 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11") if sys.version_info < (3, 10) else 0'

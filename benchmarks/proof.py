@@ -5,6 +5,7 @@ python benchmarks/proof.py --only kill,profile_update
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -27,27 +28,30 @@ ITEMS = {
     "cartpole": "CartPole against Stable-Baselines3 and RLlib",
 }
 """Shortest first: a stopped proof has most of its rows."""
+OPTIONAL = {"third_party": "environments of other people's packages, each in a virtual environment of its own"}
+"""Only with ENVS=1: it installs about 2 GB."""
 
 
 def main() -> int:
     options = parser(__doc__)
-    options.add_argument("--only", default=",".join(ITEMS), help="items, by comma")
+    items = {**ITEMS, **(OPTIONAL if os.environ.get("ENVS") == "1" else {})}
+    options.add_argument("--only", default=",".join(items), help="items, by comma")
     args = options.parse_args()
     chosen = [name for name in args.only.split(",") if name]
-    wrong = [name for name in chosen if name not in ITEMS]
+    wrong = [name for name in chosen if name not in items]
     if wrong:
-        options.error(f"there is no {wrong[0]!r}; items are {', '.join(ITEMS)}")
+        options.error(f"there is no {wrong[0]!r}; items are {', '.join(items)}")
     if load() > 0.5:
         print(f"The machine is busy (load average {load()}): times will be worse than they are, and ratios unsteady.\n")
     flags = [flag for flag, given in (("--quick", args.quick), ("--fresh", args.fresh)) if given]
     rows = []
     for name in chosen:
-        print(f"--- {name}: {ITEMS[name]}", flush=True)
+        print(f"--- {name}: {items[name]}", flush=True)
         start = time.perf_counter()
         script = [str(HERE / f"{name}.py")] if (HERE / f"{name}.py").is_file() else ["-m", f"benchmarks.{name}"]
         code = subprocess.run([sys.executable, *script, *flags], cwd=ROOT).returncode
         outcome = "measured" if code == 0 else f"FAILED ({code})"
-        rows.append([name, ITEMS[name], outcome, f"{time.perf_counter() - start:.0f}"])
+        rows.append([name, items[name], outcome, f"{time.perf_counter() - start:.0f}"])
         print(flush=True)
     print(table(["Item", "What", "Outcome", "Seconds now"], rows))
     return int(any(row[2] != "measured" for row in rows))

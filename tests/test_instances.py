@@ -16,6 +16,7 @@ from gymnasium import spaces
 import faulty
 import poise
 from environments import Scripted
+from poise.envs.advice import Clocks, advise_workers, measure_step
 from poise.errors import EnvError
 from poise.training.trainer import Trainer
 
@@ -212,6 +213,70 @@ def test_any_key_survives_saving_and_loading(trainer: Make, tmp_path: Path) -> N
         loaded.train()
         assert loaded.notes == []
         assert torch.equal(loaded.algorithm.flat.data, algo.algorithm.flat.data)
+
+
+def test_a_wrapper_that_normalises_is_named_once(trainer: Make) -> None:
+    make = lambda config: gym.wrappers.NormalizeObservation(faulty.Sound())  # noqa: E731
+    report = poise.check_env(make, steps=60, seconds=0.5)
+    (finding,) = [finding for finding in report.findings if "NormalizeObservation" in finding.text]
+    assert finding.text.startswith("NormalizeObservation inside the environment keeps statistics of its own")
+    assert not any("super().reset" in other.text for other in report.findings)
+    with pytest.warns(RuntimeWarning) as told:
+        trainer("PPO", make, num_envs_per_worker=4, **QUICK).train()
+    assert [str(w.message) for w in told if "statistics of its own" in str(w.message)] == [finding.text]
+    assert finding.text.endswith("Leave it out, and train with normalize_observations=True.")
+
+
+class Wide(Scripted):
+    """Its bounds are the ends of its type."""
+
+    most = float(np.finfo(np.float64).max)
+    observation_space = spaces.Box(-most, most, (2,), np.float64)
+
+
+@pytest.mark.filterwarnings("error")
+def test_bounds_at_the_end_of_a_type(trainer: Make) -> None:
+    trainer("PPO", Wide, num_envs_per_worker=2, **QUICK).train()
+    assert not [
+        finding
+        for finding in poise.check_env(Wide, steps=60, seconds=0.5).findings
+        if finding.check == "observation" and finding.level == "error"
+    ]
+
+
+class Ticking:
+    """Clocks of a machine on which others compute, too: half of the time is theirs, in slices that come anywhere."""
+
+    def __init__(self, step_s: float, waiting: bool) -> None:
+        self.step_s, self.waiting = step_s, waiting
+        self.now = self.computed = self.given_up = 0.0
+        self.taken = 0
+
+    def step(self) -> None:
+        self.taken += 1
+        stolen = 20 * self.step_s if self.taken % 3 == 0 else 0.0
+        self.now += self.step_s + stolen
+        self.computed += 0.0 if self.waiting else self.step_s
+        self.given_up += float(self.waiting)
+
+
+@pytest.mark.parametrize(("waiting", "measured"), [(False, (1e-5, 1.0)), (True, (1e-2, 0.0))])
+def test_stolen_time_is_no_waiting(waiting: bool, measured: tuple[float, float]) -> None:
+    ticking = Ticking(measured[0], waiting)
+
+    class Timed(Scripted):
+        def step(self, action: Any) -> Any:
+            ticking.step()
+            return super().step(action)
+
+    clocks = Clocks(lambda: ticking.now, lambda: ticking.computed, lambda: ticking.given_up)
+    step_s, share = measure_step(Timed(lengths=(1000,)), clocks=clocks)
+    assert share == measured[1]
+    if waiting:
+        assert advise_workers(step_s, share, 8, 2)[0] == 8
+    else:
+        assert step_s == pytest.approx(measured[0])
+        assert advise_workers(step_s, share, 8, 2)[0] == 0
 
 
 class Counts(Scripted):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from time import perf_counter, thread_time
 
 import gymnasium as gym
@@ -77,28 +79,66 @@ def duration(seconds: float) -> str:
     return f"{number:.0f} {unit}" if number >= 10 else f"{number:.1f} {unit}"
 
 
-def measure_step(env: gym.Env, seconds: float = 0.25) -> tuple[float, float]:
+def waits() -> float:
+    """How often this thread has given up its core by itself, to wait; NaN where the system does not tell."""
+    try:
+        import resource
+
+        return float(resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw)
+    except (ImportError, AttributeError):  # elsewhere than on Linux
+        return math.nan
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """What a step is measured by.
+
+    Attributes:
+        wall: seconds that pass.
+        cpu: seconds that this thread computes.
+        waits: see `waits`.
+    """
+
+    wall: Callable[[], float] = perf_counter
+    cpu: Callable[[], float] = thread_time
+    waits: Callable[[], float] = waits
+
+
+def cost(steps: int, wall: float, cpu: float, waited: float) -> tuple[float, float]:
+    """`(seconds, share computed)` of a step, from what so many took.
+
+    On a busy machine, time that other processes steal looks like time spent waiting. But a thread from which a core is
+    taken has not given it up: an environment that hardly waits by itself, or computes for more than half of its time,
+    is taken to compute all of it.
+    """
+    wall, cpu = wall / steps, cpu / steps
+    if waited < steps / 2 or cpu > wall / 2:
+        return cpu, 1.0
+    return wall, cpu / wall
+
+
+def measure_step(env: gym.Env, seconds: float = 0.25, clocks: Clocks | None = None) -> tuple[float, float]:
     """What a step of an environment takes, resets left out: `(seconds, share of them that it computes)`.
 
     Plays random actions for about so long. The first steps, which often take longer, are not counted, and of three
-    parts the fastest counts. An environment that computes for more than half of its time is taken to compute all of
-    it: on a busy machine, the rest is the doing of other processes.
+    parts the fastest counts.
     """
+    now = clocks or Clocks()
     env.reset(seed=0)
     env.action_space.seed(0)
     parts = []
     for warm_up in (5, 0, 0):
-        begin, wall, cpu, counted = perf_counter(), 0.0, 0.0, 0
-        while counted < 5 or (perf_counter() - begin < seconds / 3 and counted < 1000):
+        begin, wall, cpu, waited, counted = now.wall(), 0.0, 0.0, 0.0, 0
+        while counted < 5 or (now.wall() - begin < seconds / 3 and counted < 1000):
             action = env.action_space.sample()
-            start, start_cpu = perf_counter(), thread_time()
+            given_up, start, start_cpu = now.waits(), now.wall(), now.cpu()
             over = any(env.step(action)[2:4])
             if warm_up:
                 warm_up -= 1
             else:
-                wall, cpu, counted = wall + perf_counter() - start, cpu + thread_time() - start_cpu, counted + 1
+                cpu, wall, counted = cpu + now.cpu() - start_cpu, wall + now.wall() - start, counted + 1
+                waited += now.waits() - given_up
             if over:
                 env.reset()
-        parts.append((wall / counted, cpu / counted))
-    wall, cpu = min(parts)
-    return (cpu, 1.0) if cpu > wall / 2 else (wall, cpu / wall)
+        parts.append(cost(counted, wall, cpu, waited))
+    return min(parts)

@@ -21,7 +21,7 @@ from poise.config.layout import Layout
 from poise.envs import snapshot
 from poise.envs.arrays import StepArrays
 from poise.envs.failures import Failure, is_interrupt, own_traceback, said, said_action
-from poise.envs.instances import claim, release
+from poise.envs.instances import claim, normaliser_sentence, release
 from poise.envs.intake import FLAGS, LARGEST, REALS, ContractError, Intake, check_flags, number_of, short, too_large
 from poise.envs.old_gym import explain_step, old_reset_sentence, old_step_sentence
 from poise.envs.tolerant import TolerantVectorEnv, numbers_in
@@ -63,9 +63,11 @@ class InlineVectorEnv(TolerantVectorEnv):
                 env = make()
                 claim(env, self)
                 self.envs.append(env)
-        except BaseException:  # whoever keeps the traceback would keep them, too
+        except BaseException as error:  # whoever keeps the traceback would keep them, too
             self.close_extras()
-            raise
+            if isinstance(error, Exception) or is_interrupt(error):
+                raise
+            raise EnvError(f"The environment raised {said(error)} when it was made.") from error  # such as sys.exit()
         super().__init__(num_envs, self.envs[0].observation_space, self.envs[0].action_space)
         self._layout, self._action_layout = Layout(self.single_observation_space), Layout(self.single_action_space)
         self._journals = [snapshot.Journal() for _ in range(num_envs)]
@@ -76,6 +78,8 @@ class InlineVectorEnv(TolerantVectorEnv):
         self._scalars = isinstance(self.single_action_space, spaces.Box) and not self.single_action_space.shape
         self._steps = 0
         self._noticed: set[str] = set()
+        if worker == 0 and (sentence := normaliser_sentence(self.envs[0])):
+            self.failures.append(Failure("odd", sentence))
         self.thread = get_ident()
         self.bind(StepArrays.carve((self._layout, self._action_layout), num_envs))
 

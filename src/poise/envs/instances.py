@@ -57,6 +57,28 @@ def is_same(one: gym.Env, other: gym.Env) -> bool:
     return not {*map(id, _cores(one))}.isdisjoint(map(id, _cores(other)))
 
 
+_STATISTICS = ("obs_rms", "return_rms", "ret_rms")
+"""Attributes of wrappers that normalise: Gymnasium's, and those made after them."""
+
+
+def normaliser_sentence(env: gym.Env) -> str | None:
+    """What to say of an environment in which a wrapper normalises; None where none does."""
+    found = []
+    while isinstance(env, gym.Wrapper):
+        if not {*vars(env)}.isdisjoint(_STATISTICS):
+            found.append(type(env).__name__)
+        env = env.env
+    if not found:
+        return None
+    rewards = any("reward" in name.lower() for name in found)
+    settings = [*(["normalize_observations"] * (found != ["NormalizeReward"])), *(["normalize_rewards"] * rewards)]
+    return (
+        f"{' and '.join(found)} inside the environment keeps statistics of its own: each environment has others, they "
+        "go on from episode to episode, no checkpoint holds them, and an evaluation begins without any. Leave it out, "
+        f"and train with {' and '.join(f'{key}=True' for key in settings)}."
+    )
+
+
 def _cores(env: Any) -> Iterator[Any]:
     """The environment inside all wrappers, and those that adapters to Gymnasium's API keep as their `env`."""
     seen: list[Any] = []

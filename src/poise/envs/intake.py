@@ -135,6 +135,7 @@ class Intake:
                     found.setdefault(i, too_large(f"an observation {name!r}", array[i]))
         return found
 
+    @np.errstate(over="ignore")
     def out_of_bounds(self) -> dict[int, str]:
         """Environments whose observation is outside the bounds of its `Box`, each with what it gave."""
         found: dict[int, str] = {}

@@ -21,7 +21,7 @@ from poise.envs import trust
 from poise.envs.advice import advise_workers, available_cores, measure_step
 from poise.envs.atari import is_atari, make_atari, make_atari_vector
 from poise.envs.changes import apply, changes
-from poise.envs.failures import is_interrupt, said
+from poise.envs.failures import said
 from poise.envs.given import GivenVectorEnv, VectorEnvMadeError
 from poise.envs.inline import InlineVectorEnv
 from poise.envs.instances import refuse_if_played
@@ -407,8 +407,6 @@ class _AsEnvError:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if error is not None and not isinstance(error, Exception) and not is_interrupt(error):
-            raise EnvError(f"{self.name} raised {said(error)} when it was made.") from error  # sys.exit(), for one
         if isinstance(error, gym.error.DependencyNotInstalled) and (found := _EXTRA.search(str(error))):
             raise EnvError(f"{self.name} needs an extra: {install(found[1])}") from None
         if isinstance(error, gym.error.Error):

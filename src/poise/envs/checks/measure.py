@@ -8,7 +8,7 @@ from time import perf_counter, process_time
 import gymnasium as gym
 import numpy as np
 
-from poise.envs.advice import advise_workers, available_cores, duration
+from poise.envs.advice import advise_workers, available_cores, cost, duration, waits
 from poise.envs.checks.probe import Probe
 from poise.envs.checks.where import method_place
 from poise.envs.worker import resident_bytes
@@ -30,8 +30,8 @@ def check_speed(probe: Probe, env: gym.Env, seconds: float, num_envs: int) -> No
     for _ in range(2):
         clock.play(0.4 * seconds)
         memory.append(_memory())
-    step_s, reset_s = clock.stepping / max(clock.steps, 1), clock.resetting / max(clock.resets, 1)
-    share = clock.share
+    step_s, share = cost(max(clock.steps, 1), clock.stepping, clock.computing, clock.waited)
+    reset_s = clock.resetting / max(clock.resets, 1)
     workers, why = advise_workers(step_s, share, num_envs, available_cores())
     facts = {
         "step_s": step_s,
@@ -70,12 +70,12 @@ class _Clock:
     def __init__(self, probe: Probe, env: gym.Env) -> None:
         self._probe, self._env, self._sample = probe, env, probe.sampler(env)
         self.steps = self.resets = 0
-        self.stepping = self.resetting = self.share = 0.0
+        self.stepping = self.computing = self.waited = self.resetting = 0.0
         self._length, self._done = 0, True
 
     def play(self, seconds: float) -> None:
         probe, env, limit, most = self._probe, self._env, self._probe.limit, self.steps + MOST_STEPS // 3
-        start, start_cpu, fewest = perf_counter(), process_time(), self.steps + 2
+        start, fewest = perf_counter(), self.steps + 2
         while self.steps < fewest or (perf_counter() - start < seconds and self.steps < most):
             before = perf_counter()
             if self._done:
@@ -84,14 +84,13 @@ class _Clock:
                 self.resets, self._length, self._done = self.resets + 1, 0, False
                 continue
             action = self._sample()
-            before = perf_counter()
+            given_up, before, computed = waits(), perf_counter(), process_time()
             _, _, terminated, truncated, _ = probe.step(env, action)
+            self.computing += process_time() - computed
             self.stepping += perf_counter() - before
+            self.waited += waits() - given_up
             self.steps, self._length = self.steps + 1, self._length + 1
             self._done = bool(np.any(terminated)) or bool(np.any(truncated)) or self._length == limit
-        # The highest share of all measurements: where others use the machine, too, a process that waits for a core
-        # looks like one that sleeps.
-        self.share = min(max(self.share, (process_time() - start_cpu) / (perf_counter() - start)), 1.0)
 
 
 def _memory() -> int:
