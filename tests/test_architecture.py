@@ -122,7 +122,7 @@ def lines_of_code(text: str) -> int:
 
 
 BUDGETS = {
-    "what trains": (9500, ["config", "learning", "envs", "models", "sampling", "algorithms", "training"]),
+    "what trains": (9600, ["config", "learning", "envs", "models", "sampling", "algorithms", "training"]),
     "checks": (1000, ["envs/checks"]),
     "what is kept and shown": (
         2790,
