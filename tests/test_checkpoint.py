@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -545,3 +546,91 @@ def test_the_environment_can_be_given_anew(saved: Path) -> None:
     with poise.load(saved, env=lambda config: CartPoleEnv()) as algo:
         before = algo.algorithm.timesteps
         assert algo.train()["timesteps_total"] > before
+
+
+# --- what it declares -----------------------------------------------------------------------------------------------
+
+
+def rewrite(saved: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Changes a manifest, as somebody may who knows the format."""
+    manifest = json.loads((saved / "manifest.json").read_text())
+    change(manifest)
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+
+
+BOX = {"type": "Box", "low": 0.0, "high": 1.0, "shape": [1_000_000, 1_000_000], "dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m["config"]["model"].update(fcnet_hiddens=[80_000, 80_000]), "declares networks of over"),
+        (lambda m: m["config"]["model"].update(fcnet_hiddens=[10**12]), "declares networks of over"),
+        (lambda m: m.update(observation_space=BOX), "declares an observation_space of 1,000,000,000,000 numbers"),
+        (lambda m: m.update(action_space={"type": "Discrete", "n": 10**12, "start": 0}), "declares an action_space"),
+        (lambda m: m.update(observation_space={"type": "Dict", "spaces": [["a", BOX]]}), "declares an observation"),
+    ],
+)
+def test_what_declares_more_than_it_holds_is_refused_before_memory_is_taken(
+    saved: Path, change: Callable[[dict[str, Any]], Any], said: str
+) -> None:
+    rewrite(saved, change)
+    assert said in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 200_000, '{"format":' * 100_000, '{"format": 1, "files": ' + "[" * 90 + "]" * 90]
+)
+@pytest.mark.parametrize("name", ["manifest.json", "state.json"])
+def test_deep_nesting_is_refused(saved: Path, name: str, text: str) -> None:
+    (saved / name).write_text(text)
+    if name == "state.json":
+        content = (saved / name).read_bytes()
+        known = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        rewrite(saved, lambda m: m["files"].update({name: known}))
+    refusal(saved)
+
+
+def test_another_environment_begins_with_its_own_episodes(original: Path) -> None:
+    """The window of the old one would stop the training on the new one at once."""
+
+    class Long(gym.Wrapper):
+        """CartPole that pays half."""
+
+        def __init__(self, config: dict[str, Any]) -> None:
+            super().__init__(gym.make("CartPole-v1"))
+
+        def step(self, action: Any) -> Any:
+            obs, reward, *rest = self.env.step(action)
+            return obs, reward / 2, *rest
+
+    with poise.load(original) as same:
+        assert len(same.metrics.window) > 0
+        steps = same.algorithm.timesteps
+    with poise.load(original, env=Long) as other:
+        assert [len(other.metrics.window), other.algorithm.timesteps] == [0, steps]
+        assert "CartPole-v1 is replaced by" in other.notes[-1]
+        assert "begin anew" in other.notes[-1]
+        other.train()
+        assert all(episode.reward == episode.length / 2 for episode in other.metrics.window)
+
+
+def test_an_environment_with_other_spaces_is_refused_in_one_sentence(original: Path) -> None:
+    with poise.load(original, env="Acrobot-v1") as algo:
+        for use in (algo.train, lambda: algo.evaluate(1)):
+            with pytest.raises(CheckpointError, match="Acrobot-v1 has other spaces than the policy was trained with"):
+                use()
+
+
+def test_the_best_and_any_other_checkpoint_of_a_run_are_loaded_by_name(tmp_path: Path) -> None:
+    run = poise.run("PPO", "CartPole-v1", stop={"training_iteration": 6}, folder=tmp_path, seed=1,
+                    checkpoint_freq=1, keep_checkpoints_num=9, metrics_smoothing_episodes=5,
+                    quiet=True, tensorboard=False, **SMALL)  # fmt: skip
+    run.trainer.close()
+    means = {r["training_iteration"]: r["episode_reward_mean"] for r in run.folder.metrics() if r["episodes_total"] > 4}
+    for iteration in list(means)[:-1]:  # the last one's own, moved to the front, must be found
+        assert poise.load(run.path, which=iteration).iteration == iteration
+    assert means[poise.load(run.path, which="best").iteration] == max(means.values())
+    assert poise.load(run.path).iteration == 6
+    with pytest.raises(CheckpointError, match=r"has no checkpoint '77'. It has: 1, 2, 3, 4, 5, 6; or best, latest"):
+        poise.load(run.path, which=77)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from poise.envs.failures import Failure
-from poise.errors import CheckpointError, PoiseError, RunError
+from poise.errors import PoiseError, RunError
 from poise.install import install
 from poise.tracking.folder import EPISODES_HEADER, HEARTBEAT_S, RunFolder, episode_lines, json_line
 from poise.training import checkpoint
@@ -137,15 +137,7 @@ class RunRecorder(Callback):
 
 def best_checkpoint(folder: RunFolder) -> tuple[float, Path] | None:
     """The checkpoint with the highest `episode_reward_mean`, by its manifest."""
-    found = []
-    for path in checkpoint.checkpoints(folder.checkpoints):
-        try:
-            reward = checkpoint.read_manifest(path).get("episode_reward_mean")
-        except CheckpointError:
-            continue
-        if reward is not None:
-            found.append((float(reward), path))
-    return max(found, default=None)
+    return checkpoint.best(folder.checkpoints)
 
 
 def progress(trainer: Trainer) -> dict[str, Any]:

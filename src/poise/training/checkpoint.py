@@ -228,6 +228,19 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
     return None, problems
 
 
+def best(folder: Path) -> tuple[float, Path] | None:
+    """The checkpoint in `folder` with the highest mean reward, by its manifest, and that reward."""
+    found = []
+    for path in checkpoints(folder):
+        try:
+            reward = read_manifest(path).get("episode_reward_mean")
+        except CheckpointError:
+            continue
+        if isinstance(reward, (int, float)) and not isinstance(reward, bool):
+            found.append((float(reward), path))
+    return max(found, default=None)
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """All folders in `folder` that may be checkpoints, unverified; not the leftovers of writes that died."""
     if not folder.is_dir():

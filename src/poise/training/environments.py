@@ -20,6 +20,7 @@ from poise.errors import CheckpointError, ConfigError
 from poise.models.policy import Policy
 from poise.sampling.halt import Halt
 from poise.sampling.sampler import Episode, Sampler
+from poise.training.declared import misfit
 from poise.training.evaluation import run_episodes, step_limit
 
 
@@ -81,12 +82,7 @@ class Environments:
         Raises:
             CheckpointError: the policy was made for other spaces.
         """
-        found = [layout.space for layout in self.layouts()]
-        if found != [policy.obs_layout.space, policy.action_layout.space]:
-            raise CheckpointError(
-                f"{env_name(self.config.env)} has other spaces than the policy was trained with: "
-                f"{found[0]} and {found[1]}."
-            )
+        self._fit(policy, *(layout.space for layout in self.layouts()))
         length = self.config.rollout_fragment_length
         assert length is not None
         correlation = getattr(self.config, "exploration_correlation", 0.0)
@@ -106,14 +102,41 @@ class Environments:
             samplers.append(sampler)
             slot += sampler.slots
             self._watch(env)
-        self.samplers = samplers
         if self.pending is not None:
-            pairs = zip(samplers, self.pending, strict=True)
-            lost = sum(len(sampler.load_state_dict(state)) for sampler, state in pairs)
+            lost = self._restore(samplers, self.pending)
             if lost:
                 self.notes.append(f"{lost} of {slot} environments could not be restored and began a new episode.")
             self.pending = None
+        self.samplers = samplers
         return samplers
+
+    @staticmethod
+    def _restore(samplers: list[Sampler], states: list[Any]) -> int:
+        """Puts samplers where those before them stood; returns how many environments begin a new episode.
+
+        Raises:
+            CheckpointError: the states are not those of such samplers.
+        """
+        lost = 0
+        try:
+            for sampler, state in zip(samplers, states, strict=True):
+                own = {**sampler.state_dict(), "memory": None, "env": None, "noise": None, "underway": None}
+                if (what := misfit(own, state)) is not None:
+                    raise ValueError(what)
+                lost += len(sampler.load_state_dict(state))
+        except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"The state of the environments in the checkpoint does not fit its configuration: {reason}."
+            ) from error
+        return lost
+
+    def _fit(self, policy: Policy, *found: Any) -> None:
+        if found != (policy.obs_layout.space, policy.action_layout.space):
+            raise CheckpointError(
+                f"{env_name(self.config.env)} has other spaces than the policy was trained with: "
+                f"{found[0]} and {found[1]}."
+            )
 
     def evaluation(self, slots: int) -> Any:
         """A batch of so many environments beside those that are sampled in; kept for the next one."""
@@ -145,6 +168,7 @@ class Environments:
         """
         native = many and is_native(self.config.env)
         env = self.evaluation(episodes if native else min(episodes, 20))
+        self._fit(policy, env.single_observation_space, env.single_action_space)
         return run_episodes(
             policy,
             env,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from poise.config.algorithms import algorithm_spec
-from poise.config.base import WRAPPERS, AlgorithmConfig
+from poise.config.base import WRAPPERS, AlgorithmConfig, env_name, plain
 from poise.config.layout import Layout
 from poise.config.resolve import build, canonical, resolve
 from poise.config.types import a_path
@@ -19,6 +19,7 @@ from poise.envs.trust import Foreign
 from poise.errors import CheckpointError, ConfigError
 from poise.training import checkpoint
 from poise.training.callbacks import Callback
+from poise.training.declared import check_sizes
 from poise.training.names import from_file
 from poise.training.trainer import Trainer
 
@@ -53,6 +54,27 @@ def locate(path: str | Path) -> Path:
 
 
 @telling_interrupts()
+def choose(path: str | Path, which: str | int = "latest") -> Path:
+    """One of a run folder's checkpoints: the latest, the best, or that of an iteration.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if which == "latest":
+        return locate(path)
+    folder = a_path(path)
+    there = {int(found.name): found for found in checkpoint.checkpoints(folder / "checkpoints")}
+    if which == "best":
+        best = checkpoint.best(folder / "checkpoints")
+        if best is None:
+            raise CheckpointError(f"No checkpoint of {folder} knows its reward: no full window of episodes had ended.")
+        return best[1]
+    if not str(which).isdecimal() or int(which) not in there:
+        known = ", ".join(str(iteration) for iteration in sorted(there)) or "none"
+        raise CheckpointError(f"The run {folder} has no checkpoint {str(which)!r}. It has: {known}; or best, latest.")
+    return there[int(which)]
+
+
 def new_trainer(
     algorithm: str,
     env: Any,
@@ -94,7 +116,12 @@ def new_trainer(
 
 
 def load(
-    path: str | Path, *, env: Any = None, env_config: dict[str, Any] | None = None, trust: bool = False
+    path: str | Path,
+    *,
+    env: Any = None,
+    env_config: dict[str, Any] | None = None,
+    which: str | int = "latest",
+    trust: bool = False,
 ) -> Trainer:
     """The trainer that a checkpoint was saved from, to act with or to train on, exactly from where it was.
 
@@ -102,9 +129,12 @@ def load(
     checkpoint names as `module:Name` is imported only where it is harmless or known to this machine (docs/security.md).
 
     Args:
-        path: a checkpoint folder, or a run folder (its newest intact checkpoint).
-        env: the environment's class or function, where the checkpoint knows only its name.
+        path: a checkpoint folder, or a run folder.
+        env: the environment's class or function, where the checkpoint knows only its name; or another environment of
+            the same spaces: then the episodes of the old one, and what is sampled of it, are left behind.
         env_config: its settings, where they held objects: a checkpoint knows only the names of their types.
+        which: of a run folder's checkpoints: `"latest"` intact one, `"best"` (the highest reward while training), or
+            an iteration.
         trust: lets it run the code that it names, and remembers the names.
 
     Raises:
@@ -112,12 +142,16 @@ def load(
         TrustError: it needs a custom model of a module that this machine has not used before.
         ModelError: it needs a custom model that is not registered.
     """
-    manifest, policy, state = checkpoint.read(locate(path))
+    manifest, policy, state = checkpoint.read(choose(path, which))
     try:
         config = config_from_dict(manifest["algorithm"], manifest["config"])
+        check_sizes(path, manifest, config, policy)
         layouts = Layout.from_json(manifest["observation_space"]), Layout.from_json(manifest["action_space"])
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged: its manifest lacks {error}.") from None
+    except (ValueError, OverflowError, MemoryError, AssertionError) as error:
+        raise CheckpointError(f"{path} is damaged: its manifest has {error}.") from None
+    was = env_name(config.env), plain(config.env_config)
     from_file(config, path, manifest.get("names"), trusted=trust)
     if missing := lacking(manifest.get("changed")):
         warnings.warn(f"{path}: {missing}", stacklevel=2)
@@ -130,4 +164,6 @@ def load(
             config.env.own_config = True
     trainer = Trainer(manifest["algorithm"], config, layouts=layouts, preset=manifest.get("preset"))
     trainer.load_state(policy, state, source=path)
+    if (env_name(config.env), plain(config.env_config)) != was:
+        trainer.leave_environment(f"{was[0]} is replaced by {env_name(config.env)}")
     return trainer

@@ -34,6 +34,7 @@ from poise.training import checkpoint
 from poise.training.acting import predict
 from poise.training.callbacks import Callback
 from poise.training.confirmation import Confirmation
+from poise.training.declared import misfit
 from poise.training.environments import Environments
 from poise.training.evaluation import summarize
 from poise.training.metrics import Metrics
@@ -419,6 +420,9 @@ class Trainer:
         if self.environments.samplers is not None:  # they are in the middle of another course of training
             self.close()
         self.notes.clear()  # they were said when the run began
+        own = {**self.algorithm.state_dict(), "policy": None}
+        if (what := misfit({"learner": own, **self.metrics.state_dict()}, state)) is not None:
+            raise CheckpointError(f"{source} does not fit its own configuration: {what}.")
         try:
             self.algorithm.load_state_dict({"policy": policy, **state["learner"]})
             self.iteration = state["iteration"]
@@ -428,6 +432,29 @@ class Trainer:
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{source} does not fit its own configuration: {reason}.") from error
+
+    def leave_environment(self, why: str) -> None:
+        """Forgets what belongs to the environment that there was: its episodes, also those under way, and results.
+
+        Args:
+            why: the beginning of the sentence in `notes`.
+        """
+        self.metrics.window.clear()
+        self.metrics.finished.clear()
+        self.history.clear()
+        self.metrics.unfinished_s = 0.0
+        self.environments.pending = None
+        self.algorithm.start = None
+        if self.algorithm.reward_scaler is not None:
+            self.algorithm.reward_scaler.carry = None
+        replay = getattr(self.algorithm, "replay", None)
+        if replay is not None:
+            self.algorithm.replay = None  # type: ignore[attr-defined]
+        kept = "the replay, " if replay is not None else ""
+        self.notes.append(
+            f"{why}: the window of episodes, {kept}results and episodes under way begin anew; the policy, its "
+            "normalisers and the counters go on."
+        )
 
     def close(self) -> None:
         """Closes the environments. Where they stand is remembered, so that training or saving can still go on."""
