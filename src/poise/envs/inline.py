@@ -20,6 +20,7 @@ from gymnasium.vector.utils import iterate
 from poise.config.layout import Layout
 from poise.envs import snapshot
 from poise.envs.arrays import StepArrays
+from poise.envs.calls import Call, remember
 from poise.envs.failures import Failure, is_interrupt, own_traceback, said, said_action
 from poise.envs.instances import claim, normaliser_sentence, release
 from poise.envs.intake import FLAGS, LARGEST, REALS, ContractError, Intake, check_flags, number_of, short, too_large
@@ -70,6 +71,7 @@ class InlineVectorEnv(TolerantVectorEnv):
             raise EnvError(f"The environment raised {said(error)} when it was made.") from error  # such as sys.exit()
         super().__init__(num_envs, self.envs[0].observation_space, self.envs[0].action_space)
         self._layout, self._action_layout = Layout(self.single_observation_space), Layout(self.single_action_space)
+        self._calls: dict[tuple[str, str], Call] = {}  # for fresh instances
         self._journals = [snapshot.Journal() for _ in range(num_envs)]
         self._seeds: list[int | None] = [None] * num_envs
         self._incarnations = [0] * num_envs
@@ -229,6 +231,8 @@ class InlineVectorEnv(TolerantVectorEnv):
                 self._close(i)
                 self.pulse[1] = MAKING
                 env = self._make()
+                for call in self._calls.values():
+                    call.of(env)
                 claim(env, self)
                 self.envs[i] = env
                 self._reset_one(i, self._fresh_seed(i))
@@ -286,6 +290,12 @@ class InlineVectorEnv(TolerantVectorEnv):
             self.failures.append(Failure("odd", text))
 
     # --- where they stand ---------------------------------------------------------------------------------------
+
+    def call_each(self, call: Call) -> list[Any]:
+        """Does something to every environment, and later to those that take the place of one that failed."""
+        results = [call.of(env) for env in self.envs]
+        remember(self._calls, call)
+        return results
 
     def close_extras(self, **kwargs: Any) -> None:
         failed = [what for i in range(len(self.envs)) if (what := self._close(i))]

@@ -43,7 +43,7 @@ class Pipe:
 
     def send(self, message: dict[str, Any]) -> None:
         """Sends plain values and arrays."""
-        self._frame(_MESSAGE, json.dumps(message, default=_encode).encode())
+        self._frame(_MESSAGE, encoded(message))
 
     def send_bytes(self, data: bytes) -> None:
         """Sends bytes as they are."""
@@ -98,6 +98,15 @@ class Pipe:
                 raise EOFError
             data += more
         return data
+
+
+def encoded(message: Any) -> bytes:
+    """A message as it travels.
+
+    Raises:
+        TypeError: it holds something else than plain values and arrays.
+    """
+    return json.dumps(message, default=_encode).encode()
 
 
 def _encode(value: Any) -> Any:

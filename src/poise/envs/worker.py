@@ -20,9 +20,10 @@ import cloudpickle
 
 from poise.config.layout import Layout
 from poise.envs.arrays import SharedMemory, StepArrays
+from poise.envs.calls import Call
 from poise.envs.failures import Failure, own_traceback, said
 from poise.envs.inline import InlineVectorEnv
-from poise.envs.pipe import Pipe
+from poise.envs.pipe import Pipe, encoded
 from poise.errors import EnvError
 from poise.startup import ENDING
 
@@ -65,6 +66,8 @@ def _serve(pipe: Pipe) -> None:
     arrays = StepArrays.carve(layouts, where["slots"], where["workers"], memory)
     arrays = arrays.part(where["first"], where["first"] + env.num_envs, where["place"])
     env.bind(arrays)
+    for call in where["calls"]:  # what was asked of the environments whose place these take
+        env.call_each(Call(**call))
     actions = layouts[1].unflatten(arrays.actions)
     watch = _Memory(about["memory_limit"])
     while True:
@@ -88,6 +91,8 @@ def _serve(pipe: Pipe) -> None:
             elif command["do"] == "reset":
                 env.reset(seed=command["seed"], options=command["options"])
                 pipe.send(_news(env, {}, watch))
+            elif command["do"] == "call":
+                pipe.send(_answer(env, Call(**command["call"])))
             elif command["do"] == "state":
                 pipe.send({"state": env.state_dict()})
             elif command["do"] == "restore":
@@ -98,6 +103,16 @@ def _serve(pipe: Pipe) -> None:
         except BaseException as error:
             pipe.send({"error": _failure(error, about["worker"], "failed").to_json()})
             return
+
+
+def _answer(env: InlineVectorEnv, call: Call) -> dict[str, Any]:
+    """The results of a call, or why there are none: that is no reason for a worker to end."""
+    try:
+        results = env.call_each(call)
+        encoded(results)
+    except (EnvError, TypeError) as error:
+        return {"problem": str(error)}
+    return {"results": results}
 
 
 def _news(env: InlineVectorEnv, infos: dict[str, Any], watch: _Memory) -> dict[str, Any]:

@@ -23,7 +23,9 @@ import numpy as np
 from poise.config.layout import Layout
 from poise.envs.advice import duration
 from poise.envs.arrays import SharedMemory, StepArrays
+from poise.envs.calls import Call, remember
 from poise.envs.failures import Failure, said
+from poise.envs.pipe import encoded
 from poise.envs.process import Limits, State, Worker, WorkerDiedError
 from poise.envs.tolerant import TolerantVectorEnv
 from poise.errors import EnvError
@@ -92,6 +94,7 @@ class WorkerVectorEnv(TolerantVectorEnv):
         self._blank = {name: np.zeros_like(array[0]) for name, array in arrays.observations.items()}
         self._seeds: list[int | None] = [None] * self.num_envs
         self._infos: dict[str, Any] = {}
+        self._calls: dict[tuple[str, str], Call] = {}  # for workers that are started anew
         self._steps = 0
         self._busy: list[float] = []
         self._told_slow = False
@@ -281,6 +284,7 @@ class WorkerVectorEnv(TolerantVectorEnv):
         """Tells a worker that has made its environments where its arrays are."""
         worker.attach(self._arrays)
         where = {"key": self._memory.key, "size": self._size, "slots": self.num_envs, "workers": len(self.workers)}
+        where["calls"] = [call.to_json() for call in self._calls.values()]
         worker.ask({**where, "first": worker.slots.start, "place": worker.place}, State.READY)
 
     def _reset(self, worker: Worker, options: dict[str, Any] | None = None) -> None:
@@ -295,6 +299,36 @@ class WorkerVectorEnv(TolerantVectorEnv):
             raise EnvError(
                 f"The environment of worker {worker.index} has other spaces than those before: {answer['spaces']}."
             )
+
+    def call_each(self, call: Call) -> list[Any]:
+        """Does something to every environment, and later to those of workers that are started anew. Those of a worker
+        that is absent have None in the results.
+
+        Raises:
+            EnvError: arguments or results cannot be sent, or an environment refused.
+        """
+        try:
+            encoded(call.to_json())
+        except TypeError as error:
+            raise EnvError(f"The arguments of {call.name!r}: {error}; numbers, texts, lists and arrays can.") from None
+        if any(worker.state == State.STEPPING for worker in self.workers):
+            raise EnvError(f"{call.name!r} cannot be asked for amid a step: ask between iterations.")
+        results: list[Any] = []
+        for worker in self.workers:
+            answer = {"results": [None] * worker.size}
+            if worker.state == State.RESETTING:  # it began with the calls before this one
+                worker.end()
+            if worker.state == State.READY:
+                try:
+                    worker.ask({"do": "call", "call": call.to_json()}, State.RESETTING)
+                    answer = self._wait(worker)
+                except WorkerDiedError as died:
+                    self._replace(worker, died.failure)
+            if "problem" in answer:
+                raise EnvError(answer["problem"])
+            results += answer["results"]
+        remember(self._calls, call)
+        return results
 
     # --- where they stand ---------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from gymnasium.vector import VectorEnv
 
 from poise.config.base import AlgorithmConfig, env_name
 from poise.config.layout import Layout
+from poise.envs.calls import Call, remember
 from poise.envs.failures import Failure, Failures
 from poise.envs.given import EnvCountError, GivenVectorEnv
 from poise.envs.inline import InlineVectorEnv
@@ -36,6 +37,7 @@ class Environments:
         halt: stops all sampling between two steps.
         batches: the environments to sample in; empty before they are made.
         samplers: one for each batch; None before they are made.
+        calls: what was asked of the environments that are sampled in.
         pending: the state of samplers that are not made yet, as a checkpoint or `close` left it.
     """
 
@@ -47,6 +49,8 @@ class Environments:
         self.samplers: list[Sampler] | None = None
         self.pending: list[Any] | None = None
         self._evaluation: dict[int, Any] = {}
+        self.calls: dict[tuple[str, str], Call] = {}
+        self._evaluation_calls: dict[tuple[str, str], Call] = {}
 
     def layouts(self) -> tuple[Layout, Layout]:
         """Of the observation and the action space of one environment; they are made to be asked.
@@ -68,6 +72,9 @@ class Environments:
         if not self.batches:
             workers, envs = config.num_workers, config.num_envs_per_worker
             self.batches = list(make_batches(config.env, envs, config.env_config, workers, self._limits()))
+            for call in self.calls.values():
+                for batch in self.batches:
+                    call.of_batch(batch)
             if isinstance(given := self.batches[0], GivenVectorEnv) and given.num_envs != config.num_envs:
                 self.close()
                 raise EnvCountError(given.num_envs, config.num_envs)
@@ -143,6 +150,8 @@ class Environments:
         if slots not in self._evaluation:
             self._evaluation[slots] = make_vector_env(self.config.env, slots, self.config.env_config)
             self._watch(self._evaluation[slots])
+            for call in self._evaluation_calls.values():
+                call.of_batch(self._evaluation[slots])
         return self._evaluation[slots]
 
     def play(
@@ -180,6 +189,16 @@ class Environments:
             halt=self.halt,
         )
 
+    def call(self, call: Call, *, evaluation: bool) -> list[Any]:
+        """Does something to all environments; see `EnvAccess`."""
+        results = [result for batch in self.batches for result in call.of_batch(batch)]
+        remember(self.calls, call)
+        if evaluation:
+            for batch in self._evaluation.values():
+                call.of_batch(batch)
+            remember(self._evaluation_calls, call)
+        return results
+
     def close(self) -> None:
         """Closes all environments. Where they stand is remembered in `pending`."""
         try:
@@ -198,3 +217,43 @@ class Environments:
         config = self.config
         times = config.env_make_timeout_s, config.env_reset_timeout_s, config.env_step_timeout_s
         return Limits(*times, (config.worker_memory_mb or 0) * 2**20)
+
+
+class EnvAccess:
+    """What a trainer's callbacks may ask of its environments, wherever they step: curricula, difficulties, statistics.
+
+    To be used between iterations (`on_run_start`, `on_iteration`, `on_evaluation`). Methods and attributes are those of
+    the environments or of their wrappers. What is called or set last is done to fresh instances too, which take the
+    place of environments and workers that failed. It is not in checkpoints: do it again in `on_run_start`.
+    """
+
+    environments: Environments
+    samplers: Any
+
+    def call_envs(self, name: str, *args: Any, evaluation: bool = False, **kwargs: Any) -> list[Any]:
+        """Calls a method of every environment.
+
+        Args:
+            name: of the method.
+            args, kwargs: for it; numbers, texts, lists, dicts and arrays, where workers step the environments.
+            evaluation: also of the environments that evaluations use, now and later.
+
+        Returns:
+            What each environment returned; a native batch, which is one thing, returns once.
+
+        Raises:
+            EnvError: there is no such method, it raised, or something cannot be sent to a worker.
+        """
+        return self._ask(Call("call", name, list(args), kwargs), evaluation=evaluation)
+
+    def set_env_attr(self, name: str, value: Any, *, evaluation: bool = False) -> None:
+        """Sets an attribute that every environment has; arguments and errors as for `call_envs`."""
+        self._ask(Call("set", name, [value]), evaluation=evaluation)
+
+    def get_env_attr(self, name: str) -> list[Any]:
+        """An attribute of every environment; results and errors as for `call_envs`."""
+        return self._ask(Call("get", name), evaluation=False)
+
+    def _ask(self, call: Call, *, evaluation: bool) -> list[Any]:
+        _ = self.samplers  # which makes the environments
+        return self.environments.call(call, evaluation=evaluation)

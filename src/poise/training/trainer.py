@@ -35,7 +35,7 @@ from poise.training.acting import predict
 from poise.training.callbacks import Callback
 from poise.training.confirmation import Confirmation
 from poise.training.declared import misfit
-from poise.training.environments import Environments
+from poise.training.environments import EnvAccess, Environments
 from poise.training.evaluation import summarize
 from poise.training.metrics import Metrics
 from poise.training.names import homes, remember
@@ -46,7 +46,7 @@ from poise.training.threads import torch_threads
 _ALGORITHM, _SAMPLERS, _EVALUATION, _ACTING, _CONFIRMATION = range(5)  # purposes of the streams derived from one seed
 
 
-class Trainer:
+class Trainer(EnvAccess):
     """Trains one policy in one environment.
 
     Args:
@@ -381,7 +381,7 @@ class Trainer:
             "failures": self.failures.state_dict(),
             **self.metrics.state_dict(),
         }
-        exact = all(_exact(sampler) for sampler in samplers)
+        exact = all(_exact(sampler) for sampler in samplers) and not self.environments.calls
         mean = (self.history[-1] if self.history else self.metrics.of_episodes())["episode_reward_mean"]
         whole = len(self.metrics.window) == self.metrics.window.maxlen  # a mean over fewer may be one lucky episode
         about = {
