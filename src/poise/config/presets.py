@@ -192,8 +192,8 @@ _DQN_ACROBOT = {
     "model.fcnet_hiddens": [128, 128],
 }
 
-# Of RL Baselines3 Zoo, with exploration that ends after so many steps: unscaled rewards of -1 make all that is new look
-# better than it is, which is what leads out of the valley.
+# Of RL Baselines3 Zoo; one seed scored -101 after 120,000 steps, more were not measured. Unscaled rewards of -1 make
+# all that is new look better than it is, which is what leads out of the valley.
 _DQN_MOUNTAIN_CAR = {
     "num_envs_per_worker": 1,
     "rollout_fragment_length": 16,
