@@ -48,6 +48,7 @@ def test_frozen_lake_is_crossed(trainer: Make) -> None:
     assert made.learn(50_000)["episode_reward_mean"] > 0.3
 
 
+@pytest.mark.slow
 def test_the_cliff_is_not_walked_over(trainer: Make) -> None:
     """-13 is the best there is; chance falls dozens of times a walk."""
     made = trainer("PPO", "CliffWalking-v1")
