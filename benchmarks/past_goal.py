@@ -44,7 +44,7 @@ REGISTRY = "Gymnasium's threshold"
 TASKS = [
     Task("PPO", "CartPole-v1", 475, REGISTRY, 300_000),
     Task("A2C", "CartPole-v1", 475, REGISTRY, 300_000),
-    Task("IMPALA", "CartPole-v1", 475, REGISTRY, 600_000),
+    Task("IMPALA", "CartPole-v1", 475, REGISTRY, 500_000),
     Task("APPO", "CartPole-v1", 475, REGISTRY, 300_000),
     Task("DQN", "CartPole-v1", 475, REGISTRY, 100_000),
     Task("PPO", "Acrobot-v1", -100, REGISTRY, 400_000, seeds=3),
