@@ -16,6 +16,7 @@ ITEMS = {
     "profile_update": "where PPO's time goes",
     "pythons": "the wheel in clean environments of Python 3.10 to 3.13",
     "kill": "50 kills, and exact resume",
+    "kill_search": "searches and sets of seeds, killed and taken up again and again",
     "past_goal": "presets of classic control and tables, trained on past their goal",
     "fuzz": "random and damaged input: no traceback, no hang, no silence",
     "quality": "PPO's scores on four tasks, five seeds each",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 
 from poise.config.base import WRAPPERS, AlgorithmConfig, env_name
@@ -70,21 +71,25 @@ def admit(settings: Mapping[str, Any], source: object, *, trusted: bool = False)
     Raises:
         TrustError: one of them would run code that nobody has confirmed.
     """
-    wrapped = {WRAPPERS: settings.get("wrappers") or (settings.get("env_config") or {}).get(WRAPPERS)}
-    for name, config in take_wrappers(wrapped):
+    inside = [own for own in _options(settings.get("env_config")) if isinstance(own, Mapping)]
+    given = [*_options(settings.get("wrappers")), *(each for own in inside for each in _options(own.get(WRAPPERS)))]
+    for name, arguments in (pair for each in given for pair in take_wrappers({WRAPPERS: each})):
         if isinstance(name, str) and trusted:
-            trust.remember(*trust.labels(name, config))
+            trust.remember(*trust.labels(name, arguments))
         elif isinstance(name, str):
-            trust.admit(trust.Foreign(name, source), "wrapper", config=config)
+            trust.admit(trust.Foreign(name, source), "wrapper", config=arguments)
     places: list[tuple[str, str, str, Any, Any]] = [
         ("env", "environment", "env_config", registered_env, admit_env),
         ("model.custom_model", "model", "model.custom_model_config", registered_model, None),
         ("model.custom_preprocessor", "preprocessor", "", registered_preprocessor, None),
     ]
     for key, kind, own, registered, check in places:
-        value = settings.get(key)
-        config = {name: given for name, given in (settings.get(own) or {}).items() if name != WRAPPERS}
-        for name in getattr(value, "options", [value]):
+        configs = [
+            {name: value for name, value in each.items() if name != WRAPPERS}
+            for each in _options(settings.get(own))
+            if isinstance(each, Mapping)
+        ]
+        for name, config in product(_options(settings.get(key)), configs or [{}]):
             if not isinstance(name, str) or registered(name) is not None:
                 continue
             if trusted:
@@ -93,6 +98,11 @@ def admit(settings: Mapping[str, Any], source: object, *, trusted: bool = False)
                 check(trust.Foreign(name, source), config)
             else:
                 trust.admit(trust.Foreign(name, source), kind, config=config)
+
+
+def _options(value: Any) -> list[Any]:
+    """What a search chooses from, itself perhaps among searches; a value that is settled is the only one."""
+    return [each for option in value.options for each in _options(option)] if hasattr(value, "options") else [value]
 
 
 def from_file(

@@ -18,7 +18,7 @@ from poise.config.run import RunOptions
 from poise.config.types import Positive, PositiveInt, a_path, coerce
 from poise.envs.advice import parallel_runs
 from poise.errors import ConfigError, RunError, nearest, writing
-from poise.files import folder_name
+from poise.files import folder_name, write_whole
 from poise.tracking.folder import BEST, find_study
 from poise.tracking.links import refuse_links
 from poise.training.names import admit, portable
@@ -210,8 +210,7 @@ def conduct(
         raise RunError(f"{all_of} of {folder} failed: {failed[0].error}")
     analysis = Analysis(study, ended=pool.stopping)
     if study.best is not None:
-        with writing(folder):
-            (folder / BEST).write_text(f"{analysis.best_logdir.relative_to(folder)}\n")
+        write_whole(folder / BEST, f"{analysis.best_logdir.relative_to(folder)}\n")
     return analysis
 
 

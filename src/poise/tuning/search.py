@@ -13,6 +13,7 @@ from typing import Any, Literal
 from poise.config.resolve import field_types
 from poise.config.types import NonNegativeInt, Positive, PositiveInt, coerce
 from poise.errors import ConfigError, RunError, writing
+from poise.files import read_json, write_whole
 from poise.tracking.folder import STUDIES
 from poise.tuning.space import MAX_TRIALS, Choice, Number, Primitive, grid, parse, searches
 
@@ -144,8 +145,8 @@ class Search:
 
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            text = json.dumps({**vars(self), "config": _written(portable(self.config))}, indent=2, default=repr)
-            (folder / (SEEDS_FILE if self.repeated else FILE)).write_text(text + "\n")
+        text = json.dumps({**vars(self), "config": _written(portable(self.config))}, indent=2, default=repr)
+        write_whole(folder / (SEEDS_FILE if self.repeated else FILE), text + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Search:
@@ -156,7 +157,7 @@ class Search:
         """
         file = next((folder / name for name in STUDIES if (folder / name).exists()), folder / FILE)
         try:
-            saved = json.loads(file.read_text())
+            saved = read_json(file)
             types = field_types(cls)
             values = {key: coerce(types[key], value, key) for key, value in saved.items() if key != "config"}
             config = coerce(dict[str, Any], saved["config"], "config")

@@ -10,9 +10,7 @@ runs/<experiment>/
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +25,7 @@ from poise.config.run import RunOptions
 from poise.envs.changes import sendable
 from poise.envs.make import own_spec, registered_env
 from poise.errors import ConfigError, RunError, writing
+from poise.files import read_json, write_json
 from poise.models.catalog import find_model, find_preprocessor
 from poise.tuning.search import HELD_OUT, Search
 from poise.tuning.space import Fixed, Primitive, sample
@@ -92,9 +91,7 @@ class Trial:
             del known[name]
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            temporary = self.path / f".trial.{os.getpid()}"
-            temporary.write_text(json.dumps(known, indent=2) + "\n")
-            os.replace(temporary, self.path / "trial.json")
+        write_json(self.path / "trial.json", known)
 
     @classmethod
     def read(cls, file: Path) -> Trial:
@@ -104,7 +101,7 @@ class Trial:
             RunError: it cannot be read.
         """
         try:
-            found = cls(**json.loads(file.read_text()), path=file.parent)
+            found = cls(**read_json(file), path=file.parent)
             kinds = {"number": int, "params": dict, "deaths": int, "error": str, "lineage": list, "reports": list}
             rows = [*found.results, *found.held_out]
             if (
@@ -115,7 +112,7 @@ class Trial:
             ):
                 raise ValueError
             return found
-        except (ValueError, TypeError):
+        except (OSError, ValueError, TypeError):
             raise RunError(f"The trial {file.parent} is damaged: its {file.name} cannot be read.") from None
 
 
