@@ -122,7 +122,7 @@ def lines_of_code(text: str) -> int:
 
 
 BUDGETS = {
-    "what trains": (9800, ["config", "learning", "envs", "models", "sampling", "algorithms", "training"]),
+    "what trains": (9900, ["config", "learning", "envs", "models", "sampling", "algorithms", "training"]),
     "checks": (1000, ["envs/checks"]),
     "what is kept and shown": (
         2790,
@@ -131,9 +131,9 @@ BUDGETS = {
     "searches": (1770, ["tuning", "tune"]),
     "old names": (1800, ["compat"]),
 }
-"""Lines of code that each part of the house may have, and its rooms. What trains has 300 more than the plan gave it:
-what a checkpoint declares is held against its files (training/declared.py), and callbacks reach environments
-(envs/calls.py)."""
+"""Lines of code that each part of the house may have, and its rooms. What trains has 400 more than the plan gave it:
+what a checkpoint declares is held against its files (training/declared.py), callbacks reach environments
+(envs/calls.py), and checkpoints have scores and go on with other settings (training/loading.py)."""
 
 
 def test_the_package_is_small() -> None:

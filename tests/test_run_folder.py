@@ -23,6 +23,7 @@ from environments import Scripted
 from poise.config.algorithms import PPOConfig
 from poise.config.resolve import resolve
 from poise.errors import RunError
+from poise.tracking import recorder
 from poise.tracking.folder import RunFolder, all_runs, find_run, json_line, new_folder
 from poise.tracking.launch import Run
 from poise.training import checkpoint
@@ -364,6 +365,62 @@ def test_the_last_and_the_best_checkpoints_are_kept(tmp_path: Path) -> None:
     better = poise.resume(run.path, stop={"training_iteration": 12}, callbacks=[Rewards(*[10.0] * 12)], quiet=True)
     better.trainer.close()
     assert kept(better) == [11, 12]
+
+
+def best_of(run: Run) -> tuple[int, float, str]:
+    found = checkpoint.best(run.folder.checkpoints)
+    assert found is not None
+    return int(found[1].name), found[0], checkpoint.verify(found[1])["score_of"]
+
+
+def test_each_new_best_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "BEST_SHARE", math.inf)
+    options: dict[str, Any] = {"keep_checkpoints_num": 1, "metrics_smoothing_episodes": 1}
+    rewards = 1.0, 5.0, 9.0, 2.0, 9.0, 4.0
+    run = small_run(tmp_path, 6, name="a", callbacks=[Rewards(*rewards)], **options)
+    assert kept(run) == [3, 6]
+    assert best_of(run) == (3, 9.0, "episode_reward_mean")
+    assert poise.load(run.path, which="best").iteration == 3
+
+    class Evaluations(Rewards):
+        def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
+            super().on_iteration(trainer, result)
+            if trainer.iteration % 2 == 0:
+                result["evaluation/episode_reward_mean"] = -result["episode_reward_mean"]
+
+    options |= {"evaluation_interval": 2, "evaluation_duration": 1}
+    run = small_run(tmp_path, 6, name="b", callbacks=[Evaluations(*rewards)], **options)
+    assert kept(run) == [4, 6]  # at 3 the training mean is higher, which does not count
+    assert best_of(run) == (4, -2.0, "evaluation/episode_reward_mean")
+
+
+def test_a_partial_window_is_never_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "BEST_SHARE", math.inf)
+    run = small_run(tmp_path, 4, callbacks=[Rewards(9.0, 1.0, 2.0, 3.0)], metrics_smoothing_episodes=1000)
+    assert kept(run) == [4]
+    assert checkpoint.best(run.folder.checkpoints) is None
+
+
+def test_new_bests_cost_a_hundredth_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every iteration of 40 s is a new best, and a checkpoint costs one second."""
+
+    class Clock(poise.Callback):
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+        def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
+            self.now += 40.0
+            result["episode_reward_mean"] = float(trainer.iteration)
+
+        def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
+            self.now += 1.0
+
+    clock = Clock()
+    monkeypatch.setattr(recorder, "time", clock)
+    options = {"checkpoint_interval_s": 1e9, "keep_checkpoints_num": 99, "metrics_smoothing_episodes": 1}
+    assert kept(small_run(tmp_path, 9, callbacks=[clock], **options)) == [1, 5, 8, 9]
 
 
 def test_checkpoints_come_by_iterations_by_seconds_and_at_the_end(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from poise.cli.inputs import parse_stop
 from poise.cli.listing import folder_option
 from poise.cli.output import echo
 from poise.cli.train import finish
-from poise.errors import CheckpointError, RunError
+from poise.errors import RunError
 from poise.startup import ENDING
 from poise.tracking.folder import RunFolder, find_run, find_study
 from poise.tracking.links import refuse_links
@@ -37,7 +37,7 @@ checkpoint_option = click.option(
     metavar="WHICH",
     default="latest",
     show_default=True,
-    help="Which one of a run: `latest`, `best` (the highest reward while training), or an iteration.",
+    help="Which one of a run: `latest`, `best` (the highest score while training), or an iteration.",
 )
 
 
@@ -161,7 +161,7 @@ def find_checkpoint(run: str, which: str, root: str) -> tuple[Path, RunFolder | 
         CheckpointError: the run has no such checkpoint, or none that is whole.
     """
     from poise.training import checkpoint
-    from poise.training.loading import locate
+    from poise.training.loading import choose
 
     path = Path(run)
     if (path / checkpoint.MANIFEST).is_file():
@@ -170,25 +170,12 @@ def find_checkpoint(run: str, which: str, root: str) -> tuple[Path, RunFolder | 
         owner = RunFolder(path.resolve().parent.parent)
         return path, owner if path.resolve().parent == owner.checkpoints and owner.exists() else None
     found = find_run(run, root)
-    if which == "latest":
-        with warnings.catch_warnings(record=True) as damaged:
-            warnings.simplefilter("always")
-            path = locate(found.path)
-        for warning in damaged:
-            echo(f"Warning: {warning.message}", err=True)
-        return path, found
-    there = {int(path.name): path for path in checkpoint.checkpoints(found.checkpoints)}
-    if which == "best":
-        from poise.tracking.recorder import best_checkpoint
-
-        best = best_checkpoint(found)
-        if best is None:
-            raise CheckpointError(f"No checkpoint of {found.path} knows its reward: no episode had ended.")
-        return best[1], found
-    if not which.isdecimal() or int(which) not in there:
-        known = ", ".join(str(iteration) for iteration in sorted(there)) or "none"
-        raise CheckpointError(f"The run {found.path} has no checkpoint {which!r}. It has: {known}; or best, latest.")
-    return there[int(which)], found
+    with warnings.catch_warnings(record=True) as damaged:
+        warnings.simplefilter("always")
+        path = choose(found.path, which)
+    for warning in damaged:
+        echo(f"Warning: {warning.message}", err=True)
+    return path, found
 
 
 def _load(path: Path, *, trust: bool) -> Trainer:

@@ -19,6 +19,11 @@ from poise.training import checkpoint
 from poise.training.callbacks import Callback
 from poise.training.trainer import Trainer
 
+BEST_SHARE = 0.01
+"""The share of a run's time that checkpoints of new bests may take, beside those that are due."""
+FIRST_COST_S = 0.02
+"""What a checkpoint is taken to cost before one was written."""
+
 
 class RunRecorder(Callback):
     """Metrics, episodes, status and checkpoints of one run.
@@ -43,7 +48,8 @@ class RunRecorder(Callback):
         self.folder, self.interval_s, self.every, self.keep, self.say = folder, interval_s, every, keep, say
         self._metrics: TextIO | None = None
         self._episodes: TextIO | None = None
-        self._last_checkpoint = self._last_beat = time.monotonic()
+        self._last_checkpoint = self._last_beat = self._start = time.monotonic()
+        self._cost, self._spent = FIRST_COST_S, 0.0
         self._saved_iteration = -1
         self._best: tuple[float, Path] | None = None
         self._complained: set[str] = set()
@@ -51,7 +57,7 @@ class RunRecorder(Callback):
 
     def on_run_start(self, trainer: Trainer) -> None:
         checkpoint.sweep(self.folder.checkpoints)
-        self._best = best_checkpoint(self.folder)
+        self._best = checkpoint.best(self.folder.checkpoints)
         self._guard("metrics", self._open)
         self._guard("status", lambda: self.folder.write_status("running", training_iteration=trainer.iteration))
 
@@ -64,6 +70,10 @@ class RunRecorder(Callback):
         due = now - self._last_checkpoint >= self.interval_s
         if due or (self.every and trainer.iteration % self.every == 0):
             self.checkpoint(trainer)
+        elif self._improved(trainer.score) and self._spent + self._cost <= BEST_SHARE * (now - self._start):
+            # A best that comes too early is passed over; the bar stays at the best on the disk, for the next to clear.
+            self._guard("checkpoint", lambda: self._save(trainer))
+            self._spent += self._cost
 
     def on_failure(self, trainer: Trainer, failure: Failure) -> None:
         """The first failure of a kind is told whole; of the same again, the tenth, the hundredth, and so on."""
@@ -101,12 +111,15 @@ class RunRecorder(Callback):
         self._last_checkpoint = time.monotonic()
         self._guard("checkpoint", lambda: self._save(trainer))
 
+    def _improved(self, score: tuple[str, float] | None) -> bool:
+        return score is not None and (self._best is None or score[1] > self._best[0])
+
     def _save(self, trainer: Trainer) -> None:
-        path = trainer.save(self.folder.checkpoints / f"{trainer.iteration:06d}")
+        start = time.monotonic()
+        trainer.save(self.folder.checkpoints / f"{trainer.iteration:06d}")
+        self._cost = time.monotonic() - start
         self._saved_iteration = trainer.iteration
-        reward = checkpoint.read_manifest(path)["episode_reward_mean"]
-        if reward is not None and (self._best is None or reward >= self._best[0]):
-            self._best = (reward, path)
+        self._best = checkpoint.best(self.folder.checkpoints)
         kept = sorted(checkpoint.checkpoints(self.folder.checkpoints), key=lambda p: int(p.name))[-self.keep :]
         for old in checkpoint.checkpoints(self.folder.checkpoints):
             if old not in kept and (self._best is None or old != self._best[1]):
@@ -133,11 +146,6 @@ class RunRecorder(Callback):
                 self._complained.add(what)
                 reason = error.__cause__ or error
                 self.say(f"Warning: the {what} of {self.folder.path} cannot be written ({reason}); training goes on.")
-
-
-def best_checkpoint(folder: RunFolder) -> tuple[float, Path] | None:
-    """The checkpoint with the highest `episode_reward_mean`, by its manifest."""
-    return checkpoint.best(folder.checkpoints)
 
 
 def progress(trainer: Trainer) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
@@ -229,16 +230,21 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def best(folder: Path) -> tuple[float, Path] | None:
-    """The checkpoint in `folder` with the highest mean reward, by its manifest, and that reward."""
+    """The checkpoint in `folder` with the highest score, by its manifest, and that score.
+
+    Where there are scores of evaluations, only they count.
+    """
     found = []
     for path in checkpoints(folder):
         try:
-            reward = read_manifest(path).get("episode_reward_mean")
+            manifest = read_manifest(path)
         except CheckpointError:
             continue
-        if isinstance(reward, (int, float)) and not isinstance(reward, bool):
-            found.append((float(reward), path))
-    return max(found, default=None)
+        score = manifest.get("score", manifest.get("episode_reward_mean"))  # of before there were scores
+        if isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score):
+            evaluated = str(manifest.get("score_of")).startswith("evaluation/")
+            found.append((evaluated, float(score), path))
+    return max(found)[1:] if found else None
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -67,7 +67,9 @@ def choose(path: str | Path, which: str | int = "latest") -> Path:
     if which == "best":
         best = checkpoint.best(folder / "checkpoints")
         if best is None:
-            raise CheckpointError(f"No checkpoint of {folder} knows its reward: no full window of episodes had ended.")
+            raise CheckpointError(
+                f"No checkpoint of {folder} knows its score: it had no evaluation, and no full window of episodes."
+            )
         return best[1]
     if not str(which).isdecimal() or int(which) not in there:
         known = ", ".join(str(iteration) for iteration in sorted(there)) or "none"
@@ -133,8 +135,8 @@ def load(
         env: the environment's class or function, where the checkpoint knows only its name; or another environment of
             the same spaces: then the episodes of the old one, and what is sampled of it, are left behind.
         env_config: its settings, where they held objects: a checkpoint knows only the names of their types.
-        which: of a run folder's checkpoints: `"latest"` intact one, `"best"` (the highest reward while training), or
-            an iteration.
+        which: of a run folder's checkpoints: `"latest"` intact one, `"best"` (the highest score: the mean of an
+            evaluation where there are some, else of a full window of training episodes), or an iteration.
         trust: lets it run the code that it names, and remembers the names.
 
     Raises:

@@ -273,6 +273,18 @@ class Trainer(EnvAccess):
             self._stop_reason = reason
 
     @property
+    def score(self) -> tuple[str, float] | None:
+        """The result that says how good the policy is now, and its value: the mean of an evaluation where the run has
+        evaluations, else that of a full window of episodes. None where neither is known."""
+        key = "evaluation/episode_reward_mean" if self.config.evaluation_interval else "episode_reward_mean"
+        last = self.history[-1] if self.history else self.metrics.of_episodes()
+        value = float(last.get(key, math.nan))
+        partial = len(self.metrics.window) < self.config.metrics_smoothing_episodes  # may be one lucky episode
+        if not math.isfinite(value) or (partial and not self.config.evaluation_interval):
+            return None
+        return key, value
+
+    @property
     def confirmed(self) -> dict[str, Any]:
         """`confirmed_reward_mean` and `confirmed_episodes`, if `learn` has confirmed the policy as it is now."""
         known = self.confirmation
@@ -383,7 +395,7 @@ class Trainer(EnvAccess):
         }
         exact = all(_exact(sampler) for sampler in samplers) and not self.environments.calls
         mean = (self.history[-1] if self.history else self.metrics.of_episodes())["episode_reward_mean"]
-        whole = len(self.metrics.window) == self.metrics.window.maxlen  # a mean over fewer may be one lucky episode
+        score_of, score = self.score or (None, None)
         about = {
             "poise": checkpoint.version_of_poise(),
             "algorithm": self.name,
@@ -393,7 +405,9 @@ class Trainer(EnvAccess):
             "action_space": self.policy.action_layout.to_json(),
             "iteration": self.iteration,
             "timesteps_total": self.algorithm.timesteps,
-            "episode_reward_mean": mean if whole and not math.isnan(mean) else None,
+            "episode_reward_mean": None if math.isnan(mean) else mean,
+            "score": score,
+            "score_of": score_of,
             **self.confirmed,
             "resume_grade": "bitwise" if exact and self.algorithm.repeatable else "statistical",
             "names": homes(self.config),
