@@ -18,7 +18,7 @@ ITEMS = {
     "kill": "50 kills, and exact resume",
     "kill_search": "searches and sets of seeds, killed and taken up again and again",
     "past_goal": "presets of classic control and tables, trained on past their goal",
-    "fuzz": "random and damaged input: no traceback, no hang, no silence",
+    "fuzz": "random and damaged input, and power losses: no traceback, no hang, no silence",
     "quality": "PPO's scores on four tasks, five seeds each",
     "workers": "stepping environments, beside Gymnasium, Stable-Baselines3 and RLlib",
     "tune": "searches: the tutorial's, short trials, kills, samplers, populations",

@@ -25,7 +25,7 @@ import filelock
 
 from poise.config.types import a_path
 from poise.errors import RunError, nearest, writing
-from poise.files import folder_name, read_json, write_json, write_whole
+from poise.files import folder_name, make_folder, read_json, sync, write_json, write_whole
 from poise.tracking.links import refuse_links
 
 STUDIES = ("study.json", "seeds.json")
@@ -85,7 +85,7 @@ class RunFolder:
         refuse_links(self.path)
         self._lock = filelock.FileLock(self.path / ".lock")
         with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             try:
                 self._lock.acquire(timeout=0)
             except filelock.Timeout:
@@ -121,7 +121,7 @@ class RunFolder:
         raise RunError(f"The run {self.path} is damaged: its config.json {why}.")
 
     def write_config(self, config: dict[str, Any]) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         write_json(self.path / "config.json", config)
 
     def status(self) -> dict[str, Any]:
@@ -258,7 +258,9 @@ def new_folder(root: str | Path, experiment: str, name: str | None) -> RunFolder
         folder = RunFolder(base / f"{stamp}{suffix}")
         with writing(folder.path):
             try:
-                folder.path.mkdir(parents=True)
+                make_folder(base)
+                folder.path.mkdir()
+                sync(base)
                 return folder
             except FileExistsError:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import threading
 import time
@@ -109,6 +110,7 @@ class RunRecorder(Callback):
     def checkpoint(self, trainer: Trainer) -> None:
         """Writes one now, and removes those that are no longer kept."""
         self._last_checkpoint = time.monotonic()
+        self._guard("metrics", self._flush)
         self._guard("checkpoint", lambda: self._save(trainer))
 
     def _improved(self, score: tuple[str, float] | None) -> bool:
@@ -137,6 +139,13 @@ class RunRecorder(Callback):
             self._metrics.flush()
             self._episodes.write(episode_lines(trainer.metrics.finished_this_iter))
             self._episodes.flush()
+
+    def _flush(self) -> None:
+        """To the disk: what a checkpoint goes on from must have its results."""
+        for file in (self._metrics, self._episodes):
+            if file is not None:
+                file.flush()
+                os.fsync(file.fileno())
 
     def _guard(self, what: str, write: Callable[[], Any]) -> None:
         try:

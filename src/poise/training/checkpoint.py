@@ -31,7 +31,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from poise.errors import CheckpointError
-from poise.files import DEEPEST_JSON, LARGEST_JSON, depth, read_json, sync
+from poise.files import DEEPEST_JSON, LARGEST_JSON, depth, make_folder, read_json, sync
 from poise.sampling.segments import Segment
 
 FORMAT = 1
@@ -54,7 +54,7 @@ def write(path: Path, policy: dict[str, torch.Tensor], state: dict[str, Any], ab
         CheckpointError: `path` is something else than a checkpoint, or `state` holds what is neither.
         OSError: the disk is full or not writable. What was at `path` is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.parent / f"{_TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}"
     temporary.mkdir()
     try:
@@ -126,10 +126,11 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         except BaseException:
             os.rename(old, path)
             raise
+        sync(path.parent)  # after a power loss, one of the two must be there
         shutil.rmtree(old, ignore_errors=True)
     else:
         os.rename(temporary, path)
-    sync(path.parent)
+        sync(path.parent)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -138,13 +139,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is none, or it cannot be read.
     """
+    _bring_back(path.parent, path.name)
     if not path.exists():
-        # Whoever was replacing it died between the two renames: the one before is whole, under its other name.
-        for old in path.parent.glob(f"{_TEMPORARY}{glob.escape(path.name)}{_REPLACED}*"):
-            os.rename(old, path)
-            break
-        else:
-            raise CheckpointError(f"There is no checkpoint at {path}.")
+        raise CheckpointError(f"There is no checkpoint at {path}.")
     if path.is_file():
         raise CheckpointError(f"{path} is a file, not a checkpoint folder; Poise never loads pickles.")
     file = path / MANIFEST
@@ -162,6 +159,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path} was written in format {version}, but this version of Poise reads up to {FORMAT}: upgrade it."
         )
     return dict(manifest)
+
+
+def _bring_back(folder: Path, name: str = "*") -> None:
+    """Whoever was replacing a checkpoint died between the two renames: the one before is whole, under another name."""
+    for old in folder.glob(f"{_TEMPORARY}{name if name == '*' else glob.escape(name)}{_REPLACED}*"):
+        path = folder / old.name.removeprefix(_TEMPORARY).rpartition(_REPLACED)[0]
+        if not path.exists():
+            os.rename(old, path)
 
 
 def _damaged(path: Path, how: str) -> CheckpointError:
@@ -219,6 +224,7 @@ def _read_segment(file: Path) -> dict[str, np.ndarray]:
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint in `folder` that verifies, and a sentence for each newer one that does not."""
     problems = []
+    _bring_back(folder)
     for path in sorted(checkpoints(folder), key=_iteration, reverse=True):
         try:
             verify(path)
@@ -263,6 +269,7 @@ def set_aside(path: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Removes what a killed process left half-written."""
+    _bring_back(folder)
     if folder.is_dir():
         for path in folder.iterdir():
             if path.name.startswith(_TEMPORARY):

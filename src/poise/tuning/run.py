@@ -18,7 +18,7 @@ from poise.config.run import RunOptions
 from poise.config.types import Positive, PositiveInt, a_path, coerce
 from poise.envs.advice import parallel_runs
 from poise.errors import ConfigError, RunError, nearest, writing
-from poise.files import folder_name, write_whole
+from poise.files import folder_name, make_folder, write_whole
 from poise.tracking.folder import BEST, find_study
 from poise.tracking.links import refuse_links
 from poise.training.names import admit, portable
@@ -219,7 +219,7 @@ def _claimed(folder: Path) -> Iterator[None]:
     """Nobody else searches there meanwhile; the lock ends with this process, however it ends."""
     refuse_links(folder)
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = filelock.FileLock(folder / ".lock")
         try:
             lock.acquire(timeout=0)

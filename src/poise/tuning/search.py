@@ -13,7 +13,7 @@ from typing import Any, Literal
 from poise.config.resolve import field_types
 from poise.config.types import NonNegativeInt, Positive, PositiveInt, coerce
 from poise.errors import ConfigError, RunError, writing
-from poise.files import read_json, write_whole
+from poise.files import make_folder, read_json, write_whole
 from poise.tracking.folder import STUDIES
 from poise.tuning.space import MAX_TRIALS, Choice, Number, Primitive, grid, parse, searches
 
@@ -144,7 +144,7 @@ class Search:
         from poise.training.names import portable
 
         with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         text = json.dumps({**vars(self), "config": _written(portable(self.config))}, indent=2, default=repr)
         write_whole(folder / (SEEDS_FILE if self.repeated else FILE), text + "\n")
 

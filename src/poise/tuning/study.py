@@ -25,7 +25,7 @@ from poise.config.run import RunOptions
 from poise.envs.changes import sendable
 from poise.envs.make import own_spec, registered_env
 from poise.errors import ConfigError, RunError, writing
-from poise.files import read_json, write_json
+from poise.files import make_folder, read_json, write_json
 from poise.models.catalog import find_model, find_preprocessor
 from poise.tuning.search import HELD_OUT, Search
 from poise.tuning.space import Fixed, Primitive, sample
@@ -90,7 +90,7 @@ class Trial:
         for name in ("settings", "path", "latest"):
             del known[name]
         with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
         write_json(self.path / "trial.json", known)
 
     @classmethod
