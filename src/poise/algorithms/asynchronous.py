@@ -12,6 +12,8 @@ import math
 from abc import abstractmethod
 from typing import Any
 
+from torch import Tensor
+
 from poise.algorithms.base import OnPolicy
 from poise.config.memory import require
 from poise.learning.optimizers import Change
@@ -82,6 +84,10 @@ class Asynchronous(OnPolicy):
         super().follow(change)
         if change.rebuilt or change.places is not None:
             self.let_go()  # its copy of the policy is no longer like it
+
+    def take_back(self, good: Tensor) -> None:
+        super().take_back(good)
+        self.let_go()  # what waits in its queue was sampled by the policy that is taken back
 
     def let_go(self) -> None:
         if self.actor is not None:

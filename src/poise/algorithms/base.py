@@ -121,12 +121,20 @@ class Algorithm(ABC):
 
         Raises:
             ModelError: the policy was changed so that it cannot learn.
+            DivergedError: no gradient was finite any more, or parameters overflowed, which are taken back.
         """
         with learning_mode():
             self.rebind(samplers)
             data, updates, skipped = self.flat.data.clone(), self.updates, self.skipped
             began, lr = self.start[1] if self.start else updates, self.at(self.config.lr)
-            stats = self.iteration(samplers)
+            try:
+                stats = self.iteration(samplers)
+            except DivergedError as error:
+                raise DivergedError(f"{error} {_largest(samplers)}") from None
+            finally:
+                self._take_back_overflow(data, samplers)
+            if self.skipped > skipped == 0:
+                self.say(samplers, f"Updates are skipped whose gradient is not finite. {_largest(samplers)}")
             tried = self.updates + self.skipped > updates + skipped
             if tried and lr and torch.equal(data, self.flat.data):
                 self._say_why_nothing_moved(samplers, lr)
@@ -165,6 +173,11 @@ class Algorithm(ABC):
         if self._restored:
             self.say(samplers, f"Frozen, as when it was saved: {_listed(self._restored)}.")
         self._restored = []
+        if not torch.isfinite(self.flat.whole).all():
+            raise ModelError(
+                f"The policy's parameter {self.policy.overflown!r} holds numbers that are not finite, "
+                "from which nothing can be learnt: give it finite ones."
+            )
         if self.flat.frozen and not self.flat.places:
             raise ModelError(
                 "All parameters of the policy are frozen, so that nothing can be learnt: let some learn by "
@@ -189,6 +202,22 @@ class Algorithm(ABC):
             return
         why = "the gradient was 0 throughout" if self._skipped_in_a_row == 0 else "no gradient was finite"
         self.say(samplers, f"No parameter moved in an iteration, although lr is not 0: {why}.")
+
+    def _take_back_overflow(self, good: Tensor, samplers: list[Sampler]) -> None:
+        """Puts parameters back to `good` where an iteration, even one that was broken off, left some of them infinite.
+        A step's gradient is finite, and with it what the optimiser remembers; what it adds up to need not be."""
+        if torch.isfinite(self.flat.data).all():
+            return
+        self.take_back(good)
+        raise DivergedError(
+            f"Parameters overflowed float32 after {self.timesteps} steps: training has diverged. "
+            f"Lower lr ({self.at(self.config.lr):g} now), or normalise observations and rewards. "
+            f"The parameters are those before this iteration. {_largest(samplers)}"
+        )
+
+    def take_back(self, good: Tensor) -> None:
+        """Puts the parameters that learn back to what they were, `[P]`."""
+        self.flat.data.copy_(good)
 
     def let_go(self) -> None:  # noqa: B027
         """Forgets the samplers, which are about to be closed."""
@@ -267,6 +296,14 @@ def learning_mode() -> Iterator[None]:
     """Gradients are followed within the block, whatever the caller's mode."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
+
+
+def _largest(samplers: list[Sampler]) -> str:
+    """How large the numbers of the latest rollouts are, where that may be why gradients are not finite."""
+    rollouts = [sampler.rollout for sampler in samplers]
+    observed = max((x.abs().max().item() for r in rollouts for x in r.obs.values() if x.is_floating_point()), default=0)
+    rewards = max(r.reward.abs().max().item() for r in rollouts)
+    return f"The latest observations reach {observed:.2g}, and rewards {rewards:.2g}."
 
 
 def _replaced(change: Change) -> str:

@@ -284,6 +284,11 @@ class DQN(Algorithm):
                 theirs.copy_(ours)
         self.updated = self.timesteps
 
+    def take_back(self, good: Tensor) -> None:
+        super().take_back(good)
+        if not torch.isfinite(self.target_flat.whole).all():
+            self.target_flat.whole.copy_(self.flat.whole)
+
     def clip_gradient(self) -> float:
         norm = super().clip_gradient()
         if self.config.grad_clip_value is not None:

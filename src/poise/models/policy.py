@@ -193,6 +193,12 @@ class Policy(nn.Module):
         """Floating-point type of the parameters."""
         return self._any_parameter[0].dtype if self._any_parameter else torch.float32
 
+    @property
+    def overflown(self) -> str | None:
+        """The first parameter or buffer that holds what is not finite; None without any."""
+        found = (name for name, value in self.state_dict().items() if not torch.isfinite(value).all())
+        return next(found, None)
+
     def forward(self, x: Any) -> tuple[Tensor, Tensor]:
         """Distribution inputs `[N, dist.num_inputs]` and values `[N]` from prepared observations."""
         x, forbidden = x if self.masked else (x, None)

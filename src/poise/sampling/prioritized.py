@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from poise.config.layout import Layout
+from poise.config.types import LARGEST_FLOAT
 from poise.sampling.replay import Replay
 from poise.sampling.rollout import Rollout
 from poise.sampling.sum_tree import SumTree
@@ -62,7 +63,8 @@ class PrioritizedReplay(Replay):
 
     def update(self, index: np.ndarray, error: np.ndarray) -> None:
         """Sets the priorities of steps `[N]` by their latest errors δ."""
-        priority = (np.abs(error.astype(np.float64)) + self.eps) ** self.alpha
+        size = np.minimum(np.abs(error.astype(np.float64)), LARGEST_FLOAT)  # infinite ones would be drawn always
+        priority = (size + self.eps) ** self.alpha
         self.largest = max(self.largest, float(priority.max()))
         self.tree.update(index, priority)
 

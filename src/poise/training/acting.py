@@ -9,7 +9,7 @@ import torch
 
 from poise.envs import masks
 from poise.models.policy import Policy
-from poise.training.evaluation import is_single, to_tensors
+from poise.training.evaluation import check_outputs, is_single, to_tensors
 
 
 @torch.no_grad()
@@ -32,7 +32,8 @@ def predict(
     first = torch.as_tensor(np.zeros(batch, bool) if episode_start is None else np.asarray(episode_start))
     memory = policy.initial_state(batch) if state is None else state
     noise = None if generator is None else policy.dist.noise((batch,), generator)
-    action, _, memory = policy.act(obs, memory, first, noise)
+    action, inputs, memory = policy.act(obs, memory, first, noise)
+    check_outputs(policy, obs, inputs)
     actions = policy.env_action(action)
     if single:
         actions = policy.action_layout.element(policy.action_layout.flatten(actions), 0)

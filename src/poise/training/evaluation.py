@@ -16,7 +16,7 @@ from poise.envs.failures import Failure, Failures
 from poise.envs.inline import InlineVectorEnv
 from poise.envs.snapshot import reset_seeded
 from poise.envs.tolerant import TolerantVectorEnv
-from poise.errors import EnvError, SpaceError
+from poise.errors import EnvError, ModelError, SpaceError
 from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
 from poise.sampling.halt import Halt, HaltedError
@@ -76,8 +76,9 @@ def run_episodes(
             noise = policy.dist.noise((slots,), generator) if explore else None
             action, inputs, state = policy.act(obs, state, first, noise)
             raw, reward, terminated, truncated, info = env.step(policy.env_action(action))
-            if not (np.isfinite(reward).all() and torch.isfinite(inputs).all()):
-                raise EnvError("An evaluation environment gave an observation or a reward that is not finite.")
+            check_outputs(policy, obs, inputs)
+            if not np.isfinite(reward).all():
+                raise EnvError("An evaluation environment gave a reward that is not finite.")
             stepped = ~over if next_step else np.ones(slots, np.bool_)
             if isinstance(env, TolerantVectorEnv) and env.disturbed:  # what failed plays its episode again
                 failures.add(env.take_failures(), np.flatnonzero(env.lost).tolist())
@@ -125,6 +126,30 @@ def to_tensors(policy: Policy, obs: Any) -> dict[str, torch.Tensor]:
         )
         for leaf in policy.obs_layout.leaves
     }
+
+
+def check_outputs(policy: Policy, obs: dict[str, torch.Tensor], inputs: torch.Tensor) -> None:
+    """Looks at what a policy makes of observations, and names whose fault it is where that is not finite. (A choice may
+    be forbidden by minus infinity.)
+
+    Raises:
+        ModelError: a parameter is not finite.
+        EnvError: an observation is not, or is so large that the network's numbers overflow.
+    """
+    if (inputs < torch.inf).all():
+        return
+    if policy.overflown is not None:
+        raise ModelError(
+            f"The policy's parameter {policy.overflown!r} holds numbers that are not finite: it cannot act."
+        )
+    for name, leaf in obs.items():
+        if not torch.isfinite(leaf).all():
+            raise EnvError(f"The observation {name!r} is not finite in {leaf.dtype}, as networks have it.")
+    largest, name = max((leaf.double().abs().max().item(), name) for name, leaf in obs.items())
+    raise EnvError(
+        f"The observation {name!r} reaches {largest:.2g}, at which the numbers of the network overflow: "
+        "scale it down, or train with normalize_observations."
+    )
 
 
 def is_single(policy: Policy, obs: Any) -> bool:
