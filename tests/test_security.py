@@ -118,7 +118,8 @@ def test_a_study_with_an_evil_name_is_drawn(folder: Path) -> None:
 
 # --- links ----------------------------------------------------------------------------------------------------------
 
-LINKED = [".lock", "log.txt", "metrics.jsonl", "episodes.csv", "status.json", "plots", "videos", "plots/episodes.png"]
+LINKED = [".lock", "log.txt", "metrics.jsonl", "episodes.csv", "status.json", "about.json"]
+LINKED += ["plots", "videos", "plots/episodes.png"]
 
 
 @pytest.mark.parametrize("name", LINKED)

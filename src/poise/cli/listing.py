@@ -75,6 +75,17 @@ def _row(run: RunFolder, *, short: bool) -> dict[str, Any]:
         "steps": _finite(last.get("timesteps_total")),
         "reward": _finite(last.get("episode_reward_mean")),
         "time_s": _finite(last.get("time_total_s")),
+        **_source(run),
+    }
+
+
+def _source(run: RunFolder) -> dict[str, Any]:
+    """The commit that the run was last made with, and whether the working folder had changes; None where unknown."""
+    session: dict[str, Any] = next(reversed(run.sessions()), {})
+    commit, dirty = session.get("commit"), session.get("dirty")
+    return {
+        "commit": commit if isinstance(commit, str) else None,
+        "dirty": dirty if isinstance(dirty, bool) else None,
     }
 
 

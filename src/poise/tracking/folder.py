@@ -4,6 +4,7 @@ runs/<experiment>/<run>/
     config.json        complete and resolved: algorithm, settings, stop rules
     metrics.jsonl      one result per line
     episodes.csv       one finished episode per line: steps and seconds of the run so far, its reward, its length
+    about.json         what it was made with, each time it began or went on: commit, versions, machine, command
     status.json        running, finished, stopped, preempted or failed; progress, process, heartbeat
     log.txt            what was printed
     checkpoints/<iteration>/    plots/    videos/    events.out.tfevents...
@@ -142,6 +143,17 @@ class RunFolder:
     def write_status(self, state: str, **progress: Any) -> None:
         about = {"pid": os.getpid(), "host": socket.gethostname(), "heartbeat": time.time()}
         write_json(self.path / "status.json", {"state": state, **plain(progress), **about})
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """What the run was made with each time that it began or went on, oldest first; a damaged file has none."""
+        try:
+            found = read_json(self.path / "about.json").get("sessions")
+        except (OSError, ValueError):
+            return []
+        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+    def write_sessions(self, sessions: list[dict[str, Any]]) -> None:
+        write_json(self.path / "about.json", {"sessions": sessions})
 
     def metrics(self) -> list[dict[str, Any]]:
         """All results, oldest first; null becomes NaN. A line torn by a crash is left out."""

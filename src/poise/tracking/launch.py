@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from poise.config.base import AlgorithmConfig, env_name
@@ -17,6 +18,7 @@ from poise.envs.make import admit_env
 from poise.envs.video import make_filmed_env
 from poise.errors import ConfigError, RunError, nearest, shown, writing
 from poise.files import near
+from poise.tracking.about import note_session
 from poise.tracking.curves import History, panels
 from poise.tracking.folder import RunFolder, new_folder
 from poise.tracking.plots import episode_figure, figure_class, save_figure
@@ -269,7 +271,12 @@ def _run(
         trainer.callbacks.append(Progress(say=log, log=log.write))
     if options.video and first:
         log(f"Filmed before training: {_film(trainer, folder, 'before')}")
-    result = trainer.learn(stop=stop, confirm=options.confirm, signals=signals)
+    comparing = _note(trainer, folder, log)
+    try:
+        result = trainer.learn(stop=stop, confirm=options.confirm, signals=signals)
+    finally:
+        if comparing is not None:
+            comparing.join()
     if result["stop_reason"] not in ("interrupted", "preempted"):
         greedy.look(trainer, result)
     if options.plot and trainer.metrics.finished:
@@ -283,6 +290,14 @@ def _run(
         log(f"{trainer.underway} steps of iteration {trainer.iteration + 1} are kept: `poise resume` goes on amid it.")
     log(f"Stopped: {result['stop_reason']}. {run.unsaved or f'The run is in {near(folder.path)}'}")
     return run
+
+
+def _note(trainer: Trainer, folder: RunFolder, log: Log) -> Thread | None:
+    try:
+        return note_session(folder, gpu=bool(trainer.config.num_gpus))
+    except RunError as error:
+        log(f"Warning: {error} What the run was made with is not kept.")
+        return None
 
 
 def _film(trainer: Trainer, folder: RunFolder, name: str) -> str:
