@@ -122,19 +122,19 @@ def lines_of_code(text: str) -> int:
 
 
 BUDGETS = {
-    "what trains": (9900, ["config", "learning", "envs", "models", "sampling", "algorithms", "training"]),
+    "what trains": (9980, ["config", "learning", "envs", "models", "sampling", "algorithms", "training"]),
     "checks": (1000, ["envs/checks"]),
     "what is kept and shown": (
-        2880,
+        2930,
         ["tracking", "api", "cli", "poise", "errors", "startup", "install", "files", "__main__"],
     ),
     "searches": (1770, ["tuning", "tune"]),
     "old names": (1800, ["compat"]),
 }
-"""Lines of code that each part of the house may have, and its rooms. What trains has 400 more than the plan gave it:
+"""Lines of code that each part of the house may have, and its rooms. What trains has 480 more than the plan gave it:
 what a checkpoint declares is held against its files (training/declared.py), callbacks reach environments
-(envs/calls.py), and checkpoints have scores and go on with other settings (training/loading.py). What is kept has 180
-more: plots of any result, and what a run was made with (tracking/about.py)."""
+(envs/calls.py), and checkpoints have scores and go on with other settings (training/loading.py). What is kept has 230
+more: plots of any result, what a run was made with (tracking/about.py), and resuming from any checkpoint."""
 
 
 def test_the_package_is_small() -> None:

@@ -656,3 +656,98 @@ def test_names_of_folders_are_names(tmp_path: Path, name: str) -> None:
     with pytest.raises(poise.ConfigError, match=r"experiment=.* must be the name of a folder"):
         poise.run_seeds("PPO", "CartPole-v1", seeds=1, folder=tmp_path / "runs", experiment=name or "..", quiet=True)
     assert not (tmp_path / "runs").exists()
+
+
+def overridden(run: Run, **settings: Any) -> Trainer:
+    with poise.load(run.path, **settings) as algo:
+        algo.train()
+        algo.train()
+        return algo
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN", "IMPALA", "APPO"])
+def test_a_checkpoint_goes_on_with_other_workers_and_environments(tmp_path: Path, algorithm: str) -> None:
+    """Of the algorithm's own settings, the number of environments stays, unless it is asked for."""
+    stop = {"training_iteration": 2}
+    run = poise.run(algorithm, "CartPole-v1", stop=stop, folder=tmp_path, preset=None, seed=1, num_envs_per_worker=4,
+                    rollout_fragment_length=8, normalize_rewards=True, quiet=True, tensorboard=False)  # fmt: skip
+    run.trainer.close()
+    steps = run.trainer.algorithm.timesteps
+    for settings, envs in [
+        ({"num_workers": 2}, 4),
+        ({"num_envs_per_worker": 6}, 6),
+        ({"rollout_fragment_length": 5}, 4),
+        ({"num_envs": 3, "lr": 1e-4, "gamma": 0.9}, 3),
+    ]:
+        algo = overridden(run, **settings)
+        assert algo.config.num_envs == envs
+        assert algo.algorithm.timesteps > steps
+        for key in settings:
+            assert key == "num_envs" or any(f"{key}=" in note for note in algo.notes)
+        assert any("pisodes under way" in note and "begin anew" in note for note in algo.notes)
+        left = algo.algorithm.timesteps - steps  # what a replay that began anew has of the new steps
+        if algorithm == "DQN":
+            assert (algo.algorithm.replay.steps > left) == (envs == 4)  # type: ignore[attr-defined]
+
+
+def test_overrides_are_derived_again_and_recorded(tmp_path: Path) -> None:
+    run = small_run(tmp_path, 2)
+    assert (run.trainer.config.train_batch_size, run.trainer.config.sgd_minibatch_size) == (64, 64)
+    resumed = poise.resume(run.path, stop={"training_iteration": 4}, quiet=True, learning_rate=1e-4, num_envs=40)
+    resumed.trainer.close()
+    config = resumed.folder.config()
+    assert (config["config"]["lr"], config["config"]["train_batch_size"]) == (1e-4, 640)
+    assert config["config"]["sgd_minibatch_size"] == 80  # it was derived, and is again
+    (change,) = config["changed_settings"]
+    assert change["training_iteration"] == 2
+    assert change["lr"] == [3e-4, 1e-4]
+    log = (run.path / "log.txt").read_text()
+    assert "lr=0.0001 (was 0.0003)" in log
+    assert "num_envs_per_worker=40 (was 4)" in log
+    assert "Episodes under way begin anew" in log
+    assert "Resuming from iteration 2" in log
+    again = poise.resume(run.path, stop={"training_iteration": 5}, quiet=True)
+    again.trainer.close()
+    assert again.trainer.config.num_envs == 40
+    assert len(again.folder.config()["changed_settings"]) == 1
+
+
+def test_a_checkpoint_of_other_settings_than_the_config_goes_on(tmp_path: Path) -> None:
+    """As when a run died between a resume with other settings and its first checkpoint."""
+    run = small_run(tmp_path, 2)
+    config = run.folder.config()
+    config["config"] |= {"num_envs_per_worker": 2, "train_batch_size": 32, "sgd_minibatch_size": 32}
+    run.folder.write_config(config)
+    resumed = poise.resume(run.path, stop={"training_iteration": 3}, quiet=True)
+    resumed.trainer.close()
+    assert resumed.trainer.iteration == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"fcnet_hiddens": [16]}, r"Unknown config key 'fcnet_hiddens'"),
+        ({"model": {"fcnet_hiddens": [16]}}, r"model.fcnet_hiddens=\[16\] cannot go on .*: its network stays"),
+        ({"wrappers": ["a:B"]}, r"wrappers=.* cannot go on from a checkpoint: its environment stays"),
+        ({"normalize_observations": True}, r"cannot go on with normalize_observations=True \(was False\): parameter"),
+        ({"num_worker": 2}, r"Unknown config key 'num_worker'. Did you mean 'num_workers'"),
+        ({"lr": -1}, "lr=-1 is not allowed"),
+        ({"num_envs": 4, "train_batch_size": 6}, "must be a multiple"),
+    ],
+)
+def test_overrides_that_cannot_be_are_one_sentence(run: Run, settings: dict[str, Any], sentence: str) -> None:
+    before = run.folder.config()
+    for use in (lambda: poise.load(run.path, **settings), lambda: poise.resume(run.path, quiet=True, **settings)):
+        with pytest.raises(poise.PoiseError, match=sentence):
+            use()
+    assert run.folder.config() == before
+
+
+def test_a_run_goes_back_to_an_iteration_and_keeps_what_came_after(tmp_path: Path) -> None:
+    run = small_run(tmp_path, 4, checkpoint_freq=1, keep_checkpoints_num=9)
+    resumed = poise.resume(run.path, stop={"training_iteration": 3}, which=2, quiet=True, lr=1e-4)
+    resumed.trainer.close()
+    assert kept(resumed) == [1, 2, 3]
+    assert [(run.folder.checkpoints / f"00000{i}.left").is_dir() for i in (3, 4)] == [True, True]
+    assert len((run.path / "metrics-2.jsonl").read_text().splitlines()) == 4
+    assert [r["training_iteration"] for r in resumed.folder.metrics()] == [1, 2, 3]

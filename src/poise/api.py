@@ -112,10 +112,29 @@ def resume(
     stop: Any = None,
     callbacks: Sequence[Callback] = (),
     quiet: bool = False,
+    which: str | int = "latest",
     trust: bool = False,
+    **overrides: Any,
 ) -> Run:
-    """Goes on with the run in a folder, as `poise resume` does; `trust` lets it run the code that it names."""
-    return _resume(RunFolder(path), stop=stop, callbacks=callbacks, quiet=quiet, trust=trust)
+    """Goes on with a run, as `poise resume` does.
+
+    Args:
+        path: its folder.
+        stop: new stop rules instead of its own.
+        callbacks: beside those that record and show.
+        quiet: prints nothing.
+        which: the checkpoint to go on from: `"latest"`, `"best"`, or an iteration.
+        trust: lets it run the code that it names, and remembers the names.
+        overrides: other settings to go on with (`num_workers=2`, `lr=1e-4`), which the run records.
+
+    Raises:
+        ConfigError: a setting that is none, or that it cannot go on with.
+        RunError: there is no such run, or it is in use.
+        CheckpointError: it has no such checkpoint.
+    """
+    return _resume(
+        RunFolder(path), stop=stop, overrides=overrides, which=which, callbacks=callbacks, quiet=quiet, trust=trust
+    )
 
 
 def plot(

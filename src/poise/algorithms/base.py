@@ -283,7 +283,7 @@ class Algorithm(ABC):
         self._restored = self.flat.frozen
         self.optimizer.load_state_dict({k: torch.as_tensor(v) for k, v in state["optimizer"].items()})
         self.generator.set_state(torch.as_tensor(state["generator"]))
-        if self.reward_scaler:
+        if self.reward_scaler and state["rewards"] is not None:  # they may be scaled from here on
             self.reward_scaler.load_state_dict(state["rewards"])
         self.timesteps, self.updates, self.skipped = state["timesteps"], state["updates"], state["skipped"]
         self._skipped_in_a_row = state["skipped_in_a_row"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from poise.cli.complete import complete_run
+from poise.cli.flags import given, setting_flags
 from poise.cli.inputs import parse_stop
 from poise.cli.listing import folder_option
 from poise.cli.output import echo
@@ -117,7 +118,21 @@ def record(
     echo(f"{filmed['path']} (reward {rewards})")
 
 
-@click.command()
+class ResumeCommand(click.Command):
+    """Takes the settings of all algorithms as flags; its help has its own alone."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx), *setting_flags(None)]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records = [param.get_help_record(ctx) for param in super().get_params(ctx)]
+        with formatter.section("Options"):
+            formatter.write_dl([record for record in records if record])
+        formatter.write_paragraph()
+        formatter.write_text("Settings to go on with are flags as those of `poise train`: --num_workers 2 --lr 1e-4.")
+
+
+@click.command(cls=ResumeCommand, context_settings={"token_normalize_func": lambda name: name.replace("-", "_")})
 @run_argument
 @click.option(
     "--stop",
@@ -126,12 +141,22 @@ def record(
     metavar="KEY=NUMBER",
     help="Where to stop now; may be repeated, or one JSON object. [default: where it was to stop]",
 )
+@checkpoint_option
 @folder_option
 @click.option("--quiet", is_flag=True, help="Print only where the run is, at the end.")
 @trust_option
 @click.pass_context
-def resume(ctx: click.Context, /, run: str, stop_texts: tuple[str, ...], folder: str, quiet: bool, trust: bool) -> None:
-    """Go on with a run from its newest checkpoint.
+def resume(
+    ctx: click.Context,
+    /,
+    run: str,
+    stop_texts: tuple[str, ...],
+    checkpoint: str,
+    folder: str,
+    quiet: bool,
+    trust: bool,
+) -> None:
+    """Go on with a run from its newest checkpoint, or another of its own; also with other settings.
 
     RUN is a run folder, the name of a run, or `latest`; or the folder of a search or of several seeds.
     """
@@ -139,15 +164,17 @@ def resume(ctx: click.Context, /, run: str, stop_texts: tuple[str, ...], folder:
         from poise.cli.tune import finish_study
         from poise.tuning.run import resume as go_on_searching
 
-        if stop_texts:
-            raise click.UsageError(f"{study} is several runs, which end where they were to end: leave out --stop.")
+        if stop_texts or given(ctx) or checkpoint != "latest":
+            raise click.UsageError(
+                f"{study} is several runs, which go on as they were to: leave out --stop, --checkpoint and settings."
+            )
         finish_study(ctx, go_on_searching(study, signals=ENDING, trust=trust, quiet=quiet), quiet=quiet)
     stop, found = parse_stop(stop_texts), find_run(run, folder)
 
     from poise.tracking.launch import resume as go_on
 
     before = found.status().get("training_iteration")
-    resumed = go_on(found, stop=stop, signals=ENDING, quiet=quiet, trust=trust)
+    resumed = go_on(found, stop=stop, overrides=given(ctx), which=checkpoint, signals=ENDING, quiet=quiet, trust=trust)
     if resumed.trainer.iteration == before and not quiet:
         echo("It was there already; --stop sets a further goal, for example --stop timesteps_total=1000000.")
     finish(ctx, resumed, quiet=quiet)

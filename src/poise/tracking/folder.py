@@ -189,6 +189,12 @@ class RunFolder:
                 continue  # the header, or what a full disk tore
         return found
 
+    def keep_results(self, iteration: int) -> None:
+        """Copies metrics and episodes beside themselves before a run goes back to an iteration."""
+        for file in (self.metrics_file, self.episodes_file):
+            if file.is_file():
+                write_whole(file.with_name(f"{file.stem}-{iteration}{file.suffix}"), file.read_text(errors="replace"))
+
     def trim(self, iteration: int, steps: int) -> None:
         """Drops torn lines, results after `iteration` and episodes that ended after `steps`, so that a resumed run
         appends where it resumes."""

@@ -28,7 +28,7 @@ from poise.training.callbacks import Callback
 from poise.training.checkpoint import checkpoints, set_aside
 from poise.training.checkpoint import read as read_checkpoint
 from poise.training.greedy import Greedy
-from poise.training.loading import config_from_dict, locate, new_trainer
+from poise.training.loading import choose, new_trainer, override, restore
 from poise.training.metrics import Finished
 from poise.training.names import from_file, homes
 from poise.training.recording import record
@@ -164,6 +164,8 @@ def resume(
     stop: Mapping[str, float] | Callable[[dict[str, Any]], bool] | None = None,
     env: Any = None,
     env_config: dict[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    which: str | int = "latest",
     callbacks: Sequence[Callback] = (),
     signals: tuple[Any, ...] = (),
     quiet: bool = False,
@@ -172,7 +174,13 @@ def resume(
     """Goes on with a run from its newest intact checkpoint, towards its own stop rules or new ones; with `env` and
     `env_config` where a file could keep only their names. `trust` lets it run the code that it names.
 
+    Args:
+        overrides: other settings to go on with; the run's config.json records them.
+        which: another checkpoint to go on from: `"best"` or an iteration. Later ones are kept under another name, and
+            later results as `metrics-N.jsonl` and `episodes-N.csv`.
+
     Raises:
+        ConfigError: a setting that is none, or that a checkpoint cannot go on with.
         RunError: there is no run, or it is in use.
         CheckpointError: it has no intact checkpoint.
         TrustError: it names code that this machine has not used before.
@@ -183,7 +191,10 @@ def resume(
     if rules is None:
         raise RunError(f"The run {folder.path} stopped by a function of its script: give a stop rule to resume it.")
     config = from_file(
-        config_from_dict(saved["algorithm"], saved["config"]), folder.path, saved.get("names"), trusted=trust
+        override(saved["algorithm"], saved["config"], overrides or {}),
+        folder.path,
+        saved.get("names"),
+        trusted=trust,
     )
     config.env = config.env if env is None else env
     config.env_config = config.env_config if env_config is None else env_config
@@ -195,7 +206,7 @@ def resume(
         log = Log(folder.path / "log.txt", quiet=quiet)
         with warnings.catch_warnings(record=True) as damaged:
             warnings.simplefilter("always")
-            path = locate(folder.path)
+            path = choose(folder.path, which)
         for warning in damaged:
             log(f"Warning: {warning.message}")
         if "rebuilt" in saved:
@@ -207,12 +218,21 @@ def resume(
         if module:
             log(f"Importing {module} for the environment {config.env}.")
         trainer = Trainer(saved["algorithm"], config, callbacks=callbacks, preset=saved.get("preset"))
-        trainer.load_state(policy, state, source=path)
+        changed = restore(trainer, manifest, policy, state, path)
         _ = trainer.samplers  # an environment that cannot begin changes nothing
         with writing(folder.path):
             for newer in checkpoints(folder.checkpoints):
                 if path.parent == folder.checkpoints and int(newer.name) > int(path.name):
-                    set_aside(newer)
+                    set_aside(newer, "damaged" if which == "latest" else "left")
+            if which != "latest":
+                folder.keep_results(trainer.iteration)
+            if changed:
+                saved["config"] = trainer.config.to_dict()
+                saved["changed_settings"] = [
+                    *saved.get("changed_settings", []),
+                    {"training_iteration": trainer.iteration, **changed},
+                ]
+                folder.write_config(saved)
             folder.trim(trainer.iteration, trainer.algorithm.timesteps)
         trainer.history.extend(folder.metrics()[-1:])
         trainer.metrics.finished.extend(Finished(*episode) for episode in folder.episodes())

@@ -260,9 +260,10 @@ def checkpoints(folder: Path) -> list[Path]:
     return [p for p in folder.iterdir() if p.is_dir() and p.name.isdigit()]
 
 
-def set_aside(path: Path) -> None:
-    """Renames a damaged checkpoint, so that it is neither taken for one nor in the way of its successor."""
-    target = path.with_name(f"{path.name}.damaged")
+def set_aside(path: Path, why: str = "damaged") -> None:
+    """Renames a checkpoint to `N.damaged` or `N.left`, so that it is neither taken for one nor in the way of its
+    successor."""
+    target = path.with_name(f"{path.name}.{why}")
     shutil.rmtree(target, ignore_errors=True)
     os.rename(path, target)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from poise.config.algorithms import algorithm_spec
 from poise.config.base import WRAPPERS, AlgorithmConfig, env_name, plain
 from poise.config.layout import Layout
 from poise.config.resolve import build, canonical, resolve
-from poise.config.types import a_path
+from poise.config.types import a_path, brief
 from poise.envs.changes import lacking
 from poise.envs.failures import telling_interrupts
 from poise.envs.given import EnvCountError
@@ -28,6 +29,99 @@ def config_from_dict(algorithm: str, settings: dict[str, Any]) -> AlgorithmConfi
     """A resolved configuration from its JSON form."""
     spec = algorithm_spec(algorithm)[1]
     return build(spec.config, canonical(spec.config, settings))
+
+
+def override(algorithm: str, settings: dict[str, Any], overrides: Mapping[str, Any]) -> AlgorithmConfig:
+    """A resolved configuration from its JSON form, with other settings over it.
+
+    Other workers share the environments that there were; what follows from the size of a batch is derived again.
+
+    Raises:
+        ConfigError: an override that is none, contradicts others, or would make another network or environment.
+    """
+    before = config_from_dict(algorithm, settings)
+    if not overrides:
+        return before
+    kind = type(before)
+    chosen = canonical(kind, dict(overrides))
+    for key, value in chosen.items():
+        if key.startswith("model.") or key in ("env", "env_config", "wrappers"):
+            what = "network" if key.startswith("model.") else "environment"
+            raise ConfigError(f"{key}={brief(value)} cannot go on from a checkpoint: its {what} stays as it is.")
+    config = build(kind, {**canonical(kind, settings), **chosen})
+    explicit = {*chosen, "num_envs_per_worker"}
+    if "num_envs_per_worker" not in chosen:
+        groups = config.num_envs // config.num_envs_per_worker
+        config.num_envs_per_worker = max(1, before.num_envs // groups)
+        if {"train_batch_size", "rollout_fragment_length"} <= explicit:
+            explicit.remove("num_envs_per_worker")
+    if "sgd_minibatch_size" not in chosen and _derived_minibatch(before):
+        config.sgd_minibatch_size = None  # type: ignore[attr-defined]
+    config.derive(explicit)
+    return config
+
+
+def _derived_minibatch(config: AlgorithmConfig) -> bool:
+    """Whether the size of its minibatches is the one that follows from its batch."""
+    if not hasattr(config, "sgd_minibatch_size"):
+        return False
+    again = dataclasses.replace(config, sgd_minibatch_size=None)  # type: ignore[call-arg]
+    again.derive({"num_envs_per_worker"})
+    return bool(again.sgd_minibatch_size == config.sgd_minibatch_size)  # type: ignore[attr-defined]
+
+
+SAMPLING = {"num_workers", "num_envs_per_worker", "rollout_fragment_length", "exploration_correlation"}
+"""Settings that episodes under way, and steps that nobody has learnt from yet, are bound to."""
+REPLAY = {"buffer_size", "frame_stack", "prioritized_replay"}
+"""Settings that a replay is bound to, beside the number of environments."""
+
+
+def restore(
+    trainer: Trainer, manifest: dict[str, Any], policy: dict[str, Any], state: dict[str, Any], source: Path
+) -> dict[str, tuple[Any, Any]]:
+    """Loads a checkpoint into a trainer whose settings may be others than the checkpoint's; `notes` say what begins
+    anew.
+
+    Returns:
+        The settings that are others, with the checkpoint's value and the trainer's.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or cannot go on with them.
+    """
+    before, after = manifest["config"], trainer.config.to_dict()
+    beside = ("env", "env_config", "wrappers", "model")
+    changed = {
+        key: (before[key], value) for key, value in after.items() if key in before and before[key] != value
+        and key not in beside
+    }  # fmt: skip
+    anew: list[str] = []
+    learner: dict[str, Any] = state["learner"] if isinstance(state.get("learner"), dict) else {}
+    if SAMPLING & changed.keys():
+        anew.append("episodes under way")
+        state |= {"samplers": None, "unfinished_s": 0.0}
+        learner["start"] = None
+        if isinstance(learner.get("rewards"), dict):
+            learner["rewards"]["carry"] = None
+    slots = (before.get("num_workers") or 1) * before["num_envs_per_worker"]
+    if (REPLAY & changed.keys() or slots != trainer.config.num_envs) and learner.get("replay") is not None:
+        anew.append("the replay")
+        learner["replay"] = None
+    try:
+        trainer.load_state(policy, state, source=source)
+    except CheckpointError as error:
+        _, fits, reason = str(error).partition(" does not fit its own configuration: ")
+        if not changed or not fits:
+            raise
+        raise CheckpointError(f"{source} cannot go on with {_shown(changed)}: {reason}") from None
+    if changed:
+        trainer.notes.append(f"Other settings than the checkpoint's: {_shown(changed)}.")
+    if anew:
+        trainer.notes.append(f"{' and '.join(anew).capitalize()} begin anew; what was learnt and the counters go on.")
+    return changed
+
+
+def _shown(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{key}={brief(new)} (was {brief(old)})" for key, (old, new) in changed.items())
 
 
 def locate(path: str | Path) -> Path:
@@ -124,6 +218,7 @@ def load(
     env_config: dict[str, Any] | None = None,
     which: str | int = "latest",
     trust: bool = False,
+    **overrides: Any,
 ) -> Trainer:
     """The trainer that a checkpoint was saved from, to act with or to train on, exactly from where it was.
 
@@ -138,15 +233,18 @@ def load(
         which: of a run folder's checkpoints: `"latest"` intact one, `"best"` (the highest score: the mean of an
             evaluation where there are some, else of a full window of training episodes), or an iteration.
         trust: lets it run the code that it names, and remembers the names.
+        overrides: other settings to go on with (`num_workers=2`, `lr=1e-4`); `notes` say what begins anew. Those that
+            would make another network are refused.
 
     Raises:
+        ConfigError: a setting that is none, or that it cannot go on with.
         CheckpointError: it is damaged, of a future format, or not a checkpoint.
         TrustError: it needs a custom model of a module that this machine has not used before.
         ModelError: it needs a custom model that is not registered.
     """
     manifest, policy, state = checkpoint.read(choose(path, which))
     try:
-        config = config_from_dict(manifest["algorithm"], manifest["config"])
+        config = override(manifest["algorithm"], manifest["config"], overrides)
         check_sizes(path, manifest, config, policy)
         layouts = Layout.from_json(manifest["observation_space"]), Layout.from_json(manifest["action_space"])
     except (KeyError, TypeError, AttributeError) as error:
@@ -165,7 +263,7 @@ def load(
         if isinstance(config.env, Foreign):
             config.env.own_config = True
     trainer = Trainer(manifest["algorithm"], config, layouts=layouts, preset=manifest.get("preset"))
-    trainer.load_state(policy, state, source=path)
+    restore(trainer, manifest, policy, state, Path(path))
     if (env_name(config.env), plain(config.env_config)) != was:
         trainer.leave_environment(f"{was[0]} is replaced by {env_name(config.env)}")
     return trainer
