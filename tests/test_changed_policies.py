@@ -37,8 +37,12 @@ REPEATABLE = pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN"])
 HIDDEN = {"PPO": "pi", "A2C": "pi", "DQN": "q", "IMPALA": "pi", "APPO": "pi"}
 
 
+def make_echo(config: dict[str, Any]) -> Echo:
+    return Echo()
+
+
 def small(trainer: Make, algorithm: str, **settings: Any) -> Any:
-    return trainer(algorithm, lambda config: Echo(), preset=None, **{**SMALL[algorithm], **settings})
+    return trainer(algorithm, make_echo, preset=None, **{**SMALL[algorithm], **settings})
 
 
 def numbers(made: Any) -> dict[str, Tensor]:
@@ -193,7 +197,7 @@ def test_frozen_layers_stay_to_the_bit_and_thaw(trainer: Make, algorithm: str, w
     assert moved(made, before) == set(before) - frozen
 
     made.save(tmp_path / "half")
-    again = poise.load(tmp_path / "half", env=lambda config: Echo())
+    again = poise.load(tmp_path / "half", env=make_echo)
     with pytest.warns(RuntimeWarning, match=r"Frozen, as when it was saved: network\.\w+\.layers\.0\.weight, "):
         again.train()
     made.train()
@@ -211,7 +215,7 @@ def test_frozen_layers_stay_to_the_bit_and_thaw(trainer: Make, algorithm: str, w
 def test_what_was_free_is_free_again(trainer: Make, algorithm: str, tmp_path: Path) -> None:
     made = small(trainer, algorithm)
     made.save(tmp_path / "free")
-    again = poise.load(tmp_path / "free", env=lambda config: Echo())
+    again = poise.load(tmp_path / "free", env=make_echo)
     frozen, before = freeze(again), numbers(again)
     again.train()
     assert moved(again, before) == set(before) - frozen

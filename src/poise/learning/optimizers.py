@@ -191,6 +191,8 @@ class Optimizer:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, value in self.state_dict().items():
+            if state[name].shape != value.shape:  # copying would stretch a single number
+                raise ValueError(f"{name} has the shape {list(state[name].shape)} instead of {list(value.shape)}")
             value.copy_(state[name])
 
 
