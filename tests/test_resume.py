@@ -26,6 +26,7 @@ import poise
 import resumable
 from poise.tracking.folder import RunFolder
 from poise.training import checkpoint
+from poise.training.environments import Environments
 from poise.training.trainer import Trainer
 from test_checkpoint import same
 
@@ -359,6 +360,26 @@ def test_a_torn_last_line_is_trimmed(tmp_path: Path, torn: bytes) -> None:
     text = folder.metrics_file.read_bytes()
     assert text.startswith(whole)
     assert [json.loads(line)["training_iteration"] for line in text.splitlines()] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(("word", "lost", "grade"), [("for your information", 0, "bitwise"), ("", 1, "statistical")])
+def test_only_what_could_not_be_restored_lowers_the_grade(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, lost: int, grade: str
+) -> None:
+    folder = finished_run(tmp_path)
+    make = Environments.make_samplers
+
+    def told(self: Environments, *args: Any) -> Any:
+        made = make(self, *args)
+        self.notes += [word] if word else []
+        self.lost += lost
+        return made
+
+    monkeypatch.setattr(Environments, "make_samplers", told)
+    poise.resume(folder.path, stop={"training_iteration": 5}, quiet=True).trainer.close()
+    log = (folder.path / "log.txt").read_text()
+    assert f"grade: {grade}." in log
+    assert word in log
 
 
 def test_results_after_the_checkpoint_are_dropped_and_made_again(tmp_path: Path) -> None:

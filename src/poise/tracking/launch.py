@@ -238,7 +238,7 @@ def resume(
         trainer.metrics.finished.extend(Finished(*episode) for episode in folder.episodes())
         if missing := lacking(saved.get("changed")):
             log(f"Warning: {missing}")
-        grade = "statistical" if trainer.notes else manifest["resume_grade"]
+        grade = "statistical" if trainer.environments.lost or missing else manifest["resume_grade"]
         log(f"Resuming from iteration {trainer.iteration} ({near(path)}); grade: {grade}.")
         for note in trainer.notes:
             log(note)

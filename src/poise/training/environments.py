@@ -39,6 +39,7 @@ class Environments:
         samplers: one for each batch; None before they are made.
         calls: what was asked of the environments that are sampled in.
         pending: the state of samplers that are not made yet, as a checkpoint or `close` left it.
+        lost: how many environments could not be restored from such a state.
     """
 
     def __init__(self, config: AlgorithmConfig, report: Callable[[Failure], None], notes: list[str]) -> None:
@@ -48,6 +49,7 @@ class Environments:
         self.batches: list[Any] = []
         self.samplers: list[Sampler] | None = None
         self.pending: list[Any] | None = None
+        self.lost = 0
         self._evaluation: dict[int, Any] = {}
         self.calls: dict[tuple[str, str], Call] = {}
         self._evaluation_calls: dict[tuple[str, str], Call] = {}
@@ -112,6 +114,7 @@ class Environments:
         if self.pending is not None:
             lost = self._restore(samplers, self.pending)
             if lost:
+                self.lost += lost
                 self.notes.append(f"{lost} of {slot} environments could not be restored and began a new episode.")
             self.pending = None
         self.samplers = samplers
