@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
+from gymnasium.vector import VectorEnv
 
 import poise
 from poise.envs import packages
+from poise.envs.failures import telling_interrupts
+from poise.envs.make import choose_workers, make_vector_env
 from poise.errors import EnvError
 
 
@@ -41,3 +45,25 @@ def test_a_missing_module_says_where_it_was_looked_for(monkeypatch: pytest.Monke
         EnvError, match=rf"no module 'missing' to import\. It was looked for in {tmp_path}, .*packages\.$"
     ):
         poise.make_env("missing:Maze")
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "FrozenLake-v1", lambda config: gymnasium.make("CartPole-v1")])
+def test_a_time_limit_of_none_is_none_given(env: Any) -> None:
+    one, batch = poise.make_env(env, {"max_episode_steps": None}), make_vector_env(env, 2, {"max_episode_steps": None})
+    assert isinstance(batch, VectorEnv)
+    batch.reset(seed=0)
+    for _ in range(30):  # a native CartPole compares its steps with the limit
+        batch.step(batch.action_space.sample())
+    assert one.spec is not None
+    assert one.spec.max_episode_steps == gymnasium.make(one.spec.id).spec.max_episode_steps
+    one.close()
+    batch.close()
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_an_environment_that_exits_while_it_is_made_does_not_end_the_process(error: BaseException) -> None:
+    def make(config: Any) -> Any:
+        raise error
+
+    with telling_interrupts(), pytest.raises(EnvError, match=f"raised {type(error).__name__}.* when it was made"):
+        choose_workers(make, 4)

@@ -310,5 +310,12 @@ def test_an_environment_that_fails_while_it_is_filmed(tmp_path: Path) -> None:
 
     with pytest.raises(EnvError, match=r"Fails raised KeyError: 'door' in step\(\) while it was filmed\.\nTraceback"):
         film(Fails(np.zeros((8, 8, 3), np.uint8), {}), lambda obs: 0, tmp_path / "a.mp4")
+
+    class Blank(Odd):
+        def render(self) -> Any:
+            raise ZeroDivisionError("no light")
+
+    with pytest.raises(EnvError, match=r"Blank raised ZeroDivisionError: no light in render\(\) while it was filmed"):
+        film(Blank(None, {}), lambda obs: 0, tmp_path / "a.mp4")
     with pytest.raises(EnvError, match=r"^render\(\) returned NoneType; a frame is"):
         film(Odd(None, {}), lambda obs: 0, tmp_path / "b.mp4")

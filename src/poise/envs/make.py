@@ -21,7 +21,7 @@ from poise.envs import trust
 from poise.envs.advice import advise_workers, available_cores, measure_step
 from poise.envs.atari import is_atari, make_atari, make_atari_vector
 from poise.envs.changes import apply, changes
-from poise.envs.failures import said
+from poise.envs.failures import is_interrupt, said
 from poise.envs.given import GivenVectorEnv, VectorEnvMadeError
 from poise.envs.inline import InlineVectorEnv
 from poise.envs.instances import refuse_if_played
@@ -212,9 +212,15 @@ def choose_workers(env: Any, num_envs: int, env_config: dict[str, Any] | None = 
         if vector.env is not env:
             vector.env.close()
         return 0, "No worker processes: a vector environment steps its environments itself."
+    except (SystemExit, KeyboardInterrupt) as error:  # they would end the caller's process
+        if is_interrupt(error):
+            raise
+        raise EnvError(f"The environment raised {said(error)} when it was made.") from error
     try:
         return advise_workers(*measure_step(made), num_envs, available_cores())
-    except Exception as error:  # in a process of its own, it is replaced when it fails again
+    except BaseException as error:  # in a process of its own, it is replaced when it fails again
+        if is_interrupt(error):
+            raise
         workers = 2 - num_envs % 2
         return workers, (
             f"{workers} worker process{'es' * (workers > 1)}: the environment failed while it was measured "
@@ -352,6 +358,8 @@ def _checked(env: Any, env_config: dict[str, Any] | None) -> dict[str, Any]:
     admit_env(env, config)
     if config.get(key) is not None:
         config[key] = coerce(PositiveInt, config[key], f"env_config.{key}")
+    else:
+        config.pop(key, None)  # None is as if it were not given, also where it would be handed on
     return config
 
 

@@ -148,16 +148,19 @@ def _played(env: gym.Env, method: str, *args: Any, **kwargs: Any) -> Any:
 
 def _render(env: gym.Env) -> Any:
     try:
-        return env.render()
-    except NotImplementedError:
-        raise EnvError(f"{env} cannot be filmed: it has no render() that returns a frame.") from None
-    except (AttributeError, ImportError) as error:  # what PyOpenGL and MuJoCo raise without the library or a driver
-        if os.environ.get("MUJOCO_GL") != "egl" or "egl" not in str(error).lower():
-            raise
-        raise EnvError(
-            f"{env} cannot be filmed without a display: EGL is missing here (on Debian and Ubuntu: apt-get install "
-            "libegl1 libgl1-mesa-dri)."
-        ) from None
+        return _played(env, "render")
+    except EnvError as told:
+        error = told.__cause__
+        if isinstance(error, NotImplementedError):
+            raise EnvError(f"{env} cannot be filmed: it has no render() that returns a frame.") from None
+        # What PyOpenGL and MuJoCo raise without the library or a driver.
+        egl = os.environ.get("MUJOCO_GL") == "egl" and "egl" in str(error).lower()
+        if egl and isinstance(error, (AttributeError, ImportError)):
+            raise EnvError(
+                f"{env} cannot be filmed without a display: EGL is missing here (on Debian and Ubuntu: apt-get install "
+                "libegl1 libgl1-mesa-dri)."
+            ) from None
+        raise
 
 
 def as_frame(rendered: Any) -> np.ndarray:
