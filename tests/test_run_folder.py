@@ -751,3 +751,14 @@ def test_a_run_goes_back_to_an_iteration_and_keeps_what_came_after(tmp_path: Pat
     assert [(run.folder.checkpoints / f"00000{i}.left").is_dir() for i in (3, 4)] == [True, True]
     assert len((run.path / "metrics-2.jsonl").read_text().splitlines()) == 4
     assert [r["training_iteration"] for r in resumed.folder.metrics()] == [1, 2, 3]
+
+
+def test_resume_takes_names_as_the_command_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = small_run(tmp_path / "runs", 1, name="first")
+    for iterations, name in enumerate(("first", "latest"), 2):
+        resumed = poise.resume(name, stop={"training_iteration": iterations}, quiet=True)
+        resumed.trainer.close()
+        assert (resumed.path, resumed.trainer.iteration) == (run.path, iterations)
+    with pytest.raises(RunError, match=r"There is no run at frist, .* Did you mean 'first'"):
+        poise.resume("frist")

@@ -10,7 +10,7 @@ from poise.config.base import AlgorithmConfig
 from poise.config.run import RunOptions
 from poise.errors import ConfigError
 from poise.tracking.curves import History, panels
-from poise.tracking.folder import RunFolder, find_runs
+from poise.tracking.folder import RunFolder, find_run, find_runs
 from poise.tracking.launch import Run
 from poise.tracking.launch import resume as _resume
 from poise.tracking.launch import start as _start
@@ -119,7 +119,7 @@ def resume(
     """Goes on with a run, as `poise resume` does.
 
     Args:
-        path: its folder.
+        path: its folder, or its name in `runs`, or `latest`.
         stop: new stop rules instead of its own.
         callbacks: beside those that record and show.
         quiet: prints nothing.
@@ -132,8 +132,15 @@ def resume(
         RunError: there is no such run, or it is in use.
         CheckpointError: it has no such checkpoint.
     """
+    named = RunFolder(path)
     return _resume(
-        RunFolder(path), stop=stop, overrides=overrides, which=which, callbacks=callbacks, quiet=quiet, trust=trust
+        named if named.path.exists() else find_run(path),
+        stop=stop,
+        overrides=overrides,
+        which=which,
+        callbacks=callbacks,
+        quiet=quiet,
+        trust=trust,
     )
 
 
