@@ -435,7 +435,8 @@ class Trainer(EnvAccess):
             self.close()
         self.notes.clear()  # they were said when the run began
         own = {**self.algorithm.state_dict(), "policy": None}
-        if state["learner"].get("frozen", own["frozen"]) != own["frozen"]:
+        learner = state.get("learner")
+        if isinstance(learner, dict) and learner.get("frozen", own["frozen"]) != own["frozen"]:
             own["optimizer"] = None  # as long as what learns, which is to be frozen and thawed first
         if (what := misfit({"learner": own, **self.metrics.state_dict()}, state)) is not None:
             raise CheckpointError(f"{source} does not fit its own configuration: {what}.")
