@@ -25,12 +25,13 @@ from poise.tuning.study import Study
 STEPS = 40_000
 COMMON = [
     "--env=CartPole-v1", "--num-envs-per-worker=4", "--rollout-fragment-length=64", "--num-sgd-iter=2",
-    f"--stop=timesteps_total={STEPS}", "--preset=none", "--parallel=2", "--checkpoint-freq=2", "--experiment=s",
+    f"--stop=timesteps_total={STEPS}", "--preset=none", "--checkpoint-freq=2", "--experiment=s",
 ]  # fmt: skip
+TUNE = ["tune", "PPO", *COMMON, "--lr=loguniform(1e-5, 1e-2)", "--parallel=2"]
 LOOPS: dict[str, tuple[list[str], list[str]]] = {
-    "8 trials": (["tune", "PPO", *COMMON, "--lr=loguniform(1e-5, 1e-2)", "--trials=8"], ["tune", "--resume"]),
+    "8 trials": ([*TUNE, "--trials=8"], ["tune", "--resume"]),
     "3 trials of 2 seeds, worker processes": (
-        ["tune", "PPO", *COMMON, "--lr=loguniform(1e-5, 1e-2)", "--trials=3", "--seeds=2", "--num-workers=1"],
+        [*TUNE, "--trials=3", "--seeds=2", "--num-workers=1"],
         ["tune", "--resume"],
     ),
     "8 seeds": (["train", "PPO", *COMMON, "--seeds=8"], ["resume"]),

@@ -24,7 +24,7 @@ from poise.config.algorithms import PPOConfig
 from poise.config.resolve import resolve
 from poise.errors import RunError
 from poise.tracking import recorder
-from poise.tracking.folder import RunFolder, all_runs, find_run, json_line, new_folder
+from poise.tracking.folder import RunFolder, all_runs, find_run, json_line, new_folder, run_names
 from poise.tracking.launch import Run
 from poise.training import checkpoint
 from poise.training.stopping import DEFAULT_STEPS, default_stop
@@ -253,6 +253,21 @@ def test_runs_are_named_by_the_time_or_as_asked(tmp_path: Path) -> None:
 def test_the_experiment_is_named_after_algorithm_and_environment(tmp_path: Path) -> None:
     assert small_run(tmp_path, 1, name="r").path == tmp_path / "PPO_CartPole-v1" / "r"
     assert small_run(tmp_path, 1, env="environments:Echo", name="r").path == tmp_path / "PPO_environments-Echo" / "r"
+
+
+def test_runs_of_trials_with_several_seeds_are_listed(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    new_folder(root, "e", "first").write_config({"algorithm": "PPO"})
+    for trial, name in (("trial_00000", "seed_0"), ("trial_00000", "held_out_0"), ("trial_00001", "seed_0")):
+        new_folder(root / "search", trial, name).write_config({"algorithm": "PPO"})
+    names = run_names(all_runs(root), root)
+    assert set(names) == {"first", "held_out_0", "search/trial_00000/seed_0", "search/trial_00001/seed_0"}
+    for name, run in zip(names, all_runs(root), strict=True):
+        assert find_run(name, root).path == run.path
+    (root / "search" / "study.json").touch()
+    (root / "search" / "best").write_text("trial_00000/seed_0")
+    os.utime(root / "search/trial_00001/seed_0/config.json", (2e9, 2e9))
+    assert find_run("latest", root).path == root / "search/trial_00000/seed_0"
 
 
 def test_find_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

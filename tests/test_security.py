@@ -379,6 +379,9 @@ def test_a_study_cannot_have_functions_called(folder: Path, evil: str) -> None:
         {"model.custom_model": {"choice": [f"{evil}:Net", "os:system"]}},
         {"model.custom_preprocessor": f"{evil}:Half"},
         {"env_config": {"xml_file": "/etc/passwd"}},
+        {"env_config": {"grid_search": [{}, {"xml_file": "/etc/passwd"}]}},
+        {"env_config": {"choice": [{}, {"grid_search": [{"wrappers": [f"{evil}:Net"]}]}]}},
+        {"wrappers": {"choice": [[], [f"{evil}:Net"]]}},
     ]
     for changes in crafted:
         changed = {key: value for key, value in {**saved["config"], **changes}.items() if value is not None}

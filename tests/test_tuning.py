@@ -25,12 +25,13 @@ from rich.console import Console
 import poise
 from environments import Echo
 from poise.errors import ConfigError, RunError
+from poise.tracking.curves import standard_error, student_t
 from poise.tracking.folder import RunFolder, find_run
 from poise.tuning.analysis import Analysis
 from poise.tuning.population import Population, _changed
 from poise.tuning.run import run
 from poise.tuning.search import DEFAULT_LIMIT, HELD_OUT, Search
-from poise.tuning.seeds import SeedRuns, student_half_width, summary
+from poise.tuning.seeds import SeedRuns, summary
 from poise.tuning.space import (
     Choice,
     Fixed,
@@ -644,7 +645,7 @@ def test_a_search_trains_in_processes_and_leaves_runs(tmp_path: Path) -> None:
         assert algo.config.lr == analysis.best_config["lr"]
     again = poise.tune.load(analysis.path)
     assert again.best_config == analysis.best_config
-    with pytest.raises(RunError, match=r"There is a study .* `poise tune --resume"):
+    with pytest.raises(RunError, match=r"There are runs in .* `poise resume"):
         run("PPO", config=SPACE, num_samples=3, folder=tmp_path, **SMALL)
     more = poise.tune.resume(analysis.path, num_samples=4, quiet=True)
     assert [trial.params for trial in more.trials[:3]] == [trial.params for trial in analysis.trials]
@@ -983,15 +984,18 @@ def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
     import numpy as np
     from scipy import stats
 
+    def half_width(values: Any) -> float:
+        return float(student_t(len(values)) * standard_error(values))
+
     rng = np.random.default_rng(0)
     for n in (3, 5, 10, 40):
         drawn = rng.normal(100, 15, (4000, n))
-        covered = np.mean([abs(row.mean() - 100) <= student_half_width(row) for row in drawn])
+        covered = np.mean([abs(row.mean() - 100) <= half_width(row) for row in drawn])
         assert 0.94 < covered < 0.96, n
     for n in (3, 4, 10, 31, 32, 33, 60, 1000):
         values = rng.normal(size=n)
         exact = stats.t.ppf(0.975, n - 1) * stats.sem(values)
-        assert student_half_width(values) == pytest.approx(exact, rel=1e-3), n
+        assert half_width(values) == pytest.approx(exact, rel=1e-3), n
 
 
 def test_evaluations_are_aggregated_wherever_they_were_last(tmp_path: Path) -> None:
@@ -1023,6 +1027,10 @@ def test_seeds_are_a_study_that_goes_on_and_is_loaded(tmp_path: Path, monkeypatc
         assert find_run(name).path == Path(f"runs/e/seed_{best}")
     with pytest.raises(RunError, match=r"There are runs in runs/e already: go on with them by `poise resume runs/e`"):
         poise.run_seeds("PPO", "CartPole-v1", **given)
+    with pytest.raises(RunError, match="runs/e holds several seeds of one configuration, not a search"):
+        run("PPO", config=SPACE, resume=True, **given)
+    with pytest.raises(RunError, match="was begun with stop="):
+        poise.run_seeds("PPO", "CartPole-v1", resume=True, **{**given, "stop": {"timesteps_total": 4000}})
 
 
 def test_where_all_have_failed_nothing_is_returned(tmp_path: Path) -> None:

@@ -23,18 +23,6 @@ from poise.tuning.spaces import SPACES
 from poise.tuning.study import Trial
 
 __all__ = [
-    "SPACES",
-    "Analysis",
-    "Trial",
-    "choice",
-    "grid_search",
-    "load",
-    "lograndint",
-    "loguniform",
-    "quniform",
-    "randint",
-    "resume",
-    "run",
-    "sample_from",
-    "uniform",
-]
+    "SPACES", "Analysis", "Trial", "choice", "grid_search", "load", "lograndint", "loguniform", "quniform", "randint",
+    "resume", "run", "sample_from", "uniform",
+]  # fmt: skip

@@ -52,10 +52,10 @@ def complete_preset(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Runs in the folder of runs by name, newest first, or files where a path was begun."""
-    from poise.tracking.folder import all_runs
+    from poise.tracking.folder import all_runs, run_names
 
     try:
-        names = [run.path.name for run in reversed(all_runs(ctx.params.get("folder") or "runs"))]
+        names = run_names(all_runs(folder := ctx.params.get("folder") or "runs")[::-1], folder)
     except (OSError, PoiseError):
         names = []
     return _starting(incomplete, ["latest", *names]) or [CompletionItem(incomplete, type="dir")]

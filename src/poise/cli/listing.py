@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections import Counter
 from typing import Any
 
 import click
 
 from poise.cli.output import echo
 from poise.errors import RunError, shown
-from poise.tracking.folder import RunFolder, all_runs
+from poise.tracking.folder import RunFolder, all_runs, run_names
 
 COLOURS = {"running": "cyan", "finished": "green", "stopped": "yellow", "preempted": "yellow"}
 """Colours of states; a run in any other is in trouble."""
@@ -30,8 +29,7 @@ folder_option = click.option(
 def runs(folder: str, as_json: bool) -> None:
     """List the runs and how they are doing."""
     found = all_runs(folder)
-    names = Counter(run.path.name for run in found)
-    rows = [_row(run, short=names[run.path.name] == 1) for run in found]
+    rows = [_row(run, name) for run, name in zip(found, run_names(found, folder), strict=True)]
     if as_json:
         echo(json.dumps(rows, indent=2))
         return
@@ -56,8 +54,8 @@ def runs(folder: str, as_json: bool) -> None:
     Console(highlight=False, width=PIPE_WIDTH if piped else None).print(table)
 
 
-def _row(run: RunFolder, *, short: bool) -> dict[str, Any]:
-    """What a run says about itself. Its own name is enough for every command unless two experiments have it."""
+def _row(run: RunFolder, name: str) -> dict[str, Any]:
+    """What a run says about itself."""
     try:
         saved, status = run.config(), run.status()
     except RunError:
@@ -66,7 +64,7 @@ def _row(run: RunFolder, *, short: bool) -> dict[str, Any]:
         status = {**status, "state": "damaged"}
     last = run.last_result() or status  # the status of a killed run may be seconds older than its last result
     return {
-        "run": run.path.name if short else f"{run.path.parent.name}/{run.path.name}",
+        "run": name,
         "path": str(run.path),
         "algorithm": saved.get("algorithm", "-"),
         "env": saved["config"]["env"] if saved else "-",

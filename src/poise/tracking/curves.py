@@ -204,11 +204,21 @@ def _band(values: np.ndarray, band: str) -> tuple[np.ndarray, np.ndarray]:
     """The lower and the upper end of a band around the mean of `values[runs, points]`."""
     if band == "minmax":
         return values.min(0), values.max(0)
-    runs = len(values)
-    half = values.std(0, ddof=1) / np.sqrt(runs)
-    if band == "ci":
-        half = half * (STUDENT_T[runs - 2] if runs - 2 < len(STUDENT_T) else 1.96)
+    half = standard_error(values) * (student_t(len(values)) if band == "ci" else 1)
     return values.mean(0) - half, values.mean(0) + half
+
+
+def standard_error(values: np.ndarray) -> Any:
+    """Of the mean over the first axis."""
+    return values.std(0, ddof=1) / np.sqrt(len(values))
+
+
+def student_t(count: int) -> float:
+    """Standard errors on each side of the mean of so many values in its 95 % confidence interval."""
+    freedom = count - 1
+    if freedom <= len(STUDENT_T):
+        return STUDENT_T[freedom - 1]
+    return 1.95996 + 2.3723 / freedom + 2.8225 / freedom**2
 
 
 def _series(history: History, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,8 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -304,13 +305,20 @@ def _best_run(study: Path | None) -> RunFolder | None:
 
 
 def all_runs(root: str | Path) -> list[RunFolder]:
-    """All runs below `root`, oldest first."""
-    return _runs(a_path(root, "folder"), "*/*")
+    """All runs below `root`, oldest first; those of trials with several seeds lie a folder deeper."""
+    return _runs(a_path(root, "folder"), "*/*", "*/trial_*/*")
 
 
-def _runs(base: Path, pattern: str) -> list[RunFolder]:
-    """The runs in the folders that a pattern finds, oldest first."""
-    found = {file.parent: file for end in ("checkpoints", "config.json") for file in base.glob(f"{pattern}/{end}")}
+def run_names(runs: Sequence[RunFolder], root: str | Path) -> list[str]:
+    """What commands call runs: by their own names, and by their paths below `root` where several have one."""
+    base, count = a_path(root, "folder"), Counter(run.path.name for run in runs)
+    return [r.path.name if count[r.path.name] == 1 else r.path.relative_to(base).as_posix() for r in runs]
+
+
+def _runs(base: Path, *patterns: str) -> list[RunFolder]:
+    """The runs in the folders that some patterns find, oldest first."""
+    ends = ("checkpoints", "config.json")
+    found = {file.parent: file for end in ends for each in patterns for file in base.glob(f"{each}/{end}")}
     ages = {folder: file.stat().st_mtime for folder, file in found.items()}
     return [run for run in map(RunFolder, sorted(ages, key=ages.__getitem__)) if run.exists()]
 
@@ -350,7 +358,7 @@ def find_run(name: str | Path, root: str | Path = "runs", *, others: Iterable[st
         if not known:
             raise RunError(f"There is no run in {root} yet.")
         newest = known[-1]
-        return _best_run(find_study(newest.path.parent)) or newest
+        return next(filter(None, map(_best_run, map(find_study, newest.path.parents[:2]))), newest)
     matches = [run for run in known if run.path.name == str(name)]
     if len(matches) == 1:
         return matches[0]

@@ -41,19 +41,14 @@ class Analysis:
         Raises:
             RunError: no trial finished with a number for the metric, or none reached the goal that it is timed to.
         """
-        if metric is None and mode is None:
-            best = self.study.best
-        else:
-            given = {"metric": metric or self.study.search.metric, "mode": mode or self.study.search.mode}
-            types = field_types(Search)
-            search = dataclasses.replace(
-                self.study.search, **{key: coerce(types[key], value, key) for key, value in given.items()}
-            )
+        search, best = self.study.search, self.study.best
+        if metric is not None or mode is not None:
+            given, types = {"metric": metric or search.metric, "mode": mode or search.mode}, field_types(Search)
+            checked = {key: coerce(types[key], value, key) for key, value in given.items()}
+            search = dataclasses.replace(search, **checked)
             best = next(iter(ranked(self.trials, search)), None)
         if best is None:
-            raise RunError(
-                f"No trial of {self.path} has finished with a {metric or self.study.search.metric} that counts."
-            )
+            raise RunError(f"No trial of {self.path} has finished with a {search.metric} that counts.")
         return best
 
     def get_best_config(self, metric: str | None = None, mode: str | None = None) -> dict[str, Any]:

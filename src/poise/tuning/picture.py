@@ -48,10 +48,8 @@ def _draw_curves(axes: Any, study: Study, trials: list[Trial]) -> None:
             axes.plot([r["timesteps_total"] for r in rows], [r["episode_reward_mean"] for r in rows], **look)
     ended = sum(trial.state != "running" for trial in study.trials)
     best_text = "" if best is None else f"; the best, trial {best.number}, is orange"
-    axes.set_title(
-        literal(f"{study.search.algorithm} on {study.search.config['env']}")
-        + f": {ended} of {study.total} trials{best_text}"
-    )
+    what = literal(f"{study.search.algorithm} on {study.search.config['env']}")
+    axes.set_title(f"{what}: {ended} of {study.total} trials{best_text}")
     axes.set_xlabel("environment steps")
     axes.set_ylabel("mean return")
     axes.grid(alpha=0.3)

@@ -1,6 +1,6 @@
 """Processes that run trials in parallel, and are warm: they have imported PyTorch before the first trial comes.
 
-Each has a thread here that gives it trials and takes its reports; `Desk` decides, one call at a time.
+Each has a thread here that gives it trials and takes its reports; the study decides, one call at a time.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import cloudpickle
 
 from poise.envs.advice import CORES, available_cores
 from poise.envs.pipe import Pipe
 from poise.errors import RunError
+from poise.tuning.study import Study
 
 GRACE_S = 120.0
 """Seconds that runs may take to end once they are told to. Where one hangs, its process is killed: a search that is
@@ -27,38 +28,21 @@ taken up again goes on from its checkpoint."""
 _BOOT = "import sys; sys.path[:] = sys.argv[1:]; from poise.tuning.worker import main; main()"
 
 
-class Desk(Protocol):
-    """Who hands out trials. Its methods are called by one thread at a time."""
-
-    @property
-    def done(self) -> bool:
-        """Whether there will be nothing more to run."""
-
-    def next_job(self) -> dict[str, Any] | None:
-        """What a free worker is to run; None when there is nothing for it now."""
-
-    def report(self, job: dict[str, Any], result: dict[str, Any]) -> str | None:
-        """Takes a result; the reason to stop the run, if it is to stop."""
-
-    def finish(self, job: dict[str, Any], end: dict[str, Any]) -> None:
-        """Takes a run's end: `{"done": result}`, `{"error": sentence}` or, of a process, `{"died": how}`."""
-
-
 class Pool:
     """Workers, each with its share of the cores.
 
     Args:
-        desk: hands out what is to run.
+        desk: the study, which hands out what is to run; it is called by one thread at a time.
         size: how many.
 
     Attributes:
         changed: to be held by whoever looks at the desk meanwhile; notified when anything happens.
         stopping: the reason why no more is handed out, if there is one.
 
-    Raises what a desk's method raises, from `wait`.
+    Raises what a study's method raises, from `wait`.
     """
 
-    def __init__(self, desk: Desk, size: int) -> None:
+    def __init__(self, desk: Study, size: int) -> None:
         self.desk, self.cores = desk, max(1, available_cores() // size)
         self.changed = threading.Condition()
         self.stopping: str | None = None

@@ -25,17 +25,7 @@ QUARTER = 0.25
 RESAMPLED = 0.25
 """The chance that a setting is drawn anew instead of being changed a little."""
 FACTORS = (0.8, 1.25)
-FIXED = (
-    "env",
-    "env_config",
-    "wrappers",
-    "model",
-    "num_",
-    "rollout_fragment_length",
-    "buffer_size",
-    "seed",
-    "normalize_",
-)
+FIXED = ("env", "wrappers", "model", "num_", "rollout_fragment_length", "buffer_size", "seed", "normalize_")
 """Beginnings of settings that cannot change while a policy learns."""
 
 
@@ -103,12 +93,8 @@ class Population(Study):
         params = self._explored(leader.params)
         try:
             settings = sample(self.search.config, Fixed(params))
-            config, preset = resolve(
-                self.search.algorithm,
-                None,
-                {"seed": self.search.seed + trial.number, **settings},
-                preset=self.search.preset,
-            )
+            seeded = {"seed": self.search.seed + trial.number, **settings}
+            config, preset = resolve(self.search.algorithm, None, seeded, preset=self.search.preset)
         except ConfigError:
             return  # the changed settings contradict each other: it goes on as it is
         folder = RunFolder(trial.path)

@@ -102,12 +102,31 @@ def run(
     }  # fmt: skip
     label = env_name(settings["env"]).replace("/", "-").replace(":", "-")
     path = a_path(folder, "folder") / folder_name("experiment", experiment or f"tune_{name}_{label}")
+    return begin(given, path, parallel, callbacks, signals, resume=resume, quiet=quiet)
+
+
+def begin(
+    given: Mapping[str, Any],
+    path: Path,
+    parallel: Any,
+    callbacks: Sequence[Any],
+    signals: Any,
+    *,
+    resume: bool,
+    quiet: bool,
+) -> Analysis:
+    """Runs a search that the user's own script or command describes.
+
+    Raises:
+        ConfigError: a value of it is not allowed.
+        RunError: it may not `resume`, and there are runs already; or what is there is another search.
+    """
     begun = find_study(path) is not None
-    if not resume and begun:
-        go_on = f"go on with it by `poise tune --resume {shlex.quote(str(path))}`"
-        raise RunError(f"There is a study at {path} already: {go_on}, or give another experiment.")
+    if not resume and (begun or any(path.glob("*/config.json"))):
+        go_on = f"go on with them by `poise resume {shlex.quote(str(path))}`, or " if begun else ""
+        raise RunError(f"There are runs in {path} already: {go_on}give another experiment.")
     search = checked(given)
-    admit(portable(search.config), path, trusted=True)  # it is the user's own
+    admit(portable(search.config), path, trusted=True)
     if begun:
         _same(search, Search.read(path), path)
     return conduct(search, path, parallel, callbacks, signals, quiet=quiet)
@@ -121,6 +140,9 @@ def _folder(path: str | Path) -> Path:
 
 def _same(search: Search, begun: Search, folder: Path) -> None:
     """A study goes on as it began; only how many trials there are may change."""
+    if search.repeated != begun.repeated:
+        kinds = ["a search", "several seeds of one configuration"]
+        raise RunError(f"{folder} holds {kinds[begun.repeated]}, not {kinds[search.repeated]}.")
     for key in ("algorithm", "metric", "mode", "scheduler", "seeds", "stop"):
         was, now = getattr(begun, key), getattr(search.limited(), key)
         if was != now:

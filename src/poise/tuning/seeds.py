@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,20 +19,14 @@ from poise.config.run import RunOptions
 from poise.config.types import NonNegativeInt, PositiveInt, a_path, coerce
 from poise.errors import ConfigError, RunError
 from poise.files import folder_name
-from poise.tracking.curves import History, panels
+from poise.tracking.curves import History, panels, standard_error, student_t
 from poise.tracking.folder import RunFolder, find_study
 from poise.tracking.plots import episode_figure
-from poise.training.names import admit, portable
 from poise.training.stopping import default_stop
-from poise.tuning.run import checked, conduct, load
+from poise.tuning.run import begin, load
 from poise.tuning.space import MAX_TRIALS, grid_search
 from poise.tuning.study import Seeds, Study
 
-T_975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""The 97.5 % quantile of Student's t distribution, from one degree of freedom to thirty."""
 ENOUGH = 3
 """Seeds from which on there is an interval: that of two is too wide to say anything."""
 
@@ -99,7 +92,7 @@ class SeedRuns:
             RunError: no run has a number for it.
         """
         values = np.array(list(self.values(key).values()))
-        half = student_half_width(values)
+        half = student_t(len(values)) * standard_error(values) if len(values) >= ENOUGH else math.nan
         cut = len(values) // 4
         mean, iqm = float(values.mean()), float(np.sort(values)[cut : len(values) - cut].mean())
         return {"mean": mean, "low": mean - half, "high": mean + half, "iqm": iqm, "seeds": len(values)}
@@ -107,15 +100,6 @@ class SeedRuns:
     def plot(self, x: str = "steps", y: str | None = None) -> Any:
         """Return and length of episodes as a matplotlib figure: the mean over seeds and a band."""
         return episode_figure(panels([History.of_folder(RunFolder(path)) for path in self.runs.values()], x, y))
-
-
-def student_half_width(values: np.ndarray) -> float:
-    """Half of the width of the 95 % confidence interval of a mean, by Student's t; NaN of fewer than three values."""
-    n = len(values)
-    if n < ENOUGH:
-        return math.nan
-    t = T_975[n - 2] if n - 2 < len(T_975) else 1.95996 + 2.3723 / (n - 1) + 2.8225 / (n - 1) ** 2
-    return float(t * values.std(ddof=1) / math.sqrt(n))
 
 
 def load_seeds(path: str | Path) -> SeedRuns:
@@ -182,18 +166,13 @@ def run_seeds(
     stamp = datetime.now(timezone.utc).astimezone().strftime("%Y%m%d-%H%M%S")
     label = env_name(resolved.env).replace("/", "-").replace(":", "-")
     path = a_path(folder, "folder") / folder_name("experiment", experiment or f"{name}_{label}_{stamp}")
-    begun = find_study(path) is not None
-    if not resume and (begun or list(path.glob("*/config.json"))):
-        go_on = f"go on with them by `poise resume {shlex.quote(str(path))}`, or " if begun else ""
-        raise RunError(f"There are runs in {path} already: {go_on}give another experiment.")
     numbers = grid_search(range(first, first + min(count, MAX_TRIALS + 1)))
-    search = checked({
+    search = {
         "algorithm": name, "config": {**canonical(spec.config, {**given, "env": resolved.env}), "seed": numbers},
         "stop": dict(default_stop(resolved) if stop is None else stop), "preset": preset,
         "options": {**vars(options or RunOptions()), **kept},
-    })  # fmt: skip
-    admit(portable(search.config), path, trusted=True)  # it is the user's own
-    analysis = conduct(search, path, parallel, callbacks, signals, quiet=quiet)
+    }  # fmt: skip
+    analysis = begin(search, path, parallel, callbacks, signals, resume=resume, quiet=quiet)
     return SeedRuns(analysis.study, analysis.ended)
 
 

@@ -87,9 +87,8 @@ class Choice:
         if not self.options:
             raise ConfigError(f"{name}([]) has nothing to choose from.")
         if len(self.options) > MAX_OPTIONS:
-            raise ConfigError(
-                f"{name} of {len(self.options):,} values is not allowed: there are at most {MAX_OPTIONS:,}."
-            )
+            given = f"{name} of {len(self.options):,} values"
+            raise ConfigError(f"{given} is not allowed: there are at most {MAX_OPTIONS:,}.")
         seen: set[Primitive] = set()
         for label in self.labels:
             if label in seen:
@@ -278,9 +277,7 @@ class Fixed:
             raise ValueError(f"{name} has no {value!r}")
         return value
 
-    def suggest_float(
-        self, name: str, low: float, high: float, *, log: bool = False, step: float | None = None
-    ) -> float:
+    def suggest_float(self, name: str, low: float, high: float, **_: Any) -> float:
         value = self.params.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
             raise ValueError(f"{name} does not reach {value!r}")

@@ -74,10 +74,7 @@ class Storage:
     def __init__(self, search: Search, folder: Path, trials: Sequence[Trial] = ()) -> None:
         self.search, self.file = search, folder / FILE
         self.optuna = optuna_module()
-        about: dict[str, Any] = {
-            "study_name": folder.name,
-            "direction": {"max": "maximize", "min": "minimize"}[search.mode],
-        }
+        about: dict[str, Any] = {"study_name": folder.name, "direction": f"{search.mode}imize"}
         self.study = self.optuna.create_study(
             sampler=_sampler(self.optuna, search, len(trials)), pruner=_pruner(self.optuna, search.scheduler), **about
         )
@@ -139,16 +136,9 @@ class Storage:
         ended = self.study.tell(trial.number, value, state)
         if self.copy is not None:
             with self._copying():
-                self.copy.add_trial(
-                    self.optuna.trial.create_trial(
-                        state=state,
-                        value=value,
-                        params=ended.params,
-                        distributions=ended.distributions,
-                        intermediate_values=ended.intermediate_values,
-                        user_attrs={"trial": trial.number},
-                    )
-                )
+                kept = {key: getattr(ended, key) for key in ("params", "distributions", "intermediate_values")}
+                about = {"trial": trial.number}
+                self.copy.add_trial(self.optuna.trial.create_trial(state=state, value=value, user_attrs=about, **kept))
 
     def _outcome(self, trial: Trial) -> tuple[Any, float | None]:
         """A trial's state and value as Optuna has them: numbers, which infinite ones are, but not NaN."""

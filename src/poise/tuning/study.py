@@ -293,7 +293,7 @@ class Study:
         return f"pruned at {percent} % of its limit" if self.storage.prune(trial, percent, value) else None
 
     def finish(self, job: dict[str, Any], end: dict[str, Any]) -> None:
-        """Takes the end of a run."""
+        """Takes the end of a run: `{"done": result}`, `{"error": sentence}` or, of a process, `{"died": how}`."""
         trial = self.trials[job["trial"]]
         self._underway.discard((trial.number, job["name"]))
         trial.latest = {}

@@ -119,10 +119,7 @@ def table(study: Study, width: int, rows: int | None = None) -> list[Table | Tex
     """
     order = sorted(study.trials, key=lambda trial: (trial.state == "running", trial.number))
     some = order if rows is None else order[-rows:]
-    columns: dict[str, list[str]] = {
-        study.noun: [study.label(trial) for trial in some],
-        "state": [trial.state for trial in some],
-    }
+    columns = {study.noun: [study.label(trial) for trial in some], "state": [trial.state for trial in some]}
     if study.search.seeds > 1:
         columns["seeds"] = [f"{len(trial.results)}+{len(trial.held_out)}" for trial in some]
     columns |= {title: [_short(trial.result.get(key)) for trial in some] for title, key in _RESULTS.items()}

@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,18 +93,10 @@ def _run(pipe: Pipe, job: dict[str, Any]) -> dict[str, Any]:
         else:
             _clear(folder)
             path = Path(job["folder"])
+            place: dict[str, Any] = {"root": path.parent.parent, "experiment": path.parent.name, "name": path.name}
+            given = {key: job[key] for key in ("stop", "preset", "options")}
             run = launch.start(
-                job["algorithm"],
-                None,
-                job["settings"],
-                stop=job["stop"],
-                preset=job["preset"],
-                root=path.parent.parent,
-                experiment=path.parent.name,
-                name=path.name,
-                options=job["options"],
-                callbacks=callbacks,
-                quiet=True,
+                job["algorithm"], None, job["settings"], callbacks=callbacks, quiet=True, **place, **given
             )
         run.trainer.close()
     except (EOFError, BrokenPipeError):
@@ -125,14 +117,12 @@ def _register(named: dict[str, Any]) -> None:
         register_algorithm(name, algorithm, spec.config, spec.summary)
     for spec in named["specs"]:
         gymnasium.registry.setdefault(spec.id, spec)
-    kinds: dict[str, Callable[[str, Any], None]] = {
-        "envs": register_env,
-        "models": register_model,
-        "preprocessors": register_preprocessor,
-    }
-    for kind, register in kinds.items():
-        for name, thing in named[kind].items():
-            register(name, thing)
+    for name, creator in named["envs"].items():
+        register_env(name, creator)
+    for name, model in named["models"].items():
+        register_model(name, model)
+    for name, preprocessor in named["preprocessors"].items():
+        register_preprocessor(name, preprocessor)
 
 
 def _clear(folder: RunFolder) -> None:
