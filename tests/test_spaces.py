@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import poise
 from environments import Copy, Echo, Masked, Noise, Strict
 from poise.config.base import ModelConfig
 from poise.config.layout import ROOT, Layout
-from poise.envs import snapshot
+from poise.envs import inline, snapshot
 from poise.envs.inline import InlineVectorEnv
 from poise.envs.intake import Intake
 from poise.envs.masks import ActionMaskInObservation, complete, mask_width, reports_mask, stuck
@@ -193,6 +194,42 @@ def test_an_episode_that_is_too_long_to_replay_is_not_written_down(monkeypatch: 
         assert len(saved["actions"]) == (steps if steps <= 3 else 0)
         assert (snapshot.restore(Noise(VECTOR, spaces.Discrete(2)), saved, Journal()) is None) is (steps > 3)
     assert len(journal.actions) == 4, "and it does not fill the memory"
+
+
+def test_the_memory_for_replays_is_shared_by_all_environments_of_a_run() -> None:
+    vector = spaces.Box(-1, 1, (17,), np.float32)
+    assert snapshot.longest_replay(spaces.Discrete(2), 8) == snapshot.LONGEST_REPLAY
+    assert 1_000 < snapshot.longest_replay(vector, 256) < 2_000
+    assert snapshot.longest_replay(spaces.Box(-1, 1, (10**6,), np.float32), 64) == 0
+    for space, envs in ((spaces.Discrete(2), 4096), (vector, 64)):
+        steps = snapshot.longest_replay(space, envs)
+        sample = np.array([space.sample()])[0]
+        assert steps * envs * sample.nbytes < snapshot.REPLAY_BYTES
+
+
+def test_an_episode_that_outgrows_the_memory_for_replays_is_told_and_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(inline, "_BOUNDS_EVERY", 10)
+    monkeypatch.setattr(snapshot, "REPLAY_BYTES", 20 * 2 * 48)  # of two environments, 20 steps each
+    settings = {"num_envs_per_worker": 2, "rollout_fragment_length": 16, "preset": None, "seed": 0}
+    told = []
+
+    class Listener(poise.Callback):
+        def on_failure(self, trainer: Trainer, failure: Any) -> None:
+            told.append(failure.what)
+
+    with poise.PPO("MountainCar-v0", **settings) as one:
+        one.callbacks.append(Listener())
+        for iteration, grade in enumerate(("bitwise", "statistical", "statistical"), 1):
+            one.train()
+            saved = one.save(tmp_path / f"{iteration}")
+            assert json.loads((saved / "manifest.json").read_text())["resume_grade"] == grade
+    with poise.load(saved) as again:
+        again.train()
+        assert "2 of 2 environments could not be restored and began a new episode." in again.notes
+    assert len(told) == 1
+    assert "more than 20 steps" in told[0]
 
 
 @pytest.mark.filterwarnings("error")

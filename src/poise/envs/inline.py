@@ -42,6 +42,7 @@ class InlineVectorEnv(TolerantVectorEnv):
         make: makes one environment.
         num_envs: how many.
         worker: the number of the process that it is in, for its sentences.
+        of: the environments of the whole run, which share the memory for actions that are replayed on a resume.
 
     Attributes:
         observations: the current leaves `[num_envs, ...]`; what `reset` and `step` return are views of them, valid
@@ -56,7 +57,7 @@ class InlineVectorEnv(TolerantVectorEnv):
 
     report_hang: Callable[[Failure], None]
 
-    def __init__(self, make: Callable[[], gym.Env], num_envs: int, *, worker: int = 0) -> None:
+    def __init__(self, make: Callable[[], gym.Env], num_envs: int, *, worker: int = 0, of: int | None = None) -> None:
         self._make, self._worker = make, worker
         self.envs: list[gym.Env] = []
         try:
@@ -72,7 +73,8 @@ class InlineVectorEnv(TolerantVectorEnv):
         super().__init__(num_envs, self.envs[0].observation_space, self.envs[0].action_space)
         self._layout, self._action_layout = Layout(self.single_observation_space), Layout(self.single_action_space)
         self._calls: dict[tuple[str, str], Call] = {}  # for fresh instances
-        self._journals = [snapshot.Journal() for _ in range(num_envs)]
+        longest = snapshot.longest_replay(self.single_action_space, of or num_envs)
+        self._journals = [snapshot.Journal(longest) for _ in range(num_envs)]
         self._seeds: list[int | None] = [None] * num_envs
         self._incarnations = [0] * num_envs
         self._done = [False] * num_envs
@@ -194,6 +196,7 @@ class InlineVectorEnv(TolerantVectorEnv):
         self._steps += 1
         if self._steps % _BOUNDS_EVERY == 0:
             self._look_at_bounds()
+            self._look_at_journals()
         return self._obs, arrays.reward, arrays.terminated, arrays.truncated, infos
 
     # --- failures -----------------------------------------------------------------------------------------------
@@ -263,11 +266,24 @@ class InlineVectorEnv(TolerantVectorEnv):
         return Failure("raised", self._sentence(i, f"raised {said(error)}"), about + own_traceback(error))
 
     def _sentence(self, i: int, what: str) -> str:
-        step = len(self._journals[i].actions)
+        journal = self._journals[i]
+        step = f"{'above ' if journal.overflowed else ''}{len(journal.actions) - journal.overflowed}"
         when = {RESETTING: "at a reset", MAKING: "when it was made anew"}.get(
             self.pulse[1], f"at step {step} of its episode"
         )
         return f"Environment {i} of worker {self._worker} {what}, {when}."
+
+    def _look_at_journals(self) -> None:
+        """Says once that an episode is too long to be replayed."""
+        long = next((i for i, journal in enumerate(self._journals) if journal.overflowed), None)
+        if long is not None and "long" not in self._noticed and not snapshot.offers_state(self.envs[long]):
+            self._noticed.add("long")
+            longest = self._journals[long].longest
+            what = f"has run for more than {longest:,} steps of an episode, too many to replay"
+            cure = (
+                "A run that is resumed begins a new episode there, unless the environment has get_state and set_state."
+            )
+            self.failures.append(Failure("odd", f"Environment {long} of worker {self._worker} {what}. {cure}"))
 
     def _look_at_bounds(self) -> None:
         """Says once that observations leave their space. Training goes on: networks take any number."""

@@ -171,7 +171,7 @@ def make_batches(
         return [make_atari_vector(source, group * envs_per_worker, threads) for group in groups]
     from poise.envs.workers import WorkerVectorEnv
 
-    described = recipe(env, env_config)
+    described = {**recipe(env, env_config), "of": num_workers * envs_per_worker}
     batches: list[WorkerVectorEnv] = []
     try:
         for i, group in enumerate(groups):

@@ -10,6 +10,7 @@ Gymnasium has no way to save an environment. Three ways are tried, in this order
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -22,19 +23,39 @@ from poise.envs.tolerant import TolerantVectorEnv
 
 LONGEST_REPLAY = 100_000
 """Steps of an episode beyond which replaying it would cost more than losing it."""
+REPLAY_BYTES = 64 * 2**20
+"""Of the actions that the environments of a run keep for a replay, all together."""
+_NUMBER, _ARRAY = 40, 128
+"""Bytes of Python's own for an action that is a number, and for others."""
+
+
+def longest_replay(space: gym.Space, envs: int) -> int:
+    """Steps of an episode that can be replayed where so many environments keep their actions."""
+    size = _NUMBER if isinstance(space, gym.spaces.Discrete) else _ARRAY
+    size += sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in Layout(space).leaves)
+    return min(LONGEST_REPLAY, REPLAY_BYTES // (size * envs))
 
 
 class Journal:
     """What seed-and-replay needs of one running episode.
+
+    Args:
+        longest: steps beyond which the episode cannot be replayed.
 
     Attributes:
         origin: how it began.
         actions: every action since, to be appended to at each step; of too long an episode only the last ones.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int | None = None) -> None:
+        self.longest = LONGEST_REPLAY if longest is None else longest
         self.origin: dict[str, Any] = {}
-        self.actions: deque[Any] = deque(maxlen=LONGEST_REPLAY + 1)
+        self.actions: deque[Any] = deque(maxlen=self.longest + 1)
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether the episode is too long to be replayed."""
+        return len(self.actions) > self.longest
 
     def begin(self, env: gym.Env, seed: int | None) -> None:
         """To be called just before the reset that begins an episode."""
@@ -48,10 +69,10 @@ class Journal:
 
 def save(env: gym.Env, journal: Journal) -> dict[str, Any]:
     """A description of where `env` stands."""
-    if _offers_state(env) and _is_plain(state := env.get_wrapper_attr("get_state")()):
+    if offers_state(env) and _is_plain(state := env.get_wrapper_attr("get_state")()):
         elapsed = [w._elapsed_steps for w in _time_limits(env)]
         return {"state": state, "elapsed": elapsed, "rng": _generator_state(env)}
-    if len(journal.actions) > LONGEST_REPLAY:
+    if journal.overflowed:
         return {"origin": {"unknown": True}, "actions": _packed(env.action_space, ())}
     return {"origin": journal.origin, "actions": _packed(env.action_space, journal.actions)}
 
@@ -62,7 +83,7 @@ def restore(env: gym.Env, saved: dict[str, Any], journal: Journal, beat: Callabl
     Replaying may take long: `beat` is called before each step of it. What the environment raises comes through.
     """
     if "state" in saved:
-        if not _offers_state(env):
+        if not offers_state(env):
             return None
         env.reset()
         obs = env.get_wrapper_attr("set_state")(saved["state"])
@@ -133,7 +154,8 @@ def _generator(state: dict[str, Any]) -> np.random.Generator:
     return generator
 
 
-def _offers_state(env: gym.Env) -> bool:
+def offers_state(env: gym.Env) -> bool:
+    """Whether an environment can tell and take its whole state."""
     return bool(env.has_wrapper_attr("get_state") and env.has_wrapper_attr("set_state"))
 
 

@@ -55,7 +55,7 @@ def _serve(pipe: Pipe) -> None:
         from poise.envs.make import recipe_maker
 
         about.update(cloudpickle.loads(pipe.receive()))  # from the driver, whose child this is, and nobody else
-        env = InlineVectorEnv(recipe_maker(about), about["num_envs"], worker=about["worker"])
+        env = InlineVectorEnv(recipe_maker(about), about["num_envs"], worker=about["worker"], of=about.get("of"))
         layouts = Layout(env.single_observation_space), Layout(env.single_action_space)
         pipe.send({"spaces": [layout.to_json() for layout in layouts]})
     except BaseException as error:
