@@ -602,7 +602,7 @@ KILLED = """
     import poise
     settings = {settings!r}
     poise.run("DQN", "CartPole-v1", stop={{"training_iteration": 40}}, folder={folder!r}, name="killed", quiet=True,
-              checkpoint_interval_s=0.0, **settings)
+              checkpoint_interval_s=1e-9, **settings)
 """
 
 

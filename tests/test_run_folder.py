@@ -434,7 +434,7 @@ def test_new_bests_cost_a_hundredth_of_the_time_at_most(tmp_path: Path, monkeypa
 
     clock = Clock()
     monkeypatch.setattr(recorder, "time", clock)
-    options = {"checkpoint_interval_s": 1e9, "keep_checkpoints_num": 99, "metrics_smoothing_episodes": 1}
+    options = {"checkpoint_interval_s": 1e6, "keep_checkpoints_num": 99, "metrics_smoothing_episodes": 1}
     assert kept(small_run(tmp_path, 9, callbacks=[clock], **options)) == [1, 5, 8, 9]
 
 

@@ -19,7 +19,7 @@ from poise.errors import EnvError, PoiseError, nearest, shown
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("poise.cli.train:train", "Train a policy; everything is kept in a run folder."),
     "tune": ("poise.cli.tune:tune", "Search for settings over many runs."),
-    "resume": ("poise.cli.runs:resume", "Go on with a run from its newest checkpoint."),
+    "resume": ("poise.cli.runs:resume", "Go on with a run, also with other settings."),
     "evaluate": ("poise.cli.runs:evaluate", "Play fresh episodes and say how good the policy is."),
     "record": ("poise.cli.runs:record", "Film the policy; no display is needed."),
     "plot": ("poise.cli.plot:plot", "Draw return and length of the episodes of runs."),

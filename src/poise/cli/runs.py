@@ -156,7 +156,7 @@ def resume(
     quiet: bool,
     trust: bool,
 ) -> None:
-    """Go on with a run from its newest checkpoint, or another of its own; also with other settings.
+    """Go on with a run, also with other settings.
 
     RUN is a run folder, the name of a run, or `latest`; or the folder of a search or of several seeds.
     """

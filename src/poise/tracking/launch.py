@@ -123,7 +123,7 @@ def start(
     defaults = default_stop(config) if stop is None else None
     rules = defaults if stop is None else stop
     StopRule(rules, config)  # a mistake is said before there is a folder
-    chosen = options or RunOptions()
+    chosen = run_options(asdict(options or RunOptions()))
     if chosen.video:
         make_filmed_env(config.env, config.env_config).close()
     if chosen.plot:
@@ -252,7 +252,7 @@ CONFIG_KEYS = ("algorithm", "preset", "stop", "options", "names", "changed", "co
 
 
 def run_options(saved: Mapping[str, Any]) -> RunOptions:
-    """What a config.json says of what is kept.
+    """What a caller or a config.json says of what is kept, checked.
 
     Raises:
         ConfigError: a value of another type, or a key that there is not.
