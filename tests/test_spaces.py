@@ -239,7 +239,7 @@ def test_what_is_not_finite_is_found_and_what_is_large_is_not(dtype: Any, bad: t
     layout = Layout(spaces.Box(-np.inf, np.inf, (3,), dtype))
     arrays = {ROOT: np.zeros((4, 3), dtype)}
     intake = Intake(layout, spaces.Discrete(2), arrays)
-    largest = np.full(3, np.finfo(dtype).max)
+    largest = np.full(3, min(float(np.finfo(dtype).max), float(np.finfo(np.float32).max)), dtype)
     for i in range(4):
         intake.store(i, largest * (-1) ** i)
     assert intake.faults([False] * 4) == {}

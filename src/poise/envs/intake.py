@@ -130,7 +130,8 @@ class Intake:
                     found[i] = "gave an action mask that allows no action"
         for name, array, flat in self._floats:
             if not flat.dot(flat) < LARGEST**2:
-                inside = np.abs(array.reshape(len(array), -1)) <= LARGEST
+                # As a Python number it would become float16's infinity, beside which infinity is inside.
+                inside = np.abs(array.reshape(len(array), -1)) <= np.float32(LARGEST)
                 for i in np.flatnonzero(~inside.all(1)).tolist():
                     found.setdefault(i, too_large(f"an observation {name!r}", array[i]))
         return found

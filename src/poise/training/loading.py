@@ -251,8 +251,8 @@ def load(
         raise CheckpointError(f"{path} is damaged: its manifest lacks {error}.") from None
     except (ValueError, OverflowError, MemoryError, AssertionError) as error:
         raise CheckpointError(f"{path} is damaged: its manifest has {error}.") from None
-    was = env_name(config.env), plain(config.env_config)
     from_file(config, path, manifest.get("names"), trusted=trust)
+    was = env_name(config.env), plain(config.env_config)  # as the file has it, its names marked as the file's
     if missing := lacking(manifest.get("changed")):
         warnings.warn(f"{path}: {missing}", stacklevel=2)
     if env is not None:
@@ -262,8 +262,9 @@ def load(
         config.env_config = {**kept, **env_config}
         if isinstance(config.env, Foreign):
             config.env.own_config = True
+    replaced = (env_name(config.env), plain(config.env_config)) != was
     trainer = Trainer(manifest["algorithm"], config, layouts=layouts, preset=manifest.get("preset"))
     restore(trainer, manifest, policy, state, Path(path))
-    if (env_name(config.env), plain(config.env_config)) != was:
+    if replaced:
         trainer.leave_environment(f"{was[0]} is replaced by {env_name(config.env)}")
     return trainer
