@@ -924,7 +924,7 @@ def test_an_ended_search_goes_on_with_no_trial_lost_or_done_twice(tmp_path: Path
 @pytest.mark.slow
 def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     search = a_process(tmp_path)
-    wait_until(lambda: list(tmp_path.glob("s/trial_*/checkpoints/*/manifest.json")))
+    wait_until(lambda: list(tmp_path.glob("s/trial_*/checkpoints/[0-9]*/manifest.json")))
     for pid in workers_of(search):
         os.kill(pid, signal.SIGKILL)
     out, err = search.communicate(timeout=120)
