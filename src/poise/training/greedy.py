@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from poise.envs.make import is_native
 from poise.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ SHARE = 0.25
 ERRORS = 3.0
 """and so many standard errors of a mean over as many episodes."""
 COST = 0.02
-"""Of the steps trained so far that a look at the end of a run may take."""
+"""Of the calls of environments in training that a look at the end of a run may take. A native batch is one call."""
 FEWEST, MOST = 3, 10
 """Episodes of such a look; where fewer are affordable, there is none."""
 
@@ -56,9 +57,11 @@ class Greedy(Callback):
 
     def look(self, trainer: Trainer, result: dict[str, Any]) -> None:
         """At the end of a run without evaluations: a few episodes, if they are affordable."""
-        length = result.get("episode_len_mean", math.nan)
-        affordable = int(COST * trainer.algorithm.timesteps / length) if length >= 1 else 0
-        if not self._told and trainer.config.evaluation_interval is None and affordable >= FEWEST:
+        config, length = trainer.config, result.get("episode_len_mean", math.nan)
+        together = is_native(config.env)
+        calls = trainer.algorithm.timesteps / (config.num_envs if together else 1)
+        affordable = int(COST * calls / length * (MOST if together else 1)) if length >= 1 else 0
+        if not self._told and config.evaluation_interval is None and affordable >= FEWEST:
             self._compare(trainer, trainer.evaluate(min(affordable, MOST), explore=False))
 
     def _compare(self, trainer: Trainer, evaluation: dict[str, float]) -> None:
