@@ -195,6 +195,14 @@ def write_section(name: str, text: str) -> None:
     REPORT.write_text(f"{before}{gap}{start}\n{text}{end}{after}")
 
 
+def published(name: str, headers: Sequence[str]) -> list[list[str]]:
+    """The rows of the first table in a section of RESULTS.md, if these are its headers."""
+    text = REPORT.read_text() if REPORT.exists() else ""
+    lines = text.partition(f"<!-- {name}:start -->")[2].partition(f"<!-- {name}:end -->")[0].splitlines()
+    found = [[cell.strip() for cell in line[1:-1].split(" | ")] for line in lines if line.startswith("|")]
+    return found[2:] if found and found[0] == list(headers) else []
+
+
 # --- virtual environments -------------------------------------------------------------------------------------------
 
 
