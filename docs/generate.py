@@ -132,16 +132,30 @@ def algorithm_settings(name: str) -> str:
     return settings_table(config, own_keys(config), config.aliases)
 
 
+ELSEWHERE = {
+    "PPO": {"CartPole-v0", "InvertedDoublePendulum-v5", "HalfCheetah-v5", "PongNoFrameskip-v4"},
+    "A2C": {"CartPole-v0"},
+    "DQN": {"CartPole-v1", "tutorial", "PongNoFrameskip-v4"},
+    "IMPALA": {"PongNoFrameskip-v4"},
+    "APPO": {"PongNoFrameskip-v4"},
+}
+"""Presets that other sections of RESULTS.md measure than those with the scores of many."""
+
+
 def presets(name: str) -> str:
-    """The presets of one algorithm, those with the same settings in one row."""
+    """The presets of one algorithm, those with the same settings in one row, and which of them are measured."""
+    measured = {env for env, algorithm in preset_scores() if algorithm == name} | ELSEWHERE.get(name, set())
     rows: dict[str, list[str]] = {}
     for env, settings in PRESETS.get(name, {}).items():
         shown = ", ".join(f"`{key}={json.dumps(value)}`" for key, value in settings.items())
         rows.setdefault(shown, []).append(code(env))
     if not rows:
         return f"{name} has no presets in this version: every environment gets the defaults."
-    listed = ([", ".join(envs), shown] for shown, envs in rows.items())
-    return table(("environments", f"what differs from {name}'s defaults"), listed)
+    listed = []
+    for shown, envs in rows.items():
+        known = [env for env in envs if env.strip("`") in measured]
+        listed.append([", ".join(envs), shown, "yes" if known == envs else ", ".join(known) or "no"])
+    return table(("environments", f"what differs from {name}'s defaults", "measured"), listed)
 
 
 def aliases() -> str:
@@ -205,13 +219,17 @@ def rows_of(section: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")][2:]
 
 
-def measured_presets() -> str:
-    """Environments and algorithms with what their presets score, and those that were not measured."""
+def preset_scores() -> dict[tuple[str, str], tuple[str, str]]:
+    """Steps and score of the presets that were measured, by environment and algorithm."""
     scores = {(row[0], "PPO"): (row[1], row[3]) for row in rows_of("quality")}
-    scores |= {(row[0], row[1]): (row[6], row[9]) for row in rows_of("past_goal")}
+    return scores | {(row[0], row[1]): (row[6], row[9]) for row in rows_of("past_goal")}
+
+
+def measured_presets() -> str:
+    """Environments and algorithms with what their presets score."""
     rows = [
         [code(env), algorithm, score, steps.partition(" (")[0], code(f"poise train {algorithm} --env {env}")]
-        for (env, algorithm), (steps, score) in sorted(scores.items())
+        for (env, algorithm), (steps, score) in sorted(preset_scores().items())
     ]
     return table(("environment", "algorithm", "score after training", "steps", "command"), rows)
 
