@@ -588,3 +588,29 @@ def test_words_are_completed(words: str, expected: set[str]) -> None:
     *before, incomplete = words.split()[1:]
     items = ShellComplete(poise, {}, "poise", "_POISE_COMPLETE").get_completions(before, incomplete)
     assert {item.value for item in items} == expected
+
+
+LEAVING = """
+import atexit, sys, threading, time
+from poise.cli import main as command
+
+def poise(**_):
+    atexit.register(lambda: print("handler"))
+    threading.Thread(target=lambda: (time.sleep(0.1), print("thread"))).start()
+    print("command", end=" ")
+    {end}
+
+command.poise = poise
+command.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("", 0), ("sys.exit(3)", 3), ("sys.exit('why')", 1), ("1 / 0", 1), ("raise KeyboardInterrupt", 130)],
+)
+def test_the_process_ends_at_once_but_after_threads_and_handlers(end: str, code: int) -> None:
+    done = subprocess.run([sys.executable, "-c", LEAVING.format(end=end)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, "command thread\nhandler\n")
+    assert ("ZeroDivisionError" in done.stderr) == (end == "1 / 0")
+    assert ("why" in done.stderr) == ("why" in end)
