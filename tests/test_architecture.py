@@ -125,7 +125,7 @@ BUDGETS = {
     "what trains": (10020, ["config", "learning", "envs", "models", "sampling", "algorithms", "training"]),
     "checks": (1000, ["envs/checks"]),
     "what is kept and shown": (
-        2940,
+        2950,
         ["tracking", "api", "cli", "poise", "errors", "startup", "install", "files", "__main__"],
     ),
     "searches": (1700, ["tuning", "tune"]),
@@ -133,7 +133,7 @@ BUDGETS = {
 }
 """Lines of code that each part of the house may have, and its rooms. What trains has 520 more than the plan gave it:
 what a checkpoint declares is held against its files (training/declared.py), callbacks reach environments
-(envs/calls.py), and checkpoints have scores and go on with other settings (training/loading.py). What is kept has 230
+(envs/calls.py), and checkpoints have scores and go on with other settings (training/loading.py). What is kept has 250
 more: plots of any result, what a run was made with (tracking/about.py), and resuming from any checkpoint."""
 
 

@@ -191,6 +191,13 @@ def test_a_key_that_results_do_not_have_suggests_the_nearest(trainer: Make) -> N
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", [1, None, ("episode_reward_mean",)])
+def test_a_stop_key_that_is_no_text_is_one_that_results_do_not_have(trainer: Make, key: Any) -> None:
+    algo = trainer("PPO", "CartPole-v1", **TINY)
+    with pytest.raises(ConfigError, match="which results do not have"):
+        algo.learn(stop={key: 2})
+
+
 @pytest.mark.parametrize("stop", [{"training_iteration": "3"}, {"training_iteration": True}, {"time_total_s": math.nan},
                                   {"time_total_s": None}, 5, "episode_reward_mean=475"])  # fmt: skip
 def test_a_stop_rule_that_is_none_is_refused_before_training(trainer: Make, stop: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -80,11 +81,8 @@ def _row(run: RunFolder, name: str) -> dict[str, Any]:
 def _source(run: RunFolder) -> dict[str, Any]:
     """The commit that the run was last made with, and whether the working folder had changes; None where unknown."""
     session: dict[str, Any] = next(reversed(run.sessions()), {})
-    commit, dirty = session.get("commit"), session.get("dirty")
-    return {
-        "commit": commit if isinstance(commit, str) else None,
-        "dirty": dirty if isinstance(dirty, bool) else None,
-    }
+    kinds = {"commit": str, "dirty": bool}
+    return {key: session.get(key) if isinstance(session.get(key), kind) else None for key, kind in kinds.items()}
 
 
 def _finite(value: Any) -> float | None:
@@ -100,7 +98,4 @@ def _number(value: float | None, digits: int = 0) -> str:
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return "-"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from poise.cli.output import silence
 from poise.envs import trust
 from poise.errors import EnvError, PoiseError, nearest, shown
 
@@ -122,10 +123,8 @@ def _run() -> None:
             poise(prog_name="poise")
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output (`| head`) has seen enough. What is still buffered goes nowhere, instead of into an
-        # error message when the interpreter closes the stream.
-        _silence()
+    except BrokenPipeError:  # whoever read our output (`| head`) has seen enough: what is still buffered goes nowhere
+        silence()
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -137,11 +136,6 @@ def _leave(code: int) -> None:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
-
-
-def _silence() -> None:
-    """Sends standard output nowhere. By its number: Click has put a wrapper in the place of the stream."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _open_streams() -> None:

@@ -23,4 +23,9 @@ def echo_last(text: object, *, err: bool = False) -> None:
         sys.stdout.flush()
     except OSError:
         with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            silence()
+
+
+def silence() -> None:
+    """Sends standard output nowhere. By its number: Click may have put a wrapper in the place of the stream."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

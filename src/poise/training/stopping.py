@@ -87,7 +87,7 @@ class StopRule:
             if not stop:
                 raise ConfigError("stop={} names no result: training would never end. Fill it, or leave it out.")
             kinds = {key: NonNegative if key in COUNTS else float for key in stop}
-            self.stop = {key: coerce(kinds[key], value, f"stop {key}") for key, value in stop.items()}
+            self.stop = {str(key): coerce(kinds[key], value, f"stop {key}") for key, value in stop.items()}
         elif stop is not None and not callable(stop):
             raise ConfigError(
                 f"stop={brief(stop)} is not allowed: it must be a mapping of result keys to numbers, or callable."
