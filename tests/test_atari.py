@@ -118,6 +118,7 @@ def test_a_wrong_game_is_told_the_nearest(env_id: str, text: str) -> None:
             r"Unknown option 'frme_skip' in the env_config of an Atari game\. Did you mean 'frame_skip'",
         ),
         ({"frameskip": 4, "frame_skip": 4}, "'frameskip' and 'frame_skip' are two names of one option"),
+        ({"stack": 10**9}, r"env_config\.stack=1000000000 is not allowed: it must be an integer from 1 to 64"),
         ({"size": "84"}, r"env_config\.size='84' is not allowed: it must be an integer from 16 to 256"),
         (
             {"sticky_actions": 2},

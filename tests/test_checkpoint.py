@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import poise
-from poise.errors import CheckpointError, RunError
+from poise.errors import CheckpointError, ModelError, RunError
 from poise.training import checkpoint
 from poise.training.trainer import Trainer
 
@@ -576,6 +576,31 @@ def test_what_declares_more_than_it_holds_is_refused_before_memory_is_taken(
 ) -> None:
     rewrite(saved, change)
     assert said in refusal(saved)
+
+
+def test_numbers_that_are_not_finite_are_said_when_they_are_loaded(saved: Path) -> None:
+    """A run that diverged may be looked at."""
+    tensors = load_file(saved / "policy.safetensors")
+    name = sorted(tensors)[-1]
+    tensors[name][0] = math.nan
+    save_file(tensors, saved / "policy.safetensors")
+    content = (saved / "policy.safetensors").read_bytes()
+    known = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    rewrite(saved, lambda m: m["files"].update({"policy.safetensors": known}))
+    with pytest.warns(UserWarning, match=f"parameter '{name}' holds numbers that are not finite: it may be looked at"):
+        algo = poise.load(saved)
+    assert torch.isnan(algo.policy.state_dict()[name]).any()
+    with algo, pytest.raises(ModelError, match=f"'{name}' holds numbers that are not finite"):
+        algo.train()
+
+
+def test_moments_that_are_not_finite_are_said_when_training_goes_on(original: Path) -> None:
+    """Parameters that go by them would never move again, and nothing would say so."""
+    with poise.load(original) as algo:
+        algo.algorithm.optimizer.second[:] = math.inf
+        path = algo.save(original.parent / "inf")
+    with poise.load(path) as algo, pytest.warns(RuntimeWarning, match="The optimiser's 'second' moments hold numbers"):
+        algo.train()
 
 
 @pytest.mark.parametrize(

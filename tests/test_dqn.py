@@ -283,6 +283,7 @@ def test_gradient_steps_and_intensity_are_two_names_of_one_thing(settings: dict[
     [
         ({"gradient_steps": 3, "training_intensity": 16}, "gradient_steps=3 contradicts training_intensity=16"),
         ({"buffer_size": 10, "num_envs": 8}, "buffer_size=10 is smaller than the 32 steps"),
+        ({"n_step": 10**12}, "steps that 8 environments take in n_step=1000000000000"),
         ({"exploration_fraction": 0.1}, "give epsilon_timesteps"),
         ({"exploration_config": {}}, "Give initial_epsilon, final_epsilon and epsilon_timesteps"),
         ({"tau": 0}, "tau=0 is not allowed"),

@@ -297,7 +297,7 @@ def test_a_queue_that_memory_cannot_hold_is_refused(trainer: Make, monkeypatch: 
         trainer(algorithm, "CartPole-v1", learner_queue_size=10**9)
     monkeypatch.setattr("poise.config.memory.free_memory", lambda: 2**26)
     settings = {"preset": None, "num_envs": 64, "n_steps": 256, "learner_queue_size": 1000}
-    with pytest.raises(ConfigError, match="learner_queue_size=1000, which keeps 1002 rollouts, takes"):
+    with pytest.raises(ConfigError, match="learner_queue_size=1000 takes"):
         trainer(algorithm, "CartPole-v1", **settings)
 
 

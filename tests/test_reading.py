@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 import poise
 from poise.cli import inputs
@@ -180,9 +182,14 @@ def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"model": {"fcnet_hiddens": [8000, 8000, 8000]}}, r"layers of \[4, 8000, 8000, 8000, 2\] takes 1.9 GiB"),
+        (
+            {"model": {"fcnet_hiddens": [8000, 8000, 8000]}},
+            r"Learning 64,.* parameters or more, as model.fcnet_hiddens=\[8000, 8000, 8000\] asks for, takes 97. MiB",
+        ),
         ({"rollout_fragment_length": 10**7}, "A rollout of 10,000,000 steps in 96 environments takes .* GiB"),
         ({"train_batch_size": 2**40}, "A rollout of .* steps"),
+        ({"sgd_minibatch_size": 2**18, "train_batch_size": 2**18, "model.fcnet_hiddens": [999]}, "sgd_minibatch_size="),
+        ({"metrics_smoothing_episodes": 10**9}, "metrics_smoothing_episodes=1000000000 takes"),
     ],
     ids=short,
 )
@@ -191,6 +198,48 @@ def test_what_no_memory_holds_is_refused_before_it_is_taken(
 ) -> None:
     with pytest.raises(ConfigError, match=f"{words}.* of memory, and 128 MiB are free"):
         poise.PPO("CartPole-v1", **settings)
+
+
+class Pictures(gym.Env[Any, Any]):
+    """Counts how many of it there are; each takes 2 MiB."""
+
+    observation_space, action_space = gym.spaces.Box(0, 255, (84, 84, 4), np.uint8), gym.spaces.Discrete(2)
+    made = 0
+
+    def __init__(self) -> None:
+        type(self).made += 1
+        self.memory = np.ones(2**18)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({"conv_filters": [[2000, 8, 4], [2000, 4, 2]]}, r"model.conv_filters=\[\(2000, 8, 4\), \(2000, 4, 2\)\]"),
+        ({"custom_model": "wide"}, "model.custom_model='wide'"),
+    ],
+)
+@pytest.mark.usefixtures("small_machine", "registries")
+def test_networks_of_any_kind_are_refused_before_they_are_made(model: dict[str, Any], words: str) -> None:
+    poise.register_model("wide", lambda space, outputs: torch.nn.LSTM(2**14, 2**14))
+    with pytest.raises(ConfigError, match=f"parameters or more, as {words} asks for, takes .* of memory, and 128 MiB"):
+        poise.PPO(lambda config: Pictures(), num_envs=1, rollout_fragment_length=1, model=model)
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_what_a_thousand_environments_take_is_known_by_the_first_of_them() -> None:
+    Pictures.made = 0
+    with pytest.raises(
+        ConfigError, match=r"Making 1,000 environments, after the first \d+, takes [12].. GiB of memory"
+    ):
+        poise.PPO(lambda config: Pictures(), num_envs=1000, rollout_fragment_length=1)
+    assert Pictures.made <= 64
+
+
+def test_settings_that_cannot_be_are_said_before_any_environment_is_made() -> None:
+    Pictures.made = 0
+    with pytest.raises(ConfigError, match="A rollout of 1,000,000,000,000 steps in 1 environments"):
+        poise.PPO(lambda config: Pictures(), num_envs=1, rollout_fragment_length=10**12)
+    assert Pictures.made == 0
 
 
 def test_free_memory_is_that_of_this_machine() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -17,7 +18,7 @@ from click.testing import CliRunner, Result
 import poise
 from poise.cli.main import poise as command
 from poise.envs import trust
-from poise.errors import EnvError, ModelError, PoiseError, TrustError, shown
+from poise.errors import CheckpointError, EnvError, ModelError, PoiseError, TrustError, shown
 from poise.tracking.folder import RunFolder
 from poise.tracking.launch import Run
 
@@ -414,6 +415,42 @@ def test_a_configuration_file_cannot_have_functions_called(folder: Path, evil: s
     assert nothing_ran(folder)
     (folder / "x.json").write_text(json.dumps({"run": "PPO", "env": f"{evil}:make", "stop": {"timesteps_total": 64}}))
     assert call("train", "--config", "x.json", "--trust", "--quiet").exit_code == 0
+
+
+SIZES = {
+    "num_workers": (40_000, "num_workers=40000 is not allowed for 80000 environments on"),
+    "rollout_fragment_length": (10**12, "A rollout of 1,000,000,000,000 steps in 2 environments takes"),
+    "sgd_minibatch_size": (10**12, "sgd_minibatch_size=1000000000000 takes"),
+    "metrics_smoothing_episodes": (10**12, "metrics_smoothing_episodes=1000000000000 takes"),
+    "model__conv_filters": ([[10**6, 8, 4], [10**6, 4, 2]], "declares networks of over"),
+}
+
+
+@pytest.mark.parametrize("key", SIZES)
+def test_numbers_in_a_run_are_held_against_the_machine(run: Run, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    value, words = SIZES[key]
+    forge(run, **{key: value})
+    monkeypatch.setattr("poise.envs.make.make_vector_env", lambda *args: pytest.fail("an environment was made"))
+    if "declares" not in words:
+        assert words in bad("resume", "r", "--stop", "timesteps_total=640")
+        assert poise.load(run.path).compute_action([0.0] * 4) in (0, 1)  # which takes nothing of it
+    with pytest.raises(PoiseError, match=words):
+        poise.load(run.path).train()
+
+
+def test_a_replay_of_many_slots_is_not_made(folder: Path) -> None:
+    rest = {key: value for key, value in TINY.items() if key != "num_sgd_iter"}
+    with poise.DQN("CartPole-v1", progress=False, **rest) as algo:
+        algo.train()
+        saved = algo.save("dqn")
+    manifest, state = (json.loads((saved / name).read_text()) for name in ("manifest.json", "state.json"))
+    state["learner"]["replay"]["slots"] = 10**14
+    (saved / "state.json").write_text(json.dumps(state))
+    content = (saved / "state.json").read_bytes()
+    manifest["files"]["state.json"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"buffer_size=100000 takes .*, and this machine has"):
+        poise.load(saved)
 
 
 def test_listing_and_drawing_import_nothing(run: Run, folder: Path, evil: str) -> None:

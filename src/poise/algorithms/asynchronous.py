@@ -15,10 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from poise.algorithms.base import OnPolicy
-from poise.config.memory import require
 from poise.learning.optimizers import Change
 from poise.sampling.actor import Actor
-from poise.sampling.rollout import Rollout, rollout_bytes
+from poise.sampling.rollout import Rollout
 from poise.sampling.sampler import Sampler
 
 
@@ -42,7 +41,6 @@ class Asynchronous(OnPolicy):
     def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
         config = self.config
         if self.actor is None or self.actor.samplers is not samplers:
-            self._require_memory()
             self.warm_up(samplers)
             self.actor, self.learnt = Actor(samplers, self.policy, self.flat, config.learner_queue_size), 0
             self.actor.publish(self.updates)
@@ -67,18 +65,6 @@ class Asynchronous(OnPolicy):
             "policy_lag_max": max(lags, default=math.nan),
             "queue_size": sum(queued) / len(queued) if queued else math.nan,
         }
-
-    def announce(self) -> list[str]:
-        self._require_memory()
-        return super().announce()
-
-    def _require_memory(self) -> None:
-        config = self.config
-        assert config.rollout_fragment_length is not None
-        size = rollout_bytes(config.rollout_fragment_length, config.num_envs, self.policy.obs_layout)
-        kept = config.learner_queue_size + 2  # two more are filled and learnt from
-        what = f"learner_queue_size={config.learner_queue_size}, which keeps {kept} rollouts,"
-        require(kept * size, what, "Give a smaller one, or a smaller train_batch_size.")
 
     def follow(self, change: Change) -> None:
         super().follow(change)

@@ -24,7 +24,7 @@ from torch import Tensor
 from poise.config.algorithms import ALGORITHMS, AlgorithmSpec, algorithm_spec
 from poise.config.base import AlgorithmConfig
 from poise.config.layout import Layout
-from poise.config.memory import require
+from poise.config.memory import require_sizes
 from poise.envs.changes import WRITTEN
 from poise.envs.failures import Failure
 from poise.errors import ConfigError, DivergedError, ModelError
@@ -36,7 +36,8 @@ from poise.learning.schedules import Points, schedule_value
 from poise.learning.seeding import drawing_from, torch_generator, torch_seed
 from poise.models.encoders import fastest_conv_dtype
 from poise.models.policy import Policy
-from poise.sampling.rollout import Rollout, rollout_bytes
+from poise.models.sizes import WithinMemory
+from poise.sampling.rollout import Rollout, observation_bytes
 from poise.sampling.sampler import Sampler, sample_together
 
 _classes: dict[str, type[Algorithm]] = {}
@@ -83,7 +84,7 @@ class Algorithm(ABC):
         init_seed, shuffle_seed = seed.spawn(2)
         if config.model.conv_dtype == "auto":
             config.model.conv_dtype = fastest_conv_dtype(obs_layout.leaves, self.device)
-        with drawing_from(torch_seed(init_seed)):
+        with drawing_from(torch_seed(init_seed)), WithinMemory(config.model):
             self.policy = self.make_policy(obs_layout, action_layout).to(self.device)
         self.flat = Flat(self.policy)
         self.generator = torch_generator(shuffle_seed)
@@ -108,9 +109,7 @@ class Algorithm(ABC):
         Raises:
             ConfigError: this machine cannot do what the configuration asks for.
         """
-        steps, envs = self.config.rollout_fragment_length, self.config.num_envs
-        size = rollout_bytes(steps, envs, self.policy.obs_layout)
-        require(size, f"A rollout of {steps:,} steps in {envs:,} environments", "Give a smaller train_batch_size.")
+        require_sizes(self.config, observation_bytes(self.policy.obs_layout))
         return []
 
     def advance(self, samplers: list[Sampler]) -> dict[str, float]:
@@ -178,6 +177,9 @@ class Algorithm(ABC):
                 f"The policy's parameter {self.policy.overflown!r} holds numbers that are not finite, "
                 "from which nothing can be learnt: give it finite ones."
             )
+        if (moment := self.optimizer.overflown) is not None:
+            what = f"The optimiser's {moment!r} moments hold numbers that are not finite"
+            self.say(samplers, f"{what}: parameters that go by them do not move any more. Set grad_clip, begin anew.")
         if self.flat.frozen and not self.flat.places:
             raise ModelError(
                 "All parameters of the policy are frozen, so that nothing can be learnt: let some learn by "

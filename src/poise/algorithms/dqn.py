@@ -143,17 +143,20 @@ class DQN(Algorithm):
         )
 
     def announce(self) -> list[str]:
-        others = super().announce()
-        config = self.config
-        layout, capacity = self.policy.obs_layout, config.buffer_size
-        size = replay_bytes(capacity, config.num_envs, layout, config.frame_stack or 1, wide=self.policy.wide)
-        memory = machine_memory()
+        others, size = super().announce(), self._replay_bytes(self.config.num_envs)
+        return [*others, f"The replay buffer takes {readable(size)} once it holds {self.config.buffer_size:,} steps."]
+
+    def _replay_bytes(self, slots: int) -> int:
+        """What the replay takes when it is full; raises `ConfigError` where that is more than there is."""
+        config, capacity = self.config, self.config.buffer_size
+        layout, stack = self.policy.obs_layout, config.frame_stack or 1
+        size, memory = replay_bytes(capacity, slots, layout, stack, wide=self.policy.wide), machine_memory()
         if memory is not None and size > memory:
             raise ConfigError(
                 f"buffer_size={capacity} takes {readable(size)}, and this machine has "
                 f"{readable(memory)}: about {int(capacity * memory / size):,} steps would fill all of it."
             )
-        return [*others, f"The replay buffer takes {readable(size)} once it holds {capacity:,} steps."]
+        return size
 
     @property
     def epsilon(self) -> float:
@@ -202,18 +205,12 @@ class DQN(Algorithm):
 
     def _make_replay(self, slots: int) -> Replay:
         config, layout = self.config, self.policy.obs_layout
+        self._replay_bytes(slots)
+        shared: dict[str, Any] = {"frame_stack": config.frame_stack or 1, "wide": self.policy.wide}
         if not config.prioritized_replay:
-            return Replay(config.buffer_size, slots, layout, frame_stack=config.frame_stack or 1, wide=self.policy.wide)
+            return Replay(config.buffer_size, slots, layout, **shared)
         alpha, eps = config.prioritized_replay_alpha, config.prioritized_replay_eps
-        return PrioritizedReplay(
-            config.buffer_size,
-            slots,
-            layout,
-            frame_stack=config.frame_stack or 1,
-            wide=self.policy.wide,
-            alpha=alpha,
-            eps=eps,
-        )
+        return PrioritizedReplay(config.buffer_size, slots, layout, alpha=alpha, eps=eps, **shared)
 
     @torch.no_grad()
     def learn(self, replay: Replay, steps: int) -> Learnt:

@@ -387,11 +387,12 @@ class DQNConfig(AlgorithmConfig):
                 f"model.vf_fcnet_hiddens={self.model.vf_fcnet_hiddens} is for dueling=True: without it, DQN has no "
                 "stream for V(s)."
             )
-        if self.round_steps > self.buffer_size:
-            raise ConfigError(
-                f"buffer_size={self.buffer_size} is smaller than the {self.round_steps} steps that are sampled between "
-                "gradient steps."
-            )
+        for key in ("rollout_fragment_length", "n_step"):
+            if (steps := getattr(self, key) * self.num_envs) > self.buffer_size:
+                raise ConfigError(
+                    f"buffer_size={self.buffer_size} is smaller than the {steps} steps that {self.num_envs} "
+                    f"environments take in {key}={getattr(self, key)}."
+                )
         if self.frame_stack is None:
             name = atari_name(self.env) if isinstance(self.env, str) else None
             wrapped = bool(self.wrappers)  # of their pictures, nothing is known

@@ -8,7 +8,7 @@ import typing
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple
 
-from poise.config.types import Fraction, NonNegativeInt, PositiveInt, Range, coerce
+from poise.config.types import Fraction, PositiveInt, Range, coerce
 from poise.errors import ConfigError, nearest
 
 FRAMES_PER_SECOND = 60
@@ -57,7 +57,7 @@ class AtariConfig:
     """The `env_config` of Atari games. The defaults are the preprocessing of Mnih et al. 2015 and Machado et al. 2018,
     except that learning sees an episode's end, not a life's."""
 
-    frame_skip: PositiveInt = 4
+    frame_skip: Annotated[int, Range(1, 1000)] = 4
     """Frames that each action lasts; the picture is the maximum of the last two."""
 
     grayscale: bool = True
@@ -66,7 +66,7 @@ class AtariConfig:
     size: Annotated[int, Range(16, 256)] = 84
     """Side of the pictures, which are square."""
 
-    stack: PositiveInt = 4
+    stack: Annotated[int, Range(1, 64)] = 4
     """Pictures in one observation: the latest comes last; black ones come before an episode's first."""
 
     sticky_actions: Fraction | None = None
@@ -78,7 +78,7 @@ class AtariConfig:
     full_action_space: bool = False
     """All 18 actions of the joystick, instead of those that do something in this game."""
 
-    noop_max: NonNegativeInt = 30
+    noop_max: Annotated[int, Range(0, 10_000)] = 30
     """Episodes begin after a random number of idle frames below this one."""
 
     fire_reset: bool = True
@@ -87,7 +87,7 @@ class AtariConfig:
     max_episode_steps: PositiveInt | None = None
     """Steps of the agent after which an episode is cut. null: 108,000 frames, which are 27,000 steps of four."""
 
-    num_threads: NonNegativeInt = 0
+    num_threads: Annotated[int, Range(0, 1024)] = 0
     """Threads of the emulator. 0: one for each environment, but no more than there are cores."""
 
     aliases: ClassVar[dict[str, str]] = {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+from poise.config.base import AlgorithmConfig
 from poise.errors import ConfigError
 
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -12,6 +14,10 @@ _USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in
 
 TRAINED = 4
 """Numbers kept of each parameter: itself, its gradient, and the optimiser's two moments."""
+STEP = 20
+"""Bytes of a step beside its observation: action, log_prob, reward, valid; three flags, and what an action has more."""
+EPISODE = 150
+"""Bytes that a finished episode is remembered by, at least."""
 
 
 def machine_memory() -> int | None:
@@ -52,6 +58,61 @@ def require(size: int, what: str, cure: str = "") -> None:
     if free is not None and size > free:
         advice = f" {cure}" if cure else ""
         raise ConfigError(f"{what} takes {readable(size)} of memory, and {readable(free)} are free.{advice}")
+
+
+def require_sizes(config: AlgorithmConfig, observation: int = 0) -> None:
+    """Refuses settings whose rollouts, minibatches or window of episodes would not fit into memory. It is asked before
+    environments are made, and again once it is known what they show. (A replay fills slowly: see DQN.)
+
+    Args:
+        config: complete.
+        observation: bytes of one; 0 where that is not known yet.
+
+    Raises:
+        ConfigError: it names the setting.
+    """
+    steps, envs, queue = config.rollout_fragment_length or 1, config.num_envs, getattr(config, "learner_queue_size", 0)
+    rollout = (steps + 1) * envs * (observation + STEP)
+    what = f"A rollout of {steps:,} steps in {envs:,} environments"
+    require(rollout, what, "Give a smaller train_batch_size, or fewer environments.")
+    layers = 0 if config.model.custom_model else 4 * sum(config.model.fcnet_hiddens)
+    learnt = "sgd_minibatch_size" if hasattr(config, "sgd_minibatch_size") else "train_batch_size"
+    takes = {
+        "learner_queue_size": (queue + 2) * rollout,  # two more are filled and learnt from
+        learnt: (getattr(config, learnt) or 1) * (observation + STEP + layers),
+        "metrics_smoothing_episodes": config.metrics_smoothing_episodes * EPISODE,
+    }
+    for key, size in takes.items():
+        require(size, f"{key}={getattr(config, key, 0)}", "Give a smaller one.")
+
+
+def one_by_one(count: int, of: int, what: str) -> Iterator[int]:
+    """Counts things that are made one by one, and ends where the first of them show that all would not fit.
+
+    Args:
+        count: how many are made here.
+        of: how many there are to be, in all processes.
+        what: they are, in a sentence.
+
+    Raises:
+        ConfigError: they would not.
+    """
+    began = 0
+    for made in range(count):
+        if made >= 8 and not made & (made - 1):  # the first ones bring what is loaded once
+            took = (used := _resident()) - (began := began or used)
+            if took > 2**25:
+                cure = f"Make fewer {what}."
+                require(took * (of - made) // (made - 8), f"Making {of:,} {what}, after the first {made:,},", cure)
+        yield made
+
+
+def _resident() -> int:
+    """Bytes of memory that this process has; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def readable(size: float) -> str:

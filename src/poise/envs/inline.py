@@ -18,6 +18,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import iterate
 
 from poise.config.layout import Layout
+from poise.config.memory import one_by_one
 from poise.envs import snapshot
 from poise.envs.arrays import StepArrays
 from poise.envs.calls import Call, remember
@@ -61,7 +62,7 @@ class InlineVectorEnv(TolerantVectorEnv):
         self._make, self._worker = make, worker
         self.envs: list[gym.Env] = []
         try:
-            for _ in range(num_envs):
+            for _ in one_by_one(num_envs, of or num_envs, "environments"):
                 env = make()
                 claim(env, self)
                 self.envs.append(env)

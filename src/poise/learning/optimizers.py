@@ -182,6 +182,11 @@ class Optimizer:
                     new[start : start + shape.numel()] = old[before[name][0] :][: shape.numel()]
             setattr(self, moment, new)
 
+    @property
+    def overflown(self) -> str | None:
+        """The first of `moments` that holds what is not finite; None without any."""
+        return next((name for name in self.moments if not torch.isfinite(getattr(self, name)).all()), None)
+
     def step(self, lr: float) -> None:
         """One update of the parameters from the gradient that is there."""
         raise NotImplementedError

@@ -17,9 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poise.config.memory import TRAINED, require
-from poise.config.types import brief
-
 _tanh_backward = torch.ops.aten.tanh_backward
 _sigmoid_backward = torch.ops.aten.sigmoid_backward
 _threshold_backward = torch.ops.aten.threshold_backward
@@ -158,8 +155,6 @@ class MLP(nn.Module):
     def __init__(self, sizes: Sequence[int], activation: str, *, output_gain: float = 1.0) -> None:
         super().__init__()
         self.activation = activation
-        numbers = sum((i + 1) * o for i, o in pairwise(sizes))
-        require(4 * TRAINED * numbers, f"Learning in layers of {brief(list(sizes))}", "Give a smaller fcnet_hiddens.")
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
         for layer in self.layers:
             last = layer is self.layers[-1]

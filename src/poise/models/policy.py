@@ -196,8 +196,9 @@ class Policy(nn.Module):
     @property
     def overflown(self) -> str | None:
         """The first parameter or buffer that holds what is not finite; None without any."""
-        found = (name for name, value in self.state_dict().items() if not torch.isfinite(value).all())
-        return next(found, None)
+        parameters = dict(self.named_parameters())  # a model's own buffer may forbid something by minus infinity
+        finite = {n: v.isfinite() if n in parameters else v < torch.inf for n, v in self.state_dict().items()}
+        return next((name for name, each in finite.items() if not each.all()), None)
 
     def forward(self, x: Any) -> tuple[Tensor, Tensor]:
         """Distribution inputs `[N, dist.num_inputs]` and values `[N]` from prepared observations."""

@@ -149,11 +149,9 @@ class Rollout:
         ]
 
 
-def rollout_bytes(steps: int, slots: int, obs_layout: Layout) -> int:
-    """Memory that a rollout of `steps` x `slots` takes at least."""
-    observation = sum(math.prod(leaf.shape) * stored_dtype(leaf.dtype.name).itemsize for leaf in obs_layout.leaves)
-    others = 4 * 4 + 4  # action, log_prob, reward and valid; three flags and what an action has more
-    return (steps + 1) * slots * (observation + others)
+def observation_bytes(obs_layout: Layout) -> int:
+    """Memory that an observation takes in a rollout."""
+    return sum(math.prod(leaf.shape) * stored_dtype(leaf.dtype.name).itemsize for leaf in obs_layout.leaves)
 
 
 def stored_dtype(dtype: str, *, wide: bool = False) -> torch.dtype:

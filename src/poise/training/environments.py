@@ -10,6 +10,7 @@ from gymnasium.vector import VectorEnv
 
 from poise.config.base import AlgorithmConfig, env_name
 from poise.config.layout import Layout
+from poise.config.memory import require_sizes
 from poise.envs.calls import Call, remember
 from poise.envs.failures import Failure, Failures
 from poise.envs.given import EnvCountError, GivenVectorEnv
@@ -72,6 +73,7 @@ class Environments:
             config.num_envs_per_worker //= max(1, config.num_workers)
             self.notes.append(f"num_workers='auto': {why}")
         if not self.batches:
+            require_sizes(config)
             workers, envs = config.num_workers, config.num_envs_per_worker
             self.batches = list(make_batches(config.env, envs, config.env_config, workers, self._limits()))
             for call in self.calls.values():
@@ -95,19 +97,11 @@ class Environments:
         length = self.config.rollout_fragment_length
         assert length is not None
         correlation = getattr(self.config, "exploration_correlation", 0.0)
+        shared: dict[str, Any] = {"correlation": correlation, "failures": failures, "halt": self.halt}
         samplers: list[Sampler] = []
         slot = 0
         for i, env in enumerate(self.batches):
-            sampler = Sampler(
-                policy,
-                env,
-                length,
-                seed(i),
-                correlation=correlation,
-                failures=failures,
-                first_slot=slot,
-                halt=self.halt,
-            )
+            sampler = Sampler(policy, env, length, seed(i), first_slot=slot, **shared)
             samplers.append(sampler)
             slot += sampler.slots
             self._watch(env)
@@ -172,25 +166,17 @@ class Environments:
         Args:
             policy, episodes, seed, explore: as there.
             window: training episodes of late, which say how long episodes are.
-            many: all at once, where the environment is native; otherwise in 20 environments at most.
+            many: up to 1,000 at once, where the environment is native; otherwise in 20 environments at most.
 
         Raises:
             EnvError: the environments fail again and again.
             HaltedError: it was asked to stop.
         """
         native = many and is_native(self.config.env)
-        env = self.evaluation(episodes if native else min(episodes, 20))
+        env = self.evaluation(min(episodes, 1000 if native else 20))
         self._fit(policy, env.single_observation_space, env.single_action_space)
-        return run_episodes(
-            policy,
-            env,
-            episodes,
-            seed,
-            explore=explore,
-            report=self._report,
-            max_steps=step_limit(self.config, env, window),
-            halt=self.halt,
-        )
+        limit, heard = step_limit(self.config, env, window), {"report": self._report, "halt": self.halt}
+        return run_episodes(policy, env, episodes, seed, explore=explore, max_steps=limit, **heard)  # type: ignore
 
     def call(self, call: Call, *, evaluation: bool) -> list[Any]:
         """Does something to all environments; see `EnvAccess`."""

@@ -265,6 +265,9 @@ def load(
     replaced = (env_name(config.env), plain(config.env_config)) != was
     trainer = Trainer(manifest["algorithm"], config, layouts=layouts, preset=manifest.get("preset"))
     restore(trainer, manifest, policy, state, Path(path))
+    if (name := trainer.policy.overflown) is not None:  # whoever looks for why a run diverged wants to see it
+        what = "holds numbers that are not finite: it may be looked at, but can neither act by them nor learn."
+        warnings.warn(f"{path}: the policy's parameter {name!r} {what}", stacklevel=2)
     if replaced:
         trainer.leave_environment(f"{was[0]} is replaced by {env_name(config.env)}")
     return trainer

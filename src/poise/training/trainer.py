@@ -131,6 +131,7 @@ class Trainer(EnvAccess):
         """The samplers; made when first needed, since acting needs none."""
         made = self.environments.samplers
         if made is None:
+            self.algorithm.announce()  # a checkpoint's settings may be those of another machine
             # Environments that cannot be restored go on with new episodes, never with those of the first time.
             with learning_mode():
                 made = self.environments.make_samplers(

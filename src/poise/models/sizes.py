@@ -1,0 +1,48 @@
+"""What a network takes, held against memory before it is taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from poise.config.base import ModelConfig
+from poise.config.memory import TRAINED, require
+from poise.config.types import brief
+
+_MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye}
+
+
+class WithinMemory(TorchFunctionMode):
+    """Counts the numbers that a network is made of within the block, and refuses the tensor that would not fit.
+
+    That is so for all modules of PyTorch, in custom models too. What these take beside it (arrays of NumPy, files that
+    they load) nobody can know before their code has run, and taken it.
+
+    Args:
+        config: names what asks for it.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config, self.numbers = config, 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _MAKERS:
+            first = args[0] if args else (kwargs or {}).get("size", ())
+            shape = first if isinstance(first, (tuple, list)) else args
+            self.numbers += math.prod(shape)
+            what = f"Learning {self.numbers:,} parameters or more, as {self._setting(len(shape))} asks for,"
+            require(4 * TRAINED * self.numbers, what, "Give a smaller network.")
+        return func(*args, **(kwargs or {}))
+
+    def _setting(self, axes: int) -> str:
+        """The setting that decides about a tensor."""
+        custom = self.config.custom_model
+        key = "custom_model" if custom else "conv_filters" if axes == 4 else "fcnet_hiddens"
+        return f"model.{key}={brief(getattr(self.config, key))}"
