@@ -99,20 +99,13 @@ def one_by_one(count: int, of: int, what: str) -> Iterator[int]:
     """
     began = 0
     for made in range(count):
-        if made >= 8 and not made & (made - 1):  # the first ones bring what is loaded once
-            took = (used := _resident()) - (began := began or used)
+        if made >= 8 and not made & (made - 1) and (pages := _number("/proc/self/statm", 1)):
+            began = began or pages  # the first ones bring what is loaded once
+            took = (pages - began) * os.sysconf("SC_PAGE_SIZE")
             if took > 2**25:
                 cure = f"Make fewer {what}."
                 require(took * (of - made) // (made - 8), f"Making {of:,} {what}, after the first {made:,},", cure)
         yield made
-
-
-def _resident() -> int:
-    """Bytes of memory that this process has; 0 where the system does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def readable(size: float) -> str:
@@ -124,9 +117,9 @@ def readable(size: float) -> str:
     return f"{size:,.1f} GiB"
 
 
-def _number(file: str) -> int | None:
+def _number(file: str, word: int = 0) -> int | None:
     """What a file of the system says; None where there is none, or it says `max`."""
     try:
-        return int(Path(file).read_text())
-    except (OSError, ValueError):
+        return int(Path(file).read_text().split()[word])
+    except (OSError, ValueError, IndexError):
         return None

@@ -13,17 +13,21 @@ from poise.envs.make import admit_env, registered_env
 from poise.envs.wrap import take_wrappers
 from poise.models.catalog import registered_model, registered_preprocessor
 
+_REGISTERED: dict[str, Any] = {
+    "env": registered_env,
+    "model.custom_model": registered_model,
+    "model.custom_preprocessor": registered_preprocessor,
+}
+"""What knows the things that settings name."""
+
 
 def homes(config: AlgorithmConfig) -> dict[str, str]:
     """`module:Name` of what this process has registered under the names of a configuration, so that another process
     finds it."""
     model = config.model
-    things = {
-        config.env: registered_env(config.env) if isinstance(config.env, str) else None,
-        model.custom_model: registered_model(model.custom_model),
-        model.custom_preprocessor: registered_preprocessor(model.custom_preprocessor),
-    }
-    named = {name: env_name(thing) for name, thing in things.items() if isinstance(name, str) and thing is not None}
+    names = config.env if isinstance(config.env, str) else None, model.custom_model, model.custom_preprocessor
+    things = {name: find(name) for name, find in zip(names, _REGISTERED.values(), strict=True) if name}
+    named = {name: env_name(thing) for name, thing in things.items() if thing is not None}
     return {name: home for name, home in named.items() if ":" in home and "<" not in home}
 
 
@@ -45,13 +49,8 @@ def _labels(config: AlgorithmConfig) -> Iterator[str]:
 def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Flat settings with `module:Name` where they have an object, or a name that only this process knows, of a module
     that another process can import."""
-    known = {
-        "env": registered_env,
-        "model.custom_model": registered_model,
-        "model.custom_preprocessor": registered_preprocessor,
-    }
     result = dict(settings)
-    for key, registered in known.items():
+    for key, registered in _REGISTERED.items():
         value = settings.get(key)
         thing = registered(value) if isinstance(value, str) else value
         home = env_name(thing) if callable(thing) else ""
