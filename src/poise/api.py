@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from poise.training.greedy import Greedy
 from poise.training.loading import new_trainer
 from poise.training.stuck import Stuck
 from poise.training.trainer import Trainer
+from poise.training.unused import unused
 
 
 def make_trainer(
@@ -60,6 +62,8 @@ def make_trainer(
     trainer = new_trainer(
         algorithm, env, {**(config or {}), **settings}, preset=preset, callbacks=callbacks, check=check
     )
+    for sentence in unused(trainer):
+        warnings.warn(sentence, stacklevel=3)
     trainer.callbacks += [Stuck(), Greedy()]
     if progress or (progress is None and where() != "lines"):
         trainer.callbacks.append(Progress())

@@ -8,13 +8,11 @@ repeat:
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from poise.algorithms.base import OnPolicy
 from poise.config.algorithms import A2CConfig
-from poise.config.layout import Layout
 from poise.learning.losses import explained_variance, normalize
 from poise.learning.optimizers import RMSProp
 from poise.sampling.rollout import Rollout
@@ -26,29 +24,19 @@ class A2C(OnPolicy):
 
     config: A2CConfig
 
-    def __init__(
-        self, config: A2CConfig, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence
-    ) -> None:
-        super().__init__(config, obs_layout, action_layout, seed)
-        self.optimizer = RMSProp(self.flat, decay=config.rms_prop_decay, eps=config.rms_prop_eps)
+    def make_optimizer(self) -> RMSProp:
+        return RMSProp(self.flat, decay=self.config.rms_prop_decay, eps=self.config.rms_prop_eps)
 
     def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
         for _ in self.rounds():
             rollout = self.collect(samplers)
             lr, entropy_coeff = self.at(self.config.lr), self.at(self.config.entropy_coeff)
             loss, stats = self.loss(rollout, entropy_coeff)
-            self.flat.zero_grad()
-            if loss.requires_grad:  # a custom model may have nothing to learn
-                loss.backward()  # type: ignore[no-untyped-call]
-            norm = self.apply_gradient(lr)
+            norm = self.descend(loss, lr)
             self.finish_round(rollout)
         names = ("policy_loss", "vf_loss", "entropy", "vf_explained_var")
-        return {
-            **dict(zip(names, torch.stack(stats).tolist(), strict=True)),
-            "grad_norm": norm,
-            "cur_lr": lr,
-            "cur_entropy_coeff": entropy_coeff,
-        }
+        rest = {"grad_norm": norm, "cur_lr": lr, "cur_entropy_coeff": entropy_coeff}
+        return {**dict(zip(names, torch.stack(stats).tolist(), strict=True)), **rest}
 
     def loss(self, rollout: Rollout, entropy_coeff: float) -> tuple[Tensor, list[Tensor]]:
         """The loss of a rollout, and `[policy_loss, vf_loss, entropy, explained variance]`."""

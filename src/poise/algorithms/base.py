@@ -29,7 +29,7 @@ from poise.envs.changes import WRITTEN
 from poise.envs.failures import Failure
 from poise.errors import ConfigError, DivergedError, ModelError
 from poise.learning.device import CPU, GPU
-from poise.learning.optimizers import Change, Flat, Optimizer
+from poise.learning.optimizers import Adam, Change, Flat, Optimizer
 from poise.learning.returns import advantages
 from poise.learning.running import RunningMoments
 from poise.learning.schedules import Points, schedule_value
@@ -58,7 +58,7 @@ class Algorithm(ABC):
         policy: the policy being learnt.
         device: where it computes.
         flat: its parameters and gradients as two vectors.
-        optimizer: set by the algorithm.
+        optimizer: of these.
         timesteps: environment steps sampled so far; schedules go by it.
         updates: gradient steps taken.
         skipped: gradient steps not taken because the gradient was not finite.
@@ -66,8 +66,6 @@ class Algorithm(ABC):
         waited: seconds of the latest iteration in which the learner waited for rollouts that were sampled beside it;
             None where sampling and learning take turns.
     """
-
-    optimizer: Optimizer
 
     repeatable: bool = True
     """Whether equal seeds give equal results."""
@@ -87,6 +85,7 @@ class Algorithm(ABC):
         with drawing_from(torch_seed(init_seed)), WithinMemory(config.model):
             self.policy = self.make_policy(obs_layout, action_layout).to(self.device)
         self.flat = Flat(self.policy)
+        self.optimizer = self.make_optimizer()
         self.generator = torch_generator(shuffle_seed)
         self.reward_scaler = RewardScaler(config.gamma) if config.normalize_rewards else None
         self.timesteps = 0
@@ -102,6 +101,10 @@ class Algorithm(ABC):
         """The policy, untrained."""
         normalize = self.config.normalize_observations
         return Policy(obs_layout, action_layout, self.config.model, normalize_observations=normalize)
+
+    def make_optimizer(self) -> Optimizer:
+        """What takes gradient steps."""
+        return Adam(self.flat)
 
     def announce(self) -> list[str]:
         """Sentences for whoever begins a new run.
@@ -255,6 +258,13 @@ class Algorithm(ABC):
                 "diverged. Lower lr, or normalise observations and rewards. The parameters are those before it began."
             )
         return norm
+
+    def descend(self, loss: Tensor, lr: float) -> float:
+        """One step down the gradient of a loss; see `apply_gradient`."""
+        self.flat.zero_grad()
+        if loss.requires_grad:  # a custom model may have nothing to learn
+            loss.backward()  # type: ignore[no-untyped-call]
+        return self.apply_gradient(lr)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a continued run needs of the learner."""

@@ -9,15 +9,13 @@ repeat:
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from poise.algorithms.asynchronous import Asynchronous
 from poise.config.algorithms import IMPALAConfig
-from poise.config.layout import Layout
 from poise.learning.losses import approximate_kl, explained_variance
-from poise.learning.optimizers import Adam, RMSProp
+from poise.learning.optimizers import Adam, Optimizer, RMSProp
 from poise.learning.returns import vtrace
 from poise.sampling.rollout import Rollout
 
@@ -27,14 +25,11 @@ class IMPALA(Asynchronous):
 
     config: IMPALAConfig
 
-    def __init__(
-        self, config: IMPALAConfig, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence
-    ) -> None:
-        super().__init__(config, obs_layout, action_layout, seed)
+    def make_optimizer(self) -> Optimizer:
+        config = self.config
         if config.opt_type == "adam":
-            self.optimizer = Adam(self.flat)
-        else:
-            self.optimizer = RMSProp(self.flat, decay=config.rms_prop_decay, eps=config.rms_prop_eps)
+            return Adam(self.flat)
+        return RMSProp(self.flat, decay=config.rms_prop_decay, eps=config.rms_prop_eps)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         config = self.config
@@ -48,17 +43,10 @@ class IMPALA(Asynchronous):
                 stop = min(start + slots, rollout.slots)
                 part = rollout if slots >= rollout.slots else rollout.part(start, stop)
                 loss, stats = self.loss(part, reward[:, start:stop], entropy_coeff)
-                self.flat.zero_grad()
-                if loss.requires_grad:  # a custom model may have nothing to learn
-                    loss.backward()  # type: ignore[no-untyped-call]
-                norm = self.apply_gradient(lr)
+                norm = self.descend(loss, lr)
         names = ("policy_loss", "vf_loss", "entropy", "kl", "vf_explained_var")
-        return {
-            **dict(zip(names, torch.stack(stats).tolist(), strict=True)),
-            "grad_norm": norm,
-            "cur_lr": lr,
-            "cur_entropy_coeff": entropy_coeff,
-        }
+        rest = {"grad_norm": norm, "cur_lr": lr, "cur_entropy_coeff": entropy_coeff}
+        return {**dict(zip(names, torch.stack(stats).tolist(), strict=True)), **rest}
 
     def loss(self, rollout: Rollout, reward: Tensor, entropy_coeff: float) -> tuple[Tensor, list[Tensor]]:
         """The loss of whole trajectories with rewards `[T, B]`, a mean over their steps, and `[policy_loss, vf_loss,

@@ -14,15 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from poise.algorithms.base import OnPolicy
 from poise.config.algorithms import PPOConfig
-from poise.config.layout import Layout
 from poise.learning.losses import approximate_kl, explained_variance, normalize, ppo_loss
-from poise.learning.optimizers import Adam
 from poise.models.policy import portions, rows
 from poise.sampling.rollout import Rollout
 from poise.sampling.sampler import Sampler
@@ -96,12 +93,6 @@ class PPO(OnPolicy):
 
     config: PPOConfig
 
-    def __init__(
-        self, config: PPOConfig, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence
-    ) -> None:
-        super().__init__(config, obs_layout, action_layout, seed)
-        self.optimizer = Adam(self.flat)
-
     def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
         for _ in self.rounds():
             rollout = self.collect(samplers)
@@ -142,10 +133,7 @@ class PPO(OnPolicy):
                 if config.target_kl is not None and parts[KL].item() > 1.5 * config.target_kl:
                     stats.append(torch.cat([parts, parts.new_tensor([math.nan])]))
                     return self._report(stats, batch, lr, clip, entropy_coeff)
-                self.flat.zero_grad()
-                if loss.requires_grad:  # a custom model may have nothing to learn
-                    loss.backward()  # type: ignore[no-untyped-call]
-                norm = self.apply_gradient(lr)
+                norm = self.descend(loss, lr)
                 if report:
                     stats.append(torch.cat([parts, parts.new_tensor([norm])]))
         return self._report(stats, batch, lr, clip, entropy_coeff)
@@ -192,10 +180,6 @@ class PPO(OnPolicy):
         """One read of all statistics: means over minibatches."""
         names = ("policy_loss", "vf_loss", "kl", "clip_fraction", "entropy", "grad_norm")
         means = torch.stack(stats).nanmean(0).tolist() if stats else [math.nan] * len(names)
-        return {
-            **dict(zip(names, means, strict=True)),
-            "vf_explained_var": explained_variance(batch.value, batch.target, batch.weight).item(),
-            "cur_lr": lr,
-            "cur_clip_param": clip,
-            "cur_entropy_coeff": entropy_coeff,
-        }
+        explained = explained_variance(batch.value, batch.target, batch.weight).item()
+        rest = {"cur_lr": lr, "cur_clip_param": clip, "cur_entropy_coeff": entropy_coeff}
+        return {**dict(zip(names, means, strict=True)), "vf_explained_var": explained, **rest}

@@ -254,6 +254,9 @@ class AlgorithmConfig(Checked):
     """Keys of other libraries that this algorithm has no counterpart of, and what to do instead: over `SETTINGS`, those
     of all."""
 
+    given: ClassVar[frozenset[str]] = frozenset()
+    """Of an instance: keys that the user set; neither a preset, nor a file, nor `derive`."""
+
     def derive(self, explicit: set[str]) -> None:
         """Fills in what nobody set and refuses what contradicts itself.
 
@@ -263,6 +266,7 @@ class AlgorithmConfig(Checked):
         Raises:
             ConfigError: two explicit settings contradict each other, or one asks for what is not there.
         """
+        self.__dict__["given"] = frozenset(explicit)
         if self.wrappers:
             self.wrappers = [_wrapper(item) for item in self.wrappers]
             self.env_config = {**self.env_config, WRAPPERS: self.wrappers}
@@ -372,6 +376,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else f"<{type(value).__name__}>"
+
+
+def env_label(env: Any) -> str:
+    """The name of an environment as the name of a folder may have it."""
+    return env_name(env).replace("/", "-").replace(":", "-")
 
 
 def env_name(env: Any) -> str:

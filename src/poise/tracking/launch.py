@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from poise.config.base import AlgorithmConfig, env_name
+from poise.config.base import AlgorithmConfig, env_label, env_name
 from poise.config.resolve import field_types
 from poise.config.run import RunOptions
 from poise.config.types import coerce
@@ -35,6 +35,7 @@ from poise.training.recording import record
 from poise.training.stopping import StopRule, check_keys, default_stop
 from poise.training.stuck import Stuck
 from poise.training.trainer import Trainer
+from poise.training.unused import unused
 
 
 class Run:
@@ -130,8 +131,8 @@ def start(
         figure_class()
     if chosen.tensorboard:
         TensorBoardSink.require()
-    label = env_name(config.env).replace("/", "-").replace(":", "-")
-    folder = new_folder(root, f"{trainer.name}_{label}" if experiment is None else experiment, name)
+    own = f"{trainer.name}_{env_label(config.env)}"
+    folder = new_folder(root, own if experiment is None else experiment, name)
     folder.claim()
     changed = [str(change) for change in changes()]
     try:
@@ -148,7 +149,8 @@ def start(
         )
         log = Log(folder.path / "log.txt", quiet=quiet)
         log(f"{trainer.name} on {env_name(config.env)}, seed {config.seed}" + (f", preset {used}" if used else ""))
-        for note in (*trainer.notes, *(f"{name} is the script's own." for name in changed)):
+        script = [f"{name} is the script's own." for name in changed]
+        for note in (*trainer.notes, *unused(trainer, rules), *script):
             log(note)
         if defaults is not None:
             goals = " or ".join(f"{key}={value:g}" for key, value in defaults.items())
@@ -240,7 +242,7 @@ def resume(
             log(f"Warning: {missing}")
         grade = "statistical" if trainer.environments.lost or missing else manifest["resume_grade"]
         log(f"Resuming from iteration {trainer.iteration} ({near(path)}); grade: {grade}.")
-        for note in trainer.notes:
+        for note in (*trainer.notes, *unused(trainer, rules)):
             log(note)
         return _run(trainer, folder, rules, options, log, signals, first=False)
     finally:

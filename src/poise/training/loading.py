@@ -23,6 +23,7 @@ from poise.training.callbacks import Callback
 from poise.training.declared import check_sizes
 from poise.training.names import from_file
 from poise.training.trainer import Trainer
+from poise.training.unused import unused
 
 
 def config_from_dict(algorithm: str, settings: dict[str, Any]) -> AlgorithmConfig:
@@ -268,6 +269,7 @@ def load(
     if (name := trainer.policy.overflown) is not None:  # whoever looks for why a run diverged wants to see it
         what = "holds numbers that are not finite: it may be looked at, but can neither act by them nor learn."
         warnings.warn(f"{path}: the policy's parameter {name!r} {what}", stacklevel=2)
+    trainer.notes += unused(trainer)
     if replaced:
         trainer.leave_environment(f"{was[0]} is replaced by {env_name(config.env)}")
     return trainer

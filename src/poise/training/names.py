@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
+from operator import attrgetter
 from typing import Any
 
 from poise.config.base import WRAPPERS, AlgorithmConfig, env_name
@@ -13,20 +14,19 @@ from poise.envs.make import admit_env, registered_env
 from poise.envs.wrap import take_wrappers
 from poise.models.catalog import registered_model, registered_preprocessor
 
-_REGISTERED: dict[str, Any] = {
-    "env": registered_env,
-    "model.custom_model": registered_model,
-    "model.custom_preprocessor": registered_preprocessor,
-}
-"""What knows the things that settings name."""
+_PLACES: list[tuple[str, str, str, Callable[[Any], Any]]] = [
+    ("env", "environment", "env_config", registered_env),
+    ("model.custom_model", "model", "model.custom_model_config", registered_model),
+    ("model.custom_preprocessor", "preprocessor", "", registered_preprocessor),
+]
+"""Settings that name code: the key, what it names, the key of its arguments, and what is registered under a name."""
 
 
 def homes(config: AlgorithmConfig) -> dict[str, str]:
     """`module:Name` of what this process has registered under the names of a configuration, so that another process
     finds it."""
-    model = config.model
-    names = config.env if isinstance(config.env, str) else None, model.custom_model, model.custom_preprocessor
-    things = {name: find(name) for name, find in zip(names, _REGISTERED.values(), strict=True) if name}
+    names = [(attrgetter(key)(config), registered) for key, _, _, registered in _PLACES]
+    things = {name: registered(name) for name, registered in names if isinstance(name, str)}
     named = {name: env_name(thing) for name, thing in things.items() if thing is not None}
     return {name: home for name, home in named.items() if ":" in home and "<" not in home}
 
@@ -50,7 +50,7 @@ def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Flat settings with `module:Name` where they have an object, or a name that only this process knows, of a module
     that another process can import."""
     result = dict(settings)
-    for key, registered in _REGISTERED.items():
+    for key, _, _, registered in _PLACES:
         value = settings.get(key)
         thing = registered(value) if isinstance(value, str) else value
         home = env_name(thing) if callable(thing) else ""
@@ -77,12 +77,7 @@ def admit(settings: Mapping[str, Any], source: object, *, trusted: bool = False)
             trust.remember(*trust.labels(name, arguments))
         elif isinstance(name, str):
             trust.admit(trust.Foreign(name, source), "wrapper", config=arguments)
-    places: list[tuple[str, str, str, Any, Any]] = [
-        ("env", "environment", "env_config", registered_env, admit_env),
-        ("model.custom_model", "model", "model.custom_model_config", registered_model, None),
-        ("model.custom_preprocessor", "preprocessor", "", registered_preprocessor, None),
-    ]
-    for key, kind, own, registered, check in places:
+    for key, kind, own, registered in _PLACES:
         configs = [
             {name: value for name, value in each.items() if name != WRAPPERS}
             for each in _options(settings.get(own))
@@ -93,8 +88,8 @@ def admit(settings: Mapping[str, Any], source: object, *, trusted: bool = False)
                 continue
             if trusted:
                 trust.remember(*trust.labels(name, config))
-            elif check is not None:
-                check(trust.Foreign(name, source), config)
+            elif key == "env":
+                admit_env(trust.Foreign(name, source), config)
             else:
                 trust.admit(trust.Foreign(name, source), kind, config=config)
 
@@ -116,23 +111,18 @@ def from_file(
         trusted: the user says that they may be used; this machine remembers it.
     """
     homes = homes if isinstance(homes, Mapping) else {}
-    model = config.model
-    places: list[tuple[Any, str, Any]] = [
-        (config, "env", registered_env),
-        (model, "custom_model", registered_model),
-        (model, "custom_preprocessor", registered_preprocessor),
-    ]
-    for owner, key, registered in places:
-        name = getattr(owner, key)
-        if isinstance(name, str) and name and registered(name) is None:
-            setattr(owner, key, trust.Foreign(str(homes.get(name, name)), source))
+    for key, _, _, registered in _PLACES:
+        owner, name = (config.model, key.removeprefix("model.")) if key != "env" else (config, key)
+        value = getattr(owner, name)
+        if trusted and isinstance(value, trust.Foreign):
+            setattr(owner, name, str(value))
+        elif isinstance(value, str) and value and registered(value) is None:
+            found = str(homes.get(value, value))
+            setattr(owner, name, found if trusted else trust.Foreign(found, source))
     env_config = dict(config.env_config)
     if wrappers := take_wrappers(env_config):
         marked = [(trust.Foreign(name, source), arguments) for name, arguments in wrappers]
         config.env_config = {**env_config, WRAPPERS: wrappers if trusted else marked}
     if trusted:
-        for owner, key, _ in places:
-            if isinstance(getattr(owner, key), trust.Foreign):
-                setattr(owner, key, str(getattr(owner, key)))
         remember(config)
     return config

@@ -107,8 +107,6 @@ class Trainer(EnvAccess):
         self.failures = Failures(config.num_envs, self._report)
         config.settle()
         config.model.settle()
-        if config.normalize_observations and not self.policy.moments:
-            self.notes.append("normalize_observations has no effect on Discrete observations or custom models.")
         self.metrics = Metrics(config.metrics_smoothing_episodes)
         self._stop_reason: str | None = None
         self.confirmation: Confirmation | None = None
@@ -490,6 +488,5 @@ class Trainer(EnvAccess):
 def _exact(sampler: dict[str, Any]) -> bool:
     """Whether a sampler's state leads on to the very same steps."""
     env = sampler["env"]
-    if not sampler["started"]:  # it never was, or an error or a second Ctrl-C left it amid a step
-        return env is None
-    return env is not None and snapshot.exact(env)
+    began = sampler["started"]  # it never did, or an error or a second Ctrl-C left it amid a step
+    return env is not None and snapshot.exact(env) if began else env is None

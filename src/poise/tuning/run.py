@@ -12,7 +12,7 @@ from typing import Any
 import filelock
 
 from poise.config.algorithms import algorithm_spec
-from poise.config.base import env_name
+from poise.config.base import env_label
 from poise.config.resolve import build, canonical, field_types
 from poise.config.run import RunOptions
 from poise.config.types import Positive, PositiveInt, a_path, coerce
@@ -100,8 +100,8 @@ def run(
         "mode": mode, "sampler": sampler, "scheduler": scheduler, "generations": generations, "seeds": seeds,
         "winners": winners, "seed": seed, "time_budget_s": time_budget_s, "preset": preset, "options": options,
     }  # fmt: skip
-    label = env_name(settings["env"]).replace("/", "-").replace(":", "-")
-    path = a_path(folder, "folder") / folder_name("experiment", experiment or f"tune_{name}_{label}")
+    own = experiment or f"tune_{name}_{env_label(settings['env'])}"
+    path = a_path(folder, "folder") / folder_name("experiment", own)
     return begin(given, path, parallel, callbacks, signals, resume=resume, quiet=quiet)
 
 

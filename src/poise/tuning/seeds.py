@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from poise.config.algorithms import algorithm_spec
-from poise.config.base import env_name
+from poise.config.base import env_label
 from poise.config.resolve import canonical, field_types, resolve
 from poise.config.run import RunOptions
 from poise.config.types import NonNegativeInt, PositiveInt, a_path, coerce
@@ -163,9 +163,8 @@ def run_seeds(
     if resolved.env is None:
         raise ConfigError("There is no environment to train in: give one, for example --env CartPole-v1.")
     name, spec = algorithm_spec(algorithm)
-    stamp = datetime.now(timezone.utc).astimezone().strftime("%Y%m%d-%H%M%S")
-    label = env_name(resolved.env).replace("/", "-").replace(":", "-")
-    path = a_path(folder, "folder") / folder_name("experiment", experiment or f"{name}_{label}_{stamp}")
+    own = f"{name}_{env_label(resolved.env)}_{datetime.now(timezone.utc).astimezone():%Y%m%d-%H%M%S}"
+    path = a_path(folder, "folder") / folder_name("experiment", experiment or own)
     numbers = grid_search(range(first, first + min(count, MAX_TRIALS + 1)))
     search = {
         "algorithm": name, "config": {**canonical(spec.config, {**given, "env": resolved.env}), "seed": numbers},

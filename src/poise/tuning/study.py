@@ -148,6 +148,7 @@ class Study:
     Attributes:
         trials: those that have begun, by number.
         total: how many there will be.
+        unused: sentences on settings that runs were given and do not use, in the order in which they were first said.
         noun: what a trial is called.
 
     Raises:
@@ -168,6 +169,7 @@ class Study:
             if trial.state != "failed":
                 trial.settings = self._settings(trial)
         self._underway: set[tuple[int, str]] = set()
+        self.unused: dict[str, None] = {}
         self._since = time.monotonic()
 
     def label(self, trial: Trial) -> str:
@@ -293,10 +295,12 @@ class Study:
         return f"pruned at {percent} % of its limit" if self.storage.prune(trial, percent, value) else None
 
     def finish(self, job: dict[str, Any], end: dict[str, Any]) -> None:
-        """Takes the end of a run: `{"done": result}`, `{"error": sentence}` or, of a process, `{"died": how}`."""
+        """Takes the end of a run: `{"done": result, "unused": sentences}`, `{"error": sentence}` or, of a process,
+        `{"died": how}`."""
         trial = self.trials[job["trial"]]
         self._underway.discard((trial.number, job["name"]))
         trial.latest = {}
+        self.unused |= dict.fromkeys(end.get("unused", ()))
         held_out = job["name"].startswith("held_out")
         if held_out and "done" not in end:  # the trial is what it was; its confirmation failed
             trial.held_out.append({"stop_reason": f"failed: {end.get('error') or end['died']}"})

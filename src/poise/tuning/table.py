@@ -37,7 +37,7 @@ class Board:
         self.study, self.parallel, self.quiet = study, parallel, quiet
         self.console = Console(highlight=False, markup=False)
         self._told = {trial.number for trial in study.trials if trial.state != "running"}
-        self._errors: Counter[str] = Counter()
+        self._times: Counter[str] = Counter()
         self._next = EVERY_S
         self._live = Live(console=self.console, auto_refresh=False) if sys.stdout.isatty() and not quiet else None
 
@@ -56,6 +56,9 @@ class Board:
 
     def update(self) -> None:
         """Shows what has changed."""
+        for sentence in [text for text in self.study.unused if not self._times[text]]:
+            self._times[sentence] += 1
+            self._say(sentence)
         for trial in self.study.trials:
             if trial.state != "running" and trial.number not in self._told:
                 self._told.add(trial.number)
@@ -76,9 +79,9 @@ class Board:
 
     def _failure(self, trial: Trial) -> str:
         """How a trial failed: a reason is told whole once, and then counted."""
-        self._errors[trial.error] += 1
+        self._times[trial.error] += 1
         first = f"{self.study.noun} {self.study.label(trial)} failed{_params(trial)}"
-        times = self._errors[trial.error]
+        times = self._times[trial.error]
         return f"{first}: {trial.error}" if times == 1 else f"{first} for the same reason ({times} so far)"
 
     def _progress(self) -> str:

@@ -33,6 +33,7 @@ from poise.tracking.folder import RunFolder, plain
 from poise.training.callbacks import Callback
 from poise.training.checkpoint import checkpoints
 from poise.training.trainer import Trainer
+from poise.training.unused import unused
 
 LEAVE_S = 300.0
 """Seconds that a run may take to end after its search was killed."""
@@ -92,13 +93,12 @@ def _run(pipe: Pipe, job: dict[str, Any]) -> dict[str, Any]:
             run = launch.resume(folder, stop=job["stop"], callbacks=callbacks, quiet=True, **own)
         else:
             _clear(folder)
-            path = Path(job["folder"])
-            place: dict[str, Any] = {"root": path.parent.parent, "experiment": path.parent.name, "name": path.name}
-            given = {key: job[key] for key in ("stop", "preset", "options")}
-            run = launch.start(
-                job["algorithm"], None, job["settings"], callbacks=callbacks, quiet=True, **place, **given
-            )
-        run.trainer.close()
+            study, name = folder.path.parent, folder.path.name
+            given = {key: job[key] for key in ("algorithm", "settings", "stop", "preset", "options")}
+            given |= {"root": study.parent, "experiment": study.name, "name": name}
+            run = launch.start(**given, callbacks=callbacks, quiet=True)
+        with run.trainer:
+            return {"done": plain(run.result), "unused": unused(run.trainer, job["stop"])}
     except (EOFError, BrokenPipeError):
         raise
     except PoiseError as error:
@@ -107,7 +107,6 @@ def _run(pipe: Pipe, job: dict[str, Any]) -> dict[str, Any]:
         folder.path.mkdir(parents=True, exist_ok=True)
         (folder.path / "error.txt").write_text(own_traceback(error))
         return {"error": f"{type(error).__name__}: {error} ({folder.path / 'error.txt'} has the traceback)"}
-    return {"done": plain(run.result)}
 
 
 def _register(named: dict[str, Any]) -> None:
@@ -117,12 +116,10 @@ def _register(named: dict[str, Any]) -> None:
         register_algorithm(name, algorithm, spec.config, spec.summary)
     for spec in named["specs"]:
         gymnasium.registry.setdefault(spec.id, spec)
-    for name, creator in named["envs"].items():
-        register_env(name, creator)
-    for name, model in named["models"].items():
-        register_model(name, model)
-    for name, preprocessor in named["preprocessors"].items():
-        register_preprocessor(name, preprocessor)
+    kinds: dict[str, Any] = {"envs": register_env, "models": register_model, "preprocessors": register_preprocessor}
+    for kind, register in kinds.items():
+        for name, thing in named[kind].items():
+            register(name, thing)
 
 
 def _clear(folder: RunFolder) -> None:

@@ -12,7 +12,7 @@ from poise.compat.ray.tune import registry
 from poise.compat.ray.tune.registry import register_env
 from poise.compat.translate import best_preset, translated
 from poise.config.algorithms import algorithm_spec
-from poise.config.base import env_name
+from poise.config.base import env_label
 from poise.config.run import RunOptions
 from poise.config.types import a_path
 from poise.errors import RunError, nearest
@@ -147,7 +147,7 @@ def run(
     algorithm = algorithm_spec(getattr(run_or_experiment, "algorithm", run_or_experiment))[0]
     settings, callbacks = translated(algorithm, config or {})
     preset = best_preset(algorithm, settings)
-    label = env_name(settings["env"]).replace("/", "-").replace(":", "-")
+    label = env_label(settings["env"])
     folder = a_path(local_dir or "runs", "local_dir")
     kept: dict[str, Any] = {"checkpoint_freq": checkpoint_freq or None}
     if keep_checkpoints_num:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from poise.api import make_trainer
 from poise.compat.translate import best_preset, translated
-from poise.config.base import env_name
+from poise.config.base import env_label
 from poise.training import checkpoint
 from poise.training.loading import locate
 
@@ -73,7 +73,7 @@ class Trainer:
 
     def save(self, checkpoint_dir: str | None = None) -> str:
         """Writes a checkpoint and returns its path."""
-        label = env_name(self.trainer.config.env).replace("/", "-").replace(":", "-")
+        label = env_label(self.trainer.config.env)
         root = Path(checkpoint_dir) if checkpoint_dir else Path("runs") / f"{self.algorithm}_{label}_checkpoints"
         return str(self.trainer.save(root / f"checkpoint_{self.iteration:06d}"))
 
