@@ -35,9 +35,12 @@ def test_versions_of_an_environment_share_a_preset(env: str) -> None:
     assert env == "CartPole" or all(settings == found[0] for settings in found)
 
 
-@pytest.mark.parametrize("env", [env for env in TABLES if env in gym.registry])
-def test_one_iteration_of_a_table(trainer: Make, env: str) -> None:
-    made = trainer("PPO", env)
+@pytest.mark.parametrize(
+    ("algorithm", "env"),
+    [(name, env) for name in ("PPO", "DQN") for env in TABLES if env in gym.registry and env in PRESETS[name]],
+)
+def test_one_iteration_of_a_table(trainer: Make, algorithm: str, env: str) -> None:
+    made = trainer(algorithm, env)
     assert made.train()["timesteps_total"] > 0
     assert made.preset == env
 

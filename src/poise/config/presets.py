@@ -212,6 +212,28 @@ _DQN_MOUNTAIN_CAR = {
     "model.fcnet_hiddens": [256, 256],
 }
 
+# One parameter for each state and action, as PPO's. Where one wrong step spoils an episode, little chance may be left
+# in the end.
+_DQN_TABLE = {
+    "num_envs_per_worker": 32,
+    "rollout_fragment_length": 4,
+    "gradient_steps": 16,
+    "train_batch_size": 128,
+    "buffer_size": 50_000,
+    "lr": [[0, 0.01], [50_000, 0.01], [150_000, 0.0005]],
+    "tau": 0.05,
+    "target_network_update_freq": 0,
+    "epsilon_timesteps": 30_000,
+    "final_epsilon": 0.01,
+    "model.fcnet_hiddens": [],
+}
+_DQN_TABLE_OF_COSTS = {
+    **_DQN_TABLE,
+    "lr": [[0, 0.02], [40_000, 0.02], [100_000, 0.001]],
+    "epsilon_timesteps": 20_000,
+    "normalize_rewards": True,
+}
+
 # From the literature (RL Baselines3 Zoo), not measured.
 _DQN_LUNAR_LANDER = {
     "num_envs_per_worker": 4,
@@ -432,6 +454,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "tutorial": _DQN_TUTORIAL,
         "Acrobot-v1": _DQN_ACROBOT,
         "MountainCar-v0": _DQN_MOUNTAIN_CAR,
+        "FrozenLake-v1": _DQN_TABLE,
+        **dict.fromkeys(TABLES_OF_COSTS, _DQN_TABLE_OF_COSTS),
         "LunarLander-v3": _DQN_LUNAR_LANDER,
         ATARI: _DQN_ATARI,
         **dict.fromkeys(PONG, _DQN_PONG),
