@@ -19,6 +19,17 @@ CARTPOLE = ("CartPole-v0", "CartPole-v1")
 TABLES_OF_COSTS = ("Taxi-v3", "Taxi-v4", "CliffWalking-v0", "CliffWalking-v1", "CliffWalkingSlippery-v1")
 ROBOTS = ("HalfCheetah", "Hopper", "Walker2d", "Ant", "Humanoid", "HumanoidStandup", "Pusher")
 
+_PPO_CARTPOLE = {
+    "num_envs_per_worker": 96,
+    "rollout_fragment_length": 32,
+    "sgd_minibatch_size": 512,
+    "num_sgd_iter": 6,
+    "lr": 0.01,
+    "gae_lambda": 0.85,
+    "grad_clip": 5.0,
+    "model.fcnet_hiddens": [48],
+}
+
 # RMSProp with a small ε makes a large step of the first fall after many steps without one, and three runs in five fell,
 # to 142 at worst, after they had reached 475: hence ε, and the fall of the rate.
 _A2C_CARTPOLE = {
@@ -159,18 +170,13 @@ _A2C_PONG = {**_A2C_ATARI, **_SMALL_NETWORK}
 # to 40 all reached a confirmed greedy mean of 475: after 13,600 steps on average, the last one after 38,300.
 _DQN_CARTPOLE = {
     "num_envs_per_worker": 32,
-    "rollout_fragment_length": 4,
     "gradient_steps": 8,
     "train_batch_size": 128,
     "buffer_size": 20_000,
-    "learning_starts": 1000,
-    "gamma": 0.99,
     "lr": 0.003,
     "n_step": 5,
     "tau": 0.03,
     "target_network_update_freq": 0,
-    "epsilon_timesteps": 10_000,
-    "final_epsilon": 0.05,
     "td_error_loss_fn": "mse",
     "normalize_observations": True,
     "normalize_rewards": True,
@@ -180,20 +186,14 @@ _DQN_CARTPOLE = {
 # Like CartPole's, with a memory of all steps and a learning rate that falls: at one that stays, greedy episodes swing
 # between -82 and -500.
 _DQN_ACROBOT = {
-    "num_envs_per_worker": 32,
-    "rollout_fragment_length": 4,
+    **_DQN_CARTPOLE,
     "gradient_steps": 16,
-    "train_batch_size": 128,
     "buffer_size": 100_000,
     "learning_starts": 2000,
     "lr": [[0, 0.001], [50_000, 0.0003], [100_000, 0.00003]],
     "n_step": 3,
     "tau": 0.02,
-    "target_network_update_freq": 0,
-    "final_epsilon": 0.05,
-    "normalize_observations": True,
-    "normalize_rewards": True,
-    "model.fcnet_hiddens": [128, 128],
+    "td_error_loss_fn": "huber",
 }
 
 # Of RL Baselines3 Zoo; one seed scored -101 after 120,000 steps, more were not measured. Unscaled rewards of -1 make
@@ -216,7 +216,6 @@ _DQN_MOUNTAIN_CAR = {
 # in the end.
 _DQN_TABLE = {
     "num_envs_per_worker": 32,
-    "rollout_fragment_length": 4,
     "gradient_steps": 16,
     "train_batch_size": 128,
     "buffer_size": 50_000,
@@ -240,7 +239,6 @@ _DQN_LUNAR_LANDER = {
     "gradient_steps": 16,
     "train_batch_size": 128,
     "buffer_size": 50_000,
-    "learning_starts": 1000,
     "lr": 0.00063,
     "target_network_update_freq": 250,
     "epsilon_timesteps": 12_000,
@@ -256,7 +254,6 @@ _DQN_TUTORIAL = {
     "train_batch_size": 128,
     "buffer_size": 10_000,
     "learning_starts": 128,
-    "gamma": 0.99,
     "lr": 1e-4,
     "adam_epsilon": 1e-8,
     "weight_decay": 0.01,
@@ -267,7 +264,6 @@ _DQN_TUTORIAL = {
     "tau": 0.005,
     "target_network_update_freq": 0,
     "initial_epsilon": 0.9,
-    "final_epsilon": 0.05,
     "epsilon_timesteps": 1000,
     "epsilon_schedule": "exponential",
     "model.initializer": "uniform",
@@ -278,7 +274,6 @@ _DQN_TUTORIAL = {
 # Of Mnih et al. 2015, with the shorter schedules that a processor has time for.
 _DQN_ATARI = {
     "num_envs_per_worker": 8,
-    "rollout_fragment_length": 4,
     "training_intensity": 8.0,
     "train_batch_size": 32,
     "buffer_size": 100_000,
@@ -329,17 +324,7 @@ _IMPALA_ATARI = {
 _IMPALA_PONG = {**_IMPALA_ATARI, "lr": [[0, 0.0005], [50_000, 0.001]]}
 
 # PPO's, with no rollout waiting: at this learning rate, older ones do harm.
-_APPO_CARTPOLE = {
-    "num_envs_per_worker": 96,
-    "rollout_fragment_length": 32,
-    "sgd_minibatch_size": 512,
-    "num_sgd_iter": 6,
-    "lr": 0.01,
-    "gae_lambda": 0.85,
-    "grad_clip": 5.0,
-    "learner_queue_size": 0,
-    "model.fcnet_hiddens": [48],
-}
+_APPO_CARTPOLE = {**_PPO_CARTPOLE, "learner_queue_size": 0}
 
 # PPO's, with shorter rollouts, which keep the policy that samples fresh.
 _APPO_ATARI = {**_PPO_PONG, "lr": 5e-4, "entropy_coeff": 0.01, "rollout_fragment_length": 64, "num_sgd_iter": 2}
@@ -347,16 +332,7 @@ _APPO_PONG = {**_APPO_ATARI, **_PONG_SCHEDULES}
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "PPO": {
-        "CartPole-v1": {
-            "num_envs_per_worker": 96,
-            "rollout_fragment_length": 32,
-            "sgd_minibatch_size": 512,
-            "num_sgd_iter": 6,
-            "lr": 0.01,
-            "gae_lambda": 0.85,
-            "grad_clip": 5.0,
-            "model.fcnet_hiddens": [48],
-        },
+        "CartPole-v1": _PPO_CARTPOLE,
         # Solves it with a linear network too, as tutorials use one: hence normalised observations, whole returns.
         "CartPole-v0": {
             "num_envs_per_worker": 32,
