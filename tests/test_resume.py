@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,11 +20,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import poise
 import resumable
+from poise.cli.main import poise as command
 from poise.tracking.folder import RunFolder
 from poise.training import checkpoint
 from poise.training.environments import Environments
@@ -470,3 +474,65 @@ def test_sigterm_ends_the_command_with_a_checkpoint(
     run = poise.resume(folder.path, stop={"training_iteration": last + 1}, quiet=True)
     run.trainer.close()
     assert [r["training_iteration"] for r in folder.metrics()] == list(range(1, last + 2))
+
+
+# --- the same command again ------------------------------------------------------------------------------------------
+
+
+def again(root: Path, *more: str) -> tuple[str, ...]:
+    """A scheduler's command."""
+    return (
+        sys.executable, "-m", "poise", "train", "PPO", "--env", "CartPole-v1", "--preset", "none", "--num_envs", "4",
+        "--n_steps", "16", "--model.fcnet_hiddens", "4", "--folder", str(root), "--experiment", "e", "--name", "job",
+        "--resume-if-exists", "--checkpoint-freq", "1", "--no-tensorboard", *more,
+    )  # fmt: skip
+
+
+def test_a_scheduler_calls_one_command_until_it_has_ended(
+    child: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "e" / "job")
+    killed = child(*again(tmp_path, "--stop", "training_iteration=1000000"))
+    wait_for(lambda: killed.poll() is not None or checkpoint.checkpoints(folder.checkpoints), "a checkpoint")
+    killed.kill()
+    _, errors = killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, errors
+    last = max(int(path.name) for path in checkpoint.checkpoints(folder.checkpoints))
+    goal = f"training_iteration={last + 2}"
+    first = child(*again(tmp_path, "--stop", goal, "--lr", "0.5"))
+    output, errors = first.communicate(timeout=120)
+    assert first.returncode == 0, output + errors
+    assert f"Resuming from iteration {last} " in output
+    assert "The run goes on with its own settings: lr=0.0003 (asked for: 0.5)." in output
+    assert [r["training_iteration"] for r in folder.metrics()] == list(range(1, last + 3))
+    before = {file: file.read_bytes() for file in (folder.metrics_file, folder.path / "status.json")}
+    ended = CliRunner().invoke(command, again(tmp_path)[3:])
+    assert (ended.exit_code, "has ended: training_iteration reached" in ended.output) == (0, True), ended.output
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_run_that_is_asked_for_again_is_that_run_or_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: dict[str, Any] = {**PPO, "folder": tmp_path, "experiment": "e", "tensorboard": False}
+    asked |= {"name": "r", "resume_if_exists": True}
+
+    class Mine(gym.Wrapper):
+        def __init__(self, config: dict[str, Any]) -> None:
+            super().__init__(gym.make("CartPole-v1"))
+
+    run = poise.run("PPO", Mine, stop={"training_iteration": 2}, **asked)
+    run.trainer.close()
+    later = poise.run("PPO", Mine, stop={"training_iteration": 4}, **asked)  # a class that no file can name
+    later.trainer.close()
+    assert later.trainer.iteration == 4
+    assert "settings" not in capsys.readouterr().out
+    with pytest.raises(poise.RunError, match=r"is one of PPO on .*Mine, not of PPO on CartPole-v1"):
+        poise.run("PPO", "CartPole-v1", **asked)
+    with pytest.raises(poise.ConfigError, match="needs a name"):
+        poise.run("PPO", "CartPole-v1", **{**asked, "name": None})
+    shutil.rmtree(later.folder.checkpoints)  # it died before its first checkpoint
+    fresh = poise.run("PPO", Mine, stop={"training_iteration": 1}, **asked)
+    fresh.trainer.close()
+    assert [r["training_iteration"] for r in fresh.folder.metrics()] == [1]
+    assert "died before its first checkpoint" in capsys.readouterr().out
+    poise.run("PPO", Mine, stop={"training_iteration": 1}, **asked).trainer.close()
+    assert "has ended" in capsys.readouterr().out

@@ -777,3 +777,22 @@ def test_resume_takes_names_as_the_command_does(tmp_path: Path, monkeypatch: pyt
         assert (resumed.path, resumed.trainer.iteration) == (run.path, iterations)
     with pytest.raises(RunError, match=r"There is no run at frist, .* Did you mean 'first'"):
         poise.resume("frist")
+
+
+def test_load_takes_names_and_learns_as_a_new_trainer_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = small_run(tmp_path / "runs", 2, name="first")
+    for name in (
+        "first",
+        "latest",
+        run.path,
+        run.path / "checkpoints/000002",
+        f"{run.path.parent.name}/first",
+    ):
+        with poise.load(name) as algo:
+            assert algo.iteration == 2
+    assert [type(each).__name__ for each in algo.callbacks] == ["Stuck", "Greedy"]
+    with pytest.raises(
+        poise.CheckpointError, match=r"There is no checkpoint at frist\. There is no run .* Did you mean 'first'"
+    ):
+        poise.load("frist")

@@ -33,7 +33,7 @@ from poise.startup import without_collection
 if TYPE_CHECKING:
     from poise import tune
     from poise.algorithms.base import register_algorithm
-    from poise.api import make_trainer, plot, resume, run
+    from poise.api import load, make_trainer, plot, resume, run
     from poise.envs.check import check_env
     from poise.envs.make import make_env, register_env
     from poise.envs.old_gym import OldGymEnv
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from poise.signatures import A2C, APPO, DQN, IMPALA, PPO
     from poise.tracking.live import LivePlot
     from poise.training.callbacks import Callback
-    from poise.training.loading import load
     from poise.training.recording import record
     from poise.training.trainer import Trainer
     from poise.tuning.seeds import load_seeds, run_seeds
@@ -65,7 +64,7 @@ _HOMES = {
     "register_preprocessor": "poise.models.catalog",
     "Callback": "poise.training.callbacks",
     "LivePlot": "poise.tracking.live",
-    "load": "poise.training.loading",
+    "load": "poise.api",
     "Trainer": "poise.training.trainer",
 }
 

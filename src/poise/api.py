@@ -9,9 +9,10 @@ from typing import Any
 
 from poise.config.base import AlgorithmConfig
 from poise.config.run import RunOptions
-from poise.errors import ConfigError
+from poise.config.types import a_path
+from poise.errors import CheckpointError, ConfigError, RunError
 from poise.tracking.curves import History, panels
-from poise.tracking.folder import RunFolder, find_run, find_runs
+from poise.tracking.folder import RunFolder, find_run, find_runs, find_study
 from poise.tracking.launch import Run
 from poise.tracking.launch import resume as _resume
 from poise.tracking.launch import start as _start
@@ -20,6 +21,7 @@ from poise.tracking.plots import episode_figure
 from poise.tracking.progress import Progress, where
 from poise.training.callbacks import Callback
 from poise.training.greedy import Greedy
+from poise.training.loading import load as _load
 from poise.training.loading import new_trainer
 from poise.training.stuck import Stuck
 from poise.training.trainer import Trainer
@@ -64,10 +66,57 @@ def make_trainer(
     )
     for sentence in unused(trainer):
         warnings.warn(sentence, stacklevel=3)
+    return _with_callbacks(trainer, progress)
+
+
+def _with_callbacks(trainer: Trainer, progress: bool | None) -> Trainer:
     trainer.callbacks += [Stuck(), Greedy()]
     if progress or (progress is None and where() != "lines"):
         trainer.callbacks.append(Progress())
     return trainer
+
+
+def load(
+    path: str | Path,
+    *,
+    env: Any = None,
+    env_config: dict[str, Any] | None = None,
+    which: str | int = "latest",
+    trust: bool = False,
+    progress: bool | None = None,
+    **overrides: Any,
+) -> Trainer:
+    """The trainer that a checkpoint was saved from, to act with or to train on, exactly from where it was.
+
+    No environment is made before one is needed: the policy is rebuilt from the layouts of its spaces. What the
+    checkpoint names as `module:Name` is imported only where it is harmless or known to this machine (docs/security.md).
+
+    Args:
+        path: a checkpoint folder, a run folder, or the name of a run in `runs`, or `latest`.
+        env: the environment's class or function, where the checkpoint knows only its name; or another environment of
+            the same spaces: then the episodes of the old one, and what is sampled of it, are left behind.
+        env_config: its settings, where they held objects: a checkpoint knows only the names of their types.
+        which: of a run's checkpoints: `"latest"` intact one, `"best"` (the highest score: the mean of an evaluation
+            where there are some, else of a full window of training episodes), or an iteration.
+        trust: lets it run the code that it names, and remembers the names.
+        progress: as for `make_trainer`.
+        overrides: other settings to go on with (`num_workers=2`, `lr=1e-4`); `notes` say what begins anew. Those that
+            would make another network are refused.
+
+    Raises:
+        ConfigError: a setting that is none, or that it cannot go on with.
+        CheckpointError: there is none, or it is damaged, of a future format, or not a checkpoint.
+        TrustError: it needs a custom model of a module that this machine has not used before.
+        ModelError: it needs a custom model that is not registered.
+    """
+    meant = a_path(path)
+    if not meant.exists() or find_study(path) is not None:
+        try:
+            meant = find_run(path).path
+        except RunError as error:
+            raise CheckpointError(f"There is no checkpoint at {path}. {error}") from None
+    trainer = _load(meant, env=env, env_config=env_config, which=which, trust=trust, **overrides)
+    return _with_callbacks(trainer, progress)
 
 
 def run(
@@ -89,25 +138,17 @@ def run(
     video: bool = False,
     plot: bool = False,
     tensorboard: bool | None = None,
+    resume_if_exists: bool = False,
     **settings: Any,
 ) -> Run:
-    """Trains with everything kept in a run folder, as `poise train` does; see `RunOptions` for what is kept."""
+    """Trains with everything kept in a run folder, as `poise train` does; see `RunOptions` for what is kept. With
+    `resume_if_exists`, a run of that `name` goes on where it was, or stays as it is where it has ended."""
     options = RunOptions(
         checkpoint_interval_s, checkpoint_freq, keep_checkpoints_num, confirm, video, plot, tensorboard
     )
-    return _start(
-        algorithm,
-        env,
-        {**(config or {}), **settings},
-        stop=stop,
-        preset=preset,
-        root=folder,
-        experiment=experiment,
-        name=name,
-        options=options,
-        callbacks=callbacks,
-        quiet=quiet,
-    )
+    asked: dict[str, Any] = {"stop": stop, "preset": preset, "root": folder, "experiment": experiment, "name": name}
+    asked |= {"options": options, "callbacks": callbacks, "quiet": quiet, "resume_if_exists": resume_if_exists}
+    return _start(algorithm, env, {**(config or {}), **settings}, **asked)
 
 
 def resume(
@@ -137,15 +178,8 @@ def resume(
         CheckpointError: it has no such checkpoint.
     """
     named = RunFolder(path)
-    return _resume(
-        named if named.path.exists() else find_run(path),
-        stop=stop,
-        overrides=overrides,
-        which=which,
-        callbacks=callbacks,
-        quiet=quiet,
-        trust=trust,
-    )
+    folder = named if named.path.exists() else find_run(path)
+    return _resume(folder, stop=stop, overrides=overrides, which=which, callbacks=callbacks, quiet=quiet, trust=trust)
 
 
 def plot(

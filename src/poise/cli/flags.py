@@ -184,10 +184,11 @@ def run_option_flags() -> list[Flag]:
 
 
 def run_options(values: dict[str, Any]) -> RunOptions:
-    """`RunOptions` from the values of its flags, of which None means not given.
+    """`RunOptions` from the values of its flags, among others; None means not given.
 
     Raises:
         ConfigError: a value is of the wrong type or out of range.
     """
     types = field_types(RunOptions)
-    return RunOptions(**{key: coerce(types[key], value, key) for key, value in values.items() if value is not None})
+    known = {key: value for key, value in values.items() if key in types and value is not None}
+    return RunOptions(**{key: coerce(types[key], value, key) for key, value in known.items()})

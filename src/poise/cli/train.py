@@ -38,7 +38,6 @@ from poise.files import near
 from poise.startup import ENDING, without_collection
 
 if TYPE_CHECKING:
-    from poise.config.run import RunOptions
     from poise.tracking.launch import Run
     from poise.tuning.seeds import SeedRuns
 
@@ -185,6 +184,8 @@ def with_run_options(command: click.Command) -> click.Command:
               help="The run's own folder in that. [default: the time]")  # fmt: skip
 @click.option("--seeds", cls=Flag, metavar="INT", type=click.IntRange(1), default=1,
               help="Runs that differ by their seed, in parallel; --seed is the first. [default: 1]")  # fmt: skip
+@click.option("--resume-if-exists", cls=Flag, section=KEPT, is_flag=True,
+              help="Goes on with the run of that --name where there is one, or says that it has ended.")  # fmt: skip
 @click.option("--quiet", cls=Flag, section=KEPT, is_flag=True, help="Prints only where the run is, at the end.")
 @click.option("--trust", cls=Flag, section=OTHER, is_flag=True,
               help="Lets --config run the code that it names, and remembers the names.")  # fmt: skip
@@ -192,15 +193,13 @@ def with_run_options(command: click.Command) -> click.Command:
 def train(
     ctx: click.Context,
     /,
-    algorithm: str | None,
-    run_name: str | None,
     stop_texts: tuple[str, ...],
-    config_text: str | None,
     preset: str,
     folder: str,
     experiment: str | None,
     name: str | None,
     seeds: int,
+    resume_if_exists: bool,
     quiet: bool,
     trust: bool,
     wrappers: tuple[str, ...],
@@ -218,38 +217,26 @@ def train(
         known = ", ".join(ALGORITHMS)
         raise click.UsageError(f"Say what to train, for example poise train PPO --env CartPole-v1. Known: {known}.")
     config = ALGORITHMS[request.algorithm].config
-    settings = {
-        **read_settings(ctx, config, request, trusted=trust),
-        **canonical(config, given(ctx)),
-        **wrapped(wrappers),
-    }
+    written = read_settings(ctx, config, request, trusted=trust)
+    settings = {**written, **canonical(config, given(ctx)), **wrapped(wrappers)}
     tuned = None if preset == "none" else preset
     stop = parse_stop(stop_texts) or request.experiment.stop
-    kept = run_options(options)
     resolve(request.algorithm, None, settings, preset=tuned)  # so that a mistake is said before PyTorch is loaded
 
+    experiment = request.experiment.name if experiment is None else experiment
+    asked: dict[str, Any] = {"stop": stop, "preset": tuned, "experiment": experiment, "quiet": quiet}
+    asked["options"] = run_options(options)
     if seeds > 1:
+        if resume_if_exists:
+            raise ConfigError("--resume-if-exists is of one run: `poise resume` goes on with several seeds.")
         if name is not None:
             raise ConfigError(f"name={name!r} is of one run, and --seeds {seeds} are several: give --experiment.")
-        experiment = request.experiment.name if experiment is None else experiment
-        _train_seeds(ctx, request.algorithm, settings, seeds, stop, tuned, folder, experiment, kept, quiet=quiet)
-        return
+        _train_seeds(ctx, request.algorithm, settings, {**asked, "seeds": seeds, "folder": folder})
     with without_collection(freeze=True):
         from poise.tracking.launch import start
 
-    run = start(
-        request.algorithm,
-        None,
-        settings,
-        stop=stop,
-        preset=tuned,
-        root=folder,
-        experiment=request.experiment.name if experiment is None else experiment,
-        name=name,
-        options=kept,
-        signals=ENDING,
-        quiet=quiet,
-    )
+    asked |= {"root": folder, "name": name, "signals": ENDING, "resume_if_exists": resume_if_exists}
+    run = start(request.algorithm, None, settings, **asked)
     finish(ctx, run, quiet=quiet)
 
 
@@ -271,37 +258,13 @@ def read_settings(
     return settings
 
 
-def _train_seeds(
-    ctx: click.Context,
-    algorithm: str,
-    settings: dict[str, Any],
-    seeds: int,
-    stop: dict[str, float] | None,
-    preset: str | None,
-    folder: str,
-    experiment: str | None,
-    options: RunOptions,
-    *,
-    quiet: bool,
-) -> None:
+def _train_seeds(ctx: click.Context, algorithm: str, settings: dict[str, Any], asked: dict[str, Any]) -> None:
     with without_collection(freeze=True):
         from poise.tuning.seeds import run_seeds
 
     rest = {key: value for key, value in settings.items() if key != "seed"}
-    found = run_seeds(
-        algorithm,
-        seeds=seeds,
-        seed=settings.get("seed") or 0,
-        config=rest,
-        stop=stop,
-        preset=preset,
-        folder=folder,
-        experiment=experiment,
-        options=options,
-        signals=ENDING,
-        quiet=quiet,
-    )
-    finish_seeds(ctx, found, quiet=quiet)
+    found = run_seeds(algorithm, seed=settings.get("seed") or 0, config=rest, signals=ENDING, **asked)
+    finish_seeds(ctx, found, quiet=asked["quiet"])
 
 
 def finish_seeds(ctx: click.Context, found: SeedRuns, *, quiet: bool) -> None:

@@ -85,10 +85,7 @@ class TuneCommand(TrainCommand):
 def tune(
     ctx: click.Context,
     /,
-    algorithm: str | None,
-    run_name: str | None,
     stop_texts: tuple[str, ...],
-    config_text: str | None,
     preset: str,
     num_samples: int | None,
     parallel: int | None,
@@ -99,13 +96,6 @@ def tune(
     quiet: bool,
     trust: bool,
     wrappers: tuple[str, ...],
-    metric: str,
-    mode: str,
-    sampler: str,
-    scheduler: str,
-    seeds: int,
-    winners: int | None,
-    generations: int,
     **kept: Any,
 ) -> None:
     """Search for settings over many runs.
@@ -122,6 +112,8 @@ def tune(
         from poise.tuning.space import grid, parse, searches
         from poise.tuning.spaces import SPACES
 
+    words = ("metric", "mode", "sampler", "scheduler", "seeds", "winners", "generations")
+    how: dict[str, Any] = {word: kept.pop(word) for word in words}
     common: dict[str, Any] = {"parallel": parallel, "time_budget_s": time_budget_s, "quiet": quiet}
     if study is not None:
         if request.algorithm or given(ctx) or stop_texts:
@@ -138,20 +130,14 @@ def tune(
         seed = settings.pop("seed", None)
         if not any(searches(settings)):
             space = SPACES[request.algorithm].items()
-            lasting = FIXED if scheduler == "pbt" else ()  # cannot change while a policy learns
+            lasting = FIXED if how["scheduler"] == "pbt" else ()  # cannot change while a policy learns
             settings = {**{k: v for k, v in space if not k.startswith(lasting)}, **settings}
         analysis = tuning.run(
             request.algorithm,
             config=settings,
             stop=parse_stop(stop_texts) or request.experiment.stop,
             num_samples=num_samples or (1 if len(grid(settings)) > 1 else TRIALS),
-            metric=metric,
-            mode=mode,
-            sampler=sampler,
-            scheduler=scheduler,
-            seeds=seeds,
-            winners=winners,
-            generations=generations,
+            **how,
             seed=seed or 0,
             preset=None if preset == "none" else preset,
             folder=folder,

@@ -259,6 +259,12 @@ def plain(value: Any) -> Any:
     return plain(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
+def named_folder(root: str | Path, experiment: str, name: str) -> RunFolder:
+    """`root/experiment/name`; raises `ConfigError` where a name is none of a folder."""
+    base = a_path(root, "folder").absolute() / folder_name("experiment", experiment)
+    return RunFolder(base / folder_name("name", name))
+
+
 def new_folder(root: str | Path, experiment: str, name: str | None) -> RunFolder:
     """A folder for a new run: `root/experiment/name`, or one named by the time.
 
@@ -266,12 +272,12 @@ def new_folder(root: str | Path, experiment: str, name: str | None) -> RunFolder
         RunError: a run of that name is there already, or nobody may write there.
         ConfigError: a name is none of a folder.
     """
-    base = a_path(root, "folder").absolute() / folder_name("experiment", experiment)
     if name is not None:
-        folder = RunFolder(base / folder_name("name", name))
+        folder = named_folder(root, experiment, name)
         if folder.exists():
             raise RunError(f"There is a run at {folder.path} already; resume it with `poise resume {folder.path}`.")
         return folder
+    base = a_path(root, "folder").absolute() / folder_name("experiment", experiment)
     stamp = datetime.now(timezone.utc).astimezone().strftime("%Y%m%d-%H%M%S")
     for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
         folder = RunFolder(base / f"{stamp}{suffix}")

@@ -9,10 +9,11 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from poise.config.base import AlgorithmConfig, env_label, env_name
-from poise.config.resolve import field_types
+from poise.config.algorithms import algorithm_spec
+from poise.config.base import AlgorithmConfig, env_label, env_name, plain
+from poise.config.resolve import canonical, field_types, resolve
 from poise.config.run import RunOptions
-from poise.config.types import coerce
+from poise.config.types import brief, coerce
 from poise.envs.changes import changes, lacking
 from poise.envs.make import admit_env
 from poise.envs.video import make_filmed_env
@@ -20,7 +21,7 @@ from poise.errors import ConfigError, RunError, nearest, shown, writing
 from poise.files import near
 from poise.tracking.about import note_session
 from poise.tracking.curves import History, panels
-from poise.tracking.folder import RunFolder, new_folder
+from poise.tracking.folder import RunFolder, named_folder, new_folder
 from poise.tracking.plots import episode_figure, figure_class, save_figure
 from poise.tracking.progress import Progress
 from poise.tracking.recorder import RunRecorder, TensorBoardSink
@@ -28,7 +29,7 @@ from poise.training.callbacks import Callback
 from poise.training.checkpoint import checkpoints, set_aside
 from poise.training.checkpoint import read as read_checkpoint
 from poise.training.greedy import Greedy
-from poise.training.loading import choose, new_trainer, override, restore
+from poise.training.loading import choose, load, new_trainer, override, restore
 from poise.training.metrics import Finished
 from poise.training.names import from_file, homes
 from poise.training.recording import record
@@ -96,6 +97,7 @@ def start(
     callbacks: Sequence[Callback] = (),
     signals: tuple[Any, ...] = (),
     quiet: bool = False,
+    resume_if_exists: bool = False,
 ) -> Run:
     """Trains with everything kept on disk; `poise train` is this.
 
@@ -108,6 +110,8 @@ def start(
         callbacks: beside those that record and show.
         signals: signals that end the run cleanly at the next boundary, beside SIGINT.
         quiet: prints nothing.
+        resume_if_exists: goes on with the run of that `name`, where there is one; an ended one stays as it is. Its own
+            settings count, and those asked for that are others are said; a stop rule that is given counts.
 
     Raises:
         PoiseError: the user's to mend; one clear sentence. No folder is left behind by a run that never started.
@@ -118,6 +122,16 @@ def start(
             raise RunError("There is no environment to train in: give one, for example --env CartPole-v1.")
         if not callbacks:  # they may add the keys that a stop rule names
             check_keys(stop, config)
+
+    if resume_if_exists:
+        if name is None:
+            raise ConfigError("resume_if_exists (--resume-if-exists) needs a name, by which each call finds the run.")
+        asked, _ = resolve(algorithm, env, dict(settings or {}), preset=preset, stop=stop)
+        of = algorithm_spec(algorithm)[0]
+        folder = named_folder(root, f"{of}_{env_label(asked.env)}" if experiment is None else experiment, name)
+        shown: dict[str, Any] = {"stop": stop, "callbacks": callbacks, "signals": signals, "quiet": quiet}
+        if run := _again(folder, of, asked, canonical(type(asked), dict(settings or {})), **shown):
+            return run
 
     trainer = new_trainer(algorithm, env, settings or {}, preset=preset, stop=stop, callbacks=callbacks, check=check)
     config, used = trainer.config, trainer.preset
@@ -158,6 +172,40 @@ def start(
         return _run(trainer, folder, rules, chosen, log, signals, first=True)
     finally:
         folder.release()
+
+
+def _again(
+    folder: RunFolder, algorithm: str, config: AlgorithmConfig, chosen: dict[str, Any], *, stop: Any, **shown: Any
+) -> Run | None:
+    """Goes on with a run that was asked for again, or leaves it as it ended. None where it is to begin: there is none,
+    or it died before its first checkpoint, and is cleared away."""
+    log = Log(folder.path / "log.txt", quiet=shown["quiet"])
+    if not checkpoints(folder.checkpoints):
+        if folder.exists():
+            folder.claim()
+            folder.trim(0, 0)
+            (folder.path / "config.json").unlink(missing_ok=True)
+            folder.release()
+            log(f"The run {near(folder.path)} died before its first checkpoint: it begins anew.")
+        return None
+    saved = folder.config()
+    runs = [(saved["algorithm"], saved["config"]["env"]), (algorithm, env_name(config.env))]
+    if runs[0] != runs[1]:
+        raise RunError(f"The run {folder.path} is one of {' on '.join(runs[0])}, not of {' on '.join(runs[1])}.")
+    own, asked = (canonical(type(config), each) for each in (saved["config"], config.to_dict()))
+    if asked["num_workers"] == "auto":  # which share the environments
+        del asked["num_envs_per_worker"]
+    others = sorted(key for key in chosen.keys() & asked.keys() if asked[key] not in (own.get(key), "auto"))
+    if others:
+        listed = ", ".join(f"{key}={brief(own.get(key))} (asked for: {brief(asked[key])})" for key in others)
+        log(f"The run goes on with its own settings: {listed}. `poise resume` takes others.")
+    status = folder.status()
+    if status.get("state") == "finished" and (not isinstance(stop, Mapping) or dict(stop) == saved["stop"]):
+        log(f"The run {near(folder.path)} has ended: {status.get('reason')}.")
+        trainer, reason = load(folder.path, env=config.env), {"stop_reason": status.get("reason")}
+        return Run(trainer, folder, {**(folder.last_result() or {}), **reason})
+    given = config.env_config if plain(config.env_config) == saved["config"]["env_config"] else None
+    return resume(folder, stop=stop, env=config.env, env_config=given, **shown)
 
 
 def resume(

@@ -221,28 +221,8 @@ def load(
     trust: bool = False,
     **overrides: Any,
 ) -> Trainer:
-    """The trainer that a checkpoint was saved from, to act with or to train on, exactly from where it was.
-
-    No environment is made before one is needed: the policy is rebuilt from the layouts of its spaces. What the
-    checkpoint names as `module:Name` is imported only where it is harmless or known to this machine (docs/security.md).
-
-    Args:
-        path: a checkpoint folder, or a run folder.
-        env: the environment's class or function, where the checkpoint knows only its name; or another environment of
-            the same spaces: then the episodes of the old one, and what is sampled of it, are left behind.
-        env_config: its settings, where they held objects: a checkpoint knows only the names of their types.
-        which: of a run folder's checkpoints: `"latest"` intact one, `"best"` (the highest score: the mean of an
-            evaluation where there are some, else of a full window of training episodes), or an iteration.
-        trust: lets it run the code that it names, and remembers the names.
-        overrides: other settings to go on with (`num_workers=2`, `lr=1e-4`); `notes` say what begins anew. Those that
-            would make another network are refused.
-
-    Raises:
-        ConfigError: a setting that is none, or that it cannot go on with.
-        CheckpointError: it is damaged, of a future format, or not a checkpoint.
-        TrustError: it needs a custom model of a module that this machine has not used before.
-        ModelError: it needs a custom model that is not registered.
-    """
+    """The trainer of a checkpoint, or of a run folder's: `poise.load` without names of runs and callbacks, with
+    arguments and errors as there."""
     manifest, policy, state = checkpoint.read(choose(path, which))
     try:
         config = override(manifest["algorithm"], manifest["config"], overrides)
