@@ -18,8 +18,9 @@ import poise
 from poise.algorithms import base, ppo
 from poise.algorithms.ppo import PPO
 from poise.cli.main import poise as command
+from poise.config import presets
 from poise.config.algorithms import ALGORITHMS
-from poise.envs import make, trust
+from poise.envs import inline, make, trust
 from poise.envs.changes import changes
 from poise.learning import losses
 from poise.models import catalog
@@ -165,6 +166,32 @@ def test_a_run_remembers_what_was_changed(monkeypatch: pytest.MonkeyPatch, capsy
         poise.load(run.path)
     poise.resume(run.path, stop={"timesteps_total": 128})
     assert "what is trained now is Poise's own" in capsys.readouterr().out
+
+
+def test_constants_and_presets_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "MAX_SKIPPED", 3)
+    monkeypatch.setitem(presets.PRESETS["PPO"], "CartPole-v1", {"lr": 0.125, "num_envs_per_worker": 2})
+    kept = {"seeds": 1, "stop": STOP, "quiet": True, "tensorboard": False}
+    found = poise.run_seeds("PPO", "CartPole-v1", callbacks=[Constants()], **kept)
+    config = json.loads((found.runs[0] / "config.json").read_text())["config"]
+    assert (config["lr"], found.results[0]["learner/most"]) == (0.125, 3)
+
+
+class Constants(poise.Callback):
+    def on_iteration(self, trainer: Any, result: dict[str, Any]) -> None:
+        result["learner/most"] = sys.modules["poise.algorithms.base"].MAX_SKIPPED
+
+
+def test_a_worker_steps_with_the_constants_of_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inline, "LARGEST", 1e-3)
+
+    def creator(config: Any) -> Any:
+        made = gymnasium.make("CartPole-v1")
+        made.metadata = {**made.metadata, "largest": sys.modules["poise.envs.inline"].LARGEST}
+        return made
+
+    with poise.make_trainer("PPO", creator, num_workers=1, num_envs_per_worker=1, preset=None, progress=False) as algo:
+        assert algo.get_env_attr("metadata")[0]["largest"] == 1e-3
 
 
 # --- names of modules -----------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from poise.config.types import PositiveInt, brief, coerce
 from poise.envs import trust
 from poise.envs.advice import advise_workers, available_cores, measure_step
 from poise.envs.atari import is_atari, make_atari, make_atari_vector
-from poise.envs.changes import apply, changes
+from poise.envs.changes import apply, sendable
 from poise.envs.failures import is_interrupt, said
 from poise.envs.given import GivenVectorEnv, VectorEnvMadeError
 from poise.envs.inline import InlineVectorEnv
@@ -252,7 +252,7 @@ def recipe(env: Any, env_config: dict[str, Any] | None = None) -> dict[str, Any]
     if wrappers := take_wrappers(config):
         config[WRAPPERS] = resolved(wrappers)
     described = {"name": env_name(env), "env": source, "env_config": config, "spec": spec}
-    return {**described, "changes": changes(("envs.", "config."))}
+    return {**described, "changes": sendable(("envs.", "config."))}
 
 
 def own_spec(env: str) -> Any:

@@ -34,14 +34,9 @@ def default_stop(config: AlgorithmConfig) -> dict[str, float]:
 
 
 COUNTS = (
-    "episodes_this_iter",
-    "episodes_total",
-    "timesteps_this_iter",
-    "timesteps_total",
-    "training_iteration",
-    "time_this_iter_s",
-    "time_total_s",
-)
+    "episodes_this_iter", "episodes_total", "timesteps_this_iter", "timesteps_total", "training_iteration",
+    "time_this_iter_s", "time_total_s",
+)  # fmt: skip
 RESULT_KEYS = (*EPISODE_KEYS, *COUNTS)
 """The keys of every result; those with a slash (`learner/kl`, `info/is_success`) depend on what runs."""
 
