@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave their core to the other test
+
 import torch
 
 import poise
+import warm
 from poise.training.trainer import Trainer
+
+warm.install()
 
 
 @pytest.fixture(autouse=True)

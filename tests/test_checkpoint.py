@@ -13,7 +13,6 @@ import os
 import pickle
 import pickletools
 import shutil
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
@@ -27,6 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import poise
+import warm
 from poise.errors import CheckpointError, ModelError, RunError
 from poise.training import checkpoint
 from poise.training.trainer import Trainer
@@ -493,7 +493,7 @@ def test_a_disk_that_is_too_small_leaves_the_old_checkpoint(tmp_path: Path) -> N
     """The operating system itself cuts the write short, inside the library that writes tensors as well."""
     path = tmp_path / "saved"
     code = [sys.executable, "-c", textwrap.dedent(TOO_SMALL), str(path)]
-    child = subprocess.run(code, capture_output=True, text=True, timeout=120)
+    child = warm.run(code, capture_output=True, text=True, timeout=120)
     assert child.stdout.splitlines() == ["refused ['saved']"] * 4, child.stdout + child.stderr
     assert checkpoint.verify(path)["iteration"] == 0
     poise.load(path).close()
@@ -534,7 +534,7 @@ def test_loading_runs_no_code_of_a_module_that_exists(saved: Path, tmp_path: Pat
     code = "import poise, sys; print(poise.load(sys.argv[1]).compute_action([0.0] * 4), 'evil' in sys.modules)"
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path}
-    child = subprocess.run(
+    child = warm.run(
         [sys.executable, "-c", code, str(saved)], capture_output=True, text=True, env=environment, timeout=120
     )
     assert child.stdout.split()[1:] == ["False"], child.stdout + child.stderr

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+import warm
 from poise.cli import inputs
 from poise.cli.main import COMMANDS, poise
 from poise.config.algorithms import ALGORITHMS, PPOConfig
@@ -64,7 +65,7 @@ def process(*args: str, **options: Any) -> subprocess.Popen[str]:
     """The command in a process of its own, which does not import from the folder that it runs in by itself."""
     env = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": env}
-    return subprocess.Popen([sys.executable, "-m", "poise", *args], **{**streams, **options})
+    return warm.Popen([sys.executable, "-m", "poise", *args], **{**streams, **options})
 
 
 def only_run() -> RunFolder:

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 import time
@@ -23,6 +22,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 import poise
+import warm
 from environments import Bandit, ConstantReward, DelayedReward, DiscreteEcho, Echo, Endless, Masked, ShortLived, Strict
 from poise.config.resolve import resolve
 from poise.errors import ConfigError, SpaceError
@@ -610,7 +610,7 @@ KILLED = """
 def test_a_run_that_was_killed_goes_on_to_the_bit(tmp_path: Path) -> None:
     settings = {**TINY, **FAMILY["all"]}
     code = textwrap.dedent(KILLED.format(settings=settings, folder=str(tmp_path)))
-    child = subprocess.Popen([sys.executable, "-c", code], env=child_env())
+    child = warm.Popen([sys.executable, "-c", code], env=child_env())
     (run,) = [tmp_path / "DQN_CartPole-v1" / "killed"]
     deadline = time.monotonic() + 60
     while len(checkpoint.checkpoints(run / "checkpoints")) < 2 and child.poll() is None:

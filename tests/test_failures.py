@@ -100,6 +100,10 @@ def check_advantages(r: Rollout, gamma: float = 0.9, lambda_: float = 0.8) -> No
             assert float(found[t, b]) == pytest.approx(expected, rel=1e-4, abs=1e-3)
 
 
+BUSY_S = 20.0
+"""What a busy machine may add; limits that are not heeded are 60 s and more."""
+
+
 def named(fault: zoo.Fault) -> str:
     return fault.env.__name__
 
@@ -144,10 +148,10 @@ def test_training_survives(fault: zoo.Fault, workers: int, trainer: Make, tmp_pa
 
     while not recovered():
         algo.train()
-        assert time.time() < start + 60, "it was not replaced"
+        assert time.time() < start + 120, "it was not replaced"
     if (tmp_path / "fired").exists():
         took = time.time() - (tmp_path / "fired").stat().st_mtime
-        assert took < fault.limit + construction + 2.0
+        assert took < fault.limit + construction + 2.0 + BUSY_S
     before = len(witness.episodes)
     for _ in range(5):
         result = algo.train()
@@ -175,7 +179,7 @@ def test_a_bug_ends_training_with_its_cause(fault: zoo.Fault, workers: int, trai
         assert fault.outcome == zoo.STOPPED
         for _ in range(100):
             algo.train()
-    assert time.time() - start < fault.limit + 10
+    assert time.time() - start < fault.limit + 10.0 + BUSY_S
     text = str(caught.value)
     assert fault.message in zoo.normal(text)
     if "raises" in fault.does:

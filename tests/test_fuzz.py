@@ -53,7 +53,7 @@ def wrong() -> None:
     ],
 )
 def test_how_a_step_ends_is_told(run: Callable[[], Any], kind: str, said: str) -> None:
-    outcome = run_step(run, seconds=0.5)
+    outcome = run_step(run, seconds=0.5 if kind == "hang" else 60.0)
     assert outcome.kind == kind
     assert said in outcome.text
 
@@ -77,10 +77,11 @@ def test_a_case_is_known_by_its_seed_and_number(tmp_path: Path) -> None:
     assert drawn[3] == drawn[1]
 
 
+@pytest.mark.slow
 def test_random_settings_resolve_or_get_a_sentence() -> None:
-    """Two thousand, without training."""
+    """Five hundred, without training."""
     resolved, sentences = 0, []
-    for number in range(2000):
+    for number in range(500):
         algorithm, env, settings = configurations.draw(random.Random(f"resolve/{number}"))
         try:
             config, _ = resolve(algorithm, env, settings)
@@ -89,18 +90,18 @@ def test_random_settings_resolve_or_get_a_sentence() -> None:
         else:
             resolved += 1
             json.dumps(config.to_dict(), allow_nan=False)
-    assert resolved > 500
+    assert resolved > 125
     assert all("\n" not in sentence and len(sentence) < 1000 for sentence in sentences)
 
 
 @pytest.mark.slow
 def test_random_settings_train_or_get_a_sentence() -> None:
     with prepared(configurations) as base:
-        _, faults = run_cases(configurations, range(15), 3, base)
+        _, faults = run_cases(configurations, range(8), 3, base)
     assert not faults, "\n".join(map(str, faults))
 
 
-SMALL_SETS = [("spaces", 2), ("environments", 12), ("searches", 40)]
+SMALL_SETS = [("spaces", 2), ("environments", 6), ("searches", 20), ("files", 12)]
 """Fuzzers, and how many of their cases are run here."""
 
 

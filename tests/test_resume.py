@@ -27,6 +27,7 @@ from click.testing import CliRunner
 
 import poise
 import resumable
+import warm
 from poise.cli.main import poise as command
 from poise.tracking.folder import RunFolder
 from poise.training import checkpoint
@@ -74,7 +75,7 @@ CONTINUE = """
 def run_child(code: str, *arguments: Any, **environment: str) -> str:
     """What a fresh process prints, which finds this folder's modules."""
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=child_env(**environment), timeout=240)
+    done = warm.run(command, capture_output=True, text=True, env=child_env(**environment), timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -288,9 +289,7 @@ def child() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     def start(*command: str, **options: Any) -> subprocess.Popen[str]:
         started.append(
-            subprocess.Popen(
-                command, env=child_env(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
-            )
+            warm.Popen(command, env=child_env(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
         )
         return started[-1]
 

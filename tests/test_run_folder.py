@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import poise
+import warm
 from environments import Scripted
 from poise.config.algorithms import PPOConfig
 from poise.config.resolve import resolve
@@ -502,7 +503,7 @@ FULL_DISK = """
 def test_a_full_disk_of_the_operating_systems_own(tmp_path: Path) -> None:
     """No file may grow any more: metrics, log, checkpoints and TensorBoard events all fail in their own ways."""
     command = [sys.executable, "-c", textwrap.dedent(FULL_DISK), str(tmp_path)]
-    child = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    child = warm.run(command, capture_output=True, text=True, timeout=120)
     assert "trained 8" in child.stdout, child.stdout + child.stderr
     assert child.returncode == 0, child.stderr
     assert child.stdout.count("the checkpoint of") == 1
@@ -685,7 +686,8 @@ def test_a_checkpoint_goes_on_with_other_workers_and_environments(tmp_path: Path
     """Of the algorithm's own settings, the number of environments stays, unless it is asked for."""
     stop = {"training_iteration": 2}
     run = poise.run(algorithm, "CartPole-v1", stop=stop, folder=tmp_path, preset=None, seed=1, num_envs_per_worker=4,
-                    rollout_fragment_length=8, normalize_rewards=True, quiet=True, tensorboard=False)  # fmt: skip
+                    rollout_fragment_length=8, timesteps_per_iteration=64, normalize_rewards=True, quiet=True,
+                    tensorboard=False)  # fmt: skip
     run.trainer.close()
     steps = run.trainer.algorithm.timesteps
     for settings, envs in [

@@ -23,6 +23,7 @@ import pytest
 from rich.console import Console
 
 import poise
+import warm
 from environments import Echo
 from poise.errors import ConfigError, RunError
 from poise.tracking.curves import standard_error, student_t
@@ -754,7 +755,7 @@ SCRIPT = """
 import sys, poise
 if __name__ == "__main__":
     space = {"env": "CartPole-v1", "lr": poise.tune.loguniform(1e-4, 1e-2)}
-    print(poise.tune.run("PPO", config=space, stop={"timesteps_total": 60_000}, num_samples=4, parallel=2,
+    print(poise.tune.run("PPO", config=space, stop={"timesteps_total": 20_000}, num_samples=4, parallel=2,
                          folder=sys.argv[1], experiment="s", resume="resume" in sys.argv, quiet=True,
                          checkpoint_interval_s=0.2, tensorboard=False))
 """
@@ -764,7 +765,7 @@ def a_process(folder: Path, *more: str) -> subprocess.Popen[str]:
     file = folder / "script.py"
     file.write_text(SCRIPT)
     command = [sys.executable, str(file), str(folder), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return warm.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
@@ -773,12 +774,6 @@ def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         assert time.monotonic() < end
         time.sleep(0.02)
     return found
-
-
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    import psutil
-
-    return [child.pid for child in psutil.Process(process.pid).children()]
 
 
 SIXTY: dict[str, Any] = {
@@ -918,21 +913,21 @@ def test_an_ended_search_goes_on_with_no_trial_lost_or_done_twice(tmp_path: Path
     for trial in analysis.trials:
         steps = [row["timesteps_total"] for row in RunFolder(trial.path).metrics()]
         assert steps == sorted(set(steps))
-        assert steps[-1] >= 60_000
+        assert steps[-1] >= 20_000
 
 
 @pytest.mark.slow
 def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     search = a_process(tmp_path)
-    wait_until(lambda: list(tmp_path.glob("s/trial_*/checkpoints/[0-9]*/manifest.json")))
-    for pid in workers_of(search):
-        os.kill(pid, signal.SIGKILL)
+    manifests = wait_until(lambda: list(tmp_path.glob("s/trial_*/checkpoints/[0-9]*/manifest.json")))
+    os.kill(RunFolder(manifests[0].parents[2]).status()["pid"], signal.SIGKILL)
     out, err = search.communicate(timeout=120)
     assert out.strip().endswith("4 of 4 trials>"), err
     analysis = poise.tune.load(tmp_path / "s")
     assert [trial.state for trial in analysis.trials] == ["finished"] * 4
-    assert 1 <= sum(trial.deaths for trial in analysis.trials) <= 2
-    assert any("Resuming" in (trial.path / "log.txt").read_text() for trial in analysis.trials if trial.deaths)
+    (died,) = [trial for trial in analysis.trials if trial.deaths]
+    assert died.deaths == 1
+    assert "Resuming" in (died.path / "log.txt").read_text()
 
 
 # --- seeds ------------------------------------------------------------------------------------------------------------

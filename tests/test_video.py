@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 
 import poise
+import warm
 from environments import Scripted
 from poise.envs.video import Html, film, make_filmed_env
 from poise.errors import EnvError, PoiseError
@@ -106,7 +106,7 @@ def test_no_display_is_needed(tmp_path: Path) -> None:
     hidden = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "MUJOCO_GL", "XDG_RUNTIME_DIR")
     environment = {key: value for key, value in os.environ.items() if key not in hidden}
     command = [sys.executable, "-c", code, str(tmp_path / "a.mp4")]
-    child = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    child = warm.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert child.returncode == 0, child.stderr
     found = probe(tmp_path / "a.mp4")
     assert len(found["frames"]) == int(child.stdout.split()[-1]) + 49 > 5 + 49  # a second of the last one

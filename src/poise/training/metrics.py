@@ -116,7 +116,7 @@ class Metrics:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.episodes_total, self.time_total_s = state["episodes_total"], state["time_total_s"]
-        self.unfinished_s = state.get("unfinished_s", 0.0)
+        self.episodes_total, self.time_total_s = int(state["episodes_total"]), float(state["time_total_s"])
+        self.unfinished_s = float(state.get("unfinished_s", 0.0))
         self.window.clear()
-        self.window.extend(Episode(r, n, slot, info) for r, n, slot, info in state["window"])
+        self.window.extend(Episode(float(r), int(n), int(slot), info) for r, n, slot, info in state["window"])

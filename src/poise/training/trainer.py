@@ -441,7 +441,7 @@ class Trainer(EnvAccess):
             raise CheckpointError(f"{source} does not fit its own configuration: {what}.")
         try:
             self.algorithm.load_state_dict({"policy": policy, **state["learner"]})
-            self.iteration = state["iteration"]
+            self.iteration = int(state["iteration"])
             self.metrics.load_state_dict(state)
             self.failures.load_state_dict(state["failures"])
             self.environments.pending = state["samplers"]
