@@ -156,6 +156,7 @@ def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch: pytest
 # --- the batch ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "shape"),
     [
@@ -234,6 +235,7 @@ def test_rewards_are_the_games_own() -> None:
     assert max(result[1].max() for result in play(env, 100)) >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sticky", [0.0, 0.25])
 def test_equal_seeds_are_equal_games_whatever_the_threads(sticky: float) -> None:
     def run(threads: int, seed: int = 3, actions: int = 0) -> list[tuple]:
@@ -282,6 +284,7 @@ def test_infos_do_not_become_results() -> None:
     assert all(episode_info(result[4], 0) == {} for result in play(env, 5))
 
 
+@pytest.mark.slow
 def test_a_life_is_an_end_only_for_learning() -> None:
     """The emulator's own option restarts the whole game at the loss of a life, so that later lives are never played."""
     plain = play(make_atari_vector("Breakout-v4", 2, SMALL), 600)
@@ -369,6 +372,7 @@ def shrunk(picture: np.ndarray, size: int) -> np.ndarray:
     return weights(picture.shape[0]) @ picture @ weights(picture.shape[1]).T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("game", "fire"), [("pong", True), ("ms_pacman", False)])
 def test_pictures_are_those_of_the_emulator_prepared_as_documented(game: str, fire: bool) -> None:
     """Against the emulator itself, frame by frame: skipping, maximum of the last two, grey, area, stack."""
@@ -489,6 +493,7 @@ def test_rows_that_only_reset_do_not_count(trainer: Callable[..., Any]) -> None:
     assert not any(key.startswith("info/") for key in result)
 
 
+@pytest.mark.slow
 def test_train_evaluate_film_save_and_load(trainer: Callable[..., Any], tmp_path: Path) -> None:
     settings = {"num_envs_per_worker": 2, "rollout_fragment_length": 16, "num_threads": 1, "num_sgd_iter": 1}
     algo = trainer("PPO", "PongNoFrameskip-v4", env_config={**SMALL, "max_episode_steps": 40}, **settings)
@@ -507,6 +512,7 @@ def test_train_evaluate_film_save_and_load(trainer: Callable[..., Any], tmp_path
     loaded.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["DQN", "IMPALA"])
 def test_a_resumed_run_keeps_what_it_learnt_and_plays_new_games(
     trainer: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str
@@ -545,6 +551,7 @@ def test_a_resumed_run_keeps_what_it_learnt_and_plays_new_games(
     assert len(starts) == len(set(starts)) == 2, "the games that were played already began anew"
 
 
+@pytest.mark.slow
 def test_who_samples_meanwhile_has_a_core_of_its_own(trainer: Callable[..., Any]) -> None:
     for algorithm, cores in (("PPO", available_cores()), ("IMPALA", max(1, available_cores() - 1))):
         assert trainer(algorithm, "PongNoFrameskip-v4", env_config=SMALL).config.num_threads == cores
@@ -564,6 +571,7 @@ ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_training_is_repeatable(trainer: Callable[..., Any]) -> None:
     settings = {"num_envs_per_worker": 2, "rollout_fragment_length": 16, "num_threads": 1, "num_sgd_iter": 1}
     few = {"num_envs_per_worker": 4, "num_threads": 1, "timesteps_per_iteration": 0}

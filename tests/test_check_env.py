@@ -132,6 +132,7 @@ FAULTS: dict[type, tuple[str, str, str]] = {
 """What each faulty environment is found to have, and nothing else."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", FAULTS, ids=lambda cls: cls.__name__)
 def test_each_fault_is_found_alone(cls: type) -> None:
     level, check, text = FAULTS[cls]
@@ -189,6 +190,7 @@ def test_a_leak_is_found() -> None:
     assert re.match(r"Memory grows by (19|2\d)\.\d MB in 1,000 steps, (19|2\d)\.\d GB in a million", found[0].text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "env", ["CartPole-v1", "Pendulum-v1", "MountainCar-v0", "Blackjack-v1", "FrozenLake-v1", "Taxi-v4"]
 )
@@ -289,6 +291,7 @@ def call(*args: str) -> Result:
     return CliRunner().invoke(command, ["check-env", *args], prog_name="poise")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("importable")
 def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")

@@ -177,6 +177,7 @@ def test_config_marks_what_comes_from_the_preset(monkeypatch: pytest.MonkeyPatch
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_from_training_to_a_film() -> None:
     """The first ten minutes of a newcomer."""
     assert "There are no runs" in good("runs")

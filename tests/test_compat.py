@@ -274,6 +274,7 @@ def log(info: dict[str, Any]) -> None:
     Run.get_context().log("steps", info["result"]["timesteps_total"])
 
 
+@pytest.mark.slow
 def test_a_run_with_a_search_is_a_search(tmp_path: Path) -> None:
     analysis = ray.tune.run(
         "PPO",
@@ -288,6 +289,7 @@ def test_a_run_with_a_search_is_a_search(tmp_path: Path) -> None:
     assert len(analysis.trials) == 2
 
 
+@pytest.mark.slow
 def test_arguments_of_a_search_that_are_left_out_are_said(tmp_path: Path) -> None:
     def search(**arguments: Any) -> Any:
         config = {"env": "CartPole-v0", "lr": ray.tune.uniform(1e-3, 1e-2)}

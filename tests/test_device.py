@@ -84,6 +84,7 @@ MORE: dict[str, dict[str, Any]] = {
 CASES = [*((name, {}) for name in OF_EACH), ("DQN", MORE["prioritized"]), ("IMPALA", MORE["rmsprop"])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "more"), CASES)
 def test_learning_elsewhere_is_learning_the_same(gpu: None, tmp_path: Path, name: str, more: dict[str, Any]) -> None:
     """On both devices the same steps, and all but the same parameters; a checkpoint of one is good for the other."""

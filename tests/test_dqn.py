@@ -360,6 +360,7 @@ def test_other_actions_get_one_sentence(trainer: Make, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_info", [False, True], ids=["observed", "reported"])
 @pytest.mark.parametrize("options", [{}, FAMILY["all"]], ids=["default", "all"])
 @pytest.mark.parametrize("ends", ["terminated", "truncated"])  # after a time limit, the last state has a value
@@ -400,6 +401,7 @@ def test_a_model_of_ones_own_learns(trainer: Make, registries: None) -> None:
 # --- learning --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @EACH
 def test_chooses_the_number_shown(trainer: Make, options: dict[str, Any]) -> None:
     made = trainer("DQN", lambda config: Echo(), **{**FAST, **options}, gamma=0.5)
@@ -421,6 +423,7 @@ def values(made: Trainer, *observations: float) -> list[float]:
     return found
 
 
+@pytest.mark.slow
 def test_values_of_known_tasks(trainer: Make) -> None:
     def learnt(env: Callable[..., Any], steps: int = 3000, **settings: Any) -> Trainer:
         made = trainer("DQN", env, **{**FAST, **settings})
@@ -485,6 +488,7 @@ CONTINUE = """
 """
 
 
+@pytest.mark.slow
 def test_straight_equals_resumed_bit_for_bit(tmp_path: Path) -> None:
     straight, paths = {}, {}
     for name, (env, settings) in CASES.items():
@@ -607,6 +611,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_to_the_bit(tmp_path: Path) -> None:
     settings = {**TINY, **FAMILY["all"]}
     code = textwrap.dedent(KILLED.format(settings=settings, folder=str(tmp_path)))

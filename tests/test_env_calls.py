@@ -70,6 +70,7 @@ class Curriculum(poise.Callback):
         trainer.call_envs("set_level", result["training_iteration"] + 1, note=[1, "two"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_a_curriculum_reaches_every_environment(place: str) -> None:
     with make(place, metrics_smoothing_episodes=2, callbacks=[Curriculum()]) as algo:
@@ -84,6 +85,7 @@ def test_a_curriculum_reaches_every_environment(place: str) -> None:
         assert algo.get_env_attr("level") == [9, 9], "those that are made anew are told, too"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["inline", "two halves of workers"])
 def test_mistakes_are_sentences_and_end_nothing(place: str) -> None:
     with make(place) as algo:
@@ -99,6 +101,7 @@ def test_mistakes_are_sentences_and_end_nothing(place: str) -> None:
         assert algo.get_env_attr("level") == [1, 1]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_sent_to_a_worker_is_said() -> None:
     with make("two halves of workers") as algo:
         with pytest.raises(poise.EnvError, match="'set_level': object cannot be sent to another process; numbers"):
@@ -108,6 +111,7 @@ def test_what_cannot_be_sent_to_a_worker_is_said() -> None:
         assert algo.learn(64)["timesteps_total"] >= 64
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_fresh_instance_and_a_fresh_worker_are_told_what_the_others_were() -> None:
     with make("inline") as algo:

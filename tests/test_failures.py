@@ -125,11 +125,11 @@ ENDED = [fault for fault in zoo.FAULTS if fault.outcome in (zoo.REFUSED, zoo.STO
 
 
 def cases(faults: list[zoo.Fault]) -> list[Any]:
-    """Every fault in workers, and in this process where it survives it; those that wait long are slow."""
+    """Every fault in workers, and in this process where it survives it, which is quick."""
     found = []
     for fault in faults:
         for workers in (0, 2) if fault.inline else (2,):
-            marks = [pytest.mark.slow] if fault.limit > 2 else []
+            marks = [pytest.mark.slow] if workers or fault.limit > 2 else []
             found.append(pytest.param(fault, workers, id=f"{named(fault)}-{workers}", marks=marks))
     return found
 
@@ -170,6 +170,7 @@ def test_training_survives(fault: zoo.Fault, workers: int, trainer: Make, tmp_pa
         assert len(alive) > 20, "the others should not have waited"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "workers"), cases(ENDED))
 def test_a_bug_ends_training_with_its_cause(fault: zoo.Fault, workers: int, trainer: Make, tmp_path: Path) -> None:
     start = time.time()

@@ -249,6 +249,7 @@ def test_pixels_are_whitened_as_numpy_would(trainer: Callable[..., Any], dtype: 
     assert torch.equal(x, torch.from_numpy(frames))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(12, 12, 3), (12, 12)])
 def test_pictures_of_any_order_are_whitened(trainer: Callable[..., Any], shape: tuple[int, ...]) -> None:
     space = spaces.Box(0, 255, shape, np.uint8)
@@ -311,6 +312,7 @@ class Far(Task):
         return float(action == self.right)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float64, np.int64])
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN", "IMPALA", "APPO"])
 def test_what_differs_far_from_zero_is_learnt(trainer: Any, algorithm: str, dtype: Any, tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def test_state_survives_a_round_trip(kind: type) -> None:
     assert torch.equal(resumed.flat.data, through.flat.data)
 
 
+@pytest.mark.slow
 def test_training_never_imports_the_compiler() -> None:
     code = (
         "import sys, poise\n"

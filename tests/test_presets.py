@@ -45,6 +45,7 @@ def test_one_iteration_of_a_table(trainer: Make, algorithm: str, env: str) -> No
     assert made.preset == env
 
 
+@pytest.mark.slow
 def test_frozen_lake_is_crossed(trainer: Make) -> None:
     """Three in four crossings is the best there is; chance gets one in seventy across."""
     made = trainer("PPO", "FrozenLake-v1")

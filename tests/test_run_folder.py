@@ -499,6 +499,7 @@ FULL_DISK = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
 def test_a_full_disk_of_the_operating_systems_own(tmp_path: Path) -> None:
     """No file may grow any more: metrics, log, checkpoints and TensorBoard events all fail in their own ways."""
@@ -681,6 +682,7 @@ def overridden(run: Run, **settings: Any) -> Trainer:
         return algo
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN", "IMPALA", "APPO"])
 def test_a_checkpoint_goes_on_with_other_workers_and_environments(tmp_path: Path, algorithm: str) -> None:
     """Of the algorithm's own settings, the number of environments stays, unless it is asked for."""

@@ -62,6 +62,7 @@ def said_by(algo: Trainer, steps: int) -> list[str]:
     return [str(w.message) for w in caught if "has not risen" in str(w.message)]
 
 
+@pytest.mark.slow
 def test_a_car_in_its_valley_is_told_of_its_preset_once(trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stuck, "LOOKED_AT", 16_000)
     algo = trainer("PPO", "MountainCar-v0", **QUICK)
@@ -71,6 +72,7 @@ def test_a_car_in_its_valley_is_told_of_its_preset_once(trainer: Make, monkeypat
     assert not said_by(algo, 17_000)
 
 
+@pytest.mark.slow
 def test_an_algorithm_without_a_preset_is_told_who_has_one(trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stuck, "LOOKED_AT", 16_000)
     (said,) = said_by(trainer("APPO", "MountainCar-v0", **QUICK), 17_000)
@@ -85,6 +87,7 @@ class Nowhere(Reach):
         return observation, 0.0, *rest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "env", "setting"),
     [
@@ -107,6 +110,7 @@ def test_where_every_return_is_the_same_it_names_what_explores(
     assert setting in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["PPO", "DQN"])
 def test_what_learns_is_left_alone(trainer: Make, monkeypatch: pytest.MonkeyPatch, algorithm: str) -> None:
     monkeypatch.setattr(stuck, "LOOKED_AT", 16_000)

@@ -499,6 +499,7 @@ def test_evaluation_is_repeatable_and_other_seeds_give_other_episodes(trainer: M
 # --- seeds ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "env"), [("PPO", "CartPole-v1"), ("A2C", "CartPole-v1"), ("PPO", "Pendulum-v1")])
 def test_the_same_seed_gives_the_same_run_bit_for_bit(trainer: Make, algorithm: str, env: str) -> None:
     settings = {k: v for k, v in TINY.items() if algorithm == "PPO" or k != "num_sgd_iter"}

@@ -79,6 +79,7 @@ def test_nothing_is_changed_where_nobody_has_changed_anything() -> None:
     assert changes() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [seed_of, trial_of])
 def test_a_patched_method_travels(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PPO, "iteration", marked(PPO))
@@ -115,6 +116,7 @@ def test_a_function_of_the_mathematics_travels(monkeypatch: pytest.MonkeyPatch) 
         seed_of("PPO")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [seed_of, trial_of])
 def test_a_registered_algorithm_travels(train: Any) -> None:
     class Marked(PPO):
@@ -137,6 +139,7 @@ def test_registering_says_what_is_wrong() -> None:
         poise.make_trainer("Marked", "CartPole-v1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [seed_of, trial_of])
 def test_an_id_that_a_script_registers_with_gymnasium_travels(train: Any) -> None:
     class Mine(gymnasium.Env):
@@ -285,6 +288,7 @@ def test_models_of_modules_train_from_the_command(module: str) -> None:
     assert "is no model: such a class has forward" in call(*train, "--model.custom_model", f"{module}:Half").output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("registered", [True, False])
 def test_a_study_of_a_modules_environment_goes_on_from_the_command(
     module: str, registered: bool, monkeypatch: pytest.MonkeyPatch, registries: None

@@ -302,6 +302,7 @@ def test_a_process_that_dies_takes_no_trial_with_it_unless_it_always_dies(tmp_pa
     assert "code -9" in study.trials[3].error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database", ["kept", "lost", "damaged"])
 def test_a_study_goes_on_where_it_was_killed(tmp_path: Path, database: str) -> None:
     whole = Study(a_search(), tmp_path / "whole")
@@ -350,6 +351,7 @@ def test_a_resumed_search_runs_nothing_that_its_database_holds(tmp_path: Path, s
         assert database.execute("select count(*) from trials").fetchone() == (9,)
 
 
+@pytest.mark.slow
 def test_a_resumed_sampler_knows_what_it_knew(tmp_path: Path) -> None:
     """Played again, CMA-ES has adapted to the trials as it had, and a pruner has its comparisons."""
     config = {"env": "CartPole-v1", "lr": uniform(0, 1), "gamma": uniform(0, 1)}
@@ -423,6 +425,7 @@ def test_a_resumed_search_does_not_propose_the_same_again(tmp_path: Path, sample
     assert len({trial.params["lr"] for trial in again.trials}) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "tpe", "gp", "cmaes", "qmc"])
 def test_every_sampler_proposes_within_the_space(tmp_path: Path, sampler: Any) -> None:
     config = {"env": "CartPole-v1", "lr": loguniform(1e-5, 1e-2), "gamma": uniform(0.9, 1)}
@@ -459,6 +462,7 @@ def test_a_confirmation_that_fails_condemns_no_trial(tmp_path: Path) -> None:
     assert [trial.state for trial in study.trials] == ["finished"] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
 def test_trials_that_fall_behind_are_pruned(tmp_path: Path, scheduler: Any) -> None:
     study = Study(a_search(scheduler=scheduler, num_samples=30, sampler="random"), tmp_path)
@@ -630,6 +634,7 @@ SMALL: dict[str, Any] = {"stop": {"timesteps_total": 6000}, "quiet": True, "tens
 SPACE: dict[str, Any] = {"env": "CartPole-v1", "lr": loguniform(1e-4, 1e-2)}
 
 
+@pytest.mark.slow
 def test_a_search_trains_in_processes_and_leaves_runs(tmp_path: Path) -> None:
     analysis = run("PPO", config=SPACE, num_samples=3, parallel=2, folder=tmp_path, **SMALL)
     assert repr(analysis).endswith("3 of 3 trials>")
@@ -686,6 +691,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path:
         run("PPO", config=SPACE, num_samples=2, mode="min", folder=tmp_path, resume=True, **SMALL)
 
 
+@pytest.mark.slow
 def test_environments_by_name_and_of_the_script_reach_the_workers_and_are_resumed_there(tmp_path: Path) -> None:
     class Own(Echo):
         """Not to be found by its name in another process."""
@@ -698,6 +704,7 @@ def test_environments_by_name_and_of_the_script_reach_the_workers_and_are_resume
         assert [(trial.state, trial.error) for trial in analysis.trials] == [("finished", "")] * 4
 
 
+@pytest.mark.slow
 def test_a_trial_is_the_run_that_it_would_be_alone(tmp_path: Path) -> None:
     analysis = run("PPO", config=SPACE, num_samples=2, parallel=1, folder=tmp_path, **SMALL)
     trial = analysis.trials[1]
@@ -705,6 +712,7 @@ def test_a_trial_is_the_run_that_it_would_be_alone(tmp_path: Path) -> None:
     assert alone.result["episode_reward_mean"] == trial.result["episode_reward_mean"]
 
 
+@pytest.mark.slow
 def test_a_failing_environment_fails_its_trial_alone(tmp_path: Path) -> None:
     config = {**SPACE, "env_config": grid_search([{"colour": 1}, {}])}
     analysis = run("PPO", config=config, folder=tmp_path, parallel=1, **SMALL)
@@ -730,6 +738,7 @@ def test_a_run_that_hangs_is_ended_when_the_time_is_over(tmp_path: Path, monkeyp
     assert analysis.trials[0].deaths == 0
 
 
+@pytest.mark.slow
 def test_a_population_goes_on_from_its_best(tmp_path: Path) -> None:
     analysis = run(
         "PPO",
@@ -844,6 +853,7 @@ def call(*args: str) -> Any:
     return poise_command("tune", *args)
 
 
+@pytest.mark.slow
 def test_the_command_searches_what_its_flags_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     args = ["PPO", "--env", "CartPole-v1", "--lr", "grid_search([0.001, 0.002])", "--gamma", "choice([0.9, 0.99])"]
@@ -863,6 +873,7 @@ def test_the_command_searches_what_its_flags_say(tmp_path: Path, monkeypatch: py
     assert json.loads(again.output) == best.settings
 
 
+@pytest.mark.slow
 def test_the_command_brings_a_space_where_none_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     args = ["A2C", "--env", "CartPole-v1", "--trials", "2", "--seed", "5", "--stop", "timesteps_total=2000"]
@@ -933,6 +944,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 # --- seeds ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_seeds_run_side_by_side_and_are_the_runs_they_would_be_alone(tmp_path: Path) -> None:
     given: dict[str, Any] = {"lr": 1e-3, "stop": {"timesteps_total": 6000}, "folder": tmp_path, "quiet": True}
     given |= {"checkpoint_freq": 1, "keep_checkpoints_num": 1}
@@ -1002,6 +1014,7 @@ def test_evaluations_are_aggregated_wherever_they_were_last(tmp_path: Path) -> N
     assert found.aggregate("evaluation/episode_reward_mean")["mean"] == 10
 
 
+@pytest.mark.slow
 def test_seeds_are_a_study_that_goes_on_and_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given: dict[str, Any] = {"stop": {"timesteps_total": 3000}, "folder": "runs", "experiment": "e", "quiet": True}
@@ -1028,6 +1041,7 @@ def test_seeds_are_a_study_that_goes_on_and_is_loaded(tmp_path: Path, monkeypatc
         poise.run_seeds("PPO", "CartPole-v1", resume=True, **{**given, "stop": {"timesteps_total": 4000}})
 
 
+@pytest.mark.slow
 def test_where_all_have_failed_nothing_is_returned(tmp_path: Path) -> None:
     given: dict[str, Any] = {"folder": tmp_path, "quiet": True, "stop": {"timesteps_total": 9}}
     config = {"env": "CartPole-v1", "env_config": {"colour": 1}}
@@ -1037,6 +1051,7 @@ def test_where_all_have_failed_nothing_is_returned(tmp_path: Path) -> None:
         run("PPO", config={**config, "lr": uniform(0.1, 0.2)}, **given)
 
 
+@pytest.mark.slow
 def test_a_seed_that_fails_is_told_beside_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     args = ["train", "PPO", "--env", "CartPole-v1", "--seeds", "2", "--experiment", "e"]

@@ -47,6 +47,7 @@ class Nested(Noise):
         return self.look(), 1.0, self.now == 5, False, {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["NEXT_STEP", "SAME_STEP", "DISABLED"])
 @pytest.mark.parametrize("algorithm", ["PPO", "DQN", "IMPALA"])
 def test_every_autoreset_mode_plays_the_same_episodes(algorithm: str, mode: str, trainer: Make) -> None:

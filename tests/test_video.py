@@ -173,6 +173,7 @@ def test_a_registered_environment_without_frames_is_said_so(trainer: Make, tmp_p
         gym.registry.pop("Unseen-v0", None)
 
 
+@pytest.mark.slow
 def test_frames_are_streamed(tmp_path: Path) -> None:
     """3,000 frames of 150 kB would take 450 MB; a film must not hold more than a few of them."""
     env = make_filmed_env(Filmed, {"length": 2999, "size": (200, 256)})

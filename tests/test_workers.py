@@ -185,6 +185,7 @@ def test_rollouts_of_two_batches_are_those_of_scripted_episodes() -> None:
             env.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
 def test_the_same_seed_gives_the_same_run_bit_for_bit(algorithm: str, trainer: Make) -> None:
     ends = []
@@ -209,6 +210,7 @@ def test_environments_of_different_workers_play_different_episodes(trainer: Make
     assert len({tuple(row) for row in starts.tolist()}) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", [resumable.Repeatable, resumable.Stateful, ENVS["nested actions"]])
 def test_a_resumed_run_is_the_same_to_the_bit(env: Any, trainer: Make, tmp_path: Path) -> None:
     straight = trainer("PPO", env, num_workers=2, **QUICK)
@@ -323,6 +325,7 @@ gym.register("Away-v0", entry_point=Away)
 """
 
 
+@pytest.mark.slow
 def test_environments_of_a_script_reach_the_workers(tmp_path: Path) -> None:
     """No `__main__` guard is needed; what only the script knows goes with it, and no worker imports PyTorch."""
     (tmp_path / "away.py").write_text(AWAY)
