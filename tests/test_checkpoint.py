@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 import poise
 import warm
 from poise.errors import CheckpointError, ModelError, RunError
+from poise.tracking import launch
 from poise.training import checkpoint
 from poise.training.trainer import Trainer
 
@@ -638,6 +639,38 @@ def test_another_environment_begins_with_its_own_episodes(original: Path) -> Non
         assert "begin anew" in other.notes[-1]
         other.train()
         assert all(episode.reward == episode.length / 2 for episode in other.metrics.window)
+
+
+def test_an_environment_without_a_name_is_the_one_that_had_none(tmp_path: Path) -> None:
+    """Another lambda is not another environment each time; what is given beside it may be."""
+    with poise.PPO(lambda config: gym.make("CartPole-v1"), seed=3, progress=False, **SMALL) as algo:
+        for _ in range(3):
+            algo.train()
+        saved = algo.save(tmp_path / "saved")
+
+    def elsewhere() -> Any:
+        return lambda config: gym.make("CartPole-v1")
+
+    with poise.load(saved, env=elsewhere()) as algo:
+        assert len(algo.metrics.window) > 0
+        assert "elsewhere.<locals>.<lambda> is taken for the environment that there was" in algo.notes[-1]
+    for given in ({"env": "CartPole-v1"}, {"env": elsewhere(), "env_config": {"max_episode_steps": 9}}):
+        with poise.load(saved, **given) as algo:
+            assert len(algo.metrics.window) == 0
+            assert "is replaced by" in algo.notes[-1]
+    assert poise.load(saved).notes == []
+
+
+def test_a_run_goes_on_in_another_environment_without_the_episodes_of_the_old_one(tmp_path: Path) -> None:
+    run = poise.run("PPO", "CartPole-v1", stop={"training_iteration": 3}, folder=tmp_path, seed=1, quiet=True,
+                    tensorboard=False, **SMALL)  # fmt: skip
+    run.trainer.close()
+    limited = {"max_episode_steps": 9}
+    later = launch.resume(run.folder, stop={"training_iteration": 6}, env_config=limited, quiet=True)
+    later.trainer.close()
+    assert {episode.length for episode in later.trainer.metrics.window} == {9}
+    assert "CartPole-v1 is replaced by CartPole-v1" in (run.path / "log.txt").read_text()
+    assert json.loads((run.path / "config.json").read_text())["config"]["env_config"] == limited
 
 
 def test_an_environment_with_other_spaces_is_refused_in_one_sentence(original: Path) -> None:

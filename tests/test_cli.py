@@ -103,7 +103,7 @@ except SystemExit:
     pass
 print("IMPORTED", [name for name in {heavy} if name in sys.modules])
 """
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "IMPORTED []" in out.stdout
 
 

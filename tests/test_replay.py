@@ -14,6 +14,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+import poise
 from environments import Scripted
 from poise.config.base import ModelConfig
 from poise.config.layout import Layout
@@ -21,6 +22,7 @@ from poise.config.memory import machine_memory, readable
 from poise.envs.inline import InlineVectorEnv
 from poise.errors import ConfigError
 from poise.models.q_policy import QPolicy
+from poise.sampling import segments
 from poise.sampling.prioritized import PrioritizedReplay
 from poise.sampling.replay import Replay, replay_bytes
 from poise.sampling.rollout import Rollout
@@ -376,3 +378,28 @@ def test_a_replay_that_cannot_fit_is_refused_with_a_sentence(trainer: Make) -> N
 def test_the_size_is_told(trainer: Make) -> None:
     made = trainer("DQN", "CartPole-v1", preset=None, buffer_size=10_000)
     assert made.notes == ["The replay buffer takes 303 KiB once it holds 10,000 steps."]
+
+
+def test_a_replay_is_read_with_the_segments_that_it_was_written_with(trainer: Make, tmp_path: Any) -> None:
+    """Another version, or machine, may cut a replay otherwise."""
+    tiny = {"preset": None, "learning_starts": 50, "timesteps_per_iteration": 400, "buffer_size": 1000}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "_SMALLEST", 2**12)
+        algo = trainer("DQN", "CartPole-v1", num_envs=2, **tiny)
+        algo.train()
+        saved = algo.save(tmp_path / "saved")
+        written = algo.algorithm.replay
+        assert len(written.segments) > 1
+    with poise.load(saved, progress=False) as loaded:
+        assert loaded.algorithm.replay.segment == written.segment
+        for name, ring in loaded.algorithm.replay._rings().items():
+            assert np.array_equal(ring, written._rings()[name])
+        again, straight = loaded.train(), algo.train()
+    assert again["learner/q"] == straight["learner/q"]
+
+
+def test_segments_that_cannot_be_are_refused(trainer: Make) -> None:
+    algo = trainer("DQN", "CartPole-v1", preset=None, buffer_size=1000)
+    for length in (10**12, -1):
+        with pytest.raises(ValueError, match=f"a segment of a replay has {length} of its"):
+            algo.algorithm._make_replay(8, length)

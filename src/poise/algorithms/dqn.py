@@ -203,10 +203,10 @@ class DQN(Algorithm):
         if self.policy.moments:
             self.policy.update_normalizer({name: leaf[:-1] for name, leaf in rollout.obs.items()}, rollout.valid)
 
-    def _make_replay(self, slots: int) -> Replay:
+    def _make_replay(self, slots: int, segment: int = 0) -> Replay:
         config, layout = self.config, self.policy.obs_layout
         self._replay_bytes(slots)
-        shared: dict[str, Any] = {"frame_stack": config.frame_stack or 1, "wide": self.policy.wide}
+        shared: dict[str, Any] = {"frame_stack": config.frame_stack or 1, "wide": self.policy.wide, "segment": segment}
         if not config.prioritized_replay:
             return Replay(config.buffer_size, slots, layout, **shared)
         alpha, eps = config.prioritized_replay_alpha, config.prioritized_replay_eps
@@ -316,6 +316,6 @@ class DQN(Algorithm):
         self.updated, self.owed = state["updated"], state["owed"]
         self.replay = None
         if state["replay"] is not None:
-            self.replay = self._make_replay(state["replay"]["slots"])
+            self.replay = self._make_replay(state["replay"]["slots"], state["replay"].get("segment", 0))
             self.replay.load_state_dict(state["replay"])
         self.policy.dist.epsilon = self.epsilon

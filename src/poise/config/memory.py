@@ -73,8 +73,7 @@ def require_sizes(config: AlgorithmConfig, observation: int = 0) -> None:
     """
     steps, envs, queue = config.rollout_fragment_length or 1, config.num_envs, getattr(config, "learner_queue_size", 0)
     rollout = (steps + 1) * envs * (observation + STEP)
-    what = f"A rollout of {steps:,} steps in {envs:,} environments"
-    require(rollout, what, "Give a smaller train_batch_size, or fewer environments.")
+    require(rollout, f"A rollout of {steps:,} steps in {envs:,} environments", "Give a smaller train_batch_size.")
     layers = 0 if config.model.custom_model else 4 * sum(config.model.fcnet_hiddens)
     learnt = "sgd_minibatch_size" if hasattr(config, "sgd_minibatch_size") else "train_batch_size"
     takes = {

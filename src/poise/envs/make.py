@@ -160,7 +160,8 @@ def make_batches(
     if num_workers > most:
         raise ConfigError(
             f"num_workers={num_workers} is not allowed for {num_workers * envs_per_worker} environments on "
-            f"{available_cores()} cores: it must be at most {most}."
+            f"{available_cores()} cores: it must be at most {most}. Fewer share the same environments: "
+            f"num_workers={available_cores()} (--num_workers {available_cores()})."
         )
     if num_workers == 0:
         return [make_vector_env(env, envs_per_worker, env_config)]

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poise.config.layout import Layout
 from poise.config.types import LARGEST_FLOAT
 from poise.sampling.replay import Replay
 from poise.sampling.rollout import Rollout
@@ -21,23 +20,13 @@ class PrioritizedReplay(Replay):
     New steps have the largest priority so far, so that each is drawn soon.
 
     Args:
-        capacity, slots, obs_layout, frame_stack: as for `Replay`.
+        args, shared: as for `Replay`.
         alpha: α; 0 draws all alike.
         eps: ε, so that no step is never drawn again.
     """
 
-    def __init__(
-        self,
-        capacity: int,
-        slots: int,
-        obs_layout: Layout,
-        *,
-        frame_stack: int = 1,
-        wide: bool = False,
-        alpha: float = 0.6,
-        eps: float = 1e-6,
-    ) -> None:
-        super().__init__(capacity, slots, obs_layout, frame_stack=frame_stack, wide=wide)
+    def __init__(self, *args: Any, alpha: float = 0.6, eps: float = 1e-6, **shared: Any) -> None:
+        super().__init__(*args, **shared)
         self.alpha, self.eps = alpha, eps
         self.tree = SumTree(self.size)  # of p^α; 0 for rows that are not drawn
         self.largest = 1.0

@@ -67,9 +67,10 @@ class Replay:
     Args:
         capacity: steps to keep; rows that only reset count as steps.
         slots: B.
-        obs_layout: of the single observation space.
+        layout: of the single observation space.
         frame_stack: pictures `[C, H, W]` whose C is a multiple of it are stacks of so many frames along the first axis,
             the latest last. Of them, only the latest is kept, and the stack is put together again when it is drawn.
+        segment: rows of a segment, as a checkpoint has them; 0 derives them.
 
     Attributes:
         live: rows that may be drawn from, when the ring is full.
@@ -79,14 +80,14 @@ class Replay:
     """
 
     def __init__(
-        self, capacity: int, slots: int, obs_layout: Layout, *, frame_stack: int = 1, wide: bool = False
+        self, capacity: int, slots: int, layout: Layout, *, frame_stack: int = 1, wide: bool = False, segment: int = 0
     ) -> None:
-        self.slots, self.layout = slots, obs_layout
-        self.live, self.rows, self.segment = _rows(capacity, slots, obs_layout, frame_stack, wide=wide)
+        self.slots, self.layout = slots, layout
+        self.live, self.rows, self.segment = _rows(capacity, slots, layout, frame_stack, segment, wide=wide)
         self.size = self.rows * slots
         self.head = self.steps = 0
-        stacked = stacked_leaves(obs_layout, frame_stack)
-        shapes = {leaf.name: (leaf.shape, _numpy_dtype(leaf.dtype.name, wide=wide)) for leaf in obs_layout.leaves}
+        stacked = stacked_leaves(layout, frame_stack)
+        shapes = {leaf.name: (leaf.shape, _numpy_dtype(leaf.dtype.name, wide=wide)) for leaf in layout.leaves}
         self.frames = {n: Frames(frame_stack, self.rows, slots, *shapes.pop(n)) for n in stacked}
         # From the operating system as zeros, which take no memory before they are written.
         self.obs = {name: np.zeros((self.size, *shape), dtype) for name, (shape, dtype) in shapes.items()}
@@ -238,6 +239,7 @@ class Replay:
         rest = self.index(closed * self.segment, self.head + 1)
         return {
             "slots": self.slots,
+            "segment": self.segment,
             "head": self.head,
             "first": self.first.copy(),
             "segments": list(self.segments.values()),
@@ -293,11 +295,15 @@ def replay_bytes(capacity: int, slots: int, layout: Layout, frame_stack: int = 1
     return rows * slots * step_bytes(layout, frame_stack, wide=wide)
 
 
-def _rows(capacity: int, slots: int, layout: Layout, frame_stack: int, *, wide: bool) -> tuple[int, int, int]:
+def _rows(
+    capacity: int, slots: int, layout: Layout, frame_stack: int, segment: int = 0, *, wide: bool
+) -> tuple[int, int, int]:
     """How many rows may be drawn from, how many the ring has, and how many make a segment."""
     live = -(-capacity // slots)
     needed = live + (frame_stack if stacked_leaves(layout, frame_stack) else 1)
-    length = segment_rows(needed, needed * slots * step_bytes(layout, frame_stack, wide=wide))
+    length = segment or segment_rows(needed, needed * slots * step_bytes(layout, frame_stack, wide=wide))
+    if not 0 < length <= needed:
+        raise ValueError(f"a segment of a replay has {length} of its {needed} rows")
     return live, -(-needed // length) * length, length
 
 

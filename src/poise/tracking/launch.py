@@ -29,7 +29,7 @@ from poise.training.callbacks import Callback
 from poise.training.checkpoint import checkpoints, set_aside
 from poise.training.checkpoint import read as read_checkpoint
 from poise.training.greedy import Greedy
-from poise.training.loading import choose, load, new_trainer, override, restore
+from poise.training.loading import choose, load, new_trainer, override, restore, take_env
 from poise.training.metrics import Finished
 from poise.training.names import from_file, homes
 from poise.training.recording import record
@@ -246,8 +246,7 @@ def resume(
         saved.get("names"),
         trusted=trust,
     )
-    config.env = config.env if env is None else env
-    config.env_config = config.env_config if env_config is None else env_config
+    given = take_env(config, env, env_config, saved["config"]["env"])
     if not callbacks:
         check_keys(rules, config)
     StopRule(rules, config)
@@ -268,7 +267,7 @@ def resume(
         if module:
             log(f"Importing {module} for the environment {config.env}.")
         trainer = Trainer(saved["algorithm"], config, callbacks=callbacks, preset=saved.get("preset"))
-        changed = restore(trainer, manifest, policy, state, path)
+        changed = restore(trainer, manifest, policy, state, path, given)
         _ = trainer.samplers  # an environment that cannot begin changes nothing
         with writing(folder.path):
             for newer in checkpoints(folder.checkpoints):
@@ -284,7 +283,8 @@ def resume(
                 ]
                 folder.write_config(saved)
             folder.trim(trainer.iteration, trainer.algorithm.timesteps)
-        trainer.history.extend(folder.metrics()[-1:])
+        if "env" not in changed:
+            trainer.history.extend(folder.metrics()[-1:])
         trainer.metrics.finished.extend(Finished(*episode) for episode in folder.episodes())
         if missing := lacking(saved.get("changed")):
             log(f"Warning: {missing}")

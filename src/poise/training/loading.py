@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -77,11 +78,47 @@ REPLAY = {"buffer_size", "frame_stack", "prioritized_replay"}
 """Settings that a replay is bound to, beside the number of environments."""
 
 
+Given = tuple[bool, str]
+"""Whether an environment is another one than a checkpoint's, and what to say of it."""
+
+
+def take_env(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any] | None, was: str) -> Given:
+    """Puts an environment that is given, or settings of it, in the place of what a file names; its wrappers stay.
+
+    Names decide whether it is another one. A lambda has none, and a function inside another has its own alone: it is
+    taken for the file's where that has none, or the same.
+
+    Args:
+        config: from the file; is changed.
+        env, env_config: what is given; None leaves the file's.
+        was: the name in the file, which may be one that `poise.register_env` was given.
+
+    Returns:
+        Whether it is another one, and what to say of it; nothing, where it is the file's beyond doubt.
+    """
+    known, before = {was, env_name(config.env)}, plain(config.env_config)
+    config.env = config.env if env is None else env
+    if env_config is not None:
+        config.env_config = {**{k: v for k, v in config.env_config.items() if k == WRAPPERS}, **env_config}
+        if isinstance(config.env, Foreign):
+            config.env.own_config = True
+    name = env_name(config.env)
+    if plain(config.env_config) != before or _own_name(name) not in map(_own_name, known):
+        return True, f"{was} is replaced by {name}"
+    said = f"{name} is taken for the environment that there was, {was}: its episodes go on."
+    return False, said if env is not None and "<" in name else ""
+
+
+def _own_name(name: str) -> str:
+    """What is left of `module:outer.<locals>.inner` in another process, or after an edit."""
+    return re.split("[:.]", name)[-1] if "<" in name else name
+
+
 def restore(
-    trainer: Trainer, manifest: dict[str, Any], policy: dict[str, Any], state: dict[str, Any], source: Path
+    trainer: Trainer, manifest: dict[str, Any], policy: dict[str, Any], state: dict[str, Any], path: Path, given: Given
 ) -> dict[str, tuple[Any, Any]]:
     """Loads a checkpoint into a trainer whose settings may be others than the checkpoint's; `notes` say what begins
-    anew.
+    anew. `given` is what `take_env` returned.
 
     Returns:
         The settings that are others, with the checkpoint's value and the trainer's.
@@ -108,16 +145,21 @@ def restore(
         anew.append("the replay")
         learner["replay"] = None
     try:
-        trainer.load_state(policy, state, source=source)
+        trainer.load_state(policy, state, source=path)
     except CheckpointError as error:
         _, fits, reason = str(error).partition(" does not fit its own configuration: ")
         if not changed or not fits:
             raise
-        raise CheckpointError(f"{source} cannot go on with {_shown(changed)}: {reason}") from None
+        raise CheckpointError(f"{path} cannot go on with {_shown(changed)}: {reason}") from None
     if changed:
         trainer.notes.append(f"Other settings than the checkpoint's: {_shown(changed)}.")
     if anew:
         trainer.notes.append(f"{' and '.join(anew).capitalize()} begin anew; what was learnt and the counters go on.")
+    if given[0]:
+        trainer.leave_environment(given[1])
+        changed["env"] = before["env"], after["env"]
+    elif given[1]:
+        trainer.notes.append(given[1])
     return changed
 
 
@@ -233,23 +275,13 @@ def load(
     except (ValueError, OverflowError, MemoryError, AssertionError) as error:
         raise CheckpointError(f"{path} is damaged: its manifest has {error}.") from None
     from_file(config, path, manifest.get("names"), trusted=trust)
-    was = env_name(config.env), plain(config.env_config)  # as the file has it, its names marked as the file's
+    given = take_env(config, env, env_config, str(manifest["config"].get("env")))
     if missing := lacking(manifest.get("changed")):
         warnings.warn(f"{path}: {missing}", stacklevel=2)
-    if env is not None:
-        config.env = env
-    if env_config is not None:
-        kept = {key: value for key, value in config.env_config.items() if key == WRAPPERS}
-        config.env_config = {**kept, **env_config}
-        if isinstance(config.env, Foreign):
-            config.env.own_config = True
-    replaced = (env_name(config.env), plain(config.env_config)) != was
     trainer = Trainer(manifest["algorithm"], config, layouts=layouts, preset=manifest.get("preset"))
-    restore(trainer, manifest, policy, state, Path(path))
+    restore(trainer, manifest, policy, state, Path(path), given)
     if (name := trainer.policy.overflown) is not None:  # whoever looks for why a run diverged wants to see it
         what = "holds numbers that are not finite: it may be looked at, but can neither act by them nor learn."
         warnings.warn(f"{path}: the policy's parameter {name!r} {what}", stacklevel=2)
     trainer.notes += unused(trainer)
-    if replaced:
-        trainer.leave_environment(f"{was[0]} is replaced by {env_name(config.env)}")
     return trainer
