@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 import poise
+from poise.envs.checks.report import Finding, Report
 from poise.tracking import live
 from poise.tracking.progress import Progress, fraction_done, line, where
 from poise.training.trainer import Trainer
@@ -172,3 +174,47 @@ def test_plain_lines_say_why_there_is_no_reward_yet(trainer: Make) -> None:
     assert said
     assert all("no episode has ended yet" in text for text in said)
     assert "512 steps" in said[-1]
+
+
+def test_what_a_cell_shows_of_its_value(shell: Any) -> None:
+    run_cell(shell, f"import poise; algo = poise.PPO('CartPole-v1', {TINY})")
+    run_cell(shell, "_ = algo.learn(stop={'training_iteration': 20})")
+    algo = run_cell(shell, "algo")
+    shown = shell.display_formatter.format(algo)[0]["text/plain"]
+    steps, reward = algo.algorithm.timesteps, algo.history[-1]["episode_reward_mean"]
+    assert shown == f"<PPO on CartPole-v1: 20 iterations, {steps:,} steps, reward {reward:.1f}>"
+    report = Report("mine:Env", [Finding("error", "make", "It cannot be made.")])
+    assert shell.display_formatter.format(report)[0]["text/plain"] == str(report)
+    assert "It cannot be made." in str(report)
+
+
+def test_a_mistake_in_a_cell_is_its_line_and_one_sentence(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    shell.run_cell("import poise\npoise.PPO('CartPole-v1', lrr=3)")
+    shown = "".join(capsys.readouterr()) + "".join(str(data) for _, _, data in shell.shown)
+    assert "ConfigError: Unknown config key 'lrr'. Did you mean 'lr'?" in shown
+    assert "poise.PPO('CartPole-v1', lrr=3)" in shown
+    assert len(shown.splitlines()) <= 4, shown
+
+
+KERNEL = """
+import sys, types, warnings
+for name in ("ipykernel", "ipykernel.zmqshell"):
+    sys.modules[name] = types.ModuleType(name)
+sys.modules["ipywidgets"] = None
+import IPython
+warnings.simplefilter("error")
+warnings.filterwarnings("default", module="(?!poise|tqdm).*")
+import poise
+with poise.PPO("CartPole-v1", preset=None, seed=0, num_sgd_iter=1) as algo:
+    algo.train()
+from poise.tuning.storage import optuna_module
+optuna_module()
+assert "tqdm" in sys.modules
+"""
+
+
+def test_a_kernel_without_ipywidgets_is_not_warned() -> None:
+    """tqdm, which Optuna imports, warns there in red."""
+    done = subprocess.run([sys.executable, "-c", KERNEL], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "IProgress" not in done.stderr

@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import poise
 import warm
 from environments import Scripted
+from poise.cli.main import poise as command
 from poise.config.algorithms import PPOConfig
 from poise.config.resolve import resolve
 from poise.errors import RunError
@@ -65,7 +67,32 @@ def test_it_has_the_files_that_are_promised(run: Run) -> None:
     }  # fmt: skip
     assert run.path.parts[-2:] == ("e", "r")
     assert repr(run.folder) == f"<run {run.path}: finished>"
-    assert repr(run).startswith(f"<Run {run.path}: reward ")
+    assert repr(run).startswith(f"<Run {run.path}: PPO on CartPole-v1: 6 iterations, ")
+    assert f", reward {run.result['episode_reward_mean']:.1f}; " in repr(run)
+
+
+def test_runs_show_the_best_score_and_where_it_is(tmp_path: Path) -> None:
+    """An evaluation's goes before those of training."""
+    evaluation = "evaluation/episode_reward_mean"
+    for n, score, of in (
+        (8, 5.0, "episode_reward_mean"),
+        (9, 3.0, evaluation),
+        (10, 2.0, evaluation),
+        (11, None, None),
+    ):
+        folder = tmp_path / f"runs/e/r/checkpoints/{n:06d}"
+        folder.mkdir(parents=True)
+        saved = {"algorithm": "PPO", "config": {"env": "CartPole-v1"}, "score": score, "score_of": of}
+        (folder / "manifest.json").write_text(json.dumps(saved))
+    (folder / "manifest.json").write_text("{")
+    assert RunFolder(tmp_path / "runs/e/r").best == (3.0, 9)
+
+    def listed(*more: str) -> str:
+        return CliRunner().invoke(command, ["runs", "--folder", str(tmp_path / "runs"), *more]).output
+
+    [row] = json.loads(listed("--json"))
+    assert (row["best"], row["best_iteration"]) == (3.0, 9)
+    assert " 3.0 at 9 " in listed()
 
 
 def test_config_is_complete_and_resolved(run: Run) -> None:

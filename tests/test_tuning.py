@@ -1023,7 +1023,7 @@ def test_seeds_are_a_study_that_goes_on_and_is_loaded(tmp_path: Path, monkeypatc
     Path("runs/e/seed_8/trial.json").write_text(json.dumps({**second, "state": "running", "results": []}))
     shutil.rmtree("runs/e/seed_8/checkpoints")
     half = poise.load_seeds("e")
-    assert (list(half.results), repr(half)) == ([7], "<1 of 2 seeds in runs/e>")
+    assert (list(half.results), repr(half)) == ([7], "<PPO on CartPole-v1: 1 of 2 seeds in runs/e>")
     done = poise_command("resume", "e")
     assert done.exit_code == 0, done.output
     assert "seed 8 finished: episode_reward_mean" in done.output

@@ -46,12 +46,13 @@ def runs(folder: str, as_json: bool) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for title in ("run", "algorithm", "env", "state"):
         table.add_column(title, overflow="fold", no_wrap=title != "env")
-    for title in ("iter", "steps", "reward", "time"):
+    for title in ("iter", "steps", "reward", "best", "time"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         state = Text(shown(row["state"]), COLOURS.get(row["state"], "red"))
-        numbers = (_number(row["iterations"]), _number(row["steps"]), _number(row["reward"], 1), _time(row["time_s"]))
-        table.add_row(*(Text(shown(row[key])) for key in ("run", "algorithm", "env")), state, *numbers)
+        best = _number(row["best"], 1) + ("" if row["best"] is None else f" at {row['best_iteration']:,}")
+        rest = _number(row["iterations"]), _number(row["steps"]), _number(row["reward"], 1), best, _time(row["time_s"])
+        table.add_row(*(Text(shown(row[key])) for key in ("run", "algorithm", "env")), state, *rest)
     Console(highlight=False, width=PIPE_WIDTH if piped else None).print(table)
 
 
@@ -63,6 +64,7 @@ def _row(run: RunFolder, name: str) -> dict[str, Any]:
         saved, status = {}, {"state": "damaged"}
     if "rebuilt" in saved:
         status = {**status, "state": "damaged"}
+    best, iteration = run.best or (None, None)
     last = run.last_result() or status  # the status of a killed run may be seconds older than its last result
     return {
         "run": name,
@@ -73,6 +75,7 @@ def _row(run: RunFolder, name: str) -> dict[str, Any]:
         "iterations": _finite(last.get("training_iteration")),
         "steps": _finite(last.get("timesteps_total")),
         "reward": _finite(last.get("episode_reward_mean")),
+        **{"best": _finite(best), "best_iteration": iteration},
         "time_s": _finite(last.get("time_total_s")),
         **_source(run),
     }

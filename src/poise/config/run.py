@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from poise.config.types import PositiveInt, Seconds
 
@@ -31,3 +34,11 @@ class RunOptions:
 
     tensorboard: bool | None = None
     """Whether TensorBoard events are written; if not said (null), where the extra is installed."""
+
+
+def rank(manifest: Mapping[str, Any]) -> tuple[bool, float] | None:
+    """How a checkpoint compares with others of its run, by its manifest: whether its score is an evaluation's, which
+    goes before all others, and the score. None without one."""
+    score = manifest.get("score", manifest.get("episode_reward_mean"))  # of before there were scores
+    known = isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score)
+    return (str(manifest.get("score_of")).startswith("evaluation/"), float(score)) if known else None

@@ -19,12 +19,14 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from poise.config.run import rank
 from poise.config.types import a_path
 from poise.errors import RunError, nearest, writing
 from poise.files import folder_name, make_folder, read_json, sync, write_json, write_whole
@@ -67,6 +69,16 @@ class RunFolder:
     @property
     def plot(self) -> Path:
         return self.path / "plots" / "episodes.png"
+
+    @property
+    def best(self) -> tuple[float, int] | None:
+        """The score of its best checkpoint, and the iteration that it is of: `poise.load(path, which="best")`."""
+        found = []
+        for file in self._manifests():
+            with suppress(OSError, ValueError):
+                if known := rank(read_json(file)):
+                    found.append((*known, int(file.parent.name)))
+        return max(found)[1:] if found else None
 
     def exists(self) -> bool:
         """Whether there is a run here, be it a damaged one."""

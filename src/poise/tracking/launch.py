@@ -55,8 +55,7 @@ class Run:
         self.trainer, self.folder, self.path, self.result = trainer, folder, folder.path, result
 
     def __repr__(self) -> str:
-        reward = self.result.get("episode_reward_mean", float("nan"))
-        return f"<Run {self.path}: reward {reward:.1f}, {self.result.get('stop_reason')}>"
+        return f"<Run {self.path}: {repr(self.trainer)[1:-1]}; {self.result.get('stop_reason')}>"
 
 
 class Log:
@@ -150,17 +149,10 @@ def start(
     folder.claim()
     changed = [str(change) for change in changes()]
     try:
-        folder.write_config(
-            {
-                "algorithm": trainer.name,
-                "preset": used,
-                "stop": dict(rules) if isinstance(rules, Mapping) else None,
-                "options": asdict(chosen),
-                "names": homes(config),
-                "changed": changed,
-                "config": config.to_dict(),
-            }
-        )
+        rule = dict(rules) if isinstance(rules, Mapping) else None
+        saved: dict[str, Any] = {"algorithm": trainer.name, "preset": used, "stop": rule, "options": asdict(chosen)}
+        saved |= {"names": homes(config), "changed": changed, "config": config.to_dict()}
+        folder.write_config(saved)
         log = Log(folder.path / "log.txt", quiet=quiet)
         log(f"{trainer.name} on {env_name(config.env)}, seed {config.seed}" + (f", preset {used}" if used else ""))
         script = [f"{name} is the script's own." for name in changed]
@@ -324,13 +316,8 @@ def _run(
     *,
     first: bool,
 ) -> Run:
-    recorder = RunRecorder(
-        folder,
-        interval_s=options.checkpoint_interval_s,
-        every=options.checkpoint_freq,
-        keep=options.keep_checkpoints_num,
-        say=log,
-    )
+    often: dict[str, Any] = {"interval_s": options.checkpoint_interval_s, "every": options.checkpoint_freq}
+    recorder = RunRecorder(folder, **often, keep=options.keep_checkpoints_num, say=log)
     if options.tensorboard is not False and TensorBoardSink.available():
         trainer.callbacks.append(TensorBoardSink(folder, log, going_on=not first))
     elif options.tensorboard:

@@ -17,10 +17,10 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import math
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from poise.config.run import rank
 from poise.errors import CheckpointError
 from poise.files import DEEPEST_JSON, LARGEST_JSON, depth, make_folder, read_json, sync
 from poise.sampling.segments import Segment
@@ -236,28 +237,18 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def best(folder: Path) -> tuple[float, Path] | None:
-    """The checkpoint in `folder` with the highest score, by its manifest, and that score.
-
-    Where there are scores of evaluations, only they count.
-    """
+    """The checkpoint in `folder` with the highest score (see `rank`), by its manifest, and that score."""
     found = []
     for path in checkpoints(folder):
-        try:
-            manifest = read_manifest(path)
-        except CheckpointError:
-            continue
-        score = manifest.get("score", manifest.get("episode_reward_mean"))  # of before there were scores
-        if isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score):
-            evaluated = str(manifest.get("score_of")).startswith("evaluation/")
-            found.append((evaluated, float(score), path))
+        with suppress(CheckpointError):
+            if known := rank(read_manifest(path)):
+                found.append((*known, path))
     return max(found)[1:] if found else None
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """All folders in `folder` that may be checkpoints, unverified; not the leftovers of writes that died."""
-    if not folder.is_dir():
-        return []
-    return [p for p in folder.iterdir() if p.is_dir() and p.name.isdigit()]
+    return [p for p in folder.iterdir() if p.is_dir() and p.name.isdigit()] if folder.is_dir() else []
 
 
 def set_aside(path: Path, why: str = "damaged") -> None:

@@ -112,9 +112,10 @@ class Trainer(EnvAccess):
         self.confirmation: Confirmation | None = None
 
     def __repr__(self) -> str:
-        steps = self.algorithm.timesteps
         preset = f", preset {self.preset}" if self.preset else ""
-        return f"<{self.name} on {env_name(self.config.env)}{preset}: {self.iteration} iterations, {steps} steps>"
+        reward = f", reward {self.history[-1]['episode_reward_mean']:.1f}" if self.history else ""
+        done = f"{self.iteration} iterations, {self.algorithm.timesteps:,} steps{reward}"
+        return f"<{self.name} on {env_name(self.config.env)}{preset}: {done}>"
 
     @property
     def policy(self) -> Any:
@@ -394,7 +395,6 @@ class Trainer(EnvAccess):
         }
         exact = all(_exact(sampler) for sampler in samplers) and not self.environments.calls
         mean = (self.history[-1] if self.history else self.metrics.of_episodes())["episode_reward_mean"]
-        score_of, score = self.score or (None, None)
         about = {
             "poise": checkpoint.version_of_poise(),
             "algorithm": self.name,
@@ -405,8 +405,7 @@ class Trainer(EnvAccess):
             "iteration": self.iteration,
             "timesteps_total": self.algorithm.timesteps,
             "episode_reward_mean": None if math.isnan(mean) else mean,
-            "score": score,
-            "score_of": score_of,
+            **dict(zip(("score_of", "score"), self.score or (None, None), strict=True)),
             **self.confirmed,
             "resume_grade": "bitwise" if exact and self.algorithm.repeatable else "statistical",
             "names": homes(self.config),

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from poise.config.base import env_name
 from poise.config.resolve import field_types
 from poise.config.types import coerce
 from poise.errors import CheckpointError, PoiseError, RunError
@@ -32,8 +33,10 @@ class Analysis:
         self.study, self.trials, self.path, self.ended = study, study.trials, study.folder, ended
 
     def __repr__(self) -> str:
+        search, best, of = self.study.search, self.study.best, self.study.total
         ended = sum(trial.state != "running" for trial in self.trials)
-        return f"<study {self.path}: {ended} of {self.study.total} trials>"
+        found = f", best {search.metric} {best.value(search):,.6g}" if best else ""
+        return f"<{search.algorithm} on {env_name(search.config['env'])}{found}, {self.path}: {ended} of {of} trials>"
 
     def get_best_trial(self, metric: str | None = None, mode: str | None = None) -> Trial:
         """The best trial that finished; where the best were run again with other seeds, the best by those.

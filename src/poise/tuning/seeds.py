@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from poise.config.algorithms import algorithm_spec
-from poise.config.base import env_label
+from poise.config.base import env_label, env_name
 from poise.config.resolve import canonical, field_types, resolve
 from poise.config.run import RunOptions
 from poise.config.types import NonNegativeInt, PositiveInt, a_path, coerce
@@ -49,7 +49,8 @@ class SeedRuns:
         self.errors = {seed: trial.error for seed, trial in done.items() if trial.state == "failed"}
 
     def __repr__(self) -> str:
-        return f"<{len(self.results)} of {self.study.total} seeds in {self.path}>"
+        search, done = self.study.search, f"{len(self.results)} of {self.study.total} seeds"
+        return f"<{search.algorithm} on {env_name(search.config['env'])}: {done} in {self.path}>"
 
     @property
     def runs(self) -> dict[int, Path]:
@@ -155,8 +156,7 @@ def run_seeds(
         ConfigError: a setting that is not allowed.
         RunError: the experiment has runs already, or all runs have failed.
     """
-    count = coerce(PositiveInt, seeds, "seeds")
-    first = coerce(NonNegativeInt, seed, "seed")
+    count, first = coerce(PositiveInt, seeds, "seeds"), coerce(NonNegativeInt, seed, "seed")
     kept = {key: settings.pop(key) for key in field_types(RunOptions) if key in settings}
     given = {**(config or {}), **settings}
     resolved, _ = resolve(algorithm, env, dict(given), preset=preset)

@@ -93,9 +93,8 @@ def _run(pipe: Pipe, job: dict[str, Any]) -> dict[str, Any]:
             run = launch.resume(folder, stop=job["stop"], callbacks=callbacks, quiet=True, **own)
         else:
             _clear(folder)
-            study, name = folder.path.parent, folder.path.name
             given = {key: job[key] for key in ("algorithm", "settings", "stop", "preset", "options")}
-            given |= {"root": study.parent, "experiment": study.name, "name": name}
+            given |= {"root": folder.path.parents[1], "experiment": folder.path.parent.name, "name": folder.path.name}
             run = launch.start(**given, callbacks=callbacks, quiet=True)
         with run.trainer:
             return {"done": plain(run.result), "unused": unused(run.trainer, job["stop"])}

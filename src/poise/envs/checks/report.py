@@ -108,6 +108,10 @@ class Report:
             lines += ["", counted(len(findings), title), *(f"  {finding}" for finding in findings)]
         return "\n".join(lines)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What notebooks and IPython show: all of it."""
+        printer.text(str(self))
+
     def __repr__(self) -> str:
         errors, warnings = counted(len(self.errors), "error"), counted(len(self.warnings), "warning")
         return f"<Report on {self.env}: {errors}, {warnings}>"
