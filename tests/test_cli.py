@@ -94,9 +94,9 @@ def only_run() -> RunFolder:
 )
 def test_answers_without_importing_what_is_heavy(args: list[str], heavy: list[str]) -> None:
     script = f"""
-import sys
+import os, sys
 from poise.cli.main import main
-sys.argv = ["poise", *{args}]
+sys.argv, os._exit = ["poise", *{args}], sys.exit
 try:
     main()
 except SystemExit:

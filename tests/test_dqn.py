@@ -361,9 +361,13 @@ def test_other_actions_get_one_sentence(trainer: Make, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("in_info", [False, True], ids=["observed", "reported"])
-@pytest.mark.parametrize("options", [{}, FAMILY["all"]], ids=["default", "all"])
-@pytest.mark.parametrize("ends", ["terminated", "truncated"])  # after a time limit, the last state has a value
+@pytest.mark.parametrize(
+    ("in_info", "options", "ends"),  # each with each of another; after a time limit, the last state has a value
+    [(False, {}, "terminated"), (True, FAMILY["all"], "terminated"),
+     (False, FAMILY["all"], "truncated"), (True, {}, "truncated")],
+    ids=["observed-default-terminated", "reported-all-terminated", "observed-all-truncated",
+         "reported-default-truncated"],
+)  # fmt: skip
 def test_masks_are_respected_in_acting_and_in_targets(
     trainer: Make, in_info: bool, options: dict[str, Any], ends: str
 ) -> None:

@@ -53,7 +53,8 @@ class Nested(Noise):
 def test_every_autoreset_mode_plays_the_same_episodes(algorithm: str, mode: str, trainer: Make) -> None:
     """Episodes of 2 and 3 steps with returns of 10 x number x length + 1 + 2 (+ 3); each final observation is seen."""
     for env in (sync(mode), lambda config: sync(mode)):
-        algo = trainer(algorithm, env, preset=None, **QUICK)
+        short = {"timesteps_per_iteration": 64} if algorithm == "IMPALA" else {}
+        algo = trainer(algorithm, env, preset=None, **QUICK, **short)
         assert algo.config.num_envs_per_worker == 4
         assert "num_envs_per_worker=4: the vector environment has so many." in algo.notes
         episodes: list[Any] = []

@@ -33,7 +33,7 @@ analysis = poise.tune.run(
         "model": {"fcnet_hiddens": grid_search([[32], [64]]), "fcnet_activation": grid_search(["linear", "relu"])},
         "lr": uniform(1e-7, 1e-2),
     },
-    stop={"episode_reward_mean": 195, "timesteps_total": 150_000},
+    stop={"episode_reward_mean": 195, "timesteps_total": 80_000},
     num_samples=1,  # the tutorial has 5
     metric="timesteps_total",
     mode="min",

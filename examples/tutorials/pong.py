@@ -22,7 +22,7 @@ class Log(poise.Callback):
 run = poise.run(
     "IMPALA",
     "PongNoFrameskip-v4",
-    stop={"timesteps_total": 6_000} if GOAL is None else {"episode_reward_mean": GOAL, "timesteps_total": 2_000_000},
+    stop={"timesteps_total": 3_000} if GOAL is None else {"episode_reward_mean": GOAL, "timesteps_total": 2_000_000},
     metrics_smoothing_episodes=20,
     callbacks=[Log()],
     quiet=True,
