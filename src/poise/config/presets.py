@@ -90,7 +90,7 @@ _PPO_TABLE = {
 }
 _PPO_TABLE_OF_COSTS = {**_PPO_TABLE, "normalize_rewards": True}
 
-# From the literature (its discount is RL Baselines3 Zoo's), not measured.
+# From the literature: its discount is RL Baselines3 Zoo's.
 _PPO_REACHER = {
     "rollout_fragment_length": 64,
     "sgd_minibatch_size": 128,
