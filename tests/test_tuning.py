@@ -5,6 +5,7 @@ Most tests drive a study by hand, with results that are made up: what runs a tri
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
@@ -16,15 +17,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 import poise
 import warm
 from environments import Echo
+from poise.cli.main import poise as command
 from poise.errors import ConfigError, RunError
 from poise.tracking.curves import standard_error, student_t
 from poise.tracking.folder import RunFolder, find_run
@@ -392,6 +396,36 @@ def test_a_database_that_cannot_be_written_ends_no_search(
     assert [trial.state for trial in study.trials] == ["finished"] * 6
     said = capsys.readouterr().err
     assert said.count("study.db cannot be written (database or disk is full): the search goes on without it.") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [False, True])
+def test_a_full_disk_ends_a_search_in_one_sentence_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: bool
+) -> None:
+    config: dict[str, Any] = {"env": "CartPole-v1", "num_envs": 2, "n_steps": 16, "model": {"fcnet_hiddens": [4]}}
+    asked: dict[str, Any] = {"stop": {"training_iteration": 2}, "preset": None, "quiet": True, "experiment": "s"}
+    asked |= {"folder": tmp_path, "tensorboard": False}
+    written, real = 0, os.fsync
+
+    def full(descriptor: int) -> None:
+        nonlocal written
+        written += 1
+        if written > 9:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    if seeds:
+        search = partial(poise.run_seeds, "PPO", config=config, seeds=2, **asked)
+    else:
+        search = partial(poise.tune.run, "PPO", config={**config, "lr": poise.tune.grid_search([0.1, 0.2])}, **asked)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(RunError, match=r"cannot be written: No space left .* What there is is kept: `poise resume"):
+            search()
+    assert CliRunner().invoke(command, ["resume", str(tmp_path / "s"), "--quiet"]).exit_code == 0
+    trials = [json.loads(file.read_text()) for file in tmp_path.glob("s/*/trial.json")]
+    assert [trial["state"] for trial in trials] == ["finished", "finished"]
 
 
 @pytest.mark.parametrize("name", ["a?b", "a%20b", "a#b", "é :memory:"])

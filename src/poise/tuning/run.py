@@ -171,8 +171,7 @@ def resume(
         TrustError: it names code that this machine has not used before.
         RunError: there is none, or only the script that began it can go on (`poise.tune.run(..., resume=True)`).
     """
-    path = _folder(path)
-    search = Search.read(path)
+    search = Search.read(path := _folder(path))
     if missing := unwritten(search.config):
         raise RunError(
             f"The study {path} was begun by a script with {', '.join(missing)} as Python objects: go on with it there, "
@@ -191,9 +190,8 @@ def load(path: str | Path) -> Analysis:
     Raises:
         RunError: there is none.
     """
-    path = _folder(path)
-    search = Search.read(path)
-    return Analysis(_study(search)(search, path))
+    search = Search.read(folder := _folder(path))
+    return Analysis(_study(search)(search, folder))
 
 
 def conduct(
@@ -216,11 +214,8 @@ def conduct(
     with _claimed(folder):
         study = _study(limited)(limited, folder, callbacks)
         limited.write(folder)
-        with (
-            Board(study, size, quiet=quiet) as board,
-            Pool(study, size) as pool,
-            stopping_on((signal.SIGINT, *signals), pool.stop),
-        ):
+        ending = (signal.SIGINT, *signals)
+        with Board(study, size, quiet=quiet) as board, Pool(study, size) as pool, stopping_on(ending, pool.stop):
             while not pool.wait(LOOK_S):
                 with pool.changed:
                     board.update()
@@ -249,6 +244,10 @@ def _claimed(folder: Path) -> Iterator[None]:
             raise RunError(f"The study {folder} is in use by another process: wait for it, or stop it.") from None
     try:
         yield
+    except RunError as error:
+        if isinstance(error.__cause__, OSError) and find_study(folder):  # a full disk, as a rule
+            raise RunError(f"{error} What there is is kept: `poise resume {folder}` goes on.") from error
+        raise
     finally:
         lock.release()
 

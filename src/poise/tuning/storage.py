@@ -101,7 +101,7 @@ class Storage:
             yield
         except Exception as error:
             self.copy = None
-            reason = str(error.__cause__ or error)
+            reason = str(error.__cause__ or error).partition("\n")[0]
             print(shown(f"{self.file} cannot be written ({reason}): the search goes on without it."), file=sys.stderr)
 
     def _replay(self, trial: Trial) -> None:
