@@ -20,6 +20,7 @@ from poise.tracking.live import LivePlot
 from poise.tracking.plots import episode_figure
 from poise.tracking.progress import Progress, where
 from poise.training.callbacks import Callback
+from poise.training.checkpoint import bring_back
 from poise.training.greedy import Greedy
 from poise.training.loading import load as _load
 from poise.training.loading import new_trainer
@@ -53,8 +54,7 @@ def make_trainer(
         ConfigError: an unknown key, a wrong type or range, or a contradiction.
         EnvError: the environment cannot be made.
     """
-    both = set(config or {}) & set(settings)
-    if both:
+    if both := set(config or {}) & set(settings):
         raise ConfigError(f"{min(both)!r} is given in config and as a keyword: give it once.")
 
     def check(resolved: AlgorithmConfig) -> None:
@@ -110,6 +110,7 @@ def load(
         ModelError: it needs a custom model that is not registered.
     """
     meant = a_path(path)
+    bring_back(meant.parent, meant.name)
     if not meant.exists() or find_study(path) is not None:
         try:
             meant = find_run(path).path

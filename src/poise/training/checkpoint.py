@@ -140,7 +140,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is none, or it cannot be read.
     """
-    _bring_back(path.parent, path.name)
+    bring_back(path.parent, path.name)
     if not path.exists():
         raise CheckpointError(f"There is no checkpoint at {path}.")
     if path.is_file():
@@ -162,7 +162,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def _bring_back(folder: Path, name: str = "*") -> None:
+def bring_back(folder: Path, name: str = "*") -> None:
     """Whoever was replacing a checkpoint died between the two renames: the one before is whole, under another name."""
     for old in folder.glob(f"{_TEMPORARY}{name if name == '*' else glob.escape(name)}{_REPLACED}*"):
         path = folder / old.name.removeprefix(_TEMPORARY).rpartition(_REPLACED)[0]
@@ -225,7 +225,7 @@ def _read_segment(file: Path) -> dict[str, np.ndarray]:
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint in `folder` that verifies, and a sentence for each newer one that does not."""
     problems = []
-    _bring_back(folder)
+    bring_back(folder)
     for path in sorted(checkpoints(folder), key=_iteration, reverse=True):
         try:
             verify(path)
@@ -261,7 +261,7 @@ def set_aside(path: Path, why: str = "damaged") -> None:
 
 def sweep(folder: Path) -> None:
     """Removes what a killed process left half-written."""
-    _bring_back(folder)
+    bring_back(folder)
     if folder.is_dir():
         for path in folder.iterdir():
             if path.name.startswith(_TEMPORARY):
