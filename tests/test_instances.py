@@ -63,6 +63,7 @@ SHARED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("how", SHARED)
 def test_several_environments_are_not_one(how: str, workers: int, trainer: Make) -> None:
