@@ -35,12 +35,12 @@ def update(settings: dict[str, Any] | None, rounds: int) -> Record:
 
     preset = "auto" if settings is None else None
     with poise.make_trainer("PPO", ENV, preset=preset, seed=0, progress=False, **(settings or {})) as trainer:
-        algorithm, (sampler,) = trainer.algorithm, trainer.samplers
+        algorithm, samplers = trainer.algorithm, trainer.samplers
         config = trainer.config
         clocks: Clock = {name: [] for name in ("sample", "prepare", "shuffle", *PARTS)}
         for _ in range(rounds):
             start = time.perf_counter()
-            rollout = sampler.sample()
+            rollout = samplers.collect()
             sampled = time.perf_counter()
             batch = algorithm.batch(rollout)
             clocks["sample"].append((sampled - start) / rollout.steps)

@@ -131,7 +131,7 @@ def soak(seconds: float, every: float) -> Record:
 
 def whole(trainer: Any) -> bool:
     """Whether all workers are at work."""
-    return len(children("RSD")) == WORKERS and not any(sampler.env.lost.any() for sampler in trainer.samplers)
+    return len(children("RSD")) == WORKERS and not any(sampler.env.lost.any() for sampler in trainer.samplers.members)
 
 
 def sound(record: Record) -> bool:

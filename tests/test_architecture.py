@@ -122,7 +122,7 @@ def lines_of_code(text: str) -> int:
 
 
 BUDGETS = {
-    "what trains": (10020, ["config", "learning", "envs", "models", "sampling", "algorithms", "training"]),
+    "what trains": (10060, ["config", "learning", "envs", "models", "sampling", "algorithms", "training"]),
     "checks": (1000, ["envs/checks"]),
     "what is kept and shown": (
         2950,
@@ -131,9 +131,9 @@ BUDGETS = {
     "searches": (1700, ["tuning", "tune"]),
     "old names": (1800, ["compat"]),
 }
-"""Lines of code that each part of the house may have, and its rooms. What trains has 520 more than the plan gave it:
+"""Lines of code that each part of the house may have, and its rooms. What trains has 560 more than the plan gave it:
 what a checkpoint declares is held against its files (training/declared.py), callbacks reach environments
-(envs/calls.py), and checkpoints have scores and go on with other settings (training/loading.py). What is kept has 250
+(envs/calls.py), checkpoints have scores and go on with other settings (training/loading.py). What is kept has 250
 more: plots of any result, what a run was made with (tracking/about.py), and resuming from any checkpoint."""
 
 

@@ -17,6 +17,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 import poise
+from environments import sample
 from poise.config.atari import GAMES, AtariConfig, atari_config, atari_name
 from poise.config.docs import field_docs
 from poise.config.presets import find_preset
@@ -312,8 +313,8 @@ def test_a_new_game_with_fewer_lives_than_the_last_has_lost_none() -> None:
 def test_learning_sees_lives_and_reports_see_games(trainer: Callable[..., Any]) -> None:
     settings = {"num_envs_per_worker": 2, "rollout_fragment_length": 400, "preset": None}
     algo = trainer("PPO", "Breakout-v4", env_config={**SMALL, "episodic_life": True}, **settings)
-    sampler: Sampler = algo.samplers[0]
-    rollout = sampler.sample()
+    sampler: Sampler = algo.samplers.members[0]
+    rollout = sample(sampler)
     games = len(sampler.episodes)
     assert games >= 2
     assert rollout.terminated.sum() >= 4 * games
@@ -474,7 +475,7 @@ def test_clipping_and_normalising_rewards_exclude_each_other() -> None:
 def test_learning_sees_signs_and_reports_see_scores(trainer: Callable[..., Any]) -> None:
     settings = {"num_envs_per_worker": 4, "rollout_fragment_length": 100, "env_config": SMALL, "preset": None}
     algo = trainer("PPO", "MsPacman-v4", clip_rewards=True, **settings)
-    rollout = algo.samplers[0].sample()
+    rollout = algo.samplers.collect()
     assert rollout.reward.max() >= 10
     assert torch.equal(algo.algorithm.learner_reward(rollout), rollout.reward.sign())
     rollout.reward[0, :3] = torch.tensor([-0.5, 0.0, 400.0])

@@ -124,8 +124,8 @@ def test_all_goes_on_learning_and_acting_by_what_is_learnt(trainer: Make, algori
     assert made.train()["learner/grad_norm"] > 0  # without a gradient, Adam's memory alone would move them
     assert moved(made, before) == set(before)
     if algorithm in ("IMPALA", "APPO"):
-        made.algorithm.actor.publish(0)
-        published = made.algorithm.actor._published[0]
+        made.samplers.publish(0)
+        published = made.samplers._published[0]
         assert torch.equal(published, torch.cat([p.flatten() for p in made.policy.parameters()]))
 
 
@@ -359,7 +359,7 @@ def test_environments_play_with_a_policy_that_was_replaced(trainer: Make) -> Non
     made.policy.load_state_dict(state, assign=True)
     with pytest.warns(RuntimeWarning, match="were replaced"):
         made.train()
-    assert made.samplers[0].rollout.action.unique().tolist() == [2]
+    assert made.samplers.members[0].rollout.action.unique().tolist() == [2]
     assert isinstance(made.compute_action(np.eye(4, dtype=np.float32)[0]), (int, np.integer))
     assert gym.spaces.Discrete(4).contains(made.compute_action(np.eye(4, dtype=np.float32)[1]))
 

@@ -99,7 +99,7 @@ def test_after_a_broken_rollout_rows_and_environments_agree(trainer: Make) -> No
     with pytest.raises(KeyboardInterrupt):
         algo.train()
     algo.train()
-    (sampler,) = algo.samplers
+    (sampler,) = algo.samplers.members
     stands = [env.unwrapped.now for env in sampler.env.envs]
     assert sampler.rollout.obs["value"][-1, :, 0].tolist() == stands == [16] * 4
     assert sampler.rollout.first[0].all()  # new episodes: those that were broken off are gone
@@ -112,7 +112,7 @@ def test_a_broken_rollout_is_not_saved_as_if_it_were_whole(trainer: Make, tmp_pa
         algo.learn(total_timesteps=1000, stop=lambda result: False)
     with poise.load(algo.save(tmp_path / "a"), env=lambda: Breaks(at=-1)) as loaded:
         loaded.train()
-        assert loaded.samplers[0].rollout.first[0].all()
+        assert loaded.samplers.members[0].rollout.first[0].all()
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Acrobot-v1"])

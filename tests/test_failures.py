@@ -15,7 +15,7 @@ import torch
 
 import poise
 import zoo
-from environments import Scripted
+from environments import Scripted, sample
 from poise.algorithms.base import RewardScaler
 from poise.envs.failures import Failure, Failures, said
 from poise.envs.inline import InlineVectorEnv
@@ -51,7 +51,7 @@ class Witness(poise.Callback):
         self.episodes.append(episode)
 
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
-        for sampler in trainer.samplers:
+        for sampler in trainer.samplers.members:
             self.steps += int(sampler.rollout.valid.sum())
             check_rows(sampler.rollout)
             check_advantages(sampler.rollout)
@@ -143,7 +143,7 @@ def test_training_survives(fault: zoo.Fault, workers: int, trainer: Make, tmp_pa
     algo.callbacks.append(witness)
 
     def recovered() -> bool:
-        whole = not any(sampler._absent.any() for sampler in algo.samplers)
+        whole = not any(sampler._absent.any() for sampler in algo.samplers.members)
         return bool(witness.failures) and witness.counted >= fault.failures and whole
 
     while not recovered():
@@ -229,10 +229,10 @@ def test_the_return_of_a_lost_episode_is_not_carried_on(length: int, trainer: Ma
     settings = {"env_config": {"flag": str(tmp_path / "fired")}, "num_envs_per_worker": 2}
     algo = trainer("PPO", zoo.Raises, **{**QUICK, **settings, "rollout_fragment_length": length})
     algo.callbacks.append(Witness())
-    (sampler,) = algo.samplers
+    (sampler,) = algo.samplers.members
     scaler, carried = RewardScaler(0.9), [0.0, 0.0]
     for _ in range(24 // length):
-        r = sampler.sample()
+        r = sample(sampler)
         scaler(r)
         for b in range(2):
             for t in range(r.steps):
@@ -415,7 +415,7 @@ def test_a_hang_in_this_process_is_named(trainer: Make) -> None:
     algo = trainer("PPO", Pauses, env_config={"pause": 1.0}, env_step_timeout_s=0.4, num_envs_per_worker=1, **QUICK)
     witness = Witness()
     algo.callbacks.append(witness)
-    _ = algo.samplers[0].sample()
+    _ = algo.samplers.collect()
     (told,) = witness.failures
     assert told.kind == "hung"
     assert re.match(r"An environment has not returned for \d s\. It is stepped in this process, which", told.what)
@@ -463,7 +463,7 @@ def test_what_was_interrupted_does_not_hang(trainer: Make) -> None:
     witness = Witness()
     algo.callbacks.append(witness)
     with pytest.raises(KeyboardInterrupt):
-        algo.samplers[0].sample()
+        algo.samplers.collect()
     time.sleep(0.7)
     assert witness.failures == []
 

@@ -98,15 +98,15 @@ def test_an_actor_that_was_stopped_gives_up_its_rows_but_not_its_episodes(worker
     with poise.make_trainer("IMPALA", "Acrobot-v1", preset=None, progress=False, **settings) as algo:
         algo.train()
         times = preempt(algo, 6)
-        algo.algorithm.let_go()  # the next iteration makes an actor, which copies the policy
+        algo.samplers.follow(algo.policy, algo.algorithm.flat, 0)  # copies the policy again
         assert algo.learn(stop={"training_iteration": 9}, signals=(signal.SIGTERM,))["stop_reason"] == "preempted"
         assert len(times) <= 7
         assert algo.underway == 0
-        played = [sampler._lengths.sum() for sampler in algo.samplers]
+        played = [sampler._lengths.sum() for sampler in algo.samplers.members]
         assert all(played), "the episodes are as long as they were"
         algo.save(tmp_path / "there")
         with poise.load(tmp_path / "there") as loaded:
-            assert [sampler._lengths.sum() for sampler in loaded.samplers] == played
+            assert [sampler._lengths.sum() for sampler in loaded.samplers.members] == played
             assert loaded.learn(stop={"training_iteration": algo.iteration + 1})["timesteps_this_iter"] > 0
         assert algo.learn(stop={"training_iteration": algo.iteration + 1})["timesteps_this_iter"] > 0
 

@@ -20,7 +20,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor, nn
 
 import poise
-from environments import Echo, Endless, Masked, Noise, Reach, Scripted, ShortLived, Task
+from environments import Echo, Endless, Masked, Noise, Reach, Scripted, ShortLived, Task, sample
 from poise.algorithms.base import make_algorithm
 from poise.config.base import ModelConfig
 from poise.config.layout import Layout
@@ -31,10 +31,11 @@ from poise.errors import ConfigError, EnvError
 from poise.learning.optimizers import Flat
 from poise.learning.returns import advantages, vtrace
 from poise.models.policy import Policy
-from poise.sampling import actor as actor_module
-from poise.sampling.actor import Actor
+from poise.sampling import background
+from poise.sampling.background import BackgroundGroup
+from poise.sampling.group import SamplerGroup
 from poise.sampling.rollout import Rollout
-from poise.sampling.sampler import Sampler, sample_together
+from poise.sampling.sampler import Sampler
 from poise.training import checkpoint
 from poise.training.trainer import Trainer
 
@@ -55,7 +56,7 @@ FAST: dict[str, dict[str, Any]] = {
 
 
 def acting() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "poise-actor"]
+    return [thread for thread in threading.enumerate() if thread.name == "poise-sampling"]
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +162,7 @@ def plain(mlp: Any) -> nn.Sequential:
 def off_policy_rollout(made: Trainer) -> Rollout:
     """One whose policy was another than the one that learns now."""
     algorithm = made.algorithm
-    rollout = sample_together(made.samplers)
+    rollout = made.samplers.collect()
     algorithm.flat.data.add_(torch.randn(len(algorithm.flat.data), generator=torch.Generator().manual_seed(3)) * 0.2)
     return rollout
 
@@ -225,7 +226,7 @@ def test_minibatches_are_whole_trajectories(trainer: Make) -> None:
     seen: list[Rollout] = []
     loss = algorithm.loss
     algorithm.loss = lambda part, *rest: (seen.append(part), loss(part, *rest))[1]
-    rollout = sample_together(made.samplers)
+    rollout = made.samplers.collect()
     algorithm.update(rollout)
     assert algorithm.updates == 6
     assert [part.slots for part in seen] == [2] * 6
@@ -238,7 +239,7 @@ def test_without_a_lag_appo_is_ppo(trainer: Make) -> None:
     appo: Any = trainer("APPO", "CartPole-v1", **settings).algorithm
     assert torch.equal(appo.flat.data, ppo.algorithm.flat.data)
     for _ in range(4):
-        rollout = sample_together(ppo.samplers)
+        rollout = ppo.samplers.collect()
         batches = ppo.algorithm.batch(rollout), appo.batch(rollout)
         for name in ("action", "log_prob", "advantage", "value", "target", "weight"):
             torch.testing.assert_close(*(getattr(batch, name) for batch in batches), atol=1e-5, rtol=1e-5)
@@ -265,7 +266,7 @@ def test_appo_weighs_what_another_policy_chose(trainer: Make) -> None:
     torch.testing.assert_close(batch.advantage.view(8, 4), vtrace(ratio.log(), *known, **settings)[0])
 
 
-# --- the actor -------------------------------------------------------------------------------------------------------
+# --- in the background -----------------------------------------------------------------------------------------------
 
 LENGTHS = [(2, 3), (4,), (1, 5, 2)]
 
@@ -301,8 +302,8 @@ def test_a_queue_that_memory_cannot_hold_is_refused(trainer: Make, monkeypatch: 
         trainer(algorithm, "CartPole-v1", **settings)
 
 
-def flat_actor(policy: Policy, samplers: list[Sampler], waiting: int = 1) -> Actor:
-    return Actor(samplers, policy, Flat(policy), waiting)
+def in_background(policy: Policy, samplers: list[Sampler], waiting: int = 1) -> BackgroundGroup:
+    return BackgroundGroup(SamplerGroup(samplers), policy, Flat(policy), waiting)
 
 
 def copied(rollout: Rollout) -> dict[str, Any]:
@@ -320,11 +321,11 @@ def test_rollouts_are_those_of_samplers_that_nobody_hurries(modes: tuple[str, ..
     """With a policy that stays as it is, and blocks that begin and end amid them."""
     _, straight = samplers_of(*modes)
     policy, samplers = samplers_of(*modes)
-    actor = flat_actor(policy, samplers, waiting)
+    group = in_background(policy, samplers, waiting)
     for block in (1, 4, 2):
-        with actor:
+        with group:
             for _ in range(block):
-                found, expected = copied(actor.take()), copied(sample_together(straight))
+                found, expected = copied(group.collect()), copied(sample(*straight))
                 for name, value in expected.items():
                     assert torch.equal(found[name], value) if torch.is_tensor(value) else found[name] == value, name
         assert not acting()
@@ -332,7 +333,7 @@ def test_rollouts_are_those_of_samplers_that_nobody_hurries(modes: tuple[str, ..
 
 def test_a_full_queue_stops_the_actor() -> None:
     policy, samplers = samplers_of("inline")
-    actor = flat_actor(policy, samplers, waiting=2)
+    group = in_background(policy, samplers, waiting=2)
     steps = 0
     env = samplers[0].env
     recv = env.recv
@@ -343,42 +344,42 @@ def test_a_full_queue_stops_the_actor() -> None:
         return recv()
 
     env.recv = counted
-    with actor:
-        until(lambda: actor.ready == 4)  # nobody has taken one
+    with group:
+        until(lambda: group.ready == 4)  # nobody has taken one
         time.sleep(0.05)
-        assert (steps, actor.ready) == (20, 4)
-        actor.take()
+        assert (steps, group.ready) == (20, 4)
+        group.collect()
         until(lambda: steps == 20)
         time.sleep(0.05)
-        assert (steps, actor.ready) == (20, 3), "what the learner learns from is not overwritten"
-        actor.take()
-        until(lambda: actor.ready == 3)
+        assert (steps, group.ready) == (20, 3), "what the learner learns from is not overwritten"
+        group.collect()
+        until(lambda: group.ready == 3)
     assert steps == 25
 
 
 def test_who_keeps_the_other_waiting_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actor_module, "STALLED_S", 0.05)
+    monkeypatch.setattr(background, "STALLED_S", 0.05)
     policy, samplers = samplers_of("inline")
     told: list[Failure] = []
     samplers[0].failures.report = told.append
-    actor = flat_actor(policy, samplers)
+    group = in_background(policy, samplers)
     gate, recv = threading.Event(), samplers[0].env.recv
     samplers[0].env.recv = lambda: (gate.wait(), recv())[1]
     waits = 0
-    wait = actor._changed.wait
+    wait = group._changed.wait
 
     def counted(timeout: float) -> bool:
         nonlocal waits
         waits += 1
         return wait(timeout)
 
-    actor._changed.wait = counted
+    group._changed.wait = counted
     threading.Timer(0.4, gate.set).start()
-    with actor:
-        actor.take()
+    with group:
+        group.collect()
         assert waits < 20, "it is woken up, and does not look all the time"
         until(lambda: len(told) == 2)
-        assert actor.waited > 0
+        assert group.waited > 0
     assert "The learner has waited 0 s for a rollout" in told[0].what
     assert "The learner has not finished with a rollout for" in told[1].what
     assert samplers[0].failures.total == 0
@@ -394,21 +395,21 @@ def test_parameters_and_moments_are_taken_up_between_rollouts() -> None:
     )
     sampler = Sampler(policy, envs[0], 4, np.random.SeedSequence(0))
     flat = Flat(policy)
-    actor = Actor([sampler], policy, flat, waiting=0)
-    assert sampler.policy is actor.policy is not policy
+    group = BackgroundGroup(SamplerGroup([sampler]), policy, flat, waiting=0)
+    assert sampler.policy is group.policy is not policy
     assert policy.normalizer is not None
-    with actor:
-        assert [actor.take().version for _ in range(2)] == [0, 0]
-        until(lambda: actor.ready == 1)  # version 0 again
+    with group:
+        assert [group.collect().version for _ in range(2)] == [0, 0]
+        until(lambda: group.ready == 1)  # version 0 again
         flat.data.fill_(0.25)
         policy.normalizer.update(torch.randn(50, 3) + 5, torch.ones(50))
-        assert actor.policy.normalizer.count == 0
-        actor.publish(7)
-        assert [actor.take().version for _ in range(3)] == [0, 7, 7]
-    assert torch.equal(torch.cat([p.flatten() for p in actor.policy.parameters()]), flat.data)
-    assert torch.equal(actor.policy.normalizer.mean, policy.normalizer.mean)
+        assert group.policy.normalizer.count == 0
+        group.publish(7)
+        assert [group.collect().version for _ in range(3)] == [0, 7, 7]
+    assert torch.equal(torch.cat([p.flatten() for p in group.policy.parameters()]), flat.data)
+    assert torch.equal(group.policy.normalizer.mean, policy.normalizer.mean)
     flat.data.fill_(0.5)
-    assert not torch.equal(torch.cat([p.flatten() for p in actor.policy.parameters()]), flat.data)
+    assert not torch.equal(torch.cat([p.flatten() for p in group.policy.parameters()]), flat.data)
 
 
 @pytest.mark.parametrize("waiting", [0, 1, 3])
@@ -421,7 +422,7 @@ def test_the_lag_is_bounded(trainer: Make, algorithm: str, waiting: int, broadca
     update = learner.update
 
     def patient(rollout: Rollout) -> dict[str, float]:
-        until(lambda: learner.actor.ready == waiting + 1)  # all that there are but this one
+        until(lambda: made.samplers.ready == waiting + 1)  # all that there are but this one
         stats: dict[str, float] = update(rollout)
         return stats
 
@@ -479,11 +480,11 @@ def test_what_the_actor_raises_comes_with_its_own_traceback(trainer: Make) -> No
     def broken_act(*arguments: Any) -> Any:
         raise ZeroDivisionError("in the policy")
 
-    made.algorithm.actor.policy.act = broken_act
+    made.samplers.policy.act = broken_act
     with pytest.raises(ZeroDivisionError, match="in the policy") as caught:
         made.train()
     assert "broken_act" in [entry.name for entry in caught.traceback]
-    del made.algorithm.actor.policy.act
+    del made.samplers.policy.act
     assert made.train()["timesteps_this_iter"] >= 200
 
 
@@ -525,7 +526,7 @@ def test_ctrl_c_while_the_learner_waits(trainer: Make) -> None:
 
 
 def test_an_environment_that_never_returns_is_left_behind(trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actor_module, "ABANDONED_S", 0.1)
+    monkeypatch.setattr(background, "ABANDONED_S", 0.1)
     gate, entered = threading.Event(), threading.Event()
 
     class Stuck(Echo):
@@ -623,7 +624,7 @@ def test_steps_and_episodes_are_counted_once_over_a_resume(trainer: Make, tmp_pa
         made.train()
     learner: Any = made.algorithm
     assert made.algorithm.timesteps == sum(result["timesteps_this_iter"] for result in made.history)
-    in_flight = (learner.actor.ready) * 32
+    in_flight = made.samplers.ready * 32
     played = len(before.seen) * 7
     assert played <= made.algorithm.timesteps + in_flight
     assert played + 4 * 7 + in_flight >= made.algorithm.timesteps
@@ -649,7 +650,7 @@ def test_after_a_close_it_goes_on_with_its_episodes(trainer: Make) -> None:
     for _ in range(3):
         made.train()
         made.close()
-        assert made.algorithm.actor is None
+        assert not acting()
     assert len(set(numbers.seen)) == len(numbers.seen) > 50
 
 
@@ -691,7 +692,7 @@ def test_every_iteration_learns_and_publishes_when_it_is_time(trainer: Make, alg
     published = []
     for _ in range(7):
         assert math.isfinite(made.train()["learner/policy_loss"])
-        published.append(made.algorithm.actor._version)
+        published.append(made.samplers._version)
     assert [bool(now > before) for before, now in pairwise(published)] == [False, True, False, False, True, False]
 
 
@@ -753,7 +754,7 @@ def test_same_step_resets_are_learnt_from_alike(algorithm: str) -> None:
         config: Any = resolve(algorithm, "Some-v0", settings)[0]
         learner: Any = make_algorithm(algorithm, config, *layouts, np.random.SeedSequence(0))
         length = config.rollout_fragment_length
-        samplers = [Sampler(learner.policy, vector, length, np.random.SeedSequence(1))]
+        samplers = learner.place(SamplerGroup([Sampler(learner.policy, vector, length, np.random.SeedSequence(1))]))
         while learner.timesteps < 15_000:
             learner.iteration(samplers)
         assert low < learner.policy.critic(torch.ones(1, 1)).item() < high
@@ -763,7 +764,7 @@ def test_same_step_resets_are_learnt_from_alike(algorithm: str) -> None:
 def test_worker_processes_step_meanwhile(trainer: Make, algorithm: str) -> None:
     made = trainer(algorithm, lambda config: Echo(), **FAST[algorithm], gamma=0.5, num_workers=2)
     made.learn(15_000)
-    assert len(made.samplers) == 2
+    assert len(made.samplers.members) == 2
     assert made.evaluate(20)["episode_reward_mean"] >= 0.9 * 8
 
 

@@ -177,7 +177,7 @@ def test_a_state_that_no_checkpoint_can_hold_is_replayed(trainer: Make, tmp_path
     algo.train()
     algo.save(tmp_path / "a")
     with poise.load(tmp_path / "a", env=Opaque) as loaded:
-        assert loaded.samplers[0].rollout.obs["value"][-1, 0].tolist() == [1.0, 16.0]
+        assert loaded.samplers.members[0].rollout.obs["value"][-1, 0].tolist() == [1.0, 16.0]
         assert loaded.notes == []
 
 

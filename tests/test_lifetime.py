@@ -35,7 +35,7 @@ def test_a_dropped_trainer_is_freed_with_its_threads_and_processes(algorithm: st
     trainer = used(algorithm, num_workers)
     batches = trainer.environments.batches
     pids = [worker.pid for batch in batches for worker in getattr(batch, "workers", ())]
-    held = [weakref.ref(each) for each in (trainer, trainer.policy, trainer.samplers[0], batches[0])]
+    held = [weakref.ref(each) for each in (trainer, trainer.policy, trainer.samplers.members[0], batches[0])]
     del trainer, batches
     gc.collect()
     assert [reference() for reference in held] == [None] * len(held)

@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from environments import Noise
+from environments import Noise, sample
 from poise.learning.losses import approximate_kl, explained_variance, normalize, ppo_loss
 from poise.sampling.rollout import Rollout
 
@@ -218,8 +218,8 @@ def test_reset_rows_reach_neither_gradient_nor_statistics(
     trainer: Callable[..., Any], algorithm: str, actions: spaces.Space
 ) -> None:
     made = trainer(algorithm, lambda config: Noise(action_space=actions), num_envs=4, rollout_fragment_length=20)
-    (sampler,) = made.samplers
-    rollout = sampler.sample()
+    (sampler,) = made.samplers.members
+    rollout = sample(sampler)
     clean, clean_stats = gradient(made.algorithm, rollout)
     dirty, dirty_stats = gradient(made.algorithm, with_nonsense(rollout))
     assert clean.abs().max() > 0
@@ -230,7 +230,7 @@ def test_reset_rows_reach_neither_gradient_nor_statistics(
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
 def test_the_entropy_bonus_lowers_the_loss(trainer: Callable[..., Any], algorithm: str) -> None:
     made = trainer(algorithm, lambda config: Noise(), num_envs=4, rollout_fragment_length=20).algorithm
-    rollout = trainer(algorithm, lambda config: Noise(), num_envs=4, rollout_fragment_length=20).samplers[0].sample()
+    rollout = trainer(algorithm, lambda config: Noise(), num_envs=4, rollout_fragment_length=20).samplers.collect()
 
     def loss(coefficient: float) -> float:
         if algorithm == "A2C":

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 import poise
-from environments import Noise, Task
+from environments import Noise, Task, sample
 from poise.algorithms.base import RewardScaler
 from poise.config.layout import Layout
 from poise.learning.running import RunningMoments
@@ -119,8 +119,8 @@ def test_a_normaliser_that_moves_too_early_would_be_seen(trainer: Callable[..., 
     made = trainer("PPO", shifted, lr=0, num_envs=4, n_steps=16, normalize_observations=True)
     with torch.no_grad():
         made.algorithm.flat.data.normal_(std=0.7, generator=torch.Generator().manual_seed(0))
-    (sampler,) = made.samplers
-    rollout = sampler.sample()
+    (sampler,) = made.samplers.members
+    rollout = sample(sampler)
     made.algorithm.finish_round(rollout)
     assert made.algorithm.learn(made.algorithm.batch(rollout))["kl"] > 1e-3
 
@@ -131,7 +131,7 @@ def test_the_normaliser_sees_every_valid_observation_once(
 ) -> None:
     made = trainer(algorithm, shifted, num_envs=4, n_steps=16, normalize_observations=True, timesteps_per_iteration=0)
     seen = []
-    (sampler,) = made.samplers
+    (sampler,) = made.samplers.members
     stages = sampler.stages
 
     def stages_and_note() -> Iterator[None]:

@@ -22,7 +22,8 @@ from environments import Scripted
 from poise.cli.main import poise as command
 from poise.errors import ConfigError, PoiseError, RunError
 from poise.install import install
-from poise.sampling.sampler import Episode
+from poise.sampling.group import SamplerGroup
+from poise.sampling.sampler import STAGES, Episode, Harvest
 from poise.tracking import recorder
 from poise.tracking.curves import STUDENT_T, History, panels, trailing_mean
 from poise.tracking.folder import EPISODES_HEADER, RunFolder, episode_lines, find_runs
@@ -69,16 +70,17 @@ def test_rewards_are_written_whole(tmp_path: Path) -> None:
 
 
 def test_episodes_of_several_samplers_are_told_in_their_order() -> None:
-    def sampler(rows: int, *episodes: Episode) -> Any:
-        return SimpleNamespace(rows=rows, take_episodes=lambda: list(episodes))
+    def group(rows: int, *each: list[Episode]) -> Any:
+        spent = dict.fromkeys(STAGES, 0.5)
+        return SamplerGroup([SimpleNamespace(halt=None, slots=1, harvest=lambda i=i: Harvest(each[i], rows, spent)) for i in range(len(each))])  # type: ignore[misc]  # fmt: skip  # noqa: E501
 
     metrics = Metrics(3)
-    samplers = [sampler(10, Episode(1.0, 4, 0, {}, 4), Episode(4.0, 6, 0, {}, 10)), sampler(10, Episode(2.0, 5, 1, {}, 5))]  # fmt: skip  # noqa: E501
-    taken = metrics.take_episodes(samplers, 0, 20, seconds=2.0)
-    assert [e.reward for e in taken] == [1.0, 2.0, 4.0]
+    harvest = group(10, [Episode(1.0, 4, 0, {}, 4), Episode(4.0, 6, 0, {}, 10)], [Episode(2.0, 5, 1, {}, 5)]).harvest()
+    metrics.enter(harvest, 0, 20, seconds=2.0)
+    assert [e.reward for e in harvest.episodes] == [1.0, 2.0, 4.0]
+    assert (harvest.rows, harvest.seconds) == (10, dict.fromkeys(STAGES, 1.0))
     assert list(metrics.finished) == [(8, 0.8, 1.0, 4), (10, 1.0, 2.0, 5), (20, 2.0, 4.0, 6)]
-    samplers = [sampler(30, Episode(7.0, 8, 1, {}, 15)), sampler(30)]
-    metrics.take_episodes(samplers, 20, 60, seconds=1.0)
+    metrics.enter(group(20, [Episode(7.0, 8, 1, {}, 5)], []).harvest(), 20, 60, seconds=1.0)
     assert metrics.finished_this_iter == [(30, 2.25, 7.0, 8)]
     assert metrics.episodes_total == len(metrics.finished) == 4
     assert metrics.time_total_s == 3.0
@@ -95,7 +97,7 @@ def test_worker_processes_tell_their_episodes_in_order(tmp_path: Path) -> None:
 def test_a_trainer_remembers_a_bounded_number_of_episodes() -> None:
     metrics = Metrics(1)
     episodes = [Episode(float(i), 1, 0, {}, i) for i in range(KEPT + 5)]
-    metrics.take_episodes([SimpleNamespace(rows=KEPT + 5, take_episodes=lambda: episodes)], 0, KEPT + 5, 1.0)  # type: ignore[list-item]
+    metrics.enter(Harvest(episodes, KEPT + 5, {}), 0, KEPT + 5, 1.0)
     assert len(metrics.finished) == KEPT
     assert metrics.finished[0].reward == 5.0
     trainer: Any = SimpleNamespace(metrics=metrics, config=SimpleNamespace(to_dict=lambda: {"env": "E"}, seed=1), name="A", history=[])  # fmt: skip  # noqa: E501

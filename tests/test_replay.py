@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import poise
-from environments import Scripted
+from environments import Scripted, sample
 from poise.config.base import ModelConfig
 from poise.config.layout import Layout
 from poise.config.memory import machine_memory, readable
@@ -133,7 +133,7 @@ def test_what_is_drawn_is_what_happened(mode: str, ends: Sequence[str], n_step: 
     sampler, memory = sampler_of(mode, LENGTHS, 3, ends), Memory(4)
     replay = Replay(40, 4, sampler.policy.obs_layout)
     for _ in range(17):  # around the ring four times
-        rollout = sampler.sample()
+        rollout = sample(sampler)
         memory.add(rollout)
         replay.add(rollout)
         assert everything(replay, n_step) == expected(memory, replay.live, n_step)
@@ -146,7 +146,7 @@ def test_episodes_that_a_failure_cuts_are_bootstrapped(n_step: int) -> None:
     sampler, memory = sampler_of("inline", [(9,), (3, 4)], 4, ("terminated",), Breaking), Memory(2)
     replay = Replay(60, 2, sampler.policy.obs_layout)
     for _ in range(12):
-        rollout = sampler.sample()
+        rollout = sample(sampler)
         memory.add(rollout)
         replay.add(rollout)
         assert everything(replay, n_step) == expected(memory, replay.live, n_step)
@@ -156,9 +156,9 @@ def test_episodes_that_a_failure_cuts_are_bootstrapped(n_step: int) -> None:
 def test_a_slot_that_came_back_with_another_episode_is_cut_where_it_was() -> None:
     sampler = sampler_of("inline", [(50,), (50,)], 3, ("terminated",))
     replay = Replay(100, 2, sampler.policy.obs_layout)
-    replay.add(sampler.sample())
+    replay.add(sample(sampler))
     sampler._intact = False  # as after Ctrl-C
-    replay.add(sampler.sample())
+    replay.add(sample(sampler))
     found = everything(replay, 3)
     # The third step of the first episode leads to its own fourth observation, which was overwritten by the new start.
     assert found[((1.0, 2.0), 13.0, (1.0, 3.0), GAMMA)] == 2
@@ -169,7 +169,7 @@ def test_golden_n_step() -> None:
     """By hand: two steps, a true end; then three, a time limit. γ is a half, the reward 10 x episode + step."""
     sampler = sampler_of("SAME_STEP", [(2, 3)], 5, ("terminated", "truncated"))
     replay = Replay(10, 1, sampler.policy.obs_layout)
-    replay.add(sampler.sample())
+    replay.add(sample(sampler))
     batch = replay.batch(np.arange(5), n_step=2, gamma=0.5)
     assert batch.reward.tolist() == [11 + 6, 12, 21 + 11, 22 + 11.5, 23]
     assert batch.discount.tolist() == [0, 0, 0.25, 0.25, 0.5]
@@ -182,7 +182,7 @@ def test_every_step_is_drawn_alike_and_none_that_only_resets() -> None:
     sampler = sampler_of("inline", [(2, 3), (4,)], 10, ("terminated",))
     replay = Replay(20, 2, sampler.policy.obs_layout)
     for _ in range(3):
-        replay.add(sampler.sample())
+        replay.add(sample(sampler))
     index = replay.draw(40_000, generator())
     counts = np.bincount(index, minlength=replay.size)
     assert (counts > 0).tolist() == replay.valid.tolist()
@@ -194,8 +194,8 @@ def test_the_replay_resumes_to_the_bit() -> None:
     layout = first.policy.obs_layout
     replay = PrioritizedReplay(40, 4, layout)
     for _ in range(9):
-        replay.add(first.sample())
-        second.sample()
+        replay.add(sample(first))
+        sample(second)
         replay.update(replay.draw(8, generator()), np.arange(8.0))
     copy = PrioritizedReplay(40, 4, layout)
     copy.load_state_dict(replay.state_dict())
@@ -204,7 +204,7 @@ def test_the_replay_resumes_to_the_bit() -> None:
         assert everything(replay, 3) == everything(copy, 3)
         assert (replay.steps, replay.largest) == (copy.steps, copy.largest)
         for one, sampler in ((replay, first), (copy, second)):
-            one.add(sampler.sample())
+            one.add(sample(sampler))
             one.update(one.draw(8, generator(2)), np.arange(8.0))
     assert all(np.array_equal(a, b) for a, b in zip(replay.tree.levels, copy.tree.levels, strict=True))
 
@@ -253,7 +253,7 @@ def test_stacks_are_to_the_bit_what_whole_observations_are(mode: str, stack: int
     whole, single = (Replay(60, 3, policy.obs_layout, frame_stack=n) for n in (1, stack))
     assert single.frames["value"].latest.nbytes * stack < 1.5 * whole.obs["value"].nbytes
     for i in range(14):
-        rollout = sampler.sample()
+        rollout = sample(sampler)
         rows = whole.index(whole.head, whole.head + 5) // 3, rollout
         whole.add(rows[1])
         single.add(rows[1])
@@ -275,7 +275,7 @@ def test_observations_that_are_no_stacks_are_refused() -> None:
     env = SyncVectorEnv([lambda: Film(3, 1, (9,), "truncated")], autoreset_mode=AutoresetMode.NEXT_STEP)
     env.envs[0].unwrapped.stack = 3
     policy = QPolicy(Layout(env.single_observation_space), Layout(env.single_action_space), ModelConfig())
-    rollout = Sampler(policy, env, 5, np.random.SeedSequence(0)).sample()
+    rollout = sample(Sampler(policy, env, 5, np.random.SeedSequence(0)))
     rollout.obs["value"][3] = 7
     with pytest.raises(ConfigError, match="frame_stack=3 is not what the observations are"):
         Replay(60, 1, policy.obs_layout, frame_stack=3).add(rollout)
@@ -317,7 +317,7 @@ def test_the_sum_tree_does_not_drift_and_is_the_same_when_made_anew() -> None:
 def test_steps_are_drawn_in_proportion_to_their_priorities() -> None:
     sampler = sampler_of("inline", [(2, 3), (4,)], 10, ("terminated",))
     replay = PrioritizedReplay(20, 2, sampler.policy.obs_layout, alpha=0.5, eps=0.25)
-    replay.add(sampler.sample())
+    replay.add(sample(sampler))
     assert replay.largest == 1
     real = np.flatnonzero(replay.valid)
     errors = np.arange(len(real), dtype=float)
@@ -329,7 +329,7 @@ def test_steps_are_drawn_in_proportion_to_their_priorities() -> None:
     plain = (len(real) * share) ** -0.4
     assert weights == pytest.approx(plain / plain.max(), rel=1e-6)
     assert replay.largest == pytest.approx(math.sqrt(errors[-1] + 0.25))
-    replay.add(sampler.sample())  # the first rollout's rows make room
+    replay.add(sample(sampler))  # the first rollout's rows make room
     live = replay.index(replay.tail, replay.head)
     assert replay.tree.total == pytest.approx(replay.largest * replay.valid[live].sum())
     assert np.array_equal(replay.tree[live] > 0, replay.valid[live])

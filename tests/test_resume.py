@@ -190,7 +190,7 @@ def test_what_cannot_be_replayed_begins_anew_and_says_so(trainer: Callable[..., 
     assert old["lengths"].max() > 0
     np.random.seed(99)
     with poise.load(path) as loaded:
-        sampler = loaded.samplers[0]
+        sampler = loaded.samplers.members[0]
         fresh = sampler.state_dict()
         assert loaded.notes == ["4 of 4 environments could not be restored and began a new episode."]
         assert sampler._lengths.tolist() == [0] * 4  # no step of an old episode is counted for a new one
@@ -222,11 +222,11 @@ def test_slots_that_can_be_restored_are_although_others_cannot(
 
     monkeypatch.setattr(resumable.Repeatable, "observe", forgetful)
     with poise.load(path) as loaded:
-        sampler = loaded.samplers[0]
+        sampler = loaded.samplers.members[0]
         assert loaded.notes == ["1 of 4 environments could not be restored and began a new episode."]
         assert sampler._lengths[0] == 0
-        assert sampler._lengths[1:].tolist() == algo.samplers[0]._lengths[1:].tolist()
-        assert sampler._returns[1:].tolist() == algo.samplers[0]._returns[1:].tolist()
+        assert sampler._lengths[1:].tolist() == algo.samplers.members[0]._lengths[1:].tolist()
+        assert sampler._returns[1:].tolist() == algo.samplers.members[0]._returns[1:].tolist()
         loaded.train()
 
 
@@ -238,18 +238,18 @@ def test_a_restart_never_replays_old_episodes(trainer: Callable[..., Trainer], t
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(snapshot, "_NATIVE_FIELDS", {})
         algo = trainer("PPO", "CartPole-v1", **PPO)
-        starts.append(algo.samplers[0])
+        starts.append(algo.samplers.members[0])
         algo.train()
         starts[0] = checkpoint.read(algo.save(tmp_path / "0"))
         assert starts[0][0]["resume_grade"] == "statistical"
         seen = []
         for i in range(3):
             with poise.load(tmp_path / str(i)) as loaded:
-                seen.append(loaded.samplers[0].state_dict()["obs"]["value"].clone())
+                seen.append(loaded.samplers.members[0].state_dict()["obs"]["value"].clone())
                 assert loaded.notes == ["4 of 4 environments could not be restored and began a new episode."]
                 loaded.train()
                 loaded.save(tmp_path / str(i + 1))
-    first = trainer("PPO", "CartPole-v1", **PPO).samplers[0]
+    first = trainer("PPO", "CartPole-v1", **PPO).samplers.members[0]
     first._start()
     seen.append(first.state_dict()["obs"]["value"])
     rows = np.concatenate([np.asarray(obs) for obs in seen])

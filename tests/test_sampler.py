@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
-from environments import Noise, Scripted, broken
+from environments import Noise, Scripted, broken, sample
 from poise.config.base import ModelConfig
 from poise.config.layout import Layout
 from poise.envs.inline import InlineVectorEnv
@@ -21,7 +21,7 @@ from poise.envs.make import make_vector_env
 from poise.errors import EnvError
 from poise.models.policy import Policy
 from poise.sampling.rollout import Rollout, gather, stored_dtype
-from poise.sampling.sampler import Sampler, sample_together
+from poise.sampling.sampler import Sampler
 from poise.training.evaluation import run_episodes
 
 
@@ -63,7 +63,7 @@ NEXT_STEP = {
 
 @pytest.mark.parametrize("vectorise", NEXT_STEP.values(), ids=NEXT_STEP.keys())
 def test_golden_rollout_with_next_step_resets(vectorise: Callable[..., Any]) -> None:
-    r = sampler_of(vectorise(scripted((2, 3))), 8).sample()
+    r = sample(sampler_of(vectorise(scripted((2, 3))), 8))
     assert rows(r) == [[1, 0], [1, 1], [1, 2], [2, 0], [2, 1], [2, 2], [2, 3], [3, 0], [3, 1]]
     assert ints(r.reward) == [11, 12, 0, 21, 22, 23, 0, 31]
     assert ints(r.terminated) == [0, 1, 0, 0, 0, 0, 0, 0]
@@ -75,10 +75,10 @@ def test_golden_rollout_with_next_step_resets(vectorise: Callable[..., Any]) -> 
 
 @pytest.mark.parametrize("vectorise", NEXT_STEP.values(), ids=NEXT_STEP.keys())
 def test_rollouts_join_without_a_seam(vectorise: Callable[..., Any]) -> None:
-    whole = sampler_of(vectorise(scripted((2, 3), (1, 1, 4))), 21).sample()
+    whole = sample(sampler_of(vectorise(scripted((2, 3), (1, 1, 4))), 21))
     parts = sampler_of(vectorise(scripted((2, 3), (1, 1, 4))), 3)
     for start in range(0, 21, 3):
-        part = parts.sample()
+        part = sample(parts)
         for name in ("reward", "terminated", "truncated", "valid"):
             assert torch.equal(getattr(part, name), getattr(whole, name)[start : start + 3]), name
         assert torch.equal(part.first, whole.first[start : start + 4])
@@ -86,14 +86,14 @@ def test_rollouts_join_without_a_seam(vectorise: Callable[..., Any]) -> None:
 
 
 def test_slots_are_kept_apart() -> None:
-    r = sampler_of(inline(scripted((2, 3), (4,))), 6).sample()
+    r = sample(sampler_of(inline(scripted((2, 3), (4,))), 6))
     assert rows(r, 1) == [[1, 0], [1, 1], [1, 2], [1, 3], [1, 4], [2, 0], [2, 1]]
     assert ints(r.valid, 1) == [1, 1, 1, 1, 0, 1]
     assert ints(r.valid, 0) == [1, 1, 0, 1, 1, 1]
 
 
 def test_both_flags_at_once() -> None:
-    r = sampler_of(inline(scripted((2,), ends=("both",))), 4).sample()
+    r = sample(sampler_of(inline(scripted((2,), ends=("both",))), 4))
     assert ints(r.terminated) == ints(r.truncated) == [0, 1, 0, 0]
     assert ints(r.valid) == [1, 1, 0, 1]
 
@@ -101,9 +101,9 @@ def test_both_flags_at_once() -> None:
 @pytest.mark.parametrize("vectorise", NEXT_STEP.values(), ids=NEXT_STEP.keys())
 def test_episodes_are_exact(vectorise: Callable[..., Any]) -> None:
     sampler = sampler_of(vectorise(scripted((2, 3), (4,))), 5)
-    sampler.sample()
-    sampler.sample()
-    found = [(e.slot, e.reward, e.length, e.info) for e in sampler.take_episodes()]
+    sample(sampler)
+    sample(sampler)
+    found = [(e.slot, e.reward, e.length, e.info) for e in sampler.harvest().episodes]
     assert found == [
         (0, 11 + 12, 2, {"episode_number": 1.0}),
         (1, 11 + 12 + 13 + 14, 4, {"episode_number": 1.0}),
@@ -111,7 +111,7 @@ def test_episodes_are_exact(vectorise: Callable[..., Any]) -> None:
         (0, 31 + 32, 2, {"episode_number": 3.0}),
         (1, 21 + 22 + 23 + 24, 4, {"episode_number": 2.0}),
     ]
-    assert sampler.take_episodes() == []
+    assert sampler.harvest().episodes == []
 
 
 def test_a_reward_for_resetting_is_nobodys() -> None:
@@ -123,13 +123,13 @@ def test_a_reward_for_resetting_is_nobodys() -> None:
 
     rest = iter(scripted((2, 3)))
     sampler = sampler_of(Generous(lambda: next(rest)(), 1), 8)
-    sampler.sample()
-    assert [e.reward for e in sampler.take_episodes()] == [23, 66]
+    sample(sampler)
+    assert [e.reward for e in sampler.harvest().episodes] == [23, 66]
 
 
 def test_log_prob_is_of_the_action_that_was_taken() -> None:
     sampler = sampler_of(inline([Noise] * 4), 20)
-    r = sampler.sample()
+    r = sample(sampler)
     inputs, _ = sampler.policy(sampler.policy.prepare({"value": r.obs["value"][:-1].flatten(0, 1)}))
     expected = torch.distributions.Categorical(logits=inputs).log_prob(r.action.flatten())
     torch.testing.assert_close(r.log_prob.flatten(), expected)
@@ -142,7 +142,7 @@ def test_reset_steps_are_not_counted(trainer: Callable[..., Any], algorithm: str
     makers = iter(scripted((2, 3), (4,)))
     made = trainer(algorithm, lambda config: next(makers)(), num_envs=2, n_steps=15, timesteps_per_iteration=0)
     result = made.train()
-    (sampler,) = made.samplers
+    (sampler,) = made.samplers.members
     assert sampler.rollout.valid.sum(0).tolist() == [11, 12]
     assert result["timesteps_total"] == result["timesteps_this_iter"] == 23
 
@@ -156,7 +156,7 @@ def same_step(makers: list[Callable[[], gym.Env]]) -> SyncVectorEnv:
 
 def test_golden_rollout_with_same_step_resets() -> None:
     sampler = sampler_of(same_step(scripted((2, 3))), 6)
-    r = sampler.sample()
+    r = sample(sampler)
     assert rows(r) == [[1, 0], [1, 1], [2, 0], [2, 1], [2, 2], [3, 0], [3, 1]]
     assert ints(r.reward) == [11, 12, 21, 22, 23, 31]
     assert ints(r.terminated) == [0, 1, 0, 0, 0, 0]
@@ -164,9 +164,9 @@ def test_golden_rollout_with_same_step_resets() -> None:
     assert ints(r.valid) == [1] * 6
     assert ints(r.first) == [1, 0, 1, 0, 0, 1, 0]
     assert [(t, b, leaves["value"].tolist()) for t, b, leaves in r.final] == [(1, 0, [1, 2]), (4, 0, [2, 3])]
-    found = [(e.reward, e.length, e.info) for e in sampler.take_episodes()]
+    found = [(e.reward, e.length, e.info) for e in sampler.harvest().episodes]
     assert found == [(23, 2, {"episode_number": 1.0}), (66, 3, {"episode_number": 2.0})]
-    assert sampler.sample().final[0][:2] == (0, 0)  # the list is of this rollout alone
+    assert sample(sampler).final[0][:2] == (0, 0)  # the list is of this rollout alone
 
 
 def test_advantages_are_equal_under_both_ways_of_resetting(trainer: Callable[..., Any]) -> None:
@@ -176,8 +176,8 @@ def test_advantages_are_equal_under_both_ways_of_resetting(trainer: Callable[...
     seed = np.random.SeedSequence(0)
     lengths = (2, 3, 1, 1, 4)
     ends = ("terminated", "truncated", "truncated")
-    one = Sampler(algorithm.policy, inline(scripted(lengths, ends=ends)), 23, seed).sample()
-    two = Sampler(algorithm.policy, same_step(scripted(lengths, ends=ends)), 16, seed).sample()
+    one = sample(Sampler(algorithm.policy, inline(scripted(lengths, ends=ends)), 23, seed))
+    two = sample(Sampler(algorithm.policy, same_step(scripted(lengths, ends=ends)), 16, seed))
     kept = one.valid.bool()[:, 0]
     assert kept.sum() == 16
     assert torch.equal(one.obs["value"][:-1][kept], two.obs["value"][:-1])
@@ -199,7 +199,7 @@ def test_environments_that_do_not_reset_are_refused() -> None:
 def test_rows_that_are_lost_with_another_samplers_are_no_past(monkeypatch: pytest.MonkeyPatch) -> None:
     """One has finished its rollout when the other is interrupted in its last step: nobody gets either."""
     one, other = (sampler_of(inline(scripted((50,))), 4) for _ in range(2))
-    sample_together([one, other])
+    sample(one, other)
     recv, calls = other._halves.recv, iter(range(4))
 
     def interrupted() -> Any:
@@ -209,15 +209,15 @@ def test_rows_that_are_lost_with_another_samplers_are_no_past(monkeypatch: pytes
 
     monkeypatch.setattr(other._halves, "recv", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        sample_together([one, other])
+        sample(one, other)
     monkeypatch.setattr(other._halves, "recv", recv)
-    again = sample_together([one, other])
+    again = sample(one, other)
     assert again.first[0].tolist() == [True, True]
 
 
 def test_gather_puts_slots_side_by_side() -> None:
-    first = sampler_of(same_step(scripted((2, 3))), 4).sample()
-    second = sampler_of(same_step(scripted((4,), (1,))), 4).sample()
+    first = sample(sampler_of(same_step(scripted((2, 3))), 4))
+    second = sample(sampler_of(same_step(scripted((4,), (1,))), 4))
     second.version, first.version = 3, 5
     both = gather([first, second])
     assert (both.steps, both.slots, both.version) == (4, 3, 3)
@@ -282,7 +282,7 @@ def test_a_bad_final_observation_is_found_too() -> None:
 
     sampler = sampler_of(same_step([lambda: Falls((2,), ("terminated",)), lambda: Falls((3,), ("truncated",))]), 8)
     with pytest.raises(EnvError, match=r"Environment 1 gave a.* observation.* step 3 of its episode"):
-        sampler.sample()
+        sample(sampler)
 
 
 @pytest.mark.parametrize("obs", [np.zeros(3), np.zeros(1), 0.5, np.zeros((1, 2))], ids=str)
@@ -293,7 +293,7 @@ def test_observations_of_another_shape_are_an_error(obs: Any) -> None:
 
     sampler = sampler_of(inline([Scripted, Misshapen]), 4)
     with pytest.raises(EnvError, match=r"[Ee]nvironment 1 .*shape"):
-        sampler.sample()
+        sample(sampler)
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
@@ -302,7 +302,7 @@ def test_large_numbers_that_are_finite_pass() -> None:
         def step(self, action: Any) -> Any:
             return (np.full(2, 3e38, np.float32), *super().step(action)[1:])
 
-    r = sampler_of(inline([Large] * 4), 1).sample()
+    r = sample(sampler_of(inline([Large] * 4), 1))
     assert r.obs["value"][1].unique().tolist() == [pytest.approx(3e38)]
 
 
@@ -315,7 +315,7 @@ def test_a_bad_observation_of_a_reset_is_of_step_0() -> None:
     for bad in (1, 2):
         sampler = sampler_of(inline([Scripted, type("Bad", (Waking,), {"bad": bad})]), 8)
         with pytest.raises(EnvError, match=r"Environment 1 of worker 0 .* at step 0 of its episode"):
-            sampler.sample()
+            sample(sampler)
 
 
 # --- seeds -----------------------------------------------------------------------------------------------------------
@@ -334,7 +334,7 @@ def snapshot(r: Rollout) -> list[Tensor]:
 def test_one_seed_one_rollout(env: Any) -> None:
     def rollouts(seed: int) -> list[Tensor]:
         sampler = sampler_of(make_vector_env(env, 3), 40, seed, correlation=0.5)
-        return [*snapshot(sampler.sample()), *snapshot(sampler.sample())]
+        return [*snapshot(sample(sampler)), *snapshot(sample(sampler))]
 
     first, again, other = rollouts(1), rollouts(1), rollouts(2)
     assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
@@ -343,13 +343,13 @@ def test_one_seed_one_rollout(env: Any) -> None:
 
 
 def test_slots_differ_from_each_other() -> None:
-    r = sampler_of(make_vector_env(lambda config: gym.make("CartPole-v1"), 3), 5).sample()
+    r = sample(sampler_of(make_vector_env(lambda config: gym.make("CartPole-v1"), 3), 5))
     start = r.obs["value"][0]
     assert len({tuple(row) for row in start.tolist()}) == 3
 
 
 def test_later_episodes_are_not_the_first_again() -> None:
-    r = sampler_of(make_vector_env(lambda config: Noise(), 1), 30).sample()
+    r = sample(sampler_of(make_vector_env(lambda config: Noise(), 1), 30))
     starts = r.obs["value"][r.first]
     assert len({tuple(row) for row in starts.tolist()}) == len(starts) >= 4
 
@@ -364,7 +364,7 @@ def test_autoregressive_noise_has_unit_variance_and_the_asked_correlation(correl
     sampler = sampler_of(env, steps, correlation=correlation)
     with torch.no_grad():
         sampler.policy.network.pi.weight.zero_()  # all means are 0, all deviations 1: the action is the noise
-    noise = torch.cat([sampler.sample().action.clone() for _ in range(2)]).flatten(1)  # [40, 800]
+    noise = torch.cat([sample(sampler).action.clone() for _ in range(2)]).flatten(1)  # [40, 800]
     variance = noise.pow(2).mean(1)
     error = (2 / noise.shape[1]) ** 0.5
     assert variance[0].item() == pytest.approx(1, abs=4 * error)
@@ -377,7 +377,7 @@ def test_autoregressive_noise_has_unit_variance_and_the_asked_correlation(correl
 
 def test_discrete_actions_have_no_correlated_noise() -> None:
     env = [Noise] * 4
-    plain, asked = (sampler_of(inline(env), 30, correlation=c).sample().action for c in (0.0, 0.9))
+    plain, asked = (sample(sampler_of(inline(env), 30, correlation=c)).action for c in (0.0, 0.9))
     assert torch.equal(plain, asked)
 
 
@@ -392,7 +392,7 @@ def test_cartpole_keeps_the_contract(env: Any) -> None:
     made = make_vector_env(env, 8, {"max_episode_steps": limit})
     assert isinstance(made, InlineVectorEnv) is not isinstance(env, str)
     sampler = sampler_of(made, 200)
-    r = sampler.sample()
+    r = sample(sampler)
     done = r.terminated | r.truncated
     valid = r.valid.bool()
     assert valid[0].all()
@@ -410,7 +410,7 @@ def test_cartpole_keeps_the_contract(env: Any) -> None:
     assert torch.equal(r.terminated, fallen & valid)
     moved = obs[1:, :, 0] - obs[:-1, :, 0] - 0.02 * obs[:-1, :, 1]  # x' = x + 0.02 v: rows follow from rows
     assert moved[valid].abs().max() < 1e-6
-    episodes = sampler.take_episodes()
+    episodes = sampler.harvest().episodes
     assert len(episodes) == done.sum()
     assert all(e.reward == e.length <= limit for e in episodes)
     ends = {b: done[:, b].nonzero().flatten().tolist() for b in range(8)}

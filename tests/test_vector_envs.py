@@ -80,7 +80,7 @@ class Keeps(poise.Callback):
 @pytest.mark.parametrize("mode", ["SAME_STEP", "DISABLED"])
 def test_final_observations_are_those_of_the_end(mode: str, trainer: Make) -> None:
     algo = trainer("PPO", lambda config: sync(mode, 3, Nested), **QUICK)
-    rollout = algo.samplers[0].sample()
+    rollout = algo.samplers.collect()
     assert rollout.valid.all()
     assert rollout.final
     for t, b, obs in rollout.final:

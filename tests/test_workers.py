@@ -26,7 +26,7 @@ import poise
 import resumable
 import strange
 import warm
-from environments import Copy, Echo, Noise, Scripted
+from environments import Copy, Echo, Noise, Scripted, sample
 from poise.config.layout import Layout
 from poise.envs.advice import WORTH, advise_workers, batch_seconds
 from poise.envs.inline import InlineVectorEnv
@@ -35,7 +35,7 @@ from poise.envs.pipe import Pipe
 from poise.envs.process import Limits, Worker
 from poise.envs.workers import WorkerVectorEnv
 from poise.errors import EnvError
-from poise.sampling.sampler import Sampler, sample_together
+from poise.sampling.sampler import Sampler
 from poise.training.trainer import Trainer
 from test_sampler import make_policy
 
@@ -169,7 +169,7 @@ def test_rollouts_of_two_batches_are_those_of_scripted_episodes() -> None:
         failures = None
         seeds = np.random.SeedSequence(0).spawn(2)
         samplers = [Sampler(make_policy(e), e, 8, s, failures=failures) for e, s in zip(batches, seeds, strict=True)]
-        r = sample_together(samplers)
+        r = sample(*samplers)
         assert r.slots == 4
         for b in range(4):
             expected = [[1, 0], [1, 1], [1, 2], [2, 0], [2, 1], [2, 2], [2, 3], [3, 0], [3, 1]]
@@ -179,7 +179,7 @@ def test_rollouts_of_two_batches_are_those_of_scripted_episodes() -> None:
             assert r.truncated[:, b].int().tolist() == [0, 0, 0, 0, 0, 1, 0, 0]
             assert r.valid[:, b].tolist() == [1, 1, 0, 1, 1, 1, 0, 1]
             assert r.first[:, b].int().tolist() == [1, 0, 0, 1, 0, 0, 0, 1, 0]
-        assert [(e.slot, e.info) for e in samplers[0].take_episodes()][:1] == [(0, {"episode_number": 1.0})]
+        assert [(e.slot, e.info) for e in samplers[0].harvest().episodes][:1] == [(0, {"episode_number": 1.0})]
     finally:
         for env in batches:
             env.close()
@@ -206,7 +206,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(algorithm: str, trainer: M
 def test_environments_of_different_workers_play_different_episodes(trainer: Make) -> None:
     algo = trainer("PPO", Noise, num_workers=2, **QUICK)
     algo.train()
-    starts = torch.cat([sampler.rollout.obs["value"][0] for sampler in algo.samplers])
+    starts = torch.cat([sampler.rollout.obs["value"][0] for sampler in algo.samplers.members])
     assert len({tuple(row) for row in starts.tolist()}) == 4
 
 
@@ -245,7 +245,7 @@ def test_what_cannot_be_replayed_begins_a_new_episode(trainer: Make, tmp_path: P
 def test_an_environment_that_spoils_its_action_spoils_no_rollout(workers: int, trainer: Make) -> None:
     algo = trainer("PPO", strange.ChangesItsAction, num_workers=workers, **QUICK)
     algo.train()
-    for sampler in algo.samplers:
+    for sampler in algo.samplers.members:
         r = sampler.rollout
         assert ((r.action >= 0) & (r.action < 3)).all()
         assert torch.equal(r.action.sum(-1) * r.valid, r.reward)
@@ -547,7 +547,7 @@ def test_ctrl_c_amid_a_step_leaves_everything_usable(trainer: Make) -> None:
         signal.signal(signal.SIGALRM, before)
     result = algo.train()
     assert result["env_failures_total"] == 0
-    for sampler in algo.samplers:
+    for sampler in algo.samplers.members:
         r = sampler.rollout
         assert r.first[0].all()  # what was broken off is gone
         assert (r.obs["value"][1:, :, 1] - r.obs["value"][:-1, :, 1])[r.valid.bool()].unique().tolist() == [1]

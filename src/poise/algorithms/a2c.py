@@ -15,8 +15,8 @@ from poise.algorithms.base import OnPolicy
 from poise.config.algorithms import A2CConfig
 from poise.learning.losses import explained_variance, normalize
 from poise.learning.optimizers import RMSProp
+from poise.sampling.group import SamplerGroup
 from poise.sampling.rollout import Rollout
-from poise.sampling.sampler import Sampler
 
 
 class A2C(OnPolicy):
@@ -27,7 +27,7 @@ class A2C(OnPolicy):
     def make_optimizer(self) -> RMSProp:
         return RMSProp(self.flat, decay=self.config.rms_prop_decay, eps=self.config.rms_prop_eps)
 
-    def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
+    def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
         for _ in self.rounds():
             rollout = self.collect(samplers)
             lr, entropy_coeff = self.at(self.config.lr), self.at(self.config.entropy_coeff)

@@ -26,7 +26,6 @@ from poise.config.base import AlgorithmConfig
 from poise.config.layout import Layout
 from poise.config.memory import require_sizes
 from poise.envs.changes import WRITTEN
-from poise.envs.failures import Failure
 from poise.errors import ConfigError, DivergedError, ModelError
 from poise.learning.device import CPU, GPU
 from poise.learning.optimizers import Adam, Change, Flat, Optimizer
@@ -37,8 +36,8 @@ from poise.learning.seeding import drawing_from, torch_generator, torch_seed
 from poise.models.encoders import fastest_conv_dtype
 from poise.models.policy import Policy
 from poise.models.sizes import WithinMemory
+from poise.sampling.group import SamplerGroup
 from poise.sampling.rollout import Rollout, observation_bytes
-from poise.sampling.sampler import Sampler, sample_together
 
 _classes: dict[str, type[Algorithm]] = {}
 
@@ -115,7 +114,7 @@ class Algorithm(ABC):
         require_sizes(self.config, observation_bytes(self.policy.obs_layout))
         return []
 
-    def advance(self, samplers: list[Sampler]) -> dict[str, float]:
+    def advance(self, samplers: SamplerGroup) -> dict[str, float]:
         """An iteration of a policy that may have been changed since the last; returns the learner's statistics.
 
         Gradients are followed whatever the caller's mode (`torch.no_grad()`, `torch.inference_mode()`). Where nothing
@@ -142,8 +141,12 @@ class Algorithm(ABC):
                 self._say_why_nothing_moved(samplers, lr)
             return {**stats, "sgd_steps": self.updates - began}
 
+    def place(self, samplers: SamplerGroup) -> SamplerGroup:
+        """The samplers where this algorithm wants them: in this thread, unless it says so."""
+        return samplers
+
     @abstractmethod
-    def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
+    def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
         """Samples and learns in `rounds`; returns the learner's statistics."""
 
     def rounds(self) -> Iterator[None]:
@@ -155,7 +158,7 @@ class Algorithm(ABC):
                 break
         self.start = None
 
-    def rebind(self, samplers: list[Sampler]) -> None:
+    def rebind(self, samplers: SamplerGroup) -> None:
         """Takes up what was changed in the policy since the last iteration: parameters or layers that were replaced,
         gradients that were set to None, layers that were frozen.
 
@@ -170,6 +173,8 @@ class Algorithm(ABC):
         change = self.flat.bind()
         if change is not None:
             self.follow(change)
+            if change.rebuilt or change.places is not None:
+                samplers.follow(self.policy, self.flat, self.updates)
             if change.replaced:
                 self.say(samplers, _replaced(change))
         if self._restored:
@@ -195,25 +200,26 @@ class Algorithm(ABC):
         if change.places is not None:
             self.optimizer.rearrange(change.places)
 
-    def say(self, samplers: list[Sampler], sentence: str) -> None:
+    def say(self, samplers: SamplerGroup, sentence: str) -> None:
         """Tells whoever trains, once."""
         if sentence not in self._told:
             self._told.add(sentence)
-            samplers[0].failures.add([Failure("odd", sentence)], ())
+            samplers.tell(sentence)
 
-    def _say_why_nothing_moved(self, samplers: list[Sampler], lr: float) -> None:
+    def _say_why_nothing_moved(self, samplers: SamplerGroup, lr: float) -> None:
         if not self.flat.places:
             self.say(samplers, "The model has no parameters: nothing is learnt.")
             return
         why = "the gradient was 0 throughout" if self._skipped_in_a_row == 0 else "no gradient was finite"
         self.say(samplers, f"No parameter moved in an iteration, although lr is not 0: {why}.")
 
-    def _take_back_overflow(self, good: Tensor, samplers: list[Sampler]) -> None:
+    def _take_back_overflow(self, good: Tensor, samplers: SamplerGroup) -> None:
         """Puts parameters back to `good` where an iteration, even one that was broken off, left some of them infinite.
         A step's gradient is finite, and with it what the optimiser remembers; what it adds up to need not be."""
         if torch.isfinite(self.flat.data).all():
             return
         self.take_back(good)
+        samplers.follow(self.policy, self.flat, self.updates)  # what was sampled ahead is of the policy taken back
         raise DivergedError(
             f"Parameters overflowed float32 after {self.timesteps} steps: training has diverged. "
             f"Lower lr ({self.at(self.config.lr):g} now), or normalise observations and rewards. "
@@ -223,9 +229,6 @@ class Algorithm(ABC):
     def take_back(self, good: Tensor) -> None:
         """Puts the parameters that learn back to what they were, `[P]`."""
         self.flat.data.copy_(good)
-
-    def let_go(self) -> None:  # noqa: B027
-        """Forgets the samplers, which are about to be closed."""
 
     def at(self, schedule: float | Points) -> float:
         """A schedule's value now."""
@@ -310,11 +313,9 @@ def learning_mode() -> Iterator[None]:
         yield
 
 
-def _largest(samplers: list[Sampler]) -> str:
+def _largest(samplers: SamplerGroup) -> str:
     """How large the numbers of the latest rollouts are, where that may be why gradients are not finite."""
-    rollouts = [sampler.rollout for sampler in samplers]
-    observed = max((x.abs().max().item() for r in rollouts for x in r.obs.values() if x.is_floating_point()), default=0)
-    rewards = max(r.reward.abs().max().item() for r in rollouts)
+    observed, rewards = samplers.largest()
     return f"The latest observations reach {observed:.2g}, and rewards {rewards:.2g}."
 
 
@@ -332,16 +333,17 @@ def _listed(names: list[str]) -> str:
 class OnPolicy(Algorithm):
     """What PPO and A2C share: rewards as the learner sees them, values of what came next, the normalisers' turn."""
 
-    def collect(self, samplers: list[Sampler]) -> Rollout:
+    def collect(self, samplers: SamplerGroup) -> Rollout:
         """A rollout of all samplers."""
         self.warm_up(samplers)
-        return sample_together(samplers)
+        return samplers.collect()
 
-    def warm_up(self, samplers: list[Sampler]) -> None:
+    def warm_up(self, samplers: SamplerGroup) -> None:
         """The first rollout only shows the observation normaliser what observations are like: a policy that learnt from
         it would have learnt in another input space than the one it goes on in."""
         if any(moments.count == 0 for moments in self.policy.moments):
-            self.finish_round(sample_together(samplers))
+            self.finish_round(samplers.collect())
+            samplers.publish(self.updates)
 
     def learner_reward(self, rollout: Rollout) -> Tensor:
         """Rewards `[T, B]` as they enter the loss: clipped or normalised if asked for. Reports use the raw ones."""

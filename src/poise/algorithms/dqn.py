@@ -36,10 +36,10 @@ from poise.learning.optimizers import Adam, Change, Flat
 from poise.learning.schedules import decay
 from poise.models.policy import Policy, rows
 from poise.models.q_policy import QPolicy
+from poise.sampling.group import SamplerGroup
 from poise.sampling.prioritized import PrioritizedReplay
 from poise.sampling.replay import Replay, replay_bytes
 from poise.sampling.rollout import Rollout
-from poise.sampling.sampler import Sampler, sample_together
 
 DRAWN_AT_ONCE = 1024
 """Steps that are drawn from a replay in one go, to be cut into minibatches."""
@@ -165,13 +165,13 @@ class DQN(Algorithm):
         ends = config.initial_epsilon, config.final_epsilon
         return decay(*ends, self.timesteps / config.epsilon_timesteps, config.epsilon_schedule)
 
-    def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
+    def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
         config = self.config
         assert config.gradient_steps is not None
         learnt = None
         for _ in self.rounds():
             self.policy.dist.epsilon, known = self.epsilon, self.timesteps
-            self.remember(sample_together(samplers))
+            self.remember(samplers.collect())
             if self.timesteps < config.learning_starts or not (self.replay and self.replay.steps):
                 continue
             if self.timesteps == known:  # resets alone: there is nothing new to learn from

@@ -21,8 +21,8 @@ from poise.algorithms.base import OnPolicy
 from poise.config.algorithms import PPOConfig
 from poise.learning.losses import approximate_kl, explained_variance, normalize, ppo_loss
 from poise.models.policy import portions, rows
+from poise.sampling.group import SamplerGroup
 from poise.sampling.rollout import Rollout
-from poise.sampling.sampler import Sampler
 
 
 @dataclass
@@ -93,7 +93,7 @@ class PPO(OnPolicy):
 
     config: PPOConfig
 
-    def iteration(self, samplers: list[Sampler]) -> dict[str, float]:
+    def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
         for _ in self.rounds():
             rollout = self.collect(samplers)
             stats = self.learn(self.batch(rollout))

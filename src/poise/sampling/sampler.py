@@ -20,8 +20,8 @@ from poise.envs.tolerant import TolerantVectorEnv
 from poise.errors import EnvError
 from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
-from poise.sampling.halt import Halt, HaltedError
-from poise.sampling.rollout import Rollout, gather
+from poise.sampling.halt import Halt
+from poise.sampling.rollout import Rollout
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Episode:
         length: its steps.
         slot: where it ran.
         info: numbers that the environment reported with its last step.
-        row: the row that it ended in, counted over all rollouts of its sampler; what orders episodes in time.
+        row: the row that it ended in, counted since episodes were last taken; what orders them in time.
     """
 
     reward: float
@@ -41,6 +41,25 @@ class Episode:
     slot: int
     info: dict[str, float]
     row: int = 0
+
+
+STAGES = ("env", "inference", "waiting")
+"""What sampling spends time on."""
+
+
+@dataclass
+class Harvest:
+    """What has come of sampling since it was last asked.
+
+    Attributes:
+        episodes: those that ended, in the order of their ends.
+        rows: steps that each slot has taken.
+        seconds: spent on each of `STAGES`.
+    """
+
+    episodes: list[Episode]
+    rows: int
+    seconds: dict[str, float]
 
 
 class Sampler:
@@ -60,9 +79,7 @@ class Sampler:
 
     Attributes:
         filled: rows of the rollout under way that are filled; after a halt, the next call goes on there.
-        episodes: those that ended since they were last taken (`take_episodes`).
-        rows: rows of all rollouts so far.
-        seconds: time spent stepping environments, in the policy, and waiting for worker processes, since the start.
+        episodes, rows, seconds: see `Harvest`; since the last one.
     """
 
     def __init__(
@@ -96,8 +113,7 @@ class Sampler:
         self._inputs: list[Tensor] = []
         self.episodes: list[Episode] = []
         self.rows = 0
-        self._rows_taken = 0  # when episodes were last taken
-        self.seconds = {"env": 0.0, "inference": 0.0, "waiting": 0.0}
+        self.seconds = dict.fromkeys(STAGES, 0.0)
         self.version = 0
         env_seed, noise_seed = seed.spawn(2)
         self._env_seed = env_seed
@@ -142,24 +158,19 @@ class Sampler:
         self.rollout.first[-1] = True
         self._started, self._noise, self.filled = True, None, 0
 
-    def sample(self) -> Rollout:
-        """Takes T steps in every slot and returns the rollout, which the next call overwrites.
-
-        Raises:
-            EnvError: an environment fails for good, or gave an observation or reward that is not finite and cannot be
-                replaced; the sentence names the slot and the step.
-            HaltedError: it was asked to stop; the next call goes on where it stood.
-        """
-        return sample_together([self])
-
     @property
     def full(self) -> bool:
         """Whether all rows are filled, and `finish` is due."""
         return self._noise is not None and self.filled == self.steps
 
     def stages(self) -> Iterator[None]:
-        """Fills rows, with a pause after each time that the environments were told to step (see `sample_together`),
-        until all are filled or a halt is asked for."""
+        """Fills rows, with a pause after each time that the environments were told to step (see `SamplerGroup`),
+        until all are filled or a halt is asked for.
+
+        Raises:
+            EnvError: an environment fails for good, or gave an observation or reward that is not finite and cannot be
+                replaced; the sentence names the slot and the step.
+        """
         if not (self._started and self._intact):
             self._start()
         halt = self.halt
@@ -275,9 +286,10 @@ class Sampler:
         """Its last rollout was lost: the next one begins new episodes."""
         self._intact = False
 
-    def take_episodes(self) -> list[Episode]:
-        """The episodes that ended since the last call."""
-        taken, self.episodes, self._rows_taken = self.episodes, [], self.rows
+    def harvest(self) -> Harvest:
+        """What has come of sampling since the last call."""
+        taken = Harvest(self.episodes, self.rows, self.seconds)
+        self.episodes, self.rows, self.seconds = [], 0, dict.fromkeys(STAGES, 0.0)
         return taken
 
     def _draw_noise(self) -> Tensor:
@@ -346,8 +358,8 @@ class Sampler:
             "lengths": self._lengths.copy(),
             "done": self._done.copy(),
             "version": self.version,
-            "rows": self.rows - self._rows_taken,
-            "episodes": [[e.reward, e.length, e.slot, e.info, e.row - self._rows_taken] for e in self.episodes],
+            "rows": self.rows,
+            "episodes": [[e.reward, e.length, e.slot, e.info, e.row] for e in self.episodes],
             "underway": self._underway(),
         }
         return {**state, "env": save_vector(self.env) if self._started else None}
@@ -373,7 +385,7 @@ class Sampler:
         self._generator.set_state(torch.as_tensor(state["generator"]))
         self._last_noise = None if state["noise"] is None else torch.as_tensor(state["noise"])
         self.version = state["version"]
-        self.rows, self._rows_taken = state.get("rows", 0), 0
+        self.rows = state.get("rows", 0)
         self.episodes = [Episode(*each) for each in state.get("episodes", ())]
         if not state["started"]:
             return []
@@ -393,36 +405,6 @@ class Sampler:
         if state.get("underway") is not None and not lost:
             self._go_on_with(state["underway"])
         return lost
-
-
-def sample_together(samplers: list[Sampler]) -> Rollout:
-    """One rollout of all samplers, side by side. While the environments of one step, another finds its actions: where
-    environments step elsewhere, neither waits for the other.
-
-    Raises:
-        HaltedError: they were asked to stop; the next call goes on where they stood.
-    """
-    try:
-        for _ in stages_together(samplers):
-            pass
-    except BaseException:  # their rows are lost, those of the samplers that were done before, too
-        for sampler in samplers:
-            sampler.abandon()
-        raise
-    if not all(sampler.full for sampler in samplers):
-        raise HaltedError
-    return gather([sampler.finish() for sampler in samplers])
-
-
-def stages_together(samplers: list[Sampler]) -> Iterator[None]:
-    """The `stages` of several samplers in turn, with a pause after each round."""
-    running = [sampler.stages() for sampler in samplers]
-    while running:
-        running = [each for each in running if next(each, _DONE) is not _DONE]
-        yield
-
-
-_DONE = object()
 
 
 class _WholeStep:

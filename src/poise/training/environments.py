@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from poise.algorithms.base import Algorithm
 from poise.config.base import AlgorithmConfig, env_name
 from poise.config.layout import Layout
 from poise.config.memory import require_sizes
@@ -20,6 +21,7 @@ from poise.envs.process import Limits
 from poise.envs.watchdog import watch
 from poise.errors import CheckpointError, ConfigError
 from poise.models.policy import Policy
+from poise.sampling.group import SamplerGroup
 from poise.sampling.halt import Halt
 from poise.sampling.sampler import Episode, Sampler
 from poise.training.declared import misfit
@@ -37,7 +39,7 @@ class Environments:
     Attributes:
         halt: stops all sampling between two steps.
         batches: the environments to sample in; empty before they are made.
-        samplers: one for each batch; None before they are made.
+        samplers: that act in them; None before they are made.
         calls: what was asked of the environments that are sampled in.
         pending: the state of samplers that are not made yet, as a checkpoint or `close` left it.
         lost: how many environments could not be restored from such a state.
@@ -48,7 +50,7 @@ class Environments:
         self.halt = Halt()
         self._report = report
         self.batches: list[Any] = []
-        self.samplers: list[Sampler] | None = None
+        self.samplers: SamplerGroup | None = None
         self.pending: list[Any] | None = None
         self.lost = 0
         self._evaluation: dict[int, Any] = {}
@@ -86,25 +88,27 @@ class Environments:
         return Layout(env.single_observation_space), Layout(env.single_action_space)
 
     def make_samplers(
-        self, policy: Policy, seed: Callable[[int], np.random.SeedSequence], failures: Failures
-    ) -> list[Sampler]:
-        """Samplers of `policy`, each with a seed of its own, which go on where those before them stood.
+        self, algorithm: Algorithm, seed: Callable[[int], np.random.SeedSequence], failures: Failures
+    ) -> SamplerGroup:
+        """Samplers for an algorithm, where it wants them, with seeds of their own; they go on where others stood.
 
         Raises:
             CheckpointError: the policy was made for other spaces.
         """
+        policy = algorithm.policy
         self._fit(policy, *(layout.space for layout in self.layouts()))
         length = self.config.rollout_fragment_length
         assert length is not None
         correlation = getattr(self.config, "exploration_correlation", 0.0)
         shared: dict[str, Any] = {"correlation": correlation, "failures": failures, "halt": self.halt}
-        samplers: list[Sampler] = []
+        members: list[Sampler] = []
         slot = 0
         for i, env in enumerate(self.batches):
             sampler = Sampler(policy, env, length, seed(i), first_slot=slot, **shared)
-            samplers.append(sampler)
+            members.append(sampler)
             slot += sampler.slots
             self._watch(env)
+        samplers = algorithm.place(SamplerGroup(members))
         if self.pending is not None:
             lost = self._restore(samplers, self.pending)
             if lost:
@@ -115,25 +119,24 @@ class Environments:
         return samplers
 
     @staticmethod
-    def _restore(samplers: list[Sampler], states: list[Any]) -> int:
+    def _restore(samplers: SamplerGroup, states: list[Any]) -> int:
         """Puts samplers where those before them stood; returns how many environments begin a new episode.
 
         Raises:
             CheckpointError: the states are not those of such samplers.
         """
-        lost = 0
         try:
-            for sampler, state in zip(samplers, states, strict=True):
-                own = {**sampler.state_dict(), "memory": None, "env": None, "noise": None, "underway": None}
-                if (what := misfit(own, state)) is not None:
+            for own, state in zip(samplers.state_dict(), states, strict=True):
+                if (
+                    what := misfit({**own, **dict.fromkeys(("memory", "env", "noise", "underway"))}, state)
+                ) is not None:
                     raise ValueError(what)
-                lost += len(sampler.load_state_dict(state))
+            return samplers.load_state_dict(states)
         except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(
                 f"The state of the environments in the checkpoint does not fit its configuration: {reason}."
             ) from error
-        return lost
 
     def _fit(self, policy: Policy, *found: Any) -> None:
         if found != (policy.obs_layout.space, policy.action_layout.space):
@@ -192,7 +195,8 @@ class Environments:
         """Closes all environments. Where they stand is remembered in `pending`."""
         try:
             if self.samplers is not None:
-                self.pending = [sampler.state_dict() for sampler in self.samplers]
+                self.samplers.close()
+                self.pending = self.samplers.state_dict()
         finally:
             for env in (*self.batches, *self._evaluation.values()):
                 env.close()

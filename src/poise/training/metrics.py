@@ -6,11 +6,9 @@ import math
 from collections import deque
 from typing import Any, NamedTuple
 
-from poise.sampling.sampler import Episode, Sampler
+from poise.sampling.sampler import STAGES, Episode, Harvest
 from poise.training.evaluation import info_means
 
-STAGES = ("env", "inference", "waiting")
-"""What samplers spend time on."""
 KEPT = 50_000
 """Finished episodes that are remembered, for pictures; a run folder has them all."""
 
@@ -46,34 +44,24 @@ class Metrics:
         self.episodes_total = 0
         self.time_total_s = 0.0
         self.unfinished_s = 0.0
-        self.forget_samplers()
 
-    def forget_samplers(self) -> None:
-        """To be called when samplers are made anew: their clocks start at 0."""
-        self._spent = dict.fromkeys(STAGES, 0.0)
-        self._rows = 0
-
-    def take_episodes(self, samplers: list[Sampler], before: int, after: int, seconds: float) -> list[Episode]:
-        """Enters an iteration: the episodes that ended in it, in their order, and the seconds that it took.
+    def enter(self, harvest: Harvest, before: int, after: int, seconds: float) -> None:
+        """Enters an iteration.
 
         Args:
-            samplers: have the episodes.
+            harvest: what has come of sampling in it.
             before, after: environment steps of the run when the iteration began, and now.
-            seconds: what the iteration took.
+            seconds: what it took.
         """
-        episodes = sorted((e for sampler in samplers for e in sampler.take_episodes()), key=lambda e: e.row)
         self.finished_this_iter = []
-        rows = samplers[0].rows - self._rows
-        for episode in episodes:  # its row says how much of the iteration was over, and so about where the run stood
-            row = episode.row - self._rows
+        for episode in harvest.episodes:  # its row says how much of the iteration was over, and so where the run stood
+            row, rows = episode.row, harvest.rows
             steps, at = before - (-row * (after - before) // rows), self.time_total_s + seconds * row / rows
             self.finished_this_iter.append(Finished(steps, round(at, 3), episode.reward, episode.length))
-        self._rows += rows
         self.time_total_s += seconds
-        self.episodes_total += len(episodes)
-        self.window.extend(episodes)
+        self.episodes_total += len(harvest.episodes)
+        self.window.extend(harvest.episodes)
         self.finished.extend(self.finished_this_iter)
-        return episodes
 
     def of_episodes(self) -> dict[str, float]:
         """Statistics of the latest episodes; NaN before any has ended."""
@@ -87,18 +75,17 @@ class Metrics:
             **info_means(list(self.window)),
         }
 
-    def of_time(self, samplers: list[Sampler], seconds: float, waited: float | None = None) -> dict[str, float]:
-        """Shares of an iteration's `seconds`; what samplers did not spend was spent on learning.
+    @staticmethod
+    def of_time(spent: dict[str, float], seconds: float, waited: float | None = None) -> dict[str, float]:
+        """Shares of an iteration's `seconds`; what sampling did not take was spent on learning.
 
         Args:
-            samplers: they keep account of what they spend.
+            spent: on each of `STAGES`.
             seconds: that the iteration took.
             waited: by the learner, where samplers work beside it. Then `env` and `inference` are shares of the actor's
                 time, and `learning` and `waiting` of the learner's: each two add up to 1 at most.
         """
-        total = {stage: sum(s.seconds[stage] for s in samplers) for stage in STAGES}
-        shares = {stage: (total[stage] - self._spent[stage]) / seconds for stage in STAGES}
-        self._spent = total
+        shares = {stage: spent[stage] / seconds for stage in STAGES}
         if waited is not None:
             shares["env"] += shares["waiting"]  # which was for worker processes
             shares["waiting"] = waited / seconds

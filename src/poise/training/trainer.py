@@ -28,8 +28,9 @@ from poise.errors import CheckpointError, writing
 from poise.learning.device import choose
 from poise.learning.seeding import torch_generator
 from poise.models.encoders import is_image
+from poise.sampling.group import SamplerGroup
 from poise.sampling.halt import Halt, HaltedError
-from poise.sampling.sampler import Episode, Sampler
+from poise.sampling.sampler import Episode, Harvest
 from poise.training import checkpoint
 from poise.training.acting import predict
 from poise.training.callbacks import Callback
@@ -126,7 +127,7 @@ class Trainer(EnvAccess):
         return np.random.SeedSequence(self.config.seed or 0, spawn_key=(purpose, *index))
 
     @property
-    def samplers(self) -> list[Sampler]:
+    def samplers(self) -> SamplerGroup:
         """The samplers; made when first needed, since acting needs none."""
         made = self.environments.samplers
         if made is None:
@@ -134,7 +135,7 @@ class Trainer(EnvAccess):
             # Environments that cannot be restored go on with new episodes, never with those of the first time.
             with learning_mode():
                 made = self.environments.make_samplers(
-                    self.policy, lambda i: self._seed(_SAMPLERS, i, self.iteration), self.failures
+                    self.algorithm, lambda i: self._seed(_SAMPLERS, i, self.iteration), self.failures
                 )
         return made
 
@@ -165,12 +166,13 @@ class Trainer(EnvAccess):
         algorithm.start = None
         self.iteration += 1
         seconds, self.metrics.unfinished_s = time.perf_counter() - start, 0.0
-        episodes = self.metrics.take_episodes(samplers, before, self.algorithm.timesteps, seconds)
+        harvest = samplers.harvest()
+        self.metrics.enter(harvest, before, algorithm.timesteps, seconds)
         for callback in self.callbacks:
             if type(callback).on_episode_end is not Callback.on_episode_end:
-                for episode in episodes:
+                for episode in harvest.episodes:
                     callback.on_episode_end(self, episode)
-        result = self._result(self.algorithm.timesteps - before, len(episodes), seconds, learner)
+        result = self._result(algorithm.timesteps - before, harvest, seconds, learner)
         interval = self.config.evaluation_interval
         if interval and self.iteration % interval == 0:
             with suppress(HaltedError):  # the iteration stands
@@ -187,10 +189,10 @@ class Trainer(EnvAccess):
             callback.on_evaluation(self, evaluation)
         return {f"evaluation/{key}": value for key, value in evaluation.items()}
 
-    def _result(self, steps: int, episodes: int, seconds: float, learner: dict[str, float]) -> dict[str, Any]:
+    def _result(self, steps: int, harvest: Harvest, seconds: float, learner: dict[str, float]) -> dict[str, Any]:
         return {
             **self.metrics.of_episodes(),
-            "episodes_this_iter": episodes,
+            "episodes_this_iter": len(harvest.episodes),
             "timesteps_this_iter": steps,
             "timesteps_total": self.algorithm.timesteps,
             "training_iteration": self.iteration,
@@ -202,7 +204,7 @@ class Trainer(EnvAccess):
             **{f"learner/{key}": value for key, value in learner.items()},
             "learner/skipped_updates": self.algorithm.skipped,
             "perf/env_steps_per_s": steps / seconds,
-            **self.metrics.of_time(self.samplers, seconds, self.algorithm.waited),
+            **self.metrics.of_time(harvest.seconds, seconds, self.algorithm.waited),
         }
 
     @telling_interrupts()
@@ -304,7 +306,7 @@ class Trainer(EnvAccess):
     @property
     def underway(self) -> int:
         """Environment steps of the next iteration that a stop amid it has left."""
-        return sum(sampler.filled * sampler.slots for sampler in self.environments.samplers or ())
+        return self.environments.samplers.underway if self.environments.samplers else 0
 
     # --- acting -------------------------------------------------------------------------------------------------
 
@@ -383,7 +385,7 @@ class Trainer(EnvAccess):
         """
         target = a_path(path).absolute()
         pending = self.environments.pending
-        samplers = pending if pending is not None else [s.state_dict() for s in self.samplers]
+        samplers = self.samplers.state_dict() if pending is None else pending
         learner = self.algorithm.state_dict()
         policy = learner.pop("policy")
         state = {
@@ -473,8 +475,6 @@ class Trainer(EnvAccess):
 
     def close(self) -> None:
         """Closes the environments. Where they stand is remembered, so that training or saving can still go on."""
-        self.algorithm.let_go()
-        self.metrics.forget_samplers()
         self.environments.close()
 
     def __enter__(self) -> Trainer:

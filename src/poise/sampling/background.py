@@ -1,11 +1,11 @@
-"""Acting in a thread of its own, while the learner learns.
+"""Samplers in a thread of their own, which act while the learner learns.
 
-    actor                                    learner
+    background                               learner
     take up the latest parameters            take the oldest full rollout
     fill a free rollout              ->      learn from it
     take up the latest parameters    <-      publish the parameters, give the rollout back
 
-There are a few rollouts, made once. An actor that is ahead waits until one is given back, a learner that is ahead
+There are a few rollouts, made once. Samplers that are ahead wait until one is given back, a learner that is ahead
 until one is full. Environments in compiled code or in worker processes step while the learner computes, and PyTorch
 lets go of the interpreter within its operations: the two overlap although they are threads.
 """
@@ -15,19 +15,20 @@ from __future__ import annotations
 import copy
 import threading
 from collections import deque
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from poise.envs.failures import Failure
 from poise.errors import EnvError
 from poise.learning.optimizers import Flat
 from poise.models.policy import Policy
+from poise.sampling.group import SamplerGroup
 from poise.sampling.halt import HaltedError
 from poise.sampling.rollout import Rollout
-from poise.sampling.sampler import Sampler, stages_together
+from poise.sampling.sampler import Sampler
 
 STALLED_S = 10.0
 """Seconds that one side may wait for the other before it is said, once."""
@@ -36,41 +37,34 @@ ABANDONED_S = 5.0
 """Seconds that a step may take to return after an error or Ctrl-C."""
 
 
-class Actor:
+class BackgroundGroup(SamplerGroup):
     """Samples in the background, with a copy of the policy, within `with` blocks; outside of them all is at rest.
 
-        actor.publish(version)
-        with actor:
+        with group:
             while ...:
-                rollout = actor.take()          # gives back the one before
+                rollout = group.collect()       # gives back the one before
                 ...                             # learn from it
-                actor.publish(version)
+                group.publish(version)
 
     A block's end waits until the rollout that is being filled is full; after a halt its rows are given up. Full
-    rollouts that were not taken are there in the next block. What fails while sampling is raised by `take`, or at the
-    block's end.
+    rollouts that were not collected are there in the next block. What fails while sampling is raised by `collect`, or
+    at the block's end. Outside of a block, `collect` samples in the caller's thread.
 
     Args:
-        samplers: they act with the copy from now on.
+        group: whose members act with the copy from now on.
         policy, flat: the policy being learnt and its parameters.
         waiting: full rollouts that may wait for the learner. Two more are being filled and learnt from.
+        version: of the policy as it is.
 
     Attributes:
-        samplers: as given.
         policy: the copy that acts.
         waited: seconds that the learner has waited for rollouts, since the start.
     """
 
-    def __init__(self, samplers: list[Sampler], policy: Policy, flat: Flat, waiting: int) -> None:
-        self.samplers, self.policy = samplers, copy.deepcopy(policy)
-        self.halt = samplers[0].halt
+    def __init__(self, group: SamplerGroup, policy: Policy, flat: Flat, waiting: int, version: int = 0) -> None:
+        super().__init__(group.members)
         self.waited = 0.0
-        # Parameters in one vector, and what a policy holds beside them, such as a normaliser's moments.
-        self._flat, mine = flat, Flat(self.policy, flat.places)
-        self._acting = [mine.whole, *mine.beside]
-        self._published = [tensor.clone() for tensor in (flat.whole, *flat.beside)]
-        self._version, self._fresh = 0, False
-        self._free = deque(_Buffer(samplers) for _ in range(waiting + 2))
+        self._free = deque(_Buffer(self.members) for _ in range(waiting + 2))
         self._full: deque[_Buffer] = deque()
         self._taken: _Buffer | None = None
         self._thread: threading.Thread | None = None
@@ -79,8 +73,22 @@ class Actor:
         self._aborted = False
         self._error: BaseException | None = None
         self._told: set[str] = set()
-        for sampler in samplers:
-            sampler.policy = self.policy
+        self.follow(policy, flat, version)
+
+    def follow(self, policy: Policy, flat: Flat, version: int) -> None:
+        """Acts from now on with a copy of this policy, and drops what was sampled with the one before."""
+        self.rest(at_once=True)
+        self.policy = copy.deepcopy(policy)
+        # Parameters in one vector, and what a policy holds beside them, such as a normaliser's moments.
+        self._flat, mine = flat, Flat(self.policy, flat.places)
+        self._acting = [mine.whole, *mine.beside]
+        self._published = [tensor.clone() for tensor in (flat.whole, *flat.beside)]
+        self._version, self._fresh = version, False
+        for member in self.members:
+            member.policy, member.version = self.policy, version
+        self._free.extend([*self._full, *([self._taken] if self._taken else [])])
+        self._full.clear()
+        self._taken = None
 
     @property
     def ready(self) -> int:
@@ -93,13 +101,15 @@ class Actor:
             _copy([self._flat.whole, *self._flat.beside], self._published)
             self._version, self._fresh = version, True
 
-    def take(self) -> Rollout:
+    def collect(self) -> Rollout:
         """The oldest full rollout, which is the learner's until the next call; waits for one.
 
         Raises:
             Exception: what failed while sampling.
             HaltedError: sampling was asked to stop.
         """
+        if self._thread is None:
+            return super().collect()
         with self._changed:
             self._give_back()
             start = perf_counter()
@@ -112,12 +122,12 @@ class Actor:
             self._taken = self._full.popleft()
         return self._taken.whole
 
-    def __enter__(self) -> Actor:
+    def __enter__(self) -> BackgroundGroup:
         if self._thread is not None and self._thread.is_alive():
             raise EnvError("An environment has not returned from a step of the training before: make a new trainer.")
         self._stopping = self._aborted = False
         self._error = None
-        self._thread = threading.Thread(target=self._run, name="poise-actor", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="poise-sampling", daemon=True)
         try:
             self._thread.start()
         except BaseException:  # Ctrl-C, when it runs already
@@ -145,6 +155,10 @@ class Actor:
             self._changed.notify_all()
         if self._thread is not None:  # one in which an environment hangs cannot be ended, only left behind
             self._thread.join(ABANDONED_S if at_once else None)
+            self._thread = self._thread if self._thread.is_alive() else None
+
+    def close(self) -> None:
+        self.rest(at_once=True)
 
     # --- the thread ---------------------------------------------------------------------------------------------
 
@@ -174,20 +188,19 @@ class Actor:
             if self._fresh:
                 _copy(self._published, self._acting)
                 self._fresh = False
-            for sampler in self.samplers:
-                sampler.version = self._version
+            super().publish(self._version)
             return self._free.popleft()
 
     def _fill(self, buffer: _Buffer) -> bool:
         """Samples one rollout; False if it was cut short."""
-        for sampler, part in zip(self.samplers, buffer.parts, strict=True):
-            sampler.move_to(part)
-        for _ in stages_together(self.samplers):
+        for member, part in zip(self.members, buffer.parts, strict=True):
+            member.move_to(part)
+        for _ in self.stages():
             if self._aborted:
                 return False
-        whole = all(sampler.full for sampler in self.samplers)
-        for sampler in self.samplers:
-            sampler.finish() if whole else sampler.cut()
+        whole = self.full
+        for member in self.members:
+            member.finish() if whole else member.cut()
         if not whole:
             return False
         if len(buffer.parts) > 1:
@@ -200,7 +213,7 @@ class Actor:
         """Waits for a change; what never comes is said once."""
         if not self._changed.wait(STALLED_S) and sentence not in self._told:
             self._told.add(sentence)
-            self.samplers[0].failures.add([Failure("odd", sentence.format(STALLED_S))], ())
+            self.tell(sentence.format(STALLED_S))
 
     def _give_back(self) -> None:
         if self._taken is not None:
@@ -222,9 +235,9 @@ def _copy(source: list[Tensor], target: list[Tensor]) -> None:
 class _Buffer:
     """A rollout of all samplers' slots, and each sampler's part of it: they fill it in place, side by side."""
 
-    def __init__(self, samplers: list[Sampler]) -> None:
-        self.whole = samplers[0].make_rollout(sum(sampler.slots for sampler in samplers))
+    def __init__(self, members: Sequence[Sampler]) -> None:
+        self.whole = members[0].make_rollout(sum(member.slots for member in members))
         self.parts, start = [], 0
-        for sampler in samplers:
-            self.parts.append(self.whole.part(start, start + sampler.slots) if len(samplers) > 1 else self.whole)
-            start += sampler.slots
+        for member in members:
+            self.parts.append(self.whole.part(start, start + member.slots) if len(members) > 1 else self.whole)
+            start += member.slots
