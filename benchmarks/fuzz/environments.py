@@ -286,19 +286,18 @@ def train(algorithm: str, workers: int, fault: dict[str, Any], folder: Path) -> 
     settings |= {"timesteps_per_iteration": 64, "seed": 1, "preset": None}
     settings |= {"learning_starts": 16} if algorithm == "DQN" else {}
     try:
-        algo = poise.make_trainer(algorithm, lambda config: Faulty(**fault), **settings)
+        with poise.make_trainer(algorithm, lambda config: Faulty(**fault), **settings) as algo:
+            before = algo.algorithm.flat.data.clone()
+            for _ in range(4):
+                algo.train()
+            if torch.equal(before, algo.algorithm.flat.data):
+                raise SilentError("Nothing was learnt, and nothing said.")
+            if not torch.isfinite(algo.algorithm.flat.data).all():
+                raise SilentError("There are parameters that are not finite.")
+            with poise.load(algo.save(folder), env=lambda config: Faulty()) as loaded:
+                loaded.train()
+            algo.evaluate(2)
     except Exception as error:
         if fault["kind"] == "make" and error is ERRORS[fault["what"]]:  # it has its own traceback, in this process
             return
         raise
-    with algo:
-        before = algo.algorithm.flat.data.clone()
-        for _ in range(4):
-            algo.train()
-        if torch.equal(before, algo.algorithm.flat.data):
-            raise SilentError("Nothing was learnt, and nothing said.")
-        if not torch.isfinite(algo.algorithm.flat.data).all():
-            raise SilentError("There are parameters that are not finite.")
-        with poise.load(algo.save(folder), env=lambda config: Faulty()) as loaded:
-            loaded.train()
-        algo.evaluate(2)
