@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,12 @@ import torch
 import poise
 import warm
 from poise.training.trainer import Trainer
+
+# However the tests were started (`nohup`, `&`), they and what they start can be interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 
 warm.install()
 

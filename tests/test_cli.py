@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,17 @@ QUICK = ["--env", "CartPole-v1", "--seed", "1", "--no-tensorboard"]
 FEW_STEPS = [*QUICK, "--stop", "timesteps_total=2000"]
 
 
+started: list[subprocess.Popen[str]] = []
+
+
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test types its commands in an empty folder."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Every test types its commands in an empty folder, and leaves no process behind."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    return tmp_path
+    yield tmp_path
+    while started:
+        started.pop().kill()
 
 
 def call(*args: str) -> Result:
@@ -65,7 +71,8 @@ def process(*args: str, **options: Any) -> subprocess.Popen[str]:
     """The command in a process of its own, which does not import from the folder that it runs in by itself."""
     env = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": env}
-    return warm.Popen([sys.executable, "-m", "poise", *args], **{**streams, **options})
+    started.append(warm.Popen([sys.executable, "-m", "poise", *args], **{**streams, **options}))
+    return started[-1]
 
 
 def only_run() -> RunFolder:
