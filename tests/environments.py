@@ -11,9 +11,6 @@ import numpy as np
 from gymnasium import spaces
 
 from poise.config.layout import Layout
-from poise.sampling.group import SamplerGroup
-from poise.sampling.rollout import Rollout
-from poise.sampling.sampler import Sampler
 
 
 class Scripted(gym.Env):
@@ -304,8 +301,3 @@ class Masked(Task):
 
     def judge(self, action: Any) -> float:
         return float(np.mean(np.ravel(action - self.action_space.start) == self.target))
-
-
-def sample(*samplers: Sampler) -> Rollout:
-    """A rollout of samplers that no trainer holds."""
-    return SamplerGroup(samplers).collect()

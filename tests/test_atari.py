@@ -17,7 +17,6 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 import poise
-from environments import sample
 from poise.config.atari import GAMES, AtariConfig, atari_config, atari_name
 from poise.config.docs import field_docs
 from poise.config.presets import find_preset
@@ -30,6 +29,7 @@ from poise.envs.snapshot import reset_seeded
 from poise.errors import ConfigError, EnvError
 from poise.sampling.sampler import Sampler, episode_info
 from poise.training.evaluation import run_episodes
+from rollouts import sample
 
 ale_py = pytest.importorskip("ale_py")
 PAGE = Path(__file__).parent.parent / "docs" / "atari.md"

@@ -15,7 +15,7 @@ import torch
 
 import poise
 import zoo
-from environments import Scripted, sample
+from environments import Scripted
 from poise.algorithms.base import RewardScaler
 from poise.envs.failures import Failure, Failures, said
 from poise.envs.inline import InlineVectorEnv
@@ -24,6 +24,7 @@ from poise.learning.returns import advantages
 from poise.sampling.rollout import Rollout
 from poise.tracking.recorder import RunRecorder
 from poise.training.trainer import Trainer
+from rollouts import sample
 
 Make = Callable[..., Trainer]
 QUICK = {"rollout_fragment_length": 16, "num_sgd_iter": 1}

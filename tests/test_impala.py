@@ -20,7 +20,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor, nn
 
 import poise
-from environments import Echo, Endless, Masked, Noise, Reach, Scripted, ShortLived, Task, sample
+from environments import Echo, Endless, Masked, Noise, Reach, Scripted, ShortLived, Task
 from poise.algorithms.base import make_algorithm
 from poise.config.base import ModelConfig
 from poise.config.layout import Layout
@@ -38,6 +38,7 @@ from poise.sampling.rollout import Rollout
 from poise.sampling.sampler import Sampler
 from poise.training import checkpoint
 from poise.training.trainer import Trainer
+from rollouts import sample
 
 Make = Callable[..., Trainer]
 BOTH = pytest.mark.parametrize("algorithm", ["IMPALA", "APPO"])

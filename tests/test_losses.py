@@ -12,9 +12,10 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from environments import Noise, sample
+from environments import Noise
 from poise.learning.losses import approximate_kl, explained_variance, normalize, ppo_loss
 from poise.sampling.rollout import Rollout
+from rollouts import sample
 
 
 def numbers(n: int, seed: int = 0) -> Tensor:

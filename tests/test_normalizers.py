@@ -13,12 +13,13 @@ from gymnasium import spaces
 from torch import Tensor
 
 import poise
-from environments import Noise, Task, sample
+from environments import Noise, Task
 from poise.algorithms.base import RewardScaler
 from poise.config.layout import Layout
 from poise.learning.running import RunningMoments
 from poise.models.policy import PICTURE_ROWS
 from poise.sampling.rollout import Rollout
+from rollouts import sample
 
 
 def draw(rng: np.random.Generator, *shape: int) -> Tensor:

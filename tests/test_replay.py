@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import poise
-from environments import Scripted, sample
+from environments import Scripted
 from poise.config.base import ModelConfig
 from poise.config.layout import Layout
 from poise.config.memory import machine_memory, readable
@@ -29,6 +29,7 @@ from poise.sampling.rollout import Rollout
 from poise.sampling.sampler import Sampler
 from poise.sampling.segments import segment_rows
 from poise.sampling.sum_tree import SumTree
+from rollouts import sample
 
 GAMMA = 0.5
 Transition = tuple[tuple[float, ...], float, tuple[float, ...], float]

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
-from environments import Noise, Scripted, broken, sample
+from environments import Noise, Scripted, broken
 from poise.config.base import ModelConfig
 from poise.config.layout import Layout
 from poise.envs.inline import InlineVectorEnv
@@ -23,6 +23,7 @@ from poise.models.policy import Policy
 from poise.sampling.rollout import Rollout, gather, stored_dtype
 from poise.sampling.sampler import Sampler
 from poise.training.evaluation import run_episodes
+from rollouts import sample
 
 
 def make_policy(env: Any, **settings: Any) -> Policy:

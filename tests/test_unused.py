@@ -86,7 +86,7 @@ def said(algorithm: str, env: Any, **settings: Any) -> list[str]:
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         poise.make_trainer(algorithm, env, preset=None, progress=False, **settings).close()
-    return [str(warning.message) for warning in found]
+    return [str(warning.message) for warning in found if issubclass(warning.category, UserWarning)]
 
 
 TABLE: list[tuple[str, Any, dict[str, Any], str]] = [

@@ -26,7 +26,7 @@ import poise
 import resumable
 import strange
 import warm
-from environments import Copy, Echo, Noise, Scripted, sample
+from environments import Copy, Echo, Noise, Scripted
 from poise.config.layout import Layout
 from poise.envs.advice import WORTH, advise_workers, batch_seconds
 from poise.envs.inline import InlineVectorEnv
@@ -37,6 +37,7 @@ from poise.envs.workers import WorkerVectorEnv
 from poise.errors import EnvError
 from poise.sampling.sampler import Sampler
 from poise.training.trainer import Trainer
+from rollouts import sample
 from test_sampler import make_policy
 
 Make = Callable[..., Trainer]

@@ -86,7 +86,7 @@ def take_env(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any] | 
     """Puts an environment that is given, or settings of it, in the place of what a file names; its wrappers stay.
 
     Names decide whether it is another one. A lambda has none, and a function inside another has its own alone: it is
-    taken for the file's where that has none, or the same.
+    taken for the file's where that has none, or the same, which is said unless it stands at the very same place.
 
     Args:
         config: from the file; is changed.
@@ -106,7 +106,7 @@ def take_env(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any] | 
     if plain(config.env_config) != before or _own_name(name) not in map(_own_name, known):
         return True, f"{was} is replaced by {name}"
     said = f"{name} is taken for the environment that there was, {was}: its episodes go on."
-    return False, said if env is not None and "<" in name else ""
+    return False, said if env is not None and "<" in name and name not in known else ""
 
 
 def _own_name(name: str) -> str:
