@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -156,7 +157,7 @@ class Results:
         if self.quick:
             print(f"\n{text}")
         else:
-            write_section(self.name, text)
+            write_section(self.name, f"{text}{left(self.name, body)}")
             print(f"\nWritten into {REPORT.relative_to(ROOT)}.")
 
 
@@ -195,10 +196,23 @@ def write_section(name: str, text: str) -> None:
     REPORT.write_text(f"{before}{gap}{start}\n{text}{end}{after}")
 
 
+def left(name: str, text: str) -> str:
+    """Parts (`###`) of a section of RESULTS.md that a new text of it lacks, each with when it was measured."""
+    head, *parts = re.split("^(?=### )", _section(name), flags=re.MULTILINE)
+    about = re.search(r"[\d-]{10}[^;]*; load [^;]*; commit [^.]*", head)
+    when = f"\nMeasured earlier: {about[0]}.\n" if about else ""
+    kept = [part.strip() for part in parts if part.partition("\n")[0] not in text.splitlines()]
+    return "".join(f"\n{part}\n{'' if 'Measured' in part else when}" for part in kept)
+
+
+def _section(name: str) -> str:
+    text = REPORT.read_text() if REPORT.exists() else ""
+    return text.partition(f"<!-- {name}:start -->")[2].partition(f"<!-- {name}:end -->")[0]
+
+
 def published(name: str, headers: Sequence[str]) -> list[list[str]]:
     """The rows of the first table in a section of RESULTS.md, if these are its headers."""
-    text = REPORT.read_text() if REPORT.exists() else ""
-    lines = text.partition(f"<!-- {name}:start -->")[2].partition(f"<!-- {name}:end -->")[0].splitlines()
+    lines = _section(name).splitlines()
     found = [[cell.strip() for cell in line[1:-1].split(" | ")] for line in lines if line.startswith("|")]
     return found[2:] if found and found[0] == list(headers) else []
 
