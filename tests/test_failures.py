@@ -459,6 +459,23 @@ def test_a_fresh_instance_that_fails_too_is_not_acted_upon(trainer: Make) -> Non
     assert torch.isfinite(algo.policy.normalizer.mean).all()
 
 
+class ForgetsInfo(Scripted):
+    """From its second episode on, `reset` returns an observation alone."""
+
+    def reset(self, **kwargs: Any) -> Any:
+        obs, info = super().reset(**kwargs)
+        return (obs, info) if self.episode == 1 else obs
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_another_interface_is_no_accident(workers: int, trainer: Make) -> None:
+    """Each fresh worker would finish an episode before it fails again, for ever."""
+    algo = trainer("PPO", ForgetsInfo, num_workers=workers, **QUICK)
+    with pytest.raises(EnvError, match=r"^ForgetsInfo follows the old Gym API \(its reset\(\) returns only an obs"):
+        algo.learn(400)
+    assert (algo.failures.total, algo.failures.restarts) == (0, 0)
+
+
 def test_what_was_interrupted_does_not_hang(trainer: Make) -> None:
     algo = trainer("PPO", Pauses, env_config={"pause": 0.0}, env_step_timeout_s=0.2, num_envs_per_worker=1, **QUICK)
     witness = Witness()

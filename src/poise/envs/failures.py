@@ -21,7 +21,7 @@ from gymnasium import spaces
 
 from poise.errors import EnvError, shown
 
-Kind = Literal["raised", "contract", "ended", "hung", "memory", "odd"]
+Kind = Literal["raised", "contract", "ended", "hung", "memory", "bug", "odd"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Failure:
 
     Attributes:
         kind: `raised` an exception, broke Gymnasium's `contract`, or its process `ended`, `hung` or took too much
-            `memory`. What is only `odd` is reported, not counted, and nothing is replaced.
+            `memory`. A `bug` ends the run at once: no fresh instance would do better. What is only `odd` is reported,
+            not counted, and nothing is replaced.
         what: one sentence that says which environment of which worker did what, and when.
         details: the environment's own traceback, or what is known of where it was; may be empty.
     """

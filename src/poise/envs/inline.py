@@ -25,7 +25,7 @@ from poise.envs.calls import Call, remember
 from poise.envs.failures import Failure, is_interrupt, own_traceback, said, said_action
 from poise.envs.instances import claim, normaliser_sentence, release
 from poise.envs.intake import FLAGS, LARGEST, REALS, ContractError, Intake, check_flags, number_of, short, too_large
-from poise.envs.old_gym import explain_step, old_reset_sentence, old_step_sentence
+from poise.envs.old_gym import WrongApiError, explain_step, old_reset_sentence, old_step_sentence
 from poise.envs.tolerant import TolerantVectorEnv, numbers_in
 from poise.errors import EnvError
 
@@ -130,7 +130,7 @@ class InlineVectorEnv(TolerantVectorEnv):
         self._journals[i].begin(self.envs[i], seed)
         found = self.envs[i].reset(seed=seed, options=options)
         if sentence := old_reset_sentence(self.envs[i], found):
-            raise EnvError(sentence)
+            raise WrongApiError(sentence)
         self._numbers(found[1], i)
         self._intake.store(i, found[0])
         self.pulse[1] = STEPPING
@@ -175,7 +175,7 @@ class InlineVectorEnv(TolerantVectorEnv):
                 journals[i].actions.append(action)
                 stepped: Any = envs[i].step(action)
                 if type(stepped) is not tuple or len(stepped) != 5:
-                    raise EnvError(old_step_sentence(self.envs[i], stepped))
+                    raise WrongApiError(old_step_sentence(self.envs[i], stepped))
                 obs, reward, terminated, truncated, info = stepped
                 store(i, obs)
                 rewards[i] = reward = reward if type(reward) in REALS else number_of(reward)
@@ -213,7 +213,7 @@ class InlineVectorEnv(TolerantVectorEnv):
             raise error
         journal = self._journals[i].actions
         if journal and (sentence := explain_step(self.envs[i], journal[-1], error)):
-            raise EnvError(sentence) from error
+            raise WrongApiError(sentence) from error
         if isinstance(error, EnvError) and not isinstance(error, ContractError):
             raise error
         first = self._failure(i, error)

@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from poise.errors import SpaceError
+from poise.errors import EnvError, SpaceError
 
 
 class OldGymEnv(gym.Env):
@@ -126,6 +126,10 @@ def old_api_sentence(env: Any) -> str | None:
         looks_old = not isinstance(env, type) and all(hasattr(env, part) for part in parts)
         return _sentence(env, "it is not a gymnasium.Env") if looks_old else None
     return None if takes(env.unwrapped.reset, "seed") else _sentence(env, "its reset() takes no seed")
+
+
+class WrongApiError(EnvError):
+    """An environment does not return what Gymnasium's interface says: no fresh instance would do better."""
 
 
 def old_reset_sentence(env: gym.Env, found: Any) -> str | None:

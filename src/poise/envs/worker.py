@@ -23,6 +23,7 @@ from poise.envs.arrays import SharedMemory, StepArrays
 from poise.envs.calls import Call
 from poise.envs.failures import Failure, own_traceback, said
 from poise.envs.inline import InlineVectorEnv
+from poise.envs.old_gym import WrongApiError
 from poise.envs.pipe import Pipe, encoded
 from poise.errors import EnvError
 from poise.startup import ENDING
@@ -126,7 +127,7 @@ def _news(env: InlineVectorEnv, infos: dict[str, Any], watch: _Memory) -> dict[s
 def _failure(error: BaseException, worker: int, what: str) -> Failure:
     """Why this process ends."""
     if isinstance(error, EnvError):  # it is a sentence already
-        return Failure("ended", str(error))
+        return Failure("bug" if isinstance(error, WrongApiError) else "ended", str(error))
     return Failure("ended", f"The environment of worker {worker} {what}: {said(error)}.", own_traceback(error))
 
 

@@ -215,7 +215,13 @@ class WorkerVectorEnv(TolerantVectorEnv):
     # --- replacing workers --------------------------------------------------------------------------------------
 
     def _replace(self, worker: Worker, failure: Failure) -> None:
-        """Drops what a worker was doing; `_bring_back` starts it anew."""
+        """Drops what a worker was doing; `_bring_back` starts it anew.
+
+        Raises:
+            EnvError: that would not help.
+        """
+        if failure.kind == "bug":
+            raise EnvError(failure.what)
         self.failures.append(failure)
         worker.restart_later()
         self._absent(worker)
