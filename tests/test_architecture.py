@@ -122,10 +122,10 @@ def lines_of_code(text: str) -> int:
 
 
 BUDGETS = {
-    "what trains": (10060, ["config", "learning", "envs", "models", "sampling", "algorithms", "training"]),
+    "what trains": (10065, ["config", "learning", "envs", "models", "sampling", "algorithms", "training"]),
     "checks": (1000, ["envs/checks"]),
     "what is kept and shown": (
-        2950,
+        2960,
         ["tracking", "api", "cli", "poise", "errors", "startup", "install", "files", "__main__"],
     ),
     "searches": (1700, ["tuning", "tune"]),

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from poise.config.docs import field_docs
 from poise.config.presets import PRESETS
 from poise.config.resolve import field_types
 from poise.config.run import RunOptions
-from poise.errors import ConfigError
+from poise.errors import ConfigError, PoiseWarning
 from poise.tracking.folder import RunFolder, all_runs
 from poise.training import checkpoint
 
@@ -434,6 +435,35 @@ def test_a_run_in_use_is_refused_by_name() -> None:
         run.release()
     assert "resume it with" in bad("train", "PPO", *FEW_STEPS, "--name", "mine")
     assert "has no checkpoint '77'" in bad("evaluate", "mine", "--checkpoint", "77")
+
+
+@pytest.mark.parametrize("command", [["resume"], ["evaluate"], ["train", "PPO", *FEW_STEPS, "--resume-if-exists"]])
+def test_damaged_checkpoints_are_said_once_and_in_sentences(command: list[str]) -> None:
+    good("train", "PPO", *QUICK, "--stop", "training_iteration=3", "--name", "one", "--checkpoint-freq", "1")
+    run = only_run()
+    newest = max(run.checkpoints.iterdir())
+    (newest / "state.json").write_text("{")
+    words = [*command, "--name", "one"] if command[0] == "train" else [*command, "one"]
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    assert len(re.findall(f"Warning: .*{newest.name} is damaged", result.output)) == 1, result.output
+    assert "UserWarning" not in result.output
+    for whole in run.checkpoints.glob("??????"):
+        (whole / "state.json").write_text("{")
+    assert "has no intact checkpoint" in bad(*words)
+
+
+def test_warnings_of_other_packages_keep_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def listing(root: str) -> list[RunFolder]:
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+        warnings.warn("left out", PoiseWarning, stacklevel=1)
+        return []
+
+    seen = []
+    monkeypatch.setattr("poise.cli.listing.all_runs", listing)
+    monkeypatch.setattr(warnings, "showwarning", lambda *warning: seen.append(warning[1:3]))
+    assert "Warning: left out\n" in call("runs").stderr
+    assert seen == [(DeprecationWarning, __file__)]
 
 
 def test_a_damaged_run_does_not_hide_the_others() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from poise.config.base import AlgorithmConfig
 from poise.config.run import RunOptions
 from poise.config.types import a_path
-from poise.errors import CheckpointError, ConfigError, RunError
+from poise.errors import CheckpointError, ConfigError, PoiseWarning, RunError
 from poise.tracking.curves import History, panels
 from poise.tracking.folder import RunFolder, find_run, find_runs, find_study
 from poise.tracking.launch import Run
@@ -65,7 +65,7 @@ def make_trainer(
         algorithm, env, {**(config or {}), **settings}, preset=preset, callbacks=callbacks, check=check
     )
     for sentence in unused(trainer):
-        warnings.warn(sentence, stacklevel=3)
+        warnings.warn(sentence, PoiseWarning, stacklevel=3)
     return _with_callbacks(trainer, progress)
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "EnvError",
     "ModelError",
     "PoiseError",
+    "PoiseWarning",
     "RunError",
     "SpaceError",
     "TrustError",
@@ -39,6 +40,10 @@ class PoiseError(Exception):
         frames = [f for f in traceback.extract_tb(self.__traceback__) if os.path.dirname(__file__) not in f.filename]
         where = f"line {frames[-1].lineno}:  {frames[-1].line}\n" if frames and frames[-1].line else ""
         return [f"{where}{type(self).__name__}: {self}"]
+
+
+class PoiseWarning(UserWarning, RuntimeWarning):
+    """What is left out, replaced or odd, and ends nothing: one sentence, said once."""
 
 
 class ConfigError(PoiseError, ValueError):

@@ -11,13 +11,16 @@ import contextlib
 import importlib
 import os
 import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
 
-from poise.cli.output import silence
+from poise.cli.output import echo, silence
 from poise.envs import trust
-from poise.errors import EnvError, PoiseError, nearest, shown
+from poise.errors import EnvError, PoiseError, PoiseWarning, nearest, shown
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("poise.cli.train:train", "Train a policy; everything is kept in a run folder."),
@@ -78,7 +81,9 @@ class Poise(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = partial(_show, warnings.showwarning)
+                return super().invoke(ctx)
         except PoiseError as error:
             own = isinstance(error, EnvError) and "\n" in str(error)
             raise (EnvRaised if own else Sentence)(str(error)) from error
@@ -86,6 +91,14 @@ class Poise(click.Group):
             raise Sentence(shown(" ".join(error.format_message().split()))) from error
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+
+
+def _show(show: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """Prints a warning of Poise's as a sentence; those of other packages keep their file and line."""
+    if issubclass(category, PoiseWarning):
+        echo(f"Warning: {message}", err=True)
+    else:
+        show(message, category, *where)
 
 
 @click.command(

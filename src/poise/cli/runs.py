@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -197,12 +196,7 @@ def find_checkpoint(run: str, which: str, root: str) -> tuple[Path, RunFolder | 
         owner = RunFolder(path.resolve().parent.parent)
         return path, owner if path.resolve().parent == owner.checkpoints and owner.exists() else None
     found = find_run(run, root)
-    with warnings.catch_warnings(record=True) as damaged:
-        warnings.simplefilter("always")
-        path = choose(found.path, which)
-    for warning in damaged:
-        echo(f"Warning: {warning.message}", err=True)
-    return path, found
+    return choose(found.path, which), found
 
 
 def _load(path: Path, *, trust: bool) -> Trainer:

@@ -13,7 +13,7 @@ from poise.config.resolve import canonical, field_types, resolve
 from poise.envs.atari import is_atari
 from poise.envs.make import call_creator
 from poise.envs.old_gym import OldGymEnv, old_api_sentence
-from poise.errors import ConfigError
+from poise.errors import ConfigError, PoiseWarning
 from poise.training.callbacks import Callback
 from poise.tuning.space import is_search, searches
 
@@ -62,7 +62,7 @@ def translated(algorithm: str, config: Mapping[str, Any], env: Any = None) -> tu
             continue
         if key in ANOTHER_SCALE:
             if value is not None:
-                warnings.warn(f"{key}={value!r} is left out: {ANOTHER_SCALE[key]}.", stacklevel=4)
+                warnings.warn(f"{key}={value!r} is left out: {ANOTHER_SCALE[key]}.", PoiseWarning, stacklevel=4)
         elif key == "num_workers" and isinstance(value, int) and value > 0:
             settings["num_workers"] = "auto"  # which measures how many are worth it, and says so
         elif key == "num_gpus" and isinstance(value, (int, float)) and value:
@@ -86,7 +86,11 @@ def _collected(algorithm: str, settings: dict[str, Any]) -> dict[str, Any]:
             if "train_batch_size" not in str(error) or key not in settings:
                 continue
             left_out = f"{key}={settings[key]!r} is left out"
-            warnings.warn(f"{left_out}: it contradicts train_batch_size={settings['train_batch_size']}.", stacklevel=5)
+            warnings.warn(
+                f"{left_out}: it contradicts train_batch_size={settings['train_batch_size']}.",
+                PoiseWarning,
+                stacklevel=5,
+            )
             settings = {name: value for name, value in settings.items() if name != key}
     return settings
 
@@ -126,7 +130,7 @@ def _known(spec: Any, key: str, value: Any, prefix: str = "") -> bool:
         shown = "a search" if is_search(value) else repr(value)
         hint = setting_hint(key, spec.untranslatable, names)
         text = f"{prefix}{key}={shown} has no equivalent here and is left out.{hint}"
-        warnings.warn(text, stacklevel=5)
+        warnings.warn(text, PoiseWarning, stacklevel=5)
         return False
     return True
 
@@ -219,5 +223,9 @@ def _callbacks(given: Any) -> list[Callback]:
             (lambda episode: own.on_episode_end(episode=episode, **nobody)) if "on_episode_end" in changed else None,
         )
     for name in others:
-        warnings.warn(f"The callback {name} is never called here: see poise.Callback for what there is.", stacklevel=5)
+        warnings.warn(
+            f"The callback {name} is never called here: see poise.Callback for what there is.",
+            PoiseWarning,
+            stacklevel=5,
+        )
     return [made]

@@ -20,7 +20,7 @@ from poise.config.hints import setting_hint
 from poise.config.presets import find_preset
 from poise.config.types import brief, coerce
 from poise.config.zoo import zoo_preset
-from poise.errors import ConfigError
+from poise.errors import ConfigError, PoiseWarning
 
 
 def resolve(
@@ -138,7 +138,7 @@ def _towers(config: type[AlgorithmConfig], settings: list[tuple[str, Any]]) -> l
             continue
         if first:
             shown = f"{key}={value!r}: policy and value function have their first layers, {first}, each for itself."
-            warnings.warn(shown, stacklevel=3)
+            warnings.warn(shown, PoiseWarning, stacklevel=3)
         for name, layers in ((target, pi), ("model.vf_fcnet_hiddens", vf)):
             found.append((key, name, [*first, *layers] if isinstance(layers, (list, tuple)) else layers))
     return found

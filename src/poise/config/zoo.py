@@ -13,7 +13,7 @@ from typing import Any
 from poise.config.atari import atari_name
 from poise.config.reading import read_file
 from poise.config.types import PositiveInt, brief, coerce
-from poise.errors import ConfigError, nearest
+from poise.errors import ConfigError, PoiseWarning, nearest
 
 _SAME = {"gamma": 0.99, "n_envs": 1}
 _ON_POLICY = {**_SAME, "max_grad_norm": 0.5, "ent_coef": 0.0, "vf_coef": 0.5}
@@ -63,7 +63,9 @@ def zoo_preset(path: str, algorithm: str, env: str, known: Callable[[str], bool]
             raise ConfigError(f"{key}={brief(value)} of {path} cannot be read.") from None
     if reader.left_out:
         missing = ", ".join(reader.left_out)
-        warnings.warn(f"{path} asks for what has no equivalent here and is left out: {missing}.", stacklevel=4)
+        warnings.warn(
+            f"{path} asks for what has no equivalent here and is left out: {missing}.", PoiseWarning, stacklevel=4
+        )
     return reader.settings
 
 

@@ -14,7 +14,7 @@ from poise.config.layout import Layout
 from poise.envs.failures import is_interrupt, own_traceback, said
 from poise.envs.instances import claim, release
 from poise.envs.masks import KEY
-from poise.errors import EnvError
+from poise.errors import EnvError, PoiseWarning
 
 
 class GivenVectorEnv(VectorEnv):
@@ -58,7 +58,7 @@ class GivenVectorEnv(VectorEnv):
             warnings.warn(
                 f"{self.name} reports {KEY!r} in its info, which is not seen there: make it a key of a Dict "
                 "observation.",
-                RuntimeWarning,
+                PoiseWarning,
                 stacklevel=2,
             )
         return obs, info

@@ -27,7 +27,7 @@ from poise.envs.instances import claim, normaliser_sentence, release
 from poise.envs.intake import FLAGS, LARGEST, REALS, ContractError, Intake, check_flags, number_of, short, too_large
 from poise.envs.old_gym import WrongApiError, explain_step, old_reset_sentence, old_step_sentence
 from poise.envs.tolerant import TolerantVectorEnv, numbers_in
-from poise.errors import EnvError
+from poise.errors import EnvError, PoiseWarning
 
 STEPPING, RESETTING, MAKING, IDLE = range(4)
 """Phases, as the pulse tells them."""
@@ -318,7 +318,7 @@ class InlineVectorEnv(TolerantVectorEnv):
         failed = [what for i in range(len(self.envs)) if (what := self._close(i))]
         if failed:
             others = f" {len(failed) - 1} more could not be closed." if len(failed) > 1 else ""
-            warnings.warn(f"{failed[0]}{others}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"{failed[0]}{others}", PoiseWarning, stacklevel=2)
 
     def _close(self, i: int) -> str | None:
         """Closes an environment; says so where that fails, which must not leave the others open."""

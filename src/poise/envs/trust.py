@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from poise.errors import PoiseError, TrustError, nearest
+from poise.errors import PoiseError, PoiseWarning, TrustError, nearest
 
 MOST = 1000
 """Names that are remembered; the oldest make room."""
@@ -138,7 +138,9 @@ def remember(*labels: str) -> None:
         if file not in _warned:
             _warned.add(file)
             warnings.warn(
-                f"{file} cannot be written ({error.strerror}): known names are asked for again.", stacklevel=3
+                f"{file} cannot be written ({error.strerror}): known names are asked for again.",
+                PoiseWarning,
+                stacklevel=3,
             )
 
 

@@ -193,8 +193,8 @@ def _again(
         log(f"The run goes on with its own settings: {listed}. `poise resume` takes others.")
     status = folder.status()
     if status.get("state") == "finished" and (not isinstance(stop, Mapping) or dict(stop) == saved["stop"]):
-        log(f"The run {near(folder.path)} has ended: {status.get('reason')}.")
         trainer, reason = load(folder.path, env=config.env), {"stop_reason": status.get("reason")}
+        log(f"The run {near(folder.path)} has ended: {status.get('reason')}.")
         return Run(trainer, folder, {**(folder.last_result() or {}), **reason})
     given = config.env_config if plain(config.env_config) == saved["config"]["env_config"] else None
     return resume(folder, stop=stop, env=config.env, env_config=given, **shown)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from poise.errors import PoiseWarning
 from poise.tracking.curves import History, axes, panels
 from poise.tracking.plots import episode_figure, figure_class
 from poise.tracking.progress import where
@@ -40,7 +41,7 @@ class LivePlot(Callback):
         if self._live:
             figure_class()
         else:
-            warnings.warn("Live plots need a notebook; here, training goes on without one.", stacklevel=2)
+            warnings.warn("Live plots need a notebook; here, training goes on without one.", PoiseWarning, stacklevel=2)
 
     def on_run_start(self, trainer: Trainer) -> None:
         self._due, self._handle = -math.inf, None  # every `learn` has a picture of its own

@@ -171,7 +171,7 @@ def bring_back(folder: Path, name: str = "*") -> None:
 
 
 def _damaged(path: Path, how: str) -> CheckpointError:
-    return CheckpointError(f"{path} is damaged: {how}; take another checkpoint.")
+    return CheckpointError(f"{path} is damaged: {how}.")
 
 
 def verify(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from poise.envs.make import is_native
+from poise.errors import PoiseWarning
 from poise.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Greedy(Callback):
     """
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
-        self._say = say or (lambda text: warnings.warn(text, RuntimeWarning, stacklevel=2))
+        self._say = say or (lambda text: warnings.warn(text, PoiseWarning, stacklevel=2))
         self._told = False
 
     def on_evaluation(self, trainer: Trainer, evaluation: dict[str, float]) -> None:

@@ -18,7 +18,7 @@ from poise.envs.changes import lacking
 from poise.envs.failures import telling_interrupts
 from poise.envs.given import EnvCountError
 from poise.envs.trust import Foreign
-from poise.errors import CheckpointError, ConfigError
+from poise.errors import CheckpointError, ConfigError, PoiseWarning
 from poise.training import checkpoint
 from poise.training.callbacks import Callback
 from poise.training.declared import check_sizes
@@ -182,11 +182,10 @@ def locate(path: str | Path) -> Path:
             raise CheckpointError(f"The run {folder} has no checkpoint yet.")
         return folder
     found, problems = checkpoint.newest(inside)
-    for problem in problems:
-        warnings.warn(f"{problem} {f'{found.name} is used instead.' if found else ''}".strip(), stacklevel=3)
     if found is None:
-        cause = f": {problems[0]}" if problems else "."
-        raise CheckpointError(f"The run {folder} has no intact checkpoint{cause}")
+        raise CheckpointError(" ".join([f"The run {folder} has no intact checkpoint.", *problems]))
+    for problem in problems:
+        warnings.warn(f"{problem} {found.name} is used instead.", PoiseWarning, stacklevel=3)
     return found
 
 
@@ -277,11 +276,11 @@ def load(
     from_file(config, path, manifest.get("names"), trusted=trust)
     given = take_env(config, env, env_config, str(manifest["config"].get("env")))
     if missing := lacking(manifest.get("changed")):
-        warnings.warn(f"{path}: {missing}", stacklevel=2)
+        warnings.warn(f"{path}: {missing}", PoiseWarning, stacklevel=2)
     trainer = Trainer(manifest["algorithm"], config, layouts=layouts, preset=manifest.get("preset"))
     restore(trainer, manifest, policy, state, Path(path), given)
     if (name := trainer.policy.overflown) is not None:  # whoever looks for why a run diverged wants to see it
         what = "holds numbers that are not finite: it may be looked at, but can neither act by them nor learn."
-        warnings.warn(f"{path}: the policy's parameter {name!r} {what}", stacklevel=2)
+        warnings.warn(f"{path}: the policy's parameter {name!r} {what}", PoiseWarning, stacklevel=2)
     trainer.notes += unused(trainer)
     return trainer

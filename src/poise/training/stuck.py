@@ -13,6 +13,7 @@ from gymnasium.spaces import Box
 from poise.config.base import env_name
 from poise.config.presets import PRESETS, find_preset
 from poise.envs.make import reward_threshold
+from poise.errors import PoiseWarning
 from poise.training.callbacks import Callback
 from poise.training.metrics import Finished
 
@@ -37,7 +38,7 @@ class Stuck(Callback):
     """
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
-        self._say = say or (lambda text: warnings.warn(text, RuntimeWarning, stacklevel=2))
+        self._say = say or (lambda text: warnings.warn(text, PoiseWarning, stacklevel=2))
         self._due = True
 
     def on_run_start(self, trainer: Trainer) -> None:

@@ -24,7 +24,7 @@ from poise.envs import snapshot
 from poise.envs.advice import available_cores
 from poise.envs.changes import changes
 from poise.envs.failures import Failure, Failures, telling_interrupts
-from poise.errors import CheckpointError, writing
+from poise.errors import CheckpointError, PoiseWarning, writing
 from poise.learning.device import choose
 from poise.learning.seeding import torch_generator
 from poise.models.encoders import is_image
@@ -145,7 +145,7 @@ class Trainer(EnvAccess):
         for callback in listeners:
             callback.on_failure(self, failure)
         if not listeners:
-            warnings.warn(str(failure), RuntimeWarning, stacklevel=2)
+            warnings.warn(str(failure), PoiseWarning, stacklevel=2)
 
     # --- training -----------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from poise.config.algorithms import algorithm_spec
 from poise.config.base import env_label
 from poise.config.run import RunOptions
 from poise.config.types import a_path
-from poise.errors import RunError, nearest
+from poise.errors import PoiseWarning, RunError, nearest
 from poise.tracking.folder import RunFolder
 from poise.tracking.launch import Run, start
 from poise.training.checkpoint import newest
@@ -176,7 +176,7 @@ def run(
             **kept,
         )
     if resume:
-        warnings.warn("resume=True is left out: a run goes on by `poise resume RUN`.", stacklevel=2)
+        warnings.warn("resume=True is left out: a run goes on by `poise resume RUN`.", PoiseWarning, stacklevel=2)
     rule = (lambda result: stop("", result)) if callable(stop) else stop
     done = start(
         algorithm,
@@ -199,4 +199,4 @@ def _tell(others: Mapping[str, Any]) -> None:
     for key, value in others.items():
         if key not in WITHOUT_EFFECT and value:
             text = f"tune.run: {key}={value!r} has no equivalent here and is left out.{nearest(key, known)}"
-            warnings.warn(text, stacklevel=3)
+            warnings.warn(text, PoiseWarning, stacklevel=3)
