@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from poise.config.layout import Layout
+from poise.spaces.layout import Layout
 
 
 class Scripted(gym.Env):

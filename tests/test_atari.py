@@ -22,12 +22,13 @@ from poise.config.docs import field_docs
 from poise.config.presets import find_preset
 from poise.config.resolve import resolve
 from poise.envs import atari
-from poise.envs.advice import available_cores
 from poise.envs.atari import AtariVector, is_atari, make_atari, make_atari_vector
-from poise.envs.make import make_vector_env, reward_threshold
-from poise.envs.snapshot import reset_seeded
+from poise.envs.make import reward_threshold
 from poise.errors import ConfigError, EnvError
 from poise.sampling.sampler import Sampler, episode_info
+from poise.stepping.advice import available_cores
+from poise.stepping.batches import make_vector_env
+from poise.stepping.snapshot import reset_seeded
 from poise.training.evaluation import run_episodes
 from rollouts import sample
 

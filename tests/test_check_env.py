@@ -18,11 +18,11 @@ from gymnasium import spaces
 
 import faulty
 import poise
+from poise.checks.report import CHECKS, Finding, Report
 from poise.cli.main import poise as command
-from poise.envs.advice import advise_workers, duration
-from poise.envs.checks.report import CHECKS, Finding, Report
 from poise.envs.old_gym import convert_space, explain_step, old_api_sentence
 from poise.errors import EnvError, SpaceError
+from poise.stepping.advice import advise_workers, duration
 
 HERE = str(Path(__file__).parent)
 

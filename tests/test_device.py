@@ -19,10 +19,10 @@ from gymnasium import spaces
 
 import poise
 from environments import Echo
-from poise.config.layout import Layout
 from poise.learning import device
 from poise.learning.optimizers import Adam
 from poise.models.encoders import fastest_conv_dtype
+from poise.spaces.layout import Layout
 
 LAZY = torch.device("lazy")
 

@@ -25,7 +25,7 @@ import pytest
 import poise
 import warm
 from poise.config.algorithms import ALGORITHMS
-from poise.envs.advice import CORES
+from poise.stepping.advice import CORES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

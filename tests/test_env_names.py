@@ -11,9 +11,9 @@ from gymnasium.vector import VectorEnv
 
 import poise
 from poise.envs import packages
-from poise.envs.failures import telling_interrupts
-from poise.envs.make import choose_workers, make_vector_env
+from poise.envs.raised import telling_interrupts
 from poise.errors import EnvError
+from poise.stepping.batches import choose_workers, make_vector_env
 
 
 def test_an_id_of_another_version_gets_the_nearest_of_its_module() -> None:

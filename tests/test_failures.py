@@ -17,11 +17,12 @@ import poise
 import zoo
 from environments import Scripted
 from poise.algorithms.base import RewardScaler
-from poise.envs.failures import Failure, Failures, said
-from poise.envs.inline import InlineVectorEnv
+from poise.envs.raised import said
 from poise.errors import EnvError
 from poise.learning.returns import advantages
 from poise.sampling.rollout import Rollout
+from poise.stepping.failures import Failure, Failures
+from poise.stepping.inline import InlineVectorEnv
 from poise.tracking.recorder import RunRecorder
 from poise.training.trainer import Trainer
 from rollouts import sample

@@ -23,10 +23,7 @@ import poise
 from environments import Echo, Endless, Masked, Noise, Reach, Scripted, ShortLived, Task
 from poise.algorithms.base import make_algorithm
 from poise.config.base import ModelConfig
-from poise.config.layout import Layout
 from poise.config.resolve import resolve
-from poise.envs.failures import Failure, Failures
-from poise.envs.inline import InlineVectorEnv
 from poise.errors import ConfigError, EnvError
 from poise.learning.optimizers import Flat
 from poise.learning.returns import advantages, vtrace
@@ -36,6 +33,9 @@ from poise.sampling.background import BackgroundGroup
 from poise.sampling.group import SamplerGroup
 from poise.sampling.rollout import Rollout
 from poise.sampling.sampler import Sampler
+from poise.spaces.layout import Layout
+from poise.stepping.failures import Failure, Failures
+from poise.stepping.inline import InlineVectorEnv
 from poise.training import checkpoint
 from poise.training.trainer import Trainer
 from rollouts import sample

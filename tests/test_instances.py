@@ -16,8 +16,8 @@ from gymnasium import spaces
 import faulty
 import poise
 from environments import Scripted
-from poise.envs.advice import Clocks, advise_workers, measure_step
 from poise.errors import EnvError
+from poise.stepping.advice import Clocks, advise_workers, measure_step
 from poise.training.trainer import Trainer
 
 Make = Callable[..., Trainer]

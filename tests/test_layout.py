@@ -10,8 +10,8 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 
-from poise.config.layout import Layout
 from poise.errors import SpaceError
+from poise.spaces.layout import Layout
 
 IMAGE = spaces.Box(0, 255, (4, 5, 3), np.uint8)
 NESTED = spaces.Dict(

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 import poise
 from environments import DiscreteEcho, Echo, Noise
 from poise.config.base import ModelConfig
-from poise.config.layout import Layout
 from poise.errors import ModelError, SpaceError
 from poise.learning.distributions import Categorical, Gaussian, SquashedGaussian
 from poise.models.encoders import ImageEncoder, fastest_conv_dtype
 from poise.models.mlp import ACTIVATIONS, MLP, parallel
 from poise.models.policy import Policy
+from poise.spaces.layout import Layout
 
 MODULES = {
     "linear": nn.Identity,

@@ -15,10 +15,10 @@ from torch import Tensor
 import poise
 from environments import Noise, Task
 from poise.algorithms.base import RewardScaler
-from poise.config.layout import Layout
 from poise.learning.running import RunningMoments
 from poise.models.policy import PICTURE_ROWS
 from poise.sampling.rollout import Rollout
+from poise.spaces.layout import Layout
 from rollouts import sample
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import poise
-from poise.envs.checks.report import Finding, Report
+from poise.checks.report import Finding, Report
 from poise.tracking import live
 from poise.tracking.progress import Progress, fraction_done, line, where
 from poise.training.trainer import Trainer

@@ -14,10 +14,10 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from poise.config.layout import Layout
 from poise.errors import DivergedError, EnvError, ModelError
 from poise.learning.optimizers import Adam, Flat, RMSProp
 from poise.sampling.prioritized import PrioritizedReplay
+from poise.spaces.layout import Layout
 
 
 class Huge(gym.Env):

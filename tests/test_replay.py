@@ -17,9 +17,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import poise
 from environments import Scripted
 from poise.config.base import ModelConfig
-from poise.config.layout import Layout
 from poise.config.memory import machine_memory, readable
-from poise.envs.inline import InlineVectorEnv
 from poise.errors import ConfigError
 from poise.models.q_policy import QPolicy
 from poise.sampling import segments
@@ -29,6 +27,8 @@ from poise.sampling.rollout import Rollout
 from poise.sampling.sampler import Sampler
 from poise.sampling.segments import segment_rows
 from poise.sampling.sum_tree import SumTree
+from poise.spaces.layout import Layout
+from poise.stepping.inline import InlineVectorEnv
 from rollouts import sample
 
 GAMMA = 0.5

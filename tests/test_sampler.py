@@ -15,13 +15,13 @@ from torch import Tensor
 
 from environments import Noise, Scripted, broken
 from poise.config.base import ModelConfig
-from poise.config.layout import Layout
-from poise.envs.inline import InlineVectorEnv
-from poise.envs.make import make_vector_env
 from poise.errors import EnvError
 from poise.models.policy import Policy
 from poise.sampling.rollout import Rollout, gather, stored_dtype
 from poise.sampling.sampler import Sampler
+from poise.spaces.layout import Layout
+from poise.stepping.batches import make_vector_env
+from poise.stepping.inline import InlineVectorEnv
 from poise.training.evaluation import run_episodes
 from rollouts import sample
 

@@ -430,7 +430,7 @@ SIZES = {
 def test_numbers_in_a_run_are_held_against_the_machine(run: Run, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     value, words = SIZES[key]
     forge(run, **{key: value})
-    monkeypatch.setattr("poise.envs.make.make_vector_env", lambda *args: pytest.fail("an environment was made"))
+    monkeypatch.setattr("poise.stepping.batches.make_vector_env", lambda *args: pytest.fail("an environment was made"))
     if "declares" not in words:
         assert words in bad("resume", "r", "--stop", "timesteps_total=640")
         assert poise.load(run.path).compute_action([0.0] * 4) in (0, 1)  # which takes nothing of it

@@ -18,15 +18,16 @@ from torch import Tensor, nn
 import poise
 from environments import Copy, Echo, Masked, Noise, Strict
 from poise.config.base import ModelConfig
-from poise.config.layout import ROOT, Layout
-from poise.envs import inline, snapshot
-from poise.envs.inline import InlineVectorEnv
-from poise.envs.intake import Intake
-from poise.envs.masks import ActionMaskInObservation, complete, mask_width, reports_mask, stuck
-from poise.envs.snapshot import Journal
+from poise.envs.masking import ActionMaskInObservation, reports_mask
 from poise.errors import EnvError, SpaceError
 from poise.learning.distributions import Bernoulli, Categorical, Gaussian, MultiCategorical, Product, SquashedGaussian
 from poise.models.policy import Policy
+from poise.spaces.layout import ROOT, Layout
+from poise.spaces.masks import complete, mask_width, stuck
+from poise.stepping import inline, snapshot
+from poise.stepping.inline import InlineVectorEnv
+from poise.stepping.intake import Intake
+from poise.stepping.snapshot import Journal
 from poise.training.trainer import Trainer
 
 Make = Callable[..., Trainer]

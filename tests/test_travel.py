@@ -20,10 +20,11 @@ from poise.algorithms.ppo import PPO
 from poise.cli.main import poise as command
 from poise.config import presets
 from poise.config.algorithms import ALGORITHMS
-from poise.envs import inline, make, trust
+from poise.envs import make, trust
 from poise.envs.changes import changes
 from poise.learning import losses
 from poise.models import catalog
+from poise.stepping import inline
 
 TINY: dict[str, Any] = {
     "env": "CartPole-v1",
@@ -190,7 +191,7 @@ def test_a_worker_steps_with_the_constants_of_its_driver(monkeypatch: pytest.Mon
 
     def creator(config: Any) -> Any:
         made = gymnasium.make("CartPole-v1")
-        made.metadata = {**made.metadata, "largest": sys.modules["poise.envs.inline"].LARGEST}
+        made.metadata = {**made.metadata, "largest": sys.modules["poise.stepping.inline"].LARGEST}
         return made
 
     with poise.make_trainer("PPO", creator, num_workers=1, num_envs_per_worker=1, preset=None, progress=False) as algo:

@@ -14,9 +14,9 @@ from gymnasium import spaces
 
 import poise
 from poise.cli.main import poise as command
-from poise.config.layout import Layout
 from poise.envs import trust
 from poise.errors import ConfigError, EnvError, SpaceError, TrustError
+from poise.spaces.layout import Layout
 from poise.tracking.folder import find_run
 
 SMALL = {"num_envs_per_worker": 2, "rollout_fragment_length": 16, "num_sgd_iter": 1, "model": {"fcnet_hiddens": [4]}}

@@ -41,9 +41,10 @@ def poise(workers: int | None) -> Maker:
     """Poise in this process (0) or with worker processes; None lets it choose."""
 
     def make(config: dict[str, Any]) -> Stepper:
-        from poise.envs.make import choose_workers, make_vector_env, recipe
-        from poise.envs.process import Limits
-        from poise.envs.workers import WorkerVectorEnv
+        from poise.envs.make import recipe
+        from poise.stepping.batches import choose_workers, make_vector_env
+        from poise.stepping.process import Limits
+        from poise.stepping.workers import WorkerVectorEnv
 
         count = choose_workers(Busy, ENVS, config)[0] if workers is None else workers
         if count:

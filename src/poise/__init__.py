@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from poise import tune
     from poise.algorithms.base import register_algorithm
     from poise.api import load, make_trainer, plot, resume, run
-    from poise.envs.check import check_env
+    from poise.checks.check import check_env
     from poise.envs.make import make_env, register_env
     from poise.envs.old_gym import OldGymEnv
     from poise.envs.video import render_mp4
@@ -55,7 +55,7 @@ _HOMES = {
     "run": "poise.api",
     "load_seeds": "poise.tuning.seeds",
     "run_seeds": "poise.tuning.seeds",
-    "check_env": "poise.envs.check",
+    "check_env": "poise.checks.check",
     "make_env": "poise.envs.make",
     "register_algorithm": "poise.algorithms.base",
     "register_env": "poise.envs.make",

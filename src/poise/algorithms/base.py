@@ -23,7 +23,6 @@ from torch import Tensor
 
 from poise.config.algorithms import ALGORITHMS, AlgorithmSpec, algorithm_spec
 from poise.config.base import AlgorithmConfig
-from poise.config.layout import Layout
 from poise.config.memory import require_sizes
 from poise.envs.changes import WRITTEN
 from poise.errors import ConfigError, DivergedError, ModelError
@@ -38,6 +37,7 @@ from poise.models.policy import Policy
 from poise.models.sizes import WithinMemory
 from poise.sampling.group import SamplerGroup
 from poise.sampling.rollout import Rollout, observation_bytes
+from poise.spaces.layout import Layout
 
 _classes: dict[str, type[Algorithm]] = {}
 

@@ -28,7 +28,6 @@ from torch import Tensor
 
 from poise.algorithms.base import Algorithm
 from poise.config.algorithms import DQNConfig
-from poise.config.layout import Layout
 from poise.config.memory import machine_memory, readable
 from poise.errors import ConfigError
 from poise.learning.losses import huber_loss
@@ -40,6 +39,7 @@ from poise.sampling.group import SamplerGroup
 from poise.sampling.prioritized import PrioritizedReplay
 from poise.sampling.replay import Replay, replay_bytes
 from poise.sampling.rollout import Rollout
+from poise.spaces.layout import Layout
 
 DRAWN_AT_ONCE = 1024
 """Steps that are drawn from a replay in one go, to be cut into minibatches."""

@@ -12,7 +12,7 @@ from poise.config.types import parse_text
 from poise.errors import ConfigError, shown
 
 if TYPE_CHECKING:
-    from poise.envs.checks.report import Report
+    from poise.checks.report import Report
 
 FAULTY = 2
 """Exit code where there are errors."""
@@ -42,7 +42,7 @@ def check_env(
         raise ConfigError(f"--env-config {env_config!r} is not allowed: it must be a JSON object.")
     from rich.console import Console
 
-    from poise.envs.check import check_env as check
+    from poise.checks.check import check_env as check
 
     with Console(stderr=True).status(f"Playing {env}"):
         report = check(env, config, steps=steps, seed=seed, timeout=timeout)
@@ -58,7 +58,7 @@ def _show(report: Report) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from poise.envs.checks.report import counted
+    from poise.checks.report import counted
 
     console = Console(highlight=False)
 

@@ -1,1 +1,1 @@
-"""Configurations, presets and space layouts: everything that needs no torch, so that the command starts at once."""
+"""Configurations and presets: everything that needs no torch, so that the command starts at once."""

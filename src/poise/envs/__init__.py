@@ -1,1 +1,1 @@
-"""Environments: making, batching, recording."""
+"""Making, wrapping and recording environments."""

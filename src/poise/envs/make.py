@@ -18,19 +18,14 @@ from poise.config.atari import GAMES
 from poise.config.base import WRAPPERS, env_name
 from poise.config.types import PositiveInt, brief, coerce
 from poise.envs import trust
-from poise.envs.advice import advise_workers, available_cores, measure_step
-from poise.envs.atari import is_atari, make_atari, make_atari_vector
+from poise.envs.atari import is_atari, make_atari
 from poise.envs.changes import apply, sendable
-from poise.envs.failures import is_interrupt, said
-from poise.envs.given import GivenVectorEnv, VectorEnvMadeError
-from poise.envs.inline import InlineVectorEnv
 from poise.envs.instances import refuse_if_played
-from poise.envs.masks import ActionMaskInObservation, reports_mask
+from poise.envs.masking import ActionMaskInObservation, reports_mask
 from poise.envs.old_gym import old_api_sentence
 from poise.envs.packages import nearest_of, package_hint
-from poise.envs.process import Limits
 from poise.envs.wrap import resolved, take_wrappers, wrap
-from poise.errors import ConfigError, EnvError, nearest
+from poise.errors import EnvError, nearest
 from poise.install import install
 
 Creator = Callable[..., gym.Env]
@@ -73,7 +68,7 @@ def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: st
         EnvError: it does not exist, its dependencies are missing, what was made is no Gymnasium environment, or
             episodes are played in it already.
     """
-    config = _checked(env, env_config)
+    config = checked(env, env_config)
     wrappers = take_wrappers(config)
     return wrap(_make_bare(env, config, render_mode), wrappers)
 
@@ -88,9 +83,9 @@ def _make_bare(env: Any, config: dict[str, Any], render_mode: str | None) -> gym
     if isinstance(source, str):
         if is_atari(source):
             return make_atari(source, atari, render_mode)
-        with _Quiet(), _AsEnvError(source, config):
+        with Quiet(), AsEnvError(source, config):
             return gym.make(source, max_episode_steps=limit, disable_env_checker=True, **config)
-    with _AsEnvError(env_name(source), config):
+    with AsEnvError(env_name(source), config):
         made = call_creator(source, config)
     if isinstance(made, VectorEnv):
         raise VectorEnvMadeError(env_name(source), made)
@@ -108,127 +103,10 @@ def _make_bare(env: Any, config: dict[str, Any], render_mode: str | None) -> gym
     return gym.wrappers.TimeLimit(made, limit) if limit else made
 
 
-def make_vector_env(env: Any, num_envs: int, env_config: dict[str, Any] | None = None) -> VectorEnv:
-    """Makes a batch of environments with NEXT_STEP semantics, in this process.
-
-    It is native where there is a native version of the environment, which is slower for a single one, or the user's
-    own where that is a vector environment; otherwise the environments are stepped one after the other.
-
-    Args:
-        env, env_config: see `make_env`.
-        num_envs: how many; a vector environment of the user's has as many as it has.
-    """
-    config = _checked(env, env_config)
-    source = find_env(env)
-    wrapped = take_wrappers(dict(config))
-    if isinstance(source, str) and not wrapped:
-        if is_atari(source):
-            return make_atari_vector(source, num_envs, config)
-        if num_envs > 1 and is_native(source):
-            with _Quiet(), _AsEnvError(source, config):
-                return gym.make_vec(source, num_envs, vectorization_mode="vector_entry_point", **config)
-    try:
-        return InlineVectorEnv(env_maker(source, config), num_envs)
-    except VectorEnvMadeError as made:
-        if config.get("max_episode_steps"):
-            raise
-        if wrapped:
-            raise EnvError(
-                f"{env_name(source)} is a vector environment, and wrappers go around single ones: put vector wrappers "
-                "around it yourself."
-            ) from None
-        return GivenVectorEnv(made.env, mine=not isinstance(env, VectorEnv))
-
-
-def make_batches(
-    env: Any, envs_per_worker: int, env_config: dict[str, Any] | None, num_workers: int, limits: Limits
-) -> list[VectorEnv]:
-    """Makes environments as one batch, or as two where several workers step them: while one half steps, actions are
-    found for the other.
-
-    Args:
-        env, env_config: see `make_env`.
-        envs_per_worker: environments of each worker.
-        num_workers: processes that step them; for Atari games, threads of the emulator. 0 steps them in this process.
-        limits: of time and memory, for processes.
-
-    Raises:
-        ConfigError: there would be more workers than the machine can start in a reasonable time.
-        EnvError: the environment cannot be made, or cannot be sent to a process.
-    """
-    most = _WORKERS_PER_CORE * available_cores()
-    if num_workers > most:
-        raise ConfigError(
-            f"num_workers={num_workers} is not allowed for {num_workers * envs_per_worker} environments on "
-            f"{available_cores()} cores: it must be at most {most}. Fewer share the same environments: "
-            f"num_workers={available_cores()} (--num_workers {available_cores()})."
-        )
-    if num_workers == 0:
-        return [make_vector_env(env, envs_per_worker, env_config)]
-    groups = [num_workers - num_workers // 2, num_workers // 2] if num_workers > 1 else [1]
-    source = find_env(env)
-    if isinstance(source, str) and is_atari(source) and not take_wrappers(dict(env_config or {})):
-        threads = {"num_threads": groups[0], **(env_config or {})}
-        return [make_atari_vector(source, group * envs_per_worker, threads) for group in groups]
-    from poise.envs.workers import WorkerVectorEnv
-
-    described = {**recipe(env, env_config), "of": num_workers * envs_per_worker}
-    batches: list[WorkerVectorEnv] = []
-    try:
-        for i, group in enumerate(groups):
-            batches.append(
-                WorkerVectorEnv(described, group * envs_per_worker, group, limits, first_worker=i * groups[0])
-            )
-        team = [worker for batch in batches for worker in batch.workers]
-        for batch in batches:
-            batch.team = team
-            batch.connect()
-    except BaseException:  # whoever keeps the traceback would keep the processes too
-        for batch in batches:
-            batch.close_extras()
-        raise
-    return list(batches)
-
-
 def is_native(env: Any) -> bool:
     """Whether there is a version of an environment that steps many at once in compiled code."""
     source = find_env(env)
     return isinstance(source, str) and (is_atari(source) or _spec(source).vector_entry_point is not None)
-
-
-def choose_workers(env: Any, num_envs: int, env_config: dict[str, Any] | None = None) -> tuple[int, str]:
-    """How many workers step `num_envs` environments fastest (a divisor of it), and a sentence that says why."""
-    source, wrapped = find_env(env), bool(take_wrappers(dict(env_config or {})))
-    if isinstance(source, str) and is_atari(source) and not wrapped:
-        workers = max(n for n in range(1, num_envs + 1) if num_envs % n == 0 and n <= available_cores())
-        return (
-            workers,
-            f"{workers} threads of the emulator, and actions for one half of the games while the other plays.",
-        )
-    if is_native(env) and not wrapped:
-        return 0, f"No worker processes: {env} has a native version, which steps many environments at once."
-    try:
-        made = env_maker(env, env_config)()
-    except VectorEnvMadeError as vector:
-        if vector.env is not env:
-            vector.env.close()
-        return 0, "No worker processes: a vector environment steps its environments itself."
-    except (SystemExit, KeyboardInterrupt) as error:  # they would end the caller's process
-        if is_interrupt(error):
-            raise
-        raise EnvError(f"The environment raised {said(error)} when it was made.") from error
-    try:
-        return advise_workers(*measure_step(made), num_envs, available_cores())
-    except BaseException as error:  # in a process of its own, it is replaced when it fails again
-        if is_interrupt(error):
-            raise
-        workers = 2 - num_envs % 2
-        return workers, (
-            f"{workers} worker process{'es' * (workers > 1)}: the environment failed while it was measured "
-            f"({said(error)})."
-        )
-    finally:
-        made.close()
 
 
 def env_maker(env: Any, env_config: dict[str, Any] | None = None) -> Callable[[], gym.Env]:
@@ -249,11 +127,11 @@ def recipe(env: Any, env_config: dict[str, Any] | None = None) -> dict[str, Any]
     """What another process needs to make an environment: names that only this process knows are resolved."""
     source = find_env(env)
     spec = own_spec(source) if isinstance(source, str) else None
-    config = _checked(env, env_config)
+    config = checked(env, env_config)
     if wrappers := take_wrappers(config):
         config[WRAPPERS] = resolved(wrappers)
     described = {"name": env_name(env), "env": source, "env_config": config, "spec": spec}
-    return {**described, "changes": sendable(("envs.", "config."))}
+    return {**described, "changes": sendable(("spaces.", "envs.", "stepping.", "config."))}
 
 
 def own_spec(env: str) -> Any:
@@ -349,7 +227,7 @@ def _meant(env: str) -> str:
     return f" Did you mean '{found[1]}:{found[2]}'?" if found and there else ""
 
 
-def _checked(env: Any, env_config: dict[str, Any] | None) -> dict[str, Any]:
+def checked(env: Any, env_config: dict[str, Any] | None) -> dict[str, Any]:
     """A copy of an env config, its time limit checked: the one key that means the same to all environments.
 
     Raises:
@@ -397,7 +275,19 @@ def call_creator(creator: Creator, config: dict[str, Any]) -> Any:
     return creator(**config)
 
 
-class _Quiet(warnings.catch_warnings):
+class VectorEnvMadeError(EnvError):
+    """A vector environment was made where a single one was expected; it is in `env`."""
+
+    def __init__(self, name: str, env: VectorEnv) -> None:
+        super().__init__(
+            f"{name} made a vector environment, a {type(env.unwrapped).__name__}. It trains and is evaluated as it is, "
+            "with num_workers=0 and without max_episode_steps in the env_config; films, checks and worker processes "
+            "need a function that makes a single environment."
+        )
+        self.env = env
+
+
+class Quiet(warnings.catch_warnings):
     """Silences Gymnasium's notice that an older version of an environment was asked for: that was on purpose."""
 
     def __enter__(self) -> Any:
@@ -406,7 +296,7 @@ class _Quiet(warnings.catch_warnings):
         return result
 
 
-class _AsEnvError:
+class AsEnvError:
     """Turns Gymnasium's own errors (which say what to install) into an `EnvError`."""
 
     def __init__(self, name: str, config: dict[str, Any]) -> None:

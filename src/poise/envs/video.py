@@ -15,8 +15,8 @@ import numpy as np
 
 from poise.config.base import env_name
 from poise.config.types import a_path
-from poise.envs.failures import is_interrupt, own_traceback, said
 from poise.envs.make import make_env
+from poise.envs.raised import is_interrupt, own_traceback, said
 from poise.errors import ConfigError, EnvError, PoiseError, writing
 
 HOLD_S = 1.0

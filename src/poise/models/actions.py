@@ -15,7 +15,6 @@ from gymnasium import spaces
 from torch import Tensor
 
 from poise.config.base import ModelConfig
-from poise.config.layout import ROOT, Layout, Leaf
 from poise.errors import SpaceError
 from poise.learning.distributions import (
     Bernoulli,
@@ -27,6 +26,7 @@ from poise.learning.distributions import (
     SquashedGaussian,
 )
 from poise.models.features import categories
+from poise.spaces.layout import ROOT, Layout, Leaf
 
 _KINDS: tuple[tuple[type, ...], ...] = ((spaces.Discrete, spaces.MultiDiscrete), (spaces.MultiBinary,), (spaces.Box,))
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from poise.config.base import ModelConfig
-from poise.config.layout import Leaf
 from poise.errors import ModelError
 from poise.learning.device import CPU
 from poise.learning.running import RunningMoments
 from poise.models.mlp import ACTIVATIONS, init_linear
+from poise.spaces.layout import Leaf
 
 WHITE_LIMIT = 5.0
 """Deviations from its mean beyond which a normalised pixel is cut off."""

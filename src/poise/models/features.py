@@ -20,10 +20,10 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from poise.config.base import ModelConfig
-from poise.config.layout import Leaf
 from poise.errors import SpaceError
 from poise.learning.running import RunningMoments
 from poise.models.encoders import ImageEncoder, byte_limit, is_image
+from poise.spaces.layout import Leaf
 
 LARGEST_ONE_HOT = 1024
 """Categories of one choice beyond which it is looked up in a table instead of one-hot encoded."""

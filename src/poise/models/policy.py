@@ -20,8 +20,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from poise.config.base import ModelConfig
-from poise.config.layout import Layout
-from poise.envs.masks import KEY, is_masked
 from poise.errors import ModelError
 from poise.learning.device import CPU
 from poise.learning.distributions import MASKED
@@ -30,6 +28,8 @@ from poise.models.actions import Actions
 from poise.models.catalog import find_model, find_preprocessor
 from poise.models.features import Features
 from poise.models.networks import ActorCritic
+from poise.spaces.layout import Layout
+from poise.spaces.masks import KEY, is_masked
 
 State = tuple[Tensor, ...]
 """A recurrent policy's memory, one tensor `[B, ...]` per part; `()` for feed-forward policies."""

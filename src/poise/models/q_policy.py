@@ -11,11 +11,11 @@ from gymnasium import spaces
 from torch import Tensor
 
 from poise.config.base import ModelConfig
-from poise.config.layout import Layout
 from poise.errors import SpaceError
 from poise.learning.distributions import MASKED, EpsilonGreedy
 from poise.models.networks import QNetwork
 from poise.models.policy import Policy
+from poise.spaces.layout import Layout
 
 
 class QPolicy(Policy):

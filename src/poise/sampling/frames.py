@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from poise.config.layout import Layout
 from poise.errors import ConfigError
+from poise.spaces.layout import Layout
 
 
 def stacked_leaves(layout: Layout, frame_stack: int) -> set[str]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from poise.envs.failures import Failure
 from poise.learning.optimizers import Flat
 from poise.models.policy import Policy
 from poise.sampling.halt import HaltedError
 from poise.sampling.rollout import Rollout, gather
 from poise.sampling.sampler import STAGES, Harvest, Sampler
+from poise.stepping.failures import Failure
 
 
 class SamplerGroup:

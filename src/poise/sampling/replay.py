@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poise.config.layout import Layout
 from poise.sampling.frames import Frames, stacked_leaves
 from poise.sampling.rollout import Leaves, Rollout, stored_dtype
 from poise.sampling.segments import Segment, segment_rows
+from poise.spaces.layout import Layout
 
 _FLAGS = ("terminated", "truncated", "valid")
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.config.layout import Layout
+from poise.spaces.layout import Layout
 
 Leaves = dict[str, Tensor]
 

@@ -13,15 +13,15 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
-from poise.envs.failures import Failures
-from poise.envs.intake import too_large
-from poise.envs.snapshot import reset_seeded, restore_vector, save_vector
-from poise.envs.tolerant import TolerantVectorEnv
 from poise.errors import EnvError
 from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
 from poise.sampling.halt import Halt
 from poise.sampling.rollout import Rollout
+from poise.stepping.failures import Failures
+from poise.stepping.intake import too_large
+from poise.stepping.snapshot import reset_seeded, restore_vector, save_vector
+from poise.stepping.tolerant import TolerantVectorEnv
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from poise.envs import masks
 from poise.models.policy import Policy
+from poise.spaces import masks
 from poise.training.evaluation import check_outputs, is_single, to_tensors
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from poise.envs.failures import Failure
     from poise.sampling.sampler import Episode
+    from poise.stepping.failures import Failure
     from poise.training.trainer import Trainer
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from poise.config.base import AlgorithmConfig
-from poise.envs.failures import Failure
 from poise.envs.make import is_native
 from poise.sampling.sampler import Episode
+from poise.stepping.failures import Failure
 from poise.training.evaluation import summarize
 
 FEWEST = 20

@@ -10,20 +10,21 @@ from gymnasium.vector import VectorEnv
 
 from poise.algorithms.base import Algorithm
 from poise.config.base import AlgorithmConfig, env_name
-from poise.config.layout import Layout
 from poise.config.memory import require_sizes
-from poise.envs.calls import Call, remember
-from poise.envs.failures import Failure, Failures
-from poise.envs.given import EnvCountError, GivenVectorEnv
-from poise.envs.inline import InlineVectorEnv
-from poise.envs.make import choose_workers, is_native, make_batches, make_vector_env
-from poise.envs.process import Limits
-from poise.envs.watchdog import watch
+from poise.envs.make import is_native
 from poise.errors import CheckpointError, ConfigError
 from poise.models.policy import Policy
 from poise.sampling.group import SamplerGroup
 from poise.sampling.halt import Halt
 from poise.sampling.sampler import Episode, Sampler
+from poise.spaces.layout import Layout
+from poise.stepping.batches import choose_workers, make_batches, make_vector_env
+from poise.stepping.calls import Call, remember
+from poise.stepping.failures import Failure, Failures
+from poise.stepping.given import EnvCountError, GivenVectorEnv
+from poise.stepping.inline import InlineVectorEnv
+from poise.stepping.process import Limits
+from poise.stepping.watchdog import watch
 from poise.training.declared import misfit
 from poise.training.evaluation import run_episodes, step_limit
 

@@ -11,17 +11,17 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from poise.config.base import AlgorithmConfig
-from poise.config.layout import ROOT
-from poise.envs.failures import Failure, Failures
-from poise.envs.inline import InlineVectorEnv
-from poise.envs.snapshot import reset_seeded
-from poise.envs.tolerant import TolerantVectorEnv
 from poise.errors import EnvError, ModelError, SpaceError
 from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
 from poise.sampling.halt import Halt, HaltedError
 from poise.sampling.rollout import stored_dtype
 from poise.sampling.sampler import Episode, episode_info
+from poise.spaces.layout import ROOT
+from poise.stepping.failures import Failure, Failures
+from poise.stepping.inline import InlineVectorEnv
+from poise.stepping.snapshot import reset_seeded
+from poise.stepping.tolerant import TolerantVectorEnv
 
 
 @torch.no_grad()

@@ -11,14 +11,14 @@ from typing import Any
 
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import WRAPPERS, AlgorithmConfig, env_name, plain
-from poise.config.layout import Layout
 from poise.config.resolve import build, canonical, resolve
 from poise.config.types import a_path, brief
 from poise.envs.changes import lacking
-from poise.envs.failures import telling_interrupts
-from poise.envs.given import EnvCountError
+from poise.envs.raised import telling_interrupts
 from poise.envs.trust import Foreign
 from poise.errors import CheckpointError, ConfigError, PoiseWarning
+from poise.spaces.layout import Layout
+from poise.stepping.given import EnvCountError
 from poise.training import checkpoint
 from poise.training.callbacks import Callback
 from poise.training.declared import check_sizes

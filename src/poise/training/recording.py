@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from poise.envs.masks import ActionMaskInObservation
+from poise.envs.masking import ActionMaskInObservation
 from poise.envs.video import film, make_filmed_env
 from poise.errors import ConfigError
 from poise.training.trainer import Trainer

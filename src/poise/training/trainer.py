@@ -18,12 +18,9 @@ import torch
 from poise.algorithms.base import Algorithm, learning_mode, make_algorithm
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig, env_name
-from poise.config.layout import Layout
 from poise.config.types import PositiveInt, a_path, coerce
-from poise.envs import snapshot
-from poise.envs.advice import available_cores
 from poise.envs.changes import changes
-from poise.envs.failures import Failure, Failures, telling_interrupts
+from poise.envs.raised import telling_interrupts
 from poise.errors import CheckpointError, PoiseWarning, writing
 from poise.learning.device import choose
 from poise.learning.seeding import torch_generator
@@ -31,6 +28,10 @@ from poise.models.encoders import is_image
 from poise.sampling.group import SamplerGroup
 from poise.sampling.halt import Halt, HaltedError
 from poise.sampling.sampler import Episode, Harvest
+from poise.spaces.layout import Layout
+from poise.stepping import snapshot
+from poise.stepping.advice import available_cores
+from poise.stepping.failures import Failure, Failures
 from poise.training import checkpoint
 from poise.training.acting import predict
 from poise.training.callbacks import Callback

@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import Any
 
-from poise.envs.inline import InlineVectorEnv
+from poise.stepping.inline import InlineVectorEnv
 from poise.training.trainer import Trainer
 
 

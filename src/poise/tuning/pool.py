@@ -16,9 +16,9 @@ from typing import Any
 
 import cloudpickle
 
-from poise.envs.advice import CORES, available_cores
-from poise.envs.pipe import Pipe
 from poise.errors import RunError
+from poise.stepping.advice import CORES, available_cores
+from poise.stepping.pipe import Pipe
 from poise.tuning.study import Study
 
 GRACE_S = 120.0

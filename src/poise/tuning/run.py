@@ -16,9 +16,9 @@ from poise.config.base import env_label
 from poise.config.resolve import build, canonical, field_types
 from poise.config.run import RunOptions
 from poise.config.types import Positive, PositiveInt, a_path, coerce
-from poise.envs.advice import parallel_runs
 from poise.errors import ConfigError, RunError, nearest, writing
 from poise.files import folder_name, make_folder, write_whole
+from poise.stepping.advice import parallel_runs
 from poise.tracking.folder import BEST, find_study
 from poise.tracking.links import refuse_links
 from poise.training.names import admit, portable

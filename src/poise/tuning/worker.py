@@ -22,12 +22,12 @@ import gymnasium
 from poise.algorithms.base import register_algorithm
 from poise.config.resolve import resolve
 from poise.envs.changes import apply
-from poise.envs.failures import own_traceback
 from poise.envs.make import register_env
-from poise.envs.pipe import Pipe
+from poise.envs.raised import own_traceback
 from poise.errors import PoiseError, RunError
 from poise.models.catalog import register_model, register_preprocessor
 from poise.startup import ENDING
+from poise.stepping.pipe import Pipe
 from poise.tracking import launch
 from poise.tracking.folder import RunFolder, plain
 from poise.training.callbacks import Callback

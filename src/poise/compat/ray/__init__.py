@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from poise.compat.ray import rllib, tune
-from poise.envs.advice import available_cores
+from poise.stepping.advice import available_cores
 
 __all__ = ["init", "is_initialized", "rllib", "shutdown", "tune"]
 

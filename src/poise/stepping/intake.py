@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from poise.config.layout import ROOT, Layout, Leaf
-from poise.envs.masks import KEY, is_masked, stuck
 from poise.errors import EnvError
+from poise.spaces.layout import ROOT, Layout, Leaf
+from poise.spaces.masks import KEY, is_masked, stuck
 
 
 class ContractError(EnvError):

@@ -11,12 +11,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from poise.config.layout import Layout
-from poise.envs.checks import values
-from poise.envs.checks.probe import Phase, Probe, Stop
-from poise.envs.checks.where import layers, method_place
+from poise.checks import values
+from poise.checks.probe import Phase, Probe, Stop
+from poise.checks.where import layers, method_place
 from poise.envs.old_gym import old_api_sentence, takes
 from poise.errors import SpaceError
+from poise.spaces.layout import Layout
 
 EPISODES = 3
 """Episodes from which on what they have in common is no accident."""

@@ -17,17 +17,18 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import iterate
 
-from poise.config.layout import Layout
 from poise.config.memory import one_by_one
-from poise.envs import snapshot
-from poise.envs.arrays import StepArrays
-from poise.envs.calls import Call, remember
-from poise.envs.failures import Failure, is_interrupt, own_traceback, said, said_action
 from poise.envs.instances import claim, normaliser_sentence, release
-from poise.envs.intake import FLAGS, LARGEST, REALS, ContractError, Intake, check_flags, number_of, short, too_large
 from poise.envs.old_gym import WrongApiError, explain_step, old_reset_sentence, old_step_sentence
-from poise.envs.tolerant import TolerantVectorEnv, numbers_in
+from poise.envs.raised import is_interrupt, own_traceback, said
 from poise.errors import EnvError, PoiseWarning
+from poise.spaces.layout import Layout
+from poise.stepping import snapshot
+from poise.stepping.arrays import StepArrays
+from poise.stepping.calls import Call, remember
+from poise.stepping.failures import Failure, said_action
+from poise.stepping.intake import FLAGS, LARGEST, REALS, ContractError, Intake, check_flags, number_of, short, too_large
+from poise.stepping.tolerant import TolerantVectorEnv, numbers_in
 
 STEPPING, RESETTING, MAKING, IDLE = range(4)
 """Phases, as the pulse tells them."""
@@ -50,7 +51,7 @@ class InlineVectorEnv(TolerantVectorEnv):
             until the next step.
         pulse: a count that moves with every step of an environment, and the phase it is in.
         thread: the identity of the thread that steps them, or did so last.
-        report_hang: is told where an environment hangs, while `poise.envs.watchdog` watches.
+        report_hang: is told where an environment hangs, while `poise.stepping.watchdog` watches.
 
     Raises:
         EnvError: `make` returned an environment a second time.

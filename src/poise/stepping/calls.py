@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import gymnasium as gym
 
-from poise.envs.failures import own_traceback, said
+from poise.envs.raised import own_traceback, said
 from poise.errors import EnvError
 
 

@@ -8,10 +8,10 @@ from time import perf_counter, process_time
 import gymnasium as gym
 import numpy as np
 
-from poise.envs.advice import advise_workers, available_cores, cost, duration, waits
-from poise.envs.checks.probe import Probe
-from poise.envs.checks.where import method_place
-from poise.envs.worker import resident_bytes
+from poise.checks.probe import Probe
+from poise.checks.where import method_place
+from poise.stepping.advice import advise_workers, available_cores, cost, duration, waits
+from poise.stepping.worker import resident_bytes
 
 SLOW_RESET_S = 0.02
 """A reset that takes less is never called slow,"""

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from poise.config.layout import Layout
-from poise.envs.checks.report import Level
-from poise.envs.intake import is_flag
+from poise.checks.report import Level
 from poise.errors import SpaceError
+from poise.spaces.layout import Layout
+from poise.stepping.intake import is_flag
 
 Fault = tuple[Level, str]
 """A level and a sentence that says what is wrong and how to mend it."""

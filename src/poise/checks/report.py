@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from poise.envs.advice import duration
+from poise.stepping.advice import duration
 
 Level = Literal["error", "warning"]
 

@@ -18,8 +18,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from poise.config.layout import Layout
-from poise.envs.tolerant import TolerantVectorEnv
+from poise.spaces.layout import Layout
+from poise.stepping.tolerant import TolerantVectorEnv
 
 LONGEST_REPLAY = 100_000
 """Steps of an episode beyond which replaying it would cost more than losing it."""

@@ -9,11 +9,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from poise.envs.checks.measure import check_speed
-from poise.envs.checks.play import check_corners, check_episodes, check_frames, check_signature, check_spaces
-from poise.envs.checks.probe import Phase, Probe
-from poise.envs.checks.report import Report
-from poise.envs.checks.seeds import check_seeds
+from poise.checks.measure import check_speed
+from poise.checks.play import check_corners, check_episodes, check_frames, check_signature, check_spaces
+from poise.checks.probe import Phase, Probe
+from poise.checks.report import Report
+from poise.checks.seeds import check_seeds
 
 
 def inspect_env(

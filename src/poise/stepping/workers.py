@@ -20,15 +20,16 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from poise.config.layout import Layout
-from poise.envs.advice import duration
-from poise.envs.arrays import SharedMemory, StepArrays
-from poise.envs.calls import Call, remember
-from poise.envs.failures import Failure, said
-from poise.envs.pipe import encoded
-from poise.envs.process import Limits, State, Worker, WorkerDiedError
-from poise.envs.tolerant import TolerantVectorEnv
+from poise.envs.raised import said
 from poise.errors import EnvError
+from poise.spaces.layout import Layout
+from poise.stepping.advice import duration
+from poise.stepping.arrays import SharedMemory, StepArrays
+from poise.stepping.calls import Call, remember
+from poise.stepping.failures import Failure
+from poise.stepping.pipe import encoded
+from poise.stepping.process import Limits, State, Worker, WorkerDiedError
+from poise.stepping.tolerant import TolerantVectorEnv
 
 _SPEED_EVERY = 200  # steps between two looks at how fast each worker is
 

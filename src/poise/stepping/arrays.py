@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from poise.config.layout import Layout
+from poise.spaces.layout import Layout
 
 _ALIGNMENT = 64  # bytes: a cache line, so that no two workers write to the same one
 

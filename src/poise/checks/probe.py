@@ -12,11 +12,11 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
-from poise.envs.checks import values
-from poise.envs.checks.report import Finding, Level, Report
-from poise.envs.checks.where import error_place, layers, method_place
-from poise.envs.failures import said
+from poise.checks import values
+from poise.checks.report import Finding, Level, Report
+from poise.checks.where import error_place, layers, method_place
 from poise.envs.old_gym import old_reset_sentence, old_step_sentence, takes
+from poise.envs.raised import said
 from poise.errors import PoiseError
 
 

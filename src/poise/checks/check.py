@@ -20,16 +20,16 @@ from typing import Any
 
 import gymnasium as gym
 
+from poise.checks.child import DONE, DUMP, FOUND, ORDER, WHERE, read_where
+from poise.checks.inspect import inspect_env
+from poise.checks.probe import Phase
+from poise.checks.report import Finding, Report
+from poise.checks.where import dump_place
 from poise.envs import make
-from poise.envs.checks.child import DONE, DUMP, FOUND, ORDER, WHERE, read_where
-from poise.envs.checks.inspect import inspect_env
-from poise.envs.checks.probe import Phase
-from poise.envs.checks.report import Finding, Report
-from poise.envs.checks.where import dump_place
 from poise.envs.make import find_env, make_env
 from poise.errors import EnvError
 
-_BOOT = "import sys; sys.path[:] = sys.argv[2:]; from poise.envs.checks.child import main; main(sys.argv[1])"
+_BOOT = "import sys; sys.path[:] = sys.argv[2:]; from poise.checks.child import main; main(sys.argv[1])"
 _POLL_S = 0.02
 
 

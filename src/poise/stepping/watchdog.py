@@ -9,9 +9,9 @@ import traceback
 import weakref
 from collections.abc import Callable
 
-from poise.envs.failures import Failure
-from poise.envs.inline import IDLE, InlineVectorEnv
-from poise.envs.process import Limits
+from poise.stepping.failures import Failure
+from poise.stepping.inline import IDLE, InlineVectorEnv
+from poise.stepping.process import Limits
 
 _LOOK_S = 1.0
 

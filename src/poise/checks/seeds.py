@@ -10,9 +10,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from poise.envs.checks import values
-from poise.envs.checks.probe import Probe
-from poise.envs.checks.where import layers, method_place
+from poise.checks import values
+from poise.checks.probe import Probe
+from poise.checks.where import layers, method_place
 from poise.envs.instances import is_same, normaliser_sentence
 from poise.envs.old_gym import takes
 

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from poise.envs.failures import Failure
+from poise.stepping.failures import Failure
 
 
 class TolerantVectorEnv(VectorEnv):

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from poise.envs.arrays import StepArrays
-from poise.envs.failures import Failure
-from poise.envs.inline import MAKING, RESETTING
-from poise.envs.pipe import Pipe
+from poise.stepping.arrays import StepArrays
+from poise.stepping.failures import Failure
+from poise.stepping.inline import MAKING, RESETTING
+from poise.stepping.pipe import Pipe
 
-_BOOT = "import sys; sys.path[:] = sys.argv[4:]; from poise.envs.worker import main; main()"
+_BOOT = "import sys; sys.path[:] = sys.argv[4:]; from poise.stepping.worker import main; main()"
 """Not `-m`, which would look for modules in the current folder first."""
 
 _LOOK = 0.2  # seconds between two looks at a worker's pulse
@@ -42,7 +42,7 @@ class Limits:
     memory: int = 0
 
     def of(self, phase: int) -> float:
-        """The limit of a phase of `poise.envs.inline`."""
+        """The limit of a phase of `poise.stepping.inline`."""
         return {MAKING: self.make, RESETTING: self.reset}.get(phase, self.step)
 
 
@@ -244,7 +244,7 @@ class Worker:
             return ""
         self._trace.seek(0)
         text = self._trace.read().decode(errors="replace").strip()
-        noise = "/poise/envs/", "<string>", "Extension modules:"
+        noise = "/poise/envs/", "/poise/stepping/", "<string>", "Extension modules:"
         kept = [line for line in text.splitlines() if not any(part in line.replace(os.sep, "/") for part in noise)]
         return "\n".join(kept).rstrip()
 

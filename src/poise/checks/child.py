@@ -13,8 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from poise.envs.checks.probe import Phase
-from poise.envs.checks.report import Finding, Report
+from poise.checks.probe import Phase
+from poise.checks.report import Finding, Report
 
 ORDER, FOUND, WHERE, DUMP, DONE = "order.json", "found.jsonl", "where", "dump.txt", "done"
 """Files: what to check; what was found, a line each; which call is being made; tracebacks of a crash; the end."""
@@ -47,8 +47,8 @@ def main(name: str) -> None:
 
 
 def _check(order: dict[str, Any], log: Any, here: mmap.mmap) -> None:
-    from poise.envs.checks.inspect import inspect_env
-    from poise.envs.checks.where import method_place
+    from poise.checks.inspect import inspect_env
+    from poise.checks.where import method_place
     from poise.envs.make import find_env, make_env
     from poise.errors import EnvError
 

@@ -10,11 +10,11 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from poise.config.layout import Layout
-from poise.envs.failures import is_interrupt, own_traceback, said
 from poise.envs.instances import claim, release
-from poise.envs.masks import KEY
+from poise.envs.raised import is_interrupt, own_traceback, said
 from poise.errors import EnvError, PoiseWarning
+from poise.spaces.layout import Layout
+from poise.spaces.masks import KEY
 
 
 class GivenVectorEnv(VectorEnv):
@@ -127,18 +127,6 @@ class GivenVectorEnv(VectorEnv):
 def _autoreset_mode(env: Any) -> AutoresetMode:
     """What a vector environment says; by itself Gymnasium's default."""
     return AutoresetMode((env.metadata or {}).get("autoreset_mode", AutoresetMode.NEXT_STEP))
-
-
-class VectorEnvMadeError(EnvError):
-    """A vector environment was made where a single one was expected; it is in `env`."""
-
-    def __init__(self, name: str, env: VectorEnv) -> None:
-        super().__init__(
-            f"{name} made a vector environment, a {type(env.unwrapped).__name__}. It trains and is evaluated as it is, "
-            "with num_workers=0 and without max_episode_steps in the env_config; films, checks and worker processes "
-            "need a function that makes a single environment."
-        )
-        self.env = env
 
 
 class EnvCountError(EnvError):

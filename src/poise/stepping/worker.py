@@ -1,4 +1,4 @@
-"""The process that steps environments for a driver; `poise.envs.process` starts it.
+"""The process that steps environments for a driver; `poise.stepping.process` starts it.
 
 It imports no PyTorch, reads commands from its standard input and ends when that ends, so that no worker outlives its
 driver. Observations, actions and rewards are in memory that it shares with the driver.
@@ -18,15 +18,16 @@ from typing import Any
 
 import cloudpickle
 
-from poise.config.layout import Layout
-from poise.envs.arrays import SharedMemory, StepArrays
-from poise.envs.calls import Call
-from poise.envs.failures import Failure, own_traceback, said
-from poise.envs.inline import InlineVectorEnv
 from poise.envs.old_gym import WrongApiError
-from poise.envs.pipe import Pipe, encoded
+from poise.envs.raised import own_traceback, said
 from poise.errors import EnvError
+from poise.spaces.layout import Layout
 from poise.startup import ENDING
+from poise.stepping.arrays import SharedMemory, StepArrays
+from poise.stepping.calls import Call
+from poise.stepping.failures import Failure
+from poise.stepping.inline import InlineVectorEnv
+from poise.stepping.pipe import Pipe, encoded
 
 
 def main() -> None:

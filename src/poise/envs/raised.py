@@ -1,0 +1,62 @@
+"""What an environment's code raised: its own traceback, in one line, and whether it was the user's Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+
+
+def own_traceback(error: BaseException) -> str:
+    """The traceback of an exception from the environment's code on: frames of Poise's before it are left out."""
+    frame: TracebackType | None = error.__traceback__
+    while frame is not None and str(frame.tb_frame.f_globals.get("__package__")).partition(".")[0] == "poise":
+        frame = frame.tb_next
+    return "".join(traceback.format_exception(type(error), error, frame)).rstrip()
+
+
+def said(error: BaseException) -> str:
+    """An exception in one line: `ValueError: text`, or its bare name where it says nothing."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # an exception whose own __str__ fails
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an exception from an environment's code is the user's Ctrl-C, and not the environment's failure.
+
+    A handler written in Python leaves its frame in the traceback; the interpreter's own leaves none, and whatever
+    comes while it is in force is taken for the user's: see `telling_interrupts`.
+    """
+    if not isinstance(error, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
+        return False
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        return True
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    by_poise = bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith("poise.")
+    return by_poise or getattr(handler, "__code__", handler) in [frame.f_code for frame in frames]
+
+
+@contextmanager
+def telling_interrupts() -> Iterator[None]:
+    """While inside, Ctrl-C can be told from a `KeyboardInterrupt` that an environment raises by itself."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is _interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,1 @@
+"""Stepping environments in batches: here, natively or in worker processes, whatever fails."""
