@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JUDGE := benchmarks/.venvs/sb3
 PIP := python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test test-fast lint proof clean
+.PHONY: train test test-fast lint docs proof clean
 
 train: $(VENV)/.ready
 	$(BIN)/poise train PPO --env CartPole-v1 --stop episode_reward_mean=475 --video --plot
@@ -20,6 +20,10 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation as a site, in build/site; a link that leads nowhere is an error.
+docs: $(VENV)/.ready
+	$(BIN)/python docs/site.py
 
 # ENVS=1 adds environments of other people's packages, which it installs.
 proof: $(VENV)/.ready

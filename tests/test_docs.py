@@ -96,8 +96,9 @@ def python(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     return warm.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=280)
 
 
-def generate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+def script(name: str) -> ModuleType:
+    """One of the programs that write documentation."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -189,7 +190,7 @@ def test_marked_blocks_say_why(page: Path) -> None:
 
 
 def test_generated_tables_are_current() -> None:
-    assert not names(list(generate().stale())), "run `python docs/generate.py`"
+    assert not names(list(script("generate").stale())), "run `python docs/generate.py`"
 
 
 def test_all_pages_are_reached_from_the_index() -> None:

@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+import yaml
 
 from poise.install import install
 
@@ -167,3 +168,31 @@ def test_the_wheel_trains_where_it_is_installed(wheel: Path, tmp_path: Path) -> 
     run = tmp_path / "runs" / "PPO_CartPole-v1" / "r"
     assert json.loads((run / "status.json").read_text())["state"] == "finished"
     assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["timesteps_total"] >= 4000
+
+
+def test_the_version_is_said_once() -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    written = re.search(r'^version = "(.+)"$', project, re.M)
+    assert written is not None
+    code = "import sys, poise; print(poise.__version__, 'torch' in sys.modules)"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert child.stdout == f"{written[1]} False\n", child.stdout + child.stderr
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)  # what its schema requires
+    assert (citation["cff-version"], citation["version"]) == ("1.2.0", written[1])
+    assert f'license = "{citation["license"]}"' in project
+
+
+def test_what_is_checked_before_a_commit_is_what_make_lint_checks() -> None:
+    pins = dict(re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / "constraints.txt").read_text(), re.M))
+    assert {"ruff", "mypy"} <= set(pins)
+    ruff, own = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert ruff["rev"] == f"v{pins['ruff']}"
+    assert [hook["id"] for hook in ruff["hooks"]] == ["ruff-check", "ruff-format"]
+    assert [hook["entry"] for hook in own["hooks"]] == [".venv/bin/mypy"]
+
+
+def test_continuous_integration_runs_what_a_contributor_runs() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    assert [job["steps"][-1]["run"] for job in jobs.values()] == [".ci/run", "make test-fast"]
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)

@@ -31,6 +31,8 @@ from poise.errors import (
 )
 from poise.startup import without_collection
 
+__version__: str
+
 if TYPE_CHECKING:
     from poise import tune
     from poise.algorithms.base import register_algorithm
@@ -117,6 +119,8 @@ def __getattr__(name: str) -> Any:
     elif name == "tune":
         with without_collection():
             value = importlib.import_module("poise.tune")
+    elif name == "__version__":
+        value = importlib.import_module("poise.install").version_of_poise()
     else:
         known = ", ".join(ALGORITHMS)
         hint = algorithm_hint(name, __all__)

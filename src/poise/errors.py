@@ -12,22 +12,6 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-__all__ = [
-    "CheckpointError",
-    "ConfigError",
-    "DivergedError",
-    "EnvError",
-    "ModelError",
-    "PoiseError",
-    "PoiseWarning",
-    "RunError",
-    "SpaceError",
-    "TrustError",
-    "nearest",
-    "shown",
-    "writing",
-]
-
 
 class PoiseError(Exception):
     """Base of all errors that are the user's to mend; the text is one clear sentence."""

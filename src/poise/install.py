@@ -1,4 +1,5 @@
-"""How this Poise was installed, so that a message about what is missing names the very command that brings it."""
+"""Which Poise this is and how it was installed: messages about what is missing name the very
+command that brings it."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
@@ -16,6 +17,14 @@ def install(extra: str) -> str:
     """The command that installs an extra beside this Poise: from its checkout, its wheel or its repository, or from the
     index if it is from there."""
     return f"{_pip()} install {_what(extra)}"
+
+
+def version_of_poise() -> str:
+    """The version that is installed, which `poise.__version__` says; `unknown` without one."""
+    try:
+        return version("poise")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def _what(extra: str) -> str:

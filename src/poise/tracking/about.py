@@ -17,8 +17,8 @@ import gymnasium
 import numpy
 import torch
 
+from poise.install import version_of_poise
 from poise.tracking.folder import RunFolder
-from poise.training.checkpoint import version_of_poise
 
 _HASH = re.compile(r"[0-9a-f]{40,64}")
 _GIT_STATUS = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "status", "--porcelain")

@@ -335,13 +335,3 @@ def check_parameters(own: dict[str, torch.Tensor], found: dict[str, torch.Tensor
 
 def _kind(tensor: torch.Tensor | None) -> str:
     return "missing" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
-
-
-def version_of_poise() -> str:
-    """The version that writes, for the manifest."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("poise")
-    except PackageNotFoundError:
-        return "unknown"

@@ -22,6 +22,7 @@ from poise.config.types import PositiveInt, a_path, coerce
 from poise.envs.changes import changes
 from poise.envs.raised import telling_interrupts
 from poise.errors import CheckpointError, PoiseWarning, writing
+from poise.install import version_of_poise
 from poise.learning.device import choose
 from poise.learning.seeding import torch_generator
 from poise.models.encoders import is_image
@@ -399,7 +400,7 @@ class Trainer(EnvAccess):
         exact = all(_exact(sampler) for sampler in samplers) and not self.environments.calls
         mean = (self.history[-1] if self.history else self.metrics.of_episodes())["episode_reward_mean"]
         about = {
-            "poise": checkpoint.version_of_poise(),
+            "poise": version_of_poise(),
             "algorithm": self.name,
             "env": env_name(self.config.env),
             "preset": self.preset,
