@@ -232,7 +232,7 @@ def test_slots_that_can_be_restored_are_although_others_cannot(
 
 def test_a_restart_never_replays_old_episodes(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
     """An opaque native vector environment is seeded anew for every incarnation, and each incarnation otherwise."""
-    from poise.envs import snapshot
+    from poise.stepping import snapshot
 
     starts = []
     with pytest.MonkeyPatch.context() as patch:
