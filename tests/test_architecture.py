@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import subprocess
 import sys
 import tokenize
@@ -188,3 +189,17 @@ def test_every_public_name_exists() -> None:
     assert sorted(poise.__all__) == sorted(set(poise.__all__))
     with pytest.raises(AttributeError, match="has no attribute 'DQNN'"):
         poise.DQNN  # noqa: B018
+
+
+def test_the_page_of_the_architecture_shows_what_is_there() -> None:
+    """Its rooms are those of the plan, and what it names is defined in the file that it links to."""
+    root = SOURCE.parents[1]
+    page = (root / "docs" / "architecture.md").read_text()
+    rooms = [name for name in reversed(ROOMS) if (SOURCE / name).is_dir()]
+    assert re.findall(r"^\| `(\w+)/` \|", page, re.M) == rooms
+    links = re.findall(r"\[`([\w.]+)`\]\(\.\./(src/[\w/]+\.py)\)", page)
+    assert len(links) > 30
+    for name, file in links:
+        for part in name.split("."):
+            text = (root / file).read_text()
+            assert re.search(rf"^\s*(def|class) {part}\b", text, re.M), f"{file} has no {part}"

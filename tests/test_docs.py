@@ -29,7 +29,7 @@ from poise.stepping.advice import CORES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PROSE = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "examples" / "README.md"]
+PROSE = [*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "examples/README.md"))]
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 
 SLOW_PYTHON = {

@@ -74,8 +74,8 @@ def test_the_source_distribution_holds_what_it_is_made_of_and_what_readme_shows(
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {path.relative_to(ROOT).as_posix() for path in SOURCES} <= names
     tops = {name.partition("/")[0] for name in names}
-    assert tops <= {"src", "docs", "examples", "benchmarks", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml",
-                    "PKG-INFO", ".gitignore"}  # fmt: skip
+    assert tops <= {"src", "docs", "examples", "benchmarks", "README.md", "CONTRIBUTING.md", "LICENSE", "CHANGELOG.md",
+                    "CITATION.cff", "pyproject.toml", "PKG-INFO", ".gitignore"}  # fmt: skip
     assert not [name for name in names if "__pycache__" in name or ".venv" in name or name.endswith((".pyc", ".so"))]
     readme = (ROOT / "README.md").read_text()
     shown = {*re.findall(r'src="([^"]+)"', readme), *re.findall(r"\]\(([^):#]+)[^):]*\)", readme)}
