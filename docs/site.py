@@ -22,25 +22,18 @@ from latex2mathml.converter import convert
 import poise
 from poise import tune
 from poise.config.algorithms import ALGORITHMS
-from poise.config.base import AlgorithmConfig, Checked, ModelConfig
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build"
 PAGES = BUILD / "pages"
 IMAGES = (".png", ".gif")
 _LINK = re.compile(r"(?<=\]\()[^)\s#:]+(?=[)#])|(?<=src=\")[^\":]+(?=\")")
-_ENTRY = re.compile(r"^## (?P<section>.+)$|^[-|] \[(?P<title>[^\]]+)\]\((?P<target>[^):#]+)\)", re.M)
+_ENTRY = re.compile(r"^## (?P<section>.+)|^[-|] \[(?P<title>.+?)\]\((?P<target>[^):#]+)\)", re.M)
 _MATH = re.compile(r"```.*?```|`[^`\n]*`|\$\$(?P<block>.+?)\$\$|\$(?P<line>[^$\n]+)\$", re.S)
 
-CONFIGS = [kind for spec in ALGORITHMS.values() for kind in reversed(spec.config.__mro__)]
 REFERENCE = {
     "poise": [f"poise.{name}" for name in poise.__all__ if name not in {*ALGORITHMS, "tune"}],
     "poise.tune": [f"poise.tune.{name}" for name in tune.__all__ if name != "SPACES"],
-    "Settings": [
-        f"{kind.__module__}.{kind.__qualname__}"
-        for kind in dict.fromkeys([AlgorithmConfig, ModelConfig, *CONFIGS])
-        if kind not in (Checked, object)
-    ],
     "For algorithms of your own": [
         "poise.algorithms.base.Algorithm",
         "poise.sampling.group.SamplerGroup",
@@ -52,8 +45,8 @@ REFERENCE = {
 }
 """What the API reference describes: a page each."""
 MAKERS = f"""{", ".join(f"`poise.{name}`" for name in ALGORITHMS)} are
-[`make_trainer`][poise.make_trainer] with the name of the algorithm. What they take beside its
-arguments stands under [settings](settings.md).
+[`make_trainer`][poise.make_trainer] with the name of the algorithm. Their settings are keywords,
+explained in [configuration](../docs/configuration.md).
 
 """
 
@@ -109,10 +102,17 @@ def navigation(index: Path) -> list[dict[str, Any]]:
     return [{section: pages} for section, pages in sections.items() if pages]
 
 
+def _functions_first(name: str) -> tuple[bool, bool, str]:
+    """Then classes, then what is raised."""
+    name = name.rpartition(".")[2]
+    return name.endswith(("Error", "Warning")), name[0].isupper(), name
+
+
 def reference() -> list[dict[str, str]]:
     """Writes the pages of the API reference; their place in the navigation."""
     pages = []
     for title, names in REFERENCE.items():
+        names = sorted(names, key=_functions_first) if title == "poise" else names
         page = PAGES / "reference" / f"{title.lower().replace(' ', '-')}.md"
         page.parent.mkdir(exist_ok=True)
         text = f"# {title}\n\n" + (MAKERS if title == "poise" else "")
