@@ -79,7 +79,7 @@ def gradient_steps(algorithm: Any, batch: Any, clocks: Clock) -> None:
         algorithm.flat.zero_grad()
         loss.backward()
         backward = time.perf_counter()
-        algorithm.apply_gradient(lr)
+        algorithm.learner.step(lr)
         end = time.perf_counter()
         clocks["shuffle"].append(shuffled - start)
         clocks["forward"].append(forward - shuffled)

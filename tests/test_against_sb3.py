@@ -105,9 +105,9 @@ def in_float64(trainer: Trainer) -> Algorithm:
     algorithm = trainer.algorithm
     algorithm.policy.double()
     old = algorithm.optimizer
-    algorithm.flat = Flat(algorithm.policy)
+    algorithm.learner.flat = Flat(algorithm.policy)
     settings = {key: value for key, value in vars(old).items() if key in ("betas", "eps", "decay")}
-    algorithm.optimizer = type(old)(algorithm.flat, **settings)
+    algorithm.learner.optimizer = type(old)(algorithm.flat, **settings)
     with torch.no_grad():  # larger than at the start, so that nothing is near zero
         algorithm.flat.data.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
     return algorithm
@@ -221,7 +221,7 @@ def check_update(trainer: Any, judge: Judge, name: str, actions: spaces.Space, s
     else:
         loss, _ = algorithm.loss(rollout, settings["entropy_coeff"])
         loss.backward()
-        algorithm.apply_gradient(0.01)
+        algorithm.learner.step(0.01)
     expected = judge(name.lower(), given)
     compare(algorithm, before, expected, given)
 

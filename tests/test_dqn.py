@@ -185,7 +185,7 @@ def test_the_gradient_is_clipped_by_value(trainer: Make) -> None:
     algorithm: Any = trainer("DQN", "CartPole-v1", **settings).algorithm
     algorithm.flat.grad.copy_(torch.linspace(-1, 1, len(algorithm.flat.grad)))
     norm = algorithm.flat.grad.norm().item()
-    assert algorithm.clip_gradient() == pytest.approx(norm)
+    assert algorithm.learner.step(0.0) == pytest.approx(norm)
     assert algorithm.flat.grad.abs().max().item() == pytest.approx(0.01)
     assert (algorithm.flat.grad.abs() < 0.01).any()
 
@@ -198,13 +198,13 @@ def test_epsilon_falls_as_its_schedule_says(trainer: Make) -> None:
     found = [decay(0.9, 0.05, steps / 1000, "exponential") for steps in (0, 500, 1000, 5000)]
     assert found == pytest.approx([0.05 + 0.85 * math.exp(-steps / 1000) for steps in (0, 500, 1000, 5000)])
     algo = trainer("DQN", "CartPole-v1", **TINY, epsilon_timesteps=200, final_epsilon=0.0)
-    assert algo.policy.dist.epsilon == 1
+    assert algo.policy.epsilon == 1
     result = algo.train()
     assert result["learner/cur_epsilon"] == pytest.approx(max(0, 1 - result["timesteps_total"] / 200))
     while result["timesteps_total"] < 200:
         result = algo.train()
     algo.train()
-    assert algo.policy.dist.epsilon == 0
+    assert algo.policy.epsilon == 0
 
 
 def test_epsilon_greedy_is_distributed_as_it_says() -> None:
@@ -225,7 +225,7 @@ def test_epsilon_greedy_is_distributed_as_it_says() -> None:
 
 def test_evaluation_is_greedy_unless_asked(trainer: Make) -> None:
     algo = trainer("DQN", "CartPole-v1", **TINY)
-    algo.policy.dist.epsilon = 1.0
+    algo.policy.epsilon.fill_(1.0)
     obs = np.zeros(4, np.float32)
     assert len({int(algo.compute_action(obs)) for _ in range(40)}) == 1
     assert len({int(algo.compute_action(obs, explore=True)) for _ in range(40)}) == 2
@@ -237,16 +237,16 @@ def test_the_target_network_follows_when_it_should(trainer: Make, every: int, ta
         "DQN", "CartPole-v1", **TINY, target_network_update_freq=every, tau=tau, gradient_steps=2
     ).algorithm
     sampler = trainer("DQN", "CartPole-v1", **TINY).samplers
-    assert torch.equal(algorithm.target_flat.data, algorithm.flat.data)
+    assert torch.equal(algorithm.targets["policy"].flat.data, algorithm.flat.data)
     followed, steps = [], 0
     for _ in range(400):
         algorithm.config.timesteps_per_iteration = 0
-        online, target = algorithm.flat.data.clone(), algorithm.target_flat.data.clone()
+        online, target = algorithm.flat.data.clone(), algorithm.targets["policy"].flat.data.clone()
         algorithm.iteration(sampler)
-        if not torch.equal(target, algorithm.target_flat.data):
+        if not torch.equal(target, algorithm.targets["policy"].flat.data):
             followed.append(algorithm.timesteps)
             if every:
-                torch.testing.assert_close(algorithm.target_flat.data, target.lerp(algorithm.flat.data, tau))
+                torch.testing.assert_close(algorithm.targets["policy"].flat.data, target.lerp(algorithm.flat.data, tau))
         steps += not torch.equal(online, algorithm.flat.data)
         if algorithm.timesteps > 1000:
             break
@@ -587,9 +587,9 @@ def test_a_trainer_that_has_trained_takes_up_another_state_whole(trainer: Make, 
 def test_exploration_is_as_far_as_the_steps_are(trainer: Make, tmp_path: Path) -> None:
     algo = trainer("DQN", "CartPole-v1", **TINY)
     result = algo.train()
-    assert algo.policy.dist.epsilon == result["learner/cur_epsilon"]
+    assert algo.policy.epsilon.item() == pytest.approx(result["learner/cur_epsilon"])
     with poise.load(algo.save(tmp_path / "saved")) as loaded:
-        assert loaded.policy.dist.epsilon == algo.policy.dist.epsilon
+        assert loaded.policy.epsilon == algo.policy.epsilon
 
 
 def test_a_damaged_segment_is_named(trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -638,6 +638,6 @@ def test_a_run_that_was_killed_goes_on_to_the_bit(tmp_path: Path) -> None:
             without_times(checkpoint.read(t.save(tmp_path / n))[2])
             for t, n in ((straight, "a"), (resumed.trainer, "b"))
         ]
-        assert same(ends[0]["learner"], ends[1]["learner"])
+        assert same(ends[0]["algorithm"], ends[1]["algorithm"])
     resumed.trainer.close()
     assert "grade: bitwise" in (run / "log.txt").read_text()

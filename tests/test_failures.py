@@ -16,10 +16,10 @@ import torch
 import poise
 import zoo
 from environments import Scripted
-from poise.algorithms.base import RewardScaler
 from poise.envs.raised import said
 from poise.errors import EnvError
 from poise.learning.returns import advantages
+from poise.sampling.rewards import RewardScaler
 from poise.sampling.rollout import Rollout
 from poise.stepping.failures import Failure, Failures
 from poise.stepping.inline import InlineVectorEnv

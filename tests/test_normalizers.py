@@ -14,9 +14,9 @@ from torch import Tensor
 
 import poise
 from environments import Noise, Task
-from poise.algorithms.base import RewardScaler
 from poise.learning.running import RunningMoments
 from poise.models.policy import PICTURE_ROWS
+from poise.sampling.rewards import RewardScaler
 from poise.sampling.rollout import Rollout
 from poise.spaces.layout import Layout
 from rollouts import sample

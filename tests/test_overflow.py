@@ -57,7 +57,7 @@ def test_parameters_that_overflow_are_taken_back_and_told(trainer: Any, algorith
         algo.learn(2000)
     assert algo.policy.overflown is None
     assert all(torch.isfinite(value).all() for value in algo.algorithm.optimizer.state_dict().values())
-    assert algorithm != "DQN" or torch.isfinite(algo.algorithm.target_flat.whole).all()
+    assert algorithm != "DQN" or torch.isfinite(algo.algorithm.targets["policy"].flat.whole).all()
     algo.config.lr = 1e-3
     with contextlib.suppress(DivergedError):  # parameters near 1e38 may be beyond help
         algo.train()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from environments import Scripted
 from poise.config.base import ModelConfig
 from poise.config.memory import machine_memory, readable
 from poise.errors import ConfigError
+from poise.models.policy import Policy
 from poise.models.q_policy import QPolicy
 from poise.sampling import segments
 from poise.sampling.prioritized import PrioritizedReplay
@@ -67,6 +69,22 @@ def sampler_of(
     torch.manual_seed(0)
     policy = QPolicy(Layout(env.single_observation_space), Layout(env.single_action_space), ModelConfig())
     return Sampler(policy, env, steps, np.random.SeedSequence(0))
+
+
+class Whatever(gym.Env):
+    """Takes and shows whatever its spaces hold; an episode has four steps."""
+
+    def __init__(self, observed: spaces.Space, acted: spaces.Space) -> None:
+        self.observation_space, self.action_space = observed, acted
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.now = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        self.now += 1
+        return self.observation_space.sample(), 1.0, self.now == 4, False, {}
 
 
 class Memory:
@@ -152,6 +170,73 @@ def test_episodes_that_a_failure_cuts_are_bootstrapped(n_step: int) -> None:
         replay.add(rollout)
         assert everything(replay, n_step) == expected(memory, replay.live, n_step)
     assert sampler.failures.total > 3
+
+
+@pytest.mark.parametrize("mode", ["inline", "NEXT_STEP", "SAME_STEP", "breaking"])
+def test_sequences_are_what_the_rollouts_held(mode: str) -> None:
+    make, steps = (Breaking if mode == "breaking" else Scripted), 6
+    sampler = sampler_of("inline" if make is Breaking else mode, LENGTHS, 3, ("terminated", "truncated"), make)
+    replay, rollouts = Replay(40, 4, sampler.policy.obs_layout), []
+    for _ in range(17):
+        rollouts.append(copy.deepcopy(sample(sampler)))
+        replay.add(rollouts[-1])
+        if len(rollouts) > 1:  # a failure may cut the step before a rollout begins
+            cut = replay.truncated[replay.index(replay.head - 4, replay.head - 3)]
+            rollouts[-2].truncated[-1] = torch.from_numpy(cut)
+    names = ("action", "reward", "terminated", "truncated", "valid")
+    held = {name: torch.cat([getattr(r, name) for r in rollouts]) for name in names}
+    obs = torch.cat([r.obs["value"][:-1] for r in rollouts] + [rollouts[-1].obs["value"][-1:]])
+    first = torch.cat([r.first[:-1] for r in rollouts] + [rollouts[-1].first[-1:]])
+    finals = {(3 * n + t, b): leaves["value"] for n, r in enumerate(rollouts) for t, b, leaves in r.final}
+    for row in range(replay.tail, replay.head - steps + 1):
+        found = replay.sequences(replay.index(row, row + 1), steps)
+        for name in names:
+            assert torch.equal(getattr(found, name), held[name][row : row + steps]), name
+        assert torch.equal(found.obs["value"], obs[row : row + steps + 1])
+        assert found.first[0].all()
+        begun = found.first[1:-1] & (found.valid[1:] > 0)  # among rows that only reset, one more does no harm
+        assert torch.equal(begun, first[row + 1 : row + steps] & (found.valid[1:] > 0))
+        wanted = {
+            (t, b) for t in range(steps) for b in range(4) if (row + t, b) in finals and not found.terminated[t, b]
+        }
+        assert {(t, b) for t, b, _ in found.final} == wanted
+        assert all(torch.equal(leaves["value"], finals[row + t, b]) for t, b, leaves in found.final)
+    starts = replay.draw_starts(20_000, steps, generator())
+    shares = np.bincount(starts, minlength=replay.size) / 20_000
+    allowed = replay.index(replay.tail, replay.head - steps + 1)
+    assert np.flatnonzero(shares).tolist() == sorted(allowed.tolist())
+    np.testing.assert_allclose(shares[allowed], 1 / len(allowed), rtol=0.5)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-1, 1, (3,), np.float32),
+        spaces.MultiDiscrete([2, 5]),
+        spaces.Dict({"push": spaces.Box(-2, 2, (), np.float32), "press": spaces.MultiBinary(2)}),
+    ],
+    ids=lambda space: type(space).__name__,
+)
+def test_actions_of_every_kind_are_kept(space: spaces.Space) -> None:
+    observed = spaces.Box(-1, 1, (2,), np.float32)
+    policy = Policy(Layout(observed), Layout(space), ModelConfig())
+    env = SyncVectorEnv([lambda: Whatever(observed, space)] * 3, autoreset_mode=AutoresetMode.NEXT_STEP)
+    sampler = Sampler(policy, env, 5, np.random.SeedSequence(0))
+    action = policy.dist.action_shape, policy.dist.action_dtype
+    replay, drawn = Replay(30, 3, policy.obs_layout, action=action), []
+    for _ in range(5):  # around the ring
+        drawn.append(sample(sampler).action.clone())
+        replay.add(sampler.rollout)
+    live = replay.index(replay.tail, replay.head)
+    kept = torch.cat(drawn)[-replay.live :].flatten(0, 1)
+    assert torch.equal(replay.batch(live).action, kept)
+    assert kept.dtype == replay.batch(live).action.dtype
+    assert torch.equal(replay.sequences(live[:3], 4).action.flatten(0, 1), kept[:12])
+    again = Replay(30, 3, policy.obs_layout, action=action)
+    again.load_state_dict(replay.state_dict())
+    assert torch.equal(again.batch(live).action, kept)
+    held = sum(ring.nbytes for ring in replay._rings().values())
+    assert replay_bytes(30, 3, policy.obs_layout, action=action) == held
 
 
 def test_a_slot_that_came_back_with_another_episode_is_cut_where_it_was() -> None:
@@ -343,7 +428,7 @@ def test_the_size_is_known_beforehand() -> None:
     layout = Layout(spaces.Dict({"a": spaces.Box(0, 255, (4, 84, 84), np.uint8), "b": spaces.Discrete(3)}))
     for stack in (1, 4):
         made = Replay(5000, 8, layout, frame_stack=stack)
-        said = replay_bytes(5000, 8, layout, stack)
+        said = replay_bytes(5000, 8, layout, frame_stack=stack)
         assert said == sum(ring.nbytes for ring in made._rings().values())
         assert said == pytest.approx(5000 * (84 * 84 * 4 / stack + 8 + 8 + 4 + 3), rel=0.02)
 

@@ -141,8 +141,8 @@ def test_the_cases_are_not_trivial(continued: dict[str, dict[str, Any]], name: s
     assert sampler["lengths"].max() > 0
     assert sampler["env"] is not None
     if "normalize_rewards" in CASES[name][2]:
-        assert abs(state["learner"]["rewards"]["carry"]).max() > 0
-        assert policy["normalizer.count"] > 0
+        assert abs(state["algorithm"]["rewards"]["carry"]).max() > 0
+        assert policy["default"]["normalizer.count"] > 0
     if "exploration_correlation" in CASES[name][2]:
         assert sampler["noise"] is not None
 

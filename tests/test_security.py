@@ -444,7 +444,7 @@ def test_a_replay_of_many_slots_is_not_made(folder: Path) -> None:
         algo.train()
         saved = algo.save("dqn")
     manifest, state = (json.loads((saved / name).read_text()) for name in ("manifest.json", "state.json"))
-    state["learner"]["replay"]["slots"] = 10**14
+    state["algorithm"]["replay"]["slots"] = 10**14
     (saved / "state.json").write_text(json.dumps(state))
     content = (saved / "state.json").read_bytes()
     manifest["files"]["state.json"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}

@@ -21,8 +21,8 @@ from gymnasium import spaces
 
 import poise
 from environments import Echo, Noise, Reach, Scripted
-from poise.algorithms.base import MAX_SKIPPED
 from poise.errors import ConfigError, DivergedError, EnvError
+from poise.learning.learner import MAX_SKIPPED
 from poise.training.trainer import Trainer
 from test_checkpoint import same
 from test_resume import timeless

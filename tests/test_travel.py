@@ -22,7 +22,7 @@ from poise.config import presets
 from poise.config.algorithms import ALGORITHMS
 from poise.envs import make, trust
 from poise.envs.changes import changes
-from poise.learning import losses
+from poise.learning import learner, losses
 from poise.models import catalog
 from poise.stepping import inline
 
@@ -173,7 +173,7 @@ def test_a_run_remembers_what_was_changed(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_constants_and_presets_travel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "MAX_SKIPPED", 3)
+    monkeypatch.setattr(learner, "MAX_SKIPPED", 3)
     monkeypatch.setitem(presets.PRESETS["PPO"], "CartPole-v1", {"lr": 0.125, "num_envs_per_worker": 2})
     kept = {"seeds": 1, "stop": STOP, "quiet": True, "tensorboard": False}
     found = poise.run_seeds("PPO", "CartPole-v1", callbacks=[Constants()], **kept)
@@ -183,7 +183,7 @@ def test_constants_and_presets_travel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class Constants(poise.Callback):
     def on_iteration(self, trainer: Any, result: dict[str, Any]) -> None:
-        result["learner/most"] = sys.modules["poise.algorithms.base"].MAX_SKIPPED
+        result["learner/most"] = sys.modules["poise.learning.learner"].MAX_SKIPPED
 
 
 def test_a_worker_steps_with_the_constants_of_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:

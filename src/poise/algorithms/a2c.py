@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from poise.algorithms.base import OnPolicy
+from poise.algorithms.on_policy import OnPolicy
 from poise.config.algorithms import A2CConfig
 from poise.learning.losses import explained_variance, normalize
-from poise.learning.optimizers import RMSProp
+from poise.learning.optimizers import Flat, RMSProp
 from poise.sampling.group import SamplerGroup
 from poise.sampling.rollout import Rollout
 
@@ -24,8 +24,8 @@ class A2C(OnPolicy):
 
     config: A2CConfig
 
-    def make_optimizer(self) -> RMSProp:
-        return RMSProp(self.flat, decay=self.config.rms_prop_decay, eps=self.config.rms_prop_eps)
+    def make_optimizer(self, flat: Flat) -> RMSProp:
+        return RMSProp(flat, decay=self.config.rms_prop_decay, eps=self.config.rms_prop_eps)
 
     def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
         for _ in self.rounds():
@@ -34,6 +34,7 @@ class A2C(OnPolicy):
             loss, stats = self.loss(rollout, entropy_coeff)
             norm = self.descend(loss, lr)
             self.finish_round(rollout)
+            samplers.publish(self.updates)
         names = ("policy_loss", "vf_loss", "entropy", "vf_explained_var")
         rest = {"grad_norm": norm, "cur_lr": lr, "cur_entropy_coeff": entropy_coeff}
         return {**dict(zip(names, torch.stack(stats).tolist(), strict=True)), **rest}

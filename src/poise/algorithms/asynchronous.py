@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 
-from poise.algorithms.base import OnPolicy
+from poise.algorithms.on_policy import OnPolicy
 from poise.sampling.background import BackgroundGroup
 from poise.sampling.group import SamplerGroup
 from poise.sampling.rollout import Rollout

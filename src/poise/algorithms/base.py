@@ -1,4 +1,4 @@
-"""What algorithms have in common: a policy, an optimiser over its flat parameters, counters and state.
+"""What algorithms have in common: a policy, what learns it, counters and state.
 
 An algorithm sees samplers only. The trainer calls
 
@@ -11,7 +11,6 @@ samplers live elsewhere) broadcast.
 from __future__ import annotations
 
 import importlib
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,22 +26,19 @@ from poise.config.memory import require_sizes
 from poise.envs.changes import WRITTEN
 from poise.errors import ConfigError, DivergedError, ModelError
 from poise.learning.device import CPU, GPU
+from poise.learning.learner import Learner
 from poise.learning.optimizers import Adam, Change, Flat, Optimizer
-from poise.learning.returns import advantages
-from poise.learning.running import RunningMoments
 from poise.learning.schedules import Points, schedule_value
 from poise.learning.seeding import drawing_from, torch_generator, torch_seed
 from poise.models.encoders import fastest_conv_dtype
 from poise.models.policy import Policy
 from poise.models.sizes import WithinMemory
 from poise.sampling.group import SamplerGroup
-from poise.sampling.rollout import Rollout, observation_bytes
+from poise.sampling.rewards import RewardScaler
+from poise.sampling.rollout import observation_bytes
 from poise.spaces.layout import Layout
 
 _classes: dict[str, type[Algorithm]] = {}
-
-MAX_SKIPPED = 10
-"""Updates with a non-finite gradient in a row before training stops."""
 
 
 class Algorithm(ABC):
@@ -56,11 +52,9 @@ class Algorithm(ABC):
     Attributes:
         policy: the policy being learnt.
         device: where it computes.
-        flat: its parameters and gradients as two vectors.
-        optimizer: of these.
+        learners: what takes gradient steps, by name; most algorithms have one, of the whole policy.
+        learner: the first of them, which moves what acts.
         timesteps: environment steps sampled so far; schedules go by it.
-        updates: gradient steps taken.
-        skipped: gradient steps not taken because the gradient was not finite.
         start: environment steps and gradient steps when the iteration under way began; None between iterations.
         waited: seconds of the latest iteration in which the learner waited for rollouts that were sampled beside it;
             None where sampling and learning take turns.
@@ -83,14 +77,11 @@ class Algorithm(ABC):
             config.model.conv_dtype = fastest_conv_dtype(obs_layout.leaves, self.device)
         with drawing_from(torch_seed(init_seed)), WithinMemory(config.model):
             self.policy = self.make_policy(obs_layout, action_layout).to(self.device)
-        self.flat = Flat(self.policy)
-        self.optimizer = self.make_optimizer()
+        self.learners = self.make_learners()
+        self.learner = next(iter(self.learners.values()))
         self.generator = torch_generator(shuffle_seed)
         self.reward_scaler = RewardScaler(config.gamma) if config.normalize_rewards else None
         self.timesteps = 0
-        self.updates = 0
-        self.skipped = 0
-        self._skipped_in_a_row = 0
         self.start: tuple[int, int] | None = None
         self.waited: float | None = None
         self._told: set[str] = set()
@@ -101,9 +92,33 @@ class Algorithm(ABC):
         normalize = self.config.normalize_observations
         return Policy(obs_layout, action_layout, self.config.model, normalize_observations=normalize)
 
-    def make_optimizer(self) -> Optimizer:
-        """What takes gradient steps."""
-        return Adam(self.flat)
+    def make_learners(self) -> dict[str, Learner]:
+        """What takes gradient steps, by the names that checkpoints have."""
+        return {"policy": Learner(self.policy, self.make_optimizer, clip=self.config.grad_clip)}
+
+    def make_optimizer(self, flat: Flat) -> Optimizer:
+        """What moves the parameters of a learner."""
+        return Adam(flat)
+
+    @property
+    def flat(self) -> Flat:
+        """The parameters of the first learner, and their gradients, as two vectors."""
+        return self.learner.flat
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """That of the first learner."""
+        return self.learner.optimizer
+
+    @property
+    def updates(self) -> int:
+        """Gradient steps that the first learner has taken: the version of the policy."""
+        return self.learner.updates
+
+    @property
+    def skipped(self) -> int:
+        """Gradient steps of all learners that were not taken, because the gradient was not finite."""
+        return sum(learner.skipped for learner in self.learners.values())
 
     def announce(self) -> list[str]:
         """Sentences for whoever begins a new run.
@@ -126,18 +141,19 @@ class Algorithm(ABC):
         """
         with learning_mode():
             self.rebind(samplers)
-            data, updates, skipped = self.flat.data.clone(), self.updates, self.skipped
+            before = {name: learner.flat.data.clone() for name, learner in self.learners.items()}
+            updates, skipped = self.updates, self.skipped
             began, lr = self.start[1] if self.start else updates, self.at(self.config.lr)
             try:
                 stats = self.iteration(samplers)
             except DivergedError as error:
-                raise DivergedError(f"{error} {_largest(samplers)}") from None
+                raise DivergedError(f"{error} It is at {self.timesteps} steps. {_largest(samplers)}") from None
             finally:
-                self._take_back_overflow(data, samplers)
+                self._take_back_overflow(before, samplers)
             if self.skipped > skipped == 0:
                 self.say(samplers, f"Updates are skipped whose gradient is not finite. {_largest(samplers)}")
             tried = self.updates + self.skipped > updates + skipped
-            if tried and lr and torch.equal(data, self.flat.data):
+            if tried and lr and all(torch.equal(data, self.learners[n].flat.data) for n, data in before.items()):
                 self._say_why_nothing_moved(samplers, lr)
             return {**stats, "sgd_steps": self.updates - began}
 
@@ -170,35 +186,37 @@ class Algorithm(ABC):
             self.say(
                 samplers, "The policy was in training mode: it acts and learns in evaluation mode, and is in it again."
             )
-        change = self.flat.bind()
-        if change is not None:
-            self.follow(change)
-            if change.rebuilt or change.places is not None:
-                samplers.follow(self.policy, self.flat, self.updates)
-            if change.replaced:
-                self.say(samplers, _replaced(change))
+        for name, learner in self.learners.items():
+            change = learner.bind()
+            if change is not None:
+                self.follow(name, change)
+                if change.rebuilt or change.places is not None:
+                    samplers.follow(self.policy, self.flat, self.updates)
+                if change.replaced:
+                    self.say(samplers, _replaced(change))
         if self._restored:
             self.say(samplers, f"Frozen, as when it was saved: {_listed(self._restored)}.")
         self._restored = []
-        if not torch.isfinite(self.flat.whole).all():
+        if not all(torch.isfinite(learner.flat.whole).all() for learner in self.learners.values()):
             raise ModelError(
                 f"The policy's parameter {self.policy.overflown!r} holds numbers that are not finite, "
                 "from which nothing can be learnt: give it finite ones."
             )
-        if (moment := self.optimizer.overflown) is not None:
+        for moment in filter(None, (learner.optimizer.overflown for learner in self.learners.values())):
             what = f"The optimiser's {moment!r} moments hold numbers that are not finite"
             self.say(samplers, f"{what}: parameters that go by them do not move any more. Set grad_clip, begin anew.")
-        if self.flat.frozen and not self.flat.places:
+        if self._frozen() and not any(learner.flat.places for learner in self.learners.values()):
             raise ModelError(
                 "All parameters of the policy are frozen, so that nothing can be learnt: let some learn by "
                 "requires_grad_(True)."
             )
 
-    def follow(self, change: Change) -> None:
-        """Brings all that goes by the places of parameters, or is a copy of the policy, into line with it."""
+    def _frozen(self) -> list[str]:
+        return [name for learner in self.learners.values() for name in learner.flat.frozen]
+
+    def follow(self, name: str, change: Change) -> None:
+        """Brings what goes by a learner's parameters, or is a copy of its module, into line with them."""
         self.policy.refresh()
-        if change.places is not None:
-            self.optimizer.rearrange(change.places)
 
     def say(self, samplers: SamplerGroup, sentence: str) -> None:
         """Tells whoever trains, once."""
@@ -207,16 +225,16 @@ class Algorithm(ABC):
             samplers.tell(sentence)
 
     def _say_why_nothing_moved(self, samplers: SamplerGroup, lr: float) -> None:
-        if not self.flat.places:
+        if not any(learner.flat.places for learner in self.learners.values()):
             self.say(samplers, "The model has no parameters: nothing is learnt.")
             return
-        why = "the gradient was 0 throughout" if self._skipped_in_a_row == 0 else "no gradient was finite"
+        why = "the gradient was 0 throughout" if self.learner.skipped_in_a_row == 0 else "no gradient was finite"
         self.say(samplers, f"No parameter moved in an iteration, although lr is not 0: {why}.")
 
-    def _take_back_overflow(self, good: Tensor, samplers: SamplerGroup) -> None:
+    def _take_back_overflow(self, good: dict[str, Tensor], samplers: SamplerGroup) -> None:
         """Puts parameters back to `good` where an iteration, even one that was broken off, left some of them infinite.
         A step's gradient is finite, and with it what the optimiser remembers; what it adds up to need not be."""
-        if torch.isfinite(self.flat.data).all():
+        if all(torch.isfinite(learner.flat.data).all() for learner in self.learners.values()):
             return
         self.take_back(good)
         samplers.follow(self.policy, self.flat, self.updates)  # what was sampled ahead is of the policy taken back
@@ -226,82 +244,56 @@ class Algorithm(ABC):
             f"The parameters are those before this iteration. {_largest(samplers)}"
         )
 
-    def take_back(self, good: Tensor) -> None:
-        """Puts the parameters that learn back to what they were, `[P]`."""
-        self.flat.data.copy_(good)
+    def take_back(self, good: dict[str, Tensor]) -> None:
+        """Puts the parameters that learn back to what they were, `[P]` for each learner."""
+        for name, learner in self.learners.items():
+            learner.flat.data.copy_(good[name])
 
     def at(self, schedule: float | Points) -> float:
         """A schedule's value now."""
         return schedule_value(schedule, self.timesteps)
 
-    def clip_gradient(self) -> float:
-        """Clips the gradient; returns its norm before."""
-        return self.flat.clip_grad_norm(self.config.grad_clip)
-
-    def apply_gradient(self, lr: float) -> float:
-        """Clips the gradient and takes one optimiser step, unless the gradient is not finite.
-
-        Returns:
-            The gradient's norm before clipping.
-
-        Raises:
-            DivergedError: `MAX_SKIPPED` gradients in a row were not finite.
-        """
-        norm = self.clip_gradient()
-        if math.isfinite(norm):
-            self.optimizer.step(lr)
-            self.updates += 1
-            self._skipped_in_a_row = 0
-            return norm
-        self.skipped += 1
-        self._skipped_in_a_row += 1
-        if self._skipped_in_a_row >= MAX_SKIPPED:
-            raise DivergedError(
-                f"The gradient was not finite {MAX_SKIPPED} times in a row after {self.timesteps} steps: training has "
-                "diverged. Lower lr, or normalise observations and rewards. The parameters are those before it began."
-            )
-        return norm
-
     def descend(self, loss: Tensor, lr: float) -> float:
-        """One step down the gradient of a loss; see `apply_gradient`."""
-        self.flat.zero_grad()
-        if loss.requires_grad:  # a custom model may have nothing to learn
-            loss.backward()  # type: ignore[no-untyped-call]
-        return self.apply_gradient(lr)
+        """One step of the first learner down the gradient of a loss; returns the gradient's norm."""
+        return self.learner.descend(loss, lr)
+
+    def leave_environment(self) -> list[str]:
+        """Forgets what belongs to an environment that is given up; returns what there was that a user knows of."""
+        self.start = None
+        if self.reward_scaler is not None:
+            self.reward_scaler.carry = None
+        return []
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a continued run needs of the learner."""
+        """All that a continued run needs of the learners, beside the policy."""
         with learning_mode():
-            if (change := self.flat.bind()) is not None:
-                self.follow(change)
+            for name, learner in self.learners.items():
+                if (change := learner.bind()) is not None:
+                    self.follow(name, change)
         return {
-            "frozen": self.flat.frozen,
-            "policy": dict(self.policy.state_dict()),
-            "optimizer": self.optimizer.state_dict(),
+            "learners": {name: learner.state_dict() for name, learner in self.learners.items()},
             "generator": self.generator.get_state(),
             "rewards": self.reward_scaler.state_dict() if self.reward_scaler else None,
             "timesteps": self.timesteps,
-            "updates": self.updates,
-            "skipped": self.skipped,
-            "skipped_in_a_row": self._skipped_in_a_row,
             "start": self.start,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned. What was frozen then is frozen again, and nothing else is."""
+    def load_state_dict(self, state: dict[str, Any], policy: dict[str, Tensor]) -> None:
+        """Restores what `state_dict` returned, and the policy's own.
+
+        Raises:
+            Exception: of many kinds, where the two are not those of such an algorithm.
+        """
         with learning_mode():
-            self.policy.load_state_dict({name: torch.as_tensor(t) for name, t in state["policy"].items()})
-            for name, parameter in self.policy.named_parameters():
-                parameter.requires_grad_(name not in state.get("frozen", self.flat.frozen))
-            if (change := self.flat.bind()) is not None:
-                self.follow(change)
-        self._restored = self.flat.frozen
-        self.optimizer.load_state_dict({k: torch.as_tensor(v) for k, v in state["optimizer"].items()})
+            self.policy.load_state_dict(policy)
+            for name, learner in self.learners.items():
+                if (change := learner.load_state_dict(state["learners"][name])) is not None:
+                    self.follow(name, change)
+        self._restored = self._frozen()
         self.generator.set_state(torch.as_tensor(state["generator"]))
         if self.reward_scaler and state["rewards"] is not None:  # they may be scaled from here on
             self.reward_scaler.load_state_dict(state["rewards"])
-        self.timesteps, self.updates, self.skipped = state["timesteps"], state["updates"], state["skipped"]
-        self._skipped_in_a_row = state["skipped_in_a_row"]
+        self.timesteps = state["timesteps"]
         start = state.get("start")
         self.start = None if start is None else (start[0], start[1])
 
@@ -328,102 +320,6 @@ def _replaced(change: Change) -> str:
 def _listed(names: list[str]) -> str:
     more = len(names) - 3
     return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
-
-
-class OnPolicy(Algorithm):
-    """What PPO and A2C share: rewards as the learner sees them, values of what came next, the normalisers' turn."""
-
-    def collect(self, samplers: SamplerGroup) -> Rollout:
-        """A rollout of all samplers."""
-        self.warm_up(samplers)
-        return samplers.collect()
-
-    def warm_up(self, samplers: SamplerGroup) -> None:
-        """The first rollout only shows the observation normaliser what observations are like: a policy that learnt from
-        it would have learnt in another input space than the one it goes on in."""
-        if any(moments.count == 0 for moments in self.policy.moments):
-            self.finish_round(samplers.collect())
-            samplers.publish(self.updates)
-
-    def learner_reward(self, rollout: Rollout) -> Tensor:
-        """Rewards `[T, B]` as they enter the loss: clipped or normalised if asked for. Reports use the raw ones."""
-        if self.config.clip_rewards:
-            return rollout.reward.sign()
-        return self.reward_scaler(rollout) if self.reward_scaler else rollout.reward
-
-    def next_values(self, rollout: Rollout, value: Tensor) -> Tensor:
-        """Values `[T, B]` of the observation each step led to, from the values `[T + 1, B]` of all rows.
-
-        Under NEXT_STEP that is simply the next row. Where an episode's final observation is not the next row, it is
-        in `rollout.final`, and its value is put in its place.
-        """
-        if not rollout.final:
-            return value[1:]
-        result = value[1:].clone()
-        leaves = {k: torch.stack([obs[k] for _, _, obs in rollout.final]) for k in rollout.obs}
-        with torch.no_grad():
-            finals = self.policy.critic(self.policy.prepare(leaves))
-        for (t, b, _), v in zip(rollout.final, finals, strict=True):
-            result[t, b] = v
-        return result
-
-    def advantages(self, rollout: Rollout, value: Tensor, rho: Tensor | None = None, c: Tensor | None = None) -> Tensor:
-        """Generalized advantages `[T, B]` from the values `[T + 1, B]` of all rows; V-trace's with importance weights
-        `[T, B]`."""
-        return advantages(
-            self.learner_reward(rollout),
-            value[:-1],
-            self.next_values(rollout, value),
-            rollout.terminated,
-            rollout.truncated,
-            gamma=self.config.gamma,
-            lambda_=self.config.gae_lambda,
-            rho=rho,
-            c=c,
-        )
-
-    def finish_round(self, rollout: Rollout) -> None:
-        """Counts the steps and lets the observation normaliser see them, now that they have been learnt from."""
-        self.timesteps += int(rollout.valid.sum().item())
-        if self.policy.moments:
-            self.policy.update_normalizer({k: v[:-1] for k, v in rollout.obs.items()}, rollout.valid)
-
-
-class RewardScaler:
-    """Divides rewards by the running deviation of the discounted return (Engstrom et al. 2020, arXiv 2005.12729).
-
-    Each slot carries R_t = γ (1 - done_{t-1}) R_{t-1} + r_t; the rewards become r_t / √(Var[R] + ε), clipped to ±10.
-    """
-
-    def __init__(self, gamma: float) -> None:
-        self.gamma = gamma
-        self.moments = RunningMoments(())
-        self.carry: Tensor | None = None
-
-    def __call__(self, rollout: Rollout) -> Tensor:
-        """Updates the deviation with a rollout's returns and scales its rewards; `[T, B]`."""
-        carry = self.carry if self.carry is not None else torch.zeros(rollout.slots, dtype=torch.float64)
-        reward = (rollout.reward * rollout.valid).to(CPU)  # whatever a reset row holds
-        going_on = (~(rollout.terminated | rollout.truncated)).to(CPU).double()
-        returns = torch.empty(rollout.steps, rollout.slots, dtype=torch.float64)
-        for t in range(rollout.steps):
-            returns[t] = carry * self.gamma + reward[t]
-            carry = returns[t] * going_on[t]
-        self.carry = carry
-        self.moments.update(returns.flatten(), rollout.valid.flatten())
-        return (reward * (self.moments.var + 1e-8).rsqrt().float()).clamp_(-10, 10).to(rollout.reward.device)
-
-    def scale(self, reward: np.ndarray) -> np.ndarray:
-        """Rewards of any steps `[N]`, scaled by the deviation as it is now."""
-        scaled = reward * np.float32(1 / math.sqrt(self.moments.var.item() + 1e-8))
-        return np.clip(scaled, -10, 10)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**self.moments.state_dict(), "carry": self.carry}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.carry = None if state["carry"] is None else torch.as_tensor(state["carry"])
-        self.moments.load_state_dict({k: torch.as_tensor(v) for k, v in state.items() if k != "carry"})
 
 
 def make_algorithm(

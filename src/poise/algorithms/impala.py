@@ -15,7 +15,7 @@ from torch import Tensor
 from poise.algorithms.asynchronous import Asynchronous
 from poise.config.algorithms import IMPALAConfig
 from poise.learning.losses import approximate_kl, explained_variance
-from poise.learning.optimizers import Adam, Optimizer, RMSProp
+from poise.learning.optimizers import Adam, Flat, Optimizer, RMSProp
 from poise.learning.returns import vtrace
 from poise.sampling.rollout import Rollout
 
@@ -25,11 +25,11 @@ class IMPALA(Asynchronous):
 
     config: IMPALAConfig
 
-    def make_optimizer(self) -> Optimizer:
+    def make_optimizer(self, flat: Flat) -> Optimizer:
         config = self.config
         if config.opt_type == "adam":
-            return Adam(self.flat)
-        return RMSProp(self.flat, decay=config.rms_prop_decay, eps=config.rms_prop_eps)
+            return Adam(flat)
+        return RMSProp(flat, decay=config.rms_prop_decay, eps=config.rms_prop_eps)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         config = self.config

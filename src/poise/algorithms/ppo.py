@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.algorithms.base import OnPolicy
+from poise.algorithms.on_policy import OnPolicy
 from poise.config.algorithms import PPOConfig
 from poise.learning.losses import approximate_kl, explained_variance, normalize, ppo_loss
 from poise.models.policy import portions, rows
@@ -98,6 +98,7 @@ class PPO(OnPolicy):
             rollout = self.collect(samplers)
             stats = self.learn(self.batch(rollout))
             self.finish_round(rollout)
+            samplers.publish(self.updates)
         return stats
 
     @torch.no_grad()

@@ -104,7 +104,7 @@ class EpsilonGreedy:
         masked: whether values may be `MASKED`.
 
     Attributes:
-        epsilon: ε, which whoever explores sets between rollouts.
+        epsilon: ε, set by the policy when it acts.
     """
 
     action_shape: tuple[int, ...] = ()

@@ -14,7 +14,7 @@ from poise.config.base import ModelConfig
 from poise.errors import SpaceError
 from poise.learning.distributions import MASKED, EpsilonGreedy
 from poise.models.networks import QNetwork
-from poise.models.policy import Policy
+from poise.models.policy import Policy, State
 from poise.spaces.layout import Layout
 
 
@@ -29,11 +29,16 @@ class QPolicy(Policy):
         obs_layout, action_layout, config, normalize_observations: as for `Policy`.
         dueling: two streams.
 
+    Attributes:
+        epsilon: ε of the ε-greedy actions; a buffer, so that it travels with the parameters to wherever actions are
+            chosen.
+
     Raises:
         SpaceError: actions are not one `Discrete`.
     """
 
     dist: EpsilonGreedy
+    epsilon: Tensor
     likelihoods: ClassVar[bool] = False
 
     def __init__(
@@ -56,9 +61,14 @@ class QPolicy(Policy):
         super().__init__(obs_layout, action_layout, config, normalize_observations=normalize_observations, network=make)
         self.dueling = dueling
         self.dist = EpsilonGreedy(int(space.n), masked=self.masked)
+        self.register_buffer("epsilon", torch.zeros(()), persistent=False)
         network = self.network
         alone = isinstance(network, QNetwork) and network.encoder is None and network.value is None
         self._traceable = alone and not self.masked and network.q.is_traceable
+
+    def act(self, *args: Any) -> tuple[Tensor, Tensor, State]:
+        self.dist.epsilon = self.epsilon.item()
+        return super().act(*args)
 
     def forward(self, x: Any) -> tuple[Tensor, Tensor]:
         """Q(s, ·) `[N, n]` and max Q(s, ·) `[N]` from prepared observations."""

@@ -11,6 +11,7 @@ that only reset are kept but never drawn.
     replay = Replay(100_000, slots, layout)
     replay.add(rollout)                                  # overwrites the oldest rows
     batch = replay.batch(replay.draw(32, generator), n_step=3, gamma=0.99)
+    rollout = replay.sequences(replay.draw_starts(32, 20, generator), 20)    # for policies with a memory
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from poise.sampling.rollout import Leaves, Rollout, stored_dtype
 from poise.sampling.segments import Segment, segment_rows
 from poise.spaces.layout import Layout
 
+ActionKind = tuple[tuple[int, ...], torch.dtype]
+"""Shape and type of an action."""
+
 _FLAGS = ("terminated", "truncated", "valid")
 
 
@@ -38,7 +42,7 @@ class Batch:
 
     Attributes:
         obs: leaves `[N, ...]`, where the steps begin.
-        action: `[N]`, as the distribution had it.
+        action: `[N, ...]`, as the distribution had it.
         reward: Σ γᵏ r of the n steps, fewer where the episode or what is kept of it ends, `[N]`.
         next_obs: leaves `[N, ...]`, where the last of these steps led to.
         discount: what a value there is worth here, `[N]`: γⁿ, or 0 after a true end. A time limit is none.
@@ -68,6 +72,7 @@ class Replay:
         capacity: steps to keep; rows that only reset count as steps.
         slots: B.
         layout: of the single observation space.
+        action: shape and type of an action, as the distribution has it.
         frame_stack: pictures `[C, H, W]` whose C is a multiple of it are stacks of so many frames along the first axis,
             the latest last. Of them, only the latest is kept, and the stack is put together again when it is drawn.
         segment: rows of a segment, as a checkpoint has them; 0 derives them.
@@ -80,10 +85,19 @@ class Replay:
     """
 
     def __init__(
-        self, capacity: int, slots: int, layout: Layout, *, frame_stack: int = 1, wide: bool = False, segment: int = 0
+        self,
+        capacity: int,
+        slots: int,
+        layout: Layout,
+        *,
+        action: ActionKind = ((), torch.int64),
+        frame_stack: int = 1,
+        wide: bool = False,
+        segment: int = 0,
     ) -> None:
         self.slots, self.layout = slots, layout
-        self.live, self.rows, self.segment = _rows(capacity, slots, layout, frame_stack, segment, wide=wide)
+        kinds: dict[str, Any] = {"action": action, "frame_stack": frame_stack, "wide": wide}
+        self.live, self.rows, self.segment = _rows(capacity, slots, layout, segment, **kinds)
         self.size = self.rows * slots
         self.head = self.steps = 0
         stacked = stacked_leaves(layout, frame_stack)
@@ -91,7 +105,7 @@ class Replay:
         self.frames = {n: Frames(frame_stack, self.rows, slots, *shapes.pop(n)) for n in stacked}
         # From the operating system as zeros, which take no memory before they are written.
         self.obs = {name: np.zeros((self.size, *shape), dtype) for name, (shape, dtype) in shapes.items()}
-        self.action = np.zeros(self.size, np.int64)
+        self.action = np.zeros((self.size, *action[0]), _action_dtype(action))
         self.reward = np.zeros(self.size, np.float32)
         self.terminated, self.truncated, self.valid = (np.zeros(self.size, np.bool_) for _ in _FLAGS)
         self.first = np.zeros(slots, np.bool_)  # of the head
@@ -124,7 +138,7 @@ class Replay:
             ring[written] = rollout.obs[name].numpy().reshape(len(written), *ring.shape[1:])
         for name, frames in self.frames.items():
             frames.add(rollout.obs[name].numpy(), written, start, first, valid)
-        self.action[index] = rollout.action.numpy().ravel()
+        self.action[index] = rollout.action.numpy().reshape(len(index), *self.action.shape[1:])
         self.reward[index] = rollout.reward.numpy().ravel()
         self.terminated[index] = rollout.terminated.numpy().ravel()
         self.truncated[index] = rollout.truncated.numpy().ravel()
@@ -211,6 +225,38 @@ class Replay:
             index=index,
         )
 
+    def draw_starts(self, count: int, steps: int, generator: torch.Generator) -> np.ndarray:
+        """Indices `[count]` of rows that at least `steps` rows follow, each as likely as the others."""
+        low, high = self.tail * self.slots, (self.head - steps + 1) * self.slots
+        drawn: np.ndarray = torch.randint(low, high, (count,), generator=generator).numpy() % self.size
+        return drawn
+
+    def sequences(self, start: np.ndarray, steps: int) -> Rollout:
+        """Consecutive rows from each of `start[B]` on, as the slots of a rollout `[T, B]`.
+
+        They run over ends of episodes, as a rollout does. A memory begins empty at row 0, where `first` says so.
+        Probabilities of the actions are not kept.
+        """
+        count = len(start)
+        index = (start + self.slots * np.arange(steps + 1)[:, None]) % self.size
+        at = index[:-1]
+        valid, done = self.valid[at], self.terminated[at] | self.truncated[at]
+        # A row that only reset leads to an episode's first; where none does, the row after an end begins the next.
+        first = np.concatenate([np.ones((1, count), np.bool_), ~valid | (done & self.valid[index[1:]])])
+        leaves = self._rows_of(index.ravel())
+        finals = [(t, b, int(at[t, b])) for t, b in np.argwhere(np.isin(at, list(self.finals))).tolist()]
+        return Rollout(
+            obs={name: torch.from_numpy(leaf).unflatten(0, index.shape) for name, leaf in leaves.items()},
+            action=torch.from_numpy(self.action[at]),
+            log_prob=torch.zeros(at.shape),
+            reward=torch.from_numpy(self.reward[at]),
+            terminated=torch.from_numpy(self.terminated[at]),
+            truncated=torch.from_numpy(self.truncated[at]),
+            valid=torch.from_numpy(valid.astype(np.float32)),
+            first=torch.from_numpy(first),
+            final=[(t, b, _tensors(self.finals[i])) for t, b, i in finals],
+        )
+
     def _rows_of(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Observations at `index[N]`, as leaves `[N, ...]` in the layout's order."""
         return {
@@ -279,32 +325,39 @@ class Replay:
         self.steps = int(self.valid[self.index(self.tail, self.head)].sum())
 
 
-def step_bytes(layout: Layout, frame_stack: int = 1, *, wide: bool = False) -> int:
+def step_bytes(
+    layout: Layout, *, action: ActionKind = ((), torch.int64), frame_stack: int = 1, wide: bool = False
+) -> int:
     """Bytes that a step takes in a replay."""
     stacked = stacked_leaves(layout, frame_stack)
-    total = 8 + 4 + len(_FLAGS)
+    total = math.prod(action[0]) * _action_dtype(action).itemsize + 4 + len(_FLAGS)
     for leaf in layout.leaves:
         size = math.prod(leaf.shape) * _numpy_dtype(leaf.dtype.name, wide=wide).itemsize
         total += size // frame_stack + 1 if leaf.name in stacked else size
     return total
 
 
-def replay_bytes(capacity: int, slots: int, layout: Layout, frame_stack: int = 1, *, wide: bool = False) -> int:
-    """Bytes that a replay of this capacity takes when it is full."""
-    rows = _rows(capacity, slots, layout, frame_stack, wide=wide)[1]
-    return rows * slots * step_bytes(layout, frame_stack, wide=wide)
+def replay_bytes(capacity: int, slots: int, layout: Layout, *, frame_stack: int = 1, **kinds: Any) -> int:
+    """Bytes that a replay of this capacity takes when it is full; `kinds` as for `Replay`."""
+    rows = _rows(capacity, slots, layout, frame_stack=frame_stack, **kinds)[1]
+    return rows * slots * step_bytes(layout, frame_stack=frame_stack, **kinds)
 
 
 def _rows(
-    capacity: int, slots: int, layout: Layout, frame_stack: int, segment: int = 0, *, wide: bool
+    capacity: int, slots: int, layout: Layout, segment: int = 0, *, frame_stack: int = 1, **kinds: Any
 ) -> tuple[int, int, int]:
     """How many rows may be drawn from, how many the ring has, and how many make a segment."""
     live = -(-capacity // slots)
     needed = live + (frame_stack if stacked_leaves(layout, frame_stack) else 1)
-    length = segment or segment_rows(needed, needed * slots * step_bytes(layout, frame_stack, wide=wide))
+    size = step_bytes(layout, frame_stack=frame_stack, **kinds)
+    length = segment or segment_rows(needed, needed * slots * size)
     if not 0 < length <= needed:
         raise ValueError(f"a segment of a replay has {length} of its {needed} rows")
     return live, -(-needed // length) * length, length
+
+
+def _action_dtype(action: ActionKind) -> np.dtype:
+    return np.dtype(str(action[1]).removeprefix("torch."))
 
 
 def _numpy_dtype(dtype: str, *, wide: bool) -> np.dtype:

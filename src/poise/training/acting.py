@@ -1,4 +1,4 @@
-"""Asking a policy for actions, one observation or a batch at a time."""
+"""Asking a policy for actions, one observation or a batch at a time, and for whole episodes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,106 @@ from typing import Any
 import numpy as np
 import torch
 
+from poise.config.base import AlgorithmConfig
+from poise.config.types import PositiveInt, coerce
+from poise.envs.raised import telling_interrupts
+from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
+from poise.sampling.sampler import Episode
 from poise.spaces import masks
-from poise.training.evaluation import check_outputs, is_single, to_tensors
+from poise.training.environments import Environments
+from poise.training.evaluation import check_outputs, is_single, summarize, to_tensors
+from poise.training.metrics import Metrics
+
+ALGORITHM, SAMPLERS, EVALUATION, ACTING, CONFIRMATION = range(5)
+"""What the streams of random numbers are for that are derived from one seed."""
+
+
+class Acting:
+    """What a trainer's policy can be asked to do."""
+
+    config: AlgorithmConfig
+    environments: Environments
+    metrics: Metrics
+    iteration: int
+    _generator: torch.Generator | None = None
+
+    @property
+    def policy(self) -> Any:
+        """The policy being learnt."""
+        raise NotImplementedError
+
+    def stream(self, purpose: int, *index: int) -> np.random.SeedSequence:
+        """A stream of random numbers of its own, for one of the purposes above."""
+        return np.random.SeedSequence(self.config.seed or 0, spawn_key=(purpose, *index))
+
+    def compute_action(self, observation: Any, *, explore: bool = False, action_mask: Any = None) -> Any:
+        """The action for one observation, as the environment takes it.
+
+        Args:
+            observation: one element of the observation space.
+            explore: samples the action instead of taking the most likely one.
+            action_mask: as in `predict`.
+        """
+        return self.predict(observation, deterministic=not explore, action_mask=action_mask)[0]
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_mask: Any = None,
+    ) -> tuple[Any, Any]:
+        """Actions for one observation or a batch of them, and the policy's memory; as Stable-Baselines3's
+        `predict` (but deterministic unless asked otherwise).
+
+        Args:
+            observation: an element of the observation space, or a batch (one more axis in front).
+            state: memory that the last call returned; None at the start.
+            episode_start: for a batch, which slots begin an episode.
+            deterministic: takes the most likely actions.
+            action_mask: which choices are allowed, for a policy that was trained with masks; in place of the one in the
+                observation. Where the environment reports masks in its info, the observation may come as the
+                environment gives it, and without a mask all is allowed.
+
+        Returns:
+            Actions, elements of the action space (or of its batched form), and the memory.
+
+        Raises:
+            SpaceError: the observation or the mask does not fit the policy.
+            EnvError: a mask allows nothing.
+        """
+        if self._generator is None:
+            self._generator = torch_generator(self.stream(ACTING, self.iteration))
+        generator = None if deterministic else self._generator
+        return act(self.policy, observation, state, episode_start, action_mask, generator)
+
+    @telling_interrupts()
+    def evaluate(self, episodes: int | None = None, *, explore: bool | None = None, seed: int = 0) -> dict[str, float]:
+        """Plays fresh episodes in environments of their own.
+
+        Args:
+            episodes: how many; `evaluation_duration` unless given.
+            explore: whether actions are sampled; `evaluation_explore` unless given.
+            seed: other seeds give other episodes.
+
+        Returns:
+            `episode_reward_mean`, `_min`, `_max`, `_std`, `episode_len_mean`, `episodes`, `info/...`.
+        """
+        count = coerce(PositiveInt | None, episodes, "episodes") or self.config.evaluation_duration
+        sampled = self.config.evaluation_explore if explore is None else explore
+        streams, window = self.stream(EVALUATION, self.iteration, seed), self.metrics.window
+        return summarize(self.environments.play(self.policy, count, streams, explore=sampled, window=window))
+
+    def fresh_episodes(self, count: int) -> list[Episode]:
+        """Episodes with sampled actions, for a confirmation."""
+        streams, window = self.stream(CONFIRMATION, self.iteration), self.metrics.window
+        return self.environments.play(self.policy, count, streams, explore=True, window=window, many=True)
 
 
 @torch.no_grad()
-def predict(
+def act(
     policy: Policy,
     observation: Any,
     state: Any = None,
@@ -21,7 +114,7 @@ def predict(
     action_mask: Any = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Any, Any]:
-    """Actions and memory: see `Trainer.predict`. With a generator, actions are sampled from it."""
+    """Actions and memory: see `Acting.predict`. With a generator, actions are sampled from it."""
     if policy.masked or action_mask is not None:
         observation = masks.complete(policy.obs_layout.space, policy.action_layout.space, observation, action_mask)
     single = is_single(policy, observation)

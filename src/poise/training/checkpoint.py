@@ -1,7 +1,7 @@
 """Checkpoints: folders without pickle, written whole or not at all, verified before they are read.
 
     checkpoint/
-        policy.safetensors      the policy's parameters and normalisers, by name
+        policy.safetensors      parameters and normalisers, as `policies/<policy>/<name>`
         training.safetensors    every other array: optimiser, generators, episodes in progress
         state.json              everything that is not an array, with references to the arrays
         replay-N.safetensors    rows of a replay that will not change any more
@@ -34,20 +34,25 @@ from poise.config.run import rank
 from poise.errors import CheckpointError
 from poise.files import DEEPEST_JSON, LARGEST_JSON, depth, make_folder, read_json, sync
 from poise.sampling.segments import Segment
+from poise.training.formats import from_format_1
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 _POLICY, _ARRAYS, _STATE = "policy.safetensors", "training.safetensors", "state.json"
 _TEMPORARY = ".tmp-"
 _REPLACED = "-old-"
 
 
-def write(path: Path, policy: dict[str, torch.Tensor], state: dict[str, Any], about: dict[str, Any]) -> None:
+Policies = dict[str, dict[str, torch.Tensor]]
+"""Parameters and normalisers, by policy and by name."""
+
+
+def write(path: Path, policies: Policies, state: dict[str, Any], about: dict[str, Any]) -> None:
     """Writes a checkpoint at `path`, replacing one that is there.
 
     Args:
         path: the folder; its parents are made.
-        policy: the policy's `state_dict`.
+        policies: the `state_dict` of each.
         state: nested dicts of arrays, tensors and plain values.
         about: what the manifest says beside the files: algorithm, spaces, configuration, step, grade.
 
@@ -68,7 +73,8 @@ def write(path: Path, policy: dict[str, torch.Tensor], state: dict[str, Any], ab
                 f"The state holds {len(text)} bytes beside its arrays, {depth(plain)} levels deep; a checkpoint takes "
                 f"{LARGEST_JSON} and {DEEPEST_JSON}. Let get_state of the environment return arrays."
             )
-        _save_tensors({k: v.detach().cpu().contiguous().clone() for k, v in policy.items()}, temporary / _POLICY)
+        named = {f"policies/{name}/{key}": value for name, policy in policies.items() for key, value in policy.items()}
+        _save_tensors({k: v.detach().cpu().contiguous().clone() for k, v in named.items()}, temporary / _POLICY)
         _save_tensors(arrays, temporary / _ARRAYS)
         (temporary / _STATE).write_text(text)
         files = {file.name: _fingerprint(file) for file in sorted(temporary.iterdir())}
@@ -195,15 +201,15 @@ def verify(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:
-    """A verified checkpoint's manifest, policy and state.
+def read(path: Path) -> tuple[dict[str, Any], Policies, dict[str, Any]]:
+    """A verified checkpoint's manifest, policies and state, whatever the format that it was written in.
 
     Raises:
         CheckpointError: it is damaged, of a future format, or not a checkpoint.
     """
     manifest = verify(path)
     try:
-        policy = load_file(path / _POLICY)
+        parameters = load_file(path / _POLICY)
         arrays = load_file(path / _ARRAYS)
         segments = {
             name: Segment.of_file(path / name, partial(_read_segment, path / name), about)
@@ -211,11 +217,17 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str,
             if name not in (_POLICY, _ARRAYS, _STATE)
         }
         state = _decode(read_json(path / _STATE), {**arrays, **segments})
+        if manifest["format"] == 1:
+            parameters, state = from_format_1(parameters, state)
+        policies: Policies = {}
+        for key, value in parameters.items():
+            policy, _, name = key.removeprefix("policies/").partition("/")
+            policies.setdefault(policy, {})[name] = value
     except ValueError as error:
         raise _damaged(path, f"its {_STATE} {error}") from None
     except (SafetensorError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from None
-    return manifest, policy, state
+    return manifest, policies, state
 
 
 def _read_segment(file: Path) -> dict[str, np.ndarray]:

@@ -19,7 +19,10 @@ SMALL = 2**22
 
 
 def check_sizes(
-    path: object, manifest: Mapping[str, Any], config: AlgorithmConfig, policy: Mapping[str, torch.Tensor]
+    path: object,
+    manifest: Mapping[str, Any],
+    config: AlgorithmConfig,
+    policies: Mapping[str, Mapping[str, torch.Tensor]],
 ) -> None:
     """Refuses spaces and networks that are far larger than a checkpoint's files.
 
@@ -33,7 +36,7 @@ def check_sizes(
             raise CheckpointError(f"{path} declares an {key} of {size:,} numbers, but its files have {held:,} bytes.")
     if config.model.custom_model:
         return  # it decides for itself what it makes of the other settings
-    stored = sum(tensor.numel() for tensor in policy.values())
+    stored = sum(tensor.numel() for policy in policies.values() for tensor in policy.values())
     widths, filters = config.model.fcnet_hiddens, config.model.conv_filters or []
     least = sum(a * b for a, b in pairwise(widths)) + sum(widths)
     least += sum(before[0] * after[0] * after[1] ** 2 for before, after in pairwise(filters))

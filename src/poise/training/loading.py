@@ -115,7 +115,12 @@ def _own_name(name: str) -> str:
 
 
 def restore(
-    trainer: Trainer, manifest: dict[str, Any], policy: dict[str, Any], state: dict[str, Any], path: Path, given: Given
+    trainer: Trainer,
+    manifest: dict[str, Any],
+    policies: dict[str, Any],
+    state: dict[str, Any],
+    path: Path,
+    given: Given,
 ) -> dict[str, tuple[Any, Any]]:
     """Loads a checkpoint into a trainer whose settings may be others than the checkpoint's; `notes` say what begins
     anew. `given` is what `take_env` returned.
@@ -133,19 +138,19 @@ def restore(
         and key not in beside
     }  # fmt: skip
     anew: list[str] = []
-    learner: dict[str, Any] = state["learner"] if isinstance(state.get("learner"), dict) else {}
+    algorithm: dict[str, Any] = state["algorithm"] if isinstance(state.get("algorithm"), dict) else {}
     if SAMPLING & changed.keys():
         anew.append("episodes under way")
         state |= {"samplers": None, "unfinished_s": 0.0}
-        learner["start"] = None
-        if isinstance(learner.get("rewards"), dict):
-            learner["rewards"]["carry"] = None
+        algorithm["start"] = None
+        if isinstance(algorithm.get("rewards"), dict):
+            algorithm["rewards"]["carry"] = None
     slots = (before.get("num_workers") or 1) * before["num_envs_per_worker"]
-    if (REPLAY & changed.keys() or slots != trainer.config.num_envs) and learner.get("replay") is not None:
+    if (REPLAY & changed.keys() or slots != trainer.config.num_envs) and algorithm.get("replay") is not None:
         anew.append("the replay")
-        learner["replay"] = None
+        algorithm["replay"] = None
     try:
-        trainer.load_state(policy, state, source=path)
+        trainer.load_state(policies, state, source=path)
     except CheckpointError as error:
         _, fits, reason = str(error).partition(" does not fit its own configuration: ")
         if not changed or not fits:
@@ -264,10 +269,10 @@ def load(
 ) -> Trainer:
     """The trainer of a checkpoint, or of a run folder's: `poise.load` without names of runs and callbacks, with
     arguments and errors as there."""
-    manifest, policy, state = checkpoint.read(choose(path, which))
+    manifest, policies, state = checkpoint.read(choose(path, which))
     try:
         config = override(manifest["algorithm"], manifest["config"], overrides)
-        check_sizes(path, manifest, config, policy)
+        check_sizes(path, manifest, config, policies)
         layouts = Layout.from_json(manifest["observation_space"]), Layout.from_json(manifest["action_space"])
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged: its manifest lacks {error}.") from None
@@ -278,7 +283,7 @@ def load(
     if missing := lacking(manifest.get("changed")):
         warnings.warn(f"{path}: {missing}", PoiseWarning, stacklevel=2)
     trainer = Trainer(manifest["algorithm"], config, layouts=layouts, preset=manifest.get("preset"))
-    restore(trainer, manifest, policy, state, Path(path), given)
+    restore(trainer, manifest, policies, state, Path(path), given)
     if (name := trainer.policy.overflown) is not None:  # whoever looks for why a run diverged wants to see it
         what = "holds numbers that are not finite: it may be looked at, but can neither act by them nor learn."
         warnings.warn(f"{path}: the policy's parameter {name!r} {what}", PoiseWarning, stacklevel=2)

@@ -9,47 +9,36 @@ import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from poise.algorithms.base import Algorithm, learning_mode, make_algorithm
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig, env_name
-from poise.config.types import PositiveInt, a_path, coerce
-from poise.envs.changes import changes
+from poise.config.types import PositiveInt, coerce
 from poise.envs.raised import telling_interrupts
-from poise.errors import CheckpointError, PoiseWarning, writing
-from poise.install import version_of_poise
+from poise.errors import PoiseWarning
 from poise.learning.device import choose
-from poise.learning.seeding import torch_generator
 from poise.models.encoders import is_image
 from poise.sampling.group import SamplerGroup
 from poise.sampling.halt import Halt, HaltedError
-from poise.sampling.sampler import Episode, Harvest
+from poise.sampling.sampler import Harvest
 from poise.spaces.layout import Layout
-from poise.stepping import snapshot
 from poise.stepping.advice import available_cores
 from poise.stepping.failures import Failure, Failures
-from poise.training import checkpoint
-from poise.training.acting import predict
+from poise.training.acting import ALGORITHM, SAMPLERS, Acting
 from poise.training.callbacks import Callback
 from poise.training.confirmation import Confirmation
-from poise.training.declared import misfit
 from poise.training.environments import EnvAccess, Environments
-from poise.training.evaluation import summarize
 from poise.training.metrics import Metrics
-from poise.training.names import homes, remember
+from poise.training.saving import Saving
 from poise.training.signals import acknowledge, stopping_on
 from poise.training.stopping import Stop, StopRule, default_stop
 from poise.training.threads import torch_threads
 
-_ALGORITHM, _SAMPLERS, _EVALUATION, _ACTING, _CONFIRMATION = range(5)  # purposes of the streams derived from one seed
 
-
-class Trainer(EnvAccess):
+class Trainer(EnvAccess, Acting, Saving):
     """Trains one policy in one environment.
 
     Args:
@@ -97,12 +86,11 @@ class Trainer(EnvAccess):
             config.num_threads = max(1, available_cores() - config.sampling_threads) if pictures else 1
         try:
             with torch_threads(1):  # the decompositions that weights begin with round differently with more of them
-                self.algorithm: Algorithm = make_algorithm(self.name, config, *layouts, self._seed(_ALGORITHM))
+                self.algorithm: Algorithm = make_algorithm(self.name, config, *layouts, self.stream(ALGORITHM))
             self.notes += self.algorithm.announce() if self.environments.batches else []
         except BaseException:  # such as spaces that no policy can take
             self.environments.close()
             raise
-        self._generator: torch.Generator | None = None
         self.iteration = 0
         self.history: deque[dict[str, Any]] = deque(maxlen=10_000)
         self.goals: Mapping[str, float] = {}
@@ -125,9 +113,6 @@ class Trainer(EnvAccess):
         """The policy being learnt."""
         return self.algorithm.policy
 
-    def _seed(self, purpose: int, *index: int) -> np.random.SeedSequence:
-        return np.random.SeedSequence(self.config.seed or 0, spawn_key=(purpose, *index))
-
     @property
     def samplers(self) -> SamplerGroup:
         """The samplers; made when first needed, since acting needs none."""
@@ -137,7 +122,7 @@ class Trainer(EnvAccess):
             # Environments that cannot be restored go on with new episodes, never with those of the first time.
             with learning_mode():
                 made = self.environments.make_samplers(
-                    self.algorithm, lambda i: self._seed(_SAMPLERS, i, self.iteration), self.failures
+                    self.algorithm, lambda i: self.stream(SAMPLERS, i, self.iteration), self.failures
                 )
         return made
 
@@ -247,7 +232,7 @@ class Trainer(EnvAccess):
         reason = ""
         self.error = None
         result: dict[str, Any] = dict(self.history[-1]) if self.history else {}
-        self.confirmation = Confirmation(self.config, self._fresh, self._report) if confirm else None
+        self.confirmation = Confirmation(self.config, self.fresh_episodes, self._report) if confirm else None
         try:
             with stopping_on((signal.SIGINT, *signals), self._halt), suppress(HaltedError):
                 for callback in self.callbacks:
@@ -310,171 +295,6 @@ class Trainer(EnvAccess):
         """Environment steps of the next iteration that a stop amid it has left."""
         return self.environments.samplers.underway if self.environments.samplers else 0
 
-    # --- acting -------------------------------------------------------------------------------------------------
-
-    def compute_action(self, observation: Any, *, explore: bool = False, action_mask: Any = None) -> Any:
-        """The action for one observation, as the environment takes it.
-
-        Args:
-            observation: one element of the observation space.
-            explore: samples the action instead of taking the most likely one.
-            action_mask: as in `predict`.
-        """
-        return self.predict(observation, deterministic=not explore, action_mask=action_mask)[0]
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = True,
-        action_mask: Any = None,
-    ) -> tuple[Any, Any]:
-        """Actions for one observation or a batch of them, and the policy's memory; as Stable-Baselines3's
-        `predict` (but deterministic unless asked otherwise).
-
-        Args:
-            observation: an element of the observation space, or a batch (one more axis in front).
-            state: memory that the last call returned; None at the start.
-            episode_start: for a batch, which slots begin an episode.
-            deterministic: takes the most likely actions.
-            action_mask: which choices are allowed, for a policy that was trained with masks; in place of the one in the
-                observation. Where the environment reports masks in its info, the observation may come as the
-                environment gives it, and without a mask all is allowed.
-
-        Returns:
-            Actions, elements of the action space (or of its batched form), and the memory.
-
-        Raises:
-            SpaceError: the observation or the mask does not fit the policy.
-            EnvError: a mask allows nothing.
-        """
-        if self._generator is None:
-            self._generator = torch_generator(self._seed(_ACTING, self.iteration))
-        generator = None if deterministic else self._generator
-        return predict(self.policy, observation, state, episode_start, action_mask, generator)
-
-    @telling_interrupts()
-    def evaluate(self, episodes: int | None = None, *, explore: bool | None = None, seed: int = 0) -> dict[str, float]:
-        """Plays fresh episodes in environments of their own.
-
-        Args:
-            episodes: how many; `evaluation_duration` unless given.
-            explore: whether actions are sampled; `evaluation_explore` unless given.
-            seed: other seeds give other episodes.
-
-        Returns:
-            `episode_reward_mean`, `_min`, `_max`, `_std`, `episode_len_mean`, `episodes`, `info/...`.
-        """
-        count = coerce(PositiveInt | None, episodes, "episodes") or self.config.evaluation_duration
-        sampled = self.config.evaluation_explore if explore is None else explore
-        streams, window = self._seed(_EVALUATION, self.iteration, seed), self.metrics.window
-        return summarize(self.environments.play(self.policy, count, streams, explore=sampled, window=window))
-
-    def _fresh(self, count: int) -> list[Episode]:
-        """Episodes with sampled actions, for a confirmation."""
-        streams, window = self._seed(_CONFIRMATION, self.iteration), self.metrics.window
-        return self.environments.play(self.policy, count, streams, explore=True, window=window, many=True)
-
-    # --- saving -------------------------------------------------------------------------------------------------
-
-    def save(self, path: str | Path) -> Path:
-        """Writes a checkpoint folder, replacing one that is there; `poise.load(path)` goes on exactly from it.
-
-        Raises:
-            CheckpointError: `path` is something else than a checkpoint.
-            RunError: it cannot be written: the disk is full, for example.
-        """
-        target = a_path(path).absolute()
-        pending = self.environments.pending
-        samplers = self.samplers.state_dict() if pending is None else pending
-        learner = self.algorithm.state_dict()
-        policy = learner.pop("policy")
-        state = {
-            "learner": learner,
-            "samplers": samplers,
-            "iteration": self.iteration,
-            "failures": self.failures.state_dict(),
-            **self.metrics.state_dict(),
-        }
-        exact = all(_exact(sampler) for sampler in samplers) and not self.environments.calls
-        mean = (self.history[-1] if self.history else self.metrics.of_episodes())["episode_reward_mean"]
-        about = {
-            "poise": version_of_poise(),
-            "algorithm": self.name,
-            "env": env_name(self.config.env),
-            "preset": self.preset,
-            "observation_space": self.policy.obs_layout.to_json(),
-            "action_space": self.policy.action_layout.to_json(),
-            "iteration": self.iteration,
-            "timesteps_total": self.algorithm.timesteps,
-            "episode_reward_mean": None if math.isnan(mean) else mean,
-            **dict(zip(("score_of", "score"), self.score or (None, None), strict=True)),
-            **self.confirmed,
-            "resume_grade": "bitwise" if exact and self.algorithm.repeatable else "statistical",
-            "names": homes(self.config),
-            "changed": [str(change) for change in changes()],
-            "stop": dict(self.goals) or None,
-            "config": self.config.to_dict(),
-        }
-        with writing(target):
-            checkpoint.write(target, policy, state, about)
-        remember(self.config)
-        for callback in self.callbacks:
-            callback.on_checkpoint(self, target)
-        return target
-
-    def load_state(
-        self, policy: dict[str, torch.Tensor], state: dict[str, Any], *, source: str | Path = "The checkpoint"
-    ) -> None:
-        """Restores what `save` wrote into a trainer of the same configuration; the environments follow when needed.
-
-        Raises:
-            CheckpointError: parameters or state are not those of this configuration; the sentence names `source`.
-        """
-        checkpoint.check_parameters(self.policy.state_dict(), policy, source)
-        if self.environments.samplers is not None:  # they are in the middle of another course of training
-            self.close()
-        self.notes.clear()  # they were said when the run began
-        own = {**self.algorithm.state_dict(), "policy": None}
-        learner = state.get("learner")
-        if isinstance(learner, dict) and learner.get("frozen", own["frozen"]) != own["frozen"]:
-            own["optimizer"] = None  # as long as what learns, which is to be frozen and thawed first
-        if (what := misfit({"learner": own, **self.metrics.state_dict()}, state)) is not None:
-            raise CheckpointError(f"{source} does not fit its own configuration: {what}.")
-        try:
-            self.algorithm.load_state_dict({"policy": policy, **state["learner"]})
-            self.iteration = int(state["iteration"])
-            self.metrics.load_state_dict(state)
-            self.failures.load_state_dict(state["failures"])
-            self.environments.pending = state["samplers"]
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"{source} does not fit its own configuration: {reason}.") from error
-
-    def leave_environment(self, why: str) -> None:
-        """Forgets what belongs to the environment that there was: its episodes, also those under way, and results.
-
-        Args:
-            why: the beginning of the sentence in `notes`.
-        """
-        self.metrics.window.clear()
-        self.metrics.finished.clear()
-        self.history.clear()
-        self.metrics.unfinished_s = 0.0
-        self.environments.pending = None
-        self.algorithm.start = None
-        if self.algorithm.reward_scaler is not None:
-            self.algorithm.reward_scaler.carry = None
-        replay = getattr(self.algorithm, "replay", None)
-        if replay is not None:
-            self.algorithm.replay = None  # type: ignore[attr-defined]
-        kept = "the replay, " if replay is not None else ""
-        self.notes.append(
-            f"{why}: the window of episodes, {kept}results and episodes under way begin anew; the policy, its "
-            "normalisers and the counters go on."
-        )
-
     def close(self) -> None:
         """Closes the environments. Where they stand is remembered, so that training or saving can still go on."""
         self.environments.close()
@@ -484,10 +304,3 @@ class Trainer(EnvAccess):
 
     def __exit__(self, *_: Any) -> None:
         self.close()
-
-
-def _exact(sampler: dict[str, Any]) -> bool:
-    """Whether a sampler's state leads on to the very same steps."""
-    env = sampler["env"]
-    began = sampler["started"]  # it never did, or an error or a second Ctrl-C left it amid a step
-    return env is not None and snapshot.exact(env) if began else env is None

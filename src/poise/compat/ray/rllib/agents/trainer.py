@@ -80,8 +80,8 @@ class Trainer:
     def restore(self, checkpoint_path: str | Path) -> None:
         """Goes on from a checkpoint."""
         path = locate(checkpoint_path)
-        _, policy, state = checkpoint.read(path)
-        self.trainer.load_state(policy, state, source=path)
+        _, policies, state = checkpoint.read(path)
+        self.trainer.load_state(policies, state, source=path)
 
     def evaluate(self) -> dict[str, Any]:
         """Plays fresh episodes."""

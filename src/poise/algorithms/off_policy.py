@@ -1,0 +1,230 @@
+"""What algorithms share that learn from a replay, each step many times.
+
+repeat:
+    sample T steps in each of B environments, and add them to the replay
+    take the gradient steps that are due, each on steps drawn from the replay
+    every so often:  θ⁻ ← τ θ + (1 - τ) θ⁻
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poise.algorithms.base import Algorithm
+from poise.config.memory import machine_memory, readable
+from poise.errors import ConfigError
+from poise.learning.learner import Learner
+from poise.learning.optimizers import Change, Flat
+from poise.sampling.group import SamplerGroup
+from poise.sampling.prioritized import PrioritizedReplay
+from poise.sampling.replay import Batch, Replay, replay_bytes
+from poise.sampling.rollout import Rollout
+from poise.spaces.layout import Layout
+
+
+class Target:
+    """A copy of a learner's module that follows it slowly: the network Q⁻ that targets are computed with.
+
+    Args:
+        learner: of the module.
+        shared: modules within it that both have, such as running moments.
+
+    Attributes:
+        module: the copy.
+        flat: its parameters, in the order of the learner's.
+    """
+
+    def __init__(self, learner: Learner, shared: Iterable[Any] = ()) -> None:
+        self._learner, self._shared = learner, tuple(shared)
+        self._copy()
+
+    def _copy(self) -> None:
+        self.module = copy.deepcopy(self._learner.module, {id(module): module for module in self._shared})
+        self.flat = Flat(self.module, self._learner.flat.places)
+
+    def follow(self, change: Change) -> None:
+        """Keeps what it knows where the learner's parameters have moved, or its modules are others of the same kind."""
+        before = self.flat
+        if change.rebuilt:  # it may be a network of another kind
+            self._copy()
+        elif change.places is not None:
+            self.flat = Flat(self.module, self._learner.flat.places)
+        if change.rebuilt and before.shapes == self.flat.shapes:  # if not, it is what the module is now
+            self.module.load_state_dict(before.module.state_dict())
+
+    def update(self, tau: float) -> None:
+        """θ⁻ ← τ θ + (1 - τ) θ⁻; what is no parameter becomes as it is in the module."""
+        if tau == 1:
+            self.flat.whole.copy_(self._learner.flat.whole)
+        else:
+            self.flat.whole.lerp_(self._learner.flat.whole, tau)
+        for theirs, ours in zip(self.flat.beside, self._learner.flat.beside, strict=True):
+            if theirs is not ours:
+                theirs.copy_(ours)
+
+    def match(self) -> None:
+        """Has the learner's parameters from now on."""
+        self.flat.whole.copy_(self._learner.flat.whole)
+
+    def load(self, whole: Tensor) -> None:
+        """Has these parameters, `[P]`, and beside them what the module has now."""
+        self.module.load_state_dict(self._learner.module.state_dict())
+        self.flat.whole.copy_(whole)
+
+
+class OffPolicy(Algorithm):
+    """Base of the algorithms that learn from a replay.
+
+    Attributes:
+        targets: target networks, by the learner that they follow.
+        replay: made with the first rollout.
+        updated: environment steps at the targets' last update.
+        owed: gradient steps that are due, of which only whole ones are taken.
+    """
+
+    def __init__(self, config: Any, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence) -> None:
+        super().__init__(config, obs_layout, action_layout, seed)
+        self.targets = {name: Target(learner, self.policy.moments) for name, learner in self.learners.items()}
+        self.replay: Replay | None = None
+        self.updated = 0
+        self.owed = 0.0
+        self.explore()
+
+    @abstractmethod
+    def learn(self, replay: Replay, steps: int) -> Any:
+        """Takes so many gradient steps; returns what `statistics` tells of."""
+
+    @abstractmethod
+    def statistics(self, learnt: Any) -> dict[str, float]:
+        """The learner's statistics from what `learn` returned last; None where nothing was learnt."""
+
+    def explore(self) -> None:
+        """Sets how much the next rollout explores."""
+
+    def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
+        config = self.config
+        learnt = None
+        for _ in self.rounds():
+            self.explore()
+            samplers.publish(self.updates)
+            known = self.timesteps
+            self.remember(samplers.collect())
+            if self.timesteps < config.learning_starts or not (self.replay and self.replay.steps):
+                continue
+            if self.timesteps == known:  # resets alone: there is nothing new to learn from
+                continue
+            self.owed += config.gradient_steps
+            steps, self.owed = int(self.owed), self.owed % 1
+            if steps:
+                if not self.updates:  # the parameters may have been given while there was nothing to learn yet
+                    for target in self.targets.values():
+                        target.match()
+                learnt = self.learn(self.replay, steps)
+            if self.timesteps - self.updated >= config.target_network_update_freq > 0:
+                self.update_targets()
+        self.explore()
+        return {**self.statistics(learnt), "replay_steps": self.replay.steps if self.replay else 0}
+
+    def remember(self, rollout: Rollout) -> None:
+        """Adds a rollout to the replay and counts its steps."""
+        if self.replay is None:
+            self.replay = self._make_replay(rollout.slots)
+        if self.reward_scaler:
+            self.reward_scaler(rollout)  # for its moments: rewards are kept raw, and scaled when they are drawn
+        self.replay.add(rollout)
+        self.timesteps += int(rollout.valid.numpy().sum())
+        if self.policy.moments:
+            self.policy.update_normalizer({name: leaf[:-1] for name, leaf in rollout.obs.items()}, rollout.valid)
+
+    def draw(self, replay: Replay, count: int) -> tuple[Batch, Tensor]:
+        """Steps drawn from the replay with their n-step rewards, and their importance weights `[count]`, which are 1
+        where all are drawn alike."""
+        config, index = self.config, replay.draw(count, self.generator)
+        batch = replay.batch(index, n_step=config.n_step, gamma=config.gamma, rescale=self._rescale).to(self.device)
+        if not isinstance(replay, PrioritizedReplay):
+            return batch, torch.ones(count, device=self.device)
+        return batch, replay.weights(index, self.at(config.prioritized_replay_beta)).to(self.device)
+
+    def update_targets(self) -> None:
+        """θ⁻ ← τ θ + (1 - τ) θ⁻."""
+        for target in self.targets.values():
+            target.update(self.config.tau)
+        self.updated = self.timesteps
+
+    @property
+    def _rescale(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """What becomes of raw rewards in the loss."""
+        if self.config.clip_rewards:
+            return np.sign
+        return self.reward_scaler.scale if self.reward_scaler else None
+
+    def announce(self) -> list[str]:
+        others, size = super().announce(), self._replay_bytes(self.config.num_envs)
+        return [*others, f"The replay buffer takes {readable(size)} once it holds {self.config.buffer_size:,} steps."]
+
+    def _rows(self) -> dict[str, Any]:
+        """What the rows of the replay hold."""
+        dist = self.policy.dist
+        shared = {"frame_stack": self.config.frame_stack or 1, "wide": self.policy.wide}
+        return {"layout": self.policy.obs_layout, "action": (dist.action_shape, dist.action_dtype), **shared}
+
+    def _replay_bytes(self, slots: int) -> int:
+        """What the replay takes when it is full; raises `ConfigError` where that is more than there is."""
+        capacity, memory = self.config.buffer_size, machine_memory()
+        size = replay_bytes(capacity, slots, **self._rows())
+        if memory is not None and size > memory:
+            raise ConfigError(
+                f"buffer_size={capacity} takes {readable(size)}, and this machine has "
+                f"{readable(memory)}: about {int(capacity * memory / size):,} steps would fill all of it."
+            )
+        return size
+
+    def _make_replay(self, slots: int, segment: int = 0) -> Replay:
+        config, rows = self.config, self._rows()
+        self._replay_bytes(slots)
+        if not config.prioritized_replay:
+            return Replay(config.buffer_size, slots, segment=segment, **rows)
+        alpha, eps = config.prioritized_replay_alpha, config.prioritized_replay_eps
+        return PrioritizedReplay(config.buffer_size, slots, alpha=alpha, eps=eps, segment=segment, **rows)
+
+    def follow(self, name: str, change: Change) -> None:
+        super().follow(name, change)
+        if name in self.targets:
+            self.targets[name].follow(change)
+
+    def take_back(self, good: dict[str, Tensor]) -> None:
+        super().take_back(good)
+        for target in self.targets.values():
+            if not torch.isfinite(target.flat.whole).all():
+                target.match()
+
+    def leave_environment(self) -> list[str]:
+        replay, self.replay = self.replay, None
+        return [*super().leave_environment(), *([] if replay is None else ["the replay"])]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **super().state_dict(),
+            "targets": {name: target.flat.whole for name, target in self.targets.items()},
+            "replay": self.replay.state_dict() if self.replay else None,
+            "updated": self.updated,
+            "owed": self.owed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], policy: dict[str, Tensor]) -> None:
+        super().load_state_dict(state, policy)
+        for name, target in self.targets.items():
+            target.load(torch.as_tensor(state["targets"][name]))
+        self.updated, self.owed = state["updated"], state["owed"]
+        self.replay = None
+        if state["replay"] is not None:
+            self.replay = self._make_replay(state["replay"]["slots"], state["replay"].get("segment", 0))
+            self.replay.load_state_dict(state["replay"])
+        self.explore()

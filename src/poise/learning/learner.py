@@ -1,0 +1,118 @@
+"""What learns: the parameters of a module, the optimiser that moves them, and the rules by which it does.
+
+    learner = Learner(policy, Adam, clip=0.5)
+    norm = learner.descend(loss, lr)
+
+An algorithm has one learner or several (an actor's, its critics'), each with its own optimiser.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from poise.errors import DivergedError
+from poise.learning.optimizers import Change, Flat, Optimizer
+
+MAX_SKIPPED = 10
+"""Steps with a non-finite gradient in a row before training stops."""
+
+
+class Learner:
+    """Takes gradient steps for the parameters of a module.
+
+    Args:
+        module: its parameters learn, but for frozen ones.
+        optimizer: makes the optimiser of their vector.
+        clip: the largest norm of a gradient; None clips none.
+        clip_value: the largest size of each of its numbers, afterwards; None clips none.
+
+    Attributes:
+        flat: the parameters and their gradients as two vectors.
+        optimizer: of these.
+        updates: gradient steps taken.
+        skipped: gradient steps not taken because the gradient was not finite.
+        skipped_in_a_row: of these, the latest that no step was taken between.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: Callable[[Flat], Optimizer],
+        *,
+        clip: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
+        self.module, self.clip, self.clip_value = module, clip, clip_value
+        self.flat = Flat(module)
+        self.optimizer = optimizer(self.flat)
+        self.updates = self.skipped = self.skipped_in_a_row = 0
+
+    def bind(self) -> Change | None:
+        """Takes up what was changed in the module (see `Flat.bind`); the optimiser follows.
+
+        Raises:
+            ModelError: parameters that cannot be learnt, or not side by side.
+        """
+        change = self.flat.bind()
+        if change is not None and change.places is not None:
+            self.optimizer.rearrange(change.places)
+        return change
+
+    def descend(self, loss: Tensor, lr: float) -> float:
+        """One step down the gradient of a loss; see `step`."""
+        self.flat.zero_grad()
+        if loss.requires_grad:  # a custom model may have nothing to learn
+            loss.backward()  # type: ignore[no-untyped-call]
+        return self.step(lr)
+
+    def step(self, lr: float) -> float:
+        """Clips the gradient that is there and takes one step, unless it is not finite.
+
+        Returns:
+            The gradient's norm before clipping.
+
+        Raises:
+            DivergedError: `MAX_SKIPPED` gradients in a row were not finite.
+        """
+        norm = self.flat.clip_grad_norm(self.clip)
+        if math.isfinite(norm):
+            if self.clip_value is not None:
+                self.flat.grad.clamp_(-self.clip_value, self.clip_value)
+            self.optimizer.step(lr)
+            self.updates += 1
+            self.skipped_in_a_row = 0
+            return norm
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row >= MAX_SKIPPED:
+            raise DivergedError(
+                f"The gradient was not finite {MAX_SKIPPED} times in a row: training has diverged. Lower lr, or "
+                "normalise observations and rewards. The parameters are those before it began."
+            )
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that its next step depends on, but for the parameters themselves."""
+        return {
+            "frozen": self.flat.frozen,
+            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates,
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> Change | None:
+        """Restores what `state_dict` returned, once the module has its parameters. What was frozen then is frozen
+        again, and nothing else is; what `bind` found by that is returned."""
+        for name, parameter in self.module.named_parameters():
+            parameter.requires_grad_(name not in state["frozen"])
+        change = self.bind()
+        self.optimizer.load_state_dict({k: torch.as_tensor(v) for k, v in state["optimizer"].items()})
+        self.updates, self.skipped = state["updates"], state["skipped"]
+        self.skipped_in_a_row = state["skipped_in_a_row"]
+        return change

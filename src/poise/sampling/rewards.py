@@ -1,0 +1,51 @@
+"""Rewards as the learner sees them: divided by the deviation of the return."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poise.learning.device import CPU
+from poise.learning.running import RunningMoments
+from poise.sampling.rollout import Rollout
+
+
+class RewardScaler:
+    """Divides rewards by the running deviation of the discounted return (Engstrom et al. 2020, arXiv 2005.12729).
+
+    Each slot carries R_t = γ (1 - done_{t-1}) R_{t-1} + r_t; the rewards become r_t / √(Var[R] + ε), clipped to ±10.
+    """
+
+    def __init__(self, gamma: float) -> None:
+        self.gamma = gamma
+        self.moments = RunningMoments(())
+        self.carry: Tensor | None = None
+
+    def __call__(self, rollout: Rollout) -> Tensor:
+        """Updates the deviation with a rollout's returns and scales its rewards; `[T, B]`."""
+        carry = self.carry if self.carry is not None else torch.zeros(rollout.slots, dtype=torch.float64)
+        reward = (rollout.reward * rollout.valid).to(CPU)  # whatever a reset row holds
+        going_on = (~(rollout.terminated | rollout.truncated)).to(CPU).double()
+        returns = torch.empty(rollout.steps, rollout.slots, dtype=torch.float64)
+        for t in range(rollout.steps):
+            returns[t] = carry * self.gamma + reward[t]
+            carry = returns[t] * going_on[t]
+        self.carry = carry
+        self.moments.update(returns.flatten(), rollout.valid.flatten())
+        return (reward * (self.moments.var + 1e-8).rsqrt().float()).clamp_(-10, 10).to(rollout.reward.device)
+
+    def scale(self, reward: np.ndarray) -> np.ndarray:
+        """Rewards of any steps `[N]`, scaled by the deviation as it is now."""
+        scaled = reward * np.float32(1 / math.sqrt(self.moments.var.item() + 1e-8))
+        return np.clip(scaled, -10, 10)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self.moments.state_dict(), "carry": self.carry}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.carry = None if state["carry"] is None else torch.as_tensor(state["carry"])
+        self.moments.load_state_dict({k: torch.as_tensor(v) for k, v in state.items() if k != "carry"})

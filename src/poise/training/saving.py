@@ -1,0 +1,153 @@
+"""A trainer's way to the disk and back."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from poise.algorithms.base import Algorithm
+from poise.config.base import AlgorithmConfig, env_name
+from poise.config.types import a_path
+from poise.envs.changes import changes
+from poise.errors import CheckpointError, writing
+from poise.install import version_of_poise
+from poise.stepping import snapshot
+from poise.stepping.failures import Failures
+from poise.training import checkpoint
+from poise.training.callbacks import Callback
+from poise.training.declared import misfit
+from poise.training.environments import Environments
+from poise.training.metrics import Metrics
+from poise.training.names import homes, remember
+
+
+class Saving:
+    """What a trainer keeps, and how it goes on from there."""
+
+    name: str
+    preset: str | None
+    config: AlgorithmConfig
+    algorithm: Algorithm
+    environments: Environments
+    metrics: Metrics
+    failures: Failures
+    callbacks: list[Callback]
+    history: deque[dict[str, Any]]
+    goals: Mapping[str, float]
+    notes: list[str]
+    iteration: int
+    samplers: Any
+
+    @property
+    def score(self) -> tuple[str, float] | None:
+        """How good the policy is now."""
+        raise NotImplementedError
+
+    @property
+    def confirmed(self) -> dict[str, Any]:
+        """What a confirmation of the policy as it is now has found."""
+        raise NotImplementedError
+
+    def save(self, path: str | Path) -> Path:
+        """Writes a checkpoint folder, replacing one that is there; `poise.load(path)` goes on exactly from it.
+
+        Raises:
+            CheckpointError: `path` is something else than a checkpoint.
+            RunError: it cannot be written: the disk is full, for example.
+        """
+        target = a_path(path).absolute()
+        pending = self.environments.pending
+        samplers = self.samplers.state_dict() if pending is None else pending
+        policy = self.algorithm.policy
+        state = {
+            "algorithm": self.algorithm.state_dict(),
+            "samplers": samplers,
+            "iteration": self.iteration,
+            "failures": self.failures.state_dict(),
+            **self.metrics.state_dict(),
+        }
+        exact = all(_exact(sampler) for sampler in samplers) and not self.environments.calls
+        mean = (self.history[-1] if self.history else self.metrics.of_episodes())["episode_reward_mean"]
+        about = {
+            "poise": version_of_poise(),
+            "algorithm": self.name,
+            "env": env_name(self.config.env),
+            "preset": self.preset,
+            "observation_space": policy.obs_layout.to_json(),
+            "action_space": policy.action_layout.to_json(),
+            "iteration": self.iteration,
+            "timesteps_total": self.algorithm.timesteps,
+            "episode_reward_mean": None if math.isnan(mean) else mean,
+            **dict(zip(("score_of", "score"), self.score or (None, None), strict=True)),
+            **self.confirmed,
+            "resume_grade": "bitwise" if exact and self.algorithm.repeatable else "statistical",
+            "names": homes(self.config),
+            "changed": [str(change) for change in changes()],
+            "stop": dict(self.goals) or None,
+            "config": self.config.to_dict(),
+        }
+        with writing(target):
+            checkpoint.write(target, {POLICY: dict(policy.state_dict())}, state, about)
+        remember(self.config)
+        for callback in self.callbacks:
+            callback.on_checkpoint(cast(Any, self), target)
+        return target
+
+    def load_state(
+        self, policies: checkpoint.Policies, state: dict[str, Any], *, source: str | Path = "The checkpoint"
+    ) -> None:
+        """Restores what `save` wrote into a trainer of the same configuration; the environments follow when needed.
+
+        Raises:
+            CheckpointError: parameters or state are not those of this configuration; the sentence names `source`.
+        """
+        policy = policies.get(POLICY, {})
+        checkpoint.check_parameters(self.algorithm.policy.state_dict(), policy, source)
+        if self.environments.samplers is not None:  # they are in the middle of another course of training
+            self.environments.close()
+        self.notes.clear()  # they were said when the run began
+        own = {"algorithm": self.algorithm.state_dict(), **self.metrics.state_dict()}
+        for learner in own["algorithm"]["learners"].values():
+            learner["optimizer"] = None  # as long as what learns, which is to be frozen and thawed first
+        if (what := misfit(own, state)) is not None:
+            raise CheckpointError(f"{source} does not fit its own configuration: {what}.")
+        try:
+            self.algorithm.load_state_dict(state["algorithm"], policy)
+            self.iteration = int(state["iteration"])
+            self.metrics.load_state_dict(state)
+            self.failures.load_state_dict(state["failures"])
+            self.environments.pending = state["samplers"]
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{source} does not fit its own configuration: {reason}.") from error
+
+    def leave_environment(self, why: str) -> None:
+        """Forgets what belongs to the environment that there was: its episodes, also those under way, and results.
+
+        Args:
+            why: the beginning of the sentence in `notes`.
+        """
+        self.metrics.window.clear()
+        self.metrics.finished.clear()
+        self.history.clear()
+        self.metrics.unfinished_s = 0.0
+        self.environments.pending = None
+        gone = "".join(f"{what}, " for what in self.algorithm.leave_environment())
+        self.notes.append(
+            f"{why}: the window of episodes, {gone}results and episodes under way begin anew; the policy, its "
+            "normalisers and the counters go on."
+        )
+
+
+POLICY = "default"
+"""The name of a run's only policy."""
+
+
+def _exact(sampler: dict[str, Any]) -> bool:
+    """Whether a sampler's state leads on to the very same steps."""
+    env = sampler["env"]
+    began = sampler["started"]  # it never did, or an error or a second Ctrl-C left it amid a step
+    return env is not None and snapshot.exact(env) if began else env is None
