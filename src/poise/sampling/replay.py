@@ -246,7 +246,7 @@ class Replay:
         leaves = self._rows_of(index.ravel())
         finals = [(t, b, int(at[t, b])) for t, b in np.argwhere(np.isin(at, list(self.finals))).tolist()]
         return Rollout(
-            obs={name: torch.from_numpy(leaf).unflatten(0, index.shape) for name, leaf in leaves.items()},
+            obs=_tensors({name: leaf.reshape(*index.shape, *leaf.shape[1:]) for name, leaf in leaves.items()}),
             action=torch.from_numpy(self.action[at]),
             log_prob=torch.zeros(at.shape),
             reward=torch.from_numpy(self.reward[at]),
