@@ -36,6 +36,9 @@ REFERENCE = {
     "poise.tune": [f"poise.tune.{name}" for name in tune.__all__ if name != "SPACES"],
     "For algorithms of your own": [
         "poise.algorithms.base.Algorithm",
+        "poise.algorithms.on_policy.OnPolicy",
+        "poise.algorithms.off_policy.OffPolicy",
+        "poise.learning.learner.Learner",
         "poise.sampling.group.SamplerGroup",
         "poise.sampling.rollout.Rollout",
         "poise.models.policy.Policy",
