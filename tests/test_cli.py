@@ -20,8 +20,9 @@ from click.testing import CliRunner, Result
 import warm
 from poise.cli import inputs
 from poise.cli.main import COMMANDS, poise
-from poise.config.algorithms import ALGORITHMS, PPOConfig
+from poise.config.algorithms import ALGORITHMS
 from poise.config.docs import field_docs
+from poise.config.ppo import PPOConfig
 from poise.config.presets import PRESETS
 from poise.config.resolve import field_types
 from poise.config.run import RunOptions

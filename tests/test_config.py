@@ -11,7 +11,9 @@ import pytest
 
 import poise
 from poise.config import types
-from poise.config.algorithms import ALGORITHMS, A2CConfig, PPOConfig
+from poise.config.a2c import A2CConfig
+from poise.config.algorithms import ALGORITHMS
+from poise.config.ppo import PPOConfig
 from poise.config.presets import PRESETS
 from poise.config.resolve import field_types, resolve
 from poise.config.types import coerce, parse_text

@@ -23,7 +23,7 @@ import poise
 import warm
 from environments import Scripted
 from poise.cli.main import poise as command
-from poise.config.algorithms import PPOConfig
+from poise.config.ppo import PPOConfig
 from poise.config.resolve import resolve
 from poise.errors import RunError
 from poise.tracking import recorder

@@ -15,11 +15,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 import poise
-from poise.algorithms import base, ppo
+from poise.algorithms import ppo
 from poise.algorithms.ppo import PPO
 from poise.cli.main import poise as command
 from poise.config import presets
 from poise.config.algorithms import ALGORITHMS
+from poise.config.registry import find_algorithm
 from poise.envs import make, trust
 from poise.envs.changes import changes
 from poise.learning import learner, losses
@@ -39,7 +40,6 @@ STOP = {"timesteps_total": 64}
 @pytest.fixture(autouse=True)
 def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(base, "_classes", {})
     before = dict(ALGORITHMS)
     yield
     ALGORITHMS.clear()
@@ -76,7 +76,7 @@ def marked(kind: type) -> Any:
 
 def test_nothing_is_changed_where_nobody_has_changed_anything() -> None:
     for name in ALGORITHMS:
-        base.find_algorithm(name)
+        find_algorithm(name)
     assert changes() == []
 
 

@@ -35,9 +35,9 @@ __version__: str
 
 if TYPE_CHECKING:
     from poise import tune
-    from poise.algorithms.base import register_algorithm
     from poise.api import load, make_trainer, plot, resume, run
     from poise.checks.check import check_env
+    from poise.config.registry import register_algorithm
     from poise.envs.make import make_env, register_env
     from poise.envs.old_gym import OldGymEnv
     from poise.envs.video import render_mp4
@@ -59,7 +59,7 @@ _HOMES = {
     "run_seeds": "poise.tuning.seeds",
     "check_env": "poise.checks.check",
     "make_env": "poise.envs.make",
-    "register_algorithm": "poise.algorithms.base",
+    "register_algorithm": "poise.config.registry",
     "register_env": "poise.envs.make",
     "OldGymEnv": "poise.envs.old_gym",
     "render_mp4": "poise.envs.video",

@@ -7,6 +7,7 @@ analysis.best_config
 
 from __future__ import annotations
 
+from poise.config.presets import SPACES
 from poise.tuning.analysis import Analysis
 from poise.tuning.run import load, resume, run
 from poise.tuning.space import (
@@ -19,7 +20,6 @@ from poise.tuning.space import (
     sample_from,
     uniform,
 )
-from poise.tuning.spaces import SPACES
 from poise.tuning.study import Trial
 
 __all__ = [

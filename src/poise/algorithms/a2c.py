@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from poise.algorithms.on_policy import OnPolicy
-from poise.config.algorithms import A2CConfig
+from poise.config.a2c import A2CConfig
 from poise.learning.losses import explained_variance, normalize
 from poise.learning.optimizers import Flat, RMSProp
 from poise.sampling.group import SamplerGroup

@@ -17,7 +17,7 @@ import torch
 
 from poise.algorithms.asynchronous import Asynchronous
 from poise.algorithms.ppo import PPO, Batch
-from poise.config.algorithms import APPOConfig
+from poise.config.appo import APPOConfig
 from poise.models.policy import portions, rows
 from poise.sampling.rollout import Rollout
 

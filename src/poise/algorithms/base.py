@@ -10,7 +10,6 @@ samplers live elsewhere) broadcast.
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poise.config.algorithms import ALGORITHMS, AlgorithmSpec, algorithm_spec
 from poise.config.base import AlgorithmConfig
 from poise.config.memory import require_sizes
+from poise.config.registry import find_algorithm
 from poise.envs.changes import WRITTEN
-from poise.errors import ConfigError, DivergedError, ModelError
+from poise.errors import DivergedError, ModelError
 from poise.learning.device import CPU, GPU
 from poise.learning.learner import Learner
 from poise.learning.optimizers import Adam, Change, Flat, Optimizer
@@ -37,8 +36,6 @@ from poise.sampling.group import SamplerGroup
 from poise.sampling.rewards import RewardScaler
 from poise.sampling.rollout import observation_bytes
 from poise.spaces.layout import Layout
-
-_classes: dict[str, type[Algorithm]] = {}
 
 
 class Algorithm(ABC):
@@ -327,54 +324,5 @@ def make_algorithm(
 ) -> Algorithm:
     """The algorithm registered as `name`."""
     with learning_mode():
-        return find_algorithm(name)(config, obs_layout, action_layout, seed)
-
-
-def find_algorithm(name: str) -> type[Algorithm]:
-    """The class registered as `name`."""
-    name, spec = algorithm_spec(name)
-    module, _, attribute = spec.location.partition(":")
-    found: type[Algorithm] = _classes.get(name) or getattr(importlib.import_module(module), attribute)
-    return found
-
-
-def register_algorithm(
-    name: str, algorithm: type[Algorithm], config: type[AlgorithmConfig] | None = None, summary: str = ""
-) -> None:
-    """Makes an algorithm known as `name`: for `poise.make_trainer`, `poise.tune.run`, and the command.
-
-        class Careful(PPO):
-            def loss(self, ...): ...
-
-        poise.register_algorithm("Careful", Careful)
-
-    Args:
-        name: any that no algorithm of Poise has.
-        algorithm: the class.
-        config: its configuration; that of the class it is derived from unless given.
-        summary: one line.
-
-    Raises:
-        ConfigError: the name is taken, the class is no algorithm, or it is derived from none whose configuration it
-            could have.
-    """
-    shipped = {known.lower() for known in ALGORITHMS if known not in _classes}
-    if not isinstance(algorithm, type) or not issubclass(algorithm, Algorithm):
-        raise ConfigError(f"algorithm={algorithm!r} is not allowed: it must be a class derived from an algorithm.")
-    if name.lower() in shipped:
-        raise ConfigError(f"name={name!r} is not allowed: Poise has an algorithm of this name. Give it one of its own.")
-    if config is None:
-        homes = [f"{base.__module__}:{base.__qualname__}" for base in algorithm.__mro__]
-        inherited = [spec.config for home in homes for spec in ALGORITHMS.values() if spec.location == home]
-        if not inherited:
-            raise ConfigError(f"config=None is not allowed for {algorithm.__name__}: it is derived from no algorithm.")
-        config = inherited[0]
-    _classes[name] = algorithm
-    ALGORITHMS[name] = AlgorithmSpec(config, f"{algorithm.__module__}:{algorithm.__qualname__}", summary)
-
-
-def registered_algorithm(name: str) -> tuple[AlgorithmSpec, type[Algorithm]] | None:
-    """Entry and class of an algorithm that this process has registered; None of one of Poise's."""
-    name, spec = algorithm_spec(name)
-    own = spec.location.startswith("poise.algorithms.") and name not in _classes
-    return None if own else (spec, find_algorithm(name))
+        made: Algorithm = find_algorithm(name)(config, obs_layout, action_layout, seed)
+        return made

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from poise.algorithms.off_policy import OffPolicy
-from poise.config.algorithms import DQNConfig
+from poise.config.dqn import DQNConfig
 from poise.learning.learner import Learner
 from poise.learning.losses import huber_loss
 from poise.learning.optimizers import Adam, Flat

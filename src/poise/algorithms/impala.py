@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from poise.algorithms.asynchronous import Asynchronous
-from poise.config.algorithms import IMPALAConfig
+from poise.config.impala import IMPALAConfig
 from poise.learning.losses import approximate_kl, explained_variance
 from poise.learning.optimizers import Adam, Flat, Optimizer, RMSProp
 from poise.learning.returns import vtrace

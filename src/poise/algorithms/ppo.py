@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from poise.algorithms.on_policy import OnPolicy
-from poise.config.algorithms import PPOConfig
+from poise.config.ppo import PPOConfig
 from poise.learning.losses import approximate_kl, explained_variance, normalize, ppo_loss
 from poise.models.policy import portions, rows
 from poise.sampling.group import SamplerGroup

@@ -15,6 +15,7 @@ from poise.cli.inputs import parse_stop
 from poise.cli.output import echo
 from poise.cli.train import EXIT_CODES, Request, TrainCommand, finish_seeds, read_settings, with_run_options, wrapped
 from poise.config.algorithms import ALGORITHMS
+from poise.config.presets import SPACES
 from poise.config.resolve import canonical
 from poise.startup import ENDING, without_collection
 
@@ -110,7 +111,6 @@ def tune(
         from poise.tuning import run as tuning
         from poise.tuning.population import FIXED
         from poise.tuning.space import grid, parse, searches
-        from poise.tuning.spaces import SPACES
 
     words = ("metric", "mode", "sampler", "scheduler", "seeds", "winners", "generations")
     how: dict[str, Any] = {word: kept.pop(word) for word in words}
@@ -129,7 +129,7 @@ def tune(
         )
         seed = settings.pop("seed", None)
         if not any(searches(settings)):
-            space = SPACES[request.algorithm].items()
+            space = parse(SPACES[request.algorithm]).items()
             lasting = FIXED if how["scheduler"] == "pbt" else ()  # cannot change while a policy learns
             settings = {**{k: v for k, v in space if not k.startswith(lasting)}, **settings}
         analysis = tuning.run(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import typing
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from poise.config.types import (
     EnvCount,
@@ -348,6 +348,35 @@ class AlgorithmConfig(Checked):
         settings = {field.name: plain(getattr(self, field.name)) for field in fields(self)}
         settings["env"] = env_name(self.env)
         return settings
+
+
+Presets = dict[str, dict[str, Any]]
+"""Settings tuned for environments, by the environment's name."""
+
+
+class AlgorithmSpec(NamedTuple):
+    """What is known of an algorithm before it, and PyTorch with it, is imported."""
+
+    algorithm: str | type
+    """Its class, or the `module:Class` that is imported when it is needed."""
+
+    config: type[AlgorithmConfig]
+    """Its settings."""
+
+    summary: str
+    """One line."""
+
+    presets: Presets
+    """What it had been registered with; `poise.config.presets.PRESETS` is what counts."""
+
+    search_space: dict[str, Any]
+    """What is searched where nobody says, written as in a file: `{"lr": "loguniform(1e-4, 1e-2)"}`."""
+
+    @property
+    def home(self) -> str:
+        """`module:Class`."""
+        named = self.algorithm
+        return named if isinstance(named, str) else f"{named.__module__}:{named.__qualname__}"
 
 
 def _wrapper(item: Any) -> Any:

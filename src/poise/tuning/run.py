@@ -28,7 +28,7 @@ from poise.tuning.analysis import Analysis
 from poise.tuning.pool import Pool
 from poise.tuning.population import Population
 from poise.tuning.search import DEFAULT_LIMIT, Search, unwritten
-from poise.tuning.space import is_search, searches
+from poise.tuning.space import is_search, parse, searches
 from poise.tuning.storage import check_installed
 from poise.tuning.study import Seeds, Study
 from poise.tuning.table import Board
@@ -71,7 +71,8 @@ def run(
 
     Args:
         algorithm: its name.
-        config: settings, with searches (`uniform`, `choice`, `grid_search`, ...) in the place of some.
+        config: settings, with searches (`uniform`, `choice`, `grid_search`, ... or texts such as `"uniform(0, 1)"`) in
+            the place of some.
         stop: when each run ends; without a limit, after 500,000 steps at the latest.
         num_samples, metric, mode, sampler, scheduler, generations, seeds, winners, seed, time_budget_s, preset: see
             `Search`.
@@ -88,7 +89,7 @@ def run(
         RunError: there is a study already, or none to go on with.
     """
     name, spec = algorithm_spec(algorithm)
-    settings = canonical(spec.config, dict(config or {}))
+    settings = canonical(spec.config, parse(dict(config or {})))
     if callable(stop):
         raise ConfigError("stop of a search must be a mapping of result keys to numbers, not a function.")
     if settings.get("env") is None:

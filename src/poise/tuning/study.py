@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from poise.algorithms.base import registered_algorithm
+from poise.config.registry import registered_algorithm
 from poise.config.resolve import resolve
 from poise.config.run import RunOptions
 from poise.envs.changes import sendable
@@ -128,7 +128,7 @@ def registered(algorithm: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     env, model = settings.get("env"), settings.get("model.custom_model")
     preprocessor = settings.get("model.custom_preprocessor")
     return {
-        "algorithms": {algorithm: own} if (own := registered_algorithm(algorithm)) else {},
+        "algorithm": registered_algorithm(algorithm),
         "changes": sendable(),
         "specs": [spec] if isinstance(env, str) and (spec := own_spec(env)) else [],
         "envs": {env: creator} if isinstance(env, str) and (creator := registered_env(env)) else {},

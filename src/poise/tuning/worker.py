@@ -19,7 +19,7 @@ from typing import Any
 import cloudpickle
 import gymnasium
 
-from poise.algorithms.base import register_algorithm
+from poise.config.registry import register_algorithm
 from poise.config.resolve import resolve
 from poise.envs.changes import apply
 from poise.envs.make import register_env
@@ -111,8 +111,8 @@ def _run(pipe: Pipe, job: dict[str, Any]) -> dict[str, Any]:
 def _register(named: dict[str, Any]) -> None:
     """Makes known what the search's process knows by name, and changes what it has changed."""
     apply(named["changes"])
-    for name, (spec, algorithm) in named["algorithms"].items():
-        register_algorithm(name, algorithm, spec.config, spec.summary)
+    if named["algorithm"] is not None:
+        register_algorithm(**named["algorithm"])
     for spec in named["specs"]:
         gymnasium.registry.setdefault(spec.id, spec)
     kinds: dict[str, Any] = {"envs": register_env, "models": register_model, "preprocessors": register_preprocessor}

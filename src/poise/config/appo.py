@@ -1,0 +1,43 @@
+"""APPO: its configuration, the settings tuned for environments, and what is searched where nobody says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from poise.config.base import AlgorithmSpec, Presets
+from poise.config.impala import AsynchronousConfig
+from poise.config.ppo import PONG_SCHEDULES, PPO_CARTPOLE, PPO_PONG, PPOConfig
+from poise.config.shared import ATARI, CARTPOLE, ON_POLICY_SEARCH, PONG
+from poise.config.types import PositiveInt
+
+
+@dataclass
+class APPOConfig(AsynchronousConfig, PPOConfig):
+    """Asynchronous PPO: PPO's clipped surrogate while the environments go on, corrected by V-trace."""
+
+    rollout_fragment_length: PositiveInt | None = 64
+    """Steps that each environment takes before the learner gets them."""
+
+    num_sgd_iter: PositiveInt = 4
+    """Passes (epochs) over each batch."""
+
+
+# PPO's, with no rollout waiting: at this learning rate, older ones do harm.
+_CARTPOLE = {**PPO_CARTPOLE, "learner_queue_size": 0}
+
+# PPO's, with shorter rollouts, which keep the policy that samples fresh.
+_ATARI_GAMES = {**PPO_PONG, "lr": 5e-4, "entropy_coeff": 0.01, "rollout_fragment_length": 64, "num_sgd_iter": 2}
+_PONG = {**_ATARI_GAMES, **PONG_SCHEDULES}
+
+PRESETS: Presets = {
+    **dict.fromkeys(CARTPOLE, _CARTPOLE), ATARI: _ATARI_GAMES, **dict.fromkeys(PONG, _PONG),
+}  # fmt: skip
+
+SPEC = AlgorithmSpec(
+    "poise.algorithms.appo:APPO", APPOConfig, "PPO that samples while it learns", PRESETS,
+    {
+        **ON_POLICY_SEARCH, "num_envs_per_worker": "choice([16, 32, 64])",
+        "rollout_fragment_length": "choice([16, 32, 64])", "num_sgd_iter": "choice([2, 4, 8])",
+        "clip_param": "choice([0.1, 0.2, 0.3])",
+    },
+)  # fmt: skip

@@ -1,0 +1,107 @@
+"""Making an algorithm known by one call, and finding its class; without PyTorch, unless a class is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from poise.config.algorithms import ALGORITHMS, algorithm_spec, known_name
+from poise.config.base import AlgorithmConfig, AlgorithmSpec
+from poise.config.presets import PRESETS, SPACES
+from poise.config.types import brief, coerce
+from poise.errors import ConfigError
+
+BASE = "poise.algorithms.base:Algorithm"
+"""What all algorithms are derived from."""
+
+
+def register_algorithm(
+    name: str,
+    algorithm: Any,
+    config: type[AlgorithmConfig] | None = None,
+    summary: str = "",
+    *,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+    search_space: Mapping[str, Any] | None = None,
+) -> None:
+    """Makes an algorithm known as `name`, everywhere: `poise.NAME`, `poise.make_trainer`, `poise.run`, searches, and
+    the command with its help.
+
+        class Careful(PPO):
+            def loss(self, ...): ...
+
+        poise.register_algorithm("Careful", Careful)
+
+    Args:
+        name: any that no algorithm of Poise has.
+        algorithm: the class, or `"module:Class"`, which is imported when it is needed.
+        config: a dataclass derived from `AlgorithmConfig`; that of the class it is derived from unless given.
+        summary: one line.
+        presets: settings tuned for environments, by the environment's name.
+        search_space: what `poise tune` searches where nobody says, such as `{"lr": "loguniform(1e-4, 1e-2)"}`.
+
+    Raises:
+        ConfigError: the name is taken, the class is no algorithm, or it is derived from none whose configuration it
+            could have.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[^\W\d_][\w.-]*", name):
+        raise ConfigError(f"name={brief(name)} is not allowed: letters first, then digits, '_', '-' and '.', too.")
+    if (before := known_name(name)) is not None and _is_ours(before):
+        raise ConfigError(f"name={name!r} is not allowed: Poise has an algorithm of this name. Give it one of its own.")
+    named = isinstance(algorithm, str) and ":" in algorithm
+    if named and config is None:
+        algorithm, named = _imported(algorithm), False
+    if not named and BASE not in homes(algorithm):
+        raise ConfigError(f"algorithm={algorithm!r} is not allowed: it must be a class derived from an algorithm.")
+    if config is None:
+        if not (parents := parents_of(algorithm)):
+            raise ConfigError(f"config=None is not allowed for {algorithm.__name__}: it is derived from no algorithm.")
+        config = ALGORITHMS[parents[0]].config
+    if not issubclass(config, AlgorithmConfig) or "__dataclass_fields__" not in vars(config):
+        raise ConfigError(f"config={config!r} is not allowed: it must be a @dataclass derived from AlgorithmConfig.")
+    own = {env: coerce(dict[str, Any], settings, f"presets[{env!r}]") for env, settings in (presets or {}).items()}
+    try:
+        json.dumps(own)  # other processes get them as they are
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"presets={brief(own)} is not allowed: {error}; they must be plain, as in a file.") from None
+    if before is not None:
+        del ALGORITHMS[before]
+    ALGORITHMS[name] = AlgorithmSpec(algorithm, config, summary, own, dict(search_space or {}))
+    PRESETS[name], SPACES[name] = own, ALGORITHMS[name].search_space
+
+
+def homes(algorithm: Any) -> list[str]:
+    """`module:Class` of a class and of all that it is derived from."""
+    return [f"{base.__module__}:{base.__qualname__}" for base in getattr(algorithm, "__mro__", ())]
+
+
+def parents_of(algorithm: Any) -> list[str]:
+    """The names of the algorithms that a class is derived from, the nearest first; its own, if it has one, too."""
+    return [name for home in homes(algorithm) for name, spec in ALGORITHMS.items() if spec.home == home]
+
+
+def find_algorithm(name: str) -> type:
+    """The class registered as `name`; imported now, where only its place was given."""
+    found = algorithm_spec(name)[1].algorithm
+    return _imported(found) if isinstance(found, str) else found
+
+
+def _imported(home: str) -> Any:
+    module, _, name = home.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _is_ours(name: str) -> bool:
+    found = ALGORITHMS[name].algorithm
+    return isinstance(found, str) and found.startswith("poise.algorithms.")
+
+
+def registered_algorithm(name: str) -> dict[str, Any] | None:
+    """The arguments that another process calls `register_algorithm` with; None of one of Poise's."""
+    name, spec = algorithm_spec(name)
+    if _is_ours(name):
+        return None
+    return {**spec._asdict(), "name": name, "presets": PRESETS.get(name), "search_space": SPACES.get(name)}

@@ -1,0 +1,42 @@
+"""What the configurations of several algorithms share: names of environments with one preset, parts of presets, other
+names of settings, and what is searched."""
+
+from __future__ import annotations
+
+from poise.config.base import AlgorithmConfig
+
+ATARI = "Atari"
+"""The preset of every Atari game that has none of its own."""
+
+PONG = ("PongNoFrameskip-v4", "PongDeterministic-v4")
+CARTPOLE = ("CartPole-v0", "CartPole-v1")
+TABLES_OF_COSTS = (
+    "Taxi-v3", "Taxi-v4", "CliffWalking-v0", "CliffWalking-v1", "CliffWalkingSlippery-v1",
+)  # fmt: skip
+
+ATARI_NETWORK = {
+    "clip_rewards": True, "model.vf_share_layers": True, "model.fcnet_hiddens": [512],
+    "model.fcnet_activation": "relu",
+}  # fmt: skip
+
+# The two layers of Mnih et al. 2013 are enough for Pong, and processors compute them in half the
+# time.
+SMALL_NETWORK = {
+    "model.fcnet_hiddens": [256], "model.conv_filters": [[16, 8, 4], [32, 4, 2]],
+}  # fmt: skip
+
+ON_POLICY_ALIASES = {
+    **AlgorithmConfig.aliases,
+    "lambda": "gae_lambda", "lambda_": "gae_lambda", "ent_coef": "entropy_coeff", "vf_coef": "vf_loss_coeff",
+    "n_steps": "rollout_fragment_length", "num_steps": "rollout_fragment_length",
+    "normalize_advantage": "normalize_advantages", "norm_adv": "normalize_advantages",
+}  # fmt: skip
+
+# Searches are near those of RL Baselines3 Zoo; widths of batches follow from
+# `rollout_fragment_length`.
+NETWORK_SEARCH = {"model.fcnet_hiddens": "choice([[64, 64], [256, 256], [64], [128, 128]])"}
+ON_POLICY_SEARCH = {
+    "lr": "loguniform(1e-4, 1e-2)", "gamma": "choice([0.98, 0.99, 0.995, 0.999])",
+    "gae_lambda": "uniform(0.85, 1.0)", "entropy_coeff": "choice([0.0, 0.001, 0.01])",
+    **NETWORK_SEARCH,
+}  # fmt: skip
