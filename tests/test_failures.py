@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -458,6 +458,32 @@ def test_a_fresh_instance_that_fails_too_is_not_acted_upon(trainer: Make) -> Non
     assert Blind.made == 4
     assert algo.failures.total == 3
     assert torch.isfinite(algo.policy.normalizer.mean).all()
+
+
+class Remembers(Scripted):
+    """Raises at the third step of each life; the class knows what its instances were seeded with."""
+
+    seeds: ClassVar[list[int | None]] = []
+
+    def reset(self, *, seed: int | None = None, **kwargs: Any) -> Any:
+        self.seeds.append(seed)
+        return super().reset(seed=seed, **kwargs)
+
+    def step(self, action: Any) -> Any:
+        if self.now == 2:
+            raise ValueError("broken")
+        return super().step(action)
+
+
+def test_a_fresh_instance_has_a_seed_of_its_own() -> None:
+    """With the old one, it would play the episode again that its forerunner failed in."""
+    Remembers.seeds.clear()
+    env = InlineVectorEnv(lambda: Remembers(lengths=(9,)), 2)
+    env.reset(seed=[5, 6])
+    for _ in range(9):
+        env.step(np.zeros(2, np.int64))
+    assert Remembers.seeds[:2] == [5, 6]
+    assert len(Remembers.seeds) == len({*Remembers.seeds} - {None}) == 8
 
 
 class ForgetsInfo(Scripted):

@@ -19,6 +19,7 @@ from environments import (
     Reach,
     ShortLived,
 )
+from poise.algorithms.ppo import KL
 from poise.training.trainer import Trainer
 
 Make = Callable[..., Trainer]
@@ -158,6 +159,24 @@ def test_the_epochs_end_at_the_target_kl(trainer: Make) -> None:
     result = made.train()
     assert 0 < result["learner/sgd_steps"] < 50 * 128 / made.config.sgd_minibatch_size
     assert result["learner/grad_norm"] > 0
+
+
+def test_the_epochs_end_where_the_divergence_is_half_above_its_target(trainer: Make) -> None:
+    made = trainer(
+        "PPO", lambda config: Echo(), lr=1e-3, target_kl=0.01, n_epochs=99, num_envs=4, n_steps=32, batch_size=128
+    )
+    loss, found = made.algorithm.loss, []
+
+    def watched(*args: Any, **settings: Any) -> Any:
+        total, parts = loss(*args, **settings)
+        found.append(parts[KL].item() / 0.01)
+        return total, parts
+
+    made.algorithm.loss = watched
+    made.train()
+    *before, last = found
+    assert max(before) <= 1.5 < last < 1.8
+    assert max(before) > 1.2
 
 
 @BOTH

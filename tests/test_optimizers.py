@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,8 @@ import pytest
 import torch
 from torch import nn
 
+from poise.errors import DivergedError
+from poise.learning.learner import Learner
 from poise.learning.optimizers import Adam, Flat, RMSProp
 
 MAKERS = {
@@ -137,3 +140,23 @@ def test_training_never_imports_the_compiler() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_learner_goes_on_counting_what_it_skipped() -> None:
+    """Six gradients in a row that are not finite, a checkpoint, and four more."""
+    learners = [Learner(network(0), Adam) for _ in range(2)]
+    for learner in learners:
+        learner.flat.grad.fill_(math.nan)
+    for _ in range(6):
+        assert math.isnan(learners[0].step(0.1))
+    learners[1].load_state_dict(learners[0].state_dict())
+    for _ in range(3):
+        learners[1].step(0.1)
+    with pytest.raises(DivergedError, match="10 times in a row"):
+        learners[1].step(0.1)
+    assert (learners[1].skipped, learners[1].updates) == (10, 0)
+    learners[1].flat.grad.fill_(1.0)
+    learners[1].step(0.1)
+    assert (learners[1].skipped_in_a_row, learners[1].updates) == (0, 1)
+    learners[1].flat.grad.fill_(math.nan)
+    learners[1].step(0.1)  # the count begins anew

@@ -629,6 +629,17 @@ def test_ten_in_a_row_stop_the_run_and_leave_the_parameters(trainer: Make, algor
     assert algo.train()["learner/skipped_updates"] == MAX_SKIPPED  # what made it diverge is gone: it can go on
 
 
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN"])
+def test_the_gradient_is_clipped_as_the_settings_say_now(trainer: Make, algorithm: str) -> None:
+    algo = trainer(algorithm, "CartPole-v1", grad_clip=None, timesteps_per_iteration=0, preset=None)
+    while not algo.algorithm.updates:
+        algo.train()
+    assert algo.algorithm.flat.grad.norm() > 1e-3
+    algo.config.grad_clip = 1e-3
+    algo.train()
+    assert algo.algorithm.flat.grad.norm() == pytest.approx(1e-3, rel=1e-2)
+
+
 def test_ten_in_all_do_not_stop_the_run(trainer: Make) -> None:
     algo = trainer("PPO", "CartPole-v1", **TINY, sgd_minibatch_size=4)
     calls = itertools.count()

@@ -91,11 +91,15 @@ class Algorithm(ABC):
 
     def make_learners(self) -> dict[str, Learner]:
         """What takes gradient steps, by the names that checkpoints have."""
-        return {"policy": Learner(self.policy, self.make_optimizer, clip=self.config.grad_clip)}
+        return {"policy": Learner(self.policy, self.make_optimizer, self.clip)}
 
     def make_optimizer(self, flat: Flat) -> Optimizer:
         """What moves the parameters of a learner."""
         return Adam(flat)
+
+    def clip(self, flat: Flat) -> float:
+        """Clips the gradient of a learner as the configuration says now; returns its norm before."""
+        return flat.clip_grad_norm(self.config.grad_clip)
 
     @property
     def flat(self) -> Flat:

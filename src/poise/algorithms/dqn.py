@@ -27,7 +27,6 @@ from torch import Tensor
 
 from poise.algorithms.off_policy import OffPolicy
 from poise.config.dqn import DQNConfig
-from poise.learning.learner import Learner
 from poise.learning.losses import huber_loss
 from poise.learning.optimizers import Adam, Flat
 from poise.learning.schedules import decay
@@ -102,14 +101,15 @@ class DQN(OffPolicy):
             obs_layout, action_layout, config.model, normalize_observations=normalize, dueling=config.dueling
         )
 
-    def make_learners(self) -> dict[str, Learner]:
-        config = self.config
-        clips = {"clip": config.grad_clip, "clip_value": config.grad_clip_value}
-        return {"policy": Learner(self.policy, self.make_optimizer, **clips)}
-
     def make_optimizer(self, flat: Flat) -> Adam:
         config = self.config
         return Adam(flat, eps=config.adam_epsilon, weight_decay=config.weight_decay, amsgrad=config.amsgrad)
+
+    def clip(self, flat: Flat) -> float:
+        norm, limit = super().clip(flat), self.config.grad_clip_value
+        if limit is not None:
+            flat.grad.clamp_(-limit, limit)
+        return norm
 
     @property
     def epsilon(self) -> float:

@@ -1,6 +1,6 @@
 """What learns: the parameters of a module, the optimiser that moves them, and the rules by which it does.
 
-    learner = Learner(policy, Adam, clip=0.5)
+    learner = Learner(policy, Adam, clip=lambda flat: flat.clip_grad_norm(0.5))
     norm = learner.descend(loss, lr)
 
 An algorithm has one learner or several (an actor's, its critics'), each with its own optimiser.
@@ -28,8 +28,7 @@ class Learner:
     Args:
         module: its parameters learn, but for frozen ones.
         optimizer: makes the optimiser of their vector.
-        clip: the largest norm of a gradient; None clips none.
-        clip_value: the largest size of each of its numbers, afterwards; None clips none.
+        clip: clips the gradient of their vector, and returns its norm before; by default, nothing is clipped.
 
     Attributes:
         flat: the parameters and their gradients as two vectors.
@@ -43,11 +42,9 @@ class Learner:
         self,
         module: nn.Module,
         optimizer: Callable[[Flat], Optimizer],
-        *,
-        clip: float | None = None,
-        clip_value: float | None = None,
+        clip: Callable[[Flat], float] = Flat.clip_grad_norm,
     ) -> None:
-        self.module, self.clip, self.clip_value = module, clip, clip_value
+        self.module, self.clip = module, clip
         self.flat = Flat(module)
         self.optimizer = optimizer(self.flat)
         self.updates = self.skipped = self.skipped_in_a_row = 0
@@ -79,10 +76,8 @@ class Learner:
         Raises:
             DivergedError: `MAX_SKIPPED` gradients in a row were not finite.
         """
-        norm = self.flat.clip_grad_norm(self.clip)
+        norm = self.clip(self.flat)
         if math.isfinite(norm):
-            if self.clip_value is not None:
-                self.flat.grad.clamp_(-self.clip_value, self.clip_value)
             self.optimizer.step(lr)
             self.updates += 1
             self.skipped_in_a_row = 0

@@ -130,7 +130,7 @@ class Flat:
     def zero_grad(self) -> None:
         self.grad.zero_()
 
-    def clip_grad_norm(self, limit: float | None) -> float:
+    def clip_grad_norm(self, limit: float | None = None) -> float:
         """Scales the gradient so that its Euclidean norm is at most `limit`; returns the norm before."""
         norm = math.sqrt(torch.dot(self.grad, self.grad).item())
         if limit is not None and norm > limit:
