@@ -163,7 +163,7 @@ def test_the_epochs_end_at_the_target_kl(trainer: Make) -> None:
 
 def test_the_epochs_end_where_the_divergence_is_half_above_its_target(trainer: Make) -> None:
     made = trainer(
-        "PPO", lambda config: Echo(), lr=1e-3, target_kl=0.01, n_epochs=99, num_envs=4, n_steps=32, batch_size=128
+        "PPO", lambda config: Echo(), lr=2e-4, target_kl=0.01, n_epochs=400, num_envs=4, n_steps=32, batch_size=128
     )
     loss, found = made.algorithm.loss, []
 
@@ -175,8 +175,7 @@ def test_the_epochs_end_where_the_divergence_is_half_above_its_target(trainer: M
     made.algorithm.loss = watched
     made.train()
     *before, last = found
-    assert max(before) <= 1.5 < last < 1.8
-    assert max(before) > 1.2
+    assert 1.45 < max(before) <= 1.5 < last < 1.55
 
 
 @BOTH
