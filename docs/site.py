@@ -20,7 +20,6 @@ import yaml
 from latex2mathml.converter import convert
 
 import poise
-from poise import tune
 from poise.config.algorithms import ALGORITHMS
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +32,7 @@ _MATH = re.compile(r"```.*?```|`[^`\n]*`|\$\$(?P<block>.+?)\$\$|\$(?P<line>[^$\n
 
 REFERENCE = {
     "poise": [f"poise.{name}" for name in poise.__all__ if name not in {*ALGORITHMS, "tune"}],
-    "poise.tune": [f"poise.tune.{name}" for name in tune.__all__ if name != "SPACES"],
+    "poise.tune": ["poise.tune"],
     "For algorithms of your own": [
         "poise.algorithms.base.Algorithm",
         "poise.algorithms.on_policy.OnPolicy",

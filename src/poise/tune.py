@@ -1,8 +1,8 @@
 """`poise.tune`: searches for settings.
 
-space = {"env": "CartPole-v1", "lr": poise.tune.loguniform(1e-5, 1e-2)}
-analysis = poise.tune.run("PPO", config=space, stop={"episode_reward_mean": 475}, num_samples=20)
-analysis.best_config
+    space = {"env": "CartPole-v1", "lr": poise.tune.loguniform(1e-5, 1e-2)}
+    analysis = poise.tune.run("PPO", config=space, stop={"episode_reward_mean": 475}, num_samples=20)
+    analysis.best_config
 """
 
 from __future__ import annotations
