@@ -1,5 +1,7 @@
 """`poise.tune`: searches for settings.
 
+A search draws settings from a space, trains with each, and keeps what came of them:
+
     space = {"env": "CartPole-v1", "lr": poise.tune.loguniform(1e-5, 1e-2)}
     analysis = poise.tune.run("PPO", config=space, stop={"episode_reward_mean": 475}, num_samples=20)
     analysis.best_config
