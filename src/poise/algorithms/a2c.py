@@ -43,7 +43,8 @@ class A2C(OnPolicy):
         """The loss of a rollout, and `[policy_loss, vf_loss, entropy, explained variance]`."""
         config, dist, rollout = self.config, self.policy.dist, rollout.to(self.device)
         n = rollout.steps * rollout.slots
-        inputs, values = self.policy(self.policy.prepare({k: leaf.flatten(0, 1) for k, leaf in rollout.obs.items()}))
+        x = self.policy.prepare({k: leaf.flatten(0, 1) for k, leaf in rollout.obs.items()})
+        inputs, values = self.policy(x, rollout.state, rollout.first)
         inputs, value = inputs[:n], values[:n]  # row T only bootstraps
         weight = rollout.valid.flatten()
         share = weight / weight.sum().clamp(min=1)

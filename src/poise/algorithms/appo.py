@@ -18,7 +18,7 @@ import torch
 from poise.algorithms.asynchronous import Asynchronous
 from poise.algorithms.ppo import PPO, Batch
 from poise.config.appo import APPOConfig
-from poise.models.policy import portions, rows
+from poise.models.policy import by_portions, rows
 from poise.sampling.rollout import Rollout
 
 
@@ -37,7 +37,7 @@ class APPO(Asynchronous, PPO):
         steps, slots = rollout.steps, rollout.slots
         n = steps * slots
         x = self.policy.prepare({name: leaf.flatten(0, 1) for name, leaf in rollout.obs.items()})
-        inputs, values = map(torch.cat, zip(*map(self.policy, portions(x)), strict=True))
+        inputs, values = by_portions(self.policy, x, rollout.state, rollout.first)
         action = rollout.action.flatten(0, 1)
         log_prob = self.policy.dist.log_prob(inputs[:n], action)
         value = values.view(steps + 1, slots)
@@ -52,4 +52,5 @@ class APPO(Asynchronous, PPO):
             value=values[:n],
             target=(value[:-1] + advantage).flatten(),
             weight=rollout.valid.flatten(),
+            **self.memory(rollout),
         )

@@ -54,7 +54,8 @@ class IMPALA(Asynchronous):
         config, dist = self.config, self.policy.dist
         steps, slots = rollout.steps, rollout.slots
         n = steps * slots
-        inputs, values = self.policy(self.policy.prepare({k: leaf.flatten(0, 1) for k, leaf in rollout.obs.items()}))
+        x = self.policy.prepare({k: leaf.flatten(0, 1) for k, leaf in rollout.obs.items()})
+        inputs, values = self.policy(x, rollout.state, rollout.first)
         inputs, value = inputs[:n], values[:n]  # row T only bootstraps
         log_prob = dist.log_prob(inputs, rollout.action.flatten(0, 1))
         weight = rollout.valid.flatten()

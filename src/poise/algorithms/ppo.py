@@ -20,7 +20,7 @@ from torch import Tensor
 from poise.algorithms.on_policy import OnPolicy
 from poise.config.ppo import PPOConfig
 from poise.learning.losses import approximate_kl, explained_variance, normalize, ppo_loss
-from poise.models.policy import portions, rows
+from poise.models.policy import State, by_portions, rows
 from poise.sampling.group import SamplerGroup
 from poise.sampling.rollout import Rollout
 
@@ -34,6 +34,7 @@ class Batch:
         weight: 1 for steps that count, 0 for those that only reset. In a minibatch the weights sum to 1.
         order: of `x`, where it is not yet that of the rest: copying all pictures at once takes far longer than those
             of one minibatch after the other, which share memory.
+        state, first: of a policy with a memory, for steps that are T rows of B slots in turn; see `Policy`.
     """
 
     x: Any
@@ -44,10 +45,12 @@ class Batch:
     target: Tensor
     weight: Tensor
     order: Tensor | None = None
+    state: State = ()
+    first: Tensor | None = None
 
     def __getitem__(self, index: Any) -> Batch:
         """The same of some steps, or of all in another order."""
-        rest = (self.action, self.log_prob, self.advantage, self.value, self.target, self.weight)
+        rest: tuple[Any, ...] = (self.action, self.log_prob, self.advantage, self.value, self.target, self.weight)
         order: Tensor | None = None
         if self.order is not None:
             order = self.order[index]
@@ -83,6 +86,23 @@ class Batch:
                 if count:  # a part in which every step only reset holds nothing to learn
                     yield (parts if length == end - start else parts[first : first + length]).gathered()
 
+    def sequences(self, order: Tensor | None, size: int, *, normalize_advantages: bool) -> Iterator[Batch]:
+        """Minibatches for a policy with a memory: all steps of so many slots as have about `size` steps."""
+        assert self.first is not None
+        steps, slots = self.first.shape
+        order = torch.arange(slots, device=self.weight.device) if order is None else order
+        rows_of = torch.arange(steps, device=order.device).unsqueeze(1) * slots
+        for chosen in torch.split(order, max(1, size // steps)):
+            part = self[(rows_of + chosen).flatten()].gathered()
+            count = part.weight.sum()
+            if count == 0:
+                continue
+            part.state, part.first = tuple(each[chosen] for each in self.state), self.first[:, chosen]
+            if normalize_advantages:
+                part.advantage = normalize(part.advantage, part.weight)
+            part.weight = part.weight / count
+            yield part
+
 
 KL = 2
 """Where `PPO.loss` reports the divergence from the policy that sampled."""
@@ -106,7 +126,8 @@ class PPO(OnPolicy):
         """Values, advantages and targets of a rollout under the policy that sampled it."""
         rollout = rollout.to(self.device)
         x = self.policy.prepare({name: leaf.flatten(0, 1) for name, leaf in rollout.obs.items()})
-        value = torch.cat([self.policy.critic(part) for part in portions(x)]).view(rollout.steps + 1, rollout.slots)
+        value = by_portions(self.policy.critic, x, rollout.state, rollout.first)
+        value = value.view(rollout.steps + 1, rollout.slots)
         advantage = self.advantages(rollout, value)
         steps = slice(0, rollout.steps * rollout.slots)  # row T only bootstraps
         return Batch(
@@ -117,7 +138,12 @@ class PPO(OnPolicy):
             value=value[:-1].flatten(),
             target=(value[:-1] + advantage).flatten(),
             weight=rollout.valid.flatten(),
+            **self.memory(rollout),
         )
+
+    def memory(self, rollout: Rollout) -> dict[str, Any]:
+        """What a batch holds beside its steps for a policy with a memory."""
+        return {"state": rollout.state, "first": rollout.first[:-1]} if self.policy.recurrent else {}
 
     def learn(self, batch: Batch) -> dict[str, float]:
         """All epochs over one batch; returns the statistics of the last (with a target for the KL, of all)."""
@@ -129,7 +155,7 @@ class PPO(OnPolicy):
         whole = list(self.minibatches(batch)) if len(batch.weight) <= size else None
         for epoch in range(config.num_sgd_iter):
             report = config.target_kl is not None or epoch == config.num_sgd_iter - 1
-            for minibatch in whole or self.minibatches(batch[self.order(batch)]):
+            for minibatch in whole or self.minibatches(batch, self.order(batch)):
                 loss, parts = self.loss(minibatch, clip, entropy_coeff, report=report)
                 if config.target_kl is not None and parts[KL].item() > 1.5 * config.target_kl:
                     stats.append(torch.cat([parts, parts.new_tensor([math.nan])]))
@@ -140,18 +166,22 @@ class PPO(OnPolicy):
         return self._report(stats, batch, lr, clip, entropy_coeff)
 
     def order(self, batch: Batch) -> Tensor:
-        """A random order of a batch's steps."""
-        return torch.randperm(len(batch.weight), generator=self.generator).to(self.device)
+        """A random order of a batch's steps, or of its slots where the policy has a memory."""
+        count = len(batch.weight) if batch.first is None else batch.first.shape[1]
+        return torch.randperm(count, generator=self.generator).to(self.device)
 
-    def minibatches(self, batch: Batch) -> Iterator[Batch]:
-        """The minibatches of a batch as the configuration wants them."""
-        assert self.config.sgd_minibatch_size is not None
-        return batch.minibatches(self.config.sgd_minibatch_size, normalize_advantages=self.config.normalize_advantages)
+    def minibatches(self, batch: Batch, order: Tensor | None = None) -> Iterator[Batch]:
+        """The minibatches of a batch as the configuration wants them, in an order that `order` gave."""
+        size, normalized = self.config.sgd_minibatch_size, self.config.normalize_advantages
+        assert size is not None
+        if batch.first is not None:
+            return batch.sequences(order, size, normalize_advantages=normalized)
+        return (batch if order is None else batch[order]).minibatches(size, normalize_advantages=normalized)
 
     def loss(self, batch: Batch, clip: float, entropy_coeff: float, *, report: bool = False) -> tuple[Tensor, Tensor]:
         """The loss of a minibatch, and `[policy_loss, vf_loss, kl, clip_fraction, entropy]` if a report is due."""
         config, dist = self.config, self.policy.dist
-        inputs, value = self.policy(batch.x)
+        inputs, value = self.policy(batch.x, batch.state, batch.first)
         log_prob = dist.log_prob(inputs, batch.action)
         loss, policy_loss, vf_loss = ppo_loss(
             log_prob,

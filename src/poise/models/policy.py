@@ -1,7 +1,7 @@
 """The policy: from observations to actions, and back to their probabilities.
 
     x = policy.prepare(obs)                       # leaves -> network input, normalised; once per batch
-    inputs, value = policy(x)                     # the networks
+    inputs, value = policy(x, state, first)       # the networks; state and first are for policies with a memory
     log_prob = policy.dist.log_prob(inputs, action)
 
 It is built from layouts and a model configuration alone, so that a checkpoint can act without an environment.
@@ -10,7 +10,7 @@ It is built from layouts and a model configuration alone, so that a checkpoint c
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,7 +32,7 @@ from poise.spaces.layout import Layout
 from poise.spaces.masks import KEY, is_masked
 
 State = tuple[Tensor, ...]
-"""A recurrent policy's memory, one tensor `[B, ...]` per part; `()` for feed-forward policies."""
+"""A policy's memory, one tensor `[B, ...]` per part; `()` for feed-forward policies."""
 
 
 PICTURES_AT_ONCE = 256
@@ -62,6 +62,8 @@ class Policy(nn.Module):
         normalizer: moments of the numbers that `prepare` normalises, if it does.
         moments: all running moments, those of pictures included; empty where nothing is normalised.
         likelihoods: whether whoever learns asks how likely the actions were.
+        recurrent: whether it has a memory. Then the rows of a batch are T steps of B slots in turn, `[T * B]`, `state`
+            is the memory before the first of them, and `first`, `[T, B]`, says where it is cleared.
 
     Raises:
         SpaceError: a space that this policy cannot take.
@@ -69,6 +71,7 @@ class Policy(nn.Module):
     """
 
     likelihoods: ClassVar[bool] = True
+    recurrent: ClassVar[bool] = False
     device = CPU
 
     def __init__(
@@ -200,7 +203,7 @@ class Policy(nn.Module):
         finite = {n: v.isfinite() if n in parameters else v < torch.inf for n, v in self.state_dict().items()}
         return next((name for name, each in finite.items() if not each.all()), None)
 
-    def forward(self, x: Any) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Any, state: State = (), first: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Distribution inputs `[N, dist.num_inputs]` and values `[N]` from prepared observations."""
         x, forbidden = x if self.masked else (x, None)
         outputs, value = self.network(x)
@@ -211,7 +214,7 @@ class Policy(nn.Module):
         x, forbidden = x if self.masked else (x, None)
         return self._inputs(self.network(x)[0] if self.custom else self.network.actor(x), forbidden)
 
-    def critic(self, x: Any) -> Tensor:
+    def critic(self, x: Any, state: State = (), first: Tensor | None = None) -> Tensor:
         """Values alone, `[N]`."""
         x = x[0] if self.masked else x
         value: Tensor = self.network(x)[1] if self.custom else self.network.critic(x)
@@ -278,11 +281,13 @@ def _samples(space: spaces.Space) -> list[Any]:
     return [twin.sample(), twin.sample()]
 
 
-def portions(x: Any) -> Sequence[Any]:
-    """Prepared observations as they are, or pictures a few at a time."""
-    if isinstance(x, Tensor) and x.dtype == torch.uint8:
-        return torch.split(x, PICTURES_AT_ONCE)
-    return (x,)
+def by_portions(network: Callable[..., Any], x: Any, state: State, first: Tensor) -> Any:
+    """What `network` (`policy`, `policy.critic`) makes of prepared observations: of pictures, a few at a time, where
+    none depends on those before."""
+    if state or not (isinstance(x, Tensor) and x.dtype == torch.uint8):
+        return network(x, state, first)
+    parts = [network(part) for part in torch.split(x, PICTURES_AT_ONCE)]
+    return torch.cat(parts) if isinstance(parts[0], Tensor) else tuple(map(torch.cat, zip(*parts, strict=True)))
 
 
 def rows(x: Any, index: Any) -> Any:

@@ -70,7 +70,7 @@ class QPolicy(Policy):
         self.dist.epsilon = self.epsilon.item()
         return super().act(*args)
 
-    def forward(self, x: Any) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Any, state: State = (), first: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Q(s, ·) `[N, n]` and max Q(s, ·) `[N]` from prepared observations."""
         q = self.actor(x)
         return q, q.amax(-1)
@@ -100,6 +100,6 @@ class QPolicy(Policy):
             q = self.actor(x)
         return q.detach(), q.backward if q.requires_grad else lambda _: None  # a custom model may have nothing to learn
 
-    def critic(self, x: Any) -> Tensor:
+    def critic(self, x: Any, state: State = (), first: Tensor | None = None) -> Tensor:
         """The value of acting greedily, max Q(s, ·), `[N]`."""
         return self.actor(x).amax(-1)

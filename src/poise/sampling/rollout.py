@@ -101,7 +101,8 @@ class Rollout:
         if device.type == "cpu":
             return self
         tensors = {name: getattr(self, name).to(device) for name in _PER_SLOT}
-        return replace(self, obs={name: leaf.to(device) for name, leaf in self.obs.items()}, **tensors)
+        obs, state = {name: leaf.to(device) for name, leaf in self.obs.items()}, tuple(s.to(device) for s in self.state)
+        return replace(self, obs=obs, state=state, **tensors)
 
     def part(self, start: int, stop: int) -> Rollout:
         """The slots from `start` to `stop`, as views."""

@@ -99,6 +99,11 @@ class Sampler:
             raise EnvError(f"Vector environments must reset themselves (NEXT_STEP or SAME_STEP); this one says {mode}.")
         self.policy, self.env, self.steps = policy, env, steps
         self.same_step = mode == AutoresetMode.SAME_STEP
+        if self.same_step and policy.recurrent:
+            raise EnvError(
+                "A policy with a memory needs environments that reset a step after an episode's end (NEXT_STEP): of a "
+                "last observation apart from the others (SAME_STEP), it could not tell the value."
+            )
         self.slots: int = env.num_envs
         self.correlation = correlation if policy.dist.normal_noise else 0.0
         self._bind(self.make_rollout(self.slots))
