@@ -7,129 +7,51 @@
     algo.save("solved")
 
 `import poise` loads nothing heavy: what a name needs (PyTorch, Gymnasium) is imported when the name is first used, so
-that the command answers at once.
+that the command answers at once. `__init__.pyi` says where each name is.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-from poise.config.algorithms import ALGORITHMS
+from poise.config.algorithms import ALGORITHMS, algorithm_names, algorithm_spec
 from poise.config.hints import algorithm_hint
-from poise.errors import (
-    CheckpointError,
-    ConfigError,
-    DivergedError,
-    EnvError,
-    ModelError,
-    PoiseError,
-    PoiseWarning,
-    RunError,
-    SpaceError,
-    TrustError,
-)
+from poise.errors import ConfigError
 from poise.startup import without_collection
 
-__version__: str
-
-if TYPE_CHECKING:
-    from poise import tune
-    from poise.api import load, make_trainer, plot, resume, run
-    from poise.checks.check import check_env
-    from poise.config.registry import register_algorithm
-    from poise.envs.make import make_env, register_env
-    from poise.envs.old_gym import OldGymEnv
-    from poise.envs.video import render_mp4
-    from poise.models.catalog import register_model, register_preprocessor
-    from poise.signatures import A2C, APPO, DQN, IMPALA, PPO
-    from poise.tracking.live import LivePlot
-    from poise.training.callbacks import Callback
-    from poise.training.recording import record
-    from poise.training.trainer import Trainer
-    from poise.tuning.seeds import load_seeds, run_seeds
-
-_HOMES = {
-    "make_trainer": "poise.api",
-    "plot": "poise.api",
-    "record": "poise.training.recording",
-    "resume": "poise.api",
-    "run": "poise.api",
-    "load_seeds": "poise.tuning.seeds",
-    "run_seeds": "poise.tuning.seeds",
-    "check_env": "poise.checks.check",
-    "make_env": "poise.envs.make",
-    "register_algorithm": "poise.config.registry",
-    "register_env": "poise.envs.make",
-    "OldGymEnv": "poise.envs.old_gym",
-    "render_mp4": "poise.envs.video",
-    "register_model": "poise.models.catalog",
-    "register_preprocessor": "poise.models.catalog",
-    "Callback": "poise.training.callbacks",
-    "LivePlot": "poise.tracking.live",
-    "load": "poise.api",
-    "Trainer": "poise.training.trainer",
-}
-
-__all__ = [
-    "A2C",
-    "APPO",
-    "DQN",
-    "IMPALA",
-    "PPO",
-    "Callback",
-    "CheckpointError",
-    "ConfigError",
-    "DivergedError",
-    "EnvError",
-    "LivePlot",
-    "ModelError",
-    "OldGymEnv",
-    "PoiseError",
-    "PoiseWarning",
-    "RunError",
-    "SpaceError",
-    "Trainer",
-    "TrustError",
-    "check_env",
-    "load",
-    "load_seeds",
-    "make_env",
-    "make_trainer",
-    "plot",
-    "record",
-    "register_algorithm",
-    "register_env",
-    "register_model",
-    "register_preprocessor",
-    "render_mp4",
-    "resume",
-    "run",
-    "run_seeds",
-    "tune",
-]
+_STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+_FROM = [node for node in _STUB.body if isinstance(node, ast.ImportFrom)]
+_HOMES = {each.name: str(node.module) for node in _FROM for each in node.names if each.asname}
+__all__ = sorted([*ALGORITHMS, *_HOMES])
 
 
 def __getattr__(name: str) -> Any:
-    if name in ALGORITHMS:
-        value: Any = _maker(name)
-    elif name in _HOMES:
+    if name in _HOMES:
         with without_collection():
-            value = getattr(importlib.import_module(_HOMES[name]), name)
-    elif name == "tune":
-        with without_collection():
-            value = importlib.import_module("poise.tune")
+            own = _HOMES[name] == __name__  # `poise.tune`, a module
+            home = importlib.import_module(f"poise.{name}" if own else _HOMES[name])
+            value = home if own else getattr(home, name)
     elif name == "__version__":
         value = importlib.import_module("poise.install").version_of_poise()
+    elif name in ALGORITHMS or (name[:1] != "_" and name in algorithm_names()):
+        try:
+            return _maker(name, algorithm_spec(name)[1].config)
+        except ConfigError as error:  # of an installed package that cannot be used
+            raise AttributeError(str(error)) from error
     else:
+        hint = algorithm_hint(name, __dir__())
         known = ", ".join(ALGORITHMS)
-        hint = algorithm_hint(name, __all__)
         raise AttributeError(f"module 'poise' has no attribute {name!r}.{hint} The algorithms are {known}.")
     globals()[name] = value
     return value
 
 
-def _maker(name: str) -> Any:
+@cache
+def _maker(name: str, config: type) -> Any:
     """`poise.PPO` and its siblings: `make_trainer` with the algorithm's own signature and documentation."""
     from poise.config.signature import documentation, signature
 
@@ -153,4 +75,4 @@ def _maker(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted({*__all__, *algorithm_names()})

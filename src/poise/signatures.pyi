@@ -7,6 +7,8 @@ from poise.config.base import ModelConfig
 from poise.training.callbacks import Callback
 from poise.training.trainer import Trainer
 
+__all__ = ['PPO', 'A2C', 'DQN', 'IMPALA', 'APPO']
+
 class ModelSettings(TypedDict, total=False):
     fcnet_hiddens: Sequence[int]
     vf_fcnet_hiddens: Sequence[int] | None

@@ -80,6 +80,8 @@ def stub() -> str:
         "from poise.training.callbacks import Callback",
         "from poise.training.trainer import Trainer",
         "",
+        f"__all__ = {[*ALGORITHMS]}",
+        "",
         "class ModelSettings(TypedDict, total=False):",
         *(f"    {key}: {kind}" for key, (kind, _) in model.items()),
         "",
