@@ -40,14 +40,22 @@ def known_names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
-def registries(monkeypatch: pytest.MonkeyPatch) -> None:
+def registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Names registered by a test are forgotten after it."""
+    from poise.config.algorithms import ALGORITHMS
+    from poise.config.presets import PRESETS, SPACES
     from poise.envs import make
     from poise.models import catalog
 
     monkeypatch.setattr(make, "_creators", dict(make._creators))
     monkeypatch.setattr(catalog, "_models", dict(catalog._models))
     monkeypatch.setattr(catalog, "_preprocessors", dict(catalog._preprocessors))
+    tables: list[dict[str, Any]] = [ALGORITHMS, PRESETS, SPACES]
+    before = [dict(table) for table in tables]
+    yield
+    for table, old in zip(tables, before, strict=True):
+        table.clear()
+        table.update(old)
 
 
 @pytest.fixture

@@ -38,12 +38,8 @@ STOP = {"timesteps_total": 64}
 
 
 @pytest.fixture(autouse=True)
-def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registries: None) -> None:
     monkeypatch.chdir(tmp_path)
-    before = dict(ALGORITHMS)
-    yield
-    ALGORITHMS.clear()
-    ALGORITHMS.update(before)
 
 
 def seed_of(algorithm: str, **settings: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from poise.config.algorithms import ALGORITHMS
+from poise.config.algorithms import ALGORITHMS, algorithm_names
 from poise.errors import PoiseError
 
 _INSTALL = {
@@ -28,12 +28,9 @@ def completion(ctx: click.Context, shell: str) -> None:
 
 
 def complete_algorithm(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of algorithms, whatever the case of what was typed."""
-    return [
-        CompletionItem(name, help=spec.summary)
-        for name, spec in ALGORITHMS.items()
-        if name.lower().startswith(incomplete.lower())
-    ]
+    """Names of algorithms, whatever the case of what was typed; installed packages are not imported for theirs."""
+    names = [name for name in algorithm_names() if name.lower().startswith(incomplete.lower())]
+    return [CompletionItem(name, help=ALGORITHMS[name].summary if name in ALGORITHMS else None) for name in names]
 
 
 def complete_env(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

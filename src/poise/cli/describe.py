@@ -9,10 +9,11 @@ import click
 
 from poise.cli.complete import complete_algorithm, complete_env
 from poise.cli.flags import NETWORKS, SHARED, TRAINED, own_section, show, visible_flags
-from poise.config.algorithms import ALGORITHMS, algorithm_spec
+from poise.config.algorithms import ALGORITHMS, algorithm_names, algorithm_spec
 from poise.config.presets import PRESETS, find_preset
 from poise.config.resolve import canonical
 from poise.config.types import describe
+from poise.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,13 +29,18 @@ def algorithms() -> None:
     from rich.table import Table
 
     table = Table("algorithm", "what it is", box=None, pad_edge=False, header_style="bold")
-    for name, spec in ALGORITHMS.items():
-        table.add_row(name, spec.summary)
+    failed = []
+    for name in algorithm_names():
+        try:
+            table.add_row(name, algorithm_spec(name)[1].summary)
+        except ConfigError as error:
+            failed.append(str(error))
     console = Console(highlight=False)
     console.print(table)
     for name in ALGORITHMS:
         console.print(f"\n[bold]presets of {name}[/bold]\n{', '.join(PRESETS.get(name, {})) or 'none'}")
-    click.echo("\npoise config PPO explains the settings; poise train PPO --env CartPole-v1 begins.")
+    click.echo("".join(f"\n{sentence}" for sentence in failed))
+    click.echo("poise config PPO explains the settings; poise train PPO --env CartPole-v1 begins.")
 
 
 @click.command()

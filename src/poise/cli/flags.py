@@ -7,7 +7,7 @@ import functools
 import json
 import re
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
@@ -19,13 +19,13 @@ from poise.config.algorithms import ALGORITHMS
 from poise.config.base import AlgorithmConfig
 from poise.config.docs import field_docs
 from poise.config.resolve import field_types
-from poise.config.run import RunOptions
 from poise.config.types import coerce, describe, parse_text
 
 TRAINED, KEPT, OTHER = "What is trained", "What is kept", "Other"
 SHARED, NETWORKS = "Settings of every algorithm", "Settings of the networks"
 """Sections of `poise train --help`, beside the algorithm's own."""
 
+NONE: Mapping[str, str] = {}
 _METAVARS = {"an int": "INT", "a num": "NUMBER", "true": "BOOL", "a list": "LIST", "a map": "JSON", "a text": "TEXT"}
 
 
@@ -115,13 +115,17 @@ def own_section(algorithm: str) -> str:
     return f"Settings of {algorithm}"
 
 
-@functools.cache
 def setting_flags(algorithm: str | None) -> tuple[Setting, ...]:
     """The flags of an algorithm's settings; of all algorithms' where None, each name once."""
-    names = [algorithm] if algorithm else list(ALGORITHMS)
+    names = [algorithm] if algorithm else ALGORITHMS
+    return _flags_of_all(tuple((ALGORITHMS[name].config, own_section(name)) for name in names))
+
+
+@functools.cache
+def _flags_of_all(configs: tuple[tuple[type[AlgorithmConfig], str], ...]) -> tuple[Setting, ...]:
     flags: dict[str, Setting] = {}
-    for name in names:
-        for flag in _flags_of(ALGORITHMS[name].config, own_section(name)):
+    for config, section in configs:
+        for flag in _flags_of(config, section):
             flags.setdefault(flag.spelling, flag)
     return tuple(flags.values())
 
@@ -167,28 +171,47 @@ def show(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def run_option_flags() -> list[Flag]:
-    """The flags of `RunOptions`: what a run leaves on disk."""
-    flags = []
-    docs, defaults = field_docs(RunOptions), default_values(RunOptions)
-    for key, annotation in field_types(RunOptions).items():
-        name = key.replace("_", "-")
+def with_options(
+    options: type, section: str, names: Mapping[str, str] = NONE, defaults: Mapping[str, str] = NONE
+) -> Callable[[click.Command], click.Command]:
+    """Gives a command the flags of a dataclass: what a run leaves on disk, how settings are searched.
+
+    Args:
+        names: of the flags that are not called as their fields are, by field; those of none have no flag.
+        defaults: what the command does where a flag is not given, if it is not what the dataclass does.
+    """
+
+    def give(command: click.Command) -> click.Command:
+        command.params.extend(_option_flags(options, section, names, defaults))
+        return command
+
+    return give
+
+
+def _option_flags(options: type, section: str, names: Mapping[str, str], defaults: Mapping[str, str]) -> Iterable[Flag]:
+    docs, made = field_docs(options), {f.name: f for f in dataclasses.fields(options)}
+    for key, annotation in field_types(options).items():
+        name = names.get(key, key.replace("_", "-"))
+        if not name:
+            continue
+        default = defaults.get(key, made[key].default)
         if describe(annotation).startswith("true"):
-            help = f"{docs[key]} [default: {show(defaults[key])}]"
-            flags.append(Flag([f"--{name}/--no-{name}"], default=None, section=KEPT, help=help))
+            help = f"{docs[key]} [default: {show(default)}]"
+            yield Flag([f"--{name}/--no-{name}", key], default=None, section=section, help=help)
         else:
             kind = Value(annotation)
-            help = f"{docs[key]} {_facts(annotation, defaults[key])}"
-            flags.append(Flag([f"--{name}"], type=kind, metavar=kind.name, section=KEPT, help=help))
-    return flags
+            help = f"{docs[key]} {_facts(annotation, default)}"
+            yield Flag([f"--{name}", key], type=kind, metavar=kind.name, section=section, help=help)
 
 
-def run_options(values: dict[str, Any]) -> RunOptions:
-    """`RunOptions` from the values of its flags, among others; None means not given.
+def options_given(options: type, values: Mapping[str, Any], names: Mapping[str, str] = NONE) -> dict[str, Any]:
+    """The values of a dataclass's flags, among others; None means not given.
 
     Raises:
         ConfigError: a value is of the wrong type or out of range.
     """
-    types = field_types(RunOptions)
-    known = {key: value for key, value in values.items() if key in types and value is not None}
-    return RunOptions(**{key: coerce(types[key], value, key) for key, value in known.items()})
+    found = {}
+    for key, annotation in field_types(options).items():
+        if (name := names.get(key, key)) and values.get(key) is not None:
+            found[key] = coerce(annotation, values[key], name)
+    return found

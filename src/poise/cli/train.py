@@ -21,17 +21,18 @@ from poise.cli.flags import (
     Flag,
     given,
     note,
+    options_given,
     own_section,
-    run_option_flags,
-    run_options,
     setting_flags,
+    with_options,
 )
 from poise.cli.inputs import Experiment, parse_stop, read_experiment
 from poise.cli.output import echo_last
-from poise.config.algorithms import ALGORITHMS, algorithm_spec
+from poise.config.algorithms import ALGORITHMS, algorithm_names, algorithm_spec, known_name
 from poise.config.base import AlgorithmConfig
 from poise.config.hints import setting_hint
 from poise.config.resolve import canonical, resolve
+from poise.config.run import RunOptions
 from poise.config.types import parse_text
 from poise.errors import ConfigError, PoiseError
 from poise.files import near
@@ -87,17 +88,22 @@ class TrainCommand(click.Command):
     def _look(self, ctx: click.Context, args: list[str]) -> Request:
         parser = self.make_parser(ctx)  # of a context without a request: takes the flags of all algorithms
         parser.ignore_unknown_options = True
-        values, rest, _ = parser.parse_args(args)
+        values, rest, _ = parser.parse_args(list(args))
         text = values.get("config_text")
         experiment = read_experiment(text if isinstance(text, str) else None)
         typed = [word for word in (values.get("algorithm"), values.get("env_name"), *rest) if isinstance(word, str)]
         words = [word for word in typed if word[:1] != "-"]
-        known = [word for word in words if word.upper() in ALGORITHMS]
+        known, before = [word for word in words if known_name(word)], len(ALGORITHMS)
+        if not known and words:
+            installed = {name.lower() for name in algorithm_names()}
+            known = [word for word in words if word.lower() in installed]
         others = [word for word in words if word not in known] if words == typed else []  # else a mistyped flag's value
         written = [*known, values.get("run_name")]
         names = [algorithm_spec(name)[0] for name in written if isinstance(name, str)]
         if not names and experiment.algorithm:
             names = [algorithm_spec(experiment.algorithm)[0]]
+        if len(ALGORITHMS) > before:
+            return self._look(ctx, args)  # whose flags are known now
         if not names and others:
             algorithm_spec(others[0])  # says that there is none of this name
         if len(set(names)) > 1:
@@ -136,7 +142,7 @@ class TrainCommand(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         algorithm = _algorithm(ctx)
-        examples = [f"poise {ctx.info_name} {name} --help" for name in ALGORITHMS]
+        examples = [f"poise {ctx.info_name} {name} --help" for name in algorithm_names()]
         more = (
             f"`poise config {algorithm}` lists the same settings with their other names (those of RLlib and "
             "Stable-Baselines3), which are flags as well. A hyphen in a flag is as good as an underscore."
@@ -151,12 +157,7 @@ def _algorithm(ctx: click.Context) -> str | None:
     return ctx.obj.algorithm if isinstance(ctx.obj, Request) else None
 
 
-def with_run_options(command: click.Command) -> click.Command:
-    command.params.extend(run_option_flags())
-    return command
-
-
-@with_run_options
+@with_options(RunOptions, KEPT)
 @click.command(
     cls=TrainCommand,
     context_settings={"token_normalize_func": lambda name: name.replace("-", "_"), "max_content_width": 100},
@@ -214,7 +215,7 @@ def train(
     """
     request: Request = ctx.obj
     if request.algorithm is None:
-        known = ", ".join(ALGORITHMS)
+        known = ", ".join(algorithm_names())
         raise click.UsageError(f"Say what to train, for example poise train PPO --env CartPole-v1. Known: {known}.")
     config = ALGORITHMS[request.algorithm].config
     written = read_settings(ctx, config, request, trusted=trust)
@@ -225,7 +226,7 @@ def train(
 
     experiment = request.experiment.name if experiment is None else experiment
     asked: dict[str, Any] = {"stop": stop, "preset": tuned, "experiment": experiment, "quiet": quiet}
-    asked["options"] = run_options(options)
+    asked["options"] = RunOptions(**options_given(RunOptions, options))
     if seeds > 1:
         if resume_if_exists:
             raise ConfigError("--resume-if-exists is of one run: `poise resume` goes on with several seeds.")

@@ -8,22 +8,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
+from click.core import ParameterSource
 
 from poise.cli.complete import complete_algorithm, complete_env, complete_preset
-from poise.cli.flags import KEPT, OTHER, TRAINED, Flag, given, run_options
+from poise.cli.flags import KEPT, OTHER, TRAINED, Flag, given, options_given, with_options
 from poise.cli.inputs import parse_stop
 from poise.cli.output import echo
-from poise.cli.train import EXIT_CODES, Request, TrainCommand, finish_seeds, read_settings, with_run_options, wrapped
-from poise.config.algorithms import ALGORITHMS
-from poise.config.presets import SPACES
+from poise.cli.train import EXIT_CODES, Request, TrainCommand, finish_seeds, read_settings, wrapped
+from poise.config.algorithms import ALGORITHMS, algorithm_names
 from poise.config.resolve import canonical
+from poise.config.run import RunOptions
 from poise.startup import ENDING, without_collection
+from poise.tuning.search import Search
+from poise.tuning.space import grid, parse, searches
 
 if TYPE_CHECKING:
     from poise.tuning.analysis import Analysis
 
 SEARCHED = "How it is searched"
 TRIALS = 20
+FLAGS = {"num_samples": "trials", "time_budget_s": "time-budget"}
+FLAGS |= dict.fromkeys(("algorithm", "config", "stop", "seed", "preset", "options"), "")
+"""Flags of `Search` that are not called as its fields are; those of none are given by flags of `poise train`."""
+GOES_ON = {"study", "num_samples", "time_budget_s", "parallel", "quiet", "trust"}
+"""What may be typed beside --resume."""
 
 
 class TuneCommand(TrainCommand):
@@ -32,7 +40,8 @@ class TuneCommand(TrainCommand):
     first: ClassVar[tuple[str, ...]] = (TRAINED, SEARCHED)
 
 
-@with_run_options
+@with_options(Search, SEARCHED, FLAGS, {"num_samples": f"{TRIALS}; 1 with a grid"})
+@with_options(RunOptions, KEPT)
 @click.command(
     cls=TuneCommand,
     context_settings={"token_normalize_func": lambda name: name.replace("-", "_"), "max_content_width": 100},
@@ -47,30 +56,8 @@ class TuneCommand(TrainCommand):
               help="Settings, as for poise train, with searches in the place of some.")  # fmt: skip
 @click.option("--preset", cls=Flag, metavar="NAME|none", default="auto", shell_complete=complete_preset,
               help="What is not searched. [default: the environment's, if there is one]")  # fmt: skip
-@click.option("--trials", "num_samples", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT",
-              help=f"Trials, or repetitions of the whole grid. [default: {TRIALS}; 1 with a grid]")  # fmt: skip
-@click.option("--metric", cls=Flag, section=SEARCHED, default="episode_reward_mean", metavar="KEY",
-              help="The result that trials are compared by. [default: episode_reward_mean]")  # fmt: skip
-@click.option("--mode", cls=Flag, section=SEARCHED, type=click.Choice(["max", "min"]), default="max",
-              help="Whether more of it is better. [default: max]")  # fmt: skip
-@click.option("--sampler", cls=Flag, section=SEARCHED, default="tpe",
-              type=click.Choice(["tpe", "random", "gp", "cmaes", "qmc"]),
-              help="Who proposes. [default: tpe]")  # fmt: skip
-@click.option("--scheduler", cls=Flag, section=SEARCHED, default="none",
-              type=click.Choice(["none", "asha", "hyperband", "median", "pbt"]),
-              help="Who ends trials that fall behind, or (pbt) has them go on from where better ones are. "
-              "[default: none]")  # fmt: skip
-@click.option("--seeds", "seeds", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT", default=1,
-              help="Runs of each trial; the best three are confirmed with seeds that none has had. "
-              "[default: 1]")  # fmt: skip
-@click.option("--winners", cls=Flag, section=SEARCHED, type=click.IntRange(0), metavar="INT", default=None,
-              help="Best trials that are confirmed. [default: 3 with several seeds]")  # fmt: skip
-@click.option("--generations", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT", default=10,
-              help="With pbt: parts of a trial after each of which it is compared. [default: 10]")  # fmt: skip
 @click.option("--parallel", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT", default=None,
               help="Runs at a time. [default: as many as there are cores for]")  # fmt: skip
-@click.option("--time-budget", "time_budget_s", cls=Flag, section=SEARCHED, type=float, metavar="SECONDS", default=None,
-              help="When the search ends.")  # fmt: skip
 @click.option("--folder", cls=Flag, section=KEPT, default="runs", type=click.Path(file_okay=False),
               help="The folder of all runs. [default: runs]")  # fmt: skip
 @click.option("--experiment", cls=Flag, section=KEPT, metavar="NAME",
@@ -88,9 +75,7 @@ def tune(
     /,
     stop_texts: tuple[str, ...],
     preset: str,
-    num_samples: int | None,
     parallel: int | None,
-    time_budget_s: float | None,
     folder: str,
     experiment: str | None,
     study: str | None,
@@ -107,20 +92,18 @@ def tune(
     poise tune --resume runs/tune_PPO_CartPole-v1
     """
     request: Request = ctx.obj
+    how = options_given(Search, kept, FLAGS)
+    common: dict[str, Any] = {"parallel": parallel, "quiet": quiet, "signals": ENDING}
     with without_collection(freeze=True):
         from poise.tuning import run as tuning
-        from poise.tuning.population import FIXED
-        from poise.tuning.space import grid, parse, searches
 
-    words = ("metric", "mode", "sampler", "scheduler", "seeds", "winners", "generations")
-    how: dict[str, Any] = {word: kept.pop(word) for word in words}
-    common: dict[str, Any] = {"parallel": parallel, "time_budget_s": time_budget_s, "quiet": quiet}
     if study is not None:
-        if request.algorithm or given(ctx) or stop_texts:
+        typed = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+        if given(ctx) or typed - GOES_ON:
             raise click.UsageError("--resume takes a study as it was begun, but for more --trials: leave out the rest.")
-        analysis = tuning.resume(Path(study), num_samples=num_samples, signals=ENDING, trust=trust, **common)
+        analysis = tuning.resume(Path(study), trust=trust, **how, **common)
     elif request.algorithm is None:
-        known = ", ".join(ALGORITHMS)
+        known = ", ".join(algorithm_names())
         raise click.UsageError(f"Say what to tune, for example poise tune PPO --env CartPole-v1. Known: {known}.")
     else:
         config = ALGORITHMS[request.algorithm].config
@@ -129,24 +112,31 @@ def tune(
         )
         seed = settings.pop("seed", None)
         if not any(searches(settings)):
-            space = parse(SPACES[request.algorithm]).items()
-            lasting = FIXED if how["scheduler"] == "pbt" else ()  # cannot change while a policy learns
-            settings = {**{k: v for k, v in space if not k.startswith(lasting)}, **settings}
+            settings = {**_brought(request.algorithm, lasting=how.get("scheduler") == "pbt"), **settings}
         analysis = tuning.run(
             request.algorithm,
             config=settings,
             stop=parse_stop(stop_texts) or request.experiment.stop,
-            num_samples=num_samples or (1 if len(grid(settings)) > 1 else TRIALS),
-            **how,
+            **{"num_samples": 1 if len(grid(settings)) > 1 else TRIALS, **how},
             seed=seed or 0,
             preset=None if preset == "none" else preset,
             folder=folder,
             experiment=request.experiment.name if experiment is None else experiment,
-            signals=ENDING,
             **common,
-            **vars(run_options(kept)),
+            **options_given(RunOptions, kept),
         )
     finish_study(ctx, analysis, quiet=quiet)
+
+
+def _brought(algorithm: str, *, lasting: bool) -> dict[str, Any]:
+    """The algorithm's own searches, without those that cannot change while a policy learns if they are `lasting`."""
+    from poise.tuning.population import FIXED
+    from poise.tuning.spaces import default_space
+
+    space, sentence = default_space(algorithm)
+    if sentence:
+        echo(sentence, err=True)
+    return {key: value for key, value in space.items() if not (lasting and key.startswith(FIXED))}
 
 
 def finish_study(ctx: click.Context, analysis: Analysis, *, quiet: bool) -> None:

@@ -58,10 +58,10 @@ def resolve(
         used: str | None = preset
         limit = stop.get("timesteps_total") if isinstance(stop, Mapping) else None
         length = chosen.get("total_timesteps") if limit is None else limit
-        tuned = canonical(spec.config, zoo_preset(preset, name, label, partial(_knows, spec.config), length))
+        tuned = zoo_preset(preset, name, label, partial(_knows, spec.config), length)
     else:
         used, tuned = find_preset(name, label, preset)
-    config = build(spec.config, _over(tuned, chosen))
+    config = build(spec.config, _over(canonical(spec.config, tuned), chosen))
     config.derive(set(chosen))
     return config, used
 

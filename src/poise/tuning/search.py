@@ -64,8 +64,8 @@ class Search:
     """Runs of each trial, with seeds of their own; a trial that is in the worse half so far gets no further one."""
 
     winners: NonNegativeInt | None = None
-    """Best trials that run again, with as many seeds that no trial has had. None: three where there are several seeds,
-    and none otherwise."""
+    """Best trials that run again, with as many seeds that no trial has had. Unless given, three where there are several
+    seeds, and none otherwise."""
 
     seed: NonNegativeInt = 0
     """Of the proposals, and the first of the runs' seeds."""
