@@ -48,11 +48,9 @@ class A2CConfig(AlgorithmConfig):
     """Correlation of the exploration noise from one step to the next, for `Box` actions. 0 is white noise."""
 
     aliases: ClassVar[dict[str, str]] = {
-        **ON_POLICY_ALIASES,
-        "batch_size": "train_batch_size",
-        "epsilon": "rms_prop_eps",
+        **ON_POLICY_ALIASES, "batch_size": "train_batch_size", "epsilon": "rms_prop_eps",
         "alpha": "rms_prop_decay",
-    }
+    }  # fmt: skip
 
 
 # RMSProp with a small ε makes a large step of the first fall after many steps without one, and

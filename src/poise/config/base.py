@@ -227,24 +227,16 @@ class AlgorithmConfig(Checked):
     )  # fmt: skip
 
     aliases: ClassVar[dict[str, str]] = {
-        "learning_rate": "lr",
-        "max_grad_norm": "grad_clip",
-        "num_env_runners": "num_workers",
-        "num_rollout_workers": "num_workers",
-        "n_envs": "num_envs_per_worker",
-        "num_envs": "num_envs_per_worker",
-        "num_envs_per_env_runner": "num_envs_per_worker",
+        "learning_rate": "lr", "max_grad_norm": "grad_clip", "num_env_runners": "num_workers",
+        "num_rollout_workers": "num_workers", "n_envs": "num_envs_per_worker",
+        "num_envs": "num_envs_per_worker", "num_envs_per_env_runner": "num_envs_per_worker",
         "sample_batch_size": "rollout_fragment_length",
         "min_sample_timesteps_per_iteration": "timesteps_per_iteration",
-        "train_batch_size_per_learner": "train_batch_size",
-        "n_timesteps": "total_timesteps",
-        "timesteps": "total_timesteps",
-        "evaluation_num_episodes": "evaluation_duration",
-        "policy_kwargs": "model",
-        "model_config": "model",
-        "model.net_arch": "model.fcnet_hiddens",
+        "train_batch_size_per_learner": "train_batch_size", "n_timesteps": "total_timesteps",
+        "timesteps": "total_timesteps", "evaluation_num_episodes": "evaluation_duration",
+        "policy_kwargs": "model", "model_config": "model", "model.net_arch": "model.fcnet_hiddens",
         "model.activation_fn": "model.fcnet_activation",
-    }
+    }  # fmt: skip
     """Other names of the keys above, from RLlib, Stable-Baselines3 and CleanRL."""
 
     sampling_threads: ClassVar[int] = 0

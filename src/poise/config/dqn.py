@@ -109,21 +109,15 @@ class DQNConfig(AlgorithmConfig):
 
     aliases: ClassVar[dict[str, str]] = {
         **{alias: key for alias, key in AlgorithmConfig.aliases.items() if key != "train_batch_size"},
-        "train_freq": "rollout_fragment_length",
-        "train_frequency": "rollout_fragment_length",
-        "batch_size": "train_batch_size",
-        "train_batch_size_per_learner": "train_batch_size",
-        "capacity": "buffer_size",
-        "replay_buffer_capacity": "buffer_size",
+        "train_freq": "rollout_fragment_length", "train_frequency": "rollout_fragment_length",
+        "batch_size": "train_batch_size", "train_batch_size_per_learner": "train_batch_size",
+        "capacity": "buffer_size", "replay_buffer_capacity": "buffer_size",
         "num_steps_sampled_before_learning_starts": "learning_starts",
         "target_update_interval": "target_network_update_freq",
-        "target_network_frequency": "target_network_update_freq",
-        "n_steps": "n_step",
-        "exploration_initial_eps": "initial_epsilon",
-        "exploration_final_eps": "final_epsilon",
-        "start_e": "initial_epsilon",
-        "end_e": "final_epsilon",
-    }
+        "target_network_frequency": "target_network_update_freq", "n_steps": "n_step",
+        "exploration_initial_eps": "initial_epsilon", "exploration_final_eps": "final_epsilon",
+        "start_e": "initial_epsilon", "end_e": "final_epsilon",
+    }  # fmt: skip
 
     untranslatable: ClassVar[dict[str, str]] = {
         "exploration_fraction": "It is a share of a run's length: give epsilon_timesteps, exploration_fraction x "

@@ -89,11 +89,9 @@ class IMPALAConfig(AsynchronousConfig):
 
     aliases: ClassVar[dict[str, str]] = {
         **{alias: key for alias, key in ON_POLICY_ALIASES.items() if key != "normalize_advantages"},
-        "num_epochs": "num_sgd_iter",
-        "minibatch_size": "sgd_minibatch_size",
-        "decay": "rms_prop_decay",
-        "epsilon": "rms_prop_eps",
-    }
+        "num_epochs": "num_sgd_iter", "minibatch_size": "sgd_minibatch_size",
+        "decay": "rms_prop_decay", "epsilon": "rms_prop_eps",
+    }  # fmt: skip
 
     def derive(self, explicit: set[str]) -> None:
         super().derive(explicit)

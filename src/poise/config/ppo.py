@@ -58,16 +58,11 @@ class PPOConfig(AlgorithmConfig):
     agent keeps to a direction for a while, which finds goals that need momentum (MountainCarContinuous)."""
 
     aliases: ClassVar[dict[str, str]] = {
-        **ON_POLICY_ALIASES,
-        "num_epochs": "num_sgd_iter",
-        "n_epochs": "num_sgd_iter",
-        "update_epochs": "num_sgd_iter",
-        "minibatch_size": "sgd_minibatch_size",
-        "batch_size": "sgd_minibatch_size",
-        "clip_range": "clip_param",
-        "clip_coef": "clip_param",
+        **ON_POLICY_ALIASES, "num_epochs": "num_sgd_iter", "n_epochs": "num_sgd_iter",
+        "update_epochs": "num_sgd_iter", "minibatch_size": "sgd_minibatch_size",
+        "batch_size": "sgd_minibatch_size", "clip_range": "clip_param", "clip_coef": "clip_param",
         "clip_range_vf": "vf_clip_param",
-    }
+    }  # fmt: skip
 
     def derive(self, explicit: set[str]) -> None:
         super().derive(explicit)

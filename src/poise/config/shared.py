@@ -21,9 +21,7 @@ ATARI_NETWORK = {
 
 # The two layers of Mnih et al. 2013 are enough for Pong, and processors compute them in half the
 # time.
-SMALL_NETWORK = {
-    "model.fcnet_hiddens": [256], "model.conv_filters": [[16, 8, 4], [32, 4, 2]],
-}  # fmt: skip
+SMALL_NETWORK = {"model.fcnet_hiddens": [256], "model.conv_filters": [[16, 8, 4], [32, 4, 2]]}
 
 ON_POLICY_ALIASES = {
     **AlgorithmConfig.aliases,

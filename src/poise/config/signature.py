@@ -91,7 +91,7 @@ def stub() -> str:
         fields.pop("env")
         aliases = {alias: key for alias, key in spec.config.aliases.items() if alias.isidentifier() and key in fields}
         aliases.pop("lambda", None)
-        kinds = {**{key: kind for key, (kind, _) in {**_OTHERS, **fields}.items()}}
+        kinds = {key: kind for key, (kind, _) in {**_OTHERS, **fields}.items()}
         kinds.update({alias: kinds[key] for alias, key in aliases.items()})
         arguments = ["env: Any = None", "*", *(f"{key}: {kind} = ..." for key, kind in kinds.items())]
         lines += [f"def {name}(", *(f"    {argument}," for argument in arguments), ") -> Trainer: ..."]
