@@ -34,6 +34,7 @@ def test_the_site_has_every_page_and_no_broken_link(site: ModuleType) -> None:
     assert "<math" in (made / "docs" / "ppo" / "index.html").read_text()
     public = (made / "reference" / "poise" / "index.html").read_text()
     assert not [name for name in poise.__all__ if not re.search(rf"poise\.{name}\b", public)]
+    assert str(poise.load.__doc__).partition(",")[0] in public
 
 
 @pytest.mark.slow
