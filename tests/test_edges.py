@@ -272,8 +272,8 @@ def test_a_time_limit_is_checked_for_all_environments_alike(env: Any, limit: Any
 
 
 def test_an_algorithm_that_does_not_exist_names_those_that_do() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'SAC'\..* The algorithms are PPO, A2C, DQN"):
-        poise.SAC  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no attribute 'TRPO'\..* The algorithms are PPO, A2C, DQN"):
+        poise.TRPO  # noqa: B018
     with pytest.raises(AttributeError, match="Did you mean 'PPO'"):
         poise.PPOO  # noqa: B018
 

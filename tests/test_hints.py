@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import poise
 from poise.cli.main import poise as command
-from poise.config.algorithms import ALGORITHMS, algorithm_spec
+from poise.config.algorithms import ALGORITHMS, algorithm_spec, known_name
 from poise.config.hints import ALGORITHMS as OTHERS
 from poise.config.hints import SETTINGS
 from poise.config.resolve import field_types, resolve
@@ -39,7 +39,6 @@ def test_the_table_names_nothing_that_there_is() -> None:
     for name, spec in ALGORITHMS.items():
         known = {*field_types(spec.config), *spec.config.aliases}
         assert not known & {*SETTINGS, *spec.config.untranslatable}, name
-    assert not {name.upper() for name in OTHERS} & {*ALGORITHMS}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +65,7 @@ def test_nested_keys_get_their_true_sentence(algorithm: str, settings: dict[str,
         (["PPO", "--anneal-lr", "true"], "Give lr as a schedule"),
         (["PPO", "--verbose", "1"], "or --quiet is silent"),
         (["PPO", "--device", "cuda"], "Give num_gpus"),
-        (["SAC"], "There is no algorithm 'SAC'. PPO takes its continuous actions. Known: PPO"),
+        (["TRPO"], "There is no algorithm 'TRPO'. PPO is nearest. Known: PPO"),
         (["--run", "recurrent-ppo"], "Policies have no memory here"),
         (["CartPole-v1"], "It looks like an environment: say the algorithm, too"),
         (["PPO", "CartPole-v1", "--env", "Acrobot-v1"], "leave one out"),
@@ -80,7 +79,7 @@ def test_flags_get_their_true_sentence(args: list[str], words: str) -> None:
     assert "A2C'?" not in line
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", [name for name in OTHERS if known_name(name) is None])
 def test_other_algorithms_are_said_to_be_missing_with_what_is_near(name: str) -> None:
     for spelling in (name, name.lower()):
         with pytest.raises(ConfigError) as caught:

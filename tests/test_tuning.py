@@ -54,6 +54,7 @@ from poise.tuning.space import (
     sample_from,
     uniform,
 )
+from poise.tuning.spaces import default_space
 from poise.tuning.study import MAX_DEATHS, Seeds, Study
 from poise.tuning.table import EVERY_S, Board, table
 
@@ -163,7 +164,7 @@ def test_spaces_that_come_with_an_algorithm_are_of_its_settings(algorithm: str) 
 
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(20):
-        proposed = sample(parse(SPACES[algorithm]), study.ask())
+        proposed = sample(default_space(algorithm)[0], study.ask())
         resolve(algorithm, "CartPole-v1", proposed, preset=None)
         config: Any = resolve(algorithm, "CartPole-v1", proposed)[0]  # as the command does, with the preset
         if algorithm == "DQN":  # that of CartPole moves a little at every step
@@ -583,7 +584,9 @@ def printed(*things: Any, width: int) -> str:
 @pytest.mark.parametrize("algorithm", SPACES)
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_table_of_a_shipped_space_is_read_at_any_width(tmp_path: Path, algorithm: str, width: int) -> None:
-    search = a_search(algorithm=algorithm, config=parse({"env": "CartPole-v1", **SPACES[algorithm]}), sampler="random")
+    search = a_search(
+        algorithm=algorithm, config={"env": "CartPole-v1", **default_space(algorithm)[0]}, sampler="random"
+    )
     study = Study(search, tmp_path)
     serve(study, lambda job: {"done": ended(-12345.678, 10_000_000)}, most=4)
     assert study.next_job() is not None
