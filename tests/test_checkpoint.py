@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 
 import poise
 import warm
-from poise.errors import CheckpointError, ModelError, RunError
+from poise.errors import CheckpointError, ConfigError, ModelError, RunError
 from poise.tracking import launch
 from poise.training import checkpoint
 from poise.training.trainer import Trainer
@@ -696,6 +696,63 @@ def test_the_best_and_any_other_checkpoint_of_a_run_are_loaded_by_name(tmp_path:
     assert poise.load(run.path).iteration == 6
     with pytest.raises(CheckpointError, match=r"has no checkpoint '77'. It has: 1, 2, 3, 4, 5, 6; or best, latest"):
         poise.load(run.path, which=77)
+
+
+def test_a_mistake_in_what_is_asked_for_is_not_the_checkpoints(saved: Path) -> None:
+    for settings, text in (({"lrr": 1}, "Unknown config key 'lrr'"), ({"lr": "x"}, "lr='x' is not allowed")):
+        with pytest.raises(ConfigError, match=f"^{text}"):
+            poise.load(saved, **settings)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "text"),
+    [
+        (("window",), [[1.0, 5, 0, "text"]], "does not fit"),
+        (("window",), [[1.0, math.inf, 0, {}]], "does not fit"),
+        (("window",), [[-math.inf, 5, 0, {}]], "a return of -inf"),
+        (("time_total_s",), math.inf, "the time that training took is not finite"),
+    ],
+)
+def test_numbers_of_a_state_that_cannot_be_are_refused(saved: Path, place: Any, value: Any, text: str) -> None:
+    state = json.loads((saved / "state.json").read_text())
+    state[place[0]] = value
+    (saved / "state.json").write_text(json.dumps(state))
+    rehash(saved)
+    assert text in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    "name", ["samplers/0/env/fields/state", "samplers/0/env/fields/prev_done", "samplers/0/returns"]
+)
+@pytest.mark.parametrize("change", ["shorter", "far"])
+def test_arrays_of_a_state_that_cannot_be_are_refused(saved: Path, name: str, change: str) -> None:
+    """They are looked at when the environments are made."""
+    arrays = load_file(saved / "training.safetensors")
+    if change == "far" and arrays[name].dtype == torch.bool:
+        pytest.skip("bits are near")
+    arrays[name] = arrays[name][..., :-1] if change == "shorter" else arrays[name] * 0 + math.inf
+    arrays = {key: value.contiguous() for key, value in arrays.items()}
+    save_file(arrays, saved / "training.safetensors")
+    rehash(saved)
+    with poise.load(saved) as algo, pytest.raises(CheckpointError, match="does not fit its configuration"):
+        algo.train()
+
+
+def test_returns_that_are_carried_are_one_for_each_environment(tmp_path: Path, trainer: Callable[..., Trainer]) -> None:
+    algo = trainer("PPO", "CartPole-v1", normalize_rewards=True, num_envs_per_worker=4, rollout_fragment_length=8)
+    algo.train()
+    saved = algo.save(tmp_path / "saved")
+    arrays = load_file(saved / "training.safetensors")
+    arrays["algorithm/rewards/carry"] = arrays["algorithm/rewards/carry"][:-1].clone()
+    save_file(arrays, saved / "training.safetensors")
+    rehash(saved)
+    assert "and there are 4" in refusal(saved)
+
+
+@pytest.mark.parametrize("config", [{}, [1], None, {"env": "CartPole-v1"}])
+def test_a_manifest_without_its_configuration_is_damaged(saved: Path, config: Any) -> None:
+    rewrite(saved, lambda manifest: manifest.update(config=config))
+    assert "is damaged: its manifest" in refusal(saved)
 
 
 # --- earlier formats ------------------------------------------------------------------------------------------------

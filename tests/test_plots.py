@@ -340,6 +340,13 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs"
 
 
+def test_settings_that_cannot_be_do_not_hinder_a_plot(runs: Path) -> None:
+    damaged = {"seed": {"a": [1]}, "metrics_smoothing_episodes": [8000]}
+    for name in ("one", "two"):
+        saved(Path("runs"), name, ONE, "damaged", **damaged)
+    assert poise.plot("damaged", y="return").axes[0].lines
+
+
 def test_plot_takes_names_experiments_and_several(runs: Path) -> None:
     assert len(poise.plot("single", y="return").axes[0].lines) == 2
     for what in ([runs / "exp"], ["exp"], ["seed1", "exp/seed2"], [Path("runs/exp/seed1"), "seed2"]):

@@ -299,6 +299,16 @@ def test_integers_of_64_bits_are_never_beyond_their_bounds() -> None:
     assert (far[0, 0] < -(2**62), far[0, 1] > 2**62) == (True, True)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_range_that_no_float64_holds_bounds_nothing() -> None:
+    most = np.finfo(np.float64).max
+    space = spaces.Box(-most, most, (3,), np.float64)
+    made = Policy(Layout(VECTOR), Layout(space), ModelConfig())
+    assert made.env_action(torch.tensor([[-1.0, 0.5, 1e30]]))[0].tolist() == pytest.approx([-1.0, 0.5, 1e30])
+    half = Policy(Layout(VECTOR), Layout(spaces.Box(0.0, most / 4, (1,), np.float64)), ModelConfig())
+    assert half.env_action(torch.tensor([[1.0]])).item() == pytest.approx(most / 4)
+
+
 def test_whole_numbers_are_rounded_to_the_nearest() -> None:
     made = Policy(Layout(VECTOR), Layout(spaces.Box(0, 4, (3,), np.int16)), ModelConfig())
     assert made.env_action(torch.tensor([[-1.0, 0.0, 1.0], [-0.3, -0.2, 7.0]])).tolist() == [[0, 2, 4], [1, 2, 4]]

@@ -437,9 +437,13 @@ def test_a_study_lies_where_its_folder_is_whatever_that_is_called(tmp_path: Path
         assert database.execute("select count(*) from trials where state = 'COMPLETE'").fetchone() == (6,)
 
 
-def test_a_damaged_trial_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "no state", "results"])
+def test_a_damaged_trial_is_named(tmp_path: Path, damage: str) -> None:
     serve(Study(a_search(), tmp_path), by_lr)
-    (tmp_path / "trial_00001" / "trial.json").write_text("{")
+    file = tmp_path / "trial_00001" / "trial.json"
+    known = json.loads(file.read_text())
+    known = {**known, "results": {}} if damage == "results" else {k: v for k, v in known.items() if k != "state"}
+    file.write_text("{" if damage == "cut" else json.dumps(known))
     with pytest.raises(RunError, match=r"trial_00001 is damaged"):
         Study(a_search(), tmp_path)
 
@@ -448,6 +452,8 @@ def test_a_study_of_another_search_is_refused(tmp_path: Path) -> None:
     serve(Study(a_search(), tmp_path), by_lr)
     with pytest.raises(RunError, match="was begun with another search"):
         Study(a_search(config={"env": "CartPole-v1", "gamma": uniform(0.9, 1)}), tmp_path)
+    with pytest.raises(RunError, match="was begun with another search: 'lr' is not searched"):
+        Study(a_search(config={"env": "CartPole-v1"}), tmp_path)
     with pytest.raises(RunError, match="was begun with another search"):
         Study(a_search(config={"env": "CartPole-v1", "lr": choice([1, 2])}), tmp_path)
 

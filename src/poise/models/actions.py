@@ -155,7 +155,7 @@ def _inner(bound: np.ndarray, direction: int) -> np.ndarray:
 
 
 def finite_bounds(leaf: Leaf) -> tuple[np.ndarray, np.ndarray] | None:
-    """A `Box` leaf's bounds in float64, if all are finite. The limits of a large integer type bound nothing."""
+    """A `Box` leaf's bounds in float64, if all are finite. The limits of a large type bound nothing."""
     space = leaf.space
     if not isinstance(space, spaces.Box) or not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         return None
@@ -164,4 +164,5 @@ def finite_bounds(leaf: Leaf) -> tuple[np.ndarray, np.ndarray] | None:
         below = limits.min < 0 and any(low <= limits.min + 2 for low in space.low.ravel().tolist())
         if below or any(high >= limits.max - 2 for high in space.high.ravel().tolist()):
             return None
-    return space.low.astype(np.float64), space.high.astype(np.float64)
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    return (low, high) if (0.5 * high - 0.5 * low < np.finfo(np.float64).max / 2).all() else None

@@ -46,6 +46,13 @@ class RewardScaler:
     def state_dict(self) -> dict[str, Any]:
         return {**self.moments.state_dict(), "carry": self.carry}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], slots: int) -> None:
+        """Restores what `state_dict` returned, for so many slots.
+
+        Raises:
+            ValueError: it is of another number of slots.
+        """
         self.carry = None if state["carry"] is None else torch.as_tensor(state["carry"])
+        if self.carry is not None and self.carry.shape != (slots,):
+            raise ValueError(f"returns of {list(self.carry.shape)} slots are carried, and there are {slots}")
         self.moments.load_state_dict({k: torch.as_tensor(v) for k, v in state.items() if k != "carry"})

@@ -42,6 +42,23 @@ class Episode:
     info: dict[str, float]
     row: int = 0
 
+    @classmethod
+    def from_json(cls, values: Any) -> Episode:
+        """From the list of its values that a checkpoint holds.
+
+        Raises:
+            ValueError, TypeError, OverflowError: it is none.
+        """
+        reward, length, slot, info, *row = values
+        numbers = {str(key): float(number) for key, number in dict(info).items()}
+        if not math.isfinite(float(reward)):
+            raise ValueError(f"an episode has a return of {reward}")
+        return cls(float(reward), int(length), int(slot), numbers, *map(int, row))
+
+    def to_json(self) -> list[Any]:
+        """Its values."""
+        return [self.reward, self.length, self.slot, self.info, self.row]
+
 
 STAGES = ("env", "inference", "waiting")
 """What sampling spends time on."""
@@ -364,7 +381,7 @@ class Sampler:
             "done": self._done.copy(),
             "version": self.version,
             "rows": self.rows,
-            "episodes": [[e.reward, e.length, e.slot, e.info, e.row] for e in self.episodes],
+            "episodes": [episode.to_json() for episode in self.episodes],
             "underway": self._underway(),
         }
         return {**state, "env": save_vector(self.env) if self._started else None}
@@ -391,12 +408,14 @@ class Sampler:
         self._last_noise = None if state["noise"] is None else torch.as_tensor(state["noise"])
         self.version = state["version"]
         self.rows = state.get("rows", 0)
-        self.episodes = [Episode(*each) for each in state.get("episodes", ())]
+        self.episodes = [Episode.from_json(each) for each in state.get("episodes", ())]
         if not state["started"]:
             return []
         self._state = tuple(torch.as_tensor(part) for part in state["memory"])
         self._start()  # the environments must have been reset once, whatever their state becomes
         self._returns[:], self._lengths[:], self._done[:] = state["returns"], state["lengths"], state["done"]
+        if not np.isfinite(self._returns).all():
+            raise ValueError("returns of episodes under way are not finite")
         saved = state["env"]
         lost = list(range(self.slots)) if saved is None else restore_vector(self.env, saved)
         fresh = getattr(self.env, "observations", None)  # of slots that begin a new episode instead

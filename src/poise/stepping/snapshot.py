@@ -181,6 +181,8 @@ def _time_limits(env: gym.Env) -> list[gym.wrappers.TimeLimit]:
 
 _NATIVE_FIELDS = {"CartPoleVectorEnv": ("state", "steps", "prev_done", "low", "high")}
 """Attributes that hold the whole state of Gymnasium's native vector environments, beside their generator."""
+FURTHEST = 1e9
+"""What none of them ever reaches: a file that says so was damaged."""
 
 
 def save_vector(env: Any) -> dict[str, Any] | None:
@@ -196,7 +198,11 @@ def save_vector(env: Any) -> dict[str, Any] | None:
 
 
 def restore_vector(env: Any, saved: dict[str, Any]) -> list[int]:
-    """Restores what `save_vector` returned; returns the slots that start a new episode instead."""
+    """Restores what `save_vector` returned; returns the slots that start a new episode instead.
+
+    Raises:
+        ValueError: it is no such state of such an environment.
+    """
     target = env.unwrapped
     if type(target).__name__ != saved["kind"]:  # an environment that is made in another way than the saved one
         return list(range(env.num_envs))
@@ -204,7 +210,10 @@ def restore_vector(env: Any, saved: dict[str, Any]) -> list[int]:
         lost: list[int] = env.load_state_dict(saved["state"])
         return lost
     for name, value in saved["fields"].items():
-        array = np.array(value)
+        array, own = np.array(value), np.array(getattr(target, name))
+        sound = array.shape == own.shape and array.dtype.kind in "bif" and (np.abs(array * 1.0) < FURTHEST).all()
+        if not sound:
+            raise ValueError(f"{name!r} of the environments is no such array, or not within ±{FURTHEST:g}")
         setattr(target, name, array if array.ndim else array.item())
     target.np_random = _generator(saved["rng"])
     return []

@@ -79,7 +79,8 @@ class History:
     @property
     def window(self) -> int:
         """Episodes that a mean is taken over, the same as in results."""
-        return int(self.settings.get("metrics_smoothing_episodes", 100))
+        window = self.settings.get("metrics_smoothing_episodes")
+        return window if isinstance(window, int) and window > 0 else 100
 
 
 @dataclass
@@ -272,7 +273,7 @@ def _labels(groups: list[list[History]]) -> list[str]:
         rivals = [other for other in firsts if (other.algorithm, other.env) == (first.algorithm, first.env)]
         if len(rivals) > 1:
             label += f", {_difference(first, rivals)}"
-        seeds = len({history.settings.get("seed") for history in group})
+        seeds = len({str(history.settings.get("seed")) for history in group})
         count = f"{seeds} seed{'s' * (seeds > 1)}" if seeds == len(group) else f"{len(group)} runs"
         labels.append(f"{label}, {count}" if any(len(each) > 1 for each in groups) else label)
     return labels

@@ -29,7 +29,7 @@ from poise.training.callbacks import Callback
 from poise.training.checkpoint import checkpoints, set_aside
 from poise.training.checkpoint import read as read_checkpoint
 from poise.training.greedy import Greedy
-from poise.training.loading import choose, load, new_trainer, override, restore, take_env
+from poise.training.loading import choose, declared_layouts, load, new_trainer, override, restore, take_env
 from poise.training.metrics import Finished
 from poise.training.names import from_file, homes
 from poise.training.recording import record
@@ -253,13 +253,14 @@ def resume(
         if "rebuilt" in saved:
             log(f"Warning: its config.json {saved.pop('rebuilt')}; settings and stop rule are the checkpoint's.")
             folder.write_config({key: value for key, value in saved.items() if key in CONFIG_KEYS})
-        manifest, policy, state = read_checkpoint(path)
+        manifest, policies, state = read_checkpoint(path)
+        declared_layouts(path, manifest, config, policies)
         admit_env(config.env, config.env_config)
         module = str(config.env).partition(":")[0] if ":" in str(config.env) else None
         if module:
             log(f"Importing {module} for the environment {config.env}.")
         trainer = Trainer(saved["algorithm"], config, callbacks=callbacks, preset=saved.get("preset"))
-        changed = restore(trainer, manifest, policy, state, path, given)
+        changed = restore(trainer, manifest, policies, state, path, given)
         _ = trainer.samplers  # an environment that cannot begin changes nothing
         with writing(folder.path):
             for newer in checkpoints(folder.checkpoints):

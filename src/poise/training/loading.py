@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,33 @@ def new_trainer(
     return trainer
 
 
+@contextmanager
+def _reading(path: object) -> Iterator[None]:
+    """What fails within is the manifest's fault."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged: its manifest lacks {error}.") from None
+    except (ValueError, OverflowError, MemoryError, AssertionError) as error:
+        raise CheckpointError(f"{path} is damaged: its manifest has {error}.") from None
+
+
+def declared_layouts(
+    path: object, manifest: dict[str, Any], config: AlgorithmConfig, policies: checkpoint.Policies
+) -> tuple[Layout, Layout]:
+    """The layouts of a checkpoint's spaces, once it is known that they and the networks of `config` fit its files.
+
+    Raises:
+        CheckpointError: they do not, or cannot be read.
+    """
+    own = manifest.get("config")
+    if not isinstance(own, dict) or not isinstance(own.get("num_envs_per_worker"), int):
+        raise CheckpointError(f"{path} is damaged: its manifest has no whole configuration.")
+    with _reading(path):
+        check_sizes(path, manifest, config, policies)
+        return Layout.from_json(manifest["observation_space"]), Layout.from_json(manifest["action_space"])
+
+
 def load(
     path: str | Path,
     *,
@@ -270,14 +298,10 @@ def load(
     """The trainer of a checkpoint, or of a run folder's: `poise.load` without names of runs and callbacks, with
     arguments and errors as there."""
     manifest, policies, state = checkpoint.read(choose(path, which))
-    try:
-        config = override(manifest["algorithm"], manifest["config"], overrides)
-        check_sizes(path, manifest, config, policies)
-        layouts = Layout.from_json(manifest["observation_space"]), Layout.from_json(manifest["action_space"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged: its manifest lacks {error}.") from None
-    except (ValueError, OverflowError, MemoryError, AssertionError) as error:
-        raise CheckpointError(f"{path} is damaged: its manifest has {error}.") from None
+    with _reading(path):
+        config = config_from_dict(manifest["algorithm"], manifest["config"])
+    config = override(manifest["algorithm"], manifest["config"], overrides) if overrides else config
+    layouts = declared_layouts(path, manifest, config, policies)
     from_file(config, path, manifest.get("names"), trusted=trust)
     given = take_env(config, env, env_config, str(manifest["config"].get("env")))
     if missing := lacking(manifest.get("changed")):

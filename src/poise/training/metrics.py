@@ -99,11 +99,13 @@ class Metrics:
             "episodes_total": self.episodes_total,
             "time_total_s": self.time_total_s,
             "unfinished_s": self.unfinished_s,
-            "window": [[e.reward, e.length, e.slot, e.info] for e in self.window],
+            "window": [episode.to_json() for episode in self.window],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.episodes_total, self.time_total_s = int(state["episodes_total"]), float(state["time_total_s"])
         self.unfinished_s = float(state.get("unfinished_s", 0.0))
+        if not (math.isfinite(self.time_total_s) and math.isfinite(self.unfinished_s)):
+            raise ValueError("the time that training took is not finite")
         self.window.clear()
-        self.window.extend(Episode(float(r), int(n), int(slot), info) for r, n, slot, info in state["window"])
+        self.window.extend(map(Episode.from_json, state["window"]))

@@ -266,24 +266,32 @@ class Fixed:
 
     Args:
         params: what was proposed, by its place in the configuration.
+
+    Attributes:
+        unused: what nobody has asked for yet.
     """
 
     def __init__(self, params: Mapping[str, Primitive]) -> None:
         self.params = dict(params)
+        self.unused = set(params)
 
     def suggest_categorical(self, name: str, choices: Sequence[Primitive]) -> Primitive:
-        value = self.params.get(name)
+        value = self._take(name)
         if name not in self.params or not any(value == choice and type(value) is type(choice) for choice in choices):
             raise ValueError(f"{name} has no {value!r}")
         return value
 
     def suggest_float(self, name: str, low: float, high: float, **_: Any) -> float:
-        value = self.params.get(name)
+        value = self._take(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
             raise ValueError(f"{name} does not reach {value!r}")
         return value
 
     suggest_int: Any = suggest_float
+
+    def _take(self, name: str) -> Primitive | None:
+        self.unused.discard(name)
+        return self.params.get(name)
 
 
 def sample(config: Mapping[str, Any], trial: BaseTrial | Fixed) -> dict[str, Any]:

@@ -101,11 +101,13 @@ class Trial:
             RunError: it cannot be read.
         """
         try:
-            found = cls(**read_json(file), path=file.parent)
-            kinds = {"number": int, "params": dict, "deaths": int, "error": str, "lineage": list, "reports": list}
+            known = read_json(file)
+            found = cls(**known, path=file.parent)
+            lists = dict.fromkeys(("results", "held_out", "lineage", "reports"), list)
+            kinds = {"number": int, "params": dict, "deaths": int, "error": str, **lists}
             rows = [*found.results, *found.held_out]
             if (
-                found.state not in ("running", "finished", "pruned", "failed")
+                known.get("state") not in ("running", "finished", "pruned", "failed")
                 or not all(isinstance(vars(found)[name], kind) for name, kind in kinds.items())
                 or not all(isinstance(row, dict) and isinstance(row.get("stop_reason"), str) for row in rows)
                 or not all(isinstance(part, (int, float)) for pair in found.reports for part in pair)
@@ -182,7 +184,10 @@ class Study:
     def _settings(self, trial: Trial) -> dict[str, Any]:
         """What was proposed for a trial, put into the configuration."""
         try:
-            return sample(self.search.config, Fixed(trial.params))
+            settings = sample(self.search.config, proposed := Fixed(trial.params))
+            if proposed.unused:
+                raise ValueError(f"{sorted(proposed.unused)[0]!r} is not searched")
+            return settings
         except ValueError as error:
             raise RunError(f"The study {self.folder} was begun with another search: {error}") from None
 
