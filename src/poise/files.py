@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,11 @@ def depth(value: Any) -> int:
 def near(path: Path) -> Path:
     """A path as a person would write it: from where they stand, if it lies below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def time_stamp() -> str:
+    """The time here and now as a part of a folder's name, which sorts by time."""
+    return time.strftime("%Y%m%d-%H%M%S")
 
 
 def folder_name(key: str, text: Any) -> str:

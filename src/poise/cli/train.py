@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -157,30 +158,42 @@ def _algorithm(ctx: click.Context) -> str | None:
     return ctx.obj.algorithm if isinstance(ctx.obj, Request) else None
 
 
+COMMON = [
+    click.argument("algorithm", required=False, shell_complete=complete_algorithm),
+    click.argument("env_name", metavar="[ENV]", required=False, expose_value=False, shell_complete=complete_env),
+    click.option("--run", "run_name", cls=Flag, metavar="NAME", shell_complete=complete_algorithm,
+                 help="The algorithm, as RLlib's command spells it."),
+    click.option("--config", "config_text", cls=Flag, metavar="JSON|FILE", type=click.Path(),
+                 help="Settings as a JSON object, or a .yaml or .json file of them (or of run, env, stop and config); "
+                 "for poise tune, with searches in the place of some. Flags win over it."),
+    click.option("--preset", cls=Flag, metavar="NAME|none", default="auto", shell_complete=complete_preset,
+                 help="Settings tuned for an environment. [default: those of --env, if there are any]"),
+    click.option("--wrap", "wrappers", cls=Flag, multiple=True, metavar="MODULE:CLASS",
+                 help="A wrapper around each environment; may be repeated, the innermost first. With arguments, as "
+                 'JSON: \'["gymnasium.wrappers:TimeAwareObservation", {"flatten": true}]\'.'),
+    click.option("--folder", cls=Flag, section=KEPT, default="runs", type=click.Path(file_okay=False),
+                 help="The folder of all runs. [default: runs]"),
+    click.option("--experiment", cls=Flag, section=KEPT, metavar="NAME",
+                 help="The folder in it. [default: named after algorithm and environment]"),
+]  # fmt: skip
+"""What `poise train` and `poise tune` take alike."""
+
+
+def with_common(command: Callable[..., Any]) -> Callable[..., Any]:
+    for take in reversed(COMMON):
+        command = take(command)
+    return command
+
+
 @with_options(RunOptions, KEPT)
 @click.command(
     cls=TrainCommand,
     context_settings={"token_normalize_func": lambda name: name.replace("-", "_"), "max_content_width": 100},
 )
-@click.argument("algorithm", required=False, shell_complete=complete_algorithm)
-@click.argument("env_name", metavar="[ENV]", required=False, expose_value=False, shell_complete=complete_env)
-@click.option("--run", "run_name", cls=Flag, metavar="NAME", shell_complete=complete_algorithm,
-              help="The algorithm, as RLlib's command spells it.")  # fmt: skip
+@with_common
 @click.option("--stop", "stop_texts", cls=Flag, multiple=True, metavar="KEY=NUMBER",
               help="Ends the run once a result is at least this; any key of the results, may be repeated, or one JSON "
               "object. [default: where the environment counts as solved, or 1,000,000 steps]")  # fmt: skip
-@click.option("--config", "config_text", cls=Flag, metavar="JSON|FILE", type=click.Path(),
-              help="Settings as a JSON object, or a .yaml or .json file of them (or of run, env, stop and config). "
-              "Flags win over it.")  # fmt: skip
-@click.option("--preset", cls=Flag, metavar="NAME|none", default="auto", shell_complete=complete_preset,
-              help="Settings tuned for an environment. [default: those of --env, if there are any]")  # fmt: skip
-@click.option("--wrap", "wrappers", cls=Flag, multiple=True, metavar="MODULE:CLASS",
-              help="A wrapper around each environment; may be repeated, the innermost first. With arguments, as JSON: "
-              '\'["gymnasium.wrappers:TimeAwareObservation", {"flatten": true}]\'.')  # fmt: skip
-@click.option("--folder", cls=Flag, section=KEPT, default="runs", type=click.Path(file_okay=False),
-              help="The folder of all runs. [default: runs]")  # fmt: skip
-@click.option("--experiment", cls=Flag, section=KEPT, metavar="NAME",
-              help="The folder in it. [default: named after algorithm and environment]")  # fmt: skip
 @click.option("--name", cls=Flag, section=KEPT, metavar="NAME",
               help="The run's own folder in that. [default: the time]")  # fmt: skip
 @click.option("--seeds", cls=Flag, metavar="INT", type=click.IntRange(1), default=1,

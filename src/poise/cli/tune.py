@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 from click.core import ParameterSource
 
-from poise.cli.complete import complete_algorithm, complete_env, complete_preset
 from poise.cli.flags import KEPT, OTHER, TRAINED, Flag, given, options_given, with_options
 from poise.cli.inputs import parse_stop
 from poise.cli.output import echo
-from poise.cli.train import EXIT_CODES, Request, TrainCommand, finish_seeds, read_settings, wrapped
+from poise.cli.train import EXIT_CODES, Request, TrainCommand, finish_seeds, read_settings, with_common, wrapped
 from poise.config.algorithms import ALGORITHMS, algorithm_names
 from poise.config.resolve import canonical
 from poise.config.run import RunOptions
@@ -46,26 +45,13 @@ class TuneCommand(TrainCommand):
     cls=TuneCommand,
     context_settings={"token_normalize_func": lambda name: name.replace("-", "_"), "max_content_width": 100},
 )
-@click.argument("algorithm", required=False, shell_complete=complete_algorithm)
-@click.argument("env_name", metavar="[ENV]", required=False, expose_value=False, shell_complete=complete_env)
-@click.option("--run", "run_name", cls=Flag, metavar="NAME", shell_complete=complete_algorithm,
-              help="The algorithm, as RLlib's command spells it.")  # fmt: skip
+@with_common
 @click.option("--stop", "stop_texts", cls=Flag, multiple=True, metavar="KEY=NUMBER",
               help="When each run ends; as for poise train. [default: after 500,000 steps]")  # fmt: skip
-@click.option("--config", "config_text", cls=Flag, metavar="JSON|FILE", type=click.Path(),
-              help="Settings, as for poise train, with searches in the place of some.")  # fmt: skip
-@click.option("--preset", cls=Flag, metavar="NAME|none", default="auto", shell_complete=complete_preset,
-              help="What is not searched. [default: the environment's, if there is one]")  # fmt: skip
 @click.option("--parallel", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT", default=None,
               help="Runs at a time. [default: as many as there are cores for]")  # fmt: skip
-@click.option("--folder", cls=Flag, section=KEPT, default="runs", type=click.Path(file_okay=False),
-              help="The folder of all runs. [default: runs]")  # fmt: skip
-@click.option("--experiment", cls=Flag, section=KEPT, metavar="NAME",
-              help="The study's folder in it. [default: named after algorithm and environment]")  # fmt: skip
 @click.option("--resume", "study", cls=Flag, section=OTHER, metavar="STUDY",
               help="Goes on with a study that is there: its folder. More --trials make it larger.")  # fmt: skip
-@click.option("--wrap", "wrappers", cls=Flag, multiple=True, metavar="MODULE:CLASS",
-              help="A wrapper around each environment, as for poise train.")  # fmt: skip
 @click.option("--trust", cls=Flag, section=OTHER, is_flag=True,
               help="Lets --config or --resume run the code that it names, and remembers the names.")  # fmt: skip
 @click.option("--quiet", cls=Flag, section=KEPT, is_flag=True, help="Prints only the best settings, as JSON.")

@@ -22,14 +22,14 @@ def print_chart(console: Console, panel: Panel, height: int = 12) -> None:
     high = max(curve.y.max() for curve in panel.curves)
     start = min(curve.x[0] for curve in panel.curves)
     end = max(curve.x[-1] for curve in panel.curves)
-    ticks = [_number(high), *[""] * (height - 2), _number(low)]
+    ticks = [rounded(high, 3), *[""] * (height - 2), rounded(low, 3)]
     margin = max(map(len, ticks))
     width = max(console.width - margin - 2, 8)
     console.print(Text(f"{shown(panel.y_label)}, {panel.explanation}", "bold"))
     for tick, row in zip(ticks, _rows(panel, width, height, (start, end), (low, high)), strict=True):
         plain = row if console.encoding.startswith("utf") else _ascii(row)
         console.print(Text(f"{tick:>{margin}} |").append(plain), no_wrap=True, crop=True)
-    left, right = _number(start), f"{_number(end)} {panel.x_label}"
+    left, right = rounded(start, 3), f"{rounded(end, 3)} {panel.x_label}"
     console.print(Text(f"{'':{margin}}  {left}{right:>{max(width - len(left), 1)}}"), no_wrap=True, crop=True)
     if len(panel.curves) > 1 or panel.curves[0].low is not None:
         for number, curve in enumerate(panel.curves):
@@ -62,5 +62,6 @@ def _ascii(row: Text) -> Text:
     return plain
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+def rounded(number: float, digits: int) -> str:
+    """A number with so many digits that count; large ones are whole, or nearly, with commas."""
+    return f"{number:,.{digits - 3}f}" if abs(number) >= 100 else f"{number:.{digits}g}"

@@ -20,7 +20,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ import filelock
 from poise.config.run import rank
 from poise.config.types import a_path
 from poise.errors import RunError, nearest, writing
-from poise.files import folder_name, make_folder, read_json, sync, write_json, write_whole
+from poise.files import folder_name, make_folder, read_json, sync, time_stamp, write_json, write_whole
 from poise.tracking.links import refuse_links
 
 STUDIES = ("study.json", "seeds.json")
@@ -290,7 +289,7 @@ def new_folder(root: str | Path, experiment: str, name: str | None) -> RunFolder
             raise RunError(f"There is a run at {folder.path} already; resume it with `poise resume {folder.path}`.")
         return folder
     base = a_path(root, "folder").absolute() / folder_name("experiment", experiment)
-    stamp = datetime.now(timezone.utc).astimezone().strftime("%Y%m%d-%H%M%S")
+    stamp = time_stamp()
     for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
         folder = RunFolder(base / f"{stamp}{suffix}")
         with writing(folder.path):

@@ -6,7 +6,6 @@ import math
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from poise.config.resolve import canonical, field_types, resolve
 from poise.config.run import RunOptions
 from poise.config.types import NonNegativeInt, PositiveInt, a_path, coerce
 from poise.errors import ConfigError, RunError
-from poise.files import folder_name
+from poise.files import folder_name, time_stamp
 from poise.tracking.curves import History, panels, standard_error, student_t
 from poise.tracking.folder import RunFolder, find_study
 from poise.tracking.plots import episode_figure
@@ -163,7 +162,7 @@ def run_seeds(
     if resolved.env is None:
         raise ConfigError("There is no environment to train in: give one, for example --env CartPole-v1.")
     name, spec = algorithm_spec(algorithm)
-    own = f"{name}_{env_label(resolved.env)}_{datetime.now(timezone.utc).astimezone():%Y%m%d-%H%M%S}"
+    own = f"{name}_{env_label(resolved.env)}_{time_stamp()}"
     path = a_path(folder, "folder") / folder_name("experiment", experiment or own)
     numbers = grid_search(range(first, first + min(count, MAX_TRIALS + 1)))
     search = {

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from poise.errors import shown
+from poise.tracking.chart import rounded
 from poise.tuning.study import Study, Trial
 
 ROWS = 20
@@ -158,5 +159,5 @@ def _params(trial: Trial) -> str:
 
 def _short(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
+        return rounded(value, 4)
     return "" if value is None else f"{value:,}" if type(value) is int else str(value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
 from typing import Any
 
 from poise.compat.ray.tune import registry
@@ -16,6 +15,7 @@ from poise.config.base import env_label
 from poise.config.run import RunOptions
 from poise.config.types import a_path
 from poise.errors import PoiseWarning, RunError, nearest
+from poise.files import time_stamp
 from poise.tracking.folder import RunFolder
 from poise.tracking.launch import Run, start
 from poise.training.checkpoint import newest
@@ -155,7 +155,6 @@ def run(
     if any(searches(settings)) or num_samples > 1:
         if resume and not name:
             raise RunError("resume=True needs the name of the search that is to go on.")
-        stamp = datetime.now(timezone.utc).astimezone().strftime("%Y%m%d-%H%M%S")
         return search(
             algorithm,
             config=settings,
@@ -170,7 +169,7 @@ def run(
             resume=resume,
             preset=preset,
             folder=folder,
-            experiment=name or f"tune_{algorithm}_{label}_{stamp}",
+            experiment=name or f"tune_{algorithm}_{label}_{time_stamp()}",
             callbacks=callbacks,
             quiet=verbose == 0,
             **kept,
