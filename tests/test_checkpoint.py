@@ -602,9 +602,12 @@ def test_numbers_that_are_not_finite_are_said_when_they_are_loaded(saved: Path) 
 def test_moments_that_are_not_finite_are_said_when_training_goes_on(original: Path) -> None:
     """Parameters that go by them would never move again, and nothing would say so."""
     with poise.load(original) as algo:
-        algo.algorithm.optimizer.second[:] = math.inf
+        algo.algorithm.optimizer.exp_avg_sq[:] = math.inf
         path = algo.save(original.parent / "inf")
-    with poise.load(path) as algo, pytest.warns(RuntimeWarning, match="The optimiser's 'second' moments hold numbers"):
+    with (
+        poise.load(path) as algo,
+        pytest.warns(RuntimeWarning, match="The optimiser's 'exp_avg_sq' moments hold numbers"),
+    ):
         algo.train()
 
 
@@ -770,8 +773,9 @@ def test_what_an_earlier_format_holds_goes_on(name: str, trainer: Callable[..., 
     for key, value in load_file(old / "policy.safetensors").items():
         assert torch.equal(algo.policy.state_dict()[key], value)
     arrays = load_file(old / "training.safetensors")
+    was = {"exp_avg": "first", "exp_avg_sq": "second", "square_avg": "second"}
     for moment in algo.algorithm.optimizer.moments:
-        assert torch.equal(getattr(algo.algorithm.optimizer, moment), arrays[f"learner/optimizer/{moment}"])
+        assert torch.equal(getattr(algo.algorithm.optimizer, moment), arrays[f"learner/optimizer/{was[moment]}"])
     if name == "dqn":
         assert torch.equal(algo.algorithm.targets["policy"].flat.whole, arrays["learner/target"])
         assert algo.algorithm.replay.steps > 16

@@ -118,7 +118,9 @@ def test_one_update_is_that_of_plain_pytorch(trainer: Make, options: dict[str, A
             y = batch.reward + batch.discount * target(after).gather(1, best).squeeze(1)
         weight = torch.ones(16)
         if algorithm.config.prioritized_replay:
-            weight = algorithm.replay.weights(index, algorithm.at(algorithm.config.prioritized_replay_beta)).clone()
+            weight = algorithm.replay.weights(
+                index, algorithm.scheduled(algorithm.config.prioritized_replay_beta)
+            ).clone()
         chosen = q(obs).gather(1, batch.action.unsqueeze(1)).squeeze(1)
         kind = F.smooth_l1_loss if loss == "huber" else F.mse_loss
         losses = kind(chosen, y, reduction="none") * (1 if loss == "huber" else 0.5)
@@ -177,7 +179,7 @@ def test_adam_is_pytorchs(weight_decay: float, amsgrad: bool) -> None:
         mine.step(0.1)
         judge.step()
     torch.testing.assert_close(ours.weight, theirs.weight)
-    assert ("largest" in mine.state_dict()) is amsgrad
+    assert ("max_exp_avg_sq" in mine.state_dict()) is amsgrad
 
 
 def test_the_gradient_is_clipped_by_value(trainer: Make) -> None:

@@ -30,7 +30,7 @@ class A2C(OnPolicy):
     def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
         for _ in self.rounds():
             rollout = self.collect(samplers)
-            lr, entropy_coeff = self.at(self.config.lr), self.at(self.config.entropy_coeff)
+            lr, entropy_coeff = self.scheduled(self.config.lr), self.scheduled(self.config.entropy_coeff)
             loss, stats = self.loss(rollout, entropy_coeff)
             norm = self.descend(loss, lr)
             self.finish_round(rollout)

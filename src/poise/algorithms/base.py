@@ -144,7 +144,7 @@ class Algorithm(ABC):
             self.rebind(samplers)
             before = {name: learner.flat.data.clone() for name, learner in self.learners.items()}
             updates, skipped = self.updates, self.skipped
-            began, lr = self.start[1] if self.start else updates, self.at(self.config.lr)
+            began, lr = self.start[1] if self.start else updates, self.scheduled(self.config.lr)
             try:
                 stats = self.iteration(samplers)
             except DivergedError as error:
@@ -241,7 +241,7 @@ class Algorithm(ABC):
         samplers.follow(self.policy, self.flat, self.updates)  # what was sampled ahead is of the policy taken back
         raise DivergedError(
             f"Parameters overflowed float32 after {self.timesteps} steps: training has diverged. "
-            f"Lower lr ({self.at(self.config.lr):g} now), or normalise observations and rewards. "
+            f"Lower lr ({self.scheduled(self.config.lr):g} now), or normalise observations and rewards. "
             f"The parameters are those before this iteration. {_largest(samplers)}"
         )
 
@@ -250,7 +250,7 @@ class Algorithm(ABC):
         for name, learner in self.learners.items():
             learner.flat.data.copy_(good[name])
 
-    def at(self, schedule: float | Points) -> float:
+    def scheduled(self, schedule: float | Points) -> float:
         """A schedule's value now."""
         return schedule_value(schedule, self.timesteps)
 

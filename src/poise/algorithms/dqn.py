@@ -128,7 +128,7 @@ class DQN(OffPolicy):
 
     @torch.no_grad()
     def learn(self, replay: Replay, steps: int) -> Learnt:
-        config, lr = self.config, self.at(self.config.lr)
+        config, lr = self.config, self.scheduled(self.config.lr)
         huber = config.td_error_loss_fn == "huber"
         for minibatch in self.minibatches(replay, steps):
             q, backward = self.policy.trace(minibatch.x)
@@ -180,4 +180,4 @@ class DQN(OffPolicy):
 
     def statistics(self, learnt: Learnt | None) -> dict[str, float]:
         known = learnt.statistics() if learnt else dict.fromkeys(Learnt.NAMES, math.nan)
-        return {**known, "cur_lr": self.at(self.config.lr), "cur_epsilon": self.epsilon}
+        return {**known, "cur_lr": self.scheduled(self.config.lr), "cur_epsilon": self.epsilon}

@@ -34,7 +34,7 @@ class IMPALA(Asynchronous):
     def update(self, rollout: Rollout) -> dict[str, float]:
         config = self.config
         assert config.sgd_minibatch_size is not None
-        lr, entropy_coeff = self.at(config.lr), self.at(config.entropy_coeff)
+        lr, entropy_coeff = self.scheduled(config.lr), self.scheduled(config.entropy_coeff)
         rollout = rollout.to(self.device)
         reward = self.learner_reward(rollout)
         slots = config.sgd_minibatch_size // rollout.steps

@@ -150,7 +150,7 @@ class OffPolicy(Algorithm):
         batch = replay.batch(index, n_step=config.n_step, gamma=config.gamma, rescale=self._rescale).to(self.device)
         if not isinstance(replay, PrioritizedReplay):
             return batch, torch.ones(count, device=self.device)
-        return batch, replay.weights(index, self.at(config.prioritized_replay_beta)).to(self.device)
+        return batch, replay.weights(index, self.scheduled(config.prioritized_replay_beta)).to(self.device)
 
     def update_targets(self) -> None:
         """θ⁻ ← τ θ + (1 - τ) θ⁻."""

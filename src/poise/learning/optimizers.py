@@ -217,8 +217,8 @@ class Adam(Optimizer):
         amsgrad: v never falls (Reddi, Kale & Kumar 2018, arXiv 1904.09237).
     """
 
-    first: Tensor
-    second: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
 
     def __init__(
         self,
@@ -229,7 +229,7 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
         amsgrad: bool = False,
     ) -> None:
-        super().__init__(flat, "first", "second", *(["largest"] if amsgrad else []))
+        super().__init__(flat, "exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if amsgrad else []))
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self.steps = torch.zeros((), device=flat.data.device)
         self.joined: dict[str, float] = {}
@@ -254,20 +254,20 @@ class Adam(Optimizer):
             start = end
 
     def _move(self, vectors: list[Tensor], steps: Tensor, lr: float) -> None:
-        data, grad, first, second, *largest = vectors
+        data, grad, exp_avg, exp_avg_sq, *max_exp_avg_sq = vectors
         torch._fused_adamw_(
             [data],
             [grad],
-            [first],
-            [second],
-            largest,
+            [exp_avg],
+            [exp_avg_sq],
+            max_exp_avg_sq,
             [steps],
             lr=lr,
             beta1=self.betas[0],
             beta2=self.betas[1],
             weight_decay=self.weight_decay,
             eps=self.eps,
-            amsgrad=bool(largest),
+            amsgrad=bool(max_exp_avg_sq),
             maximize=False,
         )
 
@@ -289,13 +289,13 @@ class Adam(Optimizer):
 class RMSProp(Optimizer):
     """RMSProp (Tieleman & Hinton 2012): v ← α v + (1 - α) g²;  p ← p - lr · g / (√v + ε)."""
 
-    second: Tensor
+    square_avg: Tensor
 
     def __init__(self, flat: Flat, *, decay: float = 0.99, eps: float = 1e-5) -> None:
-        super().__init__(flat, "second")
+        super().__init__(flat, "square_avg")
         self.decay, self.eps = decay, eps
 
     def step(self, lr: float) -> None:
         grad = self.flat.grad
-        self.second.mul_(self.decay).addcmul_(grad, grad, value=1 - self.decay)
-        self.flat.data.addcdiv_(grad, self.second.sqrt().add_(self.eps), value=-lr)
+        self.square_avg.mul_(self.decay).addcmul_(grad, grad, value=1 - self.decay)
+        self.flat.data.addcdiv_(grad, self.square_avg.sqrt().add_(self.eps), value=-lr)

@@ -61,7 +61,7 @@ class Policy(nn.Module):
         device: where it computes. Observations may be anywhere, and what `act` returns is on the processor.
         normalizer: moments of the numbers that `prepare` normalises, if it does.
         moments: all running moments, those of pictures included; empty where nothing is normalised.
-        likelihoods: whether whoever learns asks how likely the actions were.
+        needs_log_prob: whether whoever learns asks how likely the actions were.
         recurrent: whether it has a memory. Then the rows of a batch are T steps of B slots in turn, `[T * B]`, `state`
             is the memory before the first of them, and `first`, `[T, B]`, says where it is cleared.
 
@@ -70,7 +70,7 @@ class Policy(nn.Module):
         ModelError: a custom model or preprocessor that does not exist or does not fit.
     """
 
-    likelihoods: ClassVar[bool] = True
+    needs_log_prob: ClassVar[bool] = True
     recurrent: ClassVar[bool] = False
     device = CPU
 

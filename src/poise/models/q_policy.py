@@ -39,7 +39,7 @@ class QPolicy(Policy):
 
     dist: EpsilonGreedy
     epsilon: Tensor
-    likelihoods: ClassVar[bool] = False
+    needs_log_prob: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -213,7 +213,7 @@ class Sampler:
                 break
             action, dist_inputs, self._state = policy.act(obs[t], self._state, first[t], noise[t])
             actions.append(action)
-            if policy.likelihoods:
+            if policy.needs_log_prob:
                 inputs.append(dist_inputs)
             env_action = policy.env_action(action)
             sent = perf_counter()

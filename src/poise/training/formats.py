@@ -18,6 +18,10 @@ def from_format_1(parameters: dict[str, Tensor], state: dict[str, Any]) -> tuple
     for key in ("frozen", "optimizer", "updates", "skipped", "skipped_in_a_row"):
         if key in algorithm:
             learner[key] = algorithm.pop(key)
+    moments = {"first": "exp_avg", "second": "exp_avg_sq", "largest": "max_exp_avg_sq"}
+    if "first" not in learner["optimizer"]:  # RMSProp's
+        moments["second"] = "square_avg"
+    learner["optimizer"] = {moments.get(key, key): value for key, value in learner["optimizer"].items()}
     algorithm["learners"] = {"policy": learner}
     if "target" in algorithm:
         algorithm["targets"] = {"policy": algorithm.pop("target")}

@@ -45,7 +45,7 @@ def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
         (policy.custom, f"{_HIDDEN} {_PICTURES}", "a custom model has layers of its own"),
         (not policy.custom, "model.custom_model_config", "there is no model.custom_model"),
         (policy.custom and not policy.actions.free, "model.log_std_init", "the custom model gives log σ itself"),
-        (not policy.likelihoods, "model.vf_share_layers", f"{trainer.name} has no value function beside Q"),
+        (not policy.needs_log_prob, "model.vf_share_layers", f"{trainer.name} has no value function beside Q"),
         (not model.fcnet_hiddens + (model.vf_fcnet_hiddens or []), "model.fcnet_activation", "no layers are hidden"),
         (not pictures, _PICTURES, "observations hold no pictures"),
         (all(leaf.dtype.kind == "f" for leaf in pictures), "model.conv_dtype", "pictures of floats stay float32"),
