@@ -27,6 +27,7 @@ import resumable
 import strange
 import warm
 from environments import Copy, Echo, Noise, Scripted
+from poise.children.pipe import Pipe
 from poise.envs.make import recipe
 from poise.errors import EnvError
 from poise.sampling.sampler import Sampler
@@ -34,7 +35,6 @@ from poise.spaces.layout import Layout
 from poise.stepping.advice import WORTH, advise_workers, batch_seconds
 from poise.stepping.batches import make_batches
 from poise.stepping.inline import InlineVectorEnv
-from poise.stepping.pipe import Pipe
 from poise.stepping.process import Limits, Worker
 from poise.stepping.workers import WorkerVectorEnv
 from poise.training.trainer import Trainer
@@ -72,10 +72,10 @@ def test_a_worker_lingers_until_there_is_a_message(monkeypatch: pytest.MonkeyPat
             pipe.step()
 
     monkeypatch.setattr(os, "sched_yield", give_way)
-    monkeypatch.setattr("poise.stepping.pipe._LINGER_S", 0.0)
+    monkeypatch.setattr("poise.children.pipe._LINGER_S", 0.0)
     pipe.linger()
     assert yields == [], "time is up: whoever waits longer sleeps"
-    monkeypatch.setattr("poise.stepping.pipe._LINGER_S", 3600.0)
+    monkeypatch.setattr("poise.children.pipe._LINGER_S", 3600.0)
     pipe.linger()
     pipe.linger()
     assert len(yields) == 3, "it looks until there is a message, and not once more"
@@ -489,7 +489,7 @@ DRIVER = """
 import os, signal, sys, threading, time
 sys.path.append({tests!r})
 import numpy as np, strange
-from poise.stepping.pipe import Pipe
+from poise.children.pipe import Pipe
 from poise.stepping.batches import make_batches
 from poise.stepping.process import Limits, Worker
 
@@ -758,7 +758,7 @@ def test_an_episode_that_breaks_while_it_is_replayed_is_lost(trainer: Make, tmp_
 
 
 def test_a_worker_that_dies_amid_a_large_recipe_is_one_sentence(trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poise.stepping.process._BOOT", "raise SystemExit(7)")
+    monkeypatch.setattr("poise.children.launch._BOOT", "raise SystemExit(7)")
     with pytest.raises(EnvError, match="exit code 7"):
         trainer("PPO", lambda config: Fickle(), env_config={"map": "x" * 1_000_000}, num_workers=1, **QUICK)
 

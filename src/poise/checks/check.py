@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,11 +24,11 @@ from poise.checks.inspect import inspect_env
 from poise.checks.probe import Phase
 from poise.checks.report import Finding, Report
 from poise.checks.where import dump_place
+from poise.children.launch import command
 from poise.envs import make
 from poise.envs.make import find_env, make_env
 from poise.errors import EnvError
 
-_BOOT = "import sys; sys.path[:] = sys.argv[2:]; from poise.checks.child import main; main(sys.argv[1])"
 _POLL_S = 0.02
 
 
@@ -111,10 +110,8 @@ def _started(folder: Path, order: dict[str, Any]) -> Iterator[subprocess.Popen]:
     except TypeError:
         raise EnvError("The env_config of an environment that is given by name must be plain JSON values.") from None
     (folder / FOUND).touch()
-    command = [sys.executable, "-c", _BOOT, str(folder), *sys.path]
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as child:
+    silent: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    with subprocess.Popen(command("poise.checks.child", folder), start_new_session=True, **silent) as child:
         try:
             yield child
         finally:

@@ -21,7 +21,18 @@ OURS = {
     "typing_extensions",
 }  # fmt: skip
 """Packages whose functions Poise has in its modules by itself."""
-ROOMS = ("spaces.", "learning.", "config.", "envs.", "stepping.", "models.", "sampling.", "algorithms.", "training.")
+ROOMS = (
+    "spaces.",
+    "learning.",
+    "config.",
+    "children.",
+    "envs.",
+    "stepping.",
+    "models.",
+    "sampling.",
+    "algorithms.",
+    "training.",
+)
 """Beginnings of the modules that what is learnt depends on."""
 
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -16,13 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from poise.children.launch import start
 from poise.stepping.arrays import StepArrays
 from poise.stepping.failures import Failure
 from poise.stepping.inline import MAKING, RESETTING
-from poise.stepping.pipe import Pipe
-
-_BOOT = "import sys; sys.path[:] = sys.argv[4:]; from poise.stepping.worker import main; main()"
-"""Not `-m`, which would look for modules in the current folder first."""
 
 _LOOK = 0.2  # seconds between two looks at a worker's pulse
 
@@ -108,22 +104,8 @@ class Worker:
         self._trace = tempfile.TemporaryFile() if posix else None  # noqa: SIM115  (lives as long as the process)
         trace = self._trace.fileno() if self._trace else -1
         lasting = "lasting" if threading.current_thread() is threading.main_thread() else "passing"
-        environment = {
-            # Small computations of many processes: more threads in each would only be in each other's way.
-            **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
-            **os.environ,
-        }
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, str(os.getpid()), str(trace), lasting, *map(str, sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env=environment,
-            pass_fds=(*descriptors, trace) if posix else (),
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self.pipe = Pipe(self._process.stdout.fileno(), self._process.stdin.fileno())
+        passed = {"pass_fds": (*descriptors, trace)} if posix else {}
+        self._process, self.pipe = start("poise.stepping.worker", os.getpid(), trace, lasting, **passed)
         self.begin(State.MAKING)
         about = {"worker": self.index, "num_envs": self.size, "memory_limit": self.limits.memory}
         self._send(lambda: self.pipe.send(about))

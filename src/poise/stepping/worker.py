@@ -18,30 +18,28 @@ from typing import Any
 
 import cloudpickle
 
+from poise.children.launch import begin
+from poise.children.pipe import Pipe, encoded
 from poise.envs.old_gym import WrongApiError
 from poise.envs.raised import own_traceback, said
 from poise.errors import EnvError
 from poise.spaces.layout import Layout
-from poise.startup import ENDING
 from poise.stepping.arrays import SharedMemory, StepArrays
 from poise.stepping.calls import Call
 from poise.stepping.failures import Failure
 from poise.stepping.inline import InlineVectorEnv
-from poise.stepping.pipe import Pipe, encoded
 
 
-def main() -> None:
-    """Serves the driver at the other end of the standard streams."""
-    driver, trace = int(sys.argv[1]), int(sys.argv[2])
-    _die_with(driver, lasting=sys.argv[3] == "lasting")
-    # Environments print; what they print must not get between the messages.
-    pipe = Pipe(os.dup(0), os.dup(1))
-    os.dup2(2, 1)
-    with open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), 0)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it may end without a chance to flush
-    for number in (signal.SIGINT, *ENDING):  # these are the driver's to decide about
-        signal.signal(number, lambda *_: None)  # not SIG_IGN, which programs that environments start would inherit
+def main(driver: str, traces: str, lasting: str) -> None:
+    """Serves the driver at the other end of the standard streams.
+
+    Args:
+        driver: its process.
+        traces: the file descriptor for tracebacks of a crash; -1 has none.
+        lasting: whether the thread that started this process lives as long as the driver; `lasting` or `passing`.
+    """
+    _die_with(int(driver), lasting=lasting == "lasting")
+    pipe, trace = begin(), int(traces)
     if trace >= 0:  # where a crash or a hang happened, written by C code that needs no interpreter lock
         faulthandler.enable(trace)
         if hasattr(faulthandler, "register"):

@@ -20,6 +20,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
+from poise.children.pipe import encoded
 from poise.envs.raised import said
 from poise.errors import EnvError
 from poise.spaces.layout import Layout
@@ -27,7 +28,6 @@ from poise.stepping.advice import duration
 from poise.stepping.arrays import SharedMemory, StepArrays
 from poise.stepping.calls import Call, remember
 from poise.stepping.failures import Failure
-from poise.stepping.pipe import encoded
 from poise.stepping.process import Limits, State, Worker, WorkerDiedError
 from poise.stepping.tolerant import TolerantVectorEnv
 

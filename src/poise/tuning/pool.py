@@ -9,23 +9,20 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from typing import Any
 
 import cloudpickle
 
+from poise.children.launch import start
 from poise.errors import RunError
 from poise.stepping.advice import CORES, available_cores
-from poise.stepping.pipe import Pipe
 from poise.tuning.study import Study
 
 GRACE_S = 120.0
 """Seconds that runs may take to end once they are told to. Where one hangs, its process is killed: a search that is
 taken up again goes on from its checkpoint."""
-
-_BOOT = "import sys; sys.path[:] = sys.argv[1:]; from poise.tuning.worker import main; main()"
 
 
 class Pool:
@@ -147,18 +144,8 @@ class Worker:
     """One process, which counts on `cores` processor cores."""
 
     def __init__(self, cores: int) -> None:
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, *map(str, sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env={**threads, **os.environ, CORES: str(cores)},
-            start_new_session=os.name == "posix",  # Ctrl-C is the search's
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.pipe = Pipe(self.process.stdout.fileno(), self.process.stdin.fileno())
+        own = {"start_new_session": os.name == "posix"}  # Ctrl-C is the search's
+        self.process, self.pipe = start("poise.tuning.worker", env={CORES: str(cores)}, **own)
         self._ready = False
 
     def begin(self, job: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +18,8 @@ from typing import Any
 import cloudpickle
 import gymnasium
 
+from poise.children.launch import begin
+from poise.children.pipe import Pipe
 from poise.config.registry import register_algorithm
 from poise.config.resolve import resolve
 from poise.envs.changes import apply
@@ -26,8 +27,6 @@ from poise.envs.make import register_env
 from poise.envs.raised import own_traceback
 from poise.errors import PoiseError, RunError
 from poise.models.catalog import register_model, register_preprocessor
-from poise.startup import ENDING
-from poise.stepping.pipe import Pipe
 from poise.tracking import launch
 from poise.tracking.folder import RunFolder, plain
 from poise.training.callbacks import Callback
@@ -41,13 +40,7 @@ LEAVE_S = 300.0
 
 def main() -> None:
     """Serves the search at the other end of the standard streams."""
-    pipe = Pipe(os.dup(0), os.dup(1))
-    os.dup2(2, 1)
-    with open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), 0)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    for number in (signal.SIGINT, *ENDING):  # these are the search's to decide about
-        signal.signal(number, lambda *_: None)
+    pipe = begin()
     try:
         while True:
             pipe.send({"ready": True})
