@@ -25,7 +25,8 @@ from poise.envs import atari
 from poise.envs.atari import AtariVector, is_atari, make_atari, make_atari_vector
 from poise.envs.make import reward_threshold
 from poise.errors import ConfigError, EnvError
-from poise.sampling.sampler import Sampler, episode_info
+from poise.sampling.episodes import episode_info
+from poise.sampling.sampler import Sampler
 from poise.stepping.advice import available_cores
 from poise.stepping.batches import make_vector_env
 from poise.stepping.snapshot import reset_seeded

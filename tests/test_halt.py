@@ -17,7 +17,7 @@ import torch
 from gymnasium import spaces
 
 import poise
-from poise.sampling.sampler import Episode
+from poise.sampling.episodes import Episode
 from poise.training.evaluation import step_limit
 from poise.training.trainer import Trainer
 

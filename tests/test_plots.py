@@ -22,8 +22,8 @@ from environments import Scripted
 from poise.cli.main import poise as command
 from poise.errors import ConfigError, PoiseError, RunError
 from poise.install import install
+from poise.sampling.episodes import STAGES, Episode, Harvest
 from poise.sampling.group import SamplerGroup
-from poise.sampling.sampler import STAGES, Episode, Harvest
 from poise.tracking import recorder
 from poise.tracking.curves import STUDENT_T, History, panels, trailing_mean
 from poise.tracking.folder import EPISODES_HEADER, RunFolder, episode_lines, find_runs

@@ -12,9 +12,10 @@ from typing import Any
 
 from poise.learning.optimizers import Flat
 from poise.models.policy import Policy
+from poise.sampling.episodes import STAGES, Harvest
 from poise.sampling.halt import HaltedError
 from poise.sampling.rollout import Rollout, gather
-from poise.sampling.sampler import STAGES, Harvest, Sampler
+from poise.sampling.sampler import Sampler
 from poise.stepping.failures import Failure
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -16,67 +15,13 @@ from torch import Tensor
 from poise.errors import EnvError
 from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
+from poise.sampling.episodes import STAGES, Episode, Harvest, episode_info
 from poise.sampling.halt import Halt
 from poise.sampling.rollout import Rollout
 from poise.stepping.failures import Failures
 from poise.stepping.intake import too_large
 from poise.stepping.snapshot import reset_seeded, restore_vector, save_vector
 from poise.stepping.tolerant import TolerantVectorEnv
-
-
-@dataclass(frozen=True)
-class Episode:
-    """An episode that ended while sampling.
-
-    Attributes:
-        reward: its return, undiscounted, as the environment gave it.
-        length: its steps.
-        slot: where it ran.
-        info: numbers that the environment reported with its last step.
-        row: the row that it ended in, counted since episodes were last taken; what orders them in time.
-    """
-
-    reward: float
-    length: int
-    slot: int
-    info: dict[str, float]
-    row: int = 0
-
-    @classmethod
-    def from_json(cls, values: Any) -> Episode:
-        """From the list of its values that a checkpoint holds.
-
-        Raises:
-            ValueError, TypeError, OverflowError: it is none.
-        """
-        reward, length, slot, info, *row = values
-        numbers = {str(key): float(number) for key, number in dict(info).items()}
-        if not math.isfinite(float(reward)):
-            raise ValueError(f"an episode has a return of {reward}")
-        return cls(float(reward), int(length), int(slot), numbers, *map(int, row))
-
-    def to_json(self) -> list[Any]:
-        """Its values."""
-        return [self.reward, self.length, self.slot, self.info, self.row]
-
-
-STAGES = ("env", "inference", "waiting")
-"""What sampling spends time on."""
-
-
-@dataclass
-class Harvest:
-    """What has come of sampling since it was last asked.
-
-    Attributes:
-        episodes: those that ended, in the order of their ends.
-        rows: steps that each slot has taken.
-        seconds: spent on each of `STAGES`.
-    """
-
-    episodes: list[Episode]
-    rows: int
-    seconds: dict[str, float]
 
 
 class Sampler:
@@ -443,16 +388,3 @@ class _WholeStep:
 
     def recv(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         return self._env.step(self._actions)
-
-
-def episode_info(info: dict[str, Any], slot: int) -> dict[str, float]:
-    """The numbers in a vector environment's info that belong to `slot`."""
-    numbers = {}
-    for key, value in info.items():
-        mask = info.get(f"_{key}")
-        if key.startswith("_") or mask is None or not mask[slot] or not isinstance(value, np.ndarray):
-            continue
-        item = value[slot]
-        if isinstance(item, (bool, int, float, np.bool_, np.integer, np.floating)) and math.isfinite(item):
-            numbers[key] = float(item)
-    return numbers

@@ -12,7 +12,7 @@ from poise.config.types import PositiveInt, coerce
 from poise.envs.raised import telling_interrupts
 from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
-from poise.sampling.sampler import Episode
+from poise.sampling.episodes import Episode
 from poise.spaces import masks
 from poise.training.environments import Environments
 from poise.training.evaluation import check_outputs, is_single, summarize, to_tensors

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from poise.sampling.sampler import Episode
+    from poise.sampling.episodes import Episode
     from poise.stepping.failures import Failure
     from poise.training.trainer import Trainer
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from poise.config.base import AlgorithmConfig
 from poise.envs.make import is_native
-from poise.sampling.sampler import Episode
+from poise.sampling.episodes import Episode
 from poise.stepping.failures import Failure
 from poise.training.evaluation import summarize
 

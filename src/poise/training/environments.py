@@ -14,9 +14,10 @@ from poise.config.memory import require_sizes
 from poise.envs.make import is_native
 from poise.errors import CheckpointError, ConfigError
 from poise.models.policy import Policy
+from poise.sampling.episodes import Episode
 from poise.sampling.group import SamplerGroup
 from poise.sampling.halt import Halt
-from poise.sampling.sampler import Episode, Sampler
+from poise.sampling.sampler import Sampler
 from poise.spaces.layout import Layout
 from poise.stepping.batches import choose_workers, make_batches, make_vector_env
 from poise.stepping.calls import Call, remember

@@ -14,9 +14,9 @@ from poise.config.base import AlgorithmConfig
 from poise.errors import EnvError, ModelError, SpaceError
 from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
+from poise.sampling.episodes import Episode, episode_info
 from poise.sampling.halt import Halt, HaltedError
 from poise.sampling.rollout import stored_dtype
-from poise.sampling.sampler import Episode, episode_info
 from poise.spaces.layout import ROOT
 from poise.stepping.failures import Failure, Failures
 from poise.stepping.inline import InlineVectorEnv

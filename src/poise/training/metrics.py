@@ -6,7 +6,7 @@ import math
 from collections import deque
 from typing import Any, NamedTuple
 
-from poise.sampling.sampler import STAGES, Episode, Harvest
+from poise.sampling.episodes import STAGES, Episode, Harvest
 from poise.training.evaluation import info_means
 
 KEPT = 50_000

@@ -21,9 +21,9 @@ from poise.envs.raised import telling_interrupts
 from poise.errors import PoiseWarning
 from poise.learning.device import choose
 from poise.models.encoders import is_image
+from poise.sampling.episodes import Harvest
 from poise.sampling.group import SamplerGroup
 from poise.sampling.halt import Halt, HaltedError
-from poise.sampling.sampler import Harvest
 from poise.spaces.layout import Layout
 from poise.stepping.advice import available_cores
 from poise.stepping.failures import Failure, Failures
