@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -228,6 +229,20 @@ def test_rllib_spelling() -> None:
     good("train", "--run=A2C", "--env=CartPole-v0", "--stop", stop, "--config", config, "--quiet")
     saved = only_run().config()
     assert (saved["algorithm"], saved["config"]["env"], saved["config"]["gae_lambda"]) == ("A2C", "CartPole-v0", 0.9)
+
+
+def test_where_nothing_was_saved_there_is_nothing_to_go_on_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from poise.tracking import launch
+
+    folder = RunFolder(tmp_path / "run")
+    done = SimpleNamespace(path=folder.path, folder=folder, result={"stop_reason": "done"}, unsaved="The disk is full.")
+    monkeypatch.setattr(launch, "start", lambda *args, **settings: done)
+    result = call("train", "PPO", *FEW_STEPS)
+    assert (result.exit_code, "poise resume" in result.output) == (2, False)
+    (folder.checkpoints / "000001").mkdir(parents=True)
+    assert "poise resume" in call("train", "PPO", *FEW_STEPS).output
 
 
 @pytest.fixture

@@ -385,6 +385,17 @@ def test_only_what_could_not_be_restored_lowers_the_grade(
     assert word in log
 
 
+def test_a_new_goal_is_the_runs_own_from_then_on(tmp_path: Path) -> None:
+    """Killed on its way there and resumed without a rule, it goes on to that goal."""
+    folder = finished_run(tmp_path)
+    poise.resume(folder.path, stop={"training_iteration": 6}, quiet=True).trainer.close()
+    assert folder.config()["stop"] == {"training_iteration": 6}
+    shutil.rmtree(folder.checkpoints / "000006")
+    run = poise.resume(folder.path, quiet=True)
+    run.trainer.close()
+    assert run.result["training_iteration"] == 6
+
+
 def test_results_after_the_checkpoint_are_dropped_and_made_again(tmp_path: Path) -> None:
     folder = finished_run(tmp_path)
     before = folder.metrics()

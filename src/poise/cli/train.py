@@ -306,6 +306,8 @@ def finish(ctx: click.Context, run: Run, *, quiet: bool) -> None:
         echo_last(near(run.path))
     else:
         next_steps = {"resume": "go on from here"} if code else {"evaluate": "play fresh episodes", "record": "film it"}
+        if run.unsaved and not any(run.folder.checkpoints.glob("[0-9]*")):
+            ctx.exit(code)  # there is nothing to go on from
         # As it was called, where the shell would not find it: in a virtual environment that is not activated.
         poise = sys.argv[0] if sys.argv[0].endswith("/poise") and not shutil.which("poise") else "poise"
         lines = [

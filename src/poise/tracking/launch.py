@@ -268,12 +268,15 @@ def resume(
                     set_aside(newer, "damaged" if which == "latest" else "left")
             if which != "latest":
                 folder.keep_results(trainer.iteration)
+            if given_rule := isinstance(stop, Mapping) and dict(stop) != saved["stop"]:
+                saved["stop"] = dict(stop)  # what it goes on towards when it is resumed once more
             if changed:
                 saved["config"] = trainer.config.to_dict()
                 saved["changed_settings"] = [
                     *saved.get("changed_settings", []),
                     {"training_iteration": trainer.iteration, **changed},
                 ]
+            if changed or given_rule:
                 folder.write_config(saved)
             folder.trim(trainer.iteration, trainer.algorithm.timesteps)
         if "env" not in changed:
