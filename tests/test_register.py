@@ -24,11 +24,14 @@ from poise.config.a2c import A2CConfig
 from poise.config.algorithms import ALGORITHMS
 from poise.config.base import AlgorithmConfig
 from poise.config.presets import PRESETS, SPACES
+from poise.envs import trust
 from poise.tuning.space import Choice, Number
 from poise.tuning.spaces import default_space
 from test_docs import script
 
 SETTINGS = """
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import poise
@@ -50,6 +53,9 @@ def register():
         presets={"CartPole-v1": {"learning_rate": 0.002, "steadiness": 0.25, "model": {"fcnet_hiddens": [8]}}},
         search_space={"lr": "loguniform(1e-4, 1e-2)", "steadiness": "choice([0.25, 0.5])"},
     )
+
+
+register()
 """
 LEARNER = """
 from poise.algorithms.a2c import A2C
@@ -112,7 +118,7 @@ def completed(*words: str) -> list[str]:
 
 
 def test_one_call_is_enough_in_python(module: str) -> None:
-    importlib.import_module(module).register()
+    importlib.import_module(module)
     assert "Steady" in dir(poise)
     assert "steadiness" in inspect.signature(poise.Steady).parameters
     assert f"{module}_learner" not in sys.modules  # PyTorch's part, which nobody needed so far
@@ -134,7 +140,7 @@ def test_one_call_is_enough_in_python(module: str) -> None:
 
 
 def test_one_call_is_enough_for_the_command(module: str) -> None:
-    importlib.import_module(module).register()
+    importlib.import_module(module)
     text = good("algorithms")
     assert "A2C in smaller steps" in text
     assert "presets of Steady\nCartPole-v1\n" in text
@@ -155,7 +161,7 @@ def test_one_call_is_enough_for_the_command(module: str) -> None:
 
 
 def test_one_call_is_enough_for_the_documentation(module: str) -> None:
-    importlib.import_module(module).register()
+    importlib.import_module(module)
     generate = script("generate")
     assert "| `steadiness` | `0.5` | The part. |" in generate.render(
         "<!-- generated: settings Steady -->\n<!-- end generated -->"
@@ -166,7 +172,7 @@ def test_one_call_is_enough_for_the_documentation(module: str) -> None:
 
 @pytest.mark.slow
 def test_one_call_is_enough_for_a_search(module: str) -> None:
-    importlib.import_module(module).register()
+    importlib.import_module(module)
     done = good(
         "tune", "Steady", "CartPole-v1", "--trials", "2", "--stop", "timesteps_total=100", "--parallel", "1", *FLAGS
     )
@@ -243,16 +249,69 @@ def test_registering_again_replaces(module: str) -> None:
         poise.Twice  # noqa: B018
 
 
+def test_a_configuration_of_a_script_takes_its_types_along(module: str) -> None:
+    assert importlib.import_module(module).SteadyConfig.__annotations__ == {"steadiness": float}
+
+
+def forget(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another process knows nothing of what this one has registered."""
+    for table in (ALGORITHMS, PRESETS, SPACES):
+        del table["Steady"]  # type: ignore[attr-defined]
+    sys.modules.pop(module)
+    trust._granted.clear()
+
+
+def test_another_process_goes_on_with_a_run_of_a_module_that_this_machine_knows(
+    module: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    importlib.import_module(module)
+    poise.run("steady", "CartPole-v1", name="r", stop=STOP, **TINY, **QUIET).trainer.close()
+    forget(module, monkeypatch)
+    good("resume", "r", "--stop", "timesteps_total=200", "--quiet")
+    good("evaluate", "r", "--episodes", "1")
+    forget(module, monkeypatch)
+    monkeypatch.setenv("POISE_HOME", str(tmp_path / "another machine"))
+    for args in (["resume", "r", "--stop", "timesteps_total=300"], ["evaluate", "r", "--episodes", "1"]):
+        done = call(*args)
+        assert (done.exit_code, module in sys.modules) == (2, False)
+        assert f"names the algorithm '{module}:SteadyConfig', which this machine has not used before" in done.output
+        assert "or register an algorithm under this name" in done.output
+    good("evaluate", "r", "--episodes", "1", "--trust")
+
+
+def test_a_run_of_an_algorithm_that_nobody_knows_says_what_to_do() -> None:
+    class Local(A2C):
+        pass
+
+    poise.register_algorithm("Local", Local)
+    poise.run("Local", "CartPole-v1", name="r", stop=STOP, **TINY, **QUIET).trainer.close()
+    for table in (ALGORITHMS, PRESETS, SPACES):
+        del table["Local"]  # type: ignore[attr-defined]
+    for args in (["resume", "r"], ["evaluate", "r"]):
+        sentence = (
+            "is of 'Local', and there is no algorithm of this name. If it is one of your own, go on in the script"
+        )
+        assert sentence in call(*args).output
+
+
+@pytest.mark.slow
+def test_another_process_goes_on_with_a_search(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    importlib.import_module(module)
+    config = {"env": "CartPole-v1", "steadiness": "choice([0.25, 0.5])", **TINY}
+    poise.tune.run("Steady", config=config, stop=STOP, experiment="s", parallel=1, **QUIET)
+    forget(module, monkeypatch)
+    good("tune", "--resume", "runs/s", "--trials", "2", "--quiet", "--parallel", "1")
+    assert [trial.state for trial in poise.tune.load("runs/s").trials] == ["finished", "finished"]
+
+
 # --- installed packages ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("entry", ["{}:register", "{}_now"])
+@pytest.mark.parametrize("entry", ["{}:register", "{}"])
 def test_an_installed_package_brings_its_algorithm_when_it_is_asked_for(
     entry: str, module: str, tmp_path: Path
 ) -> None:
-    site = tmp_path / "site"
-    (site / f"{module}_now.py").write_text(f"import {module}\n{module}.register()\n")
-    install(site, entry.format(module))
+    install(tmp_path / "site", entry.format(module))
     assert "Steady" in dir(poise)
     assert completed("train", "St") == ["Steady"]
     good("--help")
@@ -264,7 +323,6 @@ def test_an_installed_package_brings_its_algorithm_when_it_is_asked_for(
         "train", "steady", "CartPole-v1", "--steadiness", "0.75", "--stop", "timesteps_total=60", "--name", "r", *FLAGS
     )
     assert "Steady" in text
-    sys.modules.pop(f"{module}_now", None)
 
 
 def test_an_installed_algorithm_is_an_attribute_and_listed(module: str, tmp_path: Path) -> None:

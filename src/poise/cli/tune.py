@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SEARCHED = "How it is searched"
 TRIALS = 20
 FLAGS = {"num_samples": "trials", "time_budget_s": "time-budget"}
-FLAGS |= dict.fromkeys(("algorithm", "config", "stop", "seed", "preset", "options"), "")
+FLAGS |= dict.fromkeys(("algorithm", "config", "stop", "seed", "preset", "options", "home"), "")
 """Flags of `Search` that are not called as its fields are; those of none are given by flags of `poise train`."""
 GOES_ON = {"study", "num_samples", "time_budget_s", "parallel", "quiet", "trust"}
 """What may be typed beside --resume."""

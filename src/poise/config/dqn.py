@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from poise.config.atari import atari_config, atari_name
 from poise.config.base import AlgorithmConfig, AlgorithmSpec, ModelConfig, Presets
-from poise.config.shared import ATARI, CARTPOLE, NETWORK_SEARCH, PONG, SMALL_NETWORK, TABLES_OF_COSTS
+from poise.config.shared import ATARI, CARTPOLE, COST_TABLES, NETWORK_SEARCH, PONG, SMALL_NETWORK
 from poise.config.types import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Range, Schedule
 from poise.errors import ConfigError
 
@@ -250,7 +250,7 @@ PRESETS: Presets = {
     "Acrobot-v1": _ACROBOT,
     "MountainCar-v0": _MOUNTAIN_CAR,
     "FrozenLake-v1": _TABLE,
-    **dict.fromkeys(TABLES_OF_COSTS, _TABLE_OF_COSTS),
+    **dict.fromkeys(COST_TABLES, _TABLE_OF_COSTS),
     "LunarLander-v3": _LUNAR_LANDER,
     ATARI: _ATARI_GAMES,
     **dict.fromkeys(PONG, _PONG),

@@ -9,11 +9,11 @@ from poise.config.base import AlgorithmConfig, AlgorithmSpec, Presets
 from poise.config.shared import (
     ATARI,
     ATARI_NETWORK,
+    COST_TABLES,
     ON_POLICY_ALIASES,
     ON_POLICY_SEARCH,
     PONG,
     SMALL_NETWORK,
-    TABLES_OF_COSTS,
 )
 from poise.config.types import EnvCount, Fraction, NonNegative, Positive, PositiveInt, Range, Schedule
 from poise.errors import ConfigError
@@ -206,7 +206,7 @@ PRESETS: Presets = {
     # That of two poles, not measured on one.
     **dict.fromkeys(("InvertedPendulum-v4", "InvertedPendulum-v5"), _DOUBLE_PENDULUM),
     **dict.fromkeys(("FrozenLake-v1", "FrozenLake8x8-v1"), _TABLE),
-    **dict.fromkeys(TABLES_OF_COSTS, _TABLE_OF_COSTS),
+    **dict.fromkeys(COST_TABLES, _TABLE_OF_COSTS),
     # A hand is mostly luck: a mean over 100 of them says little. Single trials.
     "Blackjack-v1": {
         "num_envs_per_worker": 32, "sgd_minibatch_size": 512, "num_sgd_iter": 4,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,6 +63,7 @@ def register_algorithm(
         config = ALGORITHMS[parents[0]].config
     if not issubclass(config, AlgorithmConfig) or "__dataclass_fields__" not in vars(config):
         raise ConfigError(f"config={config!r} is not allowed: it must be a @dataclass derived from AlgorithmConfig.")
+    _read_annotations(config)
     own = {env: coerce(dict[str, Any], settings, f"presets[{env!r}]") for env, settings in (presets or {}).items()}
     try:
         json.dumps(own)  # other processes get them as they are
@@ -71,6 +73,14 @@ def register_algorithm(
         del ALGORITHMS[before]
     ALGORITHMS[name] = AlgorithmSpec(algorithm, config, summary, own, dict(search_space or {}))
     PRESETS[name], SPACES[name] = own, ALGORITHMS[name].search_space
+
+
+def _read_annotations(config: type) -> None:
+    """Reads annotations that are texts now: another process may not have what a script has imported for them."""
+    for base in config.__mro__:
+        if "__annotations__" in vars(base) and not base.__module__.startswith("poise."):
+            hints = typing.get_type_hints(base, include_extras=True)
+            base.__annotations__ = {key: hints[key] for key in vars(base)["__annotations__"]}
 
 
 def homes(algorithm: Any) -> list[str]:
@@ -97,6 +107,14 @@ def _imported(home: str) -> Any:
 def _is_ours(name: str) -> bool:
     found = ALGORITHMS[name].algorithm
     return isinstance(found, str) and found.startswith("poise.algorithms.")
+
+
+def home_of(name: str) -> str:
+    """`module:Class` of what makes an algorithm known when it is imported; empty of one of Poise's or of a script."""
+    name, spec = algorithm_spec(name)
+    own = f"{spec.config.__module__}:{spec.config.__qualname__}"
+    home = spec.home if own.startswith("poise.") else own
+    return "" if _is_ours(name) or home.startswith("__main__:") or "<" in home else home
 
 
 def registered_algorithm(name: str) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ ATARI = "Atari"
 
 PONG = ("PongNoFrameskip-v4", "PongDeterministic-v4")
 CARTPOLE = ("CartPole-v0", "CartPole-v1")
-TABLES_OF_COSTS = (
+COST_TABLES = (
     "Taxi-v3", "Taxi-v4", "CliffWalking-v0", "CliffWalking-v1", "CliffWalkingSlippery-v1",
 )  # fmt: skip
 

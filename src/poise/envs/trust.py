@@ -32,6 +32,7 @@ METHODS = {
     "wrapper": ("reset", "step"),
     "model": ("forward",),
     "preprocessor": ("transform",),
+    "algorithm": ("iteration",),
 }
 """What a class must have to be called at all, by what it is to be."""
 WRITING = ("RecordVideo",)
@@ -101,7 +102,11 @@ def _pass(label: str, kind: str, what: str, why: str, name: Foreign) -> None:
     if ask is not None and ask(said):
         remember(label)
         return
-    own = "or give your own (env=...)" if kind == "environment" else f"or register a {kind} under this name"
+    own = (
+        "or give your own (env=...)"
+        if kind == "environment"
+        else f"or register a {kind} under this name".replace("a a", "an a")
+    )
     raise TrustError(f"{said} If you trust it, add --trust (in Python, trust=True), {own}.")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig, env_label, env_name, plain
+from poise.config.registry import home_of
 from poise.config.resolve import canonical, field_types, resolve
 from poise.config.run import RunOptions
 from poise.config.types import brief, coerce
@@ -31,7 +32,7 @@ from poise.training.checkpoint import read as read_checkpoint
 from poise.training.greedy import Greedy
 from poise.training.loading import choose, declared_layouts, load, new_trainer, override, restore, take_env
 from poise.training.metrics import Finished
-from poise.training.names import from_file, homes
+from poise.training.names import bring_algorithm, from_file, homes
 from poise.training.recording import record
 from poise.training.stopping import StopRule, check_keys, default_stop
 from poise.training.stuck import Stuck
@@ -151,6 +152,7 @@ def start(
     try:
         rule = dict(rules) if isinstance(rules, Mapping) else None
         saved: dict[str, Any] = {"algorithm": trainer.name, "preset": used, "stop": rule, "options": asdict(chosen)}
+        saved |= {"home": home} if (home := home_of(trainer.name)) else {}
         saved |= {"names": homes(config), "changed": changed, "config": config.to_dict()}
         folder.write_config(saved)
         log = Log(folder.path / "log.txt", quiet=quiet)
@@ -228,6 +230,7 @@ def resume(
         TrustError: it names code that this machine has not used before.
     """
     saved = folder.config()
+    bring_algorithm(saved, folder.path, trusted=trust)
     options = run_options(saved["options"])
     rules = stop if stop is not None else saved["stop"]
     if rules is None:

@@ -23,7 +23,7 @@ from poise.stepping.given import EnvCountError
 from poise.training import checkpoint
 from poise.training.callbacks import Callback
 from poise.training.declared import check_sizes
-from poise.training.names import from_file
+from poise.training.names import bring_algorithm, from_file
 from poise.training.trainer import Trainer
 from poise.training.unused import unused
 
@@ -298,6 +298,7 @@ def load(
     """The trainer of a checkpoint, or of a run folder's: `poise.load` without names of runs and callbacks, with
     arguments and errors as there."""
     manifest, policies, state = checkpoint.read(choose(path, which))
+    bring_algorithm(manifest, path, trusted=trust)
     with _reading(path):
         config = config_from_dict(manifest["algorithm"], manifest["config"])
     config = override(manifest["algorithm"], manifest["config"], overrides) if overrides else config

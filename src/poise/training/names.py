@@ -8,10 +8,12 @@ from itertools import product
 from operator import attrgetter
 from typing import Any
 
+from poise.config.algorithms import algorithm_names
 from poise.config.base import WRAPPERS, AlgorithmConfig, env_name
 from poise.envs import trust
 from poise.envs.make import admit_env, registered_env
 from poise.envs.wrap import take_wrappers
+from poise.errors import ConfigError
 from poise.models.catalog import registered_model, registered_preprocessor
 
 _PLACES: list[tuple[str, str, str, Callable[[Any], Any]]] = [
@@ -31,9 +33,10 @@ def homes(config: AlgorithmConfig) -> dict[str, str]:
     return {name: home for name, home in named.items() if ":" in home and "<" not in home}
 
 
-def remember(config: AlgorithmConfig) -> None:
-    """Makes known to this machine what the user's own command or script has trained with."""
-    trust.remember(*_labels(config), *homes(config).values())
+def remember(config: AlgorithmConfig, algorithm: str = "") -> None:
+    """Makes known to this machine what the user's own command or script has trained with, and the home of its
+    algorithm."""
+    trust.remember(*_labels(config), *homes(config).values(), *filter(None, [algorithm]))
 
 
 def _labels(config: AlgorithmConfig) -> Iterator[str]:
@@ -97,6 +100,30 @@ def admit(settings: Mapping[str, Any], source: object, *, trusted: bool = False)
 def _options(value: Any) -> list[Any]:
     """What a search chooses from, itself perhaps among searches; a value that is settled is the only one."""
     return [each for option in value.options for each in _options(option)] if hasattr(value, "options") else [value]
+
+
+def bring_algorithm(saved: Mapping[str, Any], source: object, *, trusted: bool = False) -> None:
+    """Imports the module that registers an algorithm, where a file has one that this process does not know.
+
+    Args:
+        saved: its name (`algorithm`), and what `home_of` said of it (`home`).
+        source: the file, for the sentence.
+        trusted: the user says that it may be used; this machine remembers it.
+
+    Raises:
+        TrustError: that would run code which nobody has confirmed.
+        ConfigError: there is no such module, or no algorithm of this name.
+    """
+    name, home = saved.get("algorithm"), saved.get("home")
+    if not isinstance(name, str) or name in algorithm_names():
+        return
+    if not isinstance(home, str) or not home:
+        own = "If it is one of your own, go on in the script that calls poise.register_algorithm, or import its module."
+        raise ConfigError(f"{source} is of {name!r}, and there is no algorithm of this name. {own}")
+    if trusted:
+        trust.remember(home)
+    trust.admit(trust.Foreign(home, source), "algorithm")
+    trust.load_module(home, "algorithm", ConfigError)
 
 
 def from_file(

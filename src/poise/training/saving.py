@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from poise.algorithms.base import Algorithm
 from poise.config.base import AlgorithmConfig, env_name
+from poise.config.registry import home_of
 from poise.config.types import a_path
 from poise.envs.changes import changes
 from poise.errors import CheckpointError, writing
@@ -85,13 +86,14 @@ class Saving:
             **self.confirmed,
             "resume_grade": "bitwise" if exact and self.algorithm.repeatable else "statistical",
             "names": homes(self.config),
+            **({"home": home} if (home := home_of(self.name)) else {}),
             "changed": [str(change) for change in changes()],
             "stop": dict(self.goals) or None,
             "config": self.config.to_dict(),
         }
         with writing(target):
             checkpoint.write(target, {POLICY: dict(policy.state_dict())}, state, about)
-        remember(self.config)
+        remember(self.config, home)
         for callback in self.callbacks:
             callback.on_checkpoint(cast(Any, self), target)
         return target

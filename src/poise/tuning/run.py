@@ -13,6 +13,7 @@ import filelock
 
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import env_label
+from poise.config.registry import home_of
 from poise.config.resolve import build, canonical, field_types
 from poise.config.run import RunOptions
 from poise.config.types import Positive, PositiveInt, a_path, coerce
@@ -21,7 +22,7 @@ from poise.files import folder_name, make_folder, write_whole
 from poise.stepping.advice import parallel_runs
 from poise.tracking.folder import BEST, find_study
 from poise.tracking.links import refuse_links
-from poise.training.names import admit, portable
+from poise.training.names import admit, bring_algorithm, portable
 from poise.training.signals import stopping_on
 from poise.training.stopping import RESULT_KEYS, StopRule, check_keys
 from poise.tuning.analysis import Analysis
@@ -100,6 +101,7 @@ def run(
         "algorithm": name, "config": settings, "stop": dict(stop or {}), "num_samples": num_samples, "metric": metric,
         "mode": mode, "sampler": sampler, "scheduler": scheduler, "generations": generations, "seeds": seeds,
         "winners": winners, "seed": seed, "time_budget_s": time_budget_s, "preset": preset, "options": options,
+        "home": home_of(name),
     }  # fmt: skip
     own = experiment or f"tune_{name}_{env_label(settings['env'])}"
     path = a_path(folder, "folder") / folder_name("experiment", own)
@@ -178,6 +180,7 @@ def resume(
             f"The study {path} was begun by a script with {', '.join(missing)} as Python objects: go on with it there, "
             "by poise.tune.run(..., resume=True)."
         )
+    bring_algorithm(vars(search), path, trusted=trust)
     search.config = canonical(algorithm_spec(search.algorithm)[1].config, search.config)
     admit(search.config, path, trusted=trust)
     search.num_samples = coerce(PositiveInt | None, num_samples, "num_samples") or search.num_samples

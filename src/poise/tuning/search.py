@@ -76,6 +76,9 @@ class Search:
     preset: str | None = "auto"
     """Of each run."""
 
+    home: str = ""
+    """`module:Class` of what makes the algorithm known, where it is not one of Poise's."""
+
     options: dict[str, Any] = field(default_factory=dict)
     """What each run keeps; see `RunOptions`."""
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import env_label, env_name
+from poise.config.registry import home_of
 from poise.config.resolve import canonical, field_types, resolve
 from poise.config.run import RunOptions
 from poise.config.types import NonNegativeInt, PositiveInt, a_path, coerce
@@ -167,7 +168,7 @@ def run_seeds(
     numbers = grid_search(range(first, first + min(count, MAX_TRIALS + 1)))
     search = {
         "algorithm": name, "config": {**canonical(spec.config, {**given, "env": resolved.env}), "seed": numbers},
-        "stop": dict(default_stop(resolved) if stop is None else stop), "preset": preset,
+        "stop": dict(default_stop(resolved) if stop is None else stop), "preset": preset, "home": home_of(name),
         "options": {**vars(options or RunOptions()), **kept},
     }  # fmt: skip
     analysis = begin(search, path, parallel, callbacks, signals, resume=resume, quiet=quiet)
