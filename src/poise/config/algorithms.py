@@ -13,12 +13,8 @@ from poise.config.types import brief
 from poise.errors import ConfigError
 
 ALGORITHMS: dict[str, AlgorithmSpec] = {
-    "PPO": ppo.SPEC,
-    "A2C": a2c.SPEC,
-    "DQN": dqn.SPEC,
-    "IMPALA": impala.SPEC,
-    "APPO": appo.SPEC,
-}
+    "PPO": ppo.SPEC, "A2C": a2c.SPEC, "DQN": dqn.SPEC, "IMPALA": impala.SPEC, "APPO": appo.SPEC,
+}  # fmt: skip
 """Those that are known without looking for installed packages."""
 
 

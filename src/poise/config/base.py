@@ -367,8 +367,7 @@ class AlgorithmSpec(NamedTuple):
     @property
     def home(self) -> str:
         """`module:Class`."""
-        named = self.algorithm
-        return named if isinstance(named, str) else f"{named.__module__}:{named.__qualname__}"
+        return self.algorithm if isinstance(self.algorithm, str) else env_name(self.algorithm)
 
 
 def _wrapper(item: Any) -> Any:

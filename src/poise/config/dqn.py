@@ -147,9 +147,9 @@ class DQNConfig(AlgorithmConfig):
                     f"environments take in {key}={getattr(self, key)}."
                 )
         if self.frame_stack is None:
-            name = atari_name(self.env) if isinstance(self.env, str) else None
-            wrapped = bool(self.wrappers)  # of their pictures, nothing is known
-            self.frame_stack = atari_config(name, self.env_config).stack if name and not wrapped else 1
+            # Of pictures that wrappers make, nothing is known.
+            name = atari_name(self.env) if isinstance(self.env, str) and not self.wrappers else None
+            self.frame_stack = atari_config(name, self.env_config).stack if name else 1
 
     def _derive_batch(self, explicit: set[str]) -> None:
         """`gradient_steps * train_batch_size == training_intensity * round_steps`, whichever of the two was set."""

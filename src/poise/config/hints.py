@@ -62,8 +62,7 @@ ALGORITHMS: dict[str, str] = {
     "MaskablePPO": "PPO takes action masks by itself.",
     "A3C": "A2C is its synchronous form, and IMPALA the asynchronous one.",
     "HER": "It is a replay of goals, which DQN does not have.",
-    "DreamerV3": "Models of the world are not learnt here; PPO and DQN are near.",
-    "MuZero": "Models of the world are not learnt here; PPO and DQN are near.",
+    **dict.fromkeys(("DreamerV3", "MuZero"), "Models of the world are not learnt here; PPO and DQN are near."),
     **dict.fromkeys(("BC", "MARWIL", "CQL", "GAIL"), "Nothing is learnt from recorded data here; see 'warm start' in "
                     "'How do I ...' of the documentation."),
     **dict.fromkeys(("QMIX", "MADDPG", "MAPPO"), "Environments have one agent here."),

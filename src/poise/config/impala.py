@@ -40,14 +40,14 @@ class AsynchronousConfig(AlgorithmConfig):
     untranslatable: ClassVar[dict[str, str]] = {
         "vtrace": "Off-policy steps are always weighted by V-trace.",
         "momentum": "RMSProp has no momentum here.",
-        "replay_proportion": "Every rollout is learnt from once, in the order of sampling.",
-        "replay_buffer_num_slots": "Every rollout is learnt from once, in the order of sampling.",
+        **dict.fromkeys(("replay_proportion", "replay_buffer_num_slots"), "Every rollout is learnt from once, in the "
+                        "order of sampling."),
         "minibatch_buffer_size": "Give num_sgd_iter to learn from a rollout several times.",
-        "max_sample_requests_in_flight_per_worker": "Give learner_queue_size.",
-        "max_requests_in_flight_per_env_runner": "Give learner_queue_size.",
-        "min_iter_time_s": "An iteration ends by its steps: give timesteps_per_iteration.",
-        "min_time_s_per_iteration": "An iteration ends by its steps: give timesteps_per_iteration.",
-    }
+        **dict.fromkeys(("max_sample_requests_in_flight_per_worker", "max_requests_in_flight_per_env_runner"),
+                        "Give learner_queue_size."),
+        **dict.fromkeys(("min_iter_time_s", "min_time_s_per_iteration"),
+                        "An iteration ends by its steps: give timesteps_per_iteration."),
+    }  # fmt: skip
 
 
 @dataclass

@@ -26,12 +26,8 @@ def entries() -> dict[str, EntryPoint]:
 
     here = os.path.realpath(".")
     path = [folder for folder in sys.path if os.path.realpath(folder) != here]
-    found: dict[str, EntryPoint] = {}
-    for each in distributions(path=path):
-        for entry in each.entry_points:
-            if entry.group == GROUP:
-                found.setdefault(entry.name, entry)
-    return found
+    found = [entry for each in distributions(path=path) for entry in each.entry_points if entry.group == GROUP]
+    return {entry.name: entry for entry in reversed(found)}  # the first of a name counts, as of modules
 
 
 def bring_in(name: object) -> str:

@@ -120,6 +120,5 @@ def home_of(name: str) -> str:
 def registered_algorithm(name: str) -> dict[str, Any] | None:
     """The arguments that another process calls `register_algorithm` with; None of one of Poise's."""
     name, spec = algorithm_spec(name)
-    if _is_ours(name):
-        return None
-    return {**spec._asdict(), "name": name, "presets": PRESETS.get(name), "search_space": SPACES.get(name)}
+    now = {"name": name, "presets": PRESETS.get(name), "search_space": SPACES.get(name)}
+    return None if _is_ours(name) else {**spec._asdict(), **now}
