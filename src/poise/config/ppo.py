@@ -160,32 +160,23 @@ PRESETS: Presets = {
     "CartPole-v1": PPO_CARTPOLE,
     # Solves it with a linear network too, as tutorials use one: hence normalised observations,
     # whole returns.
-    "CartPole-v0": {
-        "num_envs_per_worker": 32, "rollout_fragment_length": 128, "sgd_minibatch_size": 1024,
-        "lr": 0.005, "gae_lambda": 1.0, "normalize_observations": True, "model.fcnet_hiddens": [48],
-    },
-    "Acrobot-v1": {
-        "rollout_fragment_length": 256, "sgd_minibatch_size": 256, "num_sgd_iter": 4,
+    "CartPole-v0": {"num_envs_per_worker": 32, "rollout_fragment_length": 128,
+        "sgd_minibatch_size": 1024, "lr": 0.005, "gae_lambda": 1.0, "normalize_observations": True,
+        "model.fcnet_hiddens": [48]},
+    "Acrobot-v1": {"rollout_fragment_length": 256, "sgd_minibatch_size": 256, "num_sgd_iter": 4,
         "lr": [[0, 0.003], [300_000, 0.0003]], "gae_lambda": 0.94, "entropy_coeff": 0.01,
-        "normalize_observations": True, "normalize_rewards": True,
-    },
-    "Pendulum-v1": {
-        "rollout_fragment_length": 128, "sgd_minibatch_size": 256,
-        "lr": [[0, 0.001], [300_000, 0.0001]], "gamma": 0.9, "normalize_rewards": True,
-    },
+        "normalize_observations": True, "normalize_rewards": True},
+    "Pendulum-v1": {"rollout_fragment_length": 128, "sgd_minibatch_size": 256,
+        "lr": [[0, 0.001], [300_000, 0.0001]], "gamma": 0.9, "normalize_rewards": True},
     # The noise that it begins with reaches the flag now and then. With a discount of 0.99, it stays
     # at -130: a step less on the way is worth too little.
-    "MountainCar-v0": {
-        "rollout_fragment_length": 64, "sgd_minibatch_size": 256, "num_sgd_iter": 8,
+    "MountainCar-v0": {"rollout_fragment_length": 64, "sgd_minibatch_size": 256, "num_sgd_iter": 8,
         "lr": [[0, 0.002], [300_000, 0.0002]], "gamma": 0.999, "gae_lambda": 0.98,
-        "normalize_observations": True, "normalize_rewards": True,
-    },
+        "normalize_observations": True, "normalize_rewards": True},
     # White noise never leaves the valley: it takes momentum, and that takes noise which lasts.
-    "MountainCarContinuous-v0": {
-        "num_envs_per_worker": 8, "rollout_fragment_length": 256, "sgd_minibatch_size": 256,
-        "gamma": 0.999, "normalize_observations": True, "normalize_rewards": True,
-        "exploration_correlation": 0.95,
-    },
+    "MountainCarContinuous-v0": {"num_envs_per_worker": 8, "rollout_fragment_length": 256,
+        "sgd_minibatch_size": 256, "gamma": 0.999, "normalize_observations": True,
+        "normalize_rewards": True, "exploration_correlation": 0.95},
     **dict.fromkeys(("InvertedDoublePendulum-v4", "InvertedDoublePendulum-v5"), _DOUBLE_PENDULUM),
     "LunarLander-v3": _LUNAR_LANDER,
     # After 500,000 steps, two seeds of three score 266 and 270, and the third 174.
@@ -195,11 +186,10 @@ PRESETS: Presets = {
     "BipedalWalkerHardcore-v3": {**_WALKER, "lr": 0.00025, "entropy_coeff": 0.001},
     # From the literature (RL Baselines3 Zoo), not measured, and without its frame skip and grey
     # pictures.
-    "CarRacing-v3": {
-        "num_envs_per_worker": 8, "rollout_fragment_length": 512, "sgd_minibatch_size": 128,
-        "lr": 0.0001, "normalize_rewards": True, "exploration_correlation": 0.9,
-        "model.vf_share_layers": True, "model.fcnet_hiddens": [256], "model.log_std_init": -1.0,
-    },
+    "CarRacing-v3": {"num_envs_per_worker": 8, "rollout_fragment_length": 512,
+        "sgd_minibatch_size": 128, "lr": 0.0001, "normalize_rewards": True,
+        "exploration_correlation": 0.9, "model.vf_share_layers": True, "model.fcnet_hiddens": [256],
+        "model.log_std_init": -1.0},
     **dict.fromkeys((f"{robot}-{v}" for robot in ROBOTS for v in ("v4", "v5")), _ROBOT),
     **dict.fromkeys(("Reacher-v4", "Reacher-v5"), _REACHER),
     **dict.fromkeys(("Swimmer-v4", "Swimmer-v5"), _SWIMMER),
@@ -208,11 +198,9 @@ PRESETS: Presets = {
     **dict.fromkeys(("FrozenLake-v1", "FrozenLake8x8-v1"), _TABLE),
     **dict.fromkeys(COST_TABLES, _TABLE_OF_COSTS),
     # A hand is mostly luck: a mean over 100 of them says little. Single trials.
-    "Blackjack-v1": {
-        "num_envs_per_worker": 32, "sgd_minibatch_size": 512, "num_sgd_iter": 4,
+    "Blackjack-v1": {"num_envs_per_worker": 32, "sgd_minibatch_size": 512, "num_sgd_iter": 4,
         "lr": [[0, 0.005], [200_000, 0.0005]], "metrics_smoothing_episodes": 5000,
-        "model.fcnet_hiddens": [32, 32], "model.fcnet_activation": "relu",
-    },
+        "model.fcnet_hiddens": [32, 32], "model.fcnet_activation": "relu"},
     ATARI: _ATARI_GAMES,
     **dict.fromkeys(PONG, PPO_PONG),
 }  # fmt: skip
