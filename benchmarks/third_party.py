@@ -189,7 +189,7 @@ def attempt(name: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             _steps(poise, package, env, Path(folder), tried.append)
     except poise.PoiseError as error:
-        why = f"{type(error).__name__}: {error}"
+        why = f"{type(error).__name__}: {error}".splitlines()[0]  # an environment's own traceback follows
     except Exception as error:  # the table shows it
         import traceback
 
