@@ -29,6 +29,7 @@ import poise
 import warm
 from environments import Echo
 from poise.cli.main import poise as command
+from poise.config.docs import field_docs
 from poise.config.presets import SPACES
 from poise.errors import ConfigError, RunError
 from poise.tracking.curves import standard_error, student_t
@@ -934,7 +935,11 @@ def test_the_command_brings_a_space_where_none_is_given(tmp_path: Path, monkeypa
         (["PPO"], "There is no environment to search in"),
         (["PPO", "--env", "CartPole-v1", "--lr", "unifrom(0, 1)"], "Did you mean 'uniform'"),
         (["PPO", "--env", "CartPole-v1", "--lrr", "1"], "There is no flag --lrr"),
+        (["PPO", "--env", "CartPole-v1", "--trials", "0"], "trials=0 is not allowed: it must be an integer"),
+        (["PPO", "--env", "CartPole-v1", "--mode", "maxx"], "mode='maxx' is not allowed"),
         (["--resume", "nowhere"], "There is no study at nowhere"),
+        (["--resume", "nowhere", "--metric", "episode_len_mean"], "leave out the rest"),
+        (["--resume", "nowhere", "--no-confirm"], "leave out the rest"),
     ],
 )
 def test_the_command_answers_bad_input_with_a_sentence(
@@ -943,6 +948,15 @@ def test_the_command_answers_bad_input_with_a_sentence(
     monkeypatch.chdir(tmp_path)
     done = call(*args)
     assert (done.exit_code, sentence in done.output) == (2, True), done.output
+
+
+def test_every_part_of_a_search_is_a_flag(tmp_path: Path) -> None:
+    own = {"algorithm", "config", "stop", "seed", "preset", "options", "home"}  # given by the flags of `poise train`
+    names = {"num_samples": "trials", "time_budget_s": "time-budget"}
+    text = " ".join(call("--help").output.split())
+    for key, doc in field_docs(Search).items():
+        flag = f"--{names.get(key, key)} "
+        assert (flag in text and doc in text) or key in own
 
 
 # --- killed -----------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from poise.config.types import brief
 from poise.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Number:
             if isinstance(bound, bool) or not isinstance(bound, (int, float)):
                 raise ConfigError(f"{bound!r} is no number to search from or to.")
             if not -most <= bound <= most:  # which NaN is not, either
-                raise ConfigError(f"A search cannot reach {_short(bound)}: its bounds go up to {most:g}.")
+                raise ConfigError(f"A search cannot reach {brief(bound)}: its bounds go up to {most:g}.")
             if self.whole and bound != int(bound):
                 raise ConfigError(f"A search of whole numbers cannot have the bound {bound:g}.")
         if self.low > self.high:
@@ -94,7 +95,7 @@ class Choice:
             if label in seen:
                 raise ConfigError(f"{label!r} stands twice among the values of one search: leave one out.")
             if label != label or (isinstance(label, int) and abs(label) > 2**63):
-                raise ConfigError(f"{name} of {_short(label)} is not allowed: it is no value to choose.")
+                raise ConfigError(f"{name} of {brief(label)} is not allowed: it is no value to choose.")
             seen.add(label)
 
     @cached_property
@@ -192,7 +193,7 @@ def parse(value: Any, depth: int = 0) -> Any:
     name, arguments = found.groups() if found else ("", "")
     if name not in FUNCTIONS:
         if hint := found and nearest(name, FUNCTIONS):
-            raise ConfigError(f"{_short(value)} is no search.{hint} Known: {', '.join(FUNCTIONS)}.")
+            raise ConfigError(f"{brief(value)} is no search.{hint} Known: {', '.join(FUNCTIONS)}.")
         return value  # a text like any other
     try:
         given = json.loads(json.dumps(ast.literal_eval(f"[{arguments[1:-1]}]")))  # what a file can hold
@@ -201,7 +202,7 @@ def parse(value: Any, depth: int = 0) -> Any:
         raise
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError) as error:
         raise ConfigError(
-            f"{_short(value)} cannot be read as a search ({_short(error, str)}): write, for example, uniform(0, 1)."
+            f"{brief(value)} cannot be read as a search ({error}): write, for example, uniform(0, 1)."
         ) from None
 
 
@@ -213,14 +214,6 @@ def check_depth(depth: int) -> None:
     """
     if depth > MAX_DEPTH:
         raise ConfigError(f"Searches stand at most {MAX_DEPTH} mappings and lists deep in a configuration.")
-
-
-def _short(value: Any, text: Callable[[Any], str] = repr) -> str:
-    try:
-        found = text(value)
-    except ValueError:  # an integer of thousands of digits
-        return "a number of thousands of digits"
-    return found if len(found) <= 200 else f"{found[:200]}..."
 
 
 def is_search(value: Any) -> bool:
