@@ -220,6 +220,7 @@ def test_searches_are_texts_in_python_too() -> None:
         (("--mine", A2C), "letters first"),
         (("", A2C), "letters first"),
         (("Mine", A2C, dict), "must be a @dataclass derived from AlgorithmConfig"),
+        (("Mine", A2C, A2CConfig()), "must be a @dataclass derived from AlgorithmConfig"),
         (("Mine", A2C, type("Bare", (A2CConfig,), {})), "must be a @dataclass derived from AlgorithmConfig"),
     ],
 )

@@ -61,7 +61,8 @@ def register_algorithm(
         if not (parents := parents_of(algorithm)):
             raise ConfigError(f"config=None is not allowed for {algorithm.__name__}: it is derived from no algorithm.")
         config = ALGORITHMS[parents[0]].config
-    if not issubclass(config, AlgorithmConfig) or "__dataclass_fields__" not in vars(config):
+    is_config = isinstance(config, type) and issubclass(config, AlgorithmConfig)
+    if not is_config or "__dataclass_fields__" not in vars(config):
         raise ConfigError(f"config={config!r} is not allowed: it must be a @dataclass derived from AlgorithmConfig.")
     _read_annotations(config)
     own = {env: coerce(dict[str, Any], settings, f"presets[{env!r}]") for env, settings in (presets or {}).items()}
