@@ -217,6 +217,7 @@ def test_searches_are_texts_in_python_too() -> None:
         (("Mine", int), "must be a class derived from an algorithm"),
         (("Mine", "no_colon"), "must be a class derived from an algorithm"),
         (("a2c", A2C), "Poise has an algorithm of this name"),
+        (("Trainer", A2C), "poise.Trainer is something else"),
         (("--mine", A2C), "letters first"),
         (("", A2C), "letters first"),
         (("Mine", A2C, dict), "must be a @dataclass derived from AlgorithmConfig"),

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from poise.config.algorithms import ALGORITHMS, algorithm_names, algorithm_spec
+from poise.config.algorithms import ALGORITHMS, TAKEN, algorithm_names, algorithm_spec
 from poise.config.hints import algorithm_hint
 from poise.errors import ConfigError
 from poise.startup import without_collection
@@ -27,6 +27,7 @@ _STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
 _FROM = [node for node in _STUB.body if isinstance(node, ast.ImportFrom)]
 _HOMES = {each.name: str(node.module) for node in _FROM for each in node.names if each.asname}
 __all__ = sorted([*ALGORITHMS, *_HOMES])
+TAKEN.update(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

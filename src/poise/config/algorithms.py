@@ -17,6 +17,9 @@ ALGORITHMS: dict[str, AlgorithmSpec] = {
 }  # fmt: skip
 """Those that are known without looking for installed packages."""
 
+TAKEN: set[str] = set()
+"""Names that no algorithm may have, because `poise` has something else of this name; it fills them in."""
+
 
 def known_name(name: object) -> str | None:
     """The name as it was registered, whatever its case here; None of one that this process does not know (yet)."""

@@ -176,73 +176,55 @@ class DQNConfig(AlgorithmConfig):
 # well: hence squared errors, of scaled rewards. With one hidden layer, one seed in twenty left the
 # track on the same side for ever. Seeds 0 to 40 all reached a confirmed greedy mean of 475: after
 # 13,600 steps on average, the last one after 38,300.
-_CARTPOLE = {
-    "num_envs_per_worker": 32, "gradient_steps": 8, "train_batch_size": 128, "buffer_size": 20_000,
-    "lr": 0.003, "n_step": 5, "tau": 0.03, "target_network_update_freq": 0,
+_CARTPOLE = {"num_envs_per_worker": 32, "gradient_steps": 8, "train_batch_size": 128,
+    "buffer_size": 20_000, "lr": 0.003, "n_step": 5, "tau": 0.03, "target_network_update_freq": 0,
     "td_error_loss_fn": "mse", "normalize_observations": True, "normalize_rewards": True,
-    "model.fcnet_hiddens": [128, 128],
-}  # fmt: skip
+    "model.fcnet_hiddens": [128, 128]}  # fmt: skip
 
 # Like CartPole's, with a memory of all steps and a learning rate that falls: at one that stays,
 # greedy episodes swing between -82 and -500.
-_ACROBOT = {
-    **_CARTPOLE, "gradient_steps": 16, "buffer_size": 100_000, "learning_starts": 2000,
+_ACROBOT = {**_CARTPOLE, "gradient_steps": 16, "buffer_size": 100_000, "learning_starts": 2000,
     "lr": [[0, 0.001], [50_000, 0.0003], [100_000, 0.00003]], "n_step": 3, "tau": 0.02,
-    "td_error_loss_fn": "huber",
-}  # fmt: skip
+    "td_error_loss_fn": "huber"}  # fmt: skip
 
 # Of RL Baselines3 Zoo; one seed scored -101 after 120,000 steps, more were not measured. Unscaled
 # rewards of -1 make all that is new look better than it is, which is what leads out of the valley.
-_MOUNTAIN_CAR = {
-    "num_envs_per_worker": 1, "rollout_fragment_length": 16, "gradient_steps": 8,
+_MOUNTAIN_CAR = {"num_envs_per_worker": 1, "rollout_fragment_length": 16, "gradient_steps": 8,
     "train_batch_size": 128, "buffer_size": 10_000, "gamma": 0.98, "lr": 0.004,
     "target_network_update_freq": 600, "epsilon_timesteps": 24_000, "final_epsilon": 0.07,
-    "model.fcnet_hiddens": [256, 256],
-}  # fmt: skip
+    "model.fcnet_hiddens": [256, 256]}  # fmt: skip
 
 # One parameter for each state and action, as PPO's. Where one wrong step spoils an episode, little
 # chance may be left in the end.
-_TABLE = {
-    "num_envs_per_worker": 32, "gradient_steps": 16, "train_batch_size": 128, "buffer_size": 50_000,
-    "lr": [[0, 0.01], [50_000, 0.01], [150_000, 0.0005]], "tau": 0.05,
+_TABLE = {"num_envs_per_worker": 32, "gradient_steps": 16, "train_batch_size": 128,
+    "buffer_size": 50_000, "lr": [[0, 0.01], [50_000, 0.01], [150_000, 0.0005]], "tau": 0.05,
     "target_network_update_freq": 0, "epsilon_timesteps": 30_000, "final_epsilon": 0.01,
-    "model.fcnet_hiddens": [],
-}  # fmt: skip
-_TABLE_OF_COSTS = {
-    **_TABLE, "lr": [[0, 0.02], [40_000, 0.02], [100_000, 0.001]], "epsilon_timesteps": 20_000,
-    "normalize_rewards": True,
-}  # fmt: skip
+    "model.fcnet_hiddens": []}  # fmt: skip
+_TABLE_OF_COSTS = {**_TABLE, "lr": [[0, 0.02], [40_000, 0.02], [100_000, 0.001]],
+    "epsilon_timesteps": 20_000, "normalize_rewards": True}  # fmt: skip
 
 # From the literature (RL Baselines3 Zoo), not measured.
-_LUNAR_LANDER = {
-    "num_envs_per_worker": 4, "gradient_steps": 16, "train_batch_size": 128, "buffer_size": 50_000,
-    "lr": 0.00063, "target_network_update_freq": 250, "epsilon_timesteps": 12_000,
-    "final_epsilon": 0.1, "model.fcnet_hiddens": [256, 256],
-}  # fmt: skip
+_LUNAR_LANDER = {"num_envs_per_worker": 4, "gradient_steps": 16, "train_batch_size": 128,
+    "buffer_size": 50_000, "lr": 0.00063, "target_network_update_freq": 250,
+    "epsilon_timesteps": 12_000, "final_epsilon": 0.1, "model.fcnet_hiddens": [256, 256]}  # fmt: skip
 
 # PyTorch's tutorial "Reinforcement Learning (DQN)": `--preset tutorial`.
-_TUTORIAL = {
-    "num_envs_per_worker": 1, "rollout_fragment_length": 1, "gradient_steps": 1,
+_TUTORIAL = {"num_envs_per_worker": 1, "rollout_fragment_length": 1, "gradient_steps": 1,
     "train_batch_size": 128, "buffer_size": 10_000, "learning_starts": 128, "lr": 1e-4,
     "adam_epsilon": 1e-8, "weight_decay": 0.01, "amsgrad": True, "grad_clip": None,
     "grad_clip_value": 100.0, "double_q": False, "tau": 0.005, "target_network_update_freq": 0,
     "initial_epsilon": 0.9, "epsilon_timesteps": 1000, "epsilon_schedule": "exponential",
     "model.initializer": "uniform", "model.fcnet_hiddens": [128, 128],
-    "model.fcnet_activation": "relu",
-}  # fmt: skip
+    "model.fcnet_activation": "relu"}  # fmt: skip
 
 # Of Mnih et al. 2015, with the shorter schedules that a processor has time for.
-_ATARI_GAMES = {
-    "num_envs_per_worker": 8, "training_intensity": 8.0, "train_batch_size": 32,
+_ATARI_GAMES = {"num_envs_per_worker": 8, "training_intensity": 8.0, "train_batch_size": 32,
     "buffer_size": 100_000, "learning_starts": 10_000, "lr": 1e-4,
     "target_network_update_freq": 8000, "epsilon_timesteps": 200_000, "final_epsilon": 0.01,
-    "clip_rewards": True, "model.fcnet_hiddens": [512],
-}  # fmt: skip
+    "clip_rewards": True, "model.fcnet_hiddens": [512]}  # fmt: skip
 
-_PONG = {
-    **_ATARI_GAMES, **SMALL_NETWORK, "lr": 2.5e-4, "n_step": 3, "target_network_update_freq": 2000,
-    "epsilon_timesteps": 50_000, "normalize_observations": True,
-}  # fmt: skip
+_PONG = {**_ATARI_GAMES, **SMALL_NETWORK, "lr": 2.5e-4, "n_step": 3,
+    "target_network_update_freq": 2000, "epsilon_timesteps": 50_000, "normalize_observations": True}  # fmt: skip
 
 PRESETS: Presets = {
     **dict.fromkeys(CARTPOLE, _CARTPOLE),

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from poise.config.algorithms import ALGORITHMS, algorithm_spec, known_name
+from poise.config.algorithms import ALGORITHMS, TAKEN, algorithm_spec, known_name
 from poise.config.base import AlgorithmConfig, AlgorithmSpec
 from poise.config.presets import PRESETS, SPACES
 from poise.config.types import brief, coerce
@@ -52,6 +52,8 @@ def register_algorithm(
         raise ConfigError(f"name={brief(name)} is not allowed: letters first, then digits, '_', '-' and '.', too.")
     if (before := known_name(name)) is not None and _is_ours(before):
         raise ConfigError(f"name={name!r} is not allowed: Poise has an algorithm of this name. Give it one of its own.")
+    if name in TAKEN:
+        raise ConfigError(f"name={name!r} is not allowed: poise.{name} is something else. Give it one of its own.")
     named = isinstance(algorithm, str) and ":" in algorithm
     if named and config is None:
         algorithm, named = _imported(algorithm), False
