@@ -211,6 +211,22 @@ def test_frozen_layers_stay_to_the_bit_and_thaw(trainer: Make, algorithm: str, w
     again.close()
 
 
+@pytest.mark.parametrize("algorithm", ["IMPALA", "APPO"])
+def test_a_checkpoint_between_does_not_hide_a_change_from_the_samplers(
+    trainer: Make, algorithm: str, tmp_path: Path
+) -> None:
+    """They act with a copy, whose parameters must lie in the same places."""
+    made = small(trainer, algorithm, lr=0.0)
+    made.train()
+    freeze(made)
+    tower(made).layers[1] = copy.deepcopy(tower(made).layers[1])
+    made.save(tmp_path / "between")
+    with pytest.warns(poise.PoiseWarning, match="Parameters of the policy were replaced"):
+        made.train()
+    acting = made.samplers.policy.state_dict()
+    assert all(torch.equal(value, acting[name]) for name, value in made.policy.state_dict().items())
+
+
 @ALL
 def test_what_was_free_is_free_again(trainer: Make, algorithm: str, tmp_path: Path) -> None:
     made = small(trainer, algorithm)

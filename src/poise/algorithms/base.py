@@ -83,6 +83,7 @@ class Algorithm(ABC):
         self.waited: float | None = None
         self._told: set[str] = set()
         self._restored: list[str] = []  # what a checkpoint froze, until it is said
+        self._changes: list[Change] = []  # in what learns, until samplers and whoever trains know
 
     def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
         """The policy, untrained."""
@@ -187,14 +188,13 @@ class Algorithm(ABC):
             self.say(
                 samplers, "The policy was in training mode: it acts and learns in evaluation mode, and is in it again."
             )
-        for name, learner in self.learners.items():
-            change = learner.bind()
-            if change is not None:
-                self.follow(name, change)
-                if change.rebuilt or change.places is not None:
-                    samplers.follow(self.policy, self.flat, self.updates)
-                if change.replaced:
-                    self.say(samplers, _replaced(change))
+        self._bind()
+        if any(change.rebuilt or change.places is not None for change in self._changes):
+            samplers.follow(self.policy, self.flat, self.updates)
+        for change in self._changes:
+            if change.replaced:
+                self.say(samplers, _replaced(change))
+        self._changes = []
         if self._restored:
             self.say(samplers, f"Frozen, as when it was saved: {_listed(self._restored)}.")
         self._restored = []
@@ -211,6 +211,12 @@ class Algorithm(ABC):
                 "All parameters of the policy are frozen, so that nothing can be learnt: let some learn by "
                 "requires_grad_(True)."
             )
+
+    def _bind(self) -> None:
+        for name, learner in self.learners.items():
+            if (change := learner.bind()) is not None:
+                self.follow(name, change)
+                self._changes.append(change)
 
     def _frozen(self) -> list[str]:
         return [name for learner in self.learners.values() for name in learner.flat.frozen]
@@ -268,9 +274,7 @@ class Algorithm(ABC):
     def state_dict(self) -> dict[str, Any]:
         """All that a continued run needs of the learners, beside the policy."""
         with learning_mode():
-            for name, learner in self.learners.items():
-                if (change := learner.bind()) is not None:
-                    self.follow(name, change)
+            self._bind()
         return {
             "learners": {name: learner.state_dict() for name, learner in self.learners.items()},
             "generator": self.generator.get_state(),
@@ -290,7 +294,7 @@ class Algorithm(ABC):
             for name, learner in self.learners.items():
                 if (change := learner.load_state_dict(state["learners"][name])) is not None:
                     self.follow(name, change)
-        self._restored = self._frozen()
+        self._restored, self._changes = self._frozen(), []
         self.generator.set_state(torch.as_tensor(state["generator"]))
         if self.reward_scaler and state["rewards"] is not None:  # they may be scaled from here on
             self.reward_scaler.load_state_dict(state["rewards"], self.config.num_envs)
