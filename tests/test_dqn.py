@@ -221,7 +221,7 @@ def test_epsilon_greedy_is_distributed_as_it_says() -> None:
     p = expected[expected > 0]
     assert dist.entropy(inputs[0]).item() == pytest.approx(-(p * p.log()).sum().item(), rel=1e-5)
     assert (dist.mode(inputs) == 2).all()
-    dist.epsilon = 0.0
+    dist.epsilon.fill_(0.0)
     assert (dist.sample(inputs, torch.zeros(60_000, 5)) == 2).all()
 
 

@@ -104,7 +104,7 @@ class EpsilonGreedy:
         masked: whether values may be `MASKED`.
 
     Attributes:
-        epsilon: ε, set by the policy when it acts.
+        epsilon: ε; a policy's own number, where it has one.
     """
 
     action_shape: tuple[int, ...] = ()
@@ -113,7 +113,7 @@ class EpsilonGreedy:
 
     def __init__(self, n: int, epsilon: float = 0.0, *, masked: bool = True) -> None:
         self.num_inputs, self.noise_size = n, n + 1
-        self.epsilon, self.masked = epsilon, masked
+        self.epsilon, self.masked = torch.tensor(epsilon), masked
 
     def noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
         return torch.rand(*shape, self.noise_size, generator=generator)
@@ -131,7 +131,7 @@ class EpsilonGreedy:
         allowed = (inputs > MASKED).to(inputs.dtype)
         best = F.one_hot(inputs.argmax(-1), self.num_inputs).to(inputs.dtype)
         shares = allowed / allowed.sum(-1, keepdim=True).clamp(min=1)
-        return torch.lerp(best, shares, self.epsilon)
+        return torch.lerp(best, shares, self.epsilon.item())
 
     def log_prob(self, inputs: Tensor, action: Tensor) -> Tensor:
         return self._probabilities(inputs).gather(-1, action.unsqueeze(-1)).squeeze(-1).log()

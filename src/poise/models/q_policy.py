@@ -62,13 +62,16 @@ class QPolicy(Policy):
         self.dueling = dueling
         self.dist = EpsilonGreedy(int(space.n), masked=self.masked)
         self.register_buffer("epsilon", torch.zeros(()), persistent=False)
+        self.refresh()
         network = self.network
         alone = isinstance(network, QNetwork) and network.encoder is None and network.value is None
         self._traceable = alone and not self.masked and network.q.is_traceable
 
-    def act(self, *args: Any) -> tuple[Tensor, Tensor, State]:
-        self.dist.epsilon = self.epsilon.item()
-        return super().act(*args)
+    def refresh(self) -> None:
+        super().refresh()
+        if "epsilon" in self._buffers:  # not while the base is being made
+            self.epsilon = self.epsilon.cpu()  # actions are chosen there
+            self.dist.epsilon = self.epsilon
 
     def forward(self, x: Any, state: State = (), first: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Q(s, ·) `[N, n]` and max Q(s, ·) `[N]` from prepared observations."""
