@@ -269,8 +269,12 @@ def test_another_process_goes_on_with_a_run_of_a_module_that_this_machine_knows(
     importlib.import_module(module)
     poise.run("steady", "CartPole-v1", name="r", stop=STOP, **TINY, **QUIET).trainer.close()
     forget(module, monkeypatch)
-    good("resume", "r", "--stop", "timesteps_total=200", "--quiet")
     good("evaluate", "r", "--episodes", "1")
+    forget(module, monkeypatch)
+    for args in (["--steadiness", "0.125", "r"], ["r", "--steadiness", "0.25"]):
+        good("resume", *args, "--stop", "timesteps_total=200", "--quiet")
+        forget(module, monkeypatch)
+    importlib.import_module(module)
     forget(module, monkeypatch)
     monkeypatch.setenv("POISE_HOME", str(tmp_path / "another machine"))
     for args in (["resume", "r", "--stop", "timesteps_total=300"], ["evaluate", "r", "--episodes", "1"]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +17,8 @@ from poise.cli.inputs import parse_stop
 from poise.cli.listing import folder_option
 from poise.cli.output import echo
 from poise.cli.train import finish
-from poise.errors import RunError
+from poise.config.algorithms import ALGORITHMS, algorithm_spec
+from poise.errors import ConfigError, RunError
 from poise.startup import ENDING
 from poise.tracking.folder import RunFolder, find_run, find_study
 from poise.tracking.links import refuse_links
@@ -119,6 +121,30 @@ def record(
 
 class ResumeCommand(click.Command):
     """Takes the settings of all algorithms as flags; its help has its own alone."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, list(args))
+        except click.NoSuchOption:
+            known = len(ALGORITHMS)
+            self._bring_algorithm(ctx, list(args))
+            if len(ALGORITHMS) == known:
+                raise
+        return super().parse_args(ctx, args)
+
+    def _bring_algorithm(self, ctx: click.Context, args: list[str]) -> None:
+        """Brings in what the run's algorithm is from, whose flags are known then."""
+        from poise.training.names import bring_algorithm
+
+        parser = self.make_parser(ctx)
+        parser.ignore_unknown_options = True
+        values, rest, _ = parser.parse_args(args)
+        for word in (word for word in (values.get("run"), *rest) if isinstance(word, str)):
+            with suppress(RunError, ConfigError):
+                found = find_run(word, values.get("folder") or "runs")
+                bring_algorithm(saved := found.config(), found.path, trusted=bool(values.get("trust")))
+                algorithm_spec(saved["algorithm"])
+                return
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return [*super().get_params(ctx), *setting_flags(None)]
