@@ -16,10 +16,11 @@ import poise
 from environments import Scripted, Task
 from poise.algorithms.a2c import A2C
 from poise.algorithms.appo import APPO
+from poise.algorithms.dqn import DQN
 from poise.algorithms.impala import IMPALA
 from poise.algorithms.ppo import PPO
 from poise.config.base import ModelConfig
-from poise.errors import EnvError
+from poise.errors import EnvError, ModelError
 from poise.models.policy import Policy, State
 from poise.sampling.sampler import Sampler
 from poise.spaces.layout import Layout
@@ -173,3 +174,13 @@ def test_last_observations_apart_from_the_others_are_refused() -> None:
     policy = Remembering(Layout(env.single_observation_space), Layout(env.single_action_space), ModelConfig())
     with pytest.raises(EnvError, match="NEXT_STEP"):
         Sampler(policy, env, 4, np.random.SeedSequence(0))
+
+
+def test_a_replay_of_single_steps_refuses_a_memory(trainer: Make) -> None:
+    class Recurrent(DQN):
+        def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
+            return Remembering(obs_layout, action_layout, self.config.model)
+
+    poise.register_algorithm("RecurrentDQN", Recurrent)
+    with pytest.raises(ModelError, match=r"^Recurrent draws single steps from its replay"):
+        trainer("RecurrentDQN", "CartPole-v1")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from poise.algorithms.base import Algorithm
 from poise.config.memory import machine_memory, readable
-from poise.errors import ConfigError
+from poise.errors import ConfigError, ModelError
 from poise.learning.learner import Learner
 from poise.learning.optimizers import Change, Flat
 from poise.sampling.group import SamplerGroup
@@ -91,6 +91,10 @@ class OffPolicy(Algorithm):
 
     def __init__(self, config: Any, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence) -> None:
         super().__init__(config, obs_layout, action_layout, seed)
+        if self.policy.recurrent:
+            raise ModelError(
+                f"{type(self).__name__} draws single steps from its replay: its policy can have no memory."
+            )
         self.targets = {name: Target(learner, self.policy.moments) for name, learner in self.learners.items()}
         self.replay: Replay | None = None
         self.updated = 0
