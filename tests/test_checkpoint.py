@@ -6,6 +6,7 @@ damaged one is used, with a warning.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -713,7 +714,7 @@ def test_a_mistake_in_what_is_asked_for_is_not_the_checkpoints(saved: Path) -> N
         (("window",), [[1.0, 5, 0, "text"]], "does not fit"),
         (("window",), [[1.0, math.inf, 0, {}]], "does not fit"),
         (("window",), [[-math.inf, 5, 0, {}]], "a return of -inf"),
-        (("time_total_s",), math.inf, "the time that training took is not finite"),
+        (("time_total_s",), math.inf, "'time_total_s' is inf"),
     ],
 )
 def test_numbers_of_a_state_that_cannot_be_are_refused(saved: Path, place: Any, value: Any, text: str) -> None:
@@ -756,6 +757,28 @@ def test_returns_that_are_carried_are_one_for_each_environment(tmp_path: Path, t
 def test_a_manifest_without_its_configuration_is_damaged(saved: Path, config: Any) -> None:
     rewrite(saved, lambda manifest: manifest.update(config=config))
     assert "is damaged: its manifest" in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "text"),
+    [
+        ("owed", math.nan, "'algorithm/owed' is nan"),
+        ("replay/first", [True], "'replay/first' is bool [1]"),
+        ("replay/first", {"a": 1}, "'replay/first' is object []"),
+        ("replay/largest", "x", "'x'"),
+        ("replay/largest", -1.0, "priorities that are no numbers from 0 on"),
+        ("replay/priorities", [math.nan], "priorities that are no numbers from 0 on"),
+    ],
+)
+def test_numbers_of_a_replay_that_cannot_be_are_refused(tmp_path: Path, place: str, value: Any, text: str) -> None:
+    """When the checkpoint is read, not when they are drawn by."""
+    path = shutil.copytree(Path(__file__).parent / "data" / "format-1" / "dqn", tmp_path / "dqn")
+    state = json.loads((path / "state.json").read_text())
+    *outer, name = f"learner/{place}".split("/")
+    functools.reduce(dict.__getitem__, outer, state)[name] = value
+    (path / "state.json").write_text(json.dumps(state))
+    rehash(path)
+    assert text in refusal(path)
 
 
 # --- earlier formats ------------------------------------------------------------------------------------------------

@@ -5,10 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import warnings
 import weakref
+from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 
+import poise
+from environments import Echo
 from poise import DQN, make_trainer
 from poise.training.trainer import Trainer
 
@@ -66,3 +71,31 @@ def test_a_name_that_is_given_again_and_again_holds_one_trainer() -> None:
         made.add(algo)
     gc.collect()
     assert list(made) == [algo]
+
+
+class ClosesBadly(Echo):
+    """Says where it was closed, and raises."""
+
+    closed: ClassVar[list[int]] = []
+
+    def close(self) -> None:
+        self.closed.append(id(self))
+        raise ValueError("closed badly")
+
+
+def test_all_environments_are_closed_where_a_warning_is_an_error(trainer: Callable[..., Trainer]) -> None:
+    algo = trainer("PPO", ClosesBadly, num_envs=3, n_steps=16, evaluation_duration=2)
+    algo.train()
+    algo.evaluate()
+    with pytest.warns(poise.PoiseWarning) as told:
+        algo.close()
+    assert len(told) == 2  # one for each batch
+    assert len({*ClosesBadly.closed}) == 5
+    algo.evaluate()
+    assert algo.train()["training_iteration"] == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", poise.PoiseWarning)
+        with pytest.raises(poise.PoiseWarning, match="closed badly"):
+            algo.close()
+    assert len(ClosesBadly.closed) == 10
+    assert algo.environments.batches == []

@@ -63,5 +63,7 @@ class PrioritizedReplay(Replay):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.tree.update(self.index(self.tail, self.head), np.asarray(state["priorities"]))
-        self.largest = state["largest"]
+        priorities, self.largest = np.asarray(state["priorities"]), float(state["largest"])
+        if not ((priorities >= 0).all() and np.isfinite(priorities).all() and 0 < self.largest < np.inf):
+            raise ValueError("the replay holds priorities that are no numbers from 0 on")
+        self.tree.update(self.index(self.tail, self.head), priorities)

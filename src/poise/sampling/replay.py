@@ -308,6 +308,8 @@ class Replay:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         self.head, self.first = state["head"], np.array(state["first"])
+        if self.first.dtype != np.bool_ or self.first.shape != (self.slots,):
+            raise ValueError(f"'replay/first' is {self.first.dtype} {list(self.first.shape)}")
         self.segments = {int(segment.name.rpartition("-")[2]): segment for segment in state["segments"]}
         for n, segment in self.segments.items():
             arrays, target = segment.arrays(), self._segment(n)

@@ -88,4 +88,6 @@ def misfit(own: Any, found: Any, place: str = "") -> str | None:
         return f"{place!r} is a {type(found).__name__} instead of a {type(own).__name__}"
     if isinstance(own, int) and not (isinstance(found, int) and -(2**63) <= found < 2**63):
         return f"{place!r} is {str(found)[:30]}"
+    if isinstance(found, float) and not math.isfinite(found):
+        return f"{place!r} is {found}"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -200,9 +201,11 @@ class Environments:
                 self.samplers.close()
                 self.pending = self.samplers.state_dict()
         finally:
-            for env in (*self.batches, *self._evaluation.values()):
-                env.close()
+            made = *self.batches, *self._evaluation.values()
             self.batches, self.samplers, self._evaluation = [], None, {}
+            with ExitStack() as closing:  # each of them, whatever another raises
+                for env in made:
+                    closing.callback(env.close)
 
     def _watch(self, env: Any) -> None:
         if isinstance(env, InlineVectorEnv):

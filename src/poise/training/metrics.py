@@ -105,7 +105,5 @@ class Metrics:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.episodes_total, self.time_total_s = int(state["episodes_total"]), float(state["time_total_s"])
         self.unfinished_s = float(state.get("unfinished_s", 0.0))
-        if not (math.isfinite(self.time_total_s) and math.isfinite(self.unfinished_s)):
-            raise ValueError("the time that training took is not finite")
         self.window.clear()
         self.window.extend(map(Episode.from_json, state["window"]))
