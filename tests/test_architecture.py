@@ -128,21 +128,22 @@ def lines_of_code(text: str) -> int:
 
 BUDGETS = {
     "what trains": (
-        10290,
+        10305,
         ROOMS[ROOMS.index("children") : ROOMS.index("tracking")],
     ),
     "checks": (1075, ["checks"]),
     "what is kept and shown": (
-        2960,
+        2910,
         ["tracking", "api", "cli", "poise", "errors", "startup", "install", "files", "__main__"],
     ),
-    "searches": (1700, ["tuning", "tune"]),
+    "searches": (1660, ["tuning", "tune"]),
     "old names": (1800, ["compat"]),
 }
-"""Lines of code that each part of the house may have, and its rooms. What trains has 560 more than the plan gave it:
+"""Lines of code that each part of the house may have, and its rooms. What trains has 800 more than the plan gave it:
 what a checkpoint declares is held against its files (training/declared.py), callbacks reach environments
-(stepping/calls.py), checkpoints have scores and go on with other settings (training/loading.py). What is kept has 250
-more: plots of any result, what a run was made with (tracking/about.py), and resuming from any checkpoint."""
+(stepping/calls.py), checkpoints have scores and go on with other settings (training/loading.py), learners and
+off-policy learning are made for several networks. What is kept has 200 more: plots of any result, what a run was made
+with (tracking/about.py), and resuming from any checkpoint."""
 
 
 def test_the_package_is_small() -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from poise.algorithms.base import Algorithm
 from poise.config.memory import machine_memory, readable
+from poise.config.off_policy import OffPolicyConfig
 from poise.errors import ConfigError, ModelError
 from poise.learning.learner import Learner
 from poise.learning.optimizers import Change, Flat
@@ -89,6 +90,8 @@ class OffPolicy(Algorithm):
         owed: gradient steps that are due, of which only whole ones are taken.
     """
 
+    config: OffPolicyConfig
+
     def __init__(self, config: Any, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence) -> None:
         super().__init__(config, obs_layout, action_layout, seed)
         if self.policy.recurrent:
@@ -124,6 +127,7 @@ class OffPolicy(Algorithm):
                 continue
             if self.timesteps == known:  # resets alone: there is nothing new to learn from
                 continue
+            assert config.gradient_steps is not None
             self.owed += config.gradient_steps
             steps, self.owed = int(self.owed), self.owed % 1
             if steps:

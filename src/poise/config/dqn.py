@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from poise.config.atari import atari_config, atari_name
-from poise.config.base import AlgorithmConfig, AlgorithmSpec, ModelConfig, Presets
+from poise.config.base import AlgorithmSpec, ModelConfig, Presets
+from poise.config.off_policy import OffPolicyConfig
 from poise.config.shared import ATARI, CARTPOLE, COST_TABLES, NETWORK_SEARCH, PONG, SMALL_NETWORK
-from poise.config.types import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Range, Schedule
+from poise.config.types import Fraction, NonNegative, Positive, PositiveInt, Schedule
 from poise.errors import ConfigError
 
 
 @dataclass
-class DQNConfig(AlgorithmConfig):
+class DQNConfig(OffPolicyConfig):
     """Deep Q-learning (Mnih et al. 2015) with double, dueling, prioritized and n-step learning as options."""
-
-    rollout_fragment_length: PositiveInt | None = 4
-    """Steps that each environment takes before gradient steps follow."""
-
-    gradient_steps: Positive | Literal[-1] | None = None
-    """Gradient steps after each round of num_envs x rollout_fragment_length steps; 0.5 is one after every second round,
-    and -1 as many as there are steps in it. Derived: from training_intensity."""
-
-    training_intensity: Positive | None = None
-    """How often a step is learnt from, on average: gradient_steps x train_batch_size per environment step. Derived:
-    from gradient_steps; without either, one gradient step for 4 environment steps."""
-
-    train_batch_size: PositiveInt | None = 64
-    """Steps of each gradient step, drawn from the replay buffer."""
-
-    buffer_size: PositiveInt = 100_000
-    """Steps that the replay buffer keeps; the oldest make room."""
-
-    learning_starts: NonNegativeInt = 1000
-    """Environment steps before the first gradient step."""
-
-    frame_stack: PositiveInt | None = None
-    """Pictures that an image observation stacks along its first axis, the latest last; the replay buffer then keeps
-    each picture once. Derived: `stack` of Atari games, 1 elsewhere."""
 
     lr: Schedule = 5e-4
     """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between its points."""
@@ -50,32 +25,11 @@ class DQNConfig(AlgorithmConfig):
     grad_clip_value: Positive | None = None
     """Largest size of each number of the gradient; null does not clip."""
 
-    target_network_update_freq: NonNegativeInt = 500
-    """Environment steps from one update of the target network to the next; 0 updates it after every gradient step."""
-
-    tau: Annotated[float, Range(0, 1, open_low=True)] = 1.0
-    """τ of the target network's updates, θ⁻ ← τ θ + (1 - τ) θ⁻; 1 copies the parameters."""
-
     double_q: bool = True
     """Whether the action whose value is the target is chosen by the network that learns (double DQN)."""
 
     dueling: bool = False
     """Whether the network has two streams of hidden layers, for V(s) and for A(s, a) (dueling DQN)."""
-
-    n_step: PositiveInt = 1
-    """Rewards that are summed before a value is trusted."""
-
-    prioritized_replay: bool = False
-    """Whether steps are drawn in proportion to their latest error instead of all alike."""
-
-    prioritized_replay_alpha: Fraction = 0.6
-    """α: 0 draws all steps alike, 1 in full proportion to their errors."""
-
-    prioritized_replay_beta: Schedule = 0.4
-    """β of the importance weights: 1 corrects wholly for what is drawn more often than others."""
-
-    prioritized_replay_eps: Positive = 1e-6
-    """Added to each error, so that no step is never drawn again."""
 
     initial_epsilon: Fraction = 1.0
     """Probability of a random action at the start."""
@@ -101,37 +55,22 @@ class DQNConfig(AlgorithmConfig):
     amsgrad: bool = False
     """Whether Adam's running mean of squared gradients never falls."""
 
-    timesteps_per_iteration: NonNegativeInt = 1000
-    """A call of `train()` goes on until it has sampled this many steps; 0 means one round."""
-
     model: ModelConfig = field(default_factory=lambda: ModelConfig(fcnet_activation="relu"))
     """The networks."""
 
     aliases: ClassVar[dict[str, str]] = {
-        **{alias: key for alias, key in AlgorithmConfig.aliases.items() if key != "train_batch_size"},
-        "train_freq": "rollout_fragment_length", "train_frequency": "rollout_fragment_length",
-        "batch_size": "train_batch_size", "train_batch_size_per_learner": "train_batch_size",
-        "capacity": "buffer_size", "replay_buffer_capacity": "buffer_size",
-        "num_steps_sampled_before_learning_starts": "learning_starts",
-        "target_update_interval": "target_network_update_freq",
-        "target_network_frequency": "target_network_update_freq", "n_steps": "n_step",
+        **OffPolicyConfig.aliases,
         "exploration_initial_eps": "initial_epsilon", "exploration_final_eps": "final_epsilon",
         "start_e": "initial_epsilon", "end_e": "final_epsilon",
     }  # fmt: skip
 
     untranslatable: ClassVar[dict[str, str]] = {
+        **OffPolicyConfig.untranslatable,
         "exploration_fraction": "It is a share of a run's length: give epsilon_timesteps, exploration_fraction x "
         "total_timesteps.",
         "exploration_config": "Give initial_epsilon, final_epsilon and epsilon_timesteps themselves.",
         "epsilon": "Give initial_epsilon, final_epsilon and epsilon_timesteps.",
-        "optimize_memory_usage": "Every observation is kept once, whatever is set.",
-        "replay_buffer_config": "Give buffer_size, and prioritized_replay with its alpha, beta and eps, themselves.",
     }
-
-    @property
-    def round_steps(self) -> int:
-        """Environment steps between gradient steps."""
-        return self.num_envs * (self.rollout_fragment_length or 1)
 
     def derive(self, explicit: set[str]) -> None:
         super().derive(explicit)
@@ -140,36 +79,6 @@ class DQNConfig(AlgorithmConfig):
                 f"model.vf_fcnet_hiddens={self.model.vf_fcnet_hiddens} is for dueling=True: without it, DQN has no "
                 "stream for V(s)."
             )
-        for key in ("rollout_fragment_length", "n_step"):
-            if (steps := getattr(self, key) * self.num_envs) > self.buffer_size:
-                raise ConfigError(
-                    f"buffer_size={self.buffer_size} is smaller than the {steps} steps that {self.num_envs} "
-                    f"environments take in {key}={getattr(self, key)}."
-                )
-        if self.frame_stack is None:
-            # Of pictures that wrappers make, nothing is known.
-            name = atari_name(self.env) if isinstance(self.env, str) and not self.wrappers else None
-            self.frame_stack = atari_config(name, self.env_config).stack if name else 1
-
-    def _derive_batch(self, explicit: set[str]) -> None:
-        """`gradient_steps * train_batch_size == training_intensity * round_steps`, whichever of the two was set."""
-        if "num_envs_per_worker" not in explicit:  # the workers share the environments; they do not multiply them
-            self.num_envs_per_worker = max(1, self.num_envs_per_worker // self._groups)
-        self.rollout_fragment_length = self.rollout_fragment_length or 4
-        self.train_batch_size = self.train_batch_size or 64
-        batches = self.round_steps / self.train_batch_size  # in the steps of a round
-        steps = self.round_steps if self.gradient_steps == -1 else self.gradient_steps
-        intensity = self.training_intensity
-        if steps is not None and intensity is not None:
-            if {"gradient_steps", "training_intensity"} <= explicit and not math.isclose(steps, intensity * batches):
-                raise ConfigError(
-                    f"gradient_steps={steps:g} contradicts training_intensity={intensity:g}, which is "
-                    f"{intensity * batches:g} gradient steps here: leave one of the two out."
-                )
-            steps, intensity = (steps, None) if "gradient_steps" in explicit else (None, intensity)
-        if steps is None:
-            steps = self.round_steps / 4 if intensity is None else intensity * batches
-        self.gradient_steps, self.training_intensity = steps, steps / batches
 
 
 # Huber's loss counts all large errors alike, so that the rare fall is lost among the steps that go
