@@ -149,11 +149,8 @@ class PPO(OnPolicy):
         """All epochs over one batch; returns the statistics of the last (with a target for the KL, of all)."""
         config, size = self.config, self.config.sgd_minibatch_size
         assert size is not None
-        lr, clip, entropy_coeff = (
-            self.scheduled(config.lr),
-            self.scheduled(config.clip_param),
-            self.scheduled(config.entropy_coeff),
-        )
+        lr, clip = self.scheduled(config.lr), self.scheduled(config.clip_param)
+        entropy_coeff = self.scheduled(config.entropy_coeff)
         stats: list[Tensor] = []
         # Where the batch is the minibatch, its order is of no consequence: it is prepared once for all epochs.
         whole = list(self.minibatches(batch)) if len(batch.weight) <= size else None
