@@ -728,13 +728,18 @@ def test_numbers_of_a_state_that_cannot_be_are_refused(saved: Path, place: Any, 
 @pytest.mark.parametrize(
     "name", ["samplers/0/env/fields/state", "samplers/0/env/fields/prev_done", "samplers/0/returns"]
 )
-@pytest.mark.parametrize("change", ["shorter", "far"])
+@pytest.mark.parametrize("change", ["shorter", "far", "other"])
 def test_arrays_of_a_state_that_cannot_be_are_refused(saved: Path, name: str, change: str) -> None:
     """They are looked at when the environments are made."""
     arrays = load_file(saved / "training.safetensors")
     if change == "far" and arrays[name].dtype == torch.bool:
         pytest.skip("bits are near")
-    arrays[name] = arrays[name][..., :-1] if change == "shorter" else arrays[name] * 0 + math.inf
+    others = {
+        "shorter": lambda x: x[..., :-1],
+        "far": lambda x: x * 0 + math.inf,
+        "other": lambda x: x.double() if x.dtype == torch.bool else x.long(),
+    }
+    arrays[name] = others[change](arrays[name])
     arrays = {key: value.contiguous() for key, value in arrays.items()}
     save_file(arrays, saved / "training.safetensors")
     rehash(saved)
@@ -763,6 +768,8 @@ def test_a_manifest_without_its_configuration_is_damaged(saved: Path, config: An
     ("place", "value", "text"),
     [
         ("owed", math.nan, "'algorithm/owed' is nan"),
+        ("updates", None, "not 'NoneType'"),
+        ("start", [1], "index out of range"),
         ("replay/first", [True], "'replay/first' is bool [1]"),
         ("replay/first", {"a": 1}, "'replay/first' is object []"),
         ("replay/largest", "x", "'x'"),
@@ -770,8 +777,8 @@ def test_a_manifest_without_its_configuration_is_damaged(saved: Path, config: An
         ("replay/priorities", [math.nan], "priorities that are no numbers from 0 on"),
     ],
 )
-def test_numbers_of_a_replay_that_cannot_be_are_refused(tmp_path: Path, place: str, value: Any, text: str) -> None:
-    """When the checkpoint is read, not when they are drawn by."""
+def test_numbers_of_what_learns_that_cannot_be_are_refused(tmp_path: Path, place: str, value: Any, text: str) -> None:
+    """When the checkpoint is read, not when they are needed."""
     path = shutil.copytree(Path(__file__).parent / "data" / "format-1" / "dqn", tmp_path / "dqn")
     state = json.loads((path / "state.json").read_text())
     *outer, name = f"learner/{place}".split("/")

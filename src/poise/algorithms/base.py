@@ -298,9 +298,8 @@ class Algorithm(ABC):
         self.generator.set_state(torch.as_tensor(state["generator"]))
         if self.reward_scaler and state["rewards"] is not None:  # they may be scaled from here on
             self.reward_scaler.load_state_dict(state["rewards"], self.config.num_envs)
-        self.timesteps = state["timesteps"]
-        start = state.get("start")
-        self.start = None if start is None else (start[0], start[1])
+        self.timesteps = int(state["timesteps"])
+        self.start = (int(start[0]), int(start[1])) if (start := state.get("start")) else None
 
 
 @contextmanager

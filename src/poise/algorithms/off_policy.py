@@ -230,7 +230,7 @@ class OffPolicy(Algorithm):
         super().load_state_dict(state, policy)
         for name, target in self.targets.items():
             target.load(torch.as_tensor(state["targets"][name]))
-        self.updated, self.owed = state["updated"], state["owed"]
+        self.updated, self.owed = int(state["updated"]), float(state["owed"])
         self.replay = None
         if state["replay"] is not None:
             self.replay = self._make_replay(state["replay"]["slots"], state["replay"].get("segment", 0))

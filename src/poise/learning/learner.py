@@ -20,6 +20,8 @@ from poise.learning.optimizers import Change, Flat, Optimizer
 
 MAX_SKIPPED = 10
 """Steps with a non-finite gradient in a row before training stops."""
+COUNTERS = ("updates", "skipped", "skipped_in_a_row")
+"""What a learner counts."""
 
 
 class Learner:
@@ -96,9 +98,7 @@ class Learner:
         return {
             "frozen": self.flat.frozen,
             "optimizer": self.optimizer.state_dict(),
-            "updates": self.updates,
-            "skipped": self.skipped,
-            "skipped_in_a_row": self.skipped_in_a_row,
+            **{key: getattr(self, key) for key in COUNTERS},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> Change | None:
@@ -108,6 +108,5 @@ class Learner:
             parameter.requires_grad_(name not in state["frozen"])
         change = self.bind()
         self.optimizer.load_state_dict({k: torch.as_tensor(v) for k, v in state["optimizer"].items()})
-        self.updates, self.skipped = state["updates"], state["skipped"]
-        self.skipped_in_a_row = state["skipped_in_a_row"]
+        self.updates, self.skipped, self.skipped_in_a_row = (int(state[key]) for key in COUNTERS)
         return change

@@ -75,7 +75,7 @@ class Failures:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on from the totals that `state_dict` returned."""
-        self.total, self.restarts, self.episodes_lost = state["total"], state["restarts"], state["episodes_lost"]
+        self.total, self.restarts, self.episodes_lost = (int(state[key]) for key in self.state_dict())
 
     def episode_finished(self, slot: int) -> None:
         """To be called for every episode that ended as it should."""

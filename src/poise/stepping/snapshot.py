@@ -211,8 +211,8 @@ def restore_vector(env: Any, saved: dict[str, Any]) -> list[int]:
         return lost
     for name, value in saved["fields"].items():
         array, own = np.array(value), np.array(getattr(target, name))
-        sound = array.shape == own.shape and array.dtype.kind in "bif" and (np.abs(array * 1.0) < FURTHEST).all()
-        if not sound:
+        alike = (array.shape, array.dtype.kind) == (own.shape, own.dtype.kind)
+        if not (alike and (np.abs(array * 1.0) < FURTHEST).all()):
             raise ValueError(f"{name!r} of the environments is no such array, or not within ±{FURTHEST:g}")
         setattr(target, name, array if array.ndim else array.item())
     target.np_random = _generator(saved["rng"])

@@ -122,7 +122,7 @@ class Saving:
             self.metrics.load_state_dict(state)
             self.failures.load_state_dict(state["failures"])
             self.environments.pending = state["samplers"]
-        except (AttributeError, KeyError, OverflowError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{source} does not fit its own configuration: {reason}.") from error
 
