@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 import poise
 from poise.cli.main import poise as command
 from poise.envs import trust
-from poise.errors import CheckpointError, EnvError, ModelError, PoiseError, TrustError, shown
+from poise.errors import CheckpointError, EnvError, ModelError, PoiseError, PoiseWarning, TrustError, shown
 from poise.tracking.folder import RunFolder
 from poise.tracking.launch import Run
 
@@ -79,7 +79,8 @@ def test_what_a_terminal_would_obey_is_shown_instead() -> None:
     assert shown("CartPole-v1, größer ☃") == "CartPole-v1, größer ☃"
     assert shown("a\x1b[2Jb\x07\x9b\u202e\n") == r"a\x1b[2Jb\x07\x9b\u202e\n"
     assert shown("a\n\tb\r", lines=True) == "a\n\tb\\r"
-    assert str(PoiseError("There is no \x1b[31mred.\nIt ends.")) == "There is no \\x1b[31mred.\nIt ends."
+    for kind in (PoiseError, PoiseWarning):
+        assert str(kind("There is no \x1b[31mred.\nIt ends.")) == "There is no \\x1b[31mred.\nIt ends."
     assert str(EnvError("\x07")) == r"\x07"
 
 

@@ -29,6 +29,9 @@ class PoiseError(Exception):
 class PoiseWarning(UserWarning, RuntimeWarning):
     """What is left out, replaced or odd, and ends nothing: one sentence, said once."""
 
+    def __str__(self) -> str:
+        return shown(super().__str__(), lines=True)
+
 
 class ConfigError(PoiseError, ValueError):
     """An unknown key, a wrong type or range, or settings that contradict each other."""
