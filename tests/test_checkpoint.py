@@ -25,10 +25,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import poise
 import warm
+from poise.algorithms.ppo import PPO
 from poise.errors import CheckpointError, ConfigError, ModelError, RunError
+from poise.learning.learner import Learner
 from poise.tracking import launch
 from poise.training import checkpoint
 from poise.training.trainer import Trainer
@@ -786,6 +789,39 @@ def test_numbers_of_what_learns_that_cannot_be_are_refused(tmp_path: Path, place
     (path / "state.json").write_text(json.dumps(state))
     rehash(path)
     assert text in refusal(path)
+
+
+class Warm(nn.Module):
+    """A number that is no part of the policy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.zeros(1))
+
+
+class WithTemperature(PPO):
+    """Two learners, each with an optimiser of its own."""
+
+    def make_learners(self) -> dict[str, Learner]:
+        return {**super().make_learners(), "temperature": Learner(Warm(), self.make_optimizer)}
+
+    def descend(self, loss: torch.Tensor, lr: float) -> float:
+        warm: Any = self.learners["temperature"]
+        warm.descend((warm.module.log - 3).square().sum(), 0.1)
+        return super().descend(loss, lr)
+
+
+def test_what_learns_beside_the_policy_is_kept_too(tmp_path: Path) -> None:
+    poise.register_algorithm("WithTemperature", WithTemperature)
+    with poise.make_trainer("WithTemperature", "CartPole-v1", seed=1, **SMALL) as algo:
+        algo.train()
+        saved = algo.save(tmp_path / "saved")
+        with poise.load(saved) as again:
+            for made in (algo, again):
+                made.train()
+            flats = [[each.flat.data for each in made.algorithm.learners.values()] for made in (algo, again)]
+    assert all(torch.equal(*pair) for pair in zip(*flats, strict=True))
+    assert flats[0][1].item() > 0
 
 
 # --- earlier formats ------------------------------------------------------------------------------------------------

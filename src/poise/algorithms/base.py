@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from poise.config.base import AlgorithmConfig
 from poise.config.memory import require_sizes
@@ -218,6 +218,11 @@ class Algorithm(ABC):
                 self.follow(name, change)
                 self._changes.append(change)
 
+    def _beside(self) -> dict[str, nn.Module]:
+        """What learns and is no part of the policy, such as a temperature, by the names of the learners."""
+        inside = set(self.policy.modules())
+        return {name: each.module for name, each in self.learners.items() if each.module not in inside}
+
     def _frozen(self) -> list[str]:
         return [name for learner in self.learners.values() for name in learner.flat.frozen]
 
@@ -277,6 +282,7 @@ class Algorithm(ABC):
             self._bind()
         return {
             "learners": {name: learner.state_dict() for name, learner in self.learners.items()},
+            "modules": {name: dict(module.state_dict()) for name, module in self._beside().items()},
             "generator": self.generator.get_state(),
             "rewards": self.reward_scaler.state_dict() if self.reward_scaler else None,
             "timesteps": self.timesteps,
@@ -291,6 +297,8 @@ class Algorithm(ABC):
         """
         with learning_mode():
             self.policy.load_state_dict(policy)
+            for name, module in self._beside().items():
+                module.load_state_dict(state["modules"][name])
             for name, learner in self.learners.items():
                 if (change := learner.load_state_dict(state["learners"][name])) is not None:
                     self.follow(name, change)

@@ -79,11 +79,8 @@ def misfit(own: Any, found: Any, place: str = "") -> str | None:
         if (mine.shape[rows:], mine.dtype) != (theirs.shape[rows:], theirs.dtype):
             return f"{place!r} is {theirs.dtype} {list(theirs.shape)} instead of {mine.dtype} {list(mine.shape)}"
         return None
-    kinds: tuple[type, ...] = (bool,) if isinstance(own, bool) else (type(own),)
-    if isinstance(own, (int, float)) and not isinstance(own, bool):
-        kinds = (int, float)
-    if isinstance(own, (list, tuple)):
-        kinds = (list, tuple)
+    groups: tuple[tuple[type, ...], ...] = (bool,), (int, float), (list, tuple), (type(own),)
+    kinds = next(each for each in groups if isinstance(own, each))
     if not isinstance(found, kinds) or (isinstance(found, bool) and bool not in kinds):
         return f"{place!r} is a {type(found).__name__} instead of a {type(own).__name__}"
     if isinstance(own, int) and not (isinstance(found, int) and -(2**63) <= found < 2**63):
