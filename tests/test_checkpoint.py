@@ -750,6 +750,15 @@ def test_arrays_of_a_state_that_cannot_be_are_refused(saved: Path, name: str, ch
         algo.train()
 
 
+def test_a_number_of_the_samplers_that_is_none_is_refused(saved: Path) -> None:
+    state = json.loads((saved / "state.json").read_text())
+    state["samplers"][0]["rows"] = None
+    (saved / "state.json").write_text(json.dumps(state))
+    rehash(saved)
+    with poise.load(saved) as algo, pytest.raises(CheckpointError, match="'rows' is a NoneType"):
+        algo.train()
+
+
 def test_returns_that_are_carried_are_one_for_each_environment(tmp_path: Path, trainer: Callable[..., Trainer]) -> None:
     algo = trainer("PPO", "CartPole-v1", normalize_rewards=True, num_envs_per_worker=4, rollout_fragment_length=8)
     algo.train()
@@ -771,7 +780,7 @@ def test_a_manifest_without_its_configuration_is_damaged(saved: Path, config: An
     ("place", "value", "text"),
     [
         ("owed", math.nan, "'algorithm/owed' is nan"),
-        ("updates", None, "not 'NoneType'"),
+        ("updates", None, "/updates' is a NoneType instead of a int"),
         ("start", [1], "index out of range"),
         ("replay/first", [True], "'replay/first' is bool [1]"),
         ("replay/first", {"a": 1}, "'replay/first' is object []"),

@@ -59,10 +59,10 @@ def _numbers(space: Mapping[str, Any]) -> int:
 def misfit(own: Any, found: Any, place: str = "") -> str | None:
     """Where a state differs in kind from one's own: another type, shape or key; None where it fits.
 
-    What is None in either was not there yet, or is not any more. Lists may have any length; a missing key is for the
-    one who needs it to say.
+    What is None in either was not there yet, or is not any more; a number always is. Lists may
+    have any length; a missing key is for the one who needs it to say.
     """
-    if own is None or found is None:
+    if own is None or (found is None and not isinstance(own, (int, float))):
         return None
     if isinstance(own, dict):
         if not isinstance(found, dict):
