@@ -7,7 +7,6 @@ checkpoints), `until` (the last iteration) and perhaps `kill_at`, the iteration 
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import sys
@@ -46,7 +45,7 @@ def main(order: dict[str, Any]) -> None:
         root=order["folder"],
         experiment="e",
         name=order["name"],
-        options=RunOptions(checkpoint_freq=order["every"], checkpoint_interval_s=math.inf, tensorboard=False),
+        options=RunOptions(checkpoint_freq=order["every"], checkpoint_interval_s=1e6, tensorboard=False),
         callbacks=[Kill(order.get("kill_at"))],
         signals=ENDING,
         quiet=True,
