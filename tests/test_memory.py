@@ -176,6 +176,13 @@ def test_last_observations_apart_from_the_others_are_refused() -> None:
         Sampler(policy, env, 4, np.random.SeedSequence(0))
 
 
+def test_acting_without_a_state_says_that_it_forgets(trainer: Make) -> None:
+    poise.register_algorithm("Plain", type("Plain", (PPO,), {"make_policy": lambda self, *layouts: Remembering(
+        *layouts, self.config.model)}))  # fmt: skip
+    with pytest.warns(poise.PoiseWarning, match="compute_action forgets: use predict"):
+        trainer("Plain", "CartPole-v1").compute_action(np.zeros(4, np.float32))
+
+
 def test_a_replay_of_single_steps_refuses_a_memory(trainer: Make) -> None:
     class Recurrent(DQN):
         def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:

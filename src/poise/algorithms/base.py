@@ -194,10 +194,9 @@ class Algorithm(ABC):
         for change in self._changes:
             if change.replaced:
                 self.say(samplers, _replaced(change))
-        self._changes = []
         if self._restored:
             self.say(samplers, f"Frozen, as when it was saved: {_listed(self._restored)}.")
-        self._restored = []
+        self._changes, self._restored = [], []
         if not all(torch.isfinite(learner.flat.whole).all() for learner in self.learners.values()):
             raise ModelError(
                 f"The policy's parameter {self.policy.overflown!r} holds numbers that are not finite, "
@@ -237,11 +236,10 @@ class Algorithm(ABC):
             samplers.tell(sentence)
 
     def _say_why_nothing_moved(self, samplers: SamplerGroup, lr: float) -> None:
-        if not any(learner.flat.places for learner in self.learners.values()):
-            self.say(samplers, "The model has no parameters: nothing is learnt.")
-            return
         why = "the gradient was 0 throughout" if self.learner.skipped_in_a_row == 0 else "no gradient was finite"
-        self.say(samplers, f"No parameter moved in an iteration, although lr is not 0: {why}.")
+        still = f"No parameter moved in an iteration, although lr is not 0: {why}."
+        learns = any(learner.flat.places for learner in self.learners.values())
+        self.say(samplers, still if learns else "The model has no parameters: nothing is learnt.")
 
     def _take_back_overflow(self, good: dict[str, Tensor], samplers: SamplerGroup) -> None:
         """Puts parameters back to `good` where an iteration, even one that was broken off, left some of them infinite.
@@ -330,8 +328,7 @@ def _replaced(change: Change) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    more = len(names) - 3
-    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def make_algorithm(

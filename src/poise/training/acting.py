@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from poise.config.base import AlgorithmConfig
 from poise.config.types import PositiveInt, coerce
 from poise.envs.raised import telling_interrupts
+from poise.errors import PoiseWarning
 from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
 from poise.sampling.episodes import Episode
@@ -41,13 +43,16 @@ class Acting:
         return np.random.SeedSequence(self.config.seed or 0, spawn_key=(purpose, *index))
 
     def compute_action(self, observation: Any, *, explore: bool = False, action_mask: Any = None) -> Any:
-        """The action for one observation, as the environment takes it.
+        """The action for one observation, as the environment takes it. A policy with a memory begins with an empty one
+        at each call, which is said.
 
         Args:
             observation: one element of the observation space.
             explore: samples the action instead of taking the most likely one.
             action_mask: as in `predict`.
         """
+        if self.policy.recurrent:
+            warnings.warn("compute_action forgets: use predict and its state.", PoiseWarning, stacklevel=2)
         return self.predict(observation, deterministic=not explore, action_mask=action_mask)[0]
 
     def predict(
@@ -118,9 +123,8 @@ def act(
     if policy.masked or action_mask is not None:
         observation = masks.complete(policy.obs_layout.space, policy.action_layout.space, observation, action_mask)
     single = is_single(policy, observation)
-    obs = to_tensors(policy, observation)
-    if single:
-        obs = {name: value.unsqueeze(0) for name, value in obs.items()}
+    given = to_tensors(policy, observation)
+    obs = {name: value.unsqueeze(0) for name, value in given.items()} if single else given
     batch = len(next(iter(obs.values())))
     first = torch.as_tensor(np.zeros(batch, bool) if episode_start is None else np.asarray(episode_start))
     memory = policy.initial_state(batch) if state is None else state
