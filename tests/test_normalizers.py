@@ -215,7 +215,9 @@ def test_reward_scaler_state_survives_a_round_trip() -> None:
     scaler, other = RewardScaler(0.9), RewardScaler(0.9)
     scaler(rollouts[0])
     state = {k: v.clone() for k, v in scaler.state_dict().items()}
-    other.load_state_dict(state)
+    with pytest.raises(ValueError, match="there are 4"):
+        other.load_state_dict(state, 4)
+    other.load_state_dict(state, 3)
     assert torch.equal(other(rollouts[1]), scaler(rollouts[1]))
 
 

@@ -149,7 +149,7 @@ class Algorithm(ABC):
             try:
                 stats = self.iteration(samplers)
             except DivergedError as error:
-                raise DivergedError(f"{error} It is at {self.timesteps} steps. {_largest(samplers)}") from None
+                raise DivergedError(f"After {self.timesteps} steps, {error} {_largest(samplers)}") from None
             finally:
                 self._take_back_overflow(before, samplers)
             if self.skipped > skipped == 0:

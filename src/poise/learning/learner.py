@@ -88,7 +88,7 @@ class Learner:
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= MAX_SKIPPED:
             raise DivergedError(
-                f"The gradient was not finite {MAX_SKIPPED} times in a row: training has diverged. Lower lr, or "
+                f"the gradient was not finite {MAX_SKIPPED} times in a row: training has diverged. Lower lr, or "
                 "normalise observations and rewards. The parameters are those before it began."
             )
         return norm
