@@ -28,6 +28,8 @@ from poise.stepping.inline import InlineVectorEnv
 from poise.training.trainer import Trainer
 from rollouts import sample
 
+pytestmark = pytest.mark.usefixtures("registries")
+
 Make = Callable[..., Trainer]
 SIZE = 16
 
