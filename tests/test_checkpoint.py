@@ -820,7 +820,7 @@ class WithTemperature(PPO):
         return super().descend(loss, lr)
 
 
-def test_what_learns_beside_the_policy_is_kept_too(tmp_path: Path) -> None:
+def test_what_learns_beside_the_policy_is_kept_too(tmp_path: Path, registries: None) -> None:
     poise.register_algorithm("WithTemperature", WithTemperature)
     with poise.make_trainer("WithTemperature", "CartPole-v1", seed=1, **SMALL) as algo:
         algo.train()
