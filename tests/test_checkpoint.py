@@ -833,6 +833,13 @@ def test_what_learns_beside_the_policy_is_kept_too(tmp_path: Path, registries: N
     assert flats[0][1].item() > 0
 
 
+def test_policies_that_nobody_learns_are_said(saved: Path) -> None:
+    tensors = load_file(saved / "policy.safetensors")
+    save_file({**tensors, "policies/rival/weight": torch.ones(1)}, saved / "policy.safetensors")
+    rehash(saved)
+    assert "holds policies that are not learnt here: rival." in refusal(saved)
+
+
 # --- earlier formats ------------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from gymnasium import spaces
 
 import poise
 from environments import Echo, Noise, Reach, Scripted
+from poise.algorithms.ppo import PPO
 from poise.errors import ConfigError, DivergedError, EnvError
 from poise.learning.learner import MAX_SKIPPED
 from poise.training.trainer import Trainer
@@ -638,6 +639,11 @@ def test_the_gradient_is_clipped_as_the_settings_say_now(trainer: Make, algorith
     algo.config.grad_clip = 1e-3
     algo.train()
     assert algo.algorithm.flat.grad.norm() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_a_method_that_has_another_name_now_is_not_passed_over() -> None:
+    with pytest.raises(ConfigError, match=r"^Halved.apply_gradient is not called: it is descend now\."):
+        type("Halved", (PPO,), {"apply_gradient": lambda self, lr: 0.0})
 
 
 def test_ten_in_all_do_not_stop_the_run(trainer: Make) -> None:

@@ -23,7 +23,7 @@ from poise.config.base import AlgorithmConfig
 from poise.config.memory import require_sizes
 from poise.config.registry import find_algorithm
 from poise.envs.changes import WRITTEN
-from poise.errors import DivergedError, ModelError
+from poise.errors import ConfigError, DivergedError, ModelError
 from poise.learning.device import CPU, GPU
 from poise.learning.learner import Learner
 from poise.learning.optimizers import Adam, Change, Flat, Optimizer
@@ -36,6 +36,9 @@ from poise.sampling.group import SamplerGroup
 from poise.sampling.rewards import RewardScaler
 from poise.sampling.rollout import observation_bytes
 from poise.spaces.layout import Layout
+
+RENAMED = {"apply_gradient": "descend", "clip_gradient": "clip", "update_target": "update_targets", "at": "scheduled"}
+"""Methods that subclasses could replace under another name."""
 
 
 class Algorithm(ABC):
@@ -62,6 +65,8 @@ class Algorithm(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        for old in sorted(RENAMED.keys() & vars(cls).keys()):
+            raise ConfigError(f"{cls.__name__}.{old} is not called: it is {RENAMED[old]} now.")
         setattr(cls, WRITTEN, dict(vars(cls)))
 
     def __init__(self, config: Any, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence) -> None:

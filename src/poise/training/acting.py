@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from poise.algorithms.base import Algorithm
 from poise.config.base import AlgorithmConfig
 from poise.config.types import PositiveInt, coerce
 from poise.envs.raised import telling_interrupts
@@ -27,6 +28,7 @@ ALGORITHM, SAMPLERS, EVALUATION, ACTING, CONFIRMATION = range(5)
 class Acting:
     """What a trainer's policy can be asked to do."""
 
+    algorithm: Algorithm
     config: AlgorithmConfig
     environments: Environments
     metrics: Metrics
@@ -36,7 +38,7 @@ class Acting:
     @property
     def policy(self) -> Any:
         """The policy being learnt."""
-        raise NotImplementedError
+        return self.algorithm.policy
 
     def stream(self, purpose: int, *index: int) -> np.random.SeedSequence:
         """A stream of random numbers of its own, for one of the purposes above."""

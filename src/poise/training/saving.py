@@ -19,6 +19,7 @@ from poise.stepping import snapshot
 from poise.stepping.failures import Failures
 from poise.training import checkpoint
 from poise.training.callbacks import Callback
+from poise.training.confirmation import Confirmation
 from poise.training.declared import misfit
 from poise.training.environments import Environments
 from poise.training.metrics import Metrics
@@ -40,17 +41,26 @@ class Saving:
     goals: Mapping[str, float]
     notes: list[str]
     iteration: int
+    confirmation: Confirmation | None
     samplers: Any
 
     @property
     def score(self) -> tuple[str, float] | None:
-        """How good the policy is now."""
-        raise NotImplementedError
+        """The result that says how good the policy is now, and its value: the mean of an evaluation where the run has
+        evaluations, else that of a full window of episodes. None where neither is known."""
+        key = "evaluation/episode_reward_mean" if self.config.evaluation_interval else "episode_reward_mean"
+        last = self.history[-1] if self.history else self.metrics.of_episodes()
+        value = float(last.get(key, math.nan))
+        partial = len(self.metrics.window) < self.config.metrics_smoothing_episodes  # may be one lucky episode
+        if not math.isfinite(value) or (partial and not self.config.evaluation_interval):
+            return None
+        return key, value
 
     @property
     def confirmed(self) -> dict[str, Any]:
-        """What a confirmation of the policy as it is now has found."""
-        raise NotImplementedError
+        """`confirmed_reward_mean` and `confirmed_episodes`, if `learn` has confirmed the policy as it is now."""
+        known = self.confirmation
+        return known.found if known is not None and known.at == self.algorithm.timesteps else {}
 
     def save(self, path: str | Path) -> Path:
         """Writes a checkpoint folder, replacing one that is there; `poise.load(path)` goes on exactly from it.
@@ -106,6 +116,8 @@ class Saving:
         Raises:
             CheckpointError: parameters or state are not those of this configuration; the sentence names `source`.
         """
+        if others := policies.keys() - {POLICY}:
+            raise CheckpointError(f"{source} holds policies that are not learnt here: {', '.join(sorted(others))}.")
         policy = policies.get(POLICY, {})
         checkpoint.check_parameters(self.algorithm.policy.state_dict(), policy, source)
         if self.environments.samplers is not None:  # they are in the middle of another course of training

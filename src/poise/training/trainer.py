@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 import warnings
@@ -107,11 +106,6 @@ class Trainer(EnvAccess, Acting, Saving):
         reward = f", reward {self.history[-1]['episode_reward_mean']:.1f}" if self.history else ""
         done = f"{self.iteration} iterations, {self.algorithm.timesteps:,} steps{reward}"
         return f"<{self.name} on {env_name(self.config.env)}{preset}: {done}>"
-
-    @property
-    def policy(self) -> Any:
-        """The policy being learnt."""
-        return self.algorithm.policy
 
     @property
     def samplers(self) -> SamplerGroup:
@@ -260,24 +254,6 @@ class Trainer(EnvAccess, Acting, Saving):
         """Makes `learn` end after the current iteration; the first reason stays, and None is no reason."""
         if reason is not None and self._stop_reason is None:  # never undoes what a signal, at any moment, said
             self._stop_reason = reason
-
-    @property
-    def score(self) -> tuple[str, float] | None:
-        """The result that says how good the policy is now, and its value: the mean of an evaluation where the run has
-        evaluations, else that of a full window of episodes. None where neither is known."""
-        key = "evaluation/episode_reward_mean" if self.config.evaluation_interval else "episode_reward_mean"
-        last = self.history[-1] if self.history else self.metrics.of_episodes()
-        value = float(last.get(key, math.nan))
-        partial = len(self.metrics.window) < self.config.metrics_smoothing_episodes  # may be one lucky episode
-        if not math.isfinite(value) or (partial and not self.config.evaluation_interval):
-            return None
-        return key, value
-
-    @property
-    def confirmed(self) -> dict[str, Any]:
-        """`confirmed_reward_mean` and `confirmed_episodes`, if `learn` has confirmed the policy as it is now."""
-        known = self.confirmation
-        return known.found if known is not None and known.at == self.algorithm.timesteps else {}
 
     def _halt(self, reason: str) -> None:
         """What a signal does, at any moment: says that it was heard, and stops before the next step."""
