@@ -1,4 +1,5 @@
-"""What the benchmarks share: the machine, resumable results, virtual environments, and sections of RESULTS.md."""
+"""What the benchmarks share: the machine, resumable results, virtual environments, and sections of
+RESULTS.md."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ ANY_SOURCE = "any"
 """In place of a hash of Poise's source, where a record does not depend on it."""
 
 TORCH = "torch==2.13.0"
-"""Repeated in each pip command: without it, a peer's dependencies pull in another torch, and gigabytes of CUDA."""
+"""Repeated in each pip command: without it, a peer's dependencies pull in another torch, and
+gigabytes of CUDA."""
 
 PEERS = {"sb3": ["stable-baselines3==2.9.2"], "rllib": ["ray[rllib]==2.60.0", "pillow"]}
 
@@ -37,22 +39,29 @@ PEERS = {"sb3": ["stable-baselines3==2.9.2"], "rllib": ["ray[rllib]==2.60.0", "p
 def parser(text: str | None) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
     made = argparse.ArgumentParser(description=(text or "").partition("\n")[0])
-    made.add_argument("--quick", action="store_true", help="a smoke run: short items, RESULTS.md stays untouched")
+    made.add_argument(
+        "--quick", action="store_true", help="a smoke run: short items, RESULTS.md stays untouched"
+    )
     made.add_argument("--fresh", action="store_true", help="measure again what is measured already")
     return made
 
 
-# --- machine and code -----------------------------------------------------------------------------------------------
+# --- machine and code
+# -----------------------------------------------------------------------------------------------
 
 
 def cpu() -> str:
     """The processor's model and its number of cores."""
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").is_file():
-        names = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
+        names = [
+            x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")
+        ]
         model = names[0].partition(":")[2].strip() if names else model
     elif sys.platform == "darwin":
-        model = subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
+        model = subprocess.check_output(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], text=True
+        ).strip()
     return f"{model}, {os.cpu_count()} cores"
 
 
@@ -62,7 +71,8 @@ def load() -> float:
 
 
 def source_hash() -> str:
-    """What of Poise is measured: a hash of its source, so that commits to tests and documents change nothing."""
+    """What of Poise is measured: a hash of its source, so that commits to tests and documents
+    change nothing."""
     digest = hashlib.sha256()
     for file in sorted((ROOT / "src").rglob("*.py")):
         digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes() + b"\0")
@@ -72,33 +82,45 @@ def source_hash() -> str:
 def commit() -> str:
     """The commit that is checked out, marked where the source differs from it."""
     git = ["git", "-C", str(ROOT)]
-    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    changed = subprocess.run([*git, "status", "--porcelain", "--", "src"], capture_output=True, text=True).stdout
+    head = subprocess.run(
+        [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "--", "src"], capture_output=True, text=True
+    ).stdout
     return f"{head or 'unknown'}{' with changes' if changed else ''}"
 
 
 def all_versions(pythons: Mapping[str, Path], packages: Iterable[str]) -> str:
     """A sentence for each side: what is installed beside its Python."""
     used = {side: versions(python, packages) for side, python in pythons.items()}
-    listed = {side: ", ".join(f"{name} {version}" for name, version in found.items()) for side, found in used.items()}
+    listed = {
+        side: ", ".join(f"{name} {version}" for name, version in found.items())
+        for side, found in used.items()
+    }
     return " ".join(f"Versions of {side}: {text}." for side, text in listed.items())
 
 
 def versions(python: Path, packages: Iterable[str]) -> dict[str, str]:
     """The versions of those packages that are installed beside a Python, and its own."""
     code = (
-        "import json, sys, platform, importlib.metadata as m\n"
-        "found = {d.metadata['Name'].lower().replace('_', '-'): d.version for d in m.distributions()}\n"
-        "print(json.dumps({'python': platform.python_version(), **{n: found[n] for n in sys.argv[1:] if n in found}}))"
+        "import json, sys, platform, importlib.metadata as m\nfound ="
+        " {d.metadata['Name'].lower().replace('_', '-'): d.version for d in"
+        " m.distributions()}\nprint(json.dumps({'python': platform.python_version(), **{n: found[n]"
+        " for n in sys.argv[1:] if n in found}}))"
     )
-    return dict(json.loads(subprocess.check_output([str(python), "-c", code, *packages], text=True)))
+    return dict(
+        json.loads(subprocess.check_output([str(python), "-c", code, *packages], text=True))
+    )
 
 
-# --- results that survive a stop ------------------------------------------------------------------------------------
+# --- results that survive a stop
+# ------------------------------------------------------------------------------------
 
 
 class Results:
-    """Measured items of one benchmark, one JSON line each, for this machine and this source of Poise.
+    """Measured items of one benchmark, one JSON line each, for this machine and this source of
+    Poise.
 
     Args:
         name: of the benchmark.
@@ -122,9 +144,11 @@ class Results:
         self.items: dict[str, Record] = {r["item"]: r for r in mine}
 
     def measure(self, item: str, run: Callable[[], Record], *, lasting: bool = False) -> Record:
-        """The record of an item: the one that is there, or a new one, which is on disk before this returns.
+        """The record of an item: the one that is there, or a new one, which is on disk before this
+        returns.
 
-        A `lasting` one stays when Poise's source changes: a peer's score, of which no ratio of times is made.
+        A `lasting` one stays when Poise's source changes: a peer's score, of which no ratio of
+        times is made.
         """
         if item in self.items:
             print(f"  {item}: measured already for this machine and source, skipped", flush=True)
@@ -137,8 +161,15 @@ class Results:
         with self.file.open("a") as file:
             file.write(json.dumps(record) + "\n")
         self.items[item] = record
-        shown = {k: v for k, v in record.items() if k not in about and not isinstance(v, (dict, list))}
-        print(", ".join(f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()), flush=True)
+        shown = {
+            k: v for k, v in record.items() if k not in about and not isinstance(v, (dict, list))
+        }
+        print(
+            ", ".join(
+                f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()
+            ),
+            flush=True,
+        )
         return record
 
     def publish(self, title: str, body: str, records: Sequence[Record], more: str = "") -> None:
@@ -150,8 +181,8 @@ class Results:
         about = (
             f"{cpu()}; {platform.system()}; Python {platform.python_version()}; {days[0]}"
             + (f" to {days[-1]}" if len(days) > 1 else "")
-            + f"; load average {records[0]['load']} at the start, at most {max(r['load'] for r in records)} before an "
-            f"item; commit {commits}. {more}"
+            + f"; load average {records[0]['load']} at the start, at most"
+            f" {max(r['load'] for r in records)} before an item; commit {commits}. {more}"
         ).strip()
         text = f"## {title}\n\n{about}\n\n{body.strip()}\n"
         if self.quick:
@@ -168,7 +199,8 @@ def _parse(line: str) -> Record | None:
         return None
 
 
-# --- Markdown -------------------------------------------------------------------------------------------------------
+# --- Markdown
+# -------------------------------------------------------------------------------------------------------
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -182,14 +214,20 @@ def spread(values: Iterable[float | None], digits: int = 1) -> str:
     known = [v for v in values if v is not None]
     if not known:
         return "-"
-    low, middle, high = (f"{v:,.{digits}f}" for v in (min(known), statistics.median(known), max(known)))
+    low, middle, high = (
+        f"{v:,.{digits}f}" for v in (min(known), statistics.median(known), max(known))
+    )
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def write_section(name: str, text: str) -> None:
     """Replaces what stands between the markers of `name` in RESULTS.md, or appends it there."""
     start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-    whole = REPORT.read_text() if REPORT.exists() else "# Measured\n\nWritten by the scripts here; see README.md.\n"
+    whole = (
+        REPORT.read_text()
+        if REPORT.exists()
+        else "# Measured\n\nWritten by the scripts here; see README.md.\n"
+    )
     before, found, rest = whole.partition(start)
     after = rest.partition(end)[2] if found else "\n"
     gap = "" if found else "\n"
@@ -213,7 +251,9 @@ def _section(name: str) -> str:
 def published(name: str, headers: Sequence[str]) -> list[list[str]]:
     """The rows of the first table in a section of RESULTS.md, if these are its headers."""
     lines = _section(name).splitlines()
-    found = [[cell.strip() for cell in line[1:-1].split(" | ")] for line in lines if line.startswith("|")]
+    found = [
+        [cell.strip() for cell in line[1:-1].split(" | ")] for line in lines if line.startswith("|")
+    ]
     return found[2:] if found and found[0] == list(headers) else []
 
 

@@ -1,4 +1,5 @@
-"""Continuous control beside Stable-Baselines3: time to a good policy, and how good one is after a million steps.
+"""Continuous control beside Stable-Baselines3: time to a good policy, and how good one is after a
+million steps.
 
 python benchmarks/control.py --seeds 5 --only pendulum,cheetah
 """
@@ -40,17 +41,17 @@ class Part:
 PARTS = {
     "pendulum": Part(
         "InvertedDoublePendulum-v5 to 9,000",
-        "Until the mean of 20 deterministic episodes, played every 20,480 steps, is at least 9,000 (a perfect episode "
-        "is about 9,350), or a million steps. SB3: 8 environments, `VecNormalize`, 256 x 8 steps, batches of 256, 10 "
-        "epochs.",
+        "Until the mean of 20 deterministic episodes, played every 20,480 steps, is at least 9,000"
+        " (a perfect episode is about 9,350), or a million steps. SB3: 8 environments,"
+        " `VecNormalize`, 256 x 8 steps, batches of 256, 10 epochs.",
         ("--env", "InvertedDoublePendulum-v5", "--goal", "9000"),
         10,
         True,
     ),
     "cheetah": Part(
         "HalfCheetah-v5 after a million steps",
-        "SB3 has the RL Zoo's settings: one environment, batches of 64, 20 epochs, two towers 256-256. Scores are "
-        "compared; the times were taken while other things ran.",
+        "SB3 has the RL Zoo's settings: one environment, batches of 64, 20 epochs, two towers"
+        " 256-256. Scores are compared; the times were taken while other things ran.",
         ("--env", "HalfCheetah-v5"),
         3,
         False,
@@ -61,7 +62,9 @@ PARTS = {
 def run(python: Path, script: str, arguments: tuple[str, ...], seed: int) -> Record:
     """One run of one side; its last line is the record."""
     command = [str(python), str(HERE / "peers" / script), *arguments, "--seed", str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"}
+    )
     if done.returncode:
         raise SystemExit(f"\n{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
@@ -89,7 +92,14 @@ def section(results: Results, name: str, part: Part) -> str:
                 f"{statistics.fmean(scores):,.0f}",
             ]
         )
-    headers = ["", "Reached the goal", "Training, s", "Steps", "Steps/s", "Training time, as a multiple of Poise's"]
+    headers = [
+        "",
+        "Reached the goal",
+        "Training, s",
+        "Steps",
+        "Steps/s",
+        "Training time, as a multiple of Poise's",
+    ]
     headers += ["Score of each seed", "Mean score"]
     return f"### {part.title}\n\n{part.rule}\n\n{table(headers, rows)}" if rows else ""
 
@@ -103,9 +113,13 @@ def main() -> int:
     chosen, wanted = args.only.split(","), args.sides.split(",")
     wrong = [n for n in chosen if n not in PARTS] + [s for s in wanted if s not in ("poise", "sb3")]
     if wrong:
-        options.error(f"there is no {wrong[0]!r}; comparisons are {', '.join(PARTS)}, and sides poise and sb3")
+        options.error(
+            f"there is no {wrong[0]!r}; comparisons are {', '.join(PARTS)}, and sides poise and sb3"
+        )
     results = Results("control", quick=args.quick, fresh=args.fresh)
-    pythons = {venv: venv_python(venv, "gymnasium[mujoco]") for venv in ("poise", "sb3") if venv in wanted}
+    pythons = {
+        venv: venv_python(venv, "gymnasium[mujoco]") for venv in ("poise", "sb3") if venv in wanted
+    }
     for name in chosen:
         part = PARTS[name]
         for seed in range(1 if args.quick else min(args.seeds, part.max_seeds)):
@@ -118,13 +132,19 @@ def main() -> int:
                     lasting=venv == "sb3" and not part.timed,
                 )
     rule = (
-        "PPO on both sides, one thread, one process at a time, sides alternating. Training: the loop; evaluations "
-        "stop the clock. Cells are medians over seeds (lowest to highest). Score: the mean return of 100 fresh "
-        "deterministic episodes afterwards, by one evaluator for both."
+        "PPO on both sides, one thread, one process at a time, sides alternating. Training: the"
+        " loop; evaluations stop the clock. Cells are medians over seeds (lowest to highest)."
+        " Score: the mean return of 100 fresh deterministic episodes afterwards, by one evaluator"
+        " for both."
     )
-    body = "\n".join(text for text in (section(results, name, part) for name, part in PARTS.items()) if text)
+    body = "\n".join(
+        text for text in (section(results, name, part) for name, part in PARTS.items()) if text
+    )
     results.publish(
-        "Continuous control", f"{rule}\n\n{body}", list(results.items.values()), all_versions(pythons, PACKAGES)
+        "Continuous control",
+        f"{rule}\n\n{body}",
+        list(results.items.values()),
+        all_versions(pythons, PACKAGES),
     )
     return 0
 

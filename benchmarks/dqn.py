@@ -1,4 +1,5 @@
-"""DQN on CartPole beside Stable-Baselines3, RLlib and PyTorch's tutorial: time to a good policy; the tutorial's task.
+"""DQN on CartPole beside Stable-Baselines3, RLlib and PyTorch's tutorial: time to a good policy;
+the tutorial's task.
 
 python benchmarks/dqn.py --seeds 5 --only goal,tutorial
 """
@@ -39,7 +40,8 @@ class Part:
     Attributes:
         title, rule: said above the table.
         arguments, quick: of all sides' scripts, and what `--quick` puts after them.
-        columns: of the table, beside those that all parts have: each a key of the records, and its digits.
+        columns: of the table, beside those that all parts have: each a key of the records, and its
+            digits.
         sides: by name.
     """
 
@@ -54,12 +56,23 @@ class Part:
 PARTS = {
     "goal": Part(
         "DQN on CartPole-v1 to 475",
-        "Until the mean of 20 greedy episodes, played every 2,500 steps, is at least 475 and 100 fresh ones confirm "
-        "it, or 50,000 steps. Evaluations stop the clock. Score: the mean return of 100 episodes at the end, by one "
-        "evaluator for all. SB3: one environment, 256-256, 128 gradient steps of 64 for 256 steps. RLlib: "
-        "`cartpole_dqn.py`, double, dueling and prioritized, 2 to 5 steps, one gradient step of 32 after each "
-        "fragment. The tutorial: one environment, 128-128, one gradient step of 128 after each step.",
-        ("--env", "CartPole-v1", "--goal", "475", "--every", "2500", "--confirm", "--steps", "50000"),
+        "Until the mean of 20 greedy episodes, played every 2,500 steps, is at least 475 and 100"
+        " fresh ones confirm it, or 50,000 steps. Evaluations stop the clock. Score: the mean"
+        " return of 100 episodes at the end, by one evaluator for all. SB3: one environment,"
+        " 256-256, 128 gradient steps of 64 for 256 steps. RLlib: `cartpole_dqn.py`, double,"
+        " dueling and prioritized, 2 to 5 steps, one gradient step of 32 after each fragment. The"
+        " tutorial: one environment, 128-128, one gradient step of 128 after each step.",
+        (
+            "--env",
+            "CartPole-v1",
+            "--goal",
+            "475",
+            "--every",
+            "2500",
+            "--confirm",
+            "--steps",
+            "50000",
+        ),
         ("--steps", "5000"),
         {"Score": ("evaluation", 0)},
         {
@@ -71,10 +84,10 @@ PARTS = {
     ),
     "tutorial": Part(
         "The tutorial's task: 600 episodes of CartPole-v1, one update a step",
-        "PyTorch's tutorial on DQN, which says that durations reach 500 within 600 episodes: its settings on both "
-        'sides (`poise.DQN(preset="tutorial")`, which looks at its episodes after every 200 steps), without its '
-        "plots. Training episodes, which explore. Agents that live longer take more "
-        "steps, so compare steps/s.",
+        "PyTorch's tutorial on DQN, which says that durations reach 500 within 600 episodes: its"
+        ' settings on both sides (`poise.DQN(preset="tutorial")`, which looks at its episodes after'
+        " every 200 steps), without its plots. Training episodes, which explore. Agents that live"
+        " longer take more steps, so compare steps/s.",
         ("--env", "CartPole-v1", "--episodes", "600"),
         ("--episodes", "20"),
         {
@@ -92,11 +105,17 @@ PARTS = {
 
 def section(results: Results, name: str, part: Part) -> str:
     """What is measured of one comparison, as Markdown."""
-    ratio = "Training time, as a multiple of Poise's" if name == "goal" else "Steps/s, as a multiple of Poise's"
+    ratio = (
+        "Training time, as a multiple of Poise's"
+        if name == "goal"
+        else "Steps/s, as a multiple of Poise's"
+    )
     key = "train_s" if name == "goal" else "steps_per_s"
     rows, ours = [], 0.0
     for side in part.sides:
-        found = [r for item, r in results.items.items() if item.startswith(f"{name}: {side}, seed ")]
+        found = [
+            r for item, r in results.items.items() if item.startswith(f"{name}: {side}, seed ")
+        ]
         if not found:
             continue
         middle = statistics.median(r[key] for r in found)
@@ -105,14 +124,30 @@ def section(results: Results, name: str, part: Part) -> str:
             [
                 side,
                 reached(found),
-                *(spread((r[k] for r in found), digits) for k, digits in (("train_s", 1), ("steps", 0))),
+                *(
+                    spread((r[k] for r in found), digits)
+                    for k, digits in (("train_s", 1), ("steps", 0))
+                ),
                 spread((r["steps_per_s"] for r in found), 0),
-                f"{'' if all(r.get('reached', True) for r in found) else 'at least '}{middle / ours:.2f}",
+                (
+                    f"{'' if all(r.get('reached', True) for r in found) else 'at least '}{middle / ours:.2f}"
+                ),
                 *(spread((r[k] for r in found), digits) for k, digits in part.columns.values()),
             ]
         )
-    headers = ["", "Reached the goal" if name == "goal" else "Reached 500", "Training, s", "Steps", "Steps/s", ratio]
-    return f"### {part.title}\n\n{part.rule}\n\n{table([*headers, *part.columns], rows)}" if rows else ""
+    headers = [
+        "",
+        "Reached the goal" if name == "goal" else "Reached 500",
+        "Training, s",
+        "Steps",
+        "Steps/s",
+        ratio,
+    ]
+    return (
+        f"### {part.title}\n\n{part.rule}\n\n{table([*headers, *part.columns], rows)}"
+        if rows
+        else ""
+    )
 
 
 def reached(found: list[Record]) -> str:
@@ -130,9 +165,14 @@ def main() -> int:
     known = {side.peer for part in PARTS.values() for side in part.sides.values()}
     wrong = [n for n in chosen if n not in PARTS] + [s for s in wanted if s not in known]
     if wrong:
-        options.error(f"there is no {wrong[0]!r}; comparisons are {', '.join(PARTS)}, and sides {', '.join(known)}")
+        options.error(
+            f"there is no {wrong[0]!r}; comparisons are {', '.join(PARTS)}, and sides"
+            f" {', '.join(known)}"
+        )
     results = Results("dqn", quick=args.quick, fresh=args.fresh)
-    sides = {n: {k: side for k, side in PARTS[n].sides.items() if side.peer in wanted} for n in chosen}
+    sides = {
+        n: {k: side for k, side in PARTS[n].sides.items() if side.peer in wanted} for n in chosen
+    }
     venvs = dict.fromkeys(side.venv for part in sides.values() for side in part.values())
     pythons = {venv: venv_python(venv) for venv in venvs}
     for name in chosen:
@@ -146,11 +186,15 @@ def main() -> int:
                         lambda s=side, a=arguments, n=seed: run(pythons[s.venv], s.script, a, n),
                     )
     rule = (
-        "One thread, one process at a time, sides alternating. Training: the loop alone. Cells are medians over seeds "
-        "(lowest to highest)."
+        "One thread, one process at a time, sides alternating. Training: the loop alone. Cells are"
+        " medians over seeds (lowest to highest)."
     )
-    body = "\n".join(text for text in (section(results, name, PARTS[name]) for name in chosen) if text)
-    results.publish("DQN", f"{rule}\n\n{body}", list(results.items.values()), all_versions(pythons, PACKAGES))
+    body = "\n".join(
+        text for text in (section(results, name, PARTS[name]) for name in chosen) if text
+    )
+    results.publish(
+        "DQN", f"{rule}\n\n{body}", list(results.items.values()), all_versions(pythons, PACKAGES)
+    )
     return 0
 
 

@@ -1,5 +1,6 @@
-"""`kill -9` and SIGTERM at any moment: every run goes on without repair, and ends with the very numbers of a run never
-killed (IMPALA, whose runs are never the same twice, with every iteration once).
+"""`kill -9` and SIGTERM at any moment: every run goes on without repair, and ends with the very
+numbers of a run never killed (IMPALA, whose runs are never the same twice, with every iteration
+once).
 
 python benchmarks/kill.py --kills 50 --only kills,exact
 """
@@ -26,19 +27,30 @@ EXTRA = 20
 """Iterations after the last kill, before the comparison."""
 
 SMALL: dict[str, Any] = {"num_envs_per_worker": 8, "rollout_fragment_length": 32, "num_sgd_iter": 2}
-"""Short iterations, so that most of the time goes into checkpoints: there are more writes to hit."""
+"""Short iterations, so that most of the time goes into checkpoints: there are more writes to hit.
+"""
 
 LOOPS: list[tuple[str, str, dict[str, Any]]] = [
     ("PPO", "CartPole-v1", SMALL),
-    ("PPO", "Acrobot-v1", {"num_workers": 2, "num_envs_per_worker": 3, "rollout_fragment_length": 64}),
+    (
+        "PPO",
+        "Acrobot-v1",
+        {"num_workers": 2, "num_envs_per_worker": 3, "rollout_fragment_length": 64},
+    ),
     (
         "DQN",
         "CartPole-v1",
-        {"num_envs_per_worker": 4, "buffer_size": 6000, "learning_starts": 500, "timesteps_per_iteration": 400},
+        {
+            "num_envs_per_worker": 4,
+            "buffer_size": 6000,
+            "learning_starts": 500,
+            "timesteps_per_iteration": 400,
+        },
     ),
     ("IMPALA", "Acrobot-v1", {"num_workers": 2, "timesteps_per_iteration": 2000}),
 ]
-"""Runs that are killed again and again: a native environment, worker processes, a replay, an actor."""
+"""Runs that are killed again and again: a native environment, worker processes, a replay, an actor.
+"""
 
 REPEATABLE = ("PPO", "A2C", "DQN")
 
@@ -50,7 +62,8 @@ EXACT = [
     ("PPO", "Pendulum-v1", {"num_envs_per_worker": 4, "rollout_fragment_length": 64}),
     ("A2C", "Pendulum-v1", {"timesteps_per_iteration": 500}),
 ]
-"""CartPole's environments are native to Gymnasium and step together; the others step one by one in the process."""
+"""CartPole's environments are native to Gymnasium and step together; the others step one by one in
+the process."""
 
 
 def launch(order: dict[str, Any]) -> subprocess.Popen[str]:
@@ -68,10 +81,13 @@ def finish(order: dict[str, Any], expected: int = 0) -> None:
     process = launch(order)
     _, errors = process.communicate()
     if process.returncode != expected:
-        raise SystemExit(f"\nThe child ended with {process.returncode} instead of {expected}:\n{errors[-2000:]}")
+        raise SystemExit(
+            f"\nThe child ended with {process.returncode} instead of {expected}:\n{errors[-2000:]}"
+        )
 
 
-# --- what a run came to ---------------------------------------------------------------------------------------------
+# --- what a run came to
+# ---------------------------------------------------------------------------------------------
 
 
 def fingerprint(run: Path) -> str:
@@ -94,7 +110,8 @@ def size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-# --- 50 kills -------------------------------------------------------------------------------------------------------
+# --- 50 kills
+# -------------------------------------------------------------------------------------------------------
 
 
 class StuckError(Exception):
@@ -185,7 +202,12 @@ def kills(algorithm: str, env: str, settings: dict[str, Any], count: int, seed: 
     """Kills one run again and again, then compares its end with that of a run that was left alone."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
-        order: dict[str, Any] = {"algorithm": algorithm, "env": env, "settings": settings, "seed": seed}
+        order: dict[str, Any] = {
+            "algorithm": algorithm,
+            "env": env,
+            "settings": settings,
+            "seed": seed,
+        }
         order |= {"every": 1, "until": FOREVER, "folder": folder}
         run = Path(folder) / "e" / "killed"
         moments = rng.choices(["write", "anywhere", "start"], weights=[5, 3, 2], k=count)
@@ -243,7 +265,14 @@ def kills(algorithm: str, env: str, settings: dict[str, Any], count: int, seed: 
 def exact(algorithm: str, env: str, settings: dict[str, Any], half: int) -> Record:
     """`2 * half` iterations straight, and as many with a kill in the iteration after the middle."""
     with tempfile.TemporaryDirectory() as folder:
-        order = {"algorithm": algorithm, "env": env, "settings": settings, "seed": 1, "folder": folder, "every": half}
+        order = {
+            "algorithm": algorithm,
+            "env": env,
+            "settings": settings,
+            "seed": 1,
+            "folder": folder,
+            "every": half,
+        }
         order["until"] = 2 * half
         finish({**order, "name": "straight"})
         finish({**order, "name": "killed", "kill_at": half + 1}, expected=-signal.SIGKILL)
@@ -288,11 +317,11 @@ def section(records: list[Record], half: int) -> str:
     ]
     headers = ["", "SHA-256 of the parameters, straight", "resumed", "Equal", "Results equal"]
     return (
-        "Runs that write a checkpoint after each iteration are ended by `kill -9`, a quarter of the times by "
-        "SIGTERM, at random moments, half of them within 20 ms of the start of a checkpoint, a fifth while the "
-        "process comes up, and "
-        f"resumed each time with nothing cleaned up.\n\n{table(list(COLUMNS.values()), many)}\n"
-        f"{2 * half} iterations straight, and {half}, `kill -9`, resume, {half}:\n\n{table(headers, pairs)}"
+        "Runs that write a checkpoint after each iteration are ended by `kill -9`, a quarter of"
+        " the times by SIGTERM, at random moments, half of them within 20 ms of the start of a"
+        " checkpoint, a fifth while the process comes up, and resumed each time with nothing"
+        f" cleaned up.\n\n{table(list(COLUMNS.values()), many)}\n{2 * half} iterations straight,"
+        f" and {half}, `kill -9`, resume, {half}:\n\n{table(headers, pairs)}"
     )
 
 
@@ -315,9 +344,12 @@ def main() -> int:
                 f"kills: {algorithm} on {env}, {each}",
                 lambda a=algorithm, e=env, s=settings, n=each: kills(a, e, s, n, seed=1),
             )
-    for algorithm, env, settings in EXACT[: 1 if args.quick else None] if "exact" in args.only else []:
+    for algorithm, env, settings in (
+        EXACT[: 1 if args.quick else None] if "exact" in args.only else []
+    ):
         results.measure(
-            f"exact: {algorithm} on {env}, {half} + {half}", lambda a=algorithm, e=env, s=settings: exact(a, e, s, half)
+            f"exact: {algorithm} on {env}, {half} + {half}",
+            lambda a=algorithm, e=env, s=settings: exact(a, e, s, half),
         )
     records = list(results.items.values())
     results.publish("Kills and exact resume", section(records, half), records)

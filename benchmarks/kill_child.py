@@ -1,7 +1,9 @@
-"""The process that `kill.py` kills: starts a run, or resumes the one that is there, as an order in JSON says.
+"""The process that `kill.py` kills: starts a run, or resumes the one that is there, as an order in
+JSON says.
 
-An order has `algorithm`, `env`, `settings`, `seed`, `folder` and `name` of the run, `every` (iterations between
-checkpoints), `until` (the last iteration) and perhaps `kill_at`, the iteration in which a new run kills itself.
+An order has `algorithm`, `env`, `settings`, `seed`, `folder` and `name` of the run, `every`
+(iterations between checkpoints), `until` (the last iteration) and perhaps `kill_at`, the iteration
+in which a new run kills itself.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ def main(order: dict[str, Any]) -> None:
         root=order["folder"],
         experiment="e",
         name=order["name"],
-        options=RunOptions(checkpoint_freq=order["every"], checkpoint_interval_s=1e6, tensorboard=False),
+        options=RunOptions(
+            checkpoint_freq=order["every"], checkpoint_interval_s=1e6, tensorboard=False
+        ),
         callbacks=[Kill(order.get("kill_at"))],
         signals=ENDING,
         quiet=True,

@@ -1,4 +1,5 @@
-"""One search killed again and again, by SIGKILL and SIGTERM, and taken up each time; several seeds as well.
+"""One search killed again and again, by SIGKILL and SIGTERM, and taken up each time; several seeds
+as well.
 
 python benchmarks/kill_search.py --kills 20
 """
@@ -69,18 +70,29 @@ class Loop:
         self.begin, self.go_on, self.root, self.folder = begin, go_on, root, root / "s"
         self.random = random.Random(seed)
         self.ended: dict[int, Any] = {}
-        self.counts = dict.fromkeys(("kills", "terms", "workers", "leaving", "tracebacks", "orphans", "changed"), 0)
+        self.counts = dict.fromkeys(
+            ("kills", "terms", "workers", "leaving", "tracebacks", "orphans", "changed"), 0
+        )
 
     def launch(self) -> subprocess.Popen[bytes]:
         """The study's command; nothing is cleaned up before."""
-        more = [*self.go_on, str(self.folder)] if find_study(self.folder) else [*self.begin, f"--folder={self.root}"]
+        more = (
+            [*self.go_on, str(self.folder)]
+            if find_study(self.folder)
+            else [*self.begin, f"--folder={self.root}"]
+        )
         with (self.root / "log.txt").open("ab") as log:
             return subprocess.Popen([sys.executable, "-m", "poise", *more], stdout=log, stderr=log)
 
     def kill(self) -> bool:
-        """Begins or takes up the study, lets it get further, and ends it; whether it had not ended by itself."""
+        """Begins or takes up the study, lets it get further, and ends it; whether it had not ended
+        by itself."""
         process = self.launch()
-        before, start, at_start = progress(self.folder), time.monotonic(), self.random.random() < 0.2
+        before, start, at_start = (
+            progress(self.folder),
+            time.monotonic(),
+            self.random.random() < 0.2,
+        )
         while not at_start and process.poll() is None and progress(self.folder) <= before:
             if time.monotonic() > start + LEAVE_S:
                 process.kill()
@@ -93,7 +105,9 @@ class Loop:
             return False
         family = psutil.Process(process.pid).children(recursive=True)
         way = signal.SIGKILL if self.random.random() < 0.6 else signal.SIGTERM
-        if way == signal.SIGKILL and family and self.random.random() < 0.2:  # a worker, and at once its search
+        if (
+            way == signal.SIGKILL and family and self.random.random() < 0.2
+        ):  # a worker, and at once its search
             self.counts["workers"] += 1
             self.random.choice(family).kill()
         process.send_signal(way)
@@ -120,7 +134,9 @@ class Loop:
                 what = (trial.state, trial.params, trial.results)
                 self.counts["changed"] += self.ended.setdefault(trial.number, what) != what
         if found:
-            self.counts["changed"] += len(set(self.ended) - {trial.number for trial in found.trials})
+            self.counts["changed"] += len(
+                set(self.ended) - {trial.number for trial in found.trials}
+            )
 
     def finish(self) -> Record:
         """Takes the study up for the last time; what it came to."""
@@ -130,7 +146,10 @@ class Loop:
         if found is None:
             raise SystemExit(f"There is no study at {self.folder}:\n{self.log[-2000:]}")
         rows = [[row["training_iteration"] for row in run.metrics()] for run in runs(self.folder)]
-        wanted = found.total * found.search.seeds + min(found.search.confirmed, found.total) * found.search.seeds
+        wanted = (
+            found.total * found.search.seeds
+            + min(found.search.confirmed, found.total) * found.search.seeds
+        )
         return {
             **self.counts,
             "tracebacks": self.log.count("Traceback"),
@@ -171,11 +190,15 @@ COLUMNS = {
 
 def section(records: list[Record]) -> str:
     """What was measured, as Markdown."""
-    rows = [["yes" if r[key] is True else "NO" if r[key] is False else r[key] for key in COLUMNS] for r in records]
+    rows = [
+        ["yes" if r[key] is True else "NO" if r[key] is False else r[key] for key in COLUMNS]
+        for r in records
+    ]
     return (
-        f"One study each, of runs of {STEPS:,} steps, two at a time, ended at random moments (a fifth of them while it "
-        "comes up) and taken up each time with nothing cleaned up; half of the times without waiting for the workers "
-        f"of the killed one.\n\n{table(list(COLUMNS.values()), rows)}"
+        f"One study each, of runs of {STEPS:,} steps, two at a time, ended at random moments (a"
+        " fifth of them while it comes up) and taken up each time with nothing cleaned up; half of"
+        " the times without waiting for the workers of the killed"
+        f" one.\n\n{table(list(COLUMNS.values()), rows)}"
     )
 
 

@@ -1,4 +1,5 @@
-"""Presets, trained on past their goal: when it is reached first, the worst after that, and what they score at the end.
+"""Presets, trained on past their goal: when it is reached first, the worst after that, and what
+they score at the end.
 
 python benchmarks/past_goal.py --only FrozenLake,DQN --seeds 3
 """
@@ -61,7 +62,15 @@ TASKS = [
     Task("DQN", "Taxi-v4", 7.5, "half below Gymnasium's threshold", 100_000, seeds=3),
     Task("PPO", "CliffWalking-v1", -15, "two below the best there is", 80_000),
     Task("DQN", "CliffWalking-v1", -15, "two below the best there is", 100_000, seeds=3),
-    Task("PPO", "Blackjack-v1", -0.08, "near the best there is, -0.05; chance: -0.4", 100_000, seeds=3, episodes=5000),
+    Task(
+        "PPO",
+        "Blackjack-v1",
+        -0.08,
+        "near the best there is, -0.05; chance: -0.4",
+        100_000,
+        seeds=3,
+        episodes=5000,
+    ),
     Task("PPO", "LunarLanderContinuous-v3", 200, REGISTRY, 500_000, seeds=3),
     Task("PPO", "InvertedPendulum-v5", 950, REGISTRY, 60_000, seeds=3),
     Task("PPO", "Swimmer-v5", 280, f"{ZOO} for v3, 282", 500_000, seeds=3),
@@ -70,7 +79,8 @@ TASKS = [
 
 
 def run(task: Task, seed: int, steps: int) -> Record:
-    """Trains one seed to the end, whatever it reaches, and evaluates it; the evaluation is not in the seconds."""
+    """Trains one seed to the end, whatever it reaches, and evaluates it; the evaluation is not in
+    the seconds."""
     import poise
 
     with getattr(poise, task.algorithm)(task.env, seed=seed, progress=False) as trainer:
@@ -136,38 +146,51 @@ HEADERS = [
     "Measured at",
 ]
 RULE = (
-    "`poise train ALGORITHM --env ENVIRONMENT --stop timesteps_total=STEPS` with the preset, and no stop at the goal: "
-    "what is learnt must not be lost where it trains on. A goal is reached where `episode_reward_mean`, over "
-    "training episodes, which explore, is there. The score at the end is the mean return of fresh deterministic "
-    f"episodes ({EPISODES} unless said). Seconds are those of the process, not of the clock: other things ran beside "
-    "it. Cells are medians over seeds (lowest to highest). Rows that `--only` leaves out stay as they "
-    "were measured, at the commit that they name."
+    "`poise train ALGORITHM --env ENVIRONMENT --stop timesteps_total=STEPS` with the preset, and"
+    " no stop at the goal: what is learnt must not be lost where it trains on. A goal is reached"
+    " where `episode_reward_mean`, over training episodes, which explore, is there. The score at"
+    f" the end is the mean return of fresh deterministic episodes ({EPISODES} unless said). Seconds"
+    " are those of the process, not of the clock: other things ran beside it. Cells are medians"
+    " over seeds (lowest to highest). Rows that `--only` leaves out stay as they were measured, at"
+    " the commit that they name."
 )
 
 
 def main() -> int:
     options = parser(__doc__)
     options.add_argument("--seeds", type=int, default=5)
-    options.add_argument("--only", default="", help="parts of `ALGORITHM on ENVIRONMENT`, by comma; all unless given")
+    options.add_argument(
+        "--only", default="", help="parts of `ALGORITHM on ENVIRONMENT`, by comma; all unless given"
+    )
     args = options.parse_args()
     parts = [part.lower() for part in args.only.split(",") if part]
-    chosen = [task for task in TASKS if not parts or any(part in str(task).lower() for part in parts)]
+    chosen = [
+        task for task in TASKS if not parts or any(part in str(task).lower() for part in parts)
+    ]
     if not chosen:
         options.error(f"there is no {args.only!r}; tasks are {', '.join(map(str, TASKS))}")
     results = Results("past_goal", quick=args.quick, fresh=args.fresh)
     print("Presets past their goal:", flush=True)
-    kept = {} if args.quick else {(cells[1], cells[0]): cells for cells in published("past_goal", HEADERS)}
+    kept = (
+        {}
+        if args.quick
+        else {(cells[1], cells[0]): cells for cells in published("past_goal", HEADERS)}
+    )
     rows = []
     for task in TASKS:
         steps = 5_000 if args.quick else task.steps
         for seed in range(1 if args.quick else min(args.seeds, task.seeds)):
             if task in chosen:
                 item = f"{task}, {steps} steps, seed {seed}"
-                results.measure(item, lambda task=task, seed=seed, steps=steps: run(task, seed, steps))
+                results.measure(
+                    item, lambda task=task, seed=seed, steps=steps: run(task, seed, steps)
+                )
         found = [r for key, r in results.items.items() if key.startswith(f"{task}, {steps} steps,")]
         if found or (task.algorithm, task.env) in kept:
             rows.append(row(task, found) if found else kept[task.algorithm, task.env])
-    results.publish("Presets past their goal", f"{RULE}\n\n{table(HEADERS, rows)}", list(results.items.values()))
+    results.publish(
+        "Presets past their goal", f"{RULE}\n\n{table(HEADERS, rows)}", list(results.items.values())
+    )
     return 0
 
 

@@ -1,4 +1,5 @@
-"""Pong from the screen on a plain processor: how long until the policy wins, and how many steps a second.
+"""Pong from the screen on a plain processor: how long until the policy wins, and how many steps a
+second.
 
 python benchmarks/pong.py --seeds 5 --only APPO,PPO,IMPALA,peers
 """
@@ -75,16 +76,29 @@ def run(part: Part, seed: int, most: int) -> Record:
                         self.steps.setdefault(str(level), result["timesteps_total"])
 
     curve = Curve()
-    settings = {"seed": seed, "metrics_smoothing_episodes": EPISODES, "progress": False, "callbacks": [curve]}
+    settings = {
+        "seed": seed,
+        "metrics_smoothing_episodes": EPISODES,
+        "progress": False,
+        "callbacks": [curve],
+    }
     with getattr(poise, part.algorithm)(ENV, **settings, **part.settings) as trainer:
         first: Record = {}
-        tries, seconds, score, stop = 0, 0.0, -math.inf, {"episode_reward_mean": part.goal, "timesteps_total": most}
+        tries, seconds, score, stop = (
+            0,
+            0.0,
+            -math.inf,
+            {"episode_reward_mean": part.goal, "timesteps_total": most},
+        )
         while score < part.goal and trainer.algorithm.timesteps < most:
             start = time.perf_counter()
             reasons = [trainer.learn(AGAIN)["stop_reason"]] if tries else []
             result = trainer.learn(stop=stop, confirm=False)
             seconds += time.perf_counter() - start
-            if "interrupted" in (*reasons, result["stop_reason"]):  # Ctrl-C ends `learn` alone; it means this benchmark
+            if "interrupted" in (
+                *reasons,
+                result["stop_reason"],
+            ):  # Ctrl-C ends `learn` alone; it means this benchmark
                 raise KeyboardInterrupt
             tries += 1
             score = trainer.evaluate(EPISODES, seed=1000 * tries + seed)["episode_reward_mean"]
@@ -99,7 +113,10 @@ def run(part: Part, seed: int, most: int) -> Record:
             "score": score,
             "curve": curve.steps,
             "numbers": trainer.config.model.conv_dtype,
-            **{f"{key}_share": round(result[f"perf/{key}_share"], 2) for key in ("env", "inference", "learning")},
+            **{
+                f"{key}_share": round(result[f"perf/{key}_share"], 2)
+                for key in ("env", "inference", "learning")
+            },
         }
 
 
@@ -120,8 +137,14 @@ def row(name: str, part: Part, found: list[Record]) -> list[str]:
 
 def curve(name: str, found: list[Record]) -> list[str]:
     """One line of the table of learning curves."""
-    reached = {level: [r["curve"][str(level)] for r in found if str(level) in r["curve"]] for level in LEVELS}
-    return [name, *(f"{statistics.median(steps) / 1000:.0f}" if steps else "-" for steps in reached.values())]
+    reached = {
+        level: [r["curve"][str(level)] for r in found if str(level) in r["curve"]]
+        for level in LEVELS
+    }
+    return [
+        name,
+        *(f"{statistics.median(steps) / 1000:.0f}" if steps else "-" for steps in reached.values()),
+    ]
 
 
 def other_game(seconds: float) -> Record:
@@ -156,21 +179,26 @@ def section(results: Results) -> str:
     ]
     headers += ["Emulator / inference / learning, share of time", "Convolutions in"]
     text = (
-        f"`{ENV}`: the six minimal actions, each for four frames with max-pooling, grey, 84 x 84, four pictures, up to "
-        "30 no-ops, no sticky actions; steps are agent steps. The first 18 is where the mean return of the last "
-        f"{EPISODES} training episodes gets there; confirmed is where {EPISODES} fresh episodes, with the most likely "
-        f"actions, have a mean (the score) of 18, too. Until then it trains on for at least {AGAIN:,} steps, "
-        "and until the training episodes are at 18 again. Evaluations are not in the times. DQN's goal is 10."
+        f"`{ENV}`: the six minimal actions, each for four frames with max-pooling, grey, 84 x 84,"
+        " four pictures, up to 30 no-ops, no sticky actions; steps are agent steps. The first 18"
+        f" is where the mean return of the last {EPISODES} training episodes gets there; confirmed"
+        f" is where {EPISODES} fresh episodes, with the most likely actions, have a mean (the"
+        f" score) of 18, too. Until then it trains on for at least {AGAIN:,} steps, and until the"
+        " training episodes are at 18 again. Evaluations are not in the times. DQN's goal is 10."
     )
     parts = [f"### Pong to 18\n\n{text}\n\n{table(headers, rows)}"] if rows else []
     if curves:
-        text = f"Thousands of steps (median over seeds) until the mean of {EPISODES} training episodes is at:"
+        text = (
+            f"Thousands of steps (median over seeds) until the mean of {EPISODES} training episodes"
+            " is at:"
+        )
         parts.append(f"### Learning curves\n\n{text}\n\n{table(['', *map(str, LEVELS)], curves)}")
     if game := results.items.get(OTHER_GAME):
         text = (
-            f"PPO with the settings of Pong for {OTHER_GAME_S // 60} minutes on `{OTHER_GAME}`, seed 0: "
-            f"{game['steps']:,} steps at {game['steps_per_s']:,} a second. The last 100 training episodes have a "
-            f"mean return of {game['training']:.1f}; {EPISODES} fresh ones, with sampled actions, {game['score']:.1f}."
+            f"PPO with the settings of Pong for {OTHER_GAME_S // 60} minutes on `{OTHER_GAME}`,"
+            f" seed 0: {game['steps']:,} steps at {game['steps_per_s']:,} a second. The last 100"
+            f" training episodes have a mean return of {game['training']:.1f}; {EPISODES} fresh"
+            f" ones, with sampled actions, {game['score']:.1f}."
         )
         parts.append(f"### Another game\n\n{text}\n")
     rates = [
@@ -180,20 +208,31 @@ def section(results: Results) -> str:
     ]
     if rates:
         text = (
-            "Each trains for a minute on the same game, prepared in the same way. PPO: 8 environments, rollouts of "
-            "128, 4 epochs of minibatches of 256. DQN: one environment, a minibatch of 32 every 4 steps, memory for "
-            "100,000 steps. Both have the network of Mnih et al. 2015, but RLlib's PPO the small one of its examples. "
-            "IMPALA: the small network, one pass over batches of 512 (RLlib's 500). Poise's DQN is double, SB3's not. "
-            "RLlib's memory is that of its driver alone."
+            "Each trains for a minute on the same game, prepared in the same way. PPO: 8"
+            " environments, rollouts of 128, 4 epochs of minibatches of 256. DQN: one environment,"
+            " a minibatch of 32 every 4 steps, memory for 100,000 steps. Both have the network of"
+            " Mnih et al. 2015, but RLlib's PPO the small one of its examples. IMPALA: the small"
+            " network, one pass over batches of 512 (RLlib's 500). Poise's DQN is double, SB3's"
+            " not. RLlib's memory is that of its driver alone."
         )
-        parts.append(f"### Steps a second beside peers\n\n{text}\n\n{table(['', 'Steps/s', 'Memory, MiB'], rates)}")
+        parts.append(
+            "### Steps a second beside"
+            f" peers\n\n{text}\n\n{table(['', 'Steps/s', 'Memory, MiB'], rates)}"
+        )
     return "\n".join(parts)
 
 
 def rate(name: str, seconds: float) -> Record:
     """A minute of one system."""
     python = venv_python(SYSTEMS[name], "ale-py", "opencv-python-headless")
-    command = [str(python), str(HERE / "peers" / "pong_rates.py"), "--system", name, "--seconds", str(seconds)]
+    command = [
+        str(python),
+        str(HERE / "peers" / "pong_rates.py"),
+        "--system",
+        name,
+        "--seconds",
+        str(seconds),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:
@@ -205,7 +244,9 @@ def main() -> int:
     options = parser(__doc__)
     options.add_argument("--seeds", type=int, default=5)
     known = (*PARTS, "Breakout", "peers")
-    options.add_argument("--only", default="APPO,PPO,IMPALA,peers", help=f"of {', '.join(known)}, by comma")
+    options.add_argument(
+        "--only", default="APPO,PPO,IMPALA,peers", help=f"of {', '.join(known)}, by comma"
+    )
     args = options.parse_args()
     chosen = args.only.split(",")
     wrong = [name for name in chosen if name not in known]

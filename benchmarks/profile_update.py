@@ -34,7 +34,9 @@ def update(settings: dict[str, Any] | None, rounds: int) -> Record:
     import poise
 
     preset = "auto" if settings is None else None
-    with poise.make_trainer("PPO", ENV, preset=preset, seed=0, progress=False, **(settings or {})) as trainer:
+    with poise.make_trainer(
+        "PPO", ENV, preset=preset, seed=0, progress=False, **(settings or {})
+    ) as trainer:
         algorithm, samplers = trainer.algorithm, trainer.samplers
         config = trainer.config
         clocks: Clock = {name: [] for name in ("sample", "prepare", "shuffle", *PARTS)}
@@ -47,7 +49,10 @@ def update(settings: dict[str, Any] | None, rounds: int) -> Record:
             clocks["prepare"].append(time.perf_counter() - sampled)
             for _ in range(config.num_sgd_iter):
                 gradient_steps(algorithm, batch, clocks)
-        us = {name: 1e6 * statistics.median(times[len(times) // 5 :]) for name, times in clocks.items()}
+        us = {
+            name: 1e6 * statistics.median(times[len(times) // 5 :])
+            for name, times in clocks.items()
+        }
         per_round = config.num_sgd_iter * -(-config.train_batch_size // config.sgd_minibatch_size)
         sampling = us["sample"] * config.rollout_fragment_length + us["prepare"]
         step = sum(us[name] for name in ("shuffle", *PARTS))
@@ -72,7 +77,9 @@ def gradient_steps(algorithm: Any, batch: Any, clocks: Clock) -> None:
         if minibatch is None:
             return
         shuffled = time.perf_counter()
-        algorithm.policy(minibatch.x)  # once for the clock: the loss below has a forward pass of its own
+        algorithm.policy(
+            minibatch.x
+        )  # once for the clock: the loss below has a forward pass of its own
         forward = time.perf_counter()
         loss, _ = algorithm.loss(minibatch, clip, entropy_coeff)
         lost = time.perf_counter()
@@ -89,7 +96,8 @@ def gradient_steps(algorithm: Any, batch: Any, clocks: Clock) -> None:
 
 
 def networks(hiddens: list[int], activation: str, batch: int, repeats: int) -> Record:
-    """Forward and backward of actor and critic: Poise's `MLP` against `nn.Sequential` with the same parameters.
+    """Forward and backward of actor and critic: Poise's `MLP` against `nn.Sequential` with the same
+    parameters.
 
     The two take turns, so that a noisy machine disturbs both.
     """
@@ -101,7 +109,9 @@ def networks(hiddens: list[int], activation: str, batch: int, repeats: int) -> R
     torch.set_num_threads(1)
     torch.manual_seed(0)
     towers = [MLP([4, *hiddens, outputs], activation) for outputs in (2, 1)]
-    module: Callable[[], nn.Module] = {"tanh": nn.Tanh, "relu": nn.ReLU, "linear": nn.Identity}[activation]
+    module: Callable[[], nn.Module] = {"tanh": nn.Tanh, "relu": nn.ReLU, "linear": nn.Identity}[
+        activation
+    ]
     stacks = []
     for tower in towers:
         made: list[nn.Module] = []
@@ -155,10 +165,16 @@ def process(seed: int) -> Record:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         code = _PROCESS.replace("SEED", str(seed))
-        done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+        )
         whole = time.perf_counter() - start
     parts: Record = dict(zip(_PARTS_OF_PROCESS, json.loads(done.stdout), strict=True))
-    return {**parts, "start and end Python": whole - sum(parts.values()), "the whole process": whole}
+    return {
+        **parts,
+        "start and end Python": whole - sum(parts.values()),
+        "the whole process": whole,
+    }
 
 
 def main() -> int:
@@ -167,14 +183,30 @@ def main() -> int:
     rounds, repeats = (3, 100) if args.quick else (60, 5_000)
     print("Parts of an update:", flush=True)
     zoo = {"the RL Zoo's settings": _zoo(), "the preset": None}
-    sampled = {name: results.measure(name, lambda s=settings: update(s, rounds)) for name, settings in zoo.items()}
-    shapes = [([64, 64], "tanh", 64), ([64, 64], "tanh", 256), ([64, 64], "relu", 256), ([32], "linear", 256)]
+    sampled = {
+        name: results.measure(name, lambda s=settings: update(s, rounds))
+        for name, settings in zoo.items()
+    }
+    shapes = [
+        ([64, 64], "tanh", 64),
+        ([64, 64], "tanh", 256),
+        ([64, 64], "relu", 256),
+        ([32], "linear", 256),
+    ]
     nets = {
         f"{'-'.join(map(str, hiddens))} {activation}, batch {batch}": (hiddens, activation, batch)
         for hiddens, activation, batch in shapes
     }
-    measured = {n: results.measure(n, lambda s=shape: networks(*s, repeats)) for n, shape in nets.items()}
-    headers = ["µs", "Sampling a step", "Shuffling", *(p.capitalize() for p in PARTS), "A gradient step"]
+    measured = {
+        n: results.measure(n, lambda s=shape: networks(*s, repeats)) for n, shape in nets.items()
+    }
+    headers = [
+        "µs",
+        "Sampling a step",
+        "Shuffling",
+        *(p.capitalize() for p in PARTS),
+        "A gradient step",
+    ]
     headers += ["Gradient steps a round", "Share of updates"]
     rows = [
         [
@@ -186,22 +218,30 @@ def main() -> int:
         for name, r in sampled.items()
     ]
     text = (
-        f"PPO on {ENV}, one thread, medians. Sampling a step moves all environments once. The optimiser's part clips "
-        f"the gradient, too.\n\n{table(headers, rows)}\nForward and backward of actor and critic together:\n\n"
+        f"PPO on {ENV}, one thread, medians. Sampling a step moves all environments once. The"
+        f" optimiser's part clips the gradient, too.\n\n{table(headers, rows)}\nForward and"
+        " backward of actor and critic together:\n\n"
     )
     text += table(
         ["µs", "Poise's `MLP`", "`nn.Sequential`", "Ratio"],
-        [[n, f"{r['mlp']:.0f}", f"{r['sequential']:.0f}", f"{r['ratio']:.2f}"] for n, r in measured.items()],
+        [
+            [n, f"{r['mlp']:.0f}", f"{r['sequential']:.0f}", f"{r['ratio']:.2f}"]
+            for n, r in measured.items()
+        ],
     )
     seconds = [
-        results.measure(f"process, seed {seed}", lambda n=seed: process(n)) for seed in range(3 if args.quick else 7)
+        results.measure(f"process, seed {seed}", lambda n=seed: process(n))
+        for seed in range(3 if args.quick else 7)
     ]
     parts = [*_PARTS_OF_PROCESS, "start and end Python", "the whole process"]
     medians = {key: statistics.median(r[key] for r in seconds) for key in parts}
-    largest = max((key for key in parts if key != "the whole process"), key=lambda key: medians[key])
+    largest = max(
+        (key for key in parts if key != "the whole process"), key=lambda key: medians[key]
+    )
     text += (
-        f"\nA whole process that trains PPO on {ENV} to 475, medians over {len(seconds)} seeds. What bounds it now: to "
-        f"{largest}; within training, it is the gradient steps above, and within those, matrix products.\n\n"
+        f"\nA whole process that trains PPO on {ENV} to 475, medians over {len(seconds)} seeds."
+        f" What bounds it now: to {largest}; within training, it is the gradient steps above, and"
+        " within those, matrix products.\n\n"
     )
     text += table(["", *parts], [["seconds", *(f"{medians[key]:.2f}" for key in parts)]])
     results.publish("Where PPO's time goes", text, [*sampled.values(), *measured.values()])

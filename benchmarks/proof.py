@@ -1,4 +1,6 @@
-"""All that is measured, one after the other; `make proof`. What is there for this machine and source is not repeated.
+"""All that is measured, one after the other; `make proof`.
+
+What is there for this machine and source is not repeated.
 
 python benchmarks/proof.py --only kill,profile_update
 """
@@ -29,7 +31,11 @@ ITEMS = {
     "cartpole": "CartPole against Stable-Baselines3 and RLlib",
 }
 """Shortest first: a stopped proof has most of its rows."""
-OPTIONAL = {"third_party": "environments of other people's packages, each in a virtual environment of its own"}
+OPTIONAL = {
+    "third_party": (
+        "environments of other people's packages, each in a virtual environment of its own"
+    )
+}
 """Only with ENVS=1: it installs about 2 GB."""
 
 
@@ -43,13 +49,20 @@ def main() -> int:
     if wrong:
         options.error(f"there is no {wrong[0]!r}; items are {', '.join(items)}")
     if load() > 0.5:
-        print(f"The machine is busy (load average {load()}): times will be worse than they are, and ratios unsteady.\n")
+        print(
+            f"The machine is busy (load average {load()}): times will be worse than they are, and"
+            " ratios unsteady.\n"
+        )
     flags = [flag for flag, given in (("--quick", args.quick), ("--fresh", args.fresh)) if given]
     rows = []
     for name in chosen:
         print(f"--- {name}: {items[name]}", flush=True)
         start = time.perf_counter()
-        script = [str(HERE / f"{name}.py")] if (HERE / f"{name}.py").is_file() else ["-m", f"benchmarks.{name}"]
+        script = (
+            [str(HERE / f"{name}.py")]
+            if (HERE / f"{name}.py").is_file()
+            else ["-m", f"benchmarks.{name}"]
+        )
         code = subprocess.run([sys.executable, *script, *flags], cwd=ROOT).returncode
         outcome = "measured" if code == 0 else f"FAILED ({code})"
         rows.append([name, items[name], outcome, f"{time.perf_counter() - start:.0f}"])

@@ -1,4 +1,5 @@
-"""The wheel in clean environments of every Python from 3.10 to 3.13 that is at hand: it installs, trains, and agrees.
+"""The wheel in clean environments of every Python from 3.10 to 3.13 that is at hand: it installs,
+trains, and agrees.
 
 python benchmarks/pythons.py
 """
@@ -48,7 +49,9 @@ def install_and_train(python: str) -> Record:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
             if done.returncode:
                 raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-        done = subprocess.run([inside, "-c", _TRAIN], cwd=folder, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [inside, "-c", _TRAIN], cwd=folder, capture_output=True, text=True, check=True
+        )
     record: Record = json.loads(done.stdout)
     return record
 
@@ -59,14 +62,19 @@ def main() -> int:
     print("Pythons:", flush=True)
     at_hand = {version: path for version in VERSIONS if (path := interpreter(version))}
     wanted = dict(list(at_hand.items())[:1]) if args.quick else at_hand
-    measured = [results.measure(v, lambda path=path: install_and_train(path)) for v, path in wanted.items()]
+    measured = [
+        results.measure(v, lambda path=path: install_and_train(path)) for v, path in wanted.items()
+    ]
     rows = [
-        [r["python"], r["torch"], f"{r['reward']:.1f}", f"{r['steps']:,}", f"`{r['parameters']}`"] for r in measured
+        [r["python"], r["torch"], f"{r['reward']:.1f}", f"{r['steps']:,}", f"`{r['parameters']}`"]
+        for r in measured
     ]
     missing = ", ".join(version for version in VERSIONS if version not in at_hand)
     text = (
-        "The wheel, built from this repository, in a fresh environment of each Python: PPO on CartPole-v1 to 475 with "
-        f"seed 1, and the SHA-256 of the parameters that it ends with.{f' Not at hand: {missing}.' if missing else ''}"
+        "The wheel, built from this repository, in a fresh environment of each Python: PPO on"
+        " CartPole-v1 to 475 with "
+        "seed 1, and the SHA-256 of the parameters that it ends"
+        f" with.{f' Not at hand: {missing}.' if missing else ''}"
         f"\n\n{table(['Python', 'PyTorch', 'Reward', 'Steps', 'Parameters'], rows)}"
     )
     results.publish("Clean environments", text, measured)

@@ -1,4 +1,5 @@
-"""How well PPO learns with its presets: several seeds, a fixed number of steps, then 100 fresh episodes each.
+"""How well PPO learns with its presets: several seeds, a fixed number of steps, then 100 fresh
+episodes each.
 
 python benchmarks/quality.py --seeds 5 --only Acrobot-v1,Pendulum-v1
 """
@@ -24,8 +25,8 @@ class Task:
         steps: of training.
         target: mean return that a seed passes with.
         target_from: where the target comes from.
-        zoo: the score that the RL Zoo publishes for PPO (benchmark.md): one run, mean ± deviation over episodes, and
-            the steps it was trained for.
+        zoo: the score that the RL Zoo publishes for PPO (benchmark.md): one run, mean ± deviation
+            over episodes, and the steps it was trained for.
     """
 
     env: str
@@ -38,8 +39,20 @@ class Task:
 TASKS = [
     Task("Acrobot-v1", 300_000, -85, "ten below the Zoo's mean", "-73.5 ± 18.2 after 1M"),
     Task("MountainCarContinuous-v0", 300_000, 88, "the Zoo's mean", "88.3 ± 2.6 after 20k"),
-    Task("Pendulum-v1", 300_000, -200, "none in Gymnasium; the Zoo's mean and a margin", "-172.2 ± 104.2 after 100k"),
-    Task("LunarLander-v3", 1_000_000, 220, "twenty above where it counts as solved", "242.1 ± 31.8 after 1M, on v2"),
+    Task(
+        "Pendulum-v1",
+        300_000,
+        -200,
+        "none in Gymnasium; the Zoo's mean and a margin",
+        "-172.2 ± 104.2 after 100k",
+    ),
+    Task(
+        "LunarLander-v3",
+        1_000_000,
+        220,
+        "twenty above where it counts as solved",
+        "242.1 ± 31.8 after 1M, on v2",
+    ),
 ]
 
 
@@ -51,7 +64,9 @@ def run(task: Task, seed: int, steps: int) -> Record:
         start = time.perf_counter()
         result = trainer.learn(total_timesteps=steps)
         seconds = time.perf_counter() - start
-        if result["stop_reason"] == "interrupted":  # Ctrl-C ends `learn` in good order, and is meant for this benchmark
+        if (
+            result["stop_reason"] == "interrupted"
+        ):  # Ctrl-C ends `learn` in good order, and is meant for this benchmark
             raise KeyboardInterrupt
         score = trainer.evaluate(EPISODES, seed=seed + 1)
         return {
@@ -89,7 +104,9 @@ def main() -> int:
     chosen = [name for name in args.only.split(",") if name] or [task.env for task in TASKS]
     wrong = [name for name in chosen if name not in {task.env for task in TASKS}]
     if wrong:
-        options.error(f"there is no {wrong[0]!r}; tasks are {', '.join(task.env for task in TASKS)}")
+        options.error(
+            f"there is no {wrong[0]!r}; tasks are {', '.join(task.env for task in TASKS)}"
+        )
     results = Results("quality", quick=args.quick, fresh=args.fresh)
     seeds = 1 if args.quick else args.seeds
     print(f"PPO's quality, {seeds} seeds:", flush=True)
@@ -99,17 +116,28 @@ def main() -> int:
         for seed in range(seeds if task.env in chosen else 0):
             item = f"{task.env}, {steps} steps, seed {seed}"
             results.measure(item, lambda task=task, seed=seed, steps=steps: run(task, seed, steps))
-        found = [r for key, r in results.items.items() if key.startswith(f"{task.env}, {steps} steps,")]
+        found = [
+            r for key, r in results.items.items() if key.startswith(f"{task.env}, {steps} steps,")
+        ]
         if found:
             rows.append(row(task, found))
-    headers = ["", "Steps", "Score of each seed", "Mean ± deviation over seeds", "Target", "Seeds that pass"]
+    headers = [
+        "",
+        "Steps",
+        "Score of each seed",
+        "Mean ± deviation over seeds",
+        "Target",
+        "Seeds that pass",
+    ]
     headers += ["RL Zoo publishes", "Training, s", "Preset"]
     rule = (
-        f"`poise.PPO(env, seed=N)` with the preset of the environment, where there is one. Score: the mean return of "
-        f"{EPISODES} fresh deterministic episodes after training. The Zoo's scores are of one run each, over 150,000 "
-        "steps, and are here for orientation."
+        "`poise.PPO(env, seed=N)` with the preset of the environment, where there is one. Score:"
+        f" the mean return of {EPISODES} fresh deterministic episodes after training. The Zoo's"
+        " scores are of one run each, over 150,000 steps, and are here for orientation."
     )
-    results.publish("PPO's quality", f"{rule}\n\n{table(headers, rows)}", list(results.items.values()))
+    results.publish(
+        "PPO's quality", f"{rule}\n\n{table(headers, rows)}", list(results.items.values())
+    )
     return 0
 
 

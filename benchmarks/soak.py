@@ -1,4 +1,5 @@
-"""Minutes of training in which a random worker process is killed again and again: it learns, and nothing piles up.
+"""Minutes of training in which a random worker process is killed again and again: it learns, and
+nothing piles up.
 
 python benchmarks/soak.py --seconds 600 --every 10
 """
@@ -28,7 +29,8 @@ SETTINGS: dict[str, Any] = {
     "seed": 0,
 }
 LEARNT = 200.0
-"""A mean return of 100 episodes that no untrained policy has (about 22); 500 is the most there is."""
+"""A mean return of 100 episodes that no untrained policy has (about 22); 500 is the most there is.
+"""
 
 
 def make(config: dict[str, Any]) -> Any:
@@ -38,11 +40,13 @@ def make(config: dict[str, Any]) -> Any:
     return gymnasium.make("CartPole-v1")
 
 
-# --- what a process holds -------------------------------------------------------------------------------------------
+# --- what a process holds
+# -------------------------------------------------------------------------------------------
 
 
 def children(states: str = "RSDZ") -> list[int]:
-    """Processes that this one started, by the letters of their states: Z has ended, and was not waited for."""
+    """Processes that this one started, by the letters of their states: Z has ended, and was not
+    waited for."""
     found = []
     for file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -65,7 +69,8 @@ def holds() -> dict[str, int]:
     }
 
 
-# --- the run --------------------------------------------------------------------------------------------------------
+# --- the run
+# --------------------------------------------------------------------------------------------------------
 
 
 class Killer(threading.Thread):
@@ -131,7 +136,9 @@ def soak(seconds: float, every: float) -> Record:
 
 def whole(trainer: Any) -> bool:
     """Whether all workers are at work."""
-    return len(children("RSD")) == WORKERS and not any(sampler.env.lost.any() for sampler in trainer.samplers.members)
+    return len(children("RSD")) == WORKERS and not any(
+        sampler.env.lost.any() for sampler in trainer.samplers.members
+    )
 
 
 def sound(record: Record) -> bool:
@@ -165,11 +172,12 @@ def section(record: Record) -> str:
         "Best mean of 100 episodes": record["reward_best"],
     }
     return (
-        f"PPO on CartPole-v1 as a Python environment, {WORKERS} worker processes; all the while, one of them at a "
-        f"time, drawn at random, is ended by SIGKILL.\n\n{table(run.keys(), [list(run.values())])}\n"
-        f"What the learner's process holds after a warm-up, and {record['iterations_compared']:,} iterations later; "
-        f"after closing, {record['left']} child processes are left.\n\n"
-        f"{table(['', 'After the warm-up', 'At the end'], held)}"
+        f"PPO on CartPole-v1 as a Python environment, {WORKERS} worker processes; all the while,"
+        " one of them at a time, drawn at random, is ended by"
+        f" SIGKILL.\n\n{table(run.keys(), [list(run.values())])}\nWhat the learner's process holds"
+        f" after a warm-up, and {record['iterations_compared']:,} iterations later; after closing,"
+        f" {record['left']} child processes are"
+        f" left.\n\n{table(['', 'After the warm-up', 'At the end'], held)}"
     )
 
 
@@ -181,7 +189,9 @@ def main() -> int:
     results = Results("soak", quick=args.quick, fresh=args.fresh)
     seconds, every = (30.0, 3.0) if args.quick else (args.seconds, args.every)
     print("Soak:", flush=True)
-    record = results.measure(f"soak: {seconds:g} s, a kill every {every:g} s", lambda: soak(seconds, every))
+    record = results.measure(
+        f"soak: {seconds:g} s, a kill every {every:g} s", lambda: soak(seconds, every)
+    )
     results.publish("Training under fire", section(record), [record])
     return int(not sound(record))
 

@@ -1,5 +1,5 @@
-"""Environments of other people's packages, each in a virtual environment of its own: train, save, load, act, evaluate,
-record.
+"""Environments of other people's packages, each in a virtual environment of its own: train, save,
+load, act, evaluate, record.
 
 python benchmarks/third_party.py --only minigrid,crafter      `make proof ENVS=1` runs all
 """
@@ -68,7 +68,9 @@ def scalarised(config: dict[str, Any]) -> Any:
 
     mo = importlib.import_module("mo_gymnasium")
     wrappers = importlib.import_module("mo_gymnasium.wrappers")
-    return wrappers.LinearReward(mo.make("deep-sea-treasure-v0", **config), weight=np.array([0.9, 0.1]))
+    return wrappers.LinearReward(
+        mo.make("deep-sea-treasure-v0", **config), weight=np.array([0.9, 0.1])
+    )
 
 
 def crafter_new(config: dict[str, Any]) -> Any:
@@ -85,32 +87,53 @@ def tetris(config: dict[str, Any]) -> Any:
 
 
 def pool(config: dict[str, Any]) -> Any:
-    return importlib.import_module("envpool").make("CartPole-v1", env_type="gymnasium", num_envs=8, **config)
+    return importlib.import_module("envpool").make(
+        "CartPole-v1", env_type="gymnasium", num_envs=8, **config
+    )
 
 
 PACKAGES = {
-    "minigrid": Package(["minigrid"], "here:minigrid_flat", 'FlatObsWrapper(gym.make("MiniGrid-Empty-5x5-v0"))'),
-    "minigrid-image": Package(["minigrid"], "here:minigrid_image", 'ImgObsWrapper(gym.make("MiniGrid-Empty-5x5-v0"))'),
-    "highway-env": Package(["highway-env"], "highway_env:highway-fast-v0", '"highway_env:highway-fast-v0"'),
+    "minigrid": Package(
+        ["minigrid"], "here:minigrid_flat", 'FlatObsWrapper(gym.make("MiniGrid-Empty-5x5-v0"))'
+    ),
+    "minigrid-image": Package(
+        ["minigrid"], "here:minigrid_image", 'ImgObsWrapper(gym.make("MiniGrid-Empty-5x5-v0"))'
+    ),
+    "highway-env": Package(
+        ["highway-env"], "highway_env:highway-fast-v0", '"highway_env:highway-fast-v0"'
+    ),
     "gymnasium-robotics": Package(
-        ["gymnasium-robotics", "mujoco<3.4"], "gymnasium_robotics:FetchReach-v4", '"gymnasium_robotics:FetchReach-v4"'
+        ["gymnasium-robotics", "mujoco<3.4"],
+        "gymnasium_robotics:FetchReach-v4",
+        '"gymnasium_robotics:FetchReach-v4"',
     ),
     "panda-gym": Package(["panda-gym"], "panda_gym:PandaReach-v3", '"panda_gym:PandaReach-v3"'),
     "flappy-bird-gymnasium": Package(
-        ["flappy-bird-gymnasium"], "flappy_bird_gymnasium:FlappyBird-v0", '"flappy_bird_gymnasium:FlappyBird-v0"'
+        ["flappy-bird-gymnasium"],
+        "flappy_bird_gymnasium:FlappyBird-v0",
+        '"flappy_bird_gymnasium:FlappyBird-v0"',
     ),
     "mo-gymnasium": Package(
-        ["mo-gymnasium"], "here:scalarised", 'LinearReward(mo_gymnasium.make("deep-sea-treasure-v0"), weight=...)'
+        ["mo-gymnasium"],
+        "here:scalarised",
+        'LinearReward(mo_gymnasium.make("deep-sea-treasure-v0"), weight=...)',
     ),
-    "crafter": Package(["crafter"], "here:crafter_new", "poise.OldGymEnv(crafter.Env())", unfilmed=NO_MODE),
+    "crafter": Package(
+        ["crafter"], "here:crafter_new", "poise.OldGymEnv(crafter.Env())", unfilmed=NO_MODE
+    ),
     "gym-anytrading": Package(
-        ["gym-anytrading"], "gym_anytrading:stocks-v0", '"gym_anytrading:stocks-v0"', unfilmed=NO_MODE
+        ["gym-anytrading"],
+        "gym_anytrading:stocks-v0",
+        '"gym_anytrading:stocks-v0"',
+        unfilmed=NO_MODE,
     ),
     "tetris-gymnasium": Package(
         ["tetris-gymnasium", "numpy<2.4"], "here:tetris", 'gym.make("tetris_gymnasium/Tetris")'
     ),
     "vizdoom": Package(
-        ["vizdoom"], "vizdoom.gymnasium_wrapper:VizdoomBasic-v1", '"vizdoom.gymnasium_wrapper:VizdoomBasic-v1"'
+        ["vizdoom"],
+        "vizdoom.gymnasium_wrapper:VizdoomBasic-v1",
+        '"vizdoom.gymnasium_wrapper:VizdoomBasic-v1"',
     ),
     "envpool": Package(
         ["envpool"],
@@ -134,7 +157,9 @@ def installed(name: str) -> Path:
         return python
     shutil.rmtree(home, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-    folder = subprocess.check_output([str(python), "-c", "import site; print(site.getsitepackages()[0])"], text=True)
+    folder = subprocess.check_output(
+        [str(python), "-c", "import site; print(site.getsitepackages()[0])"], text=True
+    )
     behind = [path for path in sys.path if path.endswith("site-packages")]
     (Path(folder.strip()) / "zz_project.pth").write_text("\n".join(behind) + "\n")
     pip = [
@@ -161,19 +186,32 @@ def outcome(name: str) -> Record:
     except SystemExit as error:
         return {"installed": False, "why": str(error)[:200]}
     code = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
-    version = subprocess.check_output([str(python), "-c", code, PACKAGES[name].packages[0]], text=True).strip()
+    version = subprocess.check_output(
+        [str(python), "-c", code, PACKAGES[name].packages[0]], text=True
+    ).strip()
     paths = os.pathsep.join([str(ROOT / "src"), str(Path(__file__).parent)])
     environment = {**os.environ, **HEADLESS, "PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
     start = time.perf_counter()
     command = [str(python), str(Path(__file__).resolve()), "--try", name]
     try:
         with tempfile.TemporaryDirectory() as cwd:  # some write files where they are started
-            ended = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+            ended = subprocess.run(
+                command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=LIMIT_S
+            )
     except subprocess.TimeoutExpired:
         return {"installed": True, "version": version, "why": f"not done after {LIMIT_S} s"}
     lines = [line for line in ended.stdout.splitlines() if line.startswith('{"tried"')]
-    told = json.loads(lines[-1]) if lines else {"tried": [], "why": ended.stderr.strip()[-300:] or "it ended at once"}
-    return {"installed": True, "version": version, **told, "took_s": round(time.perf_counter() - start, 1)}
+    told = (
+        json.loads(lines[-1])
+        if lines
+        else {"tried": [], "why": ended.stderr.strip()[-300:] or "it ended at once"}
+    )
+    return {
+        "installed": True,
+        "version": version,
+        **told,
+        "took_s": round(time.perf_counter() - start, 1),
+    }
 
 
 def attempt(name: str) -> None:
@@ -189,7 +227,9 @@ def attempt(name: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             _steps(poise, package, env, Path(folder), tried.append)
     except poise.PoiseError as error:
-        why = f"{type(error).__name__}: {error}".splitlines()[0]  # an environment's own traceback follows
+        why = f"{type(error).__name__}: {error}".splitlines()[
+            0
+        ]  # an environment's own traceback follows
     except Exception as error:  # the table shows it
         import traceback
 
@@ -198,7 +238,9 @@ def attempt(name: str) -> None:
     print(json.dumps({"tried": tried, "why": why[:400]}), flush=True)
 
 
-def _steps(poise: Any, package: Package, env: Any, folder: Path, done: Callable[[str], None]) -> None:
+def _steps(
+    poise: Any, package: Package, env: Any, folder: Path, done: Callable[[str], None]
+) -> None:
     small = {"rollout_fragment_length": 16, "num_sgd_iter": 1, "seed": 1, "preset": None}
     limit = {} if package.env == "here:pool" else {"env_config": {"max_episode_steps": 50}}
     settings = {"num_envs_per_worker": 2, **small, **limit, **package.settings}
@@ -235,9 +277,19 @@ def shown(name: str, record: Record) -> list[str]:
     package = PACKAGES[name]
     if not record["installed"]:
         return [name, "-", f"`{package.how}`", "not installed", record["why"]]
-    did = "all" if record.get("tried") == list(STEPS) else ", ".join(record.get("tried", [])) or "nothing"
+    did = (
+        "all"
+        if record.get("tried") == list(STEPS)
+        else ", ".join(record.get("tried", [])) or "nothing"
+    )
     note = f"not filmed: {package.unfilmed}" if package.unfilmed else ""
-    return [name, record["version"], f"`{package.how}`", did, " ".join((record.get("why") or note).split())]
+    return [
+        name,
+        record["version"],
+        f"`{package.how}`",
+        did,
+        " ".join((record.get("why") or note).split()),
+    ]
 
 
 def main() -> int:
@@ -255,13 +307,15 @@ def main() -> int:
     results = Results("third_party", quick=args.quick, fresh=args.fresh)
     print("Packages:", flush=True)
     records = {
-        name: results.measure(name, lambda name=name: outcome(name)) for name in chosen[: 2 if args.quick else None]
+        name: results.measure(name, lambda name=name: outcome(name))
+        for name in chosen[: 2 if args.quick else None]
     }
     rows = [shown(name, record) for name, record in records.items()]
     text = (
-        "Packages of other people, as a user gives them to `poise.PPO`, each in a virtual environment of its own: "
-        "three iterations of training, a checkpoint, training on from it, the same action before and after, an "
-        f"evaluation, and a film.\n\n{table(['Package', 'Version', 'Environment', 'Does', 'Note'], rows)}"
+        "Packages of other people, as a user gives them to `poise.PPO`, each in a virtual"
+        " environment of its own: three iterations of training, a checkpoint, training on from it,"
+        " the same action before and after, an evaluation, and a"
+        f" film.\n\n{table(['Package', 'Version', 'Environment', 'Does', 'Note'], rows)}"
     )
     results.publish("Third-party environments", text, list(records.values()))
     return int(any(record.get("why") for record in records.values()))

@@ -1,4 +1,5 @@
-"""Searches: the tutorial's twenty trials, what a trial costs beside its training, kills, samplers and populations.
+"""Searches: the tutorial's twenty trials, what a trial costs beside its training, kills, samplers
+and populations.
 
 python benchmarks/tune.py --only tutorial,overhead,kills,samplers,population
 """
@@ -30,7 +31,10 @@ from poise.tuning import run as run_module
 TUTORIAL: dict[str, Any] = {
     "config": {
         "env": "CartPole-v0",
-        "model": {"fcnet_hiddens": grid_search([[32], [64]]), "fcnet_activation": grid_search(["linear", "relu"])},
+        "model": {
+            "fcnet_hiddens": grid_search([[32], [64]]),
+            "fcnet_activation": grid_search(["linear", "relu"]),
+        },
         "lr": uniform(1e-7, 1e-2),
     },
     "stop": {"episode_reward_mean": 195},
@@ -58,9 +62,13 @@ KILLS = 20
 def tutorial(folder: Path, quick: bool) -> Record:
     """The tutorial's search: its grid, its random learning rates, its stop rule."""
     start = time.perf_counter()
-    analysis = poise.tune.run("PPO", **TUTORIAL, num_samples=1 if quick else 5, folder=folder, quiet=True)
+    analysis = poise.tune.run(
+        "PPO", **TUTORIAL, num_samples=1 if quick else 5, folder=folder, quiet=True
+    )
     seconds = time.perf_counter() - start
-    reached = [trial for trial in analysis.trials if trial.value(analysis.study.search) < float("inf")]
+    reached = [
+        trial for trial in analysis.trials if trial.value(analysis.study.search) < float("inf")
+    ]
     return {
         "trials": len(analysis.trials),
         "ended": sum(trial.state == "finished" for trial in analysis.trials),
@@ -74,7 +82,12 @@ def tutorial(folder: Path, quick: bool) -> Record:
 
 def ray_tune(quick: bool) -> Record:
     """The same twenty trials by Ray Tune and RLlib, for at most twenty minutes."""
-    command = [str(venv_python("rllib")), str(HERE / "peers" / "rllib_tune.py"), "--seconds", "60" if quick else "1200"]
+    command = [
+        str(venv_python("rllib")),
+        str(HERE / "peers" / "rllib_tune.py"),
+        "--seconds",
+        "60" if quick else "1200",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:
@@ -127,7 +140,8 @@ if __name__ == "__main__":
 
 
 def killed(folder: Path, who: str, number: int) -> Record:
-    """A search of six trials, killed at a random moment, or one of whose runs is; then it is resumed until it ends."""
+    """A search of six trials, killed at a random moment, or one of whose runs is; then it is
+    resumed until it ends."""
     chance = random.Random(f"{who} {number}")
     script = folder / "search.py"
     script.write_text(CHILD)
@@ -150,7 +164,10 @@ def killed(folder: Path, who: str, number: int) -> Record:
         steps = [row["timesteps_total"] for row in RunFolder(trial.path).metrics()]
         twice += steps != sorted(set(steps))
     return {
-        "complete": search.returncode == 0 and [trial.state for trial in analysis.trials] == ["finished"] * 6,
+        "complete": (
+            search.returncode == 0
+            and [trial.state for trial in analysis.trials] == ["finished"] * 6
+        ),
         "lost": 6 - len({trial.number for trial in analysis.trials}),
         "twice": twice,
     }
@@ -191,32 +208,36 @@ def section(results: Results) -> str:
     """What is measured, as Markdown."""
     items, parts = results.items, []
     if ours := items.get("tutorial: Poise"):
-        rows = [["Poise", f"{ours['ended']} of {ours['trials']}", ours["reached"], ours["seconds"], "-"]]
+        rows = [
+            ["Poise", f"{ours['ended']} of {ours['trials']}", ours["reached"], ours["seconds"], "-"]
+        ]
         if ray := items.get("tutorial: Ray Tune and RLlib"):
             whole = ray["seconds"] * ray["trials"] / max(ray["ended"], 1)
             rows.append(["Ray Tune and RLlib", f"{ray['ended']} of {ray['trials']}", ray["reached"], ray["seconds"],
                          f"{whole:,.0f}" if ray["ended"] < ray["trials"] else "-"])  # fmt: skip
         headers = ["", "Trials that ended", "Reached 195", "Seconds", "For all 20, extrapolated"]
         parts.append(
-            "### The tutorial's search\n\nPPO on CartPole-v0 until the mean return is 195: a grid of two widths and "
-            "two activations, five times, with learning rates from 1e-7 to 0.01. A trial that does not get there ends "
-            f"after 500,000 steps; both sides have that limit. Two trials at a time.\n\n{table(headers, rows)}"
+            "### The tutorial's search\n\nPPO on CartPole-v0 until the mean return is 195: a grid"
+            " of two widths and two activations, five times, with learning rates from 1e-7 to"
+            " 0.01. A trial that does not get there ends after 500,000 steps; both sides have that"
+            f" limit. Two trials at a time.\n\n{table(headers, rows)}"
         )
     if found := items.get("overhead"):
         parts.append(
-            f"### Short trials\n\n{found['trials']} trials of {SHORT_STEPS:,} steps, two at a time: "
-            f"{found['seconds']} s, of which a worker spends {found['per_trial_s']} s a trial on anything but "
-            "training (its start included). "
-            f"Memory of the search and its workers: {found['first_half_mib']:,} MiB in the first half, "
-            f"{found['second_half_mib']:,} MiB in the second.\n"
+            f"### Short trials\n\n{found['trials']} trials of {SHORT_STEPS:,} steps, two at a time:"
+            f" {found['seconds']} s, of which a worker spends {found['per_trial_s']} s a trial on"
+            " anything but training (its start included). Memory of the search and its workers:"
+            f" {found['first_half_mib']:,} MiB in the first half, {found['second_half_mib']:,} MiB"
+            " in the second.\n"
         )
     for who in ("search", "trial"):
         done = [r for key, r in items.items() if key.startswith(f"kill {who}")]
         if done:
             parts.append(
-                f"### Kills of a {who}\n\n{len(done)} searches of six trials, killed (SIGKILL) at a random moment: "
-                f"{sum(r['complete'] for r in done)} completed, {sum(r['lost'] for r in done)} trials were lost, "
-                f"{sum(r['twice'] for r in done)} have steps twice in their metrics.\n"
+                f"### Kills of a {who}\n\n{len(done)} searches of six trials, killed (SIGKILL) at a"
+                f" random moment: {sum(r['complete'] for r in done)} completed,"
+                f" {sum(r['lost'] for r in done)} trials were lost, {sum(r['twice'] for r in done)}"
+                " have steps twice in their metrics.\n"
             )
     rows = []
     for name in ("random", "tpe"):
@@ -227,19 +248,26 @@ def section(results: Results) -> str:
     if rows:
         headers = ["Best mean return after trials:", "5", "10", "20", "30"][: len(rows[0])]
         parts.append(
-            f"### Samplers\n\nPPO without a preset on Acrobot-v1, seven settings searched, {ACROBOT_STEPS:,} steps a "
-            f"trial; median (lowest to highest) of three searches.\n\n{table(headers, rows)}"
+            "### Samplers\n\nPPO without a preset on Acrobot-v1, seven settings searched,"
+            f" {ACROBOT_STEPS:,} steps a trial; median (lowest to highest) of three"
+            f" searches.\n\n{table(headers, rows)}"
         )
     rows = []
     for scheduler in ("none", "pbt"):
         done = [r for key, r in items.items() if key.startswith(f"population {scheduler}")]
         if done:
-            rows.append([scheduler, *(spread((r[key] for r in done), 1) for key in ("best", "median", "worst"))])
+            rows.append(
+                [
+                    scheduler,
+                    *(spread((r[key] for r in done), 1) for key in ("best", "median", "worst")),
+                ]
+            )
     if rows:
         headers = ["Scheduler", "Best member", "Median member", "Worst member"]
         parts.append(
-            f"### Populations\n\n{MEMBERS} members with random settings on Acrobot-v1, {MEMBER_STEPS:,} steps each, "
-            f"mean return at the end; three searches.\n\n{table(headers, rows)}"
+            f"### Populations\n\n{MEMBERS} members with random settings on Acrobot-v1,"
+            f" {MEMBER_STEPS:,} steps each, mean return at the end; three"
+            f" searches.\n\n{table(headers, rows)}"
         )
     return "\n".join(parts)
 
@@ -262,9 +290,14 @@ def main() -> int:
             results.measure(f"kill {who} {number}", lambda w=who, n=number: fresh(killed, w, n))
     for seed in range(1 if args.quick else 3):
         for name in ("random", "tpe") if "samplers" in chosen else ():
-            results.measure(f"sampler {name} {seed}", lambda n=name, s=seed: fresh(sampler, n, s, args.quick))
+            results.measure(
+                f"sampler {name} {seed}", lambda n=name, s=seed: fresh(sampler, n, s, args.quick)
+            )
         for name in ("none", "pbt") if "population" in chosen else ():
-            results.measure(f"population {name} {seed}", lambda n=name, s=seed: fresh(population, n, s, args.quick))
+            results.measure(
+                f"population {name} {seed}",
+                lambda n=name, s=seed: fresh(population, n, s, args.quick),
+            )
     if "ray" in chosen:
         results.measure("tutorial: Ray Tune and RLlib", lambda: ray_tune(args.quick), lasting=True)
     about = all_versions({"poise": Path(sys.executable)}, ("poise", "torch", "optuna", "numpy"))

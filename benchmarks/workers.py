@@ -1,4 +1,5 @@
-"""Stepping environments, alone and while PPO learns: Poise beside Gymnasium, Stable-Baselines3 and RLlib.
+"""Stepping environments, alone and while PPO learns: Poise beside Gymnasium, Stable-Baselines3 and
+RLlib.
 
 python benchmarks/workers.py --repeats 3 --peers sb3,rllib
 """
@@ -18,7 +19,13 @@ from common import HERE, Record, Results, all_versions, parser, table, venv_pyth
 
 PACKAGES = ("poise", "torch", "gymnasium", "numpy", "stable-baselines3", "ray")
 
-POISE = ("Poise, in this process", "Poise, 1 worker", "Poise, 2 workers", "Poise, 4 workers", "Poise, auto")
+POISE = (
+    "Poise, in this process",
+    "Poise, 1 worker",
+    "Poise, 2 workers",
+    "Poise, 4 workers",
+    "Poise, auto",
+)
 PROCESSES, AUTO = POISE[1:4], POISE[4]
 INLINE = ("Gymnasium Sync", "Gymnasium Sync, copy=False", "SB3 Dummy", "RLlib, local runner")
 PARALLEL = (
@@ -39,11 +46,12 @@ LEARNING = (
     "SB3 PPO, Subproc",
 )
 NEAR = (POISE[0], AUTO, *INLINE[:3])
-"""What steps in one process is measured four times as often: at 0 µs the rates are so near to each other that the
-unrest of the machine would decide."""
+"""What steps in one process is measured four times as often: at 0 µs the rates are so near to each
+other that the unrest of the machine would decide."""
 STEP_S = {"100 µs": 100e-6, "2 ms": 2e-3}
 GOALS = {"0 µs": 3.0, "100 µs": 1.4}
-"""How many times the best parallel peer worker processes are to reach; at 2 ms they are held to the limit instead."""
+"""How many times the best parallel peer worker processes are to reach; at 2 ms they are held to the
+limit instead."""
 LIMIT_GOAL = 0.9
 
 
@@ -55,7 +63,9 @@ def venv_of(system: str) -> str:
 def run(python: Path, script: str, *arguments: str) -> Record:
     """One process; the record is its cells."""
     command = [str(python), str(HERE / "peers" / script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"}
+    )
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:
         raise SystemExit(f"\n{' '.join(command)} failed:\n{done.stderr[-2000:]}")
@@ -66,7 +76,11 @@ def cells(
     results: Results, part: str, system: str, pick: Callable[[Record], dict[str, float]]
 ) -> dict[str, list[float]]:
     """All repeats of a system, by cell."""
-    found = [pick(r["cells"]) for key, r in results.items.items() if key.startswith(f"{part}: {system}, repeat ")]
+    found = [
+        pick(r["cells"])
+        for key, r in results.items.items()
+        if key.startswith(f"{part}: {system}, repeat ")
+    ]
     return {cell: [each[cell] for each in found] for cell in (found[0] if found else {})}
 
 
@@ -89,14 +103,30 @@ def stepping(results: Results) -> str:
     if not all(system in rates for system in POISE):
         return ""
     names = list(rates[AUTO])
-    middle = {s: {cell: statistics.median(found[cell]) for cell in names} for s, found in rates.items()}
+    middle = {
+        s: {cell: statistics.median(found[cell]) for cell in names} for s, found in rates.items()
+    }
     rows = [[system, *(shown(found[cell]) for cell in names)] for system, found in rates.items()]
     cores = os.cpu_count() or 1
     kinds = {cell: cell.split(",")[0] for cell in names}
     limits = {cell: cores / STEP_S[kinds[cell]] for cell in names if kinds[cell] in STEP_S}
-    rows.append(["the limit: cores / step time", *(f"{limits[c]:,.0f}" if c in limits else "-" for c in names)])
-    chosen = [r["chose"] for key, r in sorted(results.items.items()) if key.startswith(f"step: {AUTO}, repeat ")]
-    rows.append(["workers that auto chose", *(" / ".join(dict.fromkeys(c[cell] for c in chosen)) for cell in names)])
+    rows.append(
+        [
+            "the limit: cores / step time",
+            *(f"{limits[c]:,.0f}" if c in limits else "-" for c in names),
+        ]
+    )
+    chosen = [
+        r["chose"]
+        for key, r in sorted(results.items.items())
+        if key.startswith(f"step: {AUTO}, repeat ")
+    ]
+    rows.append(
+        [
+            "workers that auto chose",
+            *(" / ".join(dict.fromkeys(c[cell] for c in chosen)) for cell in names),
+        ]
+    )
 
     def best(systems: tuple[str, ...], cell: str) -> str:
         return max((s for s in systems if s in middle), key=lambda s: middle[s][cell])
@@ -110,7 +140,11 @@ def stepping(results: Results) -> str:
             return "-"
         mine = best(PROCESSES, cell)
         goal = LIMIT_GOAL if kinds[cell] == "2 ms" else None
-        return marked(middle[mine][cell] / limits[cell], goal, [rate / limits[cell] for rate in rates[mine][cell]])
+        return marked(
+            middle[mine][cell] / limits[cell],
+            goal,
+            [rate / limits[cell] for rate in rates[mine][cell]],
+        )
 
     peers = INLINE + PARALLEL
     ratios = [
@@ -122,26 +156,36 @@ def stepping(results: Results) -> str:
         ],
         ["that peer", *(best(PARALLEL, c) for c in names)],
         *(
-            [f"{system.removeprefix('Poise, ')} / that peer", *(ratio(system, best(PARALLEL, c), c) for c in names)]
+            [
+                f"{system.removeprefix('Poise, ')} / that peer",
+                *(ratio(system, best(PARALLEL, c), c) for c in names),
+            ]
             for system in PROCESSES
         ),
         ["best number of workers / the limit", *map(to_limit, names)],
-        ["in this process / best peer in one process", *(ratio(POISE[0], best(INLINE, c), c) for c in names)],
+        [
+            "in this process / best peer in one process",
+            *(ratio(POISE[0], best(INLINE, c), c) for c in names),
+        ],
     ]
     text = (
-        "Environment steps a second of eight environments that compute for 0 µs, 100 µs or 2 ms a step "
-        "(`time.thread_time`), or sleep for 5 ms; observations are 4 numbers or 84x84x4 bytes. Calls that only reset "
-        "are not counted as steps. Medians of repeats, and the largest distance from them; the repeats of all systems "
-        "alternate, and there are four times as many of what steps in one process. Gymnasium's Async and SB3's Subproc "
-        "have a process for each environment, Gymnasium with shared memory; with `copy=False` it hands out its "
-        "buffers, as Poise does. RLlib's runners act at random: no network is asked, but its connectors run and "
-        "episodes are kept, which the others do not do."
+        "Environment steps a second of eight environments that compute for 0 µs, 100 µs or 2 ms a"
+        " step (`time.thread_time`), or sleep for 5 ms; observations are 4 numbers or 84x84x4"
+        " bytes. Calls that only reset are not counted as steps. Medians of repeats, and the"
+        " largest distance from them; the repeats of all systems alternate, and there are four"
+        " times as many of what steps in one process. Gymnasium's Async and SB3's Subproc have a"
+        " process for each environment, Gymnasium with shared memory; with `copy=False` it hands"
+        " out its buffers, as Poise does. RLlib's runners act at random: no network is asked, but"
+        " its connectors run and episodes are kept, which the others do not do."
     )
     about = (
-        "Ratios are of medians, in brackets their range over the repeats; a goal stands behind where there is one. "
-        "The best of several is the one with the best median."
+        "Ratios are of medians, in brackets their range over the repeats; a goal stands behind"
+        " where there is one. The best of several is the one with the best median."
     )
-    return f"### Stepping alone\n\n{text}\n\n{table(['', *names], rows)}\n{about}\n\n{table(['', *names], ratios)}"
+    return (
+        "### Stepping"
+        f" alone\n\n{text}\n\n{table(['', *names], rows)}\n{about}\n\n{table(['', *names], ratios)}"
+    )
 
 
 def in_turn(results: Results) -> str:
@@ -149,18 +193,23 @@ def in_turn(results: Results) -> str:
     found = results.items.get("in turn")
     if not found:
         return ""
-    parts = [f"{cell}: {r['ratio']:.2f} ({r['low']:.2f} to {r['high']:.2f})" for cell, r in found["cells"].items()]
+    parts = [
+        f"{cell}: {r['ratio']:.2f} ({r['low']:.2f} to {r['high']:.2f})"
+        for cell, r in found["cells"].items()
+    ]
     return (
-        "Where a step takes no time, `auto` steps in this process. Poise there, as a multiple of the better one of "
-        "Gymnasium's two Sync rows, in blocks of 50 ms that alternate within one process (medians of 39 blocks, and "
-        f"the middle half of them): {'; '.join(parts)}.\n"
+        "Where a step takes no time, `auto` steps in this process. Poise there, as a multiple of"
+        " the better one of Gymnasium's two Sync rows, in blocks of 50 ms that alternate within"
+        f" one process (medians of 39 blocks, and the middle half of them): {'; '.join(parts)}.\n"
     )
 
 
 def learning(results: Results) -> str:
     """The rates and the shares of time while PPO learns."""
     rates = {
-        s: f for s in LEARNING if (f := cells(results, "learn", s, lambda r: {k: v["rate"] for k, v in r.items()}))
+        s: f
+        for s in LEARNING
+        if (f := cells(results, "learn", s, lambda r: {k: v["rate"] for k, v in r.items()}))
     }
     if not rates:
         return ""
@@ -173,19 +222,28 @@ def learning(results: Results) -> str:
             each = {
                 share: statistics.median(r["cells"][cell][share] for r in matching)
                 for share in shares
-                if (matching := [r for k, r in results.items.items() if k.startswith(f"learn: {system}, ")])
+                if (
+                    matching := [
+                        r for k, r in results.items.items() if k.startswith(f"learn: {system}, ")
+                    ]
+                )
                 and share in matching[0]["cells"][cell]
             }
             parts = ", ".join(f"{share} {value:.0%}" for share, value in each.items())
             if system == AUTO:
-                chosen = (r["cells"][cell]["chose"] for k, r in results.items.items() if k.startswith(f"learn: {AUTO}"))
+                chosen = (
+                    r["cells"][cell]["chose"]
+                    for k, r in results.items.items()
+                    if k.startswith(f"learn: {AUTO}")
+                )
                 parts = f"{' / '.join(dict.fromkeys(chosen))} workers; {parts}"
             row.append(shown(found[cell]) + (f" ({parts})" if parts else ""))
         rows.append(row)
     text = (
-        "The same environments under PPO: 8 environments, 128 steps, minibatches of 256, 10 epochs, two towers 64-64, "
-        "one thread. In brackets what Poise's time goes into: `waiting` is time in which the learner does nothing but "
-        "wait for workers, and `env` what stepping costs it itself."
+        "The same environments under PPO: 8 environments, 128 steps, minibatches of 256, 10 epochs,"
+        " two towers 64-64, one thread. In brackets what Poise's time goes into: `waiting` is time"
+        " in which the learner does nothing but wait for workers, and `env` what stepping costs it"
+        " itself."
     )
     return f"### While PPO learns\n\n{text}\n\n{table(['Steps/s', *names], rows)}"
 
@@ -193,7 +251,9 @@ def learning(results: Results) -> str:
 def main() -> int:
     options = parser(__doc__)
     options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--peers", default="sb3,rllib", help="beside Poise and Gymnasium, by comma; may be empty")
+    options.add_argument(
+        "--peers", default="sb3,rllib", help="beside Poise and Gymnasium, by comma; may be empty"
+    )
     args = options.parse_args()
     wanted = ["poise", *(name for name in args.peers.split(",") if name)]
     pythons = {name: venv_python(name) for name in wanted}
@@ -211,7 +271,9 @@ def main() -> int:
                     results.measure(item, partial(run, pythons[venv_of(system)], script, *given))
     turns = (pythons["poise"], "in_turn.py")
     results.measure("in turn", lambda: {"cells": run(*turns)})
-    body = "\n".join(text for text in (stepping(results), in_turn(results), learning(results)) if text)
+    body = "\n".join(
+        text for text in (stepping(results), in_turn(results), learning(results)) if text
+    )
     results.publish("Workers", body, list(results.items.values()), all_versions(pythons, PACKAGES))
     return 0
 

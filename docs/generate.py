@@ -3,7 +3,8 @@
     python docs/generate.py            # rewrites the marked sections
     python docs/generate.py --check    # exits with 1 if a page is out of date
 
-A section stands between `<!-- generated: NAME -->` and `<!-- end generated -->`; `SECTIONS` knows the names.
+A section stands between `<!-- generated: NAME -->` and `<!-- end generated -->`; `SECTIONS` knows
+the names.
 """
 
 from __future__ import annotations
@@ -96,14 +97,18 @@ def default(config: type, key: str) -> Any:
     return reduce(getattr, key.split("."), config())
 
 
-def settings_table(config: type, keys: Iterable[str], aliases: Mapping[str, str] | None = None) -> str:
+def settings_table(
+    config: type, keys: Iterable[str], aliases: Mapping[str, str] | None = None
+) -> str:
     """What each key is by default, means and may be."""
     types, docs = field_types(config), field_docs(config)
     rows = []
     for key in keys:
         value = default(config, key)
         shown = "derived" if value is None and "Derived:" in docs[key] else code(value)
-        others = ", ".join(code(alias) for alias, target in (aliases or {}).items() if target == key)
+        others = ", ".join(
+            code(alias) for alias, target in (aliases or {}).items() if target == key
+        )
         rows.append([code(key), shown, docs[key], describe(types[key]), others])
     if aliases is None:
         return table(("setting", "default", "meaning", "allowed"), (row[:-1] for row in rows))
@@ -111,7 +116,8 @@ def settings_table(config: type, keys: Iterable[str], aliases: Mapping[str, str]
 
 
 def own_keys(config: type[AlgorithmConfig]) -> list[str]:
-    """The keys that only this algorithm has, and those of all algorithms for which it has a default of its own."""
+    """The keys that only this algorithm has, and those of all algorithms for which it has a default
+    of its own."""
     shared = field_types(AlgorithmConfig)
     keys = [key for key in field_types(config) if key not in shared]
     return keys + [key for key in shared if default(config, key) != default(AlgorithmConfig, key)]
@@ -143,8 +149,11 @@ ELSEWHERE = {
 
 
 def presets(name: str) -> str:
-    """The presets of one algorithm, those with the same settings in one row, and which of them are measured."""
-    measured = {env for env, algorithm in preset_scores() if algorithm == name} | ELSEWHERE.get(name, set())
+    """The presets of one algorithm, those with the same settings in one row, and which of them are
+    measured."""
+    measured = {env for env, algorithm in preset_scores() if algorithm == name} | ELSEWHERE.get(
+        name, set()
+    )
     rows: dict[str, list[str]] = {}
     for env, settings in PRESETS.get(name, {}).items():
         shown = ", ".join(f"`{key}={json.dumps(value)}`" for key, value in settings.items())
@@ -154,14 +163,20 @@ def presets(name: str) -> str:
     listed = []
     for shown, envs in rows.items():
         known = [env for env in envs if env.strip("`") in measured]
-        listed.append([", ".join(envs), shown, "yes" if known == envs else ", ".join(known) or "no"])
+        listed.append(
+            [", ".join(envs), shown, "yes" if known == envs else ", ".join(known) or "no"]
+        )
     return table(("environments", f"what differs from {name}'s defaults", "measured"), listed)
 
 
 def aliases() -> str:
     """All aliases by the setting that they mean."""
     targets: dict[str, dict[tuple[str, ...], list[str]]] = {}
-    pairs = [(name, alias, key) for name, spec in ALGORITHMS.items() for alias, key in spec.config.aliases.items()]
+    pairs = [
+        (name, alias, key)
+        for name, spec in ALGORITHMS.items()
+        for alias, key in spec.config.aliases.items()
+    ]
     for alias, key in dict.fromkeys((alias, key) for _, alias, key in pairs):
         names = tuple(name for name, a, k in pairs if (a, k) == (alias, key))
         targets.setdefault(key, {}).setdefault(names, []).append(alias)
@@ -178,7 +193,9 @@ def aliases() -> str:
 def origins(library: str) -> str:
     """Names of one library and what they are called here."""
     rows = []
-    for alias in dict.fromkeys(alias for spec in ALGORITHMS.values() for alias in spec.config.aliases):
+    for alias in dict.fromkeys(
+        alias for spec in ALGORITHMS.values() for alias in spec.config.aliases
+    ):
         if library not in ORIGINS.get(alias, ("elsewhere",)):
             continue
         meant: dict[str, list[str]] = {}
@@ -186,19 +203,25 @@ def origins(library: str) -> str:
             if alias in spec.config.aliases:
                 meant.setdefault(spec.config.aliases[alias], []).append(name)
         single = len(meant) == 1 and len(next(iter(meant.values()))) == len(ALGORITHMS)
-        texts = [code(key) + ("" if single else f" ({', '.join(names)})") for key, names in meant.items()]
+        texts = [
+            code(key) + ("" if single else f" ({', '.join(names)})") for key, names in meant.items()
+        ]
         rows.append([code(alias), ", ".join(texts)])
     return table((f"{library}" if library != "elsewhere" else "name", "Poise"), rows)
 
 
 def algorithm_table() -> str:
     shared = {"APPO": "impala"}
-    pages = [[f"[{name}]({shared.get(name, name.lower())}.md)", spec.summary] for name, spec in ALGORITHMS.items()]
+    pages = [
+        [f"[{name}]({shared.get(name, name.lower())}.md)", spec.summary]
+        for name, spec in ALGORITHMS.items()
+    ]
     return table(("algorithm", "what it is"), pages)
 
 
 def measured(title: str) -> Callable[[], str]:
-    """The table under a heading of RESULTS.md as the benchmark wrote it, so that no number is typed in here."""
+    """The table under a heading of RESULTS.md as the benchmark wrote it, so that no number is typed
+    in here."""
 
     def copy() -> str:
         lines = RESULTS.read_text().splitlines() if RESULTS.is_file() else []
@@ -206,7 +229,9 @@ def measured(title: str) -> Callable[[], str]:
         if start is None:
             return "Not measured yet: `make proof`."
         first = next(i for i in range(start, len(lines)) if lines[i].startswith("|"))
-        last = next((i for i in range(first, len(lines)) if not lines[i].startswith("|")), len(lines))
+        last = next(
+            (i for i in range(first, len(lines)) if not lines[i].startswith("|")), len(lines)
+        )
         return "\n".join(lines[first:last])
 
     return copy
@@ -215,8 +240,16 @@ def measured(title: str) -> Callable[[], str]:
 def rows_of(section: str) -> list[list[str]]:
     """The cells of the first table in a benchmark's section of RESULTS.md."""
     text = RESULTS.read_text() if RESULTS.is_file() else ""
-    lines = text.partition(f"<!-- {section}:start -->")[2].partition(f"<!-- {section}:end -->")[0].splitlines()
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")][2:]
+    lines = (
+        text.partition(f"<!-- {section}:start -->")[2]
+        .partition(f"<!-- {section}:end -->")[0]
+        .splitlines()
+    )
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in lines
+        if line.startswith("|")
+    ][2:]
 
 
 def preset_scores() -> dict[tuple[str, str], tuple[str, str]]:
@@ -228,18 +261,28 @@ def preset_scores() -> dict[tuple[str, str], tuple[str, str]]:
 def measured_presets() -> str:
     """Environments and algorithms with what their presets score."""
     rows = [
-        [code(env), algorithm, score, steps.partition(" (")[0], code(f"poise train {algorithm} --env {env}")]
+        [
+            code(env),
+            algorithm,
+            score,
+            steps.partition(" (")[0],
+            code(f"poise train {algorithm} --env {env}"),
+        ]
         for (env, algorithm), (steps, score) in sorted(preset_scores().items())
     ]
     return table(("environment", "algorithm", "score after training", "steps", "command"), rows)
 
 
 def command_table() -> str:
-    return table(("command", "what it does"), ([code(f"poise {name}"), line] for name, (_, line) in COMMANDS.items()))
+    return table(
+        ("command", "what it does"),
+        ([code(f"poise {name}"), line] for name, (_, line) in COMMANDS.items()),
+    )
 
 
 def faults() -> str:
-    """What becomes of each environment in the tests' zoo, and what is said: the tests compare it with what happens."""
+    """What becomes of each environment in the tests' zoo, and what is said: the tests compare it
+    with what happens."""
     sys.path.append(str(DOCS.parent / "tests"))
     import zoo
 
@@ -284,7 +327,10 @@ def render(text: str) -> str:
 
 def stale() -> dict[Path, str]:
     """The pages that are out of date, with what should be in them."""
-    pages = {page: render(page.read_text()) for page in (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))}
+    pages = {
+        page: render(page.read_text())
+        for page in (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))
+    }
     pages[STUB] = stub()
     return {page: text for page, text in pages.items() if text != page.read_text()}
 

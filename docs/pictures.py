@@ -1,4 +1,5 @@
-"""Draws the pictures of the documentation from real runs: `python docs/pictures.py [cartpole] [plots] [pong] ...`.
+"""Draws the pictures of the documentation from real runs: `python docs/pictures.py [cartpole]
+[plots] [pong] ...`.
 
 cartpole.png   the returns of a run
 cartpole.gif   the policy before training (left) and after it (right), four seconds each
@@ -28,7 +29,8 @@ FPS = 25
 WIDTH = 220
 SECONDS = 4
 
-# Both films side by side, small, at half the frames, with a palette of few colours: CartPole has no more.
+# Both films side by side, small, at half the frames, with a palette of few colours: CartPole has no
+# more.
 FILTER = (
     f"[0]fps={FPS},crop=600:320:0:80,scale={WIDTH}:-1:flags=lanczos,pad=iw+4:ih:0:0:white[left];"
     f"[1]fps={FPS},crop=600:320:0:80,scale={WIDTH}:-1:flags=lanczos[right];"
@@ -49,7 +51,16 @@ def cartpole() -> None:
         result = algo.learn(stop={"episode_reward_mean": 475})
         poise.record(algo, after, max_steps=frames)
         shrink(save_figure(poise.plot(algo, y="return"), IMAGES / "cartpole.png"))
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-i", before, "-i", after]
+        command = [
+            imageio_ffmpeg.get_ffmpeg_exe(),
+            "-y",
+            "-loglevel",
+            "error",
+            "-i",
+            before,
+            "-i",
+            after,
+        ]
         subprocess.run([*command, "-lavfi", FILTER, str(IMAGES / "cartpole.gif")], check=True)
     size = (IMAGES / "cartpole.gif").stat().st_size
     print(f"{algo!r}, reward {result['episode_reward_mean']:.0f}; the GIF has {size // 1024} kB")
@@ -63,7 +74,17 @@ def plots() -> None:
         for name in ("PPO", "DQN"):
             for seed in ("1", "2", "3"):
                 goal = ("--stop", "timesteps_total=100000", "--quiet")
-                command("train", name, "--env", "CartPole-v1", "--seed", seed, "--experiment", name.lower(), *goal)
+                command(
+                    "train",
+                    name,
+                    "--env",
+                    "CartPole-v1",
+                    "--seed",
+                    seed,
+                    "--experiment",
+                    name.lower(),
+                    *goal,
+                )
         command("plot", "ppo", "dqn", "--y", "return", "--out", str(IMAGES / "plots.png"))
         shrink(IMAGES / "plots.png")
 
@@ -71,10 +92,23 @@ def plots() -> None:
 def pong() -> None:
     with tempfile.TemporaryDirectory() as folder:
         film = f"{folder}/pong.mp4"
-        algo = poise.APPO("PongNoFrameskip-v4", seed=0, progress=False, metrics_smoothing_episodes=20)
+        algo = poise.APPO(
+            "PongNoFrameskip-v4", seed=0, progress=False, metrics_smoothing_episodes=20
+        )
         result = algo.learn(stop={"episode_reward_mean": 18})
         poise.record(algo, film)
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-ss", "30", "-t", "8", "-i", film]
+        command = [
+            imageio_ffmpeg.get_ffmpeg_exe(),
+            "-y",
+            "-loglevel",
+            "error",
+            "-ss",
+            "30",
+            "-t",
+            "8",
+            "-i",
+            film,
+        ]
         subprocess.run([*command, "-lavfi", PONG_FILTER, str(IMAGES / "pong.gif")], check=True)
     size = (IMAGES / "pong.gif").stat().st_size
     print(f"{algo!r} after {result['time_total_s']:.0f} s; the GIF has {size // 1024} kB")
@@ -82,21 +116,38 @@ def pong() -> None:
 
 def durations() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        run = poise.run("DQN", "CartPole-v1", preset="tutorial", seed=1, stop={"episodes_total": 600}, folder=folder)
+        run = poise.run(
+            "DQN",
+            "CartPole-v1",
+            preset="tutorial",
+            seed=1,
+            stop={"episodes_total": 600},
+            folder=folder,
+        )
         shrink(save_figure(poise.plot(run, x="episodes", y="length"), IMAGES / "durations.png"))
 
 
 def samplers() -> None:
     lines = (IMAGES.parents[1] / "benchmarks" / ".results" / "tune.jsonl").read_text().splitlines()
-    records = [record for line in lines if (record := json.loads(line))["item"].startswith("sampler ")]
+    records = [
+        record for line in lines if (record := json.loads(line))["item"].startswith("sampler ")
+    ]
     figure = figure_class()(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, label in (("random", "random"), ("tpe", "TPE")):
-        curves = np.array([record["curve"] for record in records if record["item"].startswith(f"sampler {name} ")])
+        curves = np.array(
+            [record["curve"] for record in records if record["item"].startswith(f"sampler {name} ")]
+        )
         trials = np.arange(1, curves.shape[1] + 1)
-        axes.plot(trials, np.median(curves, 0), label=f"{label}, median of {len(curves)} searches", lw=2)
+        axes.plot(
+            trials, np.median(curves, 0), label=f"{label}, median of {len(curves)} searches", lw=2
+        )
         axes.fill_between(trials, curves.min(0), curves.max(0), alpha=0.2)
-    axes.set(xlabel="trials", ylabel="best mean return so far", title="PPO on Acrobot-v1, seven settings searched")
+    axes.set(
+        xlabel="trials",
+        ylabel="best mean return so far",
+        title="PPO on Acrobot-v1, seven settings searched",
+    )
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
     shrink(save_figure(figure, IMAGES / "samplers.png"))

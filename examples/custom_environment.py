@@ -19,8 +19,12 @@ class Chase(gym.Env):
         self.size = size
         self.observation_space = gym.spaces.Box(0.0, 1.0, (4,), np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)  # self.np_random is the generator: with it, runs repeat and resume exactly
+    def reset(
+        self, *, seed: int | None = None, options: dict | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(
+            seed=seed
+        )  # self.np_random is the generator: with it, runs repeat and resume exactly
         self.here, self.goal = self.np_random.integers(self.size, size=(2, 2))
         return self.look(), {}
 
@@ -36,7 +40,9 @@ class Chase(gym.Env):
 
 if __name__ == "__main__":
     # max_episode_steps is a time limit that works for any environment.
-    algo = poise.PPO(Chase, env_config={"size": 4, "max_episode_steps": 30}, lr=2e-3, seed=0, progress=True)
+    algo = poise.PPO(
+        Chase, env_config={"size": 4, "max_episode_steps": 30}, lr=2e-3, seed=0, progress=True
+    )
     result = algo.learn(stop={"info/is_success": 0.99, "timesteps_total": 100_000})
     print(f"{result['timesteps_total']} steps: {result['stop_reason']}")
     print(f"The way takes {algo.evaluate(100)['episode_len_mean']:.1f} steps on average.")

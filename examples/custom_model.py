@@ -25,7 +25,10 @@ class Gated(nn.Module):
 poise.register_model("gated", Gated)  # the name goes into checkpoints, not the code
 
 algo = poise.PPO(
-    "CartPole-v1", model={"custom_model": "gated", "custom_model_config": {"width": 96}}, seed=0, progress=True
+    "CartPole-v1",
+    model={"custom_model": "gated", "custom_model_config": {"width": 96}},
+    seed=0,
+    progress=True,
 )
 result = algo.learn(stop={"episode_reward_mean": 300, "timesteps_total": 200_000})
 print(f"{result['timesteps_total']} steps: {result['stop_reason']}")

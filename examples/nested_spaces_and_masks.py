@@ -1,4 +1,5 @@
-"""Nested observations, several actions at once, and choices that are not allowed now: loading a lorry."""
+"""Nested observations, several actions at once, and choices that are not allowed now: loading a
+lorry."""
 
 from typing import Any
 
@@ -22,7 +23,9 @@ class Lorry(gym.Env):
     )
     action_space = gym.spaces.Discrete(len(CRATES) + 1)  # a crate, or (the last) driving off
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict | None = None
+    ) -> tuple[dict, dict[str, Any]]:
         super().reset(seed=seed)
         self.loaded = np.zeros(len(CRATES), np.int8)
         some = self.np_random.random(len(CRATES)) < 0.5
@@ -31,7 +34,11 @@ class Lorry(gym.Env):
 
     def look(self) -> dict[str, Any]:
         allowed = [*(self.loaded == 0) & (self.room >= CRATES), True]
-        return {"room": self.room, "loaded": self.loaded.copy(), "action_mask": np.array(allowed, np.int8)}
+        return {
+            "room": self.room,
+            "loaded": self.loaded.copy(),
+            "action_mask": np.array(allowed, np.int8),
+        }
 
     def step(self, action: int) -> tuple[dict, float, bool, bool, dict[str, Any]]:
         if action == len(CRATES):

@@ -6,7 +6,9 @@ import poise
 
 algo = poise.PPO("CartPole-v1", seed=0, progress=True)
 result = algo.learn(stop={"episode_reward_mean": 475})
-print(f"{result['timesteps_total']} steps in {result['time_total_s']:.1f} s: {result['stop_reason']}")
+print(
+    f"{result['timesteps_total']} steps in {result['time_total_s']:.1f} s: {result['stop_reason']}"
+)
 
 evaluation = algo.evaluate(episodes=20)
 print(f"20 fresh episodes: {evaluation['episode_reward_mean']:.1f} on average")

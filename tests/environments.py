@@ -1,4 +1,5 @@
-"""Small environments whose right answer is known: scripted ones, identity tasks, probes and broken ones."""
+"""Small environments whose right answer is known: scripted ones, identity tasks, probes and broken
+ones."""
 
 from __future__ import annotations
 
@@ -14,20 +15,25 @@ from poise.spaces.layout import Layout
 
 
 class Scripted(gym.Env):
-    """Plays episodes of given lengths; the observation is (episode, step), the reward 10 x episode + step.
+    """Plays episodes of given lengths; the observation is (episode, step), the reward 10 x episode
+    + step.
 
-    Episodes count from 1; resets without a step between them begin the same one. Their ends alternate through `ends`:
-    "terminated", "truncated" or "both".
+    Episodes count from 1; resets without a step between them begin the same one. Their ends
+    alternate through `ends`: "terminated", "truncated" or "both".
     """
 
     action_space = spaces.Discrete(2)
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 
-    def __init__(self, lengths: Sequence[int] = (2, 3), ends: Sequence[str] = ("terminated", "truncated")) -> None:
+    def __init__(
+        self, lengths: Sequence[int] = (2, 3), ends: Sequence[str] = ("terminated", "truncated")
+    ) -> None:
         self.lengths, self.ends = lengths, ends
         self.episode, self.now = 0, 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         if self.now or not self.episode:
             self.episode, self.now = self.episode + 1, 0
@@ -39,7 +45,13 @@ class Scripted(gym.Env):
         end = self.ends[(self.episode - 1) % len(self.ends)] if over else ""
         obs = np.array([self.episode, self.now], np.float32)
         info = {"episode_number": float(self.episode)} if over else {}
-        return obs, 10.0 * self.episode + self.now, end in ("terminated", "both"), end in ("truncated", "both"), info
+        return (
+            obs,
+            10.0 * self.episode + self.now,
+            end in ("terminated", "both"),
+            end in ("truncated", "both"),
+            info,
+        )
 
 
 class Task(gym.Env):
@@ -54,7 +66,9 @@ class Task(gym.Env):
     def judge(self, action: Any) -> float:
         raise NotImplementedError
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict]:
         super().reset(seed=seed)
         self.now = 0
         return self.observe(), {}
@@ -68,7 +82,8 @@ class Task(gym.Env):
 
 
 class Echo(Task):
-    """Reward 1 for choosing the number that is shown as a one-hot vector; the optimum is the episode's length."""
+    """Reward 1 for choosing the number that is shown as a one-hot vector; the optimum is the
+    episode's length."""
 
     def __init__(self, n: int = 4, start: int = 0) -> None:
         self.action_space = spaces.Discrete(n, start=start)
@@ -98,9 +113,12 @@ class DiscreteEcho(Task):
 
 
 class Reach(Task):
-    """The action should be the number shown; reward 1 - distance in units of half the bounds' width."""
+    """The action should be the number shown; reward 1 - distance in units of half the bounds'
+    width."""
 
-    def __init__(self, low: float = -2.0, high: float = 6.0, size: int = 1, finite: bool = True) -> None:
+    def __init__(
+        self, low: float = -2.0, high: float = 6.0, size: int = 1, finite: bool = True
+    ) -> None:
         self.low, self.high = low, high
         bounds = (low, high) if finite else (-np.inf, np.inf)
         self.action_space = spaces.Box(*bounds, (size,), np.float32)
@@ -144,7 +162,8 @@ class DelayedReward(Task):
 
 
 class Endless(Task):
-    """Reward 1 for ever, cut by a time limit that says nothing about the state: the value is 1 / (1 - γ)."""
+    """Reward 1 for ever, cut by a time limit that says nothing about the state: the value is 1 / (1
+    - γ)."""
 
     length = 5
     ends_with = "truncated"
@@ -193,9 +212,14 @@ class Noise(Task):
         self.length = 7
 
     def observe(self) -> Any:
-        if isinstance(self.observation_space, spaces.Box) and self.observation_space.dtype == np.float32:
+        if (
+            isinstance(self.observation_space, spaces.Box)
+            and self.observation_space.dtype == np.float32
+        ):
             drawn = self.np_random.standard_normal(self.observation_space.shape) * self.scale
-            return np.clip(drawn, self.observation_space.low, self.observation_space.high).astype(np.float32)
+            return np.clip(drawn, self.observation_space.low, self.observation_space.high).astype(
+                np.float32
+            )
         self.observation_space.seed(int(self.np_random.integers(2**31)))
         return self.observation_space.sample()
 
@@ -204,7 +228,8 @@ class Noise(Task):
 
 
 def broken(what: str, slot: int, at: int, value: float = np.nan) -> Callable[[dict], gym.Env]:
-    """A maker of `Scripted` environments; the `slot`-th reports `value` as its observation or reward at step `at`."""
+    """A maker of `Scripted` environments; the `slot`-th reports `value` as its observation or
+    reward at step `at`."""
     made = count()
 
     class Broken(Scripted):
@@ -215,7 +240,11 @@ def broken(what: str, slot: int, at: int, value: float = np.nan) -> Callable[[di
         def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
             obs, reward, terminated, truncated, info = super().step(action)
             if self.bad and self.now == at:
-                obs, reward = (np.array([value, 0], np.float32), reward) if what == "observation" else (obs, value)
+                obs, reward = (
+                    (np.array([value, 0], np.float32), reward)
+                    if what == "observation"
+                    else (obs, value)
+                )
             return obs, reward, terminated, truncated, info
 
     def make(config: dict) -> gym.Env:
@@ -227,7 +256,9 @@ def broken(what: str, slot: int, at: int, value: float = np.nan) -> Callable[[di
 class Strict(Noise):
     """Noise that notes in `bad` what it was given and is not in its action space."""
 
-    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space, bad: list[Any]) -> None:
+    def __init__(
+        self, observation_space: spaces.Space, action_space: spaces.Space, bad: list[Any]
+    ) -> None:
         super().__init__(observation_space, action_space)
         self.bad = bad
 
@@ -238,7 +269,8 @@ class Strict(Noise):
 
 
 class Copy(Task):
-    """The action should be what is observed, in any space; reward 1 if it is, less the more it differs."""
+    """The action should be what is observed, in any space; reward 1 if it is, less the more it
+    differs."""
 
     def __init__(self, space: spaces.Space) -> None:
         self.observation_space = self.action_space = space
@@ -253,7 +285,9 @@ class Copy(Task):
         given, wanted = layout.flatten(action), layout.flatten(self.target)
         scores = []
         for leaf in layout.leaves:
-            away = np.abs(np.asarray(given[leaf.name], float) - np.asarray(wanted[leaf.name], float))
+            away = np.abs(
+                np.asarray(given[leaf.name], float) - np.asarray(wanted[leaf.name], float)
+            )
             if isinstance(leaf.space, spaces.Box):
                 away = 2 * away / (leaf.space.high.astype(float) - leaf.space.low)
             else:
@@ -263,19 +297,28 @@ class Copy(Task):
 
 
 class Masked(Task):
-    """Of many choices few are allowed, and of these one is right: the one that is shown. The others go into `bad`.
+    """Of many choices few are allowed, and of these one is right: the one that is shown.
 
-    The mask is in the observation, or in the info if `in_info`. When an episode is over, nothing is allowed.
+    The others go into `bad`.
+
+    The mask is in the observation, or in the info if `in_info`. When an episode is over, nothing is
+    allowed.
     """
 
-    def __init__(self, bad: list[Any], action_space: spaces.Space | None = None, in_info: bool = False) -> None:
+    def __init__(
+        self, bad: list[Any], action_space: spaces.Space | None = None, in_info: bool = False
+    ) -> None:
         self.bad, self.in_info = bad, in_info
         self.action_space = action_space or spaces.Discrete(20, start=3)
         plain = isinstance(self.action_space, spaces.Discrete)
-        self.sizes = [int(self.action_space.n)] if plain else self.action_space.nvec.ravel().tolist()
+        self.sizes = (
+            [int(self.action_space.n)] if plain else self.action_space.nvec.ravel().tolist()
+        )
         shown = spaces.MultiDiscrete(self.sizes)
         mask = spaces.Box(0, 1, (sum(self.sizes),), np.int8)
-        self.observation_space = shown if in_info else spaces.Dict({"shown": shown, "action_mask": mask})
+        self.observation_space = (
+            shown if in_info else spaces.Dict({"shown": shown, "action_mask": mask})
+        )
 
     def observe(self) -> Any:
         self.target = np.array([self.np_random.integers(n) for n in self.sizes])
@@ -283,13 +326,21 @@ class Masked(Task):
         if self.now < self.length:
             for mask, right in zip(self.masks, self.target, strict=True):
                 mask[[right, self.np_random.integers(len(mask))]] = 1
-        return self.target if self.in_info else {"shown": self.target, "action_mask": np.concatenate(self.masks)}
+        return (
+            self.target
+            if self.in_info
+            else {"shown": self.target, "action_mask": np.concatenate(self.masks)}
+        )
 
     def info(self) -> dict[str, Any]:
         plain = isinstance(self.action_space, spaces.Discrete)
-        return {"action_mask": self.masks[0] if plain else tuple(self.masks)} if self.in_info else {}
+        return (
+            {"action_mask": self.masks[0] if plain else tuple(self.masks)} if self.in_info else {}
+        )
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict]:
         return super().reset(seed=seed)[0], self.info()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

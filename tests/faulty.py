@@ -15,7 +15,10 @@ from gymnasium import spaces
 
 
 class Sound(gym.Env):
-    """A walk in the plane with noise; it ends near the edge. All others differ from it in one thing."""
+    """A walk in the plane with noise; it ends near the edge.
+
+    All others differ from it in one thing.
+    """
 
     observation_space: spaces.Space = spaces.Box(-10.0, 10.0, (2,), np.float32)
     action_space: spaces.Space = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -23,7 +26,9 @@ class Sound(gym.Env):
     def __init__(self, render_mode: str | None = None) -> None:
         self.render_mode = render_mode
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, Any]:
         super().reset(seed=seed)
         self.place = self.np_random.uniform(-1, 1, 2)
         self.steps = 0
@@ -245,7 +250,9 @@ class ChannelsElsewhere(ImageOfFloats):
 
 
 class LacksKey(Sound):
-    observation_space = spaces.Dict({"here": spaces.Box(-10, 10, (2,)), "goal": spaces.Box(-1, 1, (2,))})
+    observation_space = spaces.Dict(
+        {"here": spaces.Box(-10, 10, (2,)), "goal": spaces.Box(-1, 1, (2,))}
+    )
 
     def look(self) -> Any:
         return {"here": super().look()}
@@ -294,7 +301,9 @@ class ReusesBuffer(Sound):
 
 
 class NoSeeding(Sound):
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, Any]:
         return super().reset()
 
 
@@ -320,7 +329,9 @@ class GlobalRandom(Sound):
 
 
 class AlwaysTheSame(Sound):
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, Any]:
         return super().reset(seed=0)
 
 

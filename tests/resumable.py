@@ -24,7 +24,9 @@ class Walk(gym.Env):
     def observe(self) -> np.ndarray:
         return np.array([self.place, self.now / 10], np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self.place, self.now, self.end = self.draw(), 0, 8 + int(20 * self.draw())
         return self.observe(), {}
@@ -37,7 +39,8 @@ class Walk(gym.Env):
 
 
 class Stateful(Walk):
-    """Its randomness cannot be replayed from Gymnasium's generator, but it can tell and take its whole state."""
+    """Its randomness cannot be replayed from Gymnasium's generator, but it can tell and take its
+    whole state."""
 
     def __init__(self) -> None:
         self.random = random.Random(0)
@@ -48,7 +51,9 @@ class Stateful(Walk):
         self.trace = np.append(self.trace[1:], value)
         return value
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
         if seed is not None:
             self.random.seed(seed)
         return super().reset(seed=seed, options=options)

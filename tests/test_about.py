@@ -36,7 +36,9 @@ def repository(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_commit_is_what_git_says_in_every_kind_of_checkout(repository: Path, tmp_path: Path) -> None:
+def test_the_commit_is_what_git_says_in_every_kind_of_checkout(
+    repository: Path, tmp_path: Path
+) -> None:
     first = git(repository, "rev-parse", "HEAD")
     assert commit_of(repository) == commit_of(repository / "inner") == first
     git(repository, "worktree", "add", "-qb", "two", str(tmp_path / "tree"))
@@ -58,9 +60,18 @@ def test_where_there_is_no_commit_there_is_none(tmp_path: Path, repository: Path
     assert dirty(tmp_path / "nowhere") is None
 
 
-def test_a_run_notes_each_time_what_it_is_made_with(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_notes_each_time_what_it_is_made_with(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(repository)
-    run = poise.run("PPO", "CartPole-v1", stop={"training_iteration": 1}, name="one", tensorboard=False, quiet=True)
+    run = poise.run(
+        "PPO",
+        "CartPole-v1",
+        stop={"training_iteration": 1},
+        name="one",
+        tensorboard=False,
+        quiet=True,
+    )
     run.trainer.close()
     (repository / ".gitignore").write_text("runs\nmore\n")
     poise.resume(run.path, stop={"training_iteration": 2}, quiet=True).trainer.close()
@@ -72,7 +83,13 @@ def test_a_run_notes_each_time_what_it_is_made_with(repository: Path, monkeypatc
     assert first["command"]
     (row,) = json.loads(CliRunner().invoke(command, ["runs", "--json"]).stdout)
     assert (row["commit"], row["dirty"]) == (first["commit"], True)
-    for damaged in ("{", "[]", '{"sessions": 5}', '{"sessions": [5]}', '{"sessions": [{"commit": [1]}]}'):
+    for damaged in (
+        "{",
+        "[]",
+        '{"sessions": 5}',
+        '{"sessions": [5]}',
+        '{"sessions": [{"commit": [1]}]}',
+    ):
         (run.path / "about.json").write_text(damaged)
         (row,) = json.loads(CliRunner().invoke(command, ["runs", "--json"]).stdout)
         assert (row["commit"], row["dirty"]) == (None, None)

@@ -1,6 +1,8 @@
-"""Guards the updates with an independent judge: Stable-Baselines3, in an environment of its own, on the same data.
+"""Guards the updates with an independent judge: Stable-Baselines3, in an environment of its own, on
+the same data.
 
-The judge's Python is `$POISE_SB3_PYTHON`, else `benchmarks/.venvs/sb3`; with `POISE_JUDGES=1` the latter is made.
+The judge's Python is `$POISE_SB3_PYTHON`, else `benchmarks/.venvs/sb3`; with `POISE_JUDGES=1` the
+latter is made.
 """
 
 from __future__ import annotations
@@ -33,9 +35,18 @@ Judge = Callable[[str, dict[str, Any]], dict[str, np.ndarray]]
 
 
 def make_home() -> None:
-    """A virtual environment with Stable-Baselines3 and PyTorch in the version that the tests run with."""
+    """A virtual environment with Stable-Baselines3 and PyTorch in the version that the tests run
+    with."""
     subprocess.run([sys.executable, "-m", "venv", str(HOME)], check=True)
-    pip = [str(HOME / "bin" / "python"), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt")]
+    pip = [
+        str(HOME / "bin" / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "-c",
+        str(ROOT / "constraints.txt"),
+    ]
     subprocess.run([*pip, "torch"], check=True)
     subprocess.run([*pip, VERSION], check=True)
 
@@ -49,8 +60,9 @@ def python() -> str:
     if not own.exists():
         if os.environ.get("POISE_JUDGES") != "1":
             pytest.skip(
-                "This test needs Stable-Baselines3 in an environment of its own: set POISE_JUDGES=1 to have it made in "
-                "benchmarks/.venvs/sb3, or POISE_SB3_PYTHON to a Python that has it."
+                "This test needs Stable-Baselines3 in an environment of its own: set POISE_JUDGES=1"
+                " to have it made in benchmarks/.venvs/sb3, or POISE_SB3_PYTHON to a Python that"
+                " has it."
             )
         make_home()
     return str(own)
@@ -61,14 +73,18 @@ def judge(python: str, tmp_path: Path) -> Judge:
     def ask(kind: str, given: dict[str, Any]) -> dict[str, np.ndarray]:
         np.savez(tmp_path / "in.npz", **given)
         script = Path(__file__).parent / "judges" / "sb3_update.py"
-        subprocess.run([python, str(script), kind, str(tmp_path / "in.npz"), str(tmp_path / "out.npz")], check=True)
+        subprocess.run(
+            [python, str(script), kind, str(tmp_path / "in.npz"), str(tmp_path / "out.npz")],
+            check=True,
+        )
         with np.load(tmp_path / "out.npz") as found:
             return dict(found)
 
     return ask
 
 
-# --- returns ---------------------------------------------------------------------------------------------------------
+# --- returns
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("gamma", "lambda_"), [(0.99, 0.95), (0.9, 1.0), (0.5, 0.0)])
@@ -77,9 +93,14 @@ def test_returns_and_advantages_are_equal(judge: Judge, gamma: float, lambda_: f
     steps, slots = 64, 5
     value = rng.standard_normal((steps + 1, slots))
     terminated, truncated = rng.random((2, steps, slots)) < 0.08
-    terminated[-1], truncated[-1] = [True, False, True, False, False], [False, True, True, False, False]
+    terminated[-1], truncated[-1] = (
+        [True, False, True, False, False],
+        [False, True, True, False, False],
+    )
     assert (terminated & truncated)[:-1].any()
-    final = rng.standard_normal((steps, slots))  # the value of the final observation, where an episode was cut
+    final = rng.standard_normal(
+        (steps, slots)
+    )  # the value of the final observation, where an episode was cut
     given = {
         "reward": rng.standard_normal((steps, slots)),
         "value": value[:-1],
@@ -97,7 +118,10 @@ def test_returns_and_advantages_are_equal(judge: Judge, gamma: float, lambda_: f
 # --- updates ---------------------------------------------------------------------------------------------------------
 
 STEPS, SLOTS, WIDTH = 24, 4, 3
-ACTIONS = {"Discrete": spaces.Discrete(WIDTH), "Box": spaces.Box(-np.inf, np.inf, (WIDTH,), np.float32)}
+ACTIONS = {
+    "Discrete": spaces.Discrete(WIDTH),
+    "Box": spaces.Box(-np.inf, np.inf, (WIDTH,), np.float32),
+}
 
 
 def in_float64(trainer: Trainer) -> Algorithm:
@@ -122,16 +146,28 @@ def random_rollout(algorithm: Algorithm) -> Rollout:
     rng = np.random.default_rng(2)
     numbers = lambda *shape: torch.from_numpy(rng.standard_normal(shape))  # noqa: E731
     policy = algorithm.policy
-    empty = Rollout.empty(STEPS, SLOTS, policy.obs_layout, policy.dist.action_shape, policy.dist.action_dtype)
+    empty = Rollout.empty(
+        STEPS, SLOTS, policy.obs_layout, policy.dist.action_shape, policy.dist.action_dtype
+    )
     obs = numbers(STEPS + 1, SLOTS, 5)
     inputs, _ = policy(obs[:-1].flatten(0, 1))
     inputs = inputs.detach().view(STEPS, SLOTS, -1)
     spread = 0.15 if action_is_continuous(algorithm) else 0.5
     old = inputs + spread * numbers(*inputs.shape)
-    action = policy.dist.sample(old, policy.dist.noise((STEPS, SLOTS), torch.Generator().manual_seed(3)).double())
+    action = policy.dist.sample(
+        old, policy.dist.noise((STEPS, SLOTS), torch.Generator().manual_seed(3)).double()
+    )
     terminated, truncated = torch.from_numpy(rng.random((2, STEPS, SLOTS)) < 0.1)
-    empty.obs, empty.action, empty.log_prob = {"value": obs}, action, policy.dist.log_prob(old, action)
-    empty.reward, empty.terminated, empty.truncated = 3 * numbers(STEPS, SLOTS), terminated, truncated
+    empty.obs, empty.action, empty.log_prob = (
+        {"value": obs},
+        action,
+        policy.dist.log_prob(old, action),
+    )
+    empty.reward, empty.terminated, empty.truncated = (
+        3 * numbers(STEPS, SLOTS),
+        terminated,
+        truncated,
+    )
     empty.valid = empty.valid.double()
     return empty
 
@@ -150,7 +186,9 @@ def layers(algorithm: Algorithm) -> dict[str, np.ndarray]:
     return {name: value.detach().numpy().copy() for name, value in found.items()}
 
 
-def flat_arrays(rollout: Rollout, value: torch.Tensor, advantage: torch.Tensor) -> dict[str, np.ndarray]:
+def flat_arrays(
+    rollout: Rollout, value: torch.Tensor, advantage: torch.Tensor
+) -> dict[str, np.ndarray]:
     """What the judge learns from: one row per step."""
     arrays = {
         "obs": rollout.obs["value"][:-1].flatten(0, 1),
@@ -164,7 +202,10 @@ def flat_arrays(rollout: Rollout, value: torch.Tensor, advantage: torch.Tensor) 
 
 
 def compare(
-    algorithm: Algorithm, before: dict[str, np.ndarray], expected: dict[str, np.ndarray], given: dict[str, Any]
+    algorithm: Algorithm,
+    before: dict[str, np.ndarray],
+    expected: dict[str, np.ndarray],
+    given: dict[str, Any],
 ) -> None:
     """The judge saw the same policy before, and both ended at the same parameters."""
     np.testing.assert_allclose(expected["before.value"], given["own.value"], atol=1e-12)
@@ -177,12 +218,24 @@ def compare(
 
 
 SETTINGS = {
-    "plain": {"entropy_coeff": 0.0, "vf_loss_coeff": 0.5, "grad_clip": 0.5, "normalize_advantages": True},
-    "other": {"entropy_coeff": 0.03, "vf_loss_coeff": 0.25, "grad_clip": 50.0, "normalize_advantages": False},
+    "plain": {
+        "entropy_coeff": 0.0,
+        "vf_loss_coeff": 0.5,
+        "grad_clip": 0.5,
+        "normalize_advantages": True,
+    },
+    "other": {
+        "entropy_coeff": 0.03,
+        "vf_loss_coeff": 0.25,
+        "grad_clip": 50.0,
+        "normalize_advantages": False,
+    },
 }
 
 
-def check_update(trainer: Any, judge: Judge, name: str, actions: spaces.Space, settings: dict[str, Any]) -> None:
+def check_update(
+    trainer: Any, judge: Judge, name: str, actions: spaces.Space, settings: dict[str, Any]
+) -> None:
     obs_space = spaces.Box(-np.inf, np.inf, (5,), np.float32)
     made = trainer(
         name,
@@ -216,7 +269,9 @@ def check_update(trainer: Any, judge: Judge, name: str, actions: spaces.Space, s
     if name == "PPO":
         batch = algorithm.batch(rollout)
         ratio = (own_log_prob - batch.log_prob).exp()
-        assert 0.1 < ((ratio - 1).abs() > 0.2).double().mean() < 0.9, "the clip must bite, but not everywhere"
+        assert 0.1 < ((ratio - 1).abs() > 0.2).double().mean() < 0.9, (
+            "the clip must bite, but not everywhere"
+        )
         algorithm.learn(batch)
     else:
         loss, _ = algorithm.loss(rollout, settings["entropy_coeff"])
@@ -228,12 +283,16 @@ def check_update(trainer: Any, judge: Judge, name: str, actions: spaces.Space, s
 
 @pytest.mark.parametrize("actions", ACTIONS.values(), ids=ACTIONS.keys())
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
-def test_one_ppo_update_is_equal(trainer: Any, judge: Judge, actions: spaces.Space, settings: dict[str, Any]) -> None:
+def test_one_ppo_update_is_equal(
+    trainer: Any, judge: Judge, actions: spaces.Space, settings: dict[str, Any]
+) -> None:
     whole = {"num_sgd_iter": 1, "sgd_minibatch_size": STEPS * SLOTS}
     check_update(trainer, judge, "PPO", actions, {**settings, **whole})
 
 
 @pytest.mark.parametrize("actions", ACTIONS.values(), ids=ACTIONS.keys())
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
-def test_one_a2c_update_is_equal(trainer: Any, judge: Judge, actions: spaces.Space, settings: dict[str, Any]) -> None:
+def test_one_a2c_update_is_equal(
+    trainer: Any, judge: Judge, actions: spaces.Space, settings: dict[str, Any]
+) -> None:
     check_update(trainer, judge, "A2C", actions, settings)

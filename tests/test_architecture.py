@@ -1,4 +1,5 @@
-"""Guards the house plan: imports point one way, files stay small, nothing unsafe, and `import poise` is light."""
+"""Guards the house plan: imports point one way, files stay small, nothing unsafe, and `import
+poise` is light."""
 
 from __future__ import annotations
 
@@ -76,7 +77,9 @@ def imported(tree: ast.AST) -> Iterator[tuple[str, int]]:
             module = str(node.module)
             if module == "poise":  # from poise import errors
                 for alias in node.names:
-                    inside = (SOURCE / alias.name).exists() or (SOURCE / f"{alias.name}.py").exists()
+                    inside = (SOURCE / alias.name).exists() or (
+                        SOURCE / f"{alias.name}.py"
+                    ).exists()
                     yield f"poise.{alias.name}" if inside else "poise", node.lineno
             else:
                 yield module, node.lineno
@@ -92,12 +95,16 @@ def test_imports_point_one_way(file: Path) -> None:
     mine = ROOMS.index(room(file))
     for module, line in imported(ast.parse(file.read_text())):
         if module.split(".")[0] == "poise" and room(file) != "poise":
-            assert ROOMS.index(name_of(module)) <= mine, f"{file}:{line} imports {module}, which is above it"
+            assert ROOMS.index(name_of(module)) <= mine, (
+                f"{file}:{line} imports {module}, which is above it"
+            )
 
 
 def test_every_room_is_in_the_plan() -> None:
     assert {room(file) for file in FILES} <= set(ROOMS)
-    assert {"config", "learning", "models", "sampling", "algorithms", "training"} <= {room(file) for file in FILES}
+    assert {"config", "learning", "models", "sampling", "algorithms", "training"} <= {
+        room(file) for file in FILES
+    }
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SOURCE)))
@@ -110,58 +117,70 @@ def test_files_are_small_safe_and_say_what_they_are_for(file: Path) -> None:
         assert module.split(".")[0] not in FORBIDDEN_MODULES, f"{file}:{line} imports {module}"
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            assert ast.unparse(node.func) not in FORBIDDEN_CALLS, f"{file}:{node.lineno} calls {ast.unparse(node.func)}"
-            shell = [k for k in node.keywords if k.arg == "shell" and ast.unparse(k.value) != "False"]
+            assert ast.unparse(node.func) not in FORBIDDEN_CALLS, (
+                f"{file}:{node.lineno} calls {ast.unparse(node.func)}"
+            )
+            shell = [
+                k for k in node.keywords if k.arg == "shell" and ast.unparse(k.value) != "False"
+            ]
             assert not shell, f"{file}:{node.lineno} starts a shell"
 
 
-def lines_of_code(text: str) -> int:
-    """Lines that hold code: not those of docstrings, comments and blanks."""
-    documented: set[int] = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            documented.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-    tokens = [t for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type not in layout]
-    return len({line for t in tokens for line in range(t.start[0], t.end[0] + 1)} - documented)
+def statements(text: str) -> int:
+    """Logical lines that hold code, whose number no line break changes: without docstrings."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    documented = sum(
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        for node in ast.walk(ast.parse(text))
+    )
+    return sum(token.type == tokenize.NEWLINE for token in tokens) - documented
 
 
 BUDGETS = {
-    "what trains": (
-        10305,
-        ROOMS[ROOMS.index("children") : ROOMS.index("tracking")],
-    ),
-    "checks": (1075, ["checks"]),
+    "what trains": (9500, ROOMS[ROOMS.index("children") : ROOMS.index("tracking")]),
+    "checks": (1000, ["checks"]),
     "what is kept and shown": (
-        2910,
+        2700,
         ["tracking", "api", "cli", "poise", "errors", "startup", "install", "files", "__main__"],
     ),
-    "searches": (1660, ["tuning", "tune"]),
+    "clusters": (1200, ["cluster"]),
+    "searches": (1700, ["tuning", "tune"]),
     "old names": (1800, ["compat"]),
 }
-"""Lines of code that each part of the house may have, and its rooms. What trains has 800 more than the plan gave it:
-what a checkpoint declares is held against its files (training/declared.py), callbacks reach environments
-(stepping/calls.py), checkpoints have scores and go on with other settings (training/loading.py), learners and
-off-policy learning are made for several networks. What is kept has 200 more: plots of any result, what a run was made
-with (tracking/about.py), and resuming from any checkpoint."""
+"""Statements that each part of the house may have, and its rooms."""
 
 
 def test_the_package_is_small() -> None:
     parts = {name: part for part, (_, rooms) in BUDGETS.items() for name in rooms}
     size = dict.fromkeys(BUDGETS, 0)
     for file in FILES:
-        size[parts[room(file)]] += lines_of_code(file.read_text())
+        size[parts[room(file)]] += statements(file.read_text())
     assert all(size[part] <= most for part, (most, _) in BUDGETS.items()), size
 
 
 def test_only_workers_and_their_driver_pickle_code() -> None:
     """What a driver sends to its own children is the one thing that is ever unpickled."""
-    users = {str(f.relative_to(SOURCE)) for f in FILES if "cloudpickle" in dict(imported(ast.parse(f.read_text())))}
-    assert users == {"stepping/worker.py", "stepping/workers.py", "tuning/pool.py", "tuning/worker.py"}
+    users = {
+        str(f.relative_to(SOURCE))
+        for f in FILES
+        if "cloudpickle" in dict(imported(ast.parse(f.read_text())))
+    }
+    assert users == {
+        "stepping/worker.py",
+        "stepping/workers.py",
+        "tuning/pool.py",
+        "tuning/worker.py",
+    }
 
 
 def test_workers_import_nothing_heavy() -> None:
-    assert modules_after("import poise.stepping.worker") & {"torch", "rich", "click", "yaml", "safetensors"} == set()
+    assert (
+        modules_after("import poise.stepping.worker")
+        & {"torch", "rich", "click", "yaml", "safetensors"}
+        == set()
+    )
 
 
 def modules_after(code: str) -> set[str]:
@@ -170,9 +189,15 @@ def modules_after(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("code", ["import poise", "import poise; dir(poise); poise.ConfigError; poise.__all__"])
+@pytest.mark.parametrize(
+    "code", ["import poise", "import poise; dir(poise); poise.ConfigError; poise.__all__"]
+)
 def test_importing_poise_loads_nothing_heavy(code: str) -> None:
-    assert modules_after(code) & {"torch", "gymnasium", "numpy", "rich", "click", "yaml", "safetensors"} == set()
+    assert (
+        modules_after(code)
+        & {"torch", "gymnasium", "numpy", "rich", "click", "yaml", "safetensors"}
+        == set()
+    )
 
 
 def test_reading_a_configuration_needs_no_torch() -> None:

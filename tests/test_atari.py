@@ -1,4 +1,5 @@
-"""Atari games: names, options, the contract of the native batch, one game as a batch of one, films, clipped rewards."""
+"""Atari games: names, options, the contract of the native batch, one game as a batch of one, films,
+clipped rewards."""
 
 from __future__ import annotations
 
@@ -42,16 +43,21 @@ def play(env: AtariVector, steps: int, seed: int | None = 0, actions: int = 0) -
     """The results of `steps` random steps after a reset."""
     env.reset(seed=seed)
     rng = np.random.default_rng(actions)
-    return [env.step(rng.integers(env.single_action_space.n, size=env.num_envs)) for _ in range(steps)]
+    return [
+        env.step(rng.integers(env.single_action_space.n, size=env.num_envs)) for _ in range(steps)
+    ]
 
 
 def same(a: list[tuple], b: list[tuple]) -> bool:
     return all(
-        np.array_equal(x, y) for left, right in zip(a, b, strict=True) for x, y in zip(left[:4], right[:4], strict=True)
+        np.array_equal(x, y)
+        for left, right in zip(a, b, strict=True)
+        for x, y in zip(left[:4], right[:4], strict=True)
     )
 
 
-# --- names and options ----------------------------------------------------------------------------------------------
+# --- names and options
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -74,7 +80,9 @@ def test_names_say_the_game_and_how_sticky_it_is(env_id: str, game: str, sticky:
     assert is_atari(env_id)
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v0", "Pong-v5", "ALE/Pong-v4", "Pong-ram-v4", "Tetris-v4", "Walk-v4", ""])
+@pytest.mark.parametrize(
+    "env_id", ["CartPole-v0", "Pong-v5", "ALE/Pong-v4", "Pong-ram-v4", "Tetris-v4", "Walk-v4", ""]
+)
 def test_other_names_are_not_theirs(env_id: str) -> None:
     assert atari_name(env_id) is None
     assert not is_atari(env_id)
@@ -84,7 +92,11 @@ def test_every_game_can_be_named_in_every_way() -> None:
     from ale_py.registration import rom_id_to_name
 
     assert set(GAMES) <= {rom_id_to_name(rom) for rom in ale_py.roms.get_all_rom_ids()}
-    registered = [name for name in atari.gym.registry if str(atari.gym.registry[name].entry_point).startswith("ale_py")]
+    registered = [
+        name
+        for name in atari.gym.registry
+        if str(atari.gym.registry[name].entry_point).startswith("ale_py")
+    ]
     assert len(registered) > 300
     for name in registered:  # Gym's old names and the emulator's new ones
         assert is_atari(name)
@@ -102,7 +114,10 @@ def test_a_name_that_somebody_else_registered_is_theirs(monkeypatch: pytest.Monk
     [
         ("PnogNoFrameskip-v4", r"no Atari game 'Pnog', .* Did you mean 'PongNoFrameskip-v4'\?"),
         ("ALE/Brakout-v5", r"no Atari game 'Brakout', .* Did you mean 'ALE/Breakout-v5'\?"),
-        ("PongNoFrameskp-v4", r"no environment 'PongNoFrameskp-v4'\. Did you mean 'PongNoFrameskip-v4'\?"),
+        (
+            "PongNoFrameskp-v4",
+            r"no environment 'PongNoFrameskp-v4'\. Did you mean 'PongNoFrameskip-v4'\?",
+        ),
         ("Pnog-v4", r"no environment 'Pnog-v4'\. Did you mean 'Pong-v4'\?"),
         ("ALE/WarlordsNo-v5", "no Atari game 'WarlordsNo'"),
     ],
@@ -118,16 +133,31 @@ def test_a_wrong_game_is_told_the_nearest(env_id: str, text: str) -> None:
     [
         (
             {"frme_skip": 4},
-            r"Unknown option 'frme_skip' in the env_config of an Atari game\. Did you mean 'frame_skip'",
+            (
+                r"Unknown option 'frme_skip' in the env_config of an Atari game\. Did you mean"
+                r" 'frame_skip'"
+            ),
         ),
-        ({"frameskip": 4, "frame_skip": 4}, "'frameskip' and 'frame_skip' are two names of one option"),
-        ({"stack": 10**9}, r"env_config\.stack=1000000000 is not allowed: it must be an integer from 1 to 64"),
-        ({"size": "84"}, r"env_config\.size='84' is not allowed: it must be an integer from 16 to 256"),
+        (
+            {"frameskip": 4, "frame_skip": 4},
+            "'frameskip' and 'frame_skip' are two names of one option",
+        ),
+        (
+            {"stack": 10**9},
+            r"env_config\.stack=1000000000 is not allowed: it must be an integer from 1 to 64",
+        ),
+        (
+            {"size": "84"},
+            r"env_config\.size='84' is not allowed: it must be an integer from 16 to 256",
+        ),
         (
             {"sticky_actions": 2},
             r"env_config\.sticky_actions=2 is not allowed: it must be a number from 0 to 1 or null",
         ),
-        ({"repeat_action_probability": -1}, r"env_config\.repeat_action_probability=-1 is not allowed"),
+        (
+            {"repeat_action_probability": -1},
+            r"env_config\.repeat_action_probability=-1 is not allowed",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_sentence(options: dict[str, Any], text: str) -> None:
@@ -138,9 +168,13 @@ def test_a_wrong_option_is_one_sentence(options: dict[str, Any], text: str) -> N
 
 def test_options_of_other_libraries_are_understood() -> None:
     name = atari_name("Pong-v4")
-    config = atari_config(name, {"dim": 42, "frameskip": 2, "framestack": 3, "repeat_action_probability": 0.1})
+    config = atari_config(
+        name, {"dim": 42, "frameskip": 2, "framestack": 3, "repeat_action_probability": 0.1}
+    )
     assert (config.size, config.frame_skip, config.stack, config.sticky_actions) == (42, 2, 3, 0.1)
-    assert set(AtariConfig.aliases.values()) <= {field.name for field in dataclasses.fields(AtariConfig)}
+    assert set(AtariConfig.aliases.values()) <= {
+        field.name for field in dataclasses.fields(AtariConfig)
+    }
 
 
 def test_the_longest_episode_is_half_an_hour_of_the_console() -> None:
@@ -149,14 +183,17 @@ def test_the_longest_episode_is_half_an_hour_of_the_console() -> None:
     assert atari_config(atari_name("Pong-v4"), {"max_episode_steps": 9}).max_episode_steps == 9
 
 
-def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_one_sentence_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "ale_py", None)
     atari._roms.cache_clear()
     with pytest.raises(EnvError, match=r"Atari games need ale-py .*pip install .*\[atari\]"):
         poise.make_env("PongNoFrameskip-v4")
 
 
-# --- the batch ------------------------------------------------------------------------------------------------------
+# --- the batch
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -182,11 +219,16 @@ def test_observations_are_bytes_in_planes(options: dict[str, Any], shape: tuple[
     assert reward.shape == terminated.shape == truncated.shape == (3,)
     env.close()
     one = poise.make_env("BreakoutNoFrameskip-v4", options)
-    assert (one.observation_space, one.action_space) == (env.single_observation_space, env.single_action_space)
+    assert (one.observation_space, one.action_space) == (
+        env.single_observation_space,
+        env.single_action_space,
+    )
 
 
 def test_colour_planes_are_the_pictures_channels() -> None:
-    colour = make_atari_vector("Breakout-v4", 1, {**SMALL, "grayscale": False, "stack": 2, "noop_max": 0})
+    colour = make_atari_vector(
+        "Breakout-v4", 1, {**SMALL, "grayscale": False, "stack": 2, "noop_max": 0}
+    )
     native = ale_py.vector_env.AtariVectorEnv(
         "breakout", 1, grayscale=False, img_height=42, img_width=42, stack_num=2, noop_max=0
     )
@@ -196,7 +238,9 @@ def test_colour_planes_are_the_pictures_channels() -> None:
     assert pictures.shape == (1, 2, 42, 42, 3)
     for picture in range(2):
         for channel in range(3):
-            assert np.array_equal(planes[0, 3 * picture + channel], pictures[0, picture, ..., channel])
+            assert np.array_equal(
+                planes[0, 3 * picture + channel], pictures[0, picture, ..., channel]
+            )
 
 
 def test_all_actions_of_the_joystick() -> None:
@@ -212,7 +256,9 @@ def test_an_episode_ends_as_next_step_says() -> None:
     ends = 0
     for obs, reward, terminated, truncated, info in play(env, 600):
         assert not truncated.any()
-        black = (obs[:, :3] == 0).all((1, 2, 3))  # a new episode: nothing came before its first picture
+        black = (obs[:, :3] == 0).all(
+            (1, 2, 3)
+        )  # a new episode: nothing came before its first picture
         assert np.array_equal(black, before)
         assert not reward[before].any()
         assert not (terminated & before).any()
@@ -226,7 +272,11 @@ def test_an_episode_ends_as_next_step_says() -> None:
 def test_a_limit_truncates_after_that_many_steps() -> None:
     env = make_atari_vector("PongNoFrameskip-v4", 2, {**SMALL, "max_episode_steps": 7})
     cuts = [truncated.tolist() for _, _, _, truncated, _ in play(env, 24)]
-    assert [t for t, cut in enumerate(cuts, 1) if all(cut)] == [7, 15, 23]  # and each is followed by a reset
+    assert [t for t, cut in enumerate(cuts, 1) if all(cut)] == [
+        7,
+        15,
+        23,
+    ]  # and each is followed by a reset
     assert not any(any(cut) for t, cut in enumerate(cuts, 1) if t not in (7, 15, 23))
     one = poise.make_env("PongNoFrameskip-v4", {**SMALL, "max_episode_steps": 7})
     one.reset(seed=0)
@@ -250,7 +300,10 @@ def test_equal_seeds_are_equal_games_whatever_the_threads(sticky: float) -> None
 
 
 def test_sticky_actions_change_the_course() -> None:
-    runs = [play(make_atari_vector("Pong-v4", 1, {**SMALL, "sticky_actions": p}), 60) for p in (0.0, 0.25)]
+    runs = [
+        play(make_atari_vector("Pong-v4", 1, {**SMALL, "sticky_actions": p}), 60)
+        for p in (0.0, 0.25)
+    ]
     assert not same(*runs)
 
 
@@ -304,7 +357,9 @@ def test_a_life_is_an_end_only_for_learning() -> None:
 
 
 def test_a_new_game_with_fewer_lives_than_the_last_has_lost_none() -> None:
-    env = make_atari_vector("Breakout-v4", 1, {**SMALL, "episodic_life": True, "max_episode_steps": 2})
+    env = make_atari_vector(
+        "Breakout-v4", 1, {**SMALL, "episodic_life": True, "max_episode_steps": 2}
+    )
     env.reset(seed=0)
     assert env.step(np.array([0]))[3][0] is not True
     assert env.step(np.array([0]))[3][0]
@@ -355,7 +410,12 @@ def test_one_game_keeps_gymnasiums_contract() -> None:
     assert obs in env.observation_space
     assert info == {"lives": 5, "life_lost": False}
     obs, reward, terminated, truncated, info = env.step(np.int64(1))
-    assert [type(x) for x in (reward, terminated, truncated, info["lives"])] == [float, bool, bool, int]
+    assert [type(x) for x in (reward, terminated, truncated, info["lives"])] == [
+        float,
+        bool,
+        bool,
+        int,
+    ]
     while not terminated:
         terminated = env.step(0 if np.random.rand() < 0.5 else 1)[2]
     with pytest.raises(EnvError, match=r"call reset\(\) before step"):
@@ -425,7 +485,9 @@ def test_filming_changes_nothing_in_the_game() -> None:
     assert plain.render() is None
 
 
-@pytest.mark.parametrize(("game", "shape"), [("Carnival", (214, 160, 3)), ("AirRaid", (250, 160, 3))])
+@pytest.mark.parametrize(
+    ("game", "shape"), [("Carnival", (214, 160, 3)), ("AirRaid", (250, 160, 3))]
+)
 def test_films_have_the_size_of_the_games_screen(game: str, shape: tuple[int, ...]) -> None:
     env = make_atari(f"{game}-v4", SMALL, "rgb_array")
     env.reset()  # without a seed, both pictures must still be of one game
@@ -435,7 +497,9 @@ def test_films_have_the_size_of_the_games_screen(game: str, shape: tuple[int, ..
 
 
 def test_a_film_without_a_seed_shows_the_game_that_is_played() -> None:
-    env = make_atari("ALE/MsPacman-v5", {"grayscale": False, "stack": 1, "num_threads": 1}, "rgb_array")
+    env = make_atari(
+        "ALE/MsPacman-v5", {"grayscale": False, "stack": 1, "num_threads": 1}, "rgb_array"
+    )
     for _ in range(2):
         obs, _ = env.reset()
         for _ in range(80):
@@ -468,14 +532,21 @@ def test_presets_of_games() -> None:
 def test_clipping_and_normalising_rewards_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match="clip_rewards=True contradicts normalize_rewards=True"):
         resolve("PPO", "CartPole-v1", {"clip_rewards": True, "normalize_rewards": True})
-    config, _ = resolve("PPO", "Breakout-v4", {"normalize_rewards": True})  # the preset's clipping gives way
+    config, _ = resolve(
+        "PPO", "Breakout-v4", {"normalize_rewards": True}
+    )  # the preset's clipping gives way
     assert (config.clip_rewards, config.normalize_rewards) == (False, True)
     config, _ = resolve("PPO", "Acrobot-v1", {"clip_rewards": True})
     assert (config.clip_rewards, config.normalize_rewards) == (True, False)
 
 
 def test_learning_sees_signs_and_reports_see_scores(trainer: Callable[..., Any]) -> None:
-    settings = {"num_envs_per_worker": 4, "rollout_fragment_length": 100, "env_config": SMALL, "preset": None}
+    settings = {
+        "num_envs_per_worker": 4,
+        "rollout_fragment_length": 100,
+        "env_config": SMALL,
+        "preset": None,
+    }
     algo = trainer("PPO", "MsPacman-v4", clip_rewards=True, **settings)
     rollout = algo.samplers.collect()
     assert rollout.reward.max() >= 10
@@ -488,7 +559,12 @@ def test_learning_sees_signs_and_reports_see_scores(trainer: Callable[..., Any])
 
 def test_rows_that_only_reset_do_not_count(trainer: Callable[..., Any]) -> None:
     env_config = {**SMALL, "max_episode_steps": 5}
-    settings = {"num_envs_per_worker": 2, "rollout_fragment_length": 12, "num_threads": 1, "preset": None}
+    settings = {
+        "num_envs_per_worker": 2,
+        "rollout_fragment_length": 12,
+        "num_threads": 1,
+        "preset": None,
+    }
     result = trainer("PPO", "Pong-v4", env_config=env_config, **settings).train()
     assert result["timesteps_total"] == 2 * (5 + 5)
     assert result["episodes_total"] == 4
@@ -498,15 +574,25 @@ def test_rows_that_only_reset_do_not_count(trainer: Callable[..., Any]) -> None:
 
 @pytest.mark.slow
 def test_train_evaluate_film_save_and_load(trainer: Callable[..., Any], tmp_path: Path) -> None:
-    settings = {"num_envs_per_worker": 2, "rollout_fragment_length": 16, "num_threads": 1, "num_sgd_iter": 1}
-    algo = trainer("PPO", "PongNoFrameskip-v4", env_config={**SMALL, "max_episode_steps": 40}, **settings)
+    settings = {
+        "num_envs_per_worker": 2,
+        "rollout_fragment_length": 16,
+        "num_threads": 1,
+        "num_sgd_iter": 1,
+    }
+    algo = trainer(
+        "PPO", "PongNoFrameskip-v4", env_config={**SMALL, "max_episode_steps": 40}, **settings
+    )
     assert algo.train()["timesteps_total"] == 64  # the first 32 only show what pictures are like
     assert algo.evaluate(3)["episode_len_mean"] == 40
     film = poise.record(algo, tmp_path / "film.mp4")
     assert film["episode_len"] == [40]
     assert (tmp_path / "film.mp4").stat().st_size > 1000
     algo.save(tmp_path / "saved")
-    assert json.loads((tmp_path / "saved" / "manifest.json").read_text())["resume_grade"] == "statistical"
+    assert (
+        json.loads((tmp_path / "saved" / "manifest.json").read_text())["resume_grade"]
+        == "statistical"
+    )
     loaded = poise.load(tmp_path / "saved")
     obs, _ = poise.make_env("PongNoFrameskip-v4", SMALL).reset(seed=0)
     assert loaded.compute_action(obs) == algo.compute_action(obs)
@@ -524,7 +610,9 @@ def test_a_resumed_run_keeps_what_it_learnt_and_plays_new_games(
     starts: list[int] = []
     monkeypatch.setattr(
         "poise.sampling.sampler.reset_seeded",
-        lambda env, seed: (starts.append(int(seed.generate_state(1)[0])), reset_seeded(env, seed))[1],
+        lambda env, seed: (starts.append(int(seed.generate_state(1)[0])), reset_seeded(env, seed))[
+            1
+        ],
     )
     games = {**SMALL, "max_episode_steps": 20}
     settings: dict[str, Any] = {"num_envs_per_worker": 4, "num_threads": 1, "env_config": games}
@@ -540,14 +628,20 @@ def test_a_resumed_run_keeps_what_it_learnt_and_plays_new_games(
     with poise.load(tmp_path / "saved") as loaded:
         mine, theirs = made.algorithm, loaded.algorithm
         assert torch.equal(mine.flat.data, theirs.flat.data)
-        assert [m.count.item() for m in mine.policy.moments] == [m.count.item() for m in theirs.policy.moments]
+        assert [m.count.item() for m in mine.policy.moments] == [
+            m.count.item() for m in theirs.policy.moments
+        ]
         if algorithm == "DQN":
             drawn = np.arange(100) % len(mine.replay.valid)
             drawn = drawn[mine.replay.valid[drawn]]
-            batches = [a.replay.batch(drawn, n_step=1, gamma=0.99, rescale=None) for a in (mine, theirs)]
+            batches = [
+                a.replay.batch(drawn, n_step=1, gamma=0.99, rescale=None) for a in (mine, theirs)
+            ]
             assert theirs.replay.steps == mine.replay.steps > 300
             assert len(drawn) > 50
-            assert all(torch.equal(x, y) for x, y in zip(*(b.obs.values() for b in batches), strict=True))
+            assert all(
+                torch.equal(x, y) for x, y in zip(*(b.obs.values() for b in batches), strict=True)
+            )
         result = loaded.train()
         assert result["timesteps_total"] == last["timesteps_total"] + result["timesteps_this_iter"]
         assert result["episodes_total"] > last["episodes_total"]
@@ -557,7 +651,9 @@ def test_a_resumed_run_keeps_what_it_learnt_and_plays_new_games(
 @pytest.mark.slow
 def test_who_samples_meanwhile_has_a_core_of_its_own(trainer: Callable[..., Any]) -> None:
     for algorithm, cores in (("PPO", available_cores()), ("IMPALA", max(1, available_cores() - 1))):
-        assert trainer(algorithm, "PongNoFrameskip-v4", env_config=SMALL).config.num_threads == cores
+        assert (
+            trainer(algorithm, "PongNoFrameskip-v4", env_config=SMALL).config.num_threads == cores
+        )
 
 
 def test_a_program_may_end_without_closing_its_games() -> None:
@@ -576,11 +672,18 @@ ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
 
 @pytest.mark.slow
 def test_training_is_repeatable(trainer: Callable[..., Any]) -> None:
-    settings = {"num_envs_per_worker": 2, "rollout_fragment_length": 16, "num_threads": 1, "num_sgd_iter": 1}
+    settings = {
+        "num_envs_per_worker": 2,
+        "rollout_fragment_length": 16,
+        "num_threads": 1,
+        "num_sgd_iter": 1,
+    }
     few = {"num_envs_per_worker": 4, "num_threads": 1, "timesteps_per_iteration": 0}
     results = [trainer("A2C", "ALE/Pong-v5", env_config=SMALL, **few).train() for _ in range(2)]
     assert results[0]["learner/policy_loss"] == results[1]["learner/policy_loss"]
-    results = [trainer("PPO", "ALE/Pong-v5", env_config=SMALL, **settings).train() for _ in range(2)]
+    results = [
+        trainer("PPO", "ALE/Pong-v5", env_config=SMALL, **settings).train() for _ in range(2)
+    ]
     assert results[0]["learner/vf_loss"] == results[1]["learner/vf_loss"]
 
 

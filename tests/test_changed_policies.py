@@ -1,4 +1,5 @@
-"""Guards that a policy that was changed from outside goes on learning, from what it is now: nothing trains in vain."""
+"""Guards that a policy that was changed from outside goes on learning, from what it is now: nothing
+trains in vain."""
 
 from __future__ import annotations
 
@@ -28,7 +29,12 @@ Make = Callable[..., Trainer]
 SMALL: dict[str, Any] = {
     "PPO": {"num_envs": 4, "n_steps": 16, "sgd_minibatch_size": 16, "num_sgd_iter": 2},
     "A2C": {"num_envs": 4, "n_steps": 8, "timesteps_per_iteration": 64},
-    "DQN": {"num_envs": 4, "learning_starts": 32, "timesteps_per_iteration": 64, "weight_decay": 0.1},
+    "DQN": {
+        "num_envs": 4,
+        "learning_starts": 32,
+        "timesteps_per_iteration": 64,
+        "weight_decay": 0.1,
+    },
     "IMPALA": {"num_envs": 4, "n_steps": 16, "timesteps_per_iteration": 64},
     "APPO": {"num_envs": 4, "n_steps": 16, "timesteps_per_iteration": 64},
 }
@@ -67,7 +73,9 @@ def gradients_to_none(made: Any) -> None:
 
 
 def other_tensors(made: Any) -> None:
-    made.policy.load_state_dict({k: v.clone() for k, v in made.policy.state_dict().items()}, assign=True)
+    made.policy.load_state_dict(
+        {k: v.clone() for k, v in made.policy.state_dict().items()}, assign=True
+    )
 
 
 def other_data(made: Any) -> None:
@@ -89,8 +97,12 @@ CHANGES = [gradients_to_none, other_tensors, other_data, another_layer, training
 
 @REPEATABLE
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.filterwarnings("ignore:Parameters of the policy were replaced", "ignore:The policy was in training mode")
-def test_equal_values_in_other_tensors_are_the_same_run(trainer: Make, algorithm: str, change: Any) -> None:
+@pytest.mark.filterwarnings(
+    "ignore:Parameters of the policy were replaced", "ignore:The policy was in training mode"
+)
+def test_equal_values_in_other_tensors_are_the_same_run(
+    trainer: Make, algorithm: str, change: Any
+) -> None:
     plain, changed = small(trainer, algorithm), small(trainer, algorithm)
     for _ in range(2):
         change(changed)
@@ -101,7 +113,9 @@ def test_equal_values_in_other_tensors_are_the_same_run(trainer: Make, algorithm
 
 @REPEATABLE
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_whoever_switched_gradients_off_learns_all_the_same(trainer: Make, algorithm: str, mode: Any) -> None:
+def test_whoever_switched_gradients_off_learns_all_the_same(
+    trainer: Make, algorithm: str, mode: Any
+) -> None:
     ends = []
     for around in (nullcontext, mode):
         with around():
@@ -115,13 +129,19 @@ def test_whoever_switched_gradients_off_learns_all_the_same(trainer: Make, algor
 
 @ALL
 @pytest.mark.parametrize("change", [*CHANGES, nullcontext])
-@pytest.mark.filterwarnings("ignore:Parameters of the policy were replaced", "ignore:The policy was in training mode")
-def test_all_goes_on_learning_and_acting_by_what_is_learnt(trainer: Make, algorithm: str, change: Any) -> None:
+@pytest.mark.filterwarnings(
+    "ignore:Parameters of the policy were replaced", "ignore:The policy was in training mode"
+)
+def test_all_goes_on_learning_and_acting_by_what_is_learnt(
+    trainer: Make, algorithm: str, change: Any
+) -> None:
     made = small(trainer, algorithm)
     made.train()
     change(made)
     before = numbers(made)
-    assert made.train()["learner/grad_norm"] > 0  # without a gradient, Adam's memory alone would move them
+    assert (
+        made.train()["learner/grad_norm"] > 0
+    )  # without a gradient, Adam's memory alone would move them
     assert moved(made, before) == set(before)
     if algorithm in ("IMPALA", "APPO"):
         made.samplers.publish(0)
@@ -139,7 +159,9 @@ def test_a_layer_of_another_size_is_learnt_and_said(trainer: Make, algorithm: st
     layers = tower(made).layers
     layers[0], layers[1] = nn.Linear(4, 12), nn.Linear(12, layers[1].out_features)
     before = numbers(made)
-    with pytest.warns(RuntimeWarning, match="Parameters of the policy were replaced .*layers.0.weight"):
+    with pytest.warns(
+        RuntimeWarning, match="Parameters of the policy were replaced .*layers.0.weight"
+    ):
         made.train()
     assert moved(made, before) == set(before)
     with warnings.catch_warnings():
@@ -151,8 +173,11 @@ def test_a_layer_of_another_size_is_learnt_and_said(trainer: Make, algorithm: st
 
 @ALL
 def test_a_warm_start_by_imitation_goes_on(trainer: Make, algorithm: str) -> None:
-    """PyTorch's own loop teaches the right answers; what is learnt then begins there, and gets no worse."""
-    made = small(trainer, algorithm, lr=1e-4, **({"initial_epsilon": 0.05} if algorithm == "DQN" else {}))
+    """PyTorch's own loop teaches the right answers; what is learnt then begins there, and gets no
+    worse."""
+    made = small(
+        trainer, algorithm, lr=1e-4, **({"initial_epsilon": 0.05} if algorithm == "DQN" else {})
+    )
     optimizer = torch.optim.Adam(made.policy.parameters(), lr=0.02)
     shown = torch.eye(4)
     for _ in range(60):
@@ -172,7 +197,9 @@ def test_the_first_target_is_the_network_as_it_is_when_learning_begins(trainer: 
     made = small(trainer, "DQN", lr=0.0, target_network_update_freq=100_000)
     nn.init.normal_(tower(made).layers[0].weight)
     made.train()
-    assert torch.equal(made.algorithm.target.network.q.layers[0].weight, tower(made).layers[0].weight)
+    assert torch.equal(
+        made.algorithm.target.network.q.layers[0].weight, tower(made).layers[0].weight
+    )
 
 
 # --- frozen layers --------------------------------------------------------------------------------
@@ -181,12 +208,16 @@ def test_the_first_target_is_the_network_as_it_is_when_learning_begins(trainer: 
 def freeze(made: Any, learns: bool = False) -> set[str]:
     layer = tower(made).layers[0]
     layer.requires_grad_(learns)
-    return {name for name, p in made.policy.named_parameters() if p is layer.weight or p is layer.bias}
+    return {
+        name for name, p in made.policy.named_parameters() if p is layer.weight or p is layer.bias
+    }
 
 
 @ALL
 @pytest.mark.parametrize("when", ["before", "amid"])
-def test_frozen_layers_stay_to_the_bit_and_thaw(trainer: Make, algorithm: str, when: str, tmp_path: Path) -> None:
+def test_frozen_layers_stay_to_the_bit_and_thaw(
+    trainer: Make, algorithm: str, when: str, tmp_path: Path
+) -> None:
     made = small(trainer, algorithm)
     if when == "amid":  # moments, momentum and a target network are there then
         made.train()
@@ -198,7 +229,9 @@ def test_frozen_layers_stay_to_the_bit_and_thaw(trainer: Make, algorithm: str, w
 
     made.save(tmp_path / "half")
     again = poise.load(tmp_path / "half", env=make_echo)
-    with pytest.warns(RuntimeWarning, match=r"Frozen, as when it was saved: network\.\w+\.layers\.0\.weight, "):
+    with pytest.warns(
+        RuntimeWarning, match=r"Frozen, as when it was saved: network\.\w+\.layers\.0\.weight, "
+    ):
         again.train()
     made.train()
     for each in (made, again):
@@ -285,7 +318,9 @@ def test_adam_counts_from_where_a_parameter_began_to_learn() -> None:
 def test_an_iteration_that_moves_nothing_is_said_once(trainer: Make, algorithm: str) -> None:
     made = small(trainer, algorithm, **({"weight_decay": 0.0} if algorithm == "DQN" else {}))
     made.algorithm.optimizer.step = lambda lr: None
-    with pytest.warns(RuntimeWarning, match="No parameter moved in an iteration, although lr is not 0"):
+    with pytest.warns(
+        RuntimeWarning, match="No parameter moved in an iteration, although lr is not 0"
+    ):
         made.train()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -293,7 +328,9 @@ def test_an_iteration_that_moves_nothing_is_said_once(trainer: Make, algorithm: 
 
 
 @ALL
-def test_a_learning_rate_of_zero_moves_nothing_and_needs_no_word(trainer: Make, algorithm: str) -> None:
+def test_a_learning_rate_of_zero_moves_nothing_and_needs_no_word(
+    trainer: Make, algorithm: str
+) -> None:
     made = small(trainer, algorithm, lr=0.0)
     before = numbers(made)
     with warnings.catch_warnings():
@@ -308,7 +345,9 @@ def test_parameters_that_cannot_learn_are_named() -> None:
     with pytest.raises(ModelError, match=r"'weight' was made under torch.inference_mode\(\)"):
         Flat(module)
     mixed = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double())
-    with pytest.raises(ModelError, match=r"'1.weight' is float64 on cpu, and others are float32 on cpu"):
+    with pytest.raises(
+        ModelError, match=r"'1.weight' is float64 on cpu, and others are float32 on cpu"
+    ):
         Flat(mixed)
     mixed[1].requires_grad_(False)  # what does not learn may be of any type
     assert len(Flat(mixed).data) == 6
@@ -355,7 +394,9 @@ def test_layers_are_called_by_what_they_are_now() -> None:
 def test_functional_calls_compute_with_what_they_are_given(trainer: Make) -> None:
     made = small(trainer, "PPO")
     x = torch.randn(5, 4)
-    other = {name: torch.randn_like(p).requires_grad_() for name, p in made.policy.named_parameters()}
+    other = {
+        name: torch.randn_like(p).requires_grad_() for name, p in made.policy.named_parameters()
+    }
     twin = copy.deepcopy(made.policy)
     twin.load_state_dict(other)
     inputs, values = functional_call(made.policy, other, (x,))
@@ -384,7 +425,8 @@ def test_environments_play_with_a_policy_that_was_replaced(trainer: Make) -> Non
 
 
 class Pretrained(nn.Module):
-    """Batch statistics and dropout, and a layer drawn from PyTorch's generator; other threads draw meanwhile."""
+    """Batch statistics and dropout, and a layer drawn from PyTorch's generator; other threads draw
+    meanwhile."""
 
     disturbed = False
 

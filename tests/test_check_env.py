@@ -1,4 +1,5 @@
-"""Guards `check_env`: every fault is found and said in one sentence, sound environments have none, nothing stops it."""
+"""Guards `check_env`: every fault is found and said in one sentence, sound environments have none,
+nothing stops it."""
 
 from __future__ import annotations
 
@@ -48,48 +49,128 @@ def lines_of(cls: type) -> range:
 
 FAULTS: dict[type, tuple[str, str, str]] = {
     # which check, at which level, and what it says
-    faulty.FailsToStart: ("error", "make", r"^Making the environment raised FileNotFoundError: no map.txt, in `raise"),
-    faulty.ExitsAtStart: ("error", "make", r"^Making the environment raised SystemExit: 3, in `sys.exit\(3\)`"),
+    faulty.FailsToStart: (
+        "error",
+        "make",
+        r"^Making the environment raised FileNotFoundError: no map.txt, in `raise",
+    ),
+    faulty.ExitsAtStart: (
+        "error",
+        "make",
+        r"^Making the environment raised SystemExit: 3, in `sys.exit\(3\)`",
+    ),
     faulty.TextSpace: ("error", "spaces", r"^observation_space: Text spaces have no fixed shape"),
     faulty.NanBounds: ("error", "spaces", r"^observation_space has NaN among its bounds"),
-    faulty.SwappedBounds: ("error", "spaces", r"^action_space has low 1.0 above high -1.0 at \[0\]"),
+    faulty.SwappedBounds: (
+        "error",
+        "spaces",
+        r"^action_space has low 1.0 above high -1.0 at \[0\]",
+    ),
     faulty.EmptySpace: ("error", "spaces", r"^observation_space\['b'\] has the shape \(0,\)"),
-    faulty.UnboundedActions: ("warning", "spaces", r"^action_space is unbounded \(\[-inf, inf\] at \[0\]\)"),
-    faulty.OtherSpaces: ("error", "spaces", r"^Two instances have different spaces, action_space Box"),
+    faulty.UnboundedActions: (
+        "warning",
+        "spaces",
+        r"^action_space is unbounded \(\[-inf, inf\] at \[0\]\)",
+    ),
+    faulty.OtherSpaces: (
+        "error",
+        "spaces",
+        r"^Two instances have different spaces, action_space Box",
+    ),
     faulty.NoOptions: (
         "error",
         "reset",
         r"^reset\(\) of NoOptions takes no options=: begin it with def reset\(self, \*",
     ),
-    faulty.ResetsToObservation: ("error", "reset", r"reset\(\) returns only an observation\): wrap it"),
-    faulty.InfoIsNone: ("error", "reset", r"^The info that reset\(\) returns must be a dict, and is None"),
-    faulty.RaisesInReset: ("error", "reset", r"^reset\(\) raised KeyError: 'start', in `return \{\}\[\"start\"\]`"),
-    faulty.FourValues: ("error", "step", r"^FourValues follows the old Gym API \(its step\(\) returns four values\)"),
-    faulty.ThreeValues: ("error", "step", r"^step\(\) of ThreeValues must return .*, and returned 3 values"),
+    faulty.ResetsToObservation: (
+        "error",
+        "reset",
+        r"reset\(\) returns only an observation\): wrap it",
+    ),
+    faulty.InfoIsNone: (
+        "error",
+        "reset",
+        r"^The info that reset\(\) returns must be a dict, and is None",
+    ),
+    faulty.RaisesInReset: (
+        "error",
+        "reset",
+        r"^reset\(\) raised KeyError: 'start', in `return \{\}\[\"start\"\]`",
+    ),
+    faulty.FourValues: (
+        "error",
+        "step",
+        r"^FourValues follows the old Gym API \(its step\(\) returns four values\)",
+    ),
+    faulty.ThreeValues: (
+        "error",
+        "step",
+        r"^step\(\) of ThreeValues must return .*, and returned 3 values",
+    ),
     faulty.RewardIsArray: ("error", "step", r"^The reward must be one number, and is array"),
     faulty.RewardIsNan: ("error", "step", r"^The reward is nan: it must be finite"),
-    faulty.FlagIsNone: ("error", "step", r"^What step\(\) returns as truncated must be True or False, and is None"),
-    faulty.FlagIsInt: ("warning", "step", r"^What step\(\) returns as terminated must be True or False, and is 0"),
-    faulty.Raises: ("error", "step", r"^Step 3 of an episode raised ZeroDivisionError: .*, in `return 1 / 0`"),
+    faulty.FlagIsNone: (
+        "error",
+        "step",
+        r"^What step\(\) returns as truncated must be True or False, and is None",
+    ),
+    faulty.FlagIsInt: (
+        "warning",
+        "step",
+        r"^What step\(\) returns as terminated must be True or False, and is 0",
+    ),
+    faulty.Raises: (
+        "error",
+        "step",
+        r"^Step 3 of an episode raised ZeroDivisionError: .*, in `return 1 / 0`",
+    ),
     faulty.Exits: ("error", "step", r"^Step 1 of an episode raised SystemExit: enough"),
-    faulty.WrongShape: ("error", "observation", r"has the shape \(2, 1\), and its space says \(2,\): use .reshape"),
-    faulty.Float64: ("warning", "observation", r"is float64, and its space says float32: Poise converts it"),
+    faulty.WrongShape: (
+        "error",
+        "observation",
+        r"has the shape \(2, 1\), and its space says \(2,\): use .reshape",
+    ),
+    faulty.Float64: (
+        "warning",
+        "observation",
+        r"is float64, and its space says float32: Poise converts it",
+    ),
     faulty.IsList: ("warning", "observation", r"is a list, which is converted at every step"),
-    faulty.NotFinite: ("error", "observation", r"^The observation is nan at \[1\], and must be finite"),
+    faulty.NotFinite: (
+        "error",
+        "observation",
+        r"^The observation is nan at \[1\], and must be finite",
+    ),
     faulty.OutOfBounds: (
         "error",
         "observation",
         r"^The observation is -?\d.* at \[\d\], and its space says -1 to 1",
     ),
-    faulty.OutOfDiscrete: ("error", "observation", r"^The observation is 3, and its space says 0 to 2"),
-    faulty.FloatsAsWhole: ("error", "observation", r"holds float64 such as 0.5, and its space says int64"),
+    faulty.OutOfDiscrete: (
+        "error",
+        "observation",
+        r"^The observation is 3, and its space says 0 to 2",
+    ),
+    faulty.FloatsAsWhole: (
+        "error",
+        "observation",
+        r"holds float64 such as 0.5, and its space says int64",
+    ),
     faulty.ImageOfFloats: (
         "error",
         "observation",
         r"such as 0.3, and its space says uint8: return 0 to 255 as np.uint8",
     ),
-    faulty.DarkImage: ("warning", "observation", r"uint8 image in which nothing was brighter than 1 of 255"),
-    faulty.ChannelsElsewhere: ("error", "observation", r"the channels are in another place; use np.moveaxis"),
+    faulty.DarkImage: (
+        "warning",
+        "observation",
+        r"uint8 image in which nothing was brighter than 1 of 255",
+    ),
+    faulty.ChannelsElsewhere: (
+        "error",
+        "observation",
+        r"the channels are in another place; use np.moveaxis",
+    ),
     faulty.LacksKey: ("error", "observation", r"^The observation lacks the keys \['goal'\]"),
     faulty.NotTuple: ("error", "observation", r"its space says a tuple of 2 parts"),
     faulty.CornerFails: (
@@ -108,25 +189,69 @@ FAULTS: dict[type, tuple[str, str, str]] = {
         "buffers",
         r"changes the observation that was returned before: that is harmless in P",
     ),
-    faulty.NoSeeding: ("error", "seeding", r"^Two episodes of one instance with seed=0 .* the first observation is"),
-    faulty.Remembers: ("error", "seeding", r"^Two episodes of one instance .* let reset\(\) forget the episode before"),
-    faulty.GlobalNumpy: ("error", "seeding", r"^reset\(\) draws from the global np.random: seeds do not decide that"),
+    faulty.NoSeeding: (
+        "error",
+        "seeding",
+        r"^Two episodes of one instance with seed=0 .* the first observation is",
+    ),
+    faulty.Remembers: (
+        "error",
+        "seeding",
+        r"^Two episodes of one instance .* let reset\(\) forget the episode before",
+    ),
+    faulty.GlobalNumpy: (
+        "error",
+        "seeding",
+        r"^reset\(\) draws from the global np.random: seeds do not decide that",
+    ),
     faulty.GlobalRandom: ("error", "seeding", r"^step\(\) draws from the global random: "),
     faulty.AlwaysTheSame: ("warning", "seeding", r"^The seeds 0, 1 and 2 give the same episode"),
-    faulty.DrawsWhenMade: ("warning", "seeding", r"^Two instances with seed=0 .* the reward of step 1 is"),
+    faulty.DrawsWhenMade: (
+        "warning",
+        "seeding",
+        r"^Two instances with seed=0 .* the reward of step 1 is",
+    ),
     faulty.Shares: (
         "error",
         "sharing",
         r"alone, the reward of step 2 is 2.0, and beside the other 3.0; Shares.walls belongs to",
     ),
-    faulty.NeverEnds: ("warning", "episodes", r"^No episode ended within 60 steps, .* set max_episode_steps"),
-    faulty.ClockAsCliff: ("warning", "episodes", r"^All \d episodes were terminated after exactly 10 steps"),
-    faulty.ResetsItself: ("warning", "episodes", r"^The last observation of every episode was its first one again"),
-    faulty.RendersFloats: ("error", "render", r"^render\(\) must return uint8 from 0 to 255, and returned float64"),
-    faulty.RendersNothing: ("error", "render", r"^render\(\) must return an array .*, and returned None"),
-    faulty.RendersGrey: ("error", "render", r"^render\(\) must return an array .*, and returned one of shape \(8, 8\)"),
+    faulty.NeverEnds: (
+        "warning",
+        "episodes",
+        r"^No episode ended within 60 steps, .* set max_episode_steps",
+    ),
+    faulty.ClockAsCliff: (
+        "warning",
+        "episodes",
+        r"^All \d episodes were terminated after exactly 10 steps",
+    ),
+    faulty.ResetsItself: (
+        "warning",
+        "episodes",
+        r"^The last observation of every episode was its first one again",
+    ),
+    faulty.RendersFloats: (
+        "error",
+        "render",
+        r"^render\(\) must return uint8 from 0 to 255, and returned float64",
+    ),
+    faulty.RendersNothing: (
+        "error",
+        "render",
+        r"^render\(\) must return an array .*, and returned None",
+    ),
+    faulty.RendersGrey: (
+        "error",
+        "render",
+        r"^render\(\) must return an array .*, and returned one of shape \(8, 8\)",
+    ),
     faulty.ForgetsMode: ("warning", "render", r'^Its metadata promises "rgb_array", but'),
-    faulty.SlowReset: ("warning", "speed", r"^reset\(\) takes \d+ ms, longer than the \d+ steps of an average episode"),
+    faulty.SlowReset: (
+        "warning",
+        "speed",
+        r"^reset\(\) takes \d+ ms, longer than the \d+ steps of an average episode",
+    ),
     faulty.FailsToClose: ("error", "make", r"^close\(\) raised RuntimeError: already closed"),
 }
 """What each faulty environment is found to have, and nothing else."""
@@ -143,7 +268,9 @@ def test_each_fault_is_found_alone(cls: type) -> None:
     assert found[0].where is not None
     file, _, line = found[0].where.rpartition(":")
     assert Path(file).name == "faulty.py"
-    assert int(line) in {line for base in cls.__mro__ if base.__module__ == "faulty" for line in lines_of(base)}
+    assert int(line) in {
+        line for base in cls.__mro__ if base.__module__ == "faulty" for line in lines_of(base)
+    }
 
 
 def test_where_an_exception_was_raised() -> None:
@@ -154,7 +281,13 @@ def test_where_an_exception_was_raised() -> None:
 
 
 def test_everything_is_said_at_once() -> None:
-    class Everything(faulty.Float64, faulty.FlagIsInt, faulty.ChangesAction, faulty.GlobalRandom, faulty.NanBounds):
+    class Everything(
+        faulty.Float64,
+        faulty.FlagIsInt,
+        faulty.ChangesAction,
+        faulty.GlobalRandom,
+        faulty.NanBounds,
+    ):
         pass
 
     found = {(finding.level, finding.check) for finding in quick(Everything).findings}
@@ -171,9 +304,14 @@ def test_spaces_that_are_missing_end_the_check() -> None:
     assert "NoSpaces has no observation_space" in found[0].text
     found = quick_by_id(faulty.NoSpaces).findings
     assert [finding.text for finding in found] == [
-        "observation_space must be a gymnasium.spaces.Space, and there is none: "
-        "set self.observation_space in __init__.",
-        "action_space must be a gymnasium.spaces.Space, and it is 2: set self.action_space in __init__.",
+        (
+            "observation_space must be a gymnasium.spaces.Space, and there is none: "
+            "set self.observation_space in __init__."
+        ),
+        (
+            "action_space must be a gymnasium.spaces.Space, and it is 2: set self.action_space in"
+            " __init__."
+        ),
     ]
 
 
@@ -185,14 +323,20 @@ def test_a_reset_without_seed() -> None:
 
 
 def test_a_leak_is_found() -> None:
-    found = quick("faulty:Leaks", seconds=2.0).findings  # in a process of its own: this one has memory to reuse
+    found = quick(
+        "faulty:Leaks", seconds=2.0
+    ).findings  # in a process of its own: this one has memory to reuse
     assert [finding.check for finding in found] == ["memory"]
-    assert re.match(r"Memory grows by (19|2\d)\.\d MB in 1,000 steps, (19|2\d)\.\d GB in a million", found[0].text)
+    assert re.match(
+        r"Memory grows by (19|2\d)\.\d MB in 1,000 steps, (19|2\d)\.\d GB in a million",
+        found[0].text,
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "env", ["CartPole-v1", "Pendulum-v1", "MountainCar-v0", "Blackjack-v1", "FrozenLake-v1", "Taxi-v4"]
+    "env",
+    ["CartPole-v1", "Pendulum-v1", "MountainCar-v0", "Blackjack-v1", "FrozenLake-v1", "Taxi-v4"],
 )
 def test_sound_environments(env: str) -> None:
     report = quick(env, steps=300, seconds=1.0)
@@ -240,10 +384,26 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("cls", "text", "line"),
     [
-        (faulty.Dies, "The process ended with exit code 3 during step 4 of an episode; the", "def step"),
-        (faulty.Crashes, "The process was killed by SIGSEGV during step 1 of an episode, at `ctypes", "ctypes.str"),
-        (faulty.Hangs, "Step 2 of an episode, at `time.sleep(1000)` has not returned for 1.5 s", "time.sleep"),
-        (faulty.HangsWhenMade, "Making the environment, at `time.sleep(1000)` has not returned for 4.5", "time.sleep"),
+        (
+            faulty.Dies,
+            "The process ended with exit code 3 during step 4 of an episode; the",
+            "def step",
+        ),
+        (
+            faulty.Crashes,
+            "The process was killed by SIGSEGV during step 1 of an episode, at `ctypes",
+            "ctypes.str",
+        ),
+        (
+            faulty.Hangs,
+            "Step 2 of an episode, at `time.sleep(1000)` has not returned for 1.5 s",
+            "time.sleep",
+        ),
+        (
+            faulty.HangsWhenMade,
+            "Making the environment, at `time.sleep(1000)` has not returned for 4.5",
+            "time.sleep",
+        ),
     ],
 )
 def test_a_process_that_does_not_come_back(cls: type, text: str, line: str) -> None:
@@ -251,13 +411,19 @@ def test_a_process_that_does_not_come_back(cls: type, text: str, line: str) -> N
     assert [finding.check for finding in report.findings] == ["process"]
     assert report.findings[0].text.startswith(text)
     source, first = inspect.getsourcelines(cls)
-    assert source[int(str(report.findings[0].where).rpartition(":")[2]) - first].strip().startswith(line)
+    assert (
+        source[int(str(report.findings[0].where).rpartition(":")[2]) - first]
+        .strip()
+        .startswith(line)
+    )
     assert "places" not in report.facts
 
 
 @pytest.mark.usefixtures("importable")
 def test_findings_before_a_crash_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "both.py").write_text("import faulty\nclass Both(faulty.Float64, faulty.Dies): pass\n")
+    (tmp_path / "both.py").write_text(
+        "import faulty\nclass Both(faulty.Float64, faulty.Dies): pass\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert [finding.check for finding in quick("both:Both").findings] == ["observation", "process"]
 
@@ -267,8 +433,10 @@ def test_a_module_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "exits.py").write_text("import os\n\nos._exit(7)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     [finding] = quick("breaks:Env").findings
-    assert finding.text == (
-        "Making the environment raised RuntimeError: no licence, in `raise RuntimeError('no licence')`."
+    assert (
+        finding.text
+        == "Making the environment raised RuntimeError: no licence, in `raise RuntimeError('no"
+        " licence')`."
     )
     assert finding.where == f"{tmp_path / 'breaks.py'}:3"
     [finding] = quick("exits:Env").findings
@@ -301,7 +469,9 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no errors" in good.output
     bad = call("faulty:OutOfDiscrete", "--steps", "50")
     assert bad.exit_code == 2
-    assert re.search(r"1 error\n +observation +The observation is 3, and its space says 0 to 2", bad.output)
+    assert re.search(
+        r"1 error\n +observation +The observation is 3, and its space says 0 to 2", bad.output
+    )
     assert "faulty.py:" in bad.output
     only_warnings = call("faulty:Float64", "--steps", "50")
     assert only_warnings.exit_code == 0
@@ -310,7 +480,9 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("importable")
 def test_the_command_prints_json() -> None:
-    result = call("faulty:FlagIsNone", "--steps", "50", "--json", "--env-config", '{"max_episode_steps": 7}')
+    result = call(
+        "faulty:FlagIsNone", "--steps", "50", "--json", "--env-config", '{"max_episode_steps": 7}'
+    )
     assert result.exit_code == 2
     data = json.loads(result.stdout)
     assert data["env"] == "faulty:FlagIsNone"
@@ -325,7 +497,10 @@ def test_the_command_prints_json() -> None:
     [
         (["CartPole-v7"], "Did you mean 'CartPole-v1'"),
         (["missing:Env"], "there is no module 'missing'"),
-        (["CartPole-v1", "--env-config", "7"], "--env-config '7' is not allowed: it must be a JSON object"),
+        (
+            ["CartPole-v1", "--env-config", "7"],
+            "--env-config '7' is not allowed: it must be a JSON object",
+        ),
         ([], "Missing argument 'ENV'"),
     ],
 )
@@ -367,7 +542,13 @@ def test_advice(step_s: float, cpu_share: float, num_envs: int, cores: int, work
 
 
 def test_durations() -> None:
-    assert [duration(s) for s in (5.24e-6, 3.2e-5, 0.012, 1.5, 20.2)] == ["5.2 µs", "32 µs", "12 ms", "1.5 s", "20 s"]
+    assert [duration(s) for s in (5.24e-6, 3.2e-5, 0.012, 1.5, 20.2)] == [
+        "5.2 µs",
+        "32 µs",
+        "12 ms",
+        "1.5 s",
+        "20 s",
+    ]
 
 
 # The old Gym API.
@@ -387,12 +568,17 @@ def _filled(thing: Any, attributes: dict[str, Any]) -> Any:
 class OldWalk:
     """An environment as the `gym` package of 2019 had it."""
 
-    metadata = {"render.modes": ["human", "rgb_array"], "video.frames_per_second": 50}  # noqa: RUF012
+    metadata = {  # noqa: RUF012
+        "render.modes": ["human", "rgb_array"],
+        "video.frames_per_second": 50,
+    }
 
     def __init__(self, limit: int = 9) -> None:
         self.limit, self.closed = limit, False
         low, high = np.full(2, -9.0, np.float32), np.full(2, 9.0, np.float32)
-        self.observation_space = _named("Box", low=low, high=high, shape=(2,), dtype=np.dtype(np.float32))
+        self.observation_space = _named(
+            "Box", low=low, high=high, shape=(2,), dtype=np.dtype(np.float32)
+        )
         self.action_space = _named("Discrete", n=2)
         self.seed()
 
@@ -409,7 +595,12 @@ class OldWalk:
         self.steps += 1
         self.place[0] += 2 * action - 1
         over, late = bool(abs(self.place[0]) > 4), self.steps >= self.limit
-        return self.place.copy(), 1.0, over or late, {"TimeLimit.truncated": not over} if late else {}
+        return (
+            self.place.copy(),
+            1.0,
+            over or late,
+            {"TimeLimit.truncated": not over} if late else {},
+        )
 
     def render(self, mode: str = "human") -> Any:
         return np.zeros((4, 4, 3), np.uint8) if mode == "rgb_array" else None
@@ -424,8 +615,15 @@ def test_an_old_environment_is_sound_once_wrapped() -> None:
 
 
 def test_an_old_environment_learns_and_films(tmp_path: Path) -> None:
-    settings = {"num_envs_per_worker": 2, "rollout_fragment_length": 16, "sgd_minibatch_size": 32, "progress": False}
-    with poise.make_trainer("PPO", lambda config: poise.OldGymEnv(OldWalk()), **settings) as trainer:
+    settings = {
+        "num_envs_per_worker": 2,
+        "rollout_fragment_length": 16,
+        "sgd_minibatch_size": 32,
+        "progress": False,
+    }
+    with poise.make_trainer(
+        "PPO", lambda config: poise.OldGymEnv(OldWalk()), **settings
+    ) as trainer:
         assert trainer.train()["timesteps_total"] > 0
 
 
@@ -462,11 +660,17 @@ def test_old_spaces() -> None:
     cases = [
         (_named("Discrete", n=3), spaces.Discrete(3)),
         (_named("MultiDiscrete", nvec=np.array([2, 3])), spaces.MultiDiscrete([2, 3])),
-        (_named("Dict", spaces=inner), spaces.Dict({"a": spaces.Discrete(3), "b": spaces.MultiBinary(4)})),
+        (
+            _named("Dict", spaces=inner),
+            spaces.Dict({"a": spaces.Discrete(3), "b": spaces.MultiBinary(4)}),
+        ),
         (_named("Tuple", spaces=(inner["a"],)), spaces.Tuple([spaces.Discrete(3)])),
         (spaces.Discrete(2), spaces.Discrete(2)),
         (_named("DiscreteSpace", n=3), spaces.Discrete(3)),
-        (_named("BoxSpace", low=0, high=9, shape=(np.int64(2), 3), dtype=np.uint8), spaces.Box(0, 9, (2, 3), np.uint8)),
+        (
+            _named("BoxSpace", low=0, high=9, shape=(np.int64(2), 3), dtype=np.uint8),
+            spaces.Box(0, 9, (2, 3), np.uint8),
+        ),
     ]
     for old, new in cases:
         assert convert_space(old) == new
@@ -477,11 +681,16 @@ def test_old_spaces() -> None:
 
 
 def test_what_is_said_of_old_environments() -> None:
-    assert "OldWalk follows the old Gym API (it is not a gymnasium.Env): wrap it, env=lambda config: " in str(
-        old_api_sentence(OldWalk())
+    assert (
+        "OldWalk follows the old Gym API (it is not a gymnasium.Env): wrap it, env=lambda config: "
+        in str(old_api_sentence(OldWalk()))
     )
-    assert "its reset() takes no seed" in str(old_api_sentence(gym.wrappers.TimeLimit(faulty.NoSeed(), 5)))
-    assert [old_api_sentence(env) for env in (faulty.Sound(), "CartPole-v1", None, OldWalk)] == [None] * 4
+    assert "its reset() takes no seed" in str(
+        old_api_sentence(gym.wrappers.TimeLimit(faulty.NoSeed(), 5))
+    )
+    assert [old_api_sentence(env) for env in (faulty.Sound(), "CartPole-v1", None, OldWalk)] == [
+        None
+    ] * 4
 
 
 def test_a_step_that_a_wrapper_could_not_unpack() -> None:
@@ -495,6 +704,10 @@ def test_a_step_that_a_wrapper_could_not_unpack() -> None:
         raise AssertionError("it should have failed")
 
     action = np.zeros(2, np.float32)
-    assert "its step() returns four values" in str(explained(gym.wrappers.TimeLimit(faulty.FourValues(), 9), action))
-    assert "returned 3 values" in str(explained(gym.wrappers.TimeLimit(faulty.ThreeValues(), 9), action))
+    assert "its step() returns four values" in str(
+        explained(gym.wrappers.TimeLimit(faulty.FourValues(), 9), action)
+    )
+    assert "returned 3 values" in str(
+        explained(gym.wrappers.TimeLimit(faulty.ThreeValues(), 9), action)
+    )
     assert explained(gym.wrappers.TimeLimit(faulty.Raises(), 9), action) is None

@@ -1,7 +1,8 @@
-"""Guards checkpoints: what goes in comes out, nothing in them is executed, damage is named, writing is all or nothing.
+"""Guards checkpoints: what goes in comes out, nothing in them is executed, damage is named, writing
+is all or nothing.
 
-Every refusal is one `CheckpointError` whose single sentence names the path; in a run folder, the checkpoint before a
-damaged one is used, with a warning.
+Every refusal is one `CheckpointError` whose single sentence names the path; in a run folder, the
+checkpoint before a damaged one is used, with a warning.
 """
 
 from __future__ import annotations
@@ -91,7 +92,9 @@ def same(a: Any, b: Any) -> bool:
 
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file below `folder` and its content."""
-    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+    return {
+        str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()
+    }
 
 
 def rehash(path: Path, **manifest: Any) -> None:
@@ -103,7 +106,8 @@ def rehash(path: Path, **manifest: Any) -> None:
     (path / "manifest.json").write_text(json.dumps({**about, **manifest}))
 
 
-# --- round trip -----------------------------------------------------------------------------------------------------
+# --- round trip
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_every_kind_of_value_comes_back(tmp_path: Path) -> None:
@@ -111,25 +115,45 @@ def test_every_kind_of_value_comes_back(tmp_path: Path) -> None:
     state = {
         "arrays": {name: np.arange(6).reshape(2, 3).astype(name) for name in number_types},
         "tensors": {
-            str(t): torch.tensor([[0.5, -2.0], [3.0, 1.5]]).to(t) for t in (torch.float64, torch.bfloat16, torch.int8)
+            str(t): torch.tensor([[0.5, -2.0], [3.0, 1.5]]).to(t)
+            for t in (torch.float64, torch.bfloat16, torch.int8)
         },
         "scalar array": np.array(7.25),
-        "empty": {"array": np.zeros((0, 3)), "tensor": torch.zeros(0), "list": [], "dict": {}, "text": ""},
+        "empty": {
+            "array": np.zeros((0, 3)),
+            "tensor": torch.zeros(0),
+            "list": [],
+            "dict": {},
+            "text": "",
+        },
         "Fortran order": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
-        "transposed": {"array": np.arange(6.0).reshape(2, 3).T, "tensor": torch.arange(6.0).view(2, 3).t()},
+        "transposed": {
+            "array": np.arange(6.0).reshape(2, 3).T,
+            "tensor": torch.arange(6.0).view(2, 3).t(),
+        },
         "not this machine's byte order": np.arange(3).astype(">f4"),
         "strided": np.arange(10)[::3],
-        "not finite": {"array": np.array([np.nan, np.inf, -np.inf]), "numbers": [math.nan, math.inf, -math.inf]},
+        "not finite": {
+            "array": np.array([np.nan, np.inf, -np.inf]),
+            "numbers": [math.nan, math.inf, -math.inf],
+        },
         "plain": [None, True, False, 0, -1, 2**127, 0.1, 5e-324, 1e308, "a text: ü, \u2028, \n"],
         "nested": [[{"a": [np.array([1, 2])]}, torch.tensor(3)], {"b": {"c": np.float32(0.5)}}],
         "generator": np.random.Generator(np.random.MT19937(5)).bit_generator.state,
         "pcg": np.random.default_rng(5).bit_generator.state,
         "torch generator": torch.Generator().manual_seed(5).get_state(),
     }
-    policy = {"weight": torch.randn(3, 4), "count": torch.tensor(4.0, dtype=torch.float64), "shared": torch.ones(2)}
+    policy = {
+        "weight": torch.randn(3, 4),
+        "count": torch.tensor(4.0, dtype=torch.float64),
+        "shared": torch.ones(2),
+    }
     policy["view"] = policy["weight"][:, ::2]  # neither contiguous nor storage of its own
     checkpoint.write(
-        tmp_path / "all", {"one": policy, "two": {"w": policy["shared"]}}, state, {"algorithm": "PPO", "note": "kept"}
+        tmp_path / "all",
+        {"one": policy, "two": {"w": policy["shared"]}},
+        state,
+        {"algorithm": "PPO", "note": "kept"},
     )
     manifest, read_policy, read_state = checkpoint.read(tmp_path / "all")
     assert same({"one": policy, "two": {"w": policy["shared"]}}, read_policy)
@@ -146,7 +170,9 @@ def test_names_with_slashes_do_not_collide(tmp_path: Path) -> None:
     assert same(checkpoint.read(tmp_path / "c")[1:], ({"one": {"a/b": torch.ones(1)}}, state))
 
 
-@pytest.mark.parametrize("value", [{1, 2}, object(), np.array([{}, None]), np.array(["text"]), b"bytes", 1 + 2j])
+@pytest.mark.parametrize(
+    "value", [{1, 2}, object(), np.array([{}, None]), np.array(["text"]), b"bytes", 1 + 2j]
+)
 def test_what_it_cannot_hold_is_said_with_its_place(tmp_path: Path, value: Any) -> None:
     with pytest.raises(CheckpointError, match="samplers/0/env") as caught:
         checkpoint.write(tmp_path / "c", {}, {"samplers": [{"env": value}]}, {})
@@ -165,7 +191,11 @@ def test_what_is_saved_is_what_is_loaded(original: Path, tmp_path: Path) -> None
 def test_the_manifest_says_what_it_is_of(original: Path) -> None:
     manifest = checkpoint.verify(original)
     assert manifest["format"] == checkpoint.FORMAT
-    assert (manifest["algorithm"], manifest["env"], manifest["iteration"]) == ("PPO", "CartPole-v1", 3)
+    assert (manifest["algorithm"], manifest["env"], manifest["iteration"]) == (
+        "PPO",
+        "CartPole-v1",
+        3,
+    )
     assert manifest["resume_grade"] == "bitwise"
     assert 0 < manifest["timesteps_total"] <= 3 * 64
     assert manifest["action_space"] == {"type": "Discrete", "n": 2, "start": 0}
@@ -230,7 +260,9 @@ def test_a_pickle_file_is_refused_unopened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FILES[:3])
-def test_a_folder_with_a_pickle_dressed_as_its_file_is_refused(saved: Path, tmp_path: Path, name: str) -> None:
+def test_a_folder_with_a_pickle_dressed_as_its_file_is_refused(
+    saved: Path, tmp_path: Path, name: str
+) -> None:
     evidence = tmp_path / "evidence"
     (saved / name).write_bytes(pickle.dumps(Bomb(evidence)))
     rehash(saved)
@@ -314,7 +346,9 @@ def test_a_future_format_asks_for_an_upgrade(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("outside", ["../secret", "/etc/hostname", "sub/../../secret", "..", "."])
-def test_a_manifest_that_names_a_file_outside_the_folder_is_refused(saved: Path, tmp_path: Path, outside: str) -> None:
+def test_a_manifest_that_names_a_file_outside_the_folder_is_refused(
+    saved: Path, tmp_path: Path, outside: str
+) -> None:
     secret = tmp_path / "secret"
     secret.write_text("not a checkpoint's")
     manifest = json.loads((saved / "manifest.json").read_text())
@@ -338,7 +372,12 @@ def test_what_is_not_a_checkpoint_is_said_so(tmp_path: Path) -> None:
 
 
 def test_a_state_that_is_none_is_refused(saved: Path) -> None:
-    for text in ("[]", "{}", '{"learner": {"$tensor": "no such"}}', '{"learner": {}, "samplers": []}'):
+    for text in (
+        "[]",
+        "{}",
+        '{"learner": {"$tensor": "no such"}}',
+        '{"learner": {}, "samplers": []}',
+    ):
         (saved / "state.json").write_text(text)
         rehash(saved)
         refusal(saved)
@@ -376,7 +415,10 @@ def test_a_run_falls_back_to_the_checkpoint_before(original: Path, tmp_path: Pat
     assert checkpoint.newest(inside) == (inside / "11", [])
     flip(inside / "11" / "policy.safetensors")
     remove(inside / "10" / "manifest.json")
-    with pytest.warns(UserWarning, match="9 is used instead") as caught, poise.load(tmp_path / "run") as algo:
+    with (
+        pytest.warns(UserWarning, match="9 is used instead") as caught,
+        poise.load(tmp_path / "run") as algo,
+    ):
         assert algo.iteration == 3
     texts = [str(warning.message) for warning in caught]
     assert [str(inside / "11") in texts[0], str(inside / "10") in texts[1]] == [True, True]
@@ -390,7 +432,9 @@ def test_a_run_falls_back_to_the_checkpoint_before(original: Path, tmp_path: Pat
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def test_saving_over_a_checkpoint_replaces_it_whole(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_saving_over_a_checkpoint_replaces_it_whole(
+    trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
     algo = trainer("PPO", "CartPole-v1", **SMALL)
     path = algo.save(tmp_path / "a" / "saved")  # parents are made
     before = tree(path)
@@ -402,7 +446,9 @@ def test_saving_over_a_checkpoint_replaces_it_whole(trainer: Callable[..., Train
     assert [p.name for p in path.parent.iterdir()] == ["saved"]
 
 
-def test_a_folder_that_is_no_checkpoint_is_never_replaced(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_a_folder_that_is_no_checkpoint_is_never_replaced(
+    trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
     algo = trainer("PPO", "CartPole-v1", **SMALL)
     precious = tmp_path / "thesis"
     precious.mkdir()
@@ -421,7 +467,11 @@ def fail(*args: Any, **kwargs: Any) -> Any:
 @pytest.mark.parametrize("call", ["save_file", "os.fsync", "os.rename", "Path.write_text"])
 @pytest.mark.parametrize("nth", [1, 2])
 def test_a_write_that_fails_leaves_the_old_checkpoint(
-    trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, nth: int
+    trainer: Callable[..., Trainer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    nth: int,
 ) -> None:
     algo = trainer("PPO", "CartPole-v1", **SMALL)
     path = algo.save(tmp_path / "saved")
@@ -450,7 +500,9 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(
     assert checkpoint.verify(path)["iteration"] == 1
 
 
-def test_everything_is_flushed_before_it_is_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_is_flushed_before_it_is_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each file and the folder are fsynced before the rename, the parent after it, and the manifest is written last."""
     events: list[tuple[str, str]] = []
     fsync, rename = os.fsync, os.rename
@@ -507,9 +559,17 @@ def test_a_disk_that_is_too_small_leaves_the_old_checkpoint(tmp_path: Path) -> N
     poise.load(path).close()
 
 
-def test_leftovers_of_killed_writes_are_not_checkpoints_and_are_swept(original: Path, tmp_path: Path) -> None:
+def test_leftovers_of_killed_writes_are_not_checkpoints_and_are_swept(
+    original: Path, tmp_path: Path
+) -> None:
     inside = tmp_path / "checkpoints"
-    for name in ("000003", ".tmp-000004-0a1b2c3d", ".tmp-000003-old-0a1b2c3d", "notes", "000002.damaged"):
+    for name in (
+        "000003",
+        ".tmp-000004-0a1b2c3d",
+        ".tmp-000003-old-0a1b2c3d",
+        "notes",
+        "000002.damaged",
+    ):
         shutil.copytree(original, inside / name)
     assert [p.name for p in checkpoint.checkpoints(inside)] == ["000003"]
     checkpoint.sweep(inside)
@@ -539,11 +599,18 @@ def test_loading_runs_no_code_of_a_module_that_exists(saved: Path, tmp_path: Pat
     manifest = json.loads((saved / "manifest.json").read_text())
     manifest["env"] = manifest["config"]["env"] = "evil:Env"
     (saved / "manifest.json").write_text(json.dumps(manifest))
-    code = "import poise, sys; print(poise.load(sys.argv[1]).compute_action([0.0] * 4), 'evil' in sys.modules)"
+    code = (
+        "import poise, sys; print(poise.load(sys.argv[1]).compute_action([0.0] * 4), 'evil' in"
+        " sys.modules)"
+    )
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path}
     child = warm.run(
-        [sys.executable, "-c", code, str(saved)], capture_output=True, text=True, env=environment, timeout=120
+        [sys.executable, "-c", code, str(saved)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
     )
     assert child.stdout.split()[1:] == ["False"], child.stdout + child.stderr
 
@@ -572,11 +639,26 @@ BOX = {"type": "Box", "low": 0.0, "high": 1.0, "shape": [1_000_000, 1_000_000], 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda m: m["config"]["model"].update(fcnet_hiddens=[80_000, 80_000]), "declares networks of over"),
-        (lambda m: m["config"]["model"].update(fcnet_hiddens=[10**12]), "declares networks of over"),
-        (lambda m: m.update(observation_space=BOX), "declares an observation_space of 1,000,000,000,000 numbers"),
-        (lambda m: m.update(action_space={"type": "Discrete", "n": 10**12, "start": 0}), "declares an action_space"),
-        (lambda m: m.update(observation_space={"type": "Dict", "spaces": [["a", BOX]]}), "declares an observation"),
+        (
+            lambda m: m["config"]["model"].update(fcnet_hiddens=[80_000, 80_000]),
+            "declares networks of over",
+        ),
+        (
+            lambda m: m["config"]["model"].update(fcnet_hiddens=[10**12]),
+            "declares networks of over",
+        ),
+        (
+            lambda m: m.update(observation_space=BOX),
+            "declares an observation_space of 1,000,000,000,000 numbers",
+        ),
+        (
+            lambda m: m.update(action_space={"type": "Discrete", "n": 10**12, "start": 0}),
+            "declares an action_space",
+        ),
+        (
+            lambda m: m.update(observation_space={"type": "Dict", "spaces": [["a", BOX]]}),
+            "declares an observation",
+        ),
     ],
 )
 def test_what_declares_more_than_it_holds_is_refused_before_memory_is_taken(
@@ -596,7 +678,10 @@ def test_numbers_that_are_not_finite_are_said_when_they_are_loaded(saved: Path) 
     content = (saved / "policy.safetensors").read_bytes()
     known = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     rewrite(saved, lambda m: m["files"].update({"policy.safetensors": known}))
-    with pytest.warns(UserWarning, match=f"parameter '{name}' holds numbers that are not finite: it may be looked at"):
+    with pytest.warns(
+        UserWarning,
+        match=f"parameter '{name}' holds numbers that are not finite: it may be looked at",
+    ):
         algo = poise.load(saved)
     assert torch.isnan(algo.policy.state_dict()[name]).any()
     with algo, pytest.raises(ModelError, match=f"'{name}' holds numbers that are not finite"):
@@ -664,20 +749,30 @@ def test_an_environment_without_a_name_is_the_one_that_had_none(tmp_path: Path) 
 
     with poise.load(saved, env=elsewhere()) as algo:
         assert len(algo.metrics.window) > 0
-        assert "elsewhere.<locals>.<lambda> is taken for the environment that there was" in algo.notes[-1]
-    for given in ({"env": "CartPole-v1"}, {"env": elsewhere(), "env_config": {"max_episode_steps": 9}}):
+        assert (
+            "elsewhere.<locals>.<lambda> is taken for the environment that there was"
+            in algo.notes[-1]
+        )
+    for given in (
+        {"env": "CartPole-v1"},
+        {"env": elsewhere(), "env_config": {"max_episode_steps": 9}},
+    ):
         with poise.load(saved, **given) as algo:
             assert len(algo.metrics.window) == 0
             assert "is replaced by" in algo.notes[-1]
     assert poise.load(saved).notes == []
 
 
-def test_a_run_goes_on_in_another_environment_without_the_episodes_of_the_old_one(tmp_path: Path) -> None:
+def test_a_run_goes_on_in_another_environment_without_the_episodes_of_the_old_one(
+    tmp_path: Path,
+) -> None:
     run = poise.run("PPO", "CartPole-v1", stop={"training_iteration": 3}, folder=tmp_path, seed=1, quiet=True,
                     tensorboard=False, **SMALL)  # fmt: skip
     run.trainer.close()
     limited = {"max_episode_steps": 9}
-    later = launch.resume(run.folder, stop={"training_iteration": 6}, env_config=limited, quiet=True)
+    later = launch.resume(
+        run.folder, stop={"training_iteration": 6}, env_config=limited, quiet=True
+    )
     later.trainer.close()
     assert {episode.length for episode in later.trainer.metrics.window} == {9}
     assert "CartPole-v1 is replaced by CartPole-v1" in (run.path / "log.txt").read_text()
@@ -687,7 +782,10 @@ def test_a_run_goes_on_in_another_environment_without_the_episodes_of_the_old_on
 def test_an_environment_with_other_spaces_is_refused_in_one_sentence(original: Path) -> None:
     with poise.load(original, env="Acrobot-v1") as algo:
         for use in (algo.train, lambda: algo.evaluate(1)):
-            with pytest.raises(CheckpointError, match="Acrobot-v1 has other spaces than the policy was trained with"):
+            with pytest.raises(
+                CheckpointError,
+                match="Acrobot-v1 has other spaces than the policy was trained with",
+            ):
                 use()
 
 
@@ -696,17 +794,26 @@ def test_the_best_and_any_other_checkpoint_of_a_run_are_loaded_by_name(tmp_path:
                     checkpoint_freq=1, keep_checkpoints_num=9, metrics_smoothing_episodes=5,
                     quiet=True, tensorboard=False, **SMALL)  # fmt: skip
     run.trainer.close()
-    means = {r["training_iteration"]: r["episode_reward_mean"] for r in run.folder.metrics() if r["episodes_total"] > 4}
+    means = {
+        r["training_iteration"]: r["episode_reward_mean"]
+        for r in run.folder.metrics()
+        if r["episodes_total"] > 4
+    }
     for iteration in list(means)[:-1]:  # the last one's own, moved to the front, must be found
         assert poise.load(run.path, which=iteration).iteration == iteration
     assert means[poise.load(run.path, which="best").iteration] == max(means.values())
     assert poise.load(run.path).iteration == 6
-    with pytest.raises(CheckpointError, match=r"has no checkpoint '77'. It has: 1, 2, 3, 4, 5, 6; or best, latest"):
+    with pytest.raises(
+        CheckpointError, match=r"has no checkpoint '77'. It has: 1, 2, 3, 4, 5, 6; or best, latest"
+    ):
         poise.load(run.path, which=77)
 
 
 def test_a_mistake_in_what_is_asked_for_is_not_the_checkpoints(saved: Path) -> None:
-    for settings, text in (({"lrr": 1}, "Unknown config key 'lrr'"), ({"lr": "x"}, "lr='x' is not allowed")):
+    for settings, text in (
+        ({"lrr": 1}, "Unknown config key 'lrr'"),
+        ({"lr": "x"}, "lr='x' is not allowed"),
+    ):
         with pytest.raises(ConfigError, match=f"^{text}"):
             poise.load(saved, **settings)
 
@@ -720,7 +827,9 @@ def test_a_mistake_in_what_is_asked_for_is_not_the_checkpoints(saved: Path) -> N
         (("time_total_s",), math.inf, "'time_total_s' is inf"),
     ],
 )
-def test_numbers_of_a_state_that_cannot_be_are_refused(saved: Path, place: Any, value: Any, text: str) -> None:
+def test_numbers_of_a_state_that_cannot_be_are_refused(
+    saved: Path, place: Any, value: Any, text: str
+) -> None:
     state = json.loads((saved / "state.json").read_text())
     state[place[0]] = value
     (saved / "state.json").write_text(json.dumps(state))
@@ -746,7 +855,10 @@ def test_arrays_of_a_state_that_cannot_be_are_refused(saved: Path, name: str, ch
     arrays = {key: value.contiguous() for key, value in arrays.items()}
     save_file(arrays, saved / "training.safetensors")
     rehash(saved)
-    with poise.load(saved) as algo, pytest.raises(CheckpointError, match="does not fit its configuration"):
+    with (
+        poise.load(saved) as algo,
+        pytest.raises(CheckpointError, match="does not fit its configuration"),
+    ):
         algo.train()
 
 
@@ -759,8 +871,16 @@ def test_a_number_of_the_samplers_that_is_none_is_refused(saved: Path) -> None:
         algo.train()
 
 
-def test_returns_that_are_carried_are_one_for_each_environment(tmp_path: Path, trainer: Callable[..., Trainer]) -> None:
-    algo = trainer("PPO", "CartPole-v1", normalize_rewards=True, num_envs_per_worker=4, rollout_fragment_length=8)
+def test_returns_that_are_carried_are_one_for_each_environment(
+    tmp_path: Path, trainer: Callable[..., Trainer]
+) -> None:
+    algo = trainer(
+        "PPO",
+        "CartPole-v1",
+        normalize_rewards=True,
+        num_envs_per_worker=4,
+        rollout_fragment_length=8,
+    )
     algo.train()
     saved = algo.save(tmp_path / "saved")
     arrays = load_file(saved / "training.safetensors")
@@ -789,7 +909,9 @@ def test_a_manifest_without_its_configuration_is_damaged(saved: Path, config: An
         ("replay/priorities", [math.nan], "priorities that are no numbers from 0 on"),
     ],
 )
-def test_numbers_of_what_learns_that_cannot_be_are_refused(tmp_path: Path, place: str, value: Any, text: str) -> None:
+def test_numbers_of_what_learns_that_cannot_be_are_refused(
+    tmp_path: Path, place: str, value: Any, text: str
+) -> None:
     """When the checkpoint is read, not when they are needed."""
     path = shutil.copytree(Path(__file__).parent / "data" / "format-1" / "dqn", tmp_path / "dqn")
     state = json.loads((path / "state.json").read_text())
@@ -828,7 +950,10 @@ def test_what_learns_beside_the_policy_is_kept_too(tmp_path: Path, registries: N
         with poise.load(saved) as again:
             for made in (algo, again):
                 made.train()
-            flats = [[each.flat.data for each in made.algorithm.learners.values()] for made in (algo, again)]
+            flats = [
+                [each.flat.data for each in made.algorithm.learners.values()]
+                for made in (algo, again)
+            ]
     assert all(torch.equal(*pair) for pair in zip(*flats, strict=True))
     assert flats[0][1].item() > 0
 
@@ -844,27 +969,36 @@ def test_policies_that_nobody_learns_are_said(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ppo", "dqn", "impala"])
-def test_what_an_earlier_format_holds_goes_on(name: str, trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_what_an_earlier_format_holds_goes_on(
+    name: str, trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
     """Written in format 1: without names of policies and learners, and with one frozen layer (PPO)."""
     old = Path(__file__).parent / "data" / "format-1" / name
     manifest = json.loads((old / "manifest.json").read_text())
     state = json.loads((old / "state.json").read_text())
     algo = poise.load(shutil.copytree(old, tmp_path / name))
-    assert (algo.iteration, algo.algorithm.timesteps) == (manifest["iteration"], manifest["timesteps_total"])
+    assert (algo.iteration, algo.algorithm.timesteps) == (
+        manifest["iteration"],
+        manifest["timesteps_total"],
+    )
     assert algo.algorithm.updates == state["learner"]["updates"]
     for key, value in load_file(old / "policy.safetensors").items():
         assert torch.equal(algo.policy.state_dict()[key], value)
     arrays = load_file(old / "training.safetensors")
     was = {"exp_avg": "first", "exp_avg_sq": "second", "square_avg": "second"}
     for moment in algo.algorithm.optimizer.moments:
-        assert torch.equal(getattr(algo.algorithm.optimizer, moment), arrays[f"learner/optimizer/{was[moment]}"])
+        assert torch.equal(
+            getattr(algo.algorithm.optimizer, moment), arrays[f"learner/optimizer/{was[moment]}"]
+        )
     if name == "dqn":
         assert torch.equal(algo.algorithm.targets["policy"].flat.whole, arrays["learner/target"])
         assert algo.algorithm.replay.steps > 16
     frozen = dict(algo.policy.named_parameters()).get(*state["learner"]["frozen"] or [""])
     before = None if frozen is None else frozen.clone()
     again = poise.load(algo.save(tmp_path / "anew"))
-    assert json.loads((tmp_path / "anew" / "manifest.json").read_text())["format"] == checkpoint.FORMAT
+    assert (
+        json.loads((tmp_path / "anew" / "manifest.json").read_text())["format"] == checkpoint.FORMAT
+    )
     results = [made.train() for made in (algo, again)]
     assert results[0]["timesteps_total"] > manifest["timesteps_total"]
     if name != "impala":  # it samples while it learns

@@ -71,7 +71,8 @@ def bad(*args: str) -> str:
 
 
 def process(*args: str, **options: Any) -> subprocess.Popen[str]:
-    """The command in a process of its own, which does not import from the folder that it runs in by itself."""
+    """The command in a process of its own, which does not import from the folder that it runs in by
+    itself."""
     env = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": env}
     started.append(warm.Popen([sys.executable, "-m", "poise", *args], **{**streams, **options}))
@@ -83,7 +84,8 @@ def only_run() -> RunFolder:
     return run
 
 
-# --- starting at once -------------------------------------------------------------------------------------------------
+# --- starting at once
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,9 @@ except SystemExit:
     pass
 print("IMPORTED", [name for name in {heavy} if name in sys.modules])
 """
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    out = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
     assert "IMPORTED []" in out.stdout
 
 
@@ -130,7 +134,8 @@ def test_python_m_poise_is_the_command() -> None:
     assert out.startswith("poise, version ")
 
 
-# --- help and documentation from the dataclasses ----------------------------------------------------------------------
+# --- help and documentation from the dataclasses
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("config", [*(spec.config for spec in ALGORITHMS.values()), RunOptions])
@@ -184,14 +189,25 @@ def test_config_marks_what_comes_from_the_preset(monkeypatch: pytest.MonkeyPatch
     assert all(name in text and spec.summary in text for name, spec in ALGORITHMS.items())
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
+# --- training
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_from_training_to_a_film() -> None:
     """The first ten minutes of a newcomer."""
     assert "There are no runs" in good("runs")
-    text = good("train", "PPO", *FEW_STEPS, "--lr", "3e-4", "--model.fcnet_hiddens", "32,32", "--name", "first")
+    text = good(
+        "train",
+        "PPO",
+        *FEW_STEPS,
+        "--lr",
+        "3e-4",
+        "--model.fcnet_hiddens",
+        "32,32",
+        "--name",
+        "first",
+    )
     run = only_run()
     assert run.path == Path("runs/PPO_CartPole-v1/first")
     assert f"poise evaluate {run.path}" in text
@@ -201,7 +217,11 @@ def test_from_training_to_a_film() -> None:
 
     numbers = json.loads(good("evaluate", "first", "--episodes", "5", "--json"))
     assert numbers["episodes"] == 5
-    assert numbers["episode_reward_min"] <= numbers["episode_reward_mean"] <= numbers["episode_reward_max"]
+    assert (
+        numbers["episode_reward_min"]
+        <= numbers["episode_reward_mean"]
+        <= numbers["episode_reward_max"]
+    )
     text = good("evaluate", "latest", "--episodes", "5", "--checkpoint", "best")
     assert all(word in text for word in ("mean", "std", "min", "max", "length"))
     again = json.loads(good("evaluate", numbers["checkpoint"], "--episodes", "5", "--json"))
@@ -225,10 +245,17 @@ def test_from_training_to_a_film() -> None:
 
 
 def test_rllib_spelling() -> None:
-    stop, config = '{"timesteps_total": 500}', '{"num_workers": 0, "lambda": 0.9, "timesteps_per_iteration": 0}'
+    stop, config = (
+        '{"timesteps_total": 500}',
+        '{"num_workers": 0, "lambda": 0.9, "timesteps_per_iteration": 0}',
+    )
     good("train", "--run=A2C", "--env=CartPole-v0", "--stop", stop, "--config", config, "--quiet")
     saved = only_run().config()
-    assert (saved["algorithm"], saved["config"]["env"], saved["config"]["gae_lambda"]) == ("A2C", "CartPole-v0", 0.9)
+    assert (saved["algorithm"], saved["config"]["env"], saved["config"]["gae_lambda"]) == (
+        "A2C",
+        "CartPole-v0",
+        0.9,
+    )
 
 
 def test_where_nothing_was_saved_there_is_nothing_to_go_on_from(
@@ -237,7 +264,9 @@ def test_where_nothing_was_saved_there_is_nothing_to_go_on_from(
     from poise.tracking import launch
 
     folder = RunFolder(tmp_path / "run")
-    done = SimpleNamespace(path=folder.path, folder=folder, result={"stop_reason": "done"}, unsaved="The disk is full.")
+    done = SimpleNamespace(
+        path=folder.path, folder=folder, result={"stop_reason": "done"}, unsaved="The disk is full."
+    )
     monkeypatch.setattr(launch, "start", lambda *args, **settings: done)
     result = call("train", "PPO", *FEW_STEPS)
     assert (result.exit_code, "poise resume" in result.output) == (2, False)
@@ -282,20 +311,33 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_flags_become_settings(args: list[str], expected: dict[str, Any], requested: dict[str, Any]) -> None:
+def test_flags_become_settings(
+    args: list[str], expected: dict[str, Any], requested: dict[str, Any]
+) -> None:
     good("train", *args, "--env", "CartPole-v1", "PPO")
     assert requested["settings"] == {"env": "CartPole-v1", **expected}
 
 
 def test_options_of_the_run(requested: dict[str, Any]) -> None:
     good(
-        "train", "PPO", *QUICK, "--video", "--checkpoint_freq", "3", "--checkpoint-interval-s", "1", "--preset", "none"
+        "train",
+        "PPO",
+        *QUICK,
+        "--video",
+        "--checkpoint_freq",
+        "3",
+        "--checkpoint-interval-s",
+        "1",
+        "--preset",
+        "none",
     )
     assert requested["options"] == RunOptions(1.0, 3, video=True, tensorboard=False)
     assert requested["preset"] is None
     assert requested["stop"] is None
     assert signal.SIGTERM in requested["signals"]
-    good("train", "PPO", *QUICK, "--stop", "episode_reward_mean=475", "--stop", "timesteps_total=1e6")
+    good(
+        "train", "PPO", *QUICK, "--stop", "episode_reward_mean=475", "--stop", "timesteps_total=1e6"
+    )
     assert requested["stop"] == {"episode_reward_mean": 475, "timesteps_total": 1e6}
 
 
@@ -326,7 +368,16 @@ def test_flags_win_over_a_file_in_rllibs_layout(requested: dict[str, Any]) -> No
         "model.fcnet_hiddens": [16],
         "rms_prop_eps": 1e-4,
     }
-    good("train", "PPO", "--config", "experiment.yaml", "--stop", "time_total_s=9", "--env", "CartPole-v1")
+    good(
+        "train",
+        "PPO",
+        "--config",
+        "experiment.yaml",
+        "--stop",
+        "time_total_s=9",
+        "--env",
+        "CartPole-v1",
+    )
     assert (requested["algorithm"], requested["stop"]) == ("PPO", {"time_total_s": 9})
     assert requested["settings"]["env"] == "CartPole-v1"
 
@@ -339,8 +390,16 @@ def test_a_file_may_be_a_plain_mapping(requested: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_an_environment_beside_the_user_is_found_and_named() -> None:
-    Path("hallway.py").write_text("from gymnasium.envs.classic_control import CartPoleEnv as Hallway\n")
-    args = ["--stop", "timesteps_total=500", "--env_config", '{"max_episode_steps": 50}', "--no-tensorboard"]
+    Path("hallway.py").write_text(
+        "from gymnasium.envs.classic_control import CartPoleEnv as Hallway\n"
+    )
+    args = [
+        "--stop",
+        "timesteps_total=500",
+        "--env_config",
+        '{"max_episode_steps": 50}',
+        "--no-tensorboard",
+    ]
     train = process("train", "PPO", "--env", "hallway:Hallway", *args)
     assert train.wait() == 0, train.communicate()
     out, err = process("evaluate", "latest", "--episodes", "2").communicate()
@@ -366,20 +425,35 @@ def test_an_environment_beside_the_user_is_found_and_named() -> None:
         (["train", "--lrr", "3", "PPO"], "Did you mean '--lr'?"),
         (["train", "PPO", "--fcnet-hiddens", "3"], "Did you mean '--model.fcnet_hiddens'?"),
         (["train", "PPO", "--fodler", "x"], "Did you mean '--folder'?"),
-        (["train", "A2C", "--clip_param", "0.1"], "A2C has no setting --clip_param; PPO and APPO have."),
+        (
+            ["train", "A2C", "--clip_param", "0.1"],
+            "A2C has no setting --clip_param; PPO and APPO have.",
+        ),
         (["train", "PPO", *QUICK, "--lr", "fast"], "lr='fast' is not allowed"),
         (["train", "PPO", *QUICK, "--gamma", "1.5"], "a number from 0 to 1"),
         (["train", "PPO", *QUICK, "--normalize_observations", "perhaps"], "true or false"),
         (["train", "PPO", *QUICK, "--model.fcnet_activation", "rellu"], "Did you mean 'relu'?"),
-        (["train", "PPO", *QUICK, "--lambda", "0.9", "--gae_lambda", "0.8"], "two names of one setting"),
-        (["train", "PPO", *QUICK, "--train_batch_size", "64", "--sgd_minibatch_size", "128"], "is larger than"),
+        (
+            ["train", "PPO", *QUICK, "--lambda", "0.9", "--gae_lambda", "0.8"],
+            "two names of one setting",
+        ),
+        (
+            ["train", "PPO", *QUICK, "--train_batch_size", "64", "--sgd_minibatch_size", "128"],
+            "is larger than",
+        ),
         (["train", "PPO", *QUICK, "--checkpoint-freq", "0"], "an integer at least 1"),
         (["train", "PPO", *QUICK, "--preset", "Pong"], "no preset 'Pong'"),
         (["train", "PPO", *QUICK, "--stop", "episode_reward_mean"], "write KEY=NUMBER"),
         (["train", "PPO", *QUICK, "--stop", "episode_reward_mean=high"], "must be a number"),
-        (["train", "PPO", *QUICK, "--stop", '{"episode_reward_mean": 475'], "--stop is not valid JSON"),
+        (
+            ["train", "PPO", *QUICK, "--stop", '{"episode_reward_mean": 475'],
+            "--stop is not valid JSON",
+        ),
         (["train", "PPO", *QUICK, "--config", '{"lr": }'], "--config is not valid JSON"),
-        (["train", "PPO", *QUICK, "--config", '{"learning_rte": 1}'], "Did you mean 'learning_rate'?"),
+        (
+            ["train", "PPO", *QUICK, "--config", '{"learning_rte": 1}'],
+            "Did you mean 'learning_rate'?",
+        ),
         (["train", "PPO", *QUICK, "--config", "nowhere.yaml"], "There is no file nowhere.yaml"),
         (["train", "PPO", *QUICK, "--config", "lr=3"], "give a JSON object, or a .yaml"),
         (["config", "PPPO"], "Did you mean 'PPO'?"),
@@ -390,22 +464,37 @@ def test_an_environment_beside_the_user_is_found_and_named() -> None:
         (["resume", "latest"], "There is no run in runs yet"),
         (["evaluate", "latest", "--folder", "empty"], "There is no run in empty yet"),
         (["evaluate", "."], ". is neither a run nor a checkpoint"),
-        (["train", "PPO", *QUICK, "--num-workers", "1000"], "num_workers=1000 is not allowed for 1000 environments on"),
+        (
+            ["train", "PPO", *QUICK, "--num-workers", "1000"],
+            "num_workers=1000 is not allowed for 1000 environments on",
+        ),
         (["train", "PPO", *QUICK, "--num_envs_per_worker", "1000000000"], "from 1 to 100000"),
         (["train", "PPO", *QUICK, "--lr", "[[5,1],[0,1]]"], "Its timesteps must rise."),
         (["train", "PPO", *QUICK, "--lr", "[[0,1],[5"], "lr='[[0,1],[5' is not allowed"),
         (["train", "PPO", *QUICK, "--model", "{}"], "write --model.KEY, or"),
         (["train", "PPO", *QUICK, "--env_config", "{bad"], "This is not valid JSON."),
-        (["train", "PPO", *QUICK, "--env_config", '{"lenght": 3}'], "CartPole-v1 knows no 'lenght'"),
+        (
+            ["train", "PPO", *QUICK, "--env_config", '{"lenght": 3}'],
+            "CartPole-v1 knows no 'lenght'",
+        ),
         (["train", "PPO", *QUICK, "--stop", "timesteps_total=-5"], "must be a number at least 0"),
-        (["train", "PPO", *QUICK, "--stop", "evaluation/episode_reward_mean=5"], "set evaluation_interval"),
+        (
+            ["train", "PPO", *QUICK, "--stop", "evaluation/episode_reward_mean=5"],
+            "set evaluation_interval",
+        ),
         (["train", "PPO", *QUICK, "--name", "../../x"], "name='../../x' is not allowed"),
         (["train", "PPO", *QUICK, "--name", ""], "name='' is not allowed"),
         (["train", "PPO", *QUICK, "--experiment", ".."], "experiment='..' is not allowed"),
         (["train", "PPO", *QUICK, "--folder", "/dev/null/x"], "cannot be written: Not a directory"),
         (["train", "PPO", "--env", ":Foo"], "env=':Foo' is not allowed: write module:Name"),
-        (["train", "PPO", "--env", "..foo:Bar"], "env='..foo:Bar' is not allowed: write module:Name"),
-        (["train", "PPO", "--env", "InvertedDoublePendulum-v2"], "Did you mean 'InvertedDoublePendulum-v5'?"),
+        (
+            ["train", "PPO", "--env", "..foo:Bar"],
+            "env='..foo:Bar' is not allowed: write module:Name",
+        ),
+        (
+            ["train", "PPO", "--env", "InvertedDoublePendulum-v2"],
+            "Did you mean 'InvertedDoublePendulum-v5'?",
+        ),
         (["resume", "nowhere", "--stop", "x"], "write KEY=NUMBER"),
         (["plot", "nowhere"], "There is no run at nowhere"),
         (["completion"], "bash"),
@@ -418,7 +507,9 @@ def test_mistakes_are_answered_in_one_sentence(args: list[str], words: str) -> N
 
 
 def test_a_mistyped_stop_key_suggests_the_right_one() -> None:
-    assert "Did you mean 'episode_reward_mean'?" in bad("train", "PPO", *QUICK, "--stop", "episode_reward_meen=9")
+    assert "Did you mean 'episode_reward_mean'?" in bad(
+        "train", "PPO", *QUICK, "--stop", "episode_reward_meen=9"
+    )
 
 
 @pytest.mark.parametrize(
@@ -453,16 +544,30 @@ def test_a_run_in_use_is_refused_by_name() -> None:
     assert "has no checkpoint '77'" in bad("evaluate", "mine", "--checkpoint", "77")
 
 
-@pytest.mark.parametrize("command", [["resume"], ["evaluate"], ["train", "PPO", *FEW_STEPS, "--resume-if-exists"]])
+@pytest.mark.parametrize(
+    "command", [["resume"], ["evaluate"], ["train", "PPO", *FEW_STEPS, "--resume-if-exists"]]
+)
 def test_damaged_checkpoints_are_said_once_and_in_sentences(command: list[str]) -> None:
-    good("train", "PPO", *QUICK, "--stop", "training_iteration=3", "--name", "one", "--checkpoint-freq", "1")
+    good(
+        "train",
+        "PPO",
+        *QUICK,
+        "--stop",
+        "training_iteration=3",
+        "--name",
+        "one",
+        "--checkpoint-freq",
+        "1",
+    )
     run = only_run()
     newest = max(run.checkpoints.iterdir())
     (newest / "state.json").write_text("{")
     words = [*command, "--name", "one"] if command[0] == "train" else [*command, "one"]
     result = call(*words)
     assert result.exit_code == 0, result.output
-    assert len(re.findall(f"Warning: .*{newest.name} is damaged", result.output)) == 1, result.output
+    assert len(re.findall(f"Warning: .*{newest.name} is damaged", result.output)) == 1, (
+        result.output
+    )
     assert "UserWarning" not in result.output
     for whole in run.checkpoints.glob("??????"):
         (whole / "state.json").write_text("{")
@@ -483,7 +588,10 @@ def test_warnings_of_other_packages_keep_their_place(monkeypatch: pytest.MonkeyP
 
 
 def test_a_damaged_run_does_not_hide_the_others() -> None:
-    for name, text in (("broken", "{"), ("whole", '{"algorithm": "PPO", "config": {"env": "CartPole-v1"}}')):
+    for name, text in (
+        ("broken", "{"),
+        ("whole", '{"algorithm": "PPO", "config": {"env": "CartPole-v1"}}'),
+    ):
         (Path("runs/x") / name).mkdir(parents=True)
         (Path("runs/x") / name / "config.json").write_text(text)
     text = good("runs")
@@ -516,7 +624,9 @@ def nothing(config): pass
         ("mazes:nothing", "mazes:nothing returned a NoneType"),
     ],
 )
-def test_environments_beside_the_user_that_are_none(env: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environments_beside_the_user_that_are_none(
+    env: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(Path.cwd()))
     Path("mazes.py").write_text(ENVS)
     monkeypatch.delitem(sys.modules, "mazes", raising=False)
@@ -526,7 +636,9 @@ def test_environments_beside_the_user_that_are_none(env: str, words: str, monkey
 
 def test_what_an_environment_raises_is_told_with_its_traceback_and_code_1() -> None:
     Path("mazes.py").write_text(ENVS)
-    train = process("train", "PPO", "--env", "mazes:Fails", "--no-tensorboard", "--stop", "timesteps_total=500")
+    train = process(
+        "train", "PPO", "--env", "mazes:Fails", "--no-tensorboard", "--stop", "timesteps_total=500"
+    )
     _, err = train.communicate(timeout=60)
     assert train.returncode == 1
     assert "Traceback" in err
@@ -541,7 +653,9 @@ def test_mistakes_with_a_run_change_nothing_in_it() -> None:
         return {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
 
     before = content()
-    assert "Did you mean 'timesteps_total'?" in bad("resume", "mine", "--stop", "tmesteps_total=9000")
+    assert "Did you mean 'timesteps_total'?" in bad(
+        "resume", "mine", "--stop", "tmesteps_total=9000"
+    )
     assert "must be a number at least 0" in bad("resume", "mine", "--stop", "timesteps_total=-1")
     assert "must end in .mp4" in bad("record", "mine", "--out", "x.txt")
     assert "must end in .png" in bad("plot", "mine", "--out", "x.xyz")
@@ -551,7 +665,9 @@ def test_mistakes_with_a_run_change_nothing_in_it() -> None:
 
 
 @pytest.mark.parametrize("flags", [[], ["--quiet"]])
-def test_an_end_that_could_not_be_saved_is_code_2(flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_that_could_not_be_saved_is_code_2(
+    flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -567,9 +683,15 @@ def test_an_end_that_could_not_be_saved_is_code_2(flags: list[str], monkeypatch:
 
 @pytest.mark.parametrize(
     ("number", "code", "state"),
-    [(signal.SIGINT, 130, "stopped"), (signal.SIGTERM, 143, "preempted"), (signal.SIGHUP, 143, "preempted")],
+    [
+        (signal.SIGINT, 130, "stopped"),
+        (signal.SIGTERM, 143, "preempted"),
+        (signal.SIGHUP, 143, "preempted"),
+    ],
 )
-def test_a_signal_ends_training_with_a_whole_checkpoint(number: signal.Signals, code: int, state: str) -> None:
+def test_a_signal_ends_training_with_a_whole_checkpoint(
+    number: signal.Signals, code: int, state: str
+) -> None:
     train = process("train", "PPO", *QUICK, "--stop", "timesteps_total=1e9", "--name", "run")
     run = RunFolder("runs/PPO_CartPole-v1/run")
     while not run.metrics():
@@ -577,7 +699,11 @@ def test_a_signal_ends_training_with_a_whole_checkpoint(number: signal.Signals, 
         time.sleep(0.05)
     train.send_signal(number)
     out, err = train.communicate(timeout=60)
-    assert (train.returncode, err.count("stopping before the next step"), err.count("\n")) == (code, 1, 1)
+    assert (train.returncode, err.count("stopping before the next step"), err.count("\n")) == (
+        code,
+        1,
+        1,
+    )
     assert f"poise resume {run.path}" in out
     assert run.status()["state"] == state
     newest, problems = checkpoint.newest(run.checkpoints)
@@ -602,7 +728,9 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(call("train", "PPO", *QUICK).exception, ZeroDivisionError)
 
 
-@pytest.mark.parametrize("args", [["--help"], ["config", "PPO"], ["config", "PPO", "--json"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "args", [["--help"], ["config", "PPO"], ["config", "PPO", "--json"]], ids=" ".join
+)
 def test_a_reader_that_goes_away_is_no_error(args: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
@@ -662,10 +790,18 @@ command.main()
 
 @pytest.mark.parametrize(
     ("end", "code"),
-    [("", 0), ("sys.exit(3)", 3), ("sys.exit('why')", 1), ("1 / 0", 1), ("raise KeyboardInterrupt", 130)],
+    [
+        ("", 0),
+        ("sys.exit(3)", 3),
+        ("sys.exit('why')", 1),
+        ("1 / 0", 1),
+        ("raise KeyboardInterrupt", 130),
+    ],
 )
 def test_the_process_ends_at_once_but_after_threads_and_handlers(end: str, code: int) -> None:
-    done = subprocess.run([sys.executable, "-c", LEAVING.format(end=end)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVING.format(end=end)], capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout) == (code, "command thread\nhandler\n")
     assert ("ZeroDivisionError" in done.stderr) == (end == "1 / 0")
     assert ("why" in done.stderr) == ("why" in end)

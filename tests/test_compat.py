@@ -37,7 +37,8 @@ def quiet(algorithm: str, config: dict[str, Any], env: Any = "CartPole-v1") -> d
         return translated(algorithm, config, env)[0]
 
 
-# --- gym --------------------------------------------------------------------------------------------------------------
+# --- gym
+# --------------------------------------------------------------------------------------------------------------
 
 
 def test_gym_is_the_old_one() -> None:
@@ -105,20 +106,31 @@ def test_settings_are_translated_and_what_changes_nothing_is_silent() -> None:
     assert settings["num_workers"] == "auto"
     pictures = quiet("IMPALA", {"model": {"dim": 42, "framestack": False}}, "PongNoFrameskip-v4")
     assert pictures["env_config"] == {"size": 42, "stack": 1}
-    assert quiet("DQN", {"exploration_config": {"type": "EpsilonGreedy", "final_epsilon": 0.1}})["final_epsilon"] == 0.1
+    assert (
+        quiet("DQN", {"exploration_config": {"type": "EpsilonGreedy", "final_epsilon": 0.1}})[
+            "final_epsilon"
+        ]
+        == 0.1
+    )
 
 
 def test_what_has_no_equivalent_is_said_with_what_comes_nearest() -> None:
-    with pytest.warns(UserWarning, match=r"vf_loss_coef=1 .* left out\. Did you mean 'vf_loss_coeff'"):
+    with pytest.warns(
+        UserWarning, match=r"vf_loss_coef=1 .* left out\. Did you mean 'vf_loss_coeff'"
+    ):
         assert "vf_loss_coef" not in translated("PPO", {"vf_loss_coef": 1}, "CartPole-v1")[0]
     with pytest.warns(UserWarning, match=r"model.use_lstm=True .* left out\. Policies have no"):
         translated("PPO", {"model": {"use_lstm": True, "fcnet_hiddens": [8]}}, "CartPole-v1")
 
 
 def test_what_means_something_else_is_said() -> None:
-    with pytest.warns(UserWarning, match=r"vf_clip_param=10.0 is left out: RLlib's bounds the squared error"):
+    with pytest.warns(
+        UserWarning, match=r"vf_clip_param=10.0 is left out: RLlib's bounds the squared error"
+    ):
         assert "vf_clip_param" not in translated("PPO", {"vf_clip_param": 10.0}, "CartPole-v1")[0]
-    with pytest.warns(UserWarning, match=r"kl_coeff=0.5 .* left out\. The clipped surrogate is used without a KL"):
+    with pytest.warns(
+        UserWarning, match=r"kl_coeff=0.5 .* left out\. The clipped surrogate is used without a KL"
+    ):
         translated("PPO", {"kl_coeff": 0.5}, "CartPole-v1")
     for order in (1, -1):  # the schedule wins, whichever comes first
         both = dict([("lr", 5e-5), ("lr_schedule", [[0, 1e-3], [10, 0.0]])][::order])
@@ -128,7 +140,10 @@ def test_what_means_something_else_is_said() -> None:
 
 def test_a_batch_of_several_fragments_is_one_of_longer_ones() -> None:
     config = {"rollout_fragment_length": 50, "num_envs_per_worker": 5, "train_batch_size": 500}
-    with pytest.warns(UserWarning, match="rollout_fragment_length=50 is left out: it contradicts train_batch_size=500"):
+    with pytest.warns(
+        UserWarning,
+        match="rollout_fragment_length=50 is left out: it contradicts train_batch_size=500",
+    ):
         settings, _ = translated("IMPALA", config, "CartPole-v1")
     found: Any = resolve("IMPALA", None, settings, preset=None)[0]
     assert (found.num_envs, found.rollout_fragment_length) == (5, 100)
@@ -144,14 +159,24 @@ def test_values_that_are_wrong_stay_errors() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [ppo.PPOTrainer, ppo.APPOTrainer, a3c.A2CTrainer, a3c.A3CTrainer, dqn.DQNTrainer, impala.ImpalaTrainer]
+    "kind",
+    [
+        ppo.PPOTrainer,
+        ppo.APPOTrainer,
+        a3c.A2CTrainer,
+        a3c.A3CTrainer,
+        dqn.DQNTrainer,
+        impala.ImpalaTrainer,
+    ],
 )
 def test_trainers_train(kind: Any) -> None:
     trainer = kind(env="CartPole-v0", config={"timesteps_per_iteration": 500})
     result = trainer.train()
     assert result["training_iteration"] == trainer.iteration == 1
     assert result["timesteps_total"] >= 500
-    assert len(result["hist_stats"]["episode_reward"]) == len(result["hist_stats"]["episode_lengths"])
+    assert len(result["hist_stats"]["episode_reward"]) == len(
+        result["hist_stats"]["episode_lengths"]
+    )
     assert "entropy" in result["info"]["learner"]["default_policy"] or kind is dqn.DQNTrainer
     assert trainer.config["gamma"] == result["config"]["gamma"]
     trainer.stop()
@@ -167,7 +192,9 @@ def test_actions_explore_and_checkpoints_restore(tmp_path: Path) -> None:
     other = ppo.PPOTrainer(env="CartPole-v0", config={"seed": 1})
     other.restore(path)
     assert other.iteration == 1
-    for mine, theirs in zip(trainer.trainer.policy.parameters(), other.trainer.policy.parameters(), strict=True):
+    for mine, theirs in zip(
+        trainer.trainer.policy.parameters(), other.trainer.policy.parameters(), strict=True
+    ):
         np.testing.assert_array_equal(mine.detach().numpy(), theirs.detach().numpy())
 
 
@@ -183,7 +210,9 @@ def test_rllibs_first_example() -> None:
 
 
 def test_no_reward_is_nan_as_it_was() -> None:
-    trainer = ppo.PPOTrainer(env="Pendulum-v1", config={"train_batch_size": 64, "num_envs_per_worker": 1})
+    trainer = ppo.PPOTrainer(
+        env="Pendulum-v1", config={"train_batch_size": 64, "num_envs_per_worker": 1}
+    )
     assert math.isnan(trainer.train()["episode_reward_mean"])
 
 
@@ -220,7 +249,9 @@ def test_callbacks_of_both_kinds_are_called() -> None:
         env=Old,
         config={
             "callbacks": {
-                "on_train_result": lambda info: results.append(info["result"]["training_iteration"]),
+                "on_train_result": lambda info: results.append(
+                    info["result"]["training_iteration"]
+                ),
                 "on_episode_end": lambda info: episodes.append(info["episode"].length),
             }
         },
@@ -278,7 +309,11 @@ def log(info: dict[str, Any]) -> None:
 def test_a_run_with_a_search_is_a_search(tmp_path: Path) -> None:
     analysis = ray.tune.run(
         "PPO",
-        config={"env": "CartPole-v0", "framework": "torch", "lr": ray.tune.grid_search([1e-3, 1e-2])},
+        config={
+            "env": "CartPole-v0",
+            "framework": "torch",
+            "lr": ray.tune.grid_search([1e-3, 1e-2]),
+        },
         stop={"timesteps_total": 4000},
         metric="episode_reward_mean",
         mode="max",
@@ -293,14 +328,23 @@ def test_a_run_with_a_search_is_a_search(tmp_path: Path) -> None:
 def test_arguments_of_a_search_that_are_left_out_are_said(tmp_path: Path) -> None:
     def search(**arguments: Any) -> Any:
         config = {"env": "CartPole-v0", "lr": ray.tune.uniform(1e-3, 1e-2)}
-        place = {"stop": {"timesteps_total": 2000}, "local_dir": str(tmp_path), "name": "s", "verbose": 0}
+        place = {
+            "stop": {"timesteps_total": 2000},
+            "local_dir": str(tmp_path),
+            "name": "s",
+            "verbose": 0,
+        }
         return ray.tune.run("PPO", config=config, **{**place, **arguments})
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        one = search(checkpoint_at_end=True, search_alg="random", scheduler="median", max_concurrent_trials=1)
+        one = search(
+            checkpoint_at_end=True, search_alg="random", scheduler="median", max_concurrent_trials=1
+        )
     assert (one.study.search.sampler, one.study.search.scheduler) == ("random", "median")
-    with pytest.warns(UserWarning, match=r"stopp=3 has no equivalent here and is left out. Did you mean 'stop'"):
+    with pytest.warns(
+        UserWarning, match=r"stopp=3 has no equivalent here and is left out. Did you mean 'stop'"
+    ):
         two = search(resume=True, num_samples=2, search_alg="random", scheduler="median", stopp=3)
     assert [trial.number for trial in two.trials] == [0, 1]
     with pytest.raises(RunError, match="resume=True needs the name"):

@@ -28,12 +28,15 @@ def ppo(**settings: Any) -> PPOConfig:
     return config
 
 
-# --- precedence ------------------------------------------------------------------------------------------------------
+# --- precedence
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def preset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PRESETS["PPO"], "Tuned-v0", {"lr": 0.5, "gamma": 0.5, "model.fcnet_hiddens": [7]})
+    monkeypatch.setitem(
+        PRESETS["PPO"], "Tuned-v0", {"lr": 0.5, "gamma": 0.5, "model.fcnet_hiddens": [7]}
+    )
 
 
 def test_user_over_preset_over_defaults(preset: None) -> None:
@@ -53,7 +56,9 @@ def test_preset_may_be_off_asked_for_or_unknown(preset: None) -> None:
     assert resolve("PPO", "Other-v0") == (ppo_for("Other-v0"), None)
     config, used = resolve("PPO", "Other-v0", preset="Tuned-v0")
     assert (config.lr, used) == (0.5, "Tuned-v0")
-    with pytest.raises(ConfigError, match=r"PPO has no preset 'Tuned-v1'\. Did you mean 'Tuned-v0'"):
+    with pytest.raises(
+        ConfigError, match=r"PPO has no preset 'Tuned-v1'\. Did you mean 'Tuned-v0'"
+    ):
         resolve("PPO", "Other-v0", preset="Tuned-v1")
 
 
@@ -67,7 +72,11 @@ def test_a_presets_batch_gives_way_to_the_users(monkeypatch: pytest.MonkeyPatch)
     tuned = {"num_envs_per_worker": 8, "rollout_fragment_length": 32, "sgd_minibatch_size": 256}
     monkeypatch.setitem(PRESETS["PPO"], "Tuned-v0", tuned)
     config = resolve("PPO", "Tuned-v0", {"train_batch_size": 80})[0]
-    assert (config.num_envs_per_worker, config.rollout_fragment_length, config.train_batch_size) == (5, 16, 80)
+    assert (
+        config.num_envs_per_worker,
+        config.rollout_fragment_length,
+        config.train_batch_size,
+    ) == (5, 16, 80)
     assert isinstance(config, PPOConfig)
     assert config.sgd_minibatch_size == 80
 
@@ -124,7 +133,9 @@ def test_every_alias_points_at_a_key_and_hides_none(algorithm: str) -> None:
         ("A2C", "alpha", 0.9, "rms_prop_decay"),
     ],
 )
-def test_aliases_mean_what_their_library_means(algorithm: str, alias: str, value: Any, key: str) -> None:
+def test_aliases_mean_what_their_library_means(
+    algorithm: str, alias: str, value: Any, key: str
+) -> None:
     config = resolve(algorithm, "Some-v0", {alias: value})[0]
     assert getattr(config, key) == value
 
@@ -167,7 +178,9 @@ def test_layers_that_were_shared_only_at_first_are_each_towers_own() -> None:
 
 
 def test_a_value_stream_of_its_own_is_for_dueling_networks() -> None:
-    assert resolve("DQN", "Some-v0", {"dueling": True, "model.vf_fcnet_hiddens": [8]})[0].model.vf_fcnet_hiddens == [8]
+    assert resolve("DQN", "Some-v0", {"dueling": True, "model.vf_fcnet_hiddens": [8]})[
+        0
+    ].model.vf_fcnet_hiddens == [8]
     with pytest.raises(ConfigError, match=r"model.vf_fcnet_hiddens=\[8\] is for dueling=True"):
         resolve("DQN", "Some-v0", {"model.vf_fcnet_hiddens": [8]})
 
@@ -180,7 +193,9 @@ def test_own_layers_are_not_shared() -> None:
 
 @pytest.mark.parametrize("key", ["model", "policy_kwargs", "model_config"])
 def test_nested_model_settings(key: str) -> None:
-    config = ppo(**{key: {"fcnet_hiddens": [8], "activation_fn": "relu"}, "model.vf_share_layers": True})
+    config = ppo(
+        **{key: {"fcnet_hiddens": [8], "activation_fn": "relu"}, "model.vf_share_layers": True}
+    )
     assert (config.model.fcnet_hiddens, config.model.fcnet_activation) == ([8], "relu")
     assert config.model.vf_share_layers is True
     assert config.model.conv_activation == "relu"
@@ -191,34 +206,75 @@ def test_nested_model_settings(key: str) -> None:
     [
         ({"learning_rat": 1}, "Unknown config key 'learning_rat'. Did you mean 'learning_rate'?"),
         ({"gama": 1}, "Unknown config key 'gama'. Did you mean 'gamma'?"),
-        ({"model": {"fcnet_hidens": []}}, "key 'model.fcnet_hidens'. Did you mean 'model.fcnet_hiddens'?"),
+        (
+            {"model": {"fcnet_hidens": []}},
+            "key 'model.fcnet_hidens'. Did you mean 'model.fcnet_hiddens'?",
+        ),
         ({"zzzz": 1}, "Unknown config key 'zzzz'."),
         ({"rms_prop_eps": 1e-5}, "Unknown config key 'rms_prop_eps'."),  # that is A2C's
         ({"model": None}, "model=None is not allowed: it must be a mapping of model settings."),
-        ({"env": "Other-v0"}, "env='Some-v0' contradicts env='Other-v0' in the config: leave one out."),
+        (
+            {"env": "Other-v0"},
+            "env='Some-v0' contradicts env='Other-v0' in the config: leave one out.",
+        ),
         ({"gamma": 1.5}, "gamma=1.5 is not allowed: it must be a number from 0 to 1."),
         ({"gamma": "0.9"}, "gamma='0.9' is not allowed: it must be a number from 0 to 1."),
         ({"lambda": -0.1}, "gae_lambda=-0.1 is not allowed: it must be a number from 0 to 1."),
         ({"num_epochs": 0}, "num_sgd_iter=0 is not allowed: it must be an integer at least 1."),
-        ({"num_sgd_iter": 2.5}, "num_sgd_iter=2.5 is not allowed: it must be an integer at least 1."),
-        ({"num_sgd_iter": True}, "num_sgd_iter=True is not allowed: it must be an integer at least 1."),
+        (
+            {"num_sgd_iter": 2.5},
+            "num_sgd_iter=2.5 is not allowed: it must be an integer at least 1.",
+        ),
+        (
+            {"num_sgd_iter": True},
+            "num_sgd_iter=True is not allowed: it must be an integer at least 1.",
+        ),
         ({"grad_clip": 0}, "grad_clip=0 is not allowed: it must be a number above 0 or null."),
         ({"normalize_rewards": 1}, "normalize_rewards=1 is not allowed: it must be true or false."),
         ({"env_config": [1]}, "env_config=[1] is not allowed: it must be a mapping."),
-        ({"model": {"fcnet_hiddens": [0]}}, "model.fcnet_hiddens=[0] is not allowed: it must be a list, each item an"),
-        ({"model": {"net_arch": {"qf": [1]}}}, "model.net_arch={'qf': [1]} is not allowed: 'qf' is neither 'pi' nor"),
-        ({"model": {"net_arch": {"pi": 64}}}, "model.fcnet_hiddens=64 is not allowed: it must be a list"),
-        ({"model": {"vf_fcnet_hiddens": [1], "vf_share_layers": True}}, "contradicts model.vf_share_layers=True"),
-        ({"model": {"fcnet_activation": "tahn"}}, "model.fcnet_activation='tahn' is not allowed: it must be "),
+        (
+            {"model": {"fcnet_hiddens": [0]}},
+            "model.fcnet_hiddens=[0] is not allowed: it must be a list, each item an",
+        ),
+        (
+            {"model": {"net_arch": {"qf": [1]}}},
+            "model.net_arch={'qf': [1]} is not allowed: 'qf' is neither 'pi' nor",
+        ),
+        (
+            {"model": {"net_arch": {"pi": 64}}},
+            "model.fcnet_hiddens=64 is not allowed: it must be a list",
+        ),
+        (
+            {"model": {"vf_fcnet_hiddens": [1], "vf_share_layers": True}},
+            "contradicts model.vf_share_layers=True",
+        ),
+        (
+            {"model": {"fcnet_activation": "tahn"}},
+            "model.fcnet_activation='tahn' is not allowed: it must be ",
+        ),
         ({"model": {"fcnet_activation": "tahn"}}, " Did you mean 'tanh'?"),
-        ({"num_workers": "autoo"}, "num_workers='autoo' is not allowed: it must be an integer at least 0 or 'auto'."),
-        ({"num_workers": -1}, "num_workers=-1 is not allowed: it must be an integer at least 0 or 'auto'."),
+        (
+            {"num_workers": "autoo"},
+            "num_workers='autoo' is not allowed: it must be an integer at least 0 or 'auto'.",
+        ),
+        (
+            {"num_workers": -1},
+            "num_workers=-1 is not allowed: it must be an integer at least 0 or 'auto'.",
+        ),
         ({"num_gpus": 2}, "num_gpus=2 is not allowed: one policy learns on one GPU at most."),
-        ({"lr": "fast"}, "lr='fast' is not allowed: it must be a number at least 0 or a schedule [[timestep"),
-        ({"timesteps_per_iteration": -1}, "timesteps_per_iteration=-1 is not allowed: it must be an integer at least"),
+        (
+            {"lr": "fast"},
+            "lr='fast' is not allowed: it must be a number at least 0 or a schedule [[timestep",
+        ),
+        (
+            {"timesteps_per_iteration": -1},
+            "timesteps_per_iteration=-1 is not allowed: it must be an integer at least",
+        ),
     ],
 )
-def test_errors_name_the_key_the_value_and_what_is_allowed(settings: dict[str, Any], sentence: str) -> None:
+def test_errors_name_the_key_the_value_and_what_is_allowed(
+    settings: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve("PPO", "Some-v0", settings)
     assert sentence in str(caught.value)
@@ -252,24 +308,43 @@ def test_algorithm_names_in_any_case_and_with_a_suggestion() -> None:
         ({"train_batch_size": 1600, "num_envs_per_worker": 4}, 4, 400, 1600),
         ({"train_batch_size": 1600, "rollout_fragment_length": 200}, 8, 200, 1600),
         ({"num_envs_per_worker": 3, "rollout_fragment_length": 7}, 3, 7, 21),
-        ({"num_envs_per_worker": 3, "rollout_fragment_length": 7, "train_batch_size": 21}, 3, 7, 21),
+        (
+            {"num_envs_per_worker": 3, "rollout_fragment_length": 7, "train_batch_size": 21},
+            3,
+            7,
+            21,
+        ),
         ({"train_batch_size": 1000}, 10, 100, 1000),  # as many environments as fill it exactly
         ({"train_batch_size": 997}, 1, 997, 997),
-        ({"train_batch_size": 40}, 2, 20, 40),  # rather fewer environments than fragments of a few steps
+        (
+            {"train_batch_size": 40},
+            2,
+            20,
+            40,
+        ),  # rather fewer environments than fragments of a few steps
     ],
 )
-def test_batch_is_environments_times_length(settings: dict[str, Any], envs: int, length: int, batch: int) -> None:
+def test_batch_is_environments_times_length(
+    settings: dict[str, Any], envs: int, length: int, batch: int
+) -> None:
     config = ppo(**settings)
     assert config.num_envs_per_worker == envs
     assert (config.rollout_fragment_length, config.train_batch_size) == (length, batch)
 
 
 def test_only_explicit_batch_settings_conflict() -> None:
-    with pytest.raises(ConfigError, match="train_batch_size=22 contradicts num_envs_per_worker=3 x rollout"):
+    with pytest.raises(
+        ConfigError, match="train_batch_size=22 contradicts num_envs_per_worker=3 x rollout"
+    ):
         ppo(num_envs_per_worker=3, rollout_fragment_length=7, train_batch_size=22)
-    with pytest.raises(ConfigError, match=r"train_batch_size=5 contradicts rollout_fragment_length=7: .* such as 7"):
+    with pytest.raises(
+        ConfigError, match=r"train_batch_size=5 contradicts rollout_fragment_length=7: .* such as 7"
+    ):
         ppo(rollout_fragment_length=7, train_batch_size=5)
-    with pytest.raises(ConfigError, match=r"train_batch_size=1000 contradicts num_envs_per_worker=16: .* such as 992"):
+    with pytest.raises(
+        ConfigError,
+        match=r"train_batch_size=1000 contradicts num_envs_per_worker=16: .* such as 992",
+    ):
         ppo(num_envs_per_worker=16, train_batch_size=1000)
     with pytest.raises(ConfigError, match="contradicts"):
         ppo(num_envs=3, n_steps=7, train_batch_size=22)  # under other names too
@@ -290,12 +365,16 @@ def test_minibatch_fits_the_batch(settings: dict[str, Any], minibatch: int) -> N
 
 
 def test_a_minibatch_larger_than_the_batch_is_an_error_when_asked_for() -> None:
-    with pytest.raises(ConfigError, match="sgd_minibatch_size=100 is larger than train_batch_size=32"):
+    with pytest.raises(
+        ConfigError, match="sgd_minibatch_size=100 is larger than train_batch_size=32"
+    ):
         ppo(train_batch_size=32, minibatch_size=100)
 
 
 def test_auto_waits_for_what_it_depends_on() -> None:
-    config = ppo(num_workers="auto", num_gpus="auto")  # of the environment's speed, and of its observations
+    config = ppo(
+        num_workers="auto", num_gpus="auto"
+    )  # of the environment's speed, and of its observations
     assert (config.num_workers, config.num_gpus) == ("auto", "auto")
 
 
@@ -308,7 +387,10 @@ def test_workers_share_the_environments_unless_each_is_given_some() -> None:
     assert (exact.num_envs_per_worker, exact.num_envs) == (4, 16)
     with pytest.raises(ConfigError, match="train_batch_size=1000 contradicts num_workers=3"):
         ppo(num_workers=3, train_batch_size=1000)
-    with pytest.raises(ConfigError, match="contradicts 2 workers x num_envs_per_worker=4 x rollout_fragment_length=8"):
+    with pytest.raises(
+        ConfigError,
+        match="contradicts 2 workers x num_envs_per_worker=4 x rollout_fragment_length=8",
+    ):
         ppo(num_workers=2, num_envs_per_worker=4, rollout_fragment_length=8, train_batch_size=65)
 
 
@@ -333,7 +415,9 @@ def test_workers_share_the_environments_unless_each_is_given_some() -> None:
         ({"num_workers": "auto", "train_batch_size": 512}, 16, 32, 512),
     ],
 )
-def test_environments_of_workers_fill_the_batch(settings: dict[str, Any], envs: int, length: int, batch: int) -> None:
+def test_environments_of_workers_fill_the_batch(
+    settings: dict[str, Any], envs: int, length: int, batch: int
+) -> None:
     config = ppo(**settings)
     found = config.num_envs_per_worker, config.rollout_fragment_length, config.train_batch_size
     assert found == (envs, length, batch)
@@ -343,10 +427,16 @@ def test_environments_of_workers_fill_the_batch(settings: dict[str, Any], envs: 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"num_workers": 3, "train_batch_size": 512}, "=512 contradicts num_workers=3: it must be a multiple of it"),
+        (
+            {"num_workers": 3, "train_batch_size": 512},
+            "=512 contradicts num_workers=3: it must be a multiple of it",
+        ),
         (
             {"num_workers": 2, "train_batch_size": 100, "num_envs_per_worker": 3},
-            "=100 contradicts 2 workers x num_envs_per_worker=6: it must be a multiple of it, such as 96.",
+            (
+                "=100 contradicts 2 workers x num_envs_per_worker=6: it must be a multiple of it,"
+                " such as 96."
+            ),
         ),
         ({"env_step_timeout_s": 0}, "env_step_timeout_s=0 is not allowed"),
         ({"env_reset_timeout_s": -1}, "env_reset_timeout_s=-1 is not allowed"),
@@ -393,8 +483,16 @@ def test_coerce_allows(kind: Any, value: Any, expected: Any) -> None:
 
 
 REFUSED = [
-    *((kind, value) for kind in (float, types.NonNegative, types.Schedule) for value in (math.nan, math.inf)),
-    *((kind, value) for kind in (int, types.PositiveInt) for value in (math.nan, math.inf, 0.5, True, "1", None, [1])),
+    *(
+        (kind, value)
+        for kind in (float, types.NonNegative, types.Schedule)
+        for value in (math.nan, math.inf)
+    ),
+    *(
+        (kind, value)
+        for kind in (int, types.PositiveInt)
+        for value in (math.nan, math.inf, 0.5, True, "1", None, [1])
+    ),
     *((float, value) for value in (True, False, "1.0", None, [1.0], 1j)),
     *((bool, value) for value in (0, 1, "true", None)),
     *((types.Fraction, value) for value in (-1e-9, 1 + 1e-9, 2, math.nan)),
@@ -404,7 +502,10 @@ REFUSED = [
     *((Literal["a", 1], value) for value in ("c", 2, True, None)),
     *((list[int], value) for value in (5, "12", [1.5], {1: 2}, None)),
     *((types.Schedule, value) for value in (-1, True, "linear", [], [1, 2], {0: 1})),
-    *((types.Schedule, value) for value in ([[0]], [[0, -1]], [[-1, 0]], [[0.5, 1]], [[5, 1], [0, 1]])),
+    *(
+        (types.Schedule, value)
+        for value in ([[0]], [[0, -1]], [[-1, 0]], [[0.5, 1]], [[5, 1], [0, 1]])
+    ),
     *((dict, value) for value in ([], None, "a=1")),
     *((str | None, value) for value in (3, ["x"])),
 ]
@@ -448,10 +549,13 @@ def test_texts_of_the_command_line(text: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("timestep", "value"), [(0, 1.0), (10, 1.0), (20, 0.75), (30, 0.5), (40, 0.25), (50, 0.0), (10**9, 0.0)]
+    ("timestep", "value"),
+    [(0, 1.0), (10, 1.0), (20, 0.75), (30, 0.5), (40, 0.25), (50, 0.0), (10**9, 0.0)],
 )
 def test_schedules_are_straight_lines_between_points(timestep: int, value: float) -> None:
-    assert schedule_value([(50, 0.0), (10, 1.0), (30, 0.5)], timestep) == pytest.approx(value, abs=1e-12)
+    assert schedule_value([(50, 0.0), (10, 1.0), (30, 0.5)], timestep) == pytest.approx(
+        value, abs=1e-12
+    )
     assert schedule_value(0.125, timestep) == 0.125
 
 
@@ -472,7 +576,11 @@ def test_the_same_configuration_comes_back_from_json(algorithm: str) -> None:
         "grad_clip": None,
         "seed": 7,
         "env_config": {"max_episode_steps": 9},
-        "model": {"conv_filters": [[16, 8, 4]], "fcnet_hiddens": [], "custom_model_config": {"width": 2}},
+        "model": {
+            "conv_filters": [[16, 8, 4]],
+            "fcnet_hiddens": [],
+            "custom_model_config": {"width": 2},
+        },
     }
     config, _ = resolve(algorithm, "Some-v0", settings)
     text = json.dumps(config.to_dict(), allow_nan=False)
@@ -505,7 +613,9 @@ def test_an_environment_class_is_written_as_its_name() -> None:
         ("model", {"fcnet_hiddens": [8]}, "set its attributes, such as config.model.NAME"),
     ],
 )
-def test_a_configuration_refuses_unknown_attributes_and_wrong_values(key: str, value: Any, sentence: str) -> None:
+def test_a_configuration_refuses_unknown_attributes_and_wrong_values(
+    key: str, value: Any, sentence: str
+) -> None:
     config = ppo()
     before = config.to_dict()
     with pytest.raises(ConfigError) as caught:
@@ -522,7 +632,9 @@ def test_what_a_trainer_can_change_counts_at_once_and_the_rest_is_refused() -> N
         algo.config.lr = [[0, 1e-4]]
         algo.config.timesteps_per_iteration = 0
         assert algo.train()["learner/cur_lr"] == pytest.approx(1e-4)
-        with pytest.raises(ConfigError, match=r"num_envs_per_worker cannot change while a policy learns.* lr, "):
+        with pytest.raises(
+            ConfigError, match=r"num_envs_per_worker cannot change while a policy learns.* lr, "
+        ):
             algo.config.num_envs_per_worker = 3
         with pytest.raises(ConfigError, match="fcnet_hiddens cannot change"):
             algo.config.model.fcnet_hiddens = [8]
@@ -535,6 +647,10 @@ def test_every_setting_that_may_change_is_read_anew(algorithm: str) -> None:
     """None of them is only read where an algorithm is made."""
     config = ALGORITHMS[algorithm].config
     root = Path(poise.__file__).parent
-    live = "".join(path.read_text() for room in ("algorithms", "training") for path in (root / room).glob("*.py"))
+    live = "".join(
+        path.read_text()
+        for room in ("algorithms", "training")
+        for path in (root / room).glob("*.py")
+    )
     for key in config.adjustable & set(field_types(config)):
         assert f"config.{key}" in live, key

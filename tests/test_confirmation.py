@@ -1,4 +1,5 @@
-"""A goal that training seems to have reached ends a run only if fresh episodes of the present policy reach it, too."""
+"""A goal that training seems to have reached ends a run only if fresh episodes of the present
+policy reach it, too."""
 
 from __future__ import annotations
 
@@ -15,7 +16,12 @@ import poise
 from poise.training.trainer import Trainer
 
 LENGTH = 4
-SMALL: dict[str, Any] = {"num_envs_per_worker": 2, "rollout_fragment_length": 64, "seed": 1, "num_sgd_iter": 1}
+SMALL: dict[str, Any] = {
+    "num_envs_per_worker": 2,
+    "rollout_fragment_length": 64,
+    "seed": 1,
+    "num_sgd_iter": 1,
+}
 
 
 class Lucky(gym.Env):
@@ -31,7 +37,9 @@ class Lucky(gym.Env):
         type(self).made += 1
         self.trained_in = type(self).made <= 2
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self.now = 0
         return self.np_random.uniform(-1, 1, 1).astype(np.float32), {}
@@ -57,7 +65,9 @@ def make(**settings: Any) -> Trainer:
 
 
 def timeless(results: Any) -> list[dict[str, Any]]:
-    return [{k: str(v) for k, v in r.items() if not k.startswith(("time_", "perf/"))} for r in results]
+    return [
+        {k: str(v) for k, v in r.items() if not k.startswith(("time_", "perf/"))} for r in results
+    ]
 
 
 class Improves(poise.Callback):
@@ -79,7 +89,9 @@ def test_a_lucky_window_does_not_end_a_run_and_is_said_once(key: str) -> None:
         assert result["stop_reason"].startswith(f"{key} reached 1: confirmed 1 over ")
         assert result["confirmed_reward_mean"] == 1
         assert 20 <= result["confirmed_episodes"] <= 100
-        assert algo.confirmed == {k: result[k] for k in ("confirmed_reward_mean", "confirmed_episodes")}
+        assert algo.confirmed == {
+            k: result[k] for k in ("confirmed_reward_mean", "confirmed_episodes")
+        }
     assert len(told) == 1
     assert "training goes on until fresh episodes reach it, too" in str(told[0].message)
     # Twice as many steps are trained between two confirmations as one took.
@@ -87,7 +99,10 @@ def test_a_lucky_window_does_not_end_a_run_and_is_said_once(key: str) -> None:
 
 
 def test_a_goal_that_is_not_confirmed_leaves_the_other_goals() -> None:
-    with make() as algo, pytest.warns(RuntimeWarning, match=r"20 fresh episodes of the present policy have 0: "):
+    with (
+        make() as algo,
+        pytest.warns(RuntimeWarning, match=r"20 fresh episodes of the present policy have 0: "),
+    ):
         result = algo.learn(stop={"episode_reward_mean": 1, "training_iteration": 12})
     assert result["stop_reason"] == "training_iteration reached 12"
     assert "confirmed_reward_mean" not in result
@@ -96,7 +111,10 @@ def test_a_goal_that_is_not_confirmed_leaves_the_other_goals() -> None:
 def test_without_confirmation_the_window_ends_the_run() -> None:
     with make() as algo:
         result = algo.learn(stop={"episode_reward_mean": 1}, confirm=False)
-    assert (result["stop_reason"], result["episodes_total"] >= 100) == ("episode_reward_mean reached 1", True)
+    assert (result["stop_reason"], result["episodes_total"] >= 100) == (
+        "episode_reward_mean reached 1",
+        True,
+    )
     assert "confirmed_reward_mean" not in result
     assert Lucky.made == 2
 
@@ -122,7 +140,10 @@ def test_what_is_saved_says_what_was_confirmed_of_it(tmp_path: Path) -> None:
     newest = max(run.folder.checkpoints.iterdir())
     manifest = json.loads((newest / "manifest.json").read_text())
     assert manifest["iteration"] == run.result["training_iteration"]
-    assert (manifest["confirmed_reward_mean"], manifest["confirmed_episodes"]) == (1, run.result["confirmed_episodes"])
+    assert (manifest["confirmed_reward_mean"], manifest["confirmed_episodes"]) == (
+        1,
+        run.result["confirmed_episodes"],
+    )
     assert "confirmed 1 over" in (run.path / "log.txt").read_text()
 
 

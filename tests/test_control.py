@@ -46,7 +46,8 @@ def make_or_skip(env: str) -> None:
 
 @pytest.mark.parametrize("env", MUJOCO + BOX2D)
 def test_presets_resolve(env: str) -> None:
-    """Every key and value of a preset passes the checks; neither torch nor the environment is asked."""
+    """Every key and value of a preset passes the checks; neither torch nor the environment is
+    asked."""
     config, used = resolve("PPO", env)
     assert used == env
     assert config.sgd_minibatch_size <= config.train_batch_size  # type: ignore[attr-defined]
@@ -66,7 +67,10 @@ def test_one_iteration(trainer: Make, env: str) -> None:
     result = made.train()
     assert made.preset == env
     assert result["timesteps_total"] > 0
-    assert all(math.isfinite(result[f"learner/{key}"]) for key in ("policy_loss", "vf_loss", "entropy", "kl"))
+    assert all(
+        math.isfinite(result[f"learner/{key}"])
+        for key in ("policy_loss", "vf_loss", "entropy", "kl")
+    )
 
 
 @pytest.mark.parametrize("env", ["InvertedDoublePendulum-v4", "InvertedDoublePendulum-v5"])
@@ -91,7 +95,9 @@ def test_normalisers_are_part_of_the_checkpoint(trainer: Make, tmp_path: Path) -
     made.save(tmp_path / "pendulum")
     with poise.load(tmp_path / "pendulum") as loaded:
         assert loaded.policy.normalizer.count == made.policy.normalizer.count
-        np.testing.assert_array_equal(loaded.compute_action(observation), made.compute_action(observation))
+        np.testing.assert_array_equal(
+            loaded.compute_action(observation), made.compute_action(observation)
+        )
 
 
 def test_a_robot_resumes_to_the_bit(trainer: Make, tmp_path: Path) -> None:
@@ -127,12 +133,16 @@ def test_learns_to_balance_two_poles(trainer: Make) -> None:
 
 def test_films_a_lander(trainer: Make, tmp_path: Path) -> None:
     make_or_skip("LunarLander-v3")
-    film = poise.record(trainer("PPO", "LunarLander-v3", **SHORT), tmp_path / "lander.mp4", max_steps=5)
+    film = poise.record(
+        trainer("PPO", "LunarLander-v3", **SHORT), tmp_path / "lander.mp4", max_steps=5
+    )
     assert film["frames"] == 5
     assert (tmp_path / "lander.mp4").stat().st_size > 0
 
 
-def test_films_a_robot_without_a_display(trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_films_a_robot_without_a_display(
+    trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_or_skip("InvertedDoublePendulum-v5")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("MUJOCO_GL", raising=False)
@@ -155,8 +165,14 @@ def test_films_a_robot_without_a_display(trainer: Make, tmp_path: Path, monkeypa
         ("BipedalWalker-v3", "Box2D", "box2d"),
     ],
 )
-def test_missing_extra_is_named(env: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.split(".")[:2] == ["gymnasium", "envs"] and extra in name]:
+def test_missing_extra_is_named(
+    env: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [
+        name
+        for name in sys.modules
+        if name.split(".")[:2] == ["gymnasium", "envs"] and extra in name
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     with pytest.raises(poise.EnvError) as caught:
@@ -167,7 +183,9 @@ def test_missing_extra_is_named(env: str, module: str, extra: str, monkeypatch: 
     assert "gymnasium[" not in said
 
 
-def test_a_missing_egl_is_named(trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_egl_is_named(
+    trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_or_skip("InvertedDoublePendulum-v5")
     monkeypatch.setenv("MUJOCO_GL", "egl")
     made = trainer("PPO", "InvertedDoublePendulum-v5", **SHORT)

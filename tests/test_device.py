@@ -1,5 +1,7 @@
-"""Learning on a second device. There is no GPU where tests run, so PyTorch's `lazy` one stands in for it: like a GPU,
-it computes nothing with tensors of the processor, and says so; unlike one, it is there.
+"""Learning on a second device.
+
+There is no GPU where tests run, so PyTorch's `lazy` one stands in for it: like a GPU, it computes
+nothing with tensors of the processor, and says so; unlike one, it is there.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Adam, "step", on_the_processor(Adam.step))
     # It forgets what is written through these views.
     monkeypatch.setattr(
-        torch.Tensor, "unbind", lambda self, dim=0: [self.select(dim, i) for i in range(self.shape[dim])]
+        torch.Tensor,
+        "unbind",
+        lambda self, dim=0: [self.select(dim, i) for i in range(self.shape[dim])],
     )
 
 
@@ -47,7 +51,9 @@ def on_the_processor(step: Callable[..., None]) -> Callable[..., None]:
     """An optimiser's step with copies on the processor: this device has no fused one."""
 
     def stepping(self: Adam, lr: float) -> None:
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        tensors = {
+            name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)
+        }
         data, grad = self.flat.data, self.flat.grad
         kinds = {t.device.type for t in (data, grad, *tensors.values())}
         assert len(kinds) == 1
@@ -73,7 +79,12 @@ SMALL = {
 OF_EACH: dict[str, dict[str, Any]] = {
     "PPO": {"rollout_fragment_length": 16, "num_sgd_iter": 2},
     "A2C": {"rollout_fragment_length": 8, "timesteps_per_iteration": 64},
-    "DQN": {"learning_starts": 32, "timesteps_per_iteration": 48, "train_batch_size": 16, "gradient_steps": 1},
+    "DQN": {
+        "learning_starts": 32,
+        "timesteps_per_iteration": 48,
+        "train_batch_size": 16,
+        "gradient_steps": 1,
+    },
     "IMPALA": {"rollout_fragment_length": 16, "timesteps_per_iteration": 128},
     "APPO": {"rollout_fragment_length": 16, "timesteps_per_iteration": 128, "num_sgd_iter": 2},
 }
@@ -81,27 +92,41 @@ MORE: dict[str, dict[str, Any]] = {
     "prioritized": {"prioritized_replay": True, "dueling": True, "n_step": 3},
     "rmsprop": {"opt_type": "rmsprop"},
 }
-CASES = [*((name, {}) for name in OF_EACH), ("DQN", MORE["prioritized"]), ("IMPALA", MORE["rmsprop"])]
+CASES = [
+    *((name, {}) for name in OF_EACH),
+    ("DQN", MORE["prioritized"]),
+    ("IMPALA", MORE["rmsprop"]),
+]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "more"), CASES)
-def test_learning_elsewhere_is_learning_the_same(gpu: None, tmp_path: Path, name: str, more: dict[str, Any]) -> None:
-    """On both devices the same steps, and all but the same parameters; a checkpoint of one is good for the other."""
+def test_learning_elsewhere_is_learning_the_same(
+    gpu: None, tmp_path: Path, name: str, more: dict[str, Any]
+) -> None:
+    """On both devices the same steps, and all but the same parameters; a checkpoint of one is good
+    for the other."""
     found = []
     for num_gpus in (1, 0):
-        algo = poise.make_trainer(name, "CartPole-v1", num_gpus=num_gpus, **{**SMALL, **OF_EACH[name], **more})
+        algo = poise.make_trainer(
+            name, "CartPole-v1", num_gpus=num_gpus, **{**SMALL, **OF_EACH[name], **more}
+        )
         with algo:
             results = [algo.train() for _ in range(2)]
             assert algo.policy.device.type == ("lazy" if num_gpus else "cpu")
-            assert all(math.isfinite(results[-1][key]) for key in ("learner/grad_norm", "episode_reward_mean"))
+            assert all(
+                math.isfinite(results[-1][key])
+                for key in ("learner/grad_norm", "episode_reward_mean")
+            )
             path = algo.save(tmp_path / f"{num_gpus}")
             found.append([value.cpu() for value in algo.policy.state_dict().values()])
             action = algo.compute_action(np.zeros(4, np.float32), explore=False)
         again = poise.load(path)
         assert again.policy.device.type == ("lazy" if num_gpus else "cpu")
         assert again.compute_action(np.zeros(4, np.float32), explore=False) == action
-        assert all(map(torch.equal, [v.cpu() for v in again.policy.state_dict().values()], found[-1]))
+        assert all(
+            map(torch.equal, [v.cpu() for v in again.policy.state_dict().values()], found[-1])
+        )
         again.close()
     if name not in ("IMPALA", "APPO"):  # which rollout meets which parameters is chance
         for one, other in zip(*found, strict=True):
@@ -133,7 +158,11 @@ class Rich(Echo):
 
 @pytest.mark.parametrize("name", ["PPO", "A2C", "IMPALA"])
 def test_every_space_finds_its_way_to_the_device(gpu: None, name: str) -> None:
-    model = {"fcnet_hiddens": [8], "conv_dtype": "float32", "action_distribution": "squashed_gaussian"}
+    model = {
+        "fcnet_hiddens": [8],
+        "conv_dtype": "float32",
+        "action_distribution": "squashed_gaussian",
+    }
     settings = {**SMALL, **OF_EACH[name], "entropy_coeff": 0.01, "model": model}
     with poise.make_trainer(name, lambda config: Rich(), num_gpus=1, **settings) as algo:
         result = algo.train()
@@ -143,7 +172,9 @@ def test_every_space_finds_its_way_to_the_device(gpu: None, name: str) -> None:
 
 
 @pytest.mark.parametrize(("multiplies", "numbers"), [(True, "bfloat16"), (False, "float32")])
-def test_a_gpu_convolves_in_what_it_multiplies(monkeypatch: pytest.MonkeyPatch, multiplies: bool, numbers: str) -> None:
+def test_a_gpu_convolves_in_what_it_multiplies(
+    monkeypatch: pytest.MonkeyPatch, multiplies: bool, numbers: str
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: multiplies)
     leaves = Layout(spaces.Box(0, 255, (12, 12, 3), np.uint8)).leaves
     assert fastest_conv_dtype(leaves, device.GPU) == numbers
@@ -155,7 +186,10 @@ def test_what_is_used_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         0, "num_gpus='auto': no GPU is used (small networks are faster on the processor).",
     )  # fmt: skip
     monkeypatch.setattr(device, "available", lambda: False)
-    assert device.choose("auto", pictures=True) == (0, "num_gpus='auto': no GPU is used (there is none).")
+    assert device.choose("auto", pictures=True) == (
+        0,
+        "num_gpus='auto': no GPU is used (there is none).",
+    )
     assert device.choose(0.5, pictures=True) == (
         0, "num_gpus=0.5: PyTorch sees no GPU, so it learns on the processor.",
     )  # fmt: skip

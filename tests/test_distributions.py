@@ -1,4 +1,5 @@
-"""Guards the action distributions: densities, entropies and divergences against torch.distributions and integrals."""
+"""Guards the action distributions: densities, entropies and divergences against torch.distributions
+and integrals."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator(seed), dtype=DOUBLE)
 
 
-# --- Categorical -----------------------------------------------------------------------------------------------------
+# --- Categorical
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_categorical_equals_torchs() -> None:
@@ -46,7 +48,9 @@ def test_categorical_equals_torchs() -> None:
 
 def test_categorical_golden_numbers() -> None:
     logits = torch.tensor([[math.log(0.5), math.log(0.25), math.log(0.25)]], dtype=DOUBLE)
-    assert Categorical(3).log_prob(logits + 7, torch.tensor([1])).item() == pytest.approx(math.log(0.25))
+    assert Categorical(3).log_prob(logits + 7, torch.tensor([1])).item() == pytest.approx(
+        math.log(0.25)
+    )
     assert Categorical(3).entropy(logits).item() == pytest.approx(1.5 * math.log(2))
 
 
@@ -71,7 +75,9 @@ def test_categorical_draws_are_independent_between_rows() -> None:
 
 def gaussian_inputs(*shape: int, seed: int = 0) -> Tensor:
     """Means and log deviations, the latter well within the limits."""
-    return random(*shape, seed=seed) * torch.tensor([1.0, 0.5], dtype=DOUBLE).repeat_interleave(shape[-1] // 2)
+    return random(*shape, seed=seed) * torch.tensor([1.0, 0.5], dtype=DOUBLE).repeat_interleave(
+        shape[-1] // 2
+    )
 
 
 def judge_of(inputs: Tensor) -> torch.distributions.Independent:
@@ -148,7 +154,9 @@ def test_columns_that_are_not_squashed_stay_gaussian() -> None:
     rest = inputs[:, [1, 4]]
     expected = SquashedGaussian(2).log_prob(both, u[:, [0, 2]]) + middle.log_prob(rest, u[:, [1]])
     torch.testing.assert_close(dist.log_prob(inputs, u), expected)
-    torch.testing.assert_close(dist.entropy(inputs), SquashedGaussian(2).entropy(both) + middle.entropy(rest))
+    torch.testing.assert_close(
+        dist.entropy(inputs), SquashedGaussian(2).entropy(both) + middle.entropy(rest)
+    )
 
 
 # --- MultiCategorical ------------------------------------------------------------------------------------------------
@@ -165,7 +173,9 @@ def test_multi_categorical_equals_torchs(sizes: list[int]) -> None:
     log_prob = sum(judge.log_prob(a) for judge, a in zip(each, action.unbind(-1), strict=True))
     torch.testing.assert_close(dist.log_prob(logits, action), log_prob)
     torch.testing.assert_close(dist.entropy(logits), sum(judge.entropy() for judge in each))
-    assert torch.equal(dist.mode(logits), torch.stack([part.argmax(-1) for part in logits.split(sizes, -1)], -1))
+    assert torch.equal(
+        dist.mode(logits), torch.stack([part.argmax(-1) for part in logits.split(sizes, -1)], -1)
+    )
 
 
 def test_multi_categorical_golden_numbers() -> None:
@@ -202,7 +212,9 @@ def test_bernoulli_equals_torchs() -> None:
     dist, logits = Bernoulli(3), 3 * random(5, 2, 3)
     action = torch.randint(2, (5, 2, 3), generator=generator())
     judge = torch.distributions.Bernoulli(logits=logits)
-    torch.testing.assert_close(dist.log_prob(logits, action), judge.log_prob(action.double()).sum(-1))
+    torch.testing.assert_close(
+        dist.log_prob(logits, action), judge.log_prob(action.double()).sum(-1)
+    )
     torch.testing.assert_close(dist.entropy(logits), judge.entropy().sum(-1))
     assert torch.equal(dist.mode(logits), (logits > 0).long())
 
@@ -220,18 +232,33 @@ def test_bernoulli_golden_numbers_and_frequencies() -> None:
 
 
 def test_product_is_its_parts_side_by_side() -> None:
-    parts: list[Distribution] = [Categorical(4), MultiCategorical([2, 3]), Bernoulli(2), Gaussian(2)]
+    parts: list[Distribution] = [
+        Categorical(4),
+        MultiCategorical([2, 3]),
+        Bernoulli(2),
+        Gaussian(2),
+    ]
     dist, widths = Product(parts), [4, 5, 2, 4]
-    assert (dist.num_inputs, dist.action_shape, dist.action_dtype) == (15, (1 + 2 + 2 + 2,), torch.float32)
+    assert (dist.num_inputs, dist.action_shape, dist.action_dtype) == (
+        15,
+        (1 + 2 + 2 + 2,),
+        torch.float32,
+    )
     inputs, noise = random(6, 3, 15), dist.noise((6, 3), generator())
     assert noise.shape[-1] == dist.noise_size == 4 + 6 + 2 + 2
     action = dist.sample(inputs, noise)
     split = inputs.split(widths, -1)
-    drawn = [part.sample(i, z) for part, i, z in zip(parts, split, noise.split([4, 6, 2, 2], -1), strict=True)]
+    drawn = [
+        part.sample(i, z)
+        for part, i, z in zip(parts, split, noise.split([4, 6, 2, 2], -1), strict=True)
+    ]
     expected = torch.cat([drawn[0].unsqueeze(-1), *drawn[1:]], -1)
     torch.testing.assert_close(action, expected.to(action.dtype))
     for found, each in (
-        (dist.log_prob(inputs, action), [p.log_prob(i, a) for p, i, a in zip(parts, split, drawn, strict=True)]),
+        (
+            dist.log_prob(inputs, action),
+            [p.log_prob(i, a) for p, i, a in zip(parts, split, drawn, strict=True)],
+        ),
         (dist.entropy(inputs), [p.entropy(i) for p, i in zip(parts, split, strict=True)]),
     ):
         torch.testing.assert_close(found, sum(each))
@@ -251,7 +278,9 @@ def test_integers_in_a_product_are_exact() -> None:
 
 
 @pytest.mark.parametrize(
-    "dist", [Categorical(4), MultiCategorical([4]), MultiCategorical([4, 2])], ids=["one", "one of many", "two"]
+    "dist",
+    [Categorical(4), MultiCategorical([4]), MultiCategorical([4, 2])],
+    ids=["one", "one of many", "two"],
 )
 def test_masked_choices_have_no_probability_at_all(dist: Categorical | MultiCategorical) -> None:
     inputs = random(1000, dist.num_inputs).float()
@@ -281,7 +310,11 @@ EVERY = [
 def test_same_generator_same_noise(dist: Distribution, width: int) -> None:
     assert torch.equal(dist.noise((3, 2), generator(5)), dist.noise((3, 2), generator(5)))
     assert not torch.equal(dist.noise((3, 2), generator(5)), dist.noise((3, 2), generator(6)))
-    assert dist.sample(torch.zeros(3, 2, width), dist.noise((3, 2))).shape == (3, 2, *dist.action_shape)
+    assert dist.sample(torch.zeros(3, 2, width), dist.noise((3, 2))).shape == (
+        3,
+        2,
+        *dist.action_shape,
+    )
     assert dist.sample(torch.zeros(3, 2, width), dist.noise((3, 2))).dtype == dist.action_dtype
 
 

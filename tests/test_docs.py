@@ -1,4 +1,5 @@
-"""The documentation is run: every Python block, every command, every link, every generated table, every example.
+"""The documentation is run: every Python block, every command, every link, every generated table,
+every example.
 
 What a page may say to this test, in HTML comments just before a block:
 
@@ -29,17 +30,28 @@ from poise.stepping.advice import CORES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PROSE = [*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "examples/README.md"))]
+PROSE = [
+    *PAGES,
+    *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "examples/README.md")),
+]
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 
 SLOW_PYTHON = {
-    *("README.md", "quickstart.md", "callbacks.md", "continuous-control.md", "environments.md", "how-do-i.md"),
+    *(
+        "README.md",
+        "quickstart.md",
+        "callbacks.md",
+        "continuous-control.md",
+        "environments.md",
+        "how-do-i.md",
+    ),
     *("models.md", "runs.md", "tuning.md"),
 }
 """Pages whose Python blocks train for more than a moment."""
 
 _BLOCK = re.compile(
-    r"(?:^<!-- (not run|file|output)(?:: ([^\n]*))? -->\n)?^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE
+    r"(?:^<!-- (not run|file|output)(?:: ([^\n]*))? -->\n)?^```(\w*)\n(.*?)^```$",
+    re.DOTALL | re.MULTILINE,
 )
 _LINK = re.compile(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"")
 _SEPARATOR = "\x1e"
@@ -59,7 +71,13 @@ class Block:
 def blocks(page: Path) -> list[Block]:
     text = page.read_text()
     return [
-        Block(found[3], found[4], text[: found.start(4)].count("\n") + 1, found[1] or "", found[2] or "")
+        Block(
+            found[3],
+            found[4],
+            text[: found.start(4)].count("\n") + 1,
+            found[1] or "",
+            found[2] or "",
+        )
         for found in _BLOCK.finditer(text)
     ]
 
@@ -67,7 +85,11 @@ def blocks(page: Path) -> list[Block]:
 def commands(block: Block) -> list[str]:
     """The lines of a shell block that begin with `poise`, continued lines joined."""
     lines = re.sub(r"\\\n\s*", " ", block.text).splitlines()
-    return [line.removeprefix("$ ").split("   #")[0] for line in lines if re.match(r"(\$ )?poise\b", line)]
+    return [
+        line.removeprefix("$ ").split("   #")[0]
+        for line in lines
+        if re.match(r"(\$ )?poise\b", line)
+    ]
 
 
 def is_python(block: Block) -> bool:
@@ -93,7 +115,9 @@ def environment() -> dict[str, str]:
 def python(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     """Runs `python ARGS` in a process of its own."""
     command = [sys.executable, *args]
-    return warm.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=280)
+    return warm.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=280
+    )
 
 
 def script(name: str) -> ModuleType:
@@ -113,7 +137,10 @@ def names(paths: list[Path]) -> list[str]:
 def python_pages() -> list:
     found = [page for page in PAGES if any(is_python(block) for block in blocks(page))]
     return [
-        pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in SLOW_PYTHON else []) for page in found
+        pytest.param(
+            page, id=page.name, marks=[pytest.mark.slow] if page.name in SLOW_PYTHON else []
+        )
+        for page in found
     ]
 
 
@@ -130,20 +157,29 @@ def test_python_blocks(page: Path, tmp_path: Path) -> None:
     script.write_text("\n".join(lines) + "\n")
     done = python(tmp_path, script.name)
     assert done.returncode == 0, done.stderr
-    printed = dict(zip([block.line for block in runs], done.stdout.split(_SEPARATOR)[1:], strict=True))
+    printed = dict(
+        zip([block.line for block in runs], done.stdout.split(_SEPARATOR)[1:], strict=True)
+    )
     for before, block in zip(blocks(page), blocks(page)[1:], strict=False):
         if block.mark == "output" and is_python(before):
-            assert printed[before.line].strip() == block.text.strip(), f"{page.name}, line {block.line}"
+            assert printed[before.line].strip() == block.text.strip(), (
+                f"{page.name}, line {block.line}"
+            )
 
 
 def shell_pages() -> list[Path]:
-    """Pages with commands that the README, which is run too, does not have, or with what a command prints."""
+    """Pages with commands that the README, which is run too, does not have, or with what a command
+    prints."""
     seen = {line for block in blocks(PAGES[0]) if is_shell(block) for line in commands(block)}
     found = PAGES[:1]
     for page in PAGES[1:]:
         for block, after in zip(blocks(page), [*blocks(page)[1:], None], strict=False):
             shown = after is not None and after.mark == "output"
-            if is_shell(block) and page not in found and (shown or not set(commands(block)) <= seen):
+            if (
+                is_shell(block)
+                and page not in found
+                and (shown or not set(commands(block)) <= seen)
+            ):
                 found.append(page)
     return found
 
@@ -153,7 +189,11 @@ def shell_pages() -> list[Path]:
 def test_commands(page: Path, tmp_path: Path) -> None:
     """The commands of a page run one after the other in one folder."""
     write_files(page, tmp_path)
-    expected = {a.line: b for a, b in zip(blocks(page), blocks(page)[1:], strict=False) if b.mark == "output"}
+    expected = {
+        a.line: b
+        for a, b in zip(blocks(page), blocks(page)[1:], strict=False)
+        if b.mark == "output"
+    }
     for block in filter(is_shell, blocks(page)):
         printed = ""
         for line in commands(block):
@@ -162,9 +202,13 @@ def test_commands(page: Path, tmp_path: Path) -> None:
             done = python(tmp_path, "-m", *shlex.split(line))
             printed += done.stdout + done.stderr
             if block.line not in expected:  # a block whose output is shown may show an error
-                assert done.returncode == 0, f"{page.name}, line {block.line}: {line}\n{done.stdout}{done.stderr}"
+                assert done.returncode == 0, (
+                    f"{page.name}, line {block.line}: {line}\n{done.stdout}{done.stderr}"
+                )
         if block.line in expected:
-            assert printed.strip() == expected[block.line].text.strip(), f"{page.name}, line {block.line}"
+            assert printed.strip() == expected[block.line].text.strip(), (
+                f"{page.name}, line {block.line}"
+            )
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
@@ -177,7 +221,9 @@ def test_links_resolve(page: Path) -> None:
         file = (page.parent / target).resolve() if target else page
         assert file.exists(), f"{page.name} links to {target}"
         if heading:
-            there = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", file.read_text(), flags=re.M | re.S), re.M)
+            there = re.findall(
+                r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", file.read_text(), flags=re.M | re.S), re.M
+            )
             anchors = {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in there}
             assert heading in anchors, f"{page.name} links to {target}#{heading}"
 
@@ -185,8 +231,12 @@ def test_links_resolve(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_marked_blocks_say_why(page: Path) -> None:
     for block in blocks(page):
-        assert block.mark not in ("not run", "file") or block.note, f"{page.name}, line {block.line}"
-        assert block.mark != "" or block.language, f"{page.name}, line {block.line}: a block without a language"
+        assert block.mark not in ("not run", "file") or block.note, (
+            f"{page.name}, line {block.line}"
+        )
+        assert block.mark != "" or block.language, (
+            f"{page.name}, line {block.line}: a block without a language"
+        )
 
 
 def test_generated_tables_are_current() -> None:
@@ -195,7 +245,9 @@ def test_generated_tables_are_current() -> None:
 
 def test_all_pages_are_reached_from_the_index() -> None:
     index = (ROOT / "docs" / "index.md").read_text()
-    missing = [page.name for page in PAGES[1:] if page.name != "index.md" and f"({page.name})" not in index]
+    missing = [
+        page.name for page in PAGES[1:] if page.name != "index.md" and f"({page.name})" not in index
+    ]
     assert not missing
 
 
@@ -208,15 +260,21 @@ def test_every_result_key_is_in_the_glossary() -> None:
     glossary = set(re.findall(r"^\| `([^`]+)`", (ROOT / "docs" / "callbacks.md").read_text(), re.M))
     keys: set[str] = set()
     for name in ALGORITHMS:
-        with poise.make_trainer(name, "CartPole-v1", progress=False, evaluation_interval=1, num_envs=2) as trainer:
+        with poise.make_trainer(
+            name, "CartPole-v1", progress=False, evaluation_interval=1, num_envs=2
+        ) as trainer:
             keys |= set(trainer.learn(1))
     assert not sorted(keys - glossary), "these are not in the glossary"
     placeholders = {key for key in glossary if "<" in key}
-    assert not sorted(key for key in glossary - keys - placeholders if "/" in key), "these are not in results"
+    assert not sorted(key for key in glossary - keys - placeholders if "/" in key), (
+        "these are not in results"
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT / "examples")))
+@pytest.mark.parametrize(
+    "example", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT / "examples"))
+)
 def test_examples(example: Path, tmp_path: Path) -> None:
     assert len(example.read_text().splitlines()) < 60
     for file in example.parent.iterdir():
@@ -228,5 +286,13 @@ def test_examples(example: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_example_of_a_configuration_file(tmp_path: Path) -> None:
-    done = python(tmp_path, "-m", "poise", "train", "--config", str(ROOT / "examples" / "config.yaml"), "--quiet")
+    done = python(
+        tmp_path,
+        "-m",
+        "poise",
+        "train",
+        "--config",
+        str(ROOT / "examples" / "config.yaml"),
+        "--quiet",
+    )
     assert done.returncode == 0, done.stdout + done.stderr

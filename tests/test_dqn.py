@@ -1,4 +1,5 @@
-"""Guards DQN: its update against plain PyTorch, its settings, what it learns, and that a killed run goes on exactly."""
+"""Guards DQN: its update against plain PyTorch, its settings, what it learns, and that a killed run
+goes on exactly."""
 
 from __future__ import annotations
 
@@ -23,7 +24,17 @@ from torch import Tensor, nn
 
 import poise
 import warm
-from environments import Bandit, ConstantReward, DelayedReward, DiscreteEcho, Echo, Endless, Masked, ShortLived, Strict
+from environments import (
+    Bandit,
+    ConstantReward,
+    DelayedReward,
+    DiscreteEcho,
+    Echo,
+    Endless,
+    Masked,
+    ShortLived,
+    Strict,
+)
 from poise.config.resolve import resolve
 from poise.errors import ConfigError, SpaceError
 from poise.learning.distributions import MASKED, EpsilonGreedy
@@ -68,7 +79,8 @@ FAMILY: dict[str, dict[str, Any]] = {
 EACH = pytest.mark.parametrize("options", FAMILY.values(), ids=FAMILY.keys())
 
 
-# --- the update ------------------------------------------------------------------------------------------------------
+# --- the update
+# ------------------------------------------------------------------------------------------------------
 
 
 class PlainQ(nn.Module):
@@ -94,15 +106,32 @@ class PlainQ(nn.Module):
 
 @pytest.mark.parametrize("loss", ["huber", "mse"])
 @EACH
-def test_one_update_is_that_of_plain_pytorch(trainer: Make, options: dict[str, Any], loss: str) -> None:
-    settings = {**TINY, **options, "td_error_loss_fn": loss, "grad_clip": 1.0, "learning_starts": 300}
-    settings |= {"weight_decay": 0.01, "amsgrad": True, "lr": 0.01, "tau": 0.3, "target_network_update_freq": 0}
+def test_one_update_is_that_of_plain_pytorch(
+    trainer: Make, options: dict[str, Any], loss: str
+) -> None:
+    settings = {
+        **TINY,
+        **options,
+        "td_error_loss_fn": loss,
+        "grad_clip": 1.0,
+        "learning_starts": 300,
+    }
+    settings |= {
+        "weight_decay": 0.01,
+        "amsgrad": True,
+        "lr": 0.01,
+        "tau": 0.3,
+        "target_network_update_freq": 0,
+    }
     algorithm: Any = trainer("DQN", "CartPole-v1", **settings).algorithm
     algorithm.optimizer.flat.data.normal_(std=0.4, generator=torch.Generator().manual_seed(0))
     trainer_of = trainer("DQN", "CartPole-v1", **settings)
     trainer_of.train()  # fills its replay without learning
     trainer_of.train()
-    algorithm.replay, algorithm.timesteps = trainer_of.algorithm.replay, trainer_of.algorithm.timesteps
+    algorithm.replay, algorithm.timesteps = (
+        trainer_of.algorithm.replay,
+        trainer_of.algorithm.timesteps,
+    )
     assert trainer_of.algorithm.updates == 0
     q, target = PlainQ(algorithm.policy.network), PlainQ(algorithm.target.network)
     optimizer = torch.optim.AdamW(q.parameters(), 0.01, eps=1e-5, weight_decay=0.01, amsgrad=True)
@@ -140,7 +169,9 @@ def test_one_update_is_that_of_plain_pytorch(trainer: Make, options: dict[str, A
         if algorithm.config.prioritized_replay:
             p = ((chosen - y).abs().detach().numpy() + 1e-6) ** 0.6
             latest = dict(zip(index.tolist(), p.tolist(), strict=True))
-            assert algorithm.replay.tree[np.array(list(latest))] == pytest.approx(list(latest.values()), rel=1e-3)
+            assert algorithm.replay.tree[np.array(list(latest))] == pytest.approx(
+                list(latest.values()), rel=1e-3
+            )
 
 
 def test_minibatches_drawn_at_once_are_those_drawn_one_by_one(trainer: Make) -> None:
@@ -170,11 +201,15 @@ def test_adam_is_pytorchs(weight_decay: float, amsgrad: bool) -> None:
     theirs.load_state_dict(ours.state_dict())
     flat = Flat(ours)
     mine = Adam(flat, eps=1e-8, weight_decay=weight_decay, amsgrad=amsgrad)
-    judge = torch.optim.AdamW(theirs.parameters(), 0.1, eps=1e-8, weight_decay=weight_decay, amsgrad=amsgrad)
+    judge = torch.optim.AdamW(
+        theirs.parameters(), 0.1, eps=1e-8, weight_decay=weight_decay, amsgrad=amsgrad
+    )
     for i in range(10):
         flat.grad.normal_()
         flat.grad.mul_(1 / (i + 1))  # so that the largest second moment is not the latest
-        for parameter, grad in zip(theirs.parameters(), (ours.weight.grad, ours.bias.grad), strict=True):
+        for parameter, grad in zip(
+            theirs.parameters(), (ours.weight.grad, ours.bias.grad), strict=True
+        ):
             parameter.grad = grad.clone()
         mine.step(0.1)
         judge.step()
@@ -196,13 +231,19 @@ def test_the_gradient_is_clipped_by_value(trainer: Make) -> None:
 
 
 def test_epsilon_falls_as_its_schedule_says(trainer: Make) -> None:
-    assert [decay(1.0, 0.1, share, "linear") for share in (0, 0.5, 1, 9)] == pytest.approx([1, 0.55, 0.1, 0.1])
+    assert [decay(1.0, 0.1, share, "linear") for share in (0, 0.5, 1, 9)] == pytest.approx(
+        [1, 0.55, 0.1, 0.1]
+    )
     found = [decay(0.9, 0.05, steps / 1000, "exponential") for steps in (0, 500, 1000, 5000)]
-    assert found == pytest.approx([0.05 + 0.85 * math.exp(-steps / 1000) for steps in (0, 500, 1000, 5000)])
+    assert found == pytest.approx(
+        [0.05 + 0.85 * math.exp(-steps / 1000) for steps in (0, 500, 1000, 5000)]
+    )
     algo = trainer("DQN", "CartPole-v1", **TINY, epsilon_timesteps=200, final_epsilon=0.0)
     assert algo.policy.epsilon == 1
     result = algo.train()
-    assert result["learner/cur_epsilon"] == pytest.approx(max(0, 1 - result["timesteps_total"] / 200))
+    assert result["learner/cur_epsilon"] == pytest.approx(
+        max(0, 1 - result["timesteps_total"] / 200)
+    )
     while result["timesteps_total"] < 200:
         result = algo.train()
     algo.train()
@@ -248,7 +289,9 @@ def test_the_target_network_follows_when_it_should(trainer: Make, every: int, ta
         if not torch.equal(target, algorithm.targets["policy"].flat.data):
             followed.append(algorithm.timesteps)
             if every:
-                torch.testing.assert_close(algorithm.targets["policy"].flat.data, target.lerp(algorithm.flat.data, tau))
+                torch.testing.assert_close(
+                    algorithm.targets["policy"].flat.data, target.lerp(algorithm.flat.data, tau)
+                )
         steps += not torch.equal(online, algorithm.flat.data)
         if algorithm.timesteps > 1000:
             break
@@ -271,19 +314,35 @@ def test_the_target_network_follows_when_it_should(trainer: Make, every: int, ta
         ({"num_envs": 8, "train_freq": 4}, 8.0),
         ({"num_envs": 8, "train_freq": 4, "gradient_steps": 3}, 3.0),
         ({"num_envs": 1, "train_freq": 1, "training_intensity": 16, "batch_size": 64}, 0.25),
-        ({"num_envs": 8, "train_freq": 4, "training_intensity": 16, "batch_size": 64, "gradient_steps": 8}, 8.0),
+        (
+            {
+                "num_envs": 8,
+                "train_freq": 4,
+                "training_intensity": 16,
+                "batch_size": 64,
+                "gradient_steps": 8,
+            },
+            8.0,
+        ),
     ],
 )
-def test_gradient_steps_and_intensity_are_two_names_of_one_thing(settings: dict[str, Any], steps: float) -> None:
+def test_gradient_steps_and_intensity_are_two_names_of_one_thing(
+    settings: dict[str, Any], steps: float
+) -> None:
     config: Any = resolve("DQN", "Some-v0", settings)[0]
     assert config.gradient_steps == pytest.approx(steps)
-    assert config.training_intensity * config.round_steps == pytest.approx(steps * config.train_batch_size)
+    assert config.training_intensity * config.round_steps == pytest.approx(
+        steps * config.train_batch_size
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"gradient_steps": 3, "training_intensity": 16}, "gradient_steps=3 contradicts training_intensity=16"),
+        (
+            {"gradient_steps": 3, "training_intensity": 16},
+            "gradient_steps=3 contradicts training_intensity=16",
+        ),
         ({"buffer_size": 10, "num_envs": 8}, "buffer_size=10 is smaller than the 32 steps"),
         ({"n_step": 10**12}, "steps that 8 environments take in n_step=1000000000000"),
         ({"exploration_fraction": 0.1}, "give epsilon_timesteps"),
@@ -307,10 +366,28 @@ def test_fractions_of_gradient_steps_add_up(trainer: Make) -> None:
 
 def test_the_tutorial_preset_is_the_tutorials() -> None:
     config: Any = resolve("DQN", "CartPole-v1", preset="tutorial")[0]
-    assert (config.buffer_size, config.train_batch_size, config.gamma, config.tau) == (10_000, 128, 0.99, 0.005)
-    assert (config.initial_epsilon, config.final_epsilon, config.epsilon_timesteps) == (0.9, 0.05, 1000)
-    assert (config.epsilon_schedule, config.td_error_loss_fn, config.double_q) == ("exponential", "huber", False)
-    assert (config.lr, config.amsgrad, config.weight_decay, config.adam_epsilon) == (1e-4, True, 0.01, 1e-8)
+    assert (config.buffer_size, config.train_batch_size, config.gamma, config.tau) == (
+        10_000,
+        128,
+        0.99,
+        0.005,
+    )
+    assert (config.initial_epsilon, config.final_epsilon, config.epsilon_timesteps) == (
+        0.9,
+        0.05,
+        1000,
+    )
+    assert (config.epsilon_schedule, config.td_error_loss_fn, config.double_q) == (
+        "exponential",
+        "huber",
+        False,
+    )
+    assert (config.lr, config.amsgrad, config.weight_decay, config.adam_epsilon) == (
+        1e-4,
+        True,
+        0.01,
+        1e-8,
+    )
     assert (config.grad_clip, config.grad_clip_value) == (None, 100)
     assert (config.num_envs, config.round_steps, config.gradient_steps) == (1, 1, 1)
     assert config.target_network_update_freq == 0
@@ -330,17 +407,25 @@ def test_stacks_of_atari_games_are_known() -> None:
         config: Any = resolve("DQN", env, {"env_config": env_config})[0]
         return config.frame_stack
 
-    assert [stack("PongNoFrameskip-v4"), stack("ALE/Breakout-v5", framestack=2), stack("CartPole-v1")] == [4, 2, 1]
+    assert [
+        stack("PongNoFrameskip-v4"),
+        stack("ALE/Breakout-v5", framestack=2),
+        stack("CartPole-v1"),
+    ] == [4, 2, 1]
 
 
 # --- spaces and masks ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("observed", OBSERVATIONS)
-def test_every_observation_is_trained_on_saved_and_loaded(trainer: Make, tmp_path: Path, observed: str) -> None:
+def test_every_observation_is_trained_on_saved_and_loaded(
+    trainer: Make, tmp_path: Path, observed: str
+) -> None:
     seen, actions, bad = OBSERVATIONS[observed], ACTIONS["discrete"], []
     options = {**TINY, **FAMILY["all"], "normalize_observations": True, "normalize_rewards": True}
-    made = trainer("DQN", lambda config: Strict(seen, actions, bad), **{**options, "num_threads": 1})
+    made = trainer(
+        "DQN", lambda config: Strict(seen, actions, bad), **{**options, "num_threads": 1}
+    )
     before = made.algorithm.flat.data.clone()
     for _ in range(2):
         result = made.train()
@@ -383,7 +468,9 @@ def test_masks_are_respected_in_acting_and_in_targets(
     assert not bad
     assert made.evaluate(20)["episode_reward_mean"] >= 0.9 * 8
     values = [result["learner/q"] for result in made.history]
-    assert all(abs(value) < 10 for value in values if not math.isnan(value))  # MASKED never entered a target
+    assert all(
+        abs(value) < 10 for value in values if not math.isnan(value)
+    )  # MASKED never entered a target
 
 
 def test_a_model_of_ones_own_learns(trainer: Make, registries: None) -> None:
@@ -398,7 +485,9 @@ def test_a_model_of_ones_own_learns(trainer: Make, registries: None) -> None:
             return self.heads[0](hidden), self.heads[1](hidden)
 
     poise.register_model("own", Own)
-    made = trainer("DQN", lambda config: Echo(), **FAST, gamma=0.5, dueling=True, model={"custom_model": "own"})
+    made = trainer(
+        "DQN", lambda config: Echo(), **FAST, gamma=0.5, dueling=True, model={"custom_model": "own"}
+    )
     made.learn(3000)
     assert made.evaluate(20)["episode_reward_mean"] >= 0.9 * 8
     assert not torch.equal(made.algorithm.policy.network.heads[1].weight, torch.zeros(1, 64))
@@ -415,7 +504,9 @@ def test_chooses_the_number_shown(trainer: Make, options: dict[str, Any]) -> Non
     assert made.evaluate(20)["episode_reward_mean"] >= 0.9 * 8
 
 
-@pytest.mark.parametrize("make", [lambda config: Echo(start=7), lambda config: DiscreteEcho()], ids=["start", "both"])
+@pytest.mark.parametrize(
+    "make", [lambda config: Echo(start=7), lambda config: DiscreteEcho()], ids=["start", "both"]
+)
 def test_spaces_may_start_elsewhere(trainer: Make, make: Callable[..., gym.Env]) -> None:
     made = trainer("DQN", make, **FAST, gamma=0.5)
     made.learn(4000)
@@ -437,14 +528,16 @@ def test_values_of_known_tasks(trainer: Make) -> None:
         return made
 
     assert values(learnt(lambda config: ConstantReward()), 0.0) == pytest.approx([1.0], abs=0.05)
-    assert values(learnt(lambda config: DelayedReward(), gamma=0.5), 0.0, 1.0) == pytest.approx([0.5, 1.0], abs=0.05)
+    assert values(learnt(lambda config: DelayedReward(), gamma=0.5), 0.0, 1.0) == pytest.approx(
+        [0.5, 1.0], abs=0.05
+    )
     made = learnt(lambda config: Bandit())
     assert made.compute_action(np.zeros(1, np.float32)) == 1
     assert values(made, 0.0) == pytest.approx([1.0], abs=0.15)
     for n_step in (1, 3):  # a time limit is bootstrapped, a true end is not
-        assert values(learnt(lambda config: Endless(), 5000, gamma=0.8, n_step=n_step), 1.0) == pytest.approx(
-            [5.0], rel=0.05
-        )
+        assert values(
+            learnt(lambda config: Endless(), 5000, gamma=0.8, n_step=n_step), 1.0
+        ) == pytest.approx([5.0], rel=0.05)
     # One step in five is the end, which the observation does not show. The mean error is 0 at 1 / (1 - 0.8 * 0.8); with
     # errors clipped to ±1, that of the end weighs a quarter of the others': 1 - 0.2 q = 1 / 4.
     for loss, value in (("mse", 2.78), ("huber", 3.75)):
@@ -465,7 +558,13 @@ def test_one_seed_one_result(trainer: Make) -> None:
 
 @pytest.mark.slow
 def test_cartpole_is_solved_by_its_preset(trainer: Make) -> None:
-    made = trainer("DQN", "CartPole-v1", evaluation_interval=1, evaluation_duration=20, timesteps_per_iteration=2500)
+    made = trainer(
+        "DQN",
+        "CartPole-v1",
+        evaluation_interval=1,
+        evaluation_duration=20,
+        timesteps_per_iteration=2500,
+    )
     made.learn(stop={"evaluation/episode_reward_mean": 475, "timesteps_total": 50_000})
     assert made.history[-1]["evaluation/episode_reward_mean"] >= 475
 
@@ -475,7 +574,10 @@ def test_cartpole_is_solved_by_its_preset(trainer: Make) -> None:
 N, M = 3, 3
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: ("CartPole-v1", {**TINY, **options}) for name, options in FAMILY.items()},
-    "normalised": ("CartPole-v1", {**TINY, "normalize_observations": True, "normalize_rewards": True}),
+    "normalised": (
+        "CartPole-v1",
+        {**TINY, "normalize_observations": True, "normalize_rewards": True},
+    ),
     "before it learns": ("CartPole-v1", {**TINY, "learning_starts": 350}),
     "its own state": ("resumable:Stateful", {**TINY, "n_step": 2}),
     "tutorial": ("CartPole-v1", {**TINY, "preset": "tutorial", "gradient_steps": 0.3}),
@@ -510,16 +612,22 @@ def test_straight_equals_resumed_bit_for_bit(tmp_path: Path) -> None:
     for name, line in zip(CASES, lines, strict=True):
         results, path = straight[name]
         assert checkpoint.verify(Path(paths[name]))["resume_grade"] == "bitwise"
-        assert [same(timeless(a), timeless(b)) for a, b in zip(results, json.loads(line), strict=True)] == [True] * M
+        assert [
+            same(timeless(a), timeless(b)) for a, b in zip(results, json.loads(line), strict=True)
+        ] == [True] * M
         _, policy, state = checkpoint.read(path)
         _, resumed_policy, resumed_state = checkpoint.read(Path(f"{paths[name]} after"))
         assert same(policy, resumed_policy), name
         for part in without_times(state):
             assert same(state[part], resumed_state[part]), (name, part)
-        assert not same(policy, checkpoint.read(Path(paths[name]))[1]), f"{name} did not learn any more"
+        assert not same(policy, checkpoint.read(Path(paths[name]))[1]), (
+            f"{name} did not learn any more"
+        )
 
 
-def test_segments_are_written_once_and_linked(trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segments_are_written_once_and_linked(
+    trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With segments of two rows, so that a small replay has many."""
     from poise.sampling import segments
 
@@ -574,7 +682,9 @@ def test_trainers_that_save_to_one_place_leave_each_other_alone(
         assert same(timeless(loaded.train()), timeless(one.train()))
 
 
-def test_a_trainer_that_has_trained_takes_up_another_state_whole(trainer: Make, tmp_path: Path) -> None:
+def test_a_trainer_that_has_trained_takes_up_another_state_whole(
+    trainer: Make, tmp_path: Path
+) -> None:
     algo = trainer("DQN", "CartPole-v1", **TINY)
     algo.train()
     path = algo.save(tmp_path / "early")
@@ -594,7 +704,9 @@ def test_exploration_is_as_far_as_the_steps_are(trainer: Make, tmp_path: Path) -
         assert loaded.policy.epsilon == algo.policy.epsilon
 
 
-def test_a_damaged_segment_is_named(trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_segment_is_named(
+    trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from poise.sampling import segments
 
     monkeypatch.setattr(segments, "_SMALLEST", 1)

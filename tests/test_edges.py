@@ -1,4 +1,5 @@
-"""Guards what happens at the edges: a broken rollout, a closed trainer, parts of a batch in which nothing counts."""
+"""Guards what happens at the edges: a broken rollout, a closed trainer, parts of a batch in which
+nothing counts."""
 
 from __future__ import annotations
 
@@ -23,12 +24,17 @@ from poise.learning.losses import explained_variance, normalize
 from poise.training.trainer import Trainer
 
 Make = Callable[..., Trainer]
-SMALL = {"num_envs_per_worker": 4, "rollout_fragment_length": 16, "sgd_minibatch_size": 32, "num_sgd_iter": 2}
+SMALL = {
+    "num_envs_per_worker": 4,
+    "rollout_fragment_length": 16,
+    "sgd_minibatch_size": 32,
+    "num_sgd_iter": 2,
+}
 
 
 class Breaks(gym.Env):
-    """Counts its steps in the observation, never ends, and at a given step of its first episode somebody presses
-    Ctrl-C twice."""
+    """Counts its steps in the observation, never ends, and at a given step of its first episode
+    somebody presses Ctrl-C twice."""
 
     observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
     action_space = spaces.Discrete(2)
@@ -39,7 +45,9 @@ class Breaks(gym.Env):
     def observe(self) -> np.ndarray:
         return np.array([self.now], np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self.now, self.episodes = 0, self.episodes + 1
         return self.observe(), {}
@@ -58,7 +66,9 @@ class OneStep(gym.Env):
     observation_space = spaces.Box(-1, 1, (1,), np.float32)
     action_space = spaces.Discrete(2)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         return np.zeros(1, np.float32), {}
 
@@ -73,7 +83,9 @@ class Noisy(gym.Env):
     action_space = spaces.Discrete(2)
     place = 0.0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self.place = 0.0
         return self.observe(), {}
@@ -117,7 +129,10 @@ def test_a_broken_rollout_is_not_saved_as_if_it_were_whole(trainer: Make, tmp_pa
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Acrobot-v1"])
 def test_a_closed_trainer_goes_on_where_it_was(env: str, trainer: Make, tmp_path: Path) -> None:
-    straight, closed = trainer("PPO", env, preset=None, **SMALL), trainer("PPO", env, preset=None, **SMALL)
+    straight, closed = (
+        trainer("PPO", env, preset=None, **SMALL),
+        trainer("PPO", env, preset=None, **SMALL),
+    )
     for algo in (straight, closed):
         algo.train()
     closed.close()
@@ -131,7 +146,9 @@ def test_a_closed_trainer_goes_on_where_it_was(env: str, trainer: Make, tmp_path
         assert torch.equal(straight.algorithm.flat.data, loaded.algorithm.flat.data)
 
 
-def test_an_environment_that_tells_its_state_keeps_its_generator(trainer: Make, tmp_path: Path) -> None:
+def test_an_environment_that_tells_its_state_keeps_its_generator(
+    trainer: Make, tmp_path: Path
+) -> None:
     algo = trainer("PPO", Noisy, **SMALL)
     algo.train()
     path = algo.save(tmp_path / "a")
@@ -145,7 +162,13 @@ def test_an_environment_that_tells_its_state_keeps_its_generator(trainer: Make, 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
 def test_rollouts_in_which_nothing_counts_do_no_harm(algorithm: str, trainer: Make) -> None:
-    algo = trainer(algorithm, OneStep, num_envs_per_worker=4, rollout_fragment_length=1, timesteps_per_iteration=0)
+    algo = trainer(
+        algorithm,
+        OneStep,
+        num_envs_per_worker=4,
+        rollout_fragment_length=1,
+        timesteps_per_iteration=0,
+    )
     for _ in range(30):
         algo.train()
     assert algo.algorithm.skipped == 0
@@ -175,7 +198,9 @@ def test_a_seed_begins_with_the_same_weights_whatever_the_threads(trainer: Make)
 
 
 @pytest.mark.parametrize(("mean", "log_std"), [(0.0, 0.0), (0.5, -1.0), (0.0, 1.0), (-1.0, 0.5)])
-def test_the_entropy_of_a_squashed_gaussian_is_that_of_its_samples(mean: float, log_std: float) -> None:
+def test_the_entropy_of_a_squashed_gaussian_is_that_of_its_samples(
+    mean: float, log_std: float
+) -> None:
     dist = SquashedGaussian(1)
     inputs = torch.tensor([[mean, log_std]]).expand(200_000, 2)
     actions = dist.sample(inputs, dist.noise((200_000,), torch.Generator().manual_seed(0)))
@@ -245,17 +270,28 @@ def test_a_checkpoint_is_found_though_its_replacement_died_between_two_renames(
         (lambda algo: algo.save("/dev/null/x"), "/dev/null/x cannot be written: "),
         (lambda algo: poise.load(5), "path=5 is not allowed"),
         (lambda algo: poise.plot(5), "path=5 is not allowed"),
-        (lambda algo: algo.learn(-1), "total_timesteps=-1 is not allowed: it must be an integer at least 1"),
+        (
+            lambda algo: algo.learn(-1),
+            "total_timesteps=-1 is not allowed: it must be an integer at least 1",
+        ),
         (lambda algo: algo.learn("x"), "total_timesteps='x' is not allowed"),
         (lambda algo: algo.learn(stop={"evaluation/episodes": 5}), "set evaluation_interval"),
         (lambda algo: algo.evaluate("x"), "episodes='x' is not allowed"),
-        (lambda algo: poise.PPO("CartPole-v1", callbacks=5), "callbacks=5 is not allowed: it must be a list"),
-        (lambda algo: poise.record("ck", "x.mp4"), "trainer='ck' is not allowed: poise.load makes a trainer"),
+        (
+            lambda algo: poise.PPO("CartPole-v1", callbacks=5),
+            "callbacks=5 is not allowed: it must be a list",
+        ),
+        (
+            lambda algo: poise.record("ck", "x.mp4"),
+            "trainer='ck' is not allowed: poise.load makes a trainer",
+        ),
         (lambda algo: poise.register_env(5, print), "name=5 is not allowed: it must be a text."),
         (lambda algo: poise.register_env("five", 5), "creator=5 is not allowed"),
     ],
 )
-def test_a_wrong_argument_is_answered_in_one_sentence(trainer: Make, mistake: Any, sentence: str) -> None:
+def test_a_wrong_argument_is_answered_in_one_sentence(
+    trainer: Make, mistake: Any, sentence: str
+) -> None:
     with pytest.raises(PoiseError) as caught:
         mistake(trainer("PPO", "CartPole-v1", **SMALL))
     assert sentence in str(caught.value)
@@ -266,20 +302,27 @@ def test_a_wrong_argument_is_answered_in_one_sentence(trainer: Make, mistake: An
 @pytest.mark.parametrize("limit", ["a", -1, 0])
 def test_a_time_limit_is_checked_for_all_environments_alike(env: Any, limit: Any) -> None:
     with pytest.raises(
-        PoiseError, match=r"env_config\.max_episode_steps=.* is not allowed: it must be an integer at l"
+        PoiseError,
+        match=r"env_config\.max_episode_steps=.* is not allowed: it must be an integer at l",
     ):
         poise.PPO(env, env_config={"max_episode_steps": limit})
 
 
 def test_an_algorithm_that_does_not_exist_names_those_that_do() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'TRPO'\..* The algorithms are PPO, A2C, DQN"):
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'TRPO'\..* The algorithms are PPO, A2C, DQN"
+    ):
         poise.TRPO  # noqa: B018
     with pytest.raises(AttributeError, match="Did you mean 'PPO'"):
         poise.PPOO  # noqa: B018
 
 
-@pytest.mark.parametrize(("found", "word"), [("garbage", "a str"), (None, "None"), ((1, 2, 3), "3 values")])
-def test_a_reset_that_returns_something_else_is_told_what(trainer: Make, found: Any, word: str) -> None:
+@pytest.mark.parametrize(
+    ("found", "word"), [("garbage", "a str"), (None, "None"), ((1, 2, 3), "3 values")]
+)
+def test_a_reset_that_returns_something_else_is_told_what(
+    trainer: Make, found: Any, word: str
+) -> None:
     class Odd(OneStep):
         def reset(self, **options: Any) -> Any:
             return found
@@ -297,7 +340,9 @@ class Huge(OneStep):
         super().__init__()
         self.given, self.number = reward, number
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict]:
         super().reset(seed=seed)
         return np.zeros(1), {}
 
@@ -308,14 +353,22 @@ class Huge(OneStep):
 @pytest.mark.parametrize(
     ("env", "sentence"),
     [
-        ({"reward": 1e300}, r"gave a reward beyond float32, whose largest number is 3\.4e\+38: 1e\+300"),
-        ({"number": -1e60}, r"gave an observation 'value' beyond float32, whose largest .*: \[-1\.e\+60\]"),
+        (
+            {"reward": 1e300},
+            r"gave a reward beyond float32, whose largest number is 3\.4e\+38: 1e\+300",
+        ),
+        (
+            {"number": -1e60},
+            r"gave an observation 'value' beyond float32, whose largest .*: \[-1\.e\+60\]",
+        ),
         ({"reward": np.inf}, r"gave a reward that is not finite, inf"),
     ],
 )
 @pytest.mark.parametrize("batch", [False, True])
 @pytest.mark.filterwarnings("ignore")
-def test_numbers_that_are_too_large_are_called_so(trainer: Make, env: Any, sentence: str, batch: bool) -> None:
+def test_numbers_that_are_too_large_are_called_so(
+    trainer: Make, env: Any, sentence: str, batch: bool
+) -> None:
     def creator(config: Any) -> Any:
         return SyncVectorEnv([lambda: Huge(**env)] * 2) if batch else Huge(**env)
 

@@ -1,4 +1,5 @@
-"""Callbacks reach the environments wherever they step: methods, attributes, fresh instances, evaluations."""
+"""Callbacks reach the environments wherever they step: methods, attributes, fresh instances,
+evaluations."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ class Levels(gym.Env):
     def itself(self) -> Any:
         return self
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self.now = 0
         return np.zeros(1, np.float32), {}
@@ -55,12 +58,20 @@ class Levels(gym.Env):
         if self.fails:
             raise RuntimeError("as it was told")
         self.now += 1
-        return np.zeros(1, np.float32), float(self.level * (self.now == 4)), self.now == 4, False, {}
+        return (
+            np.zeros(1, np.float32),
+            float(self.level * (self.now == 4)),
+            self.now == 4,
+            False,
+            {},
+        )
 
 
 def make(place: str, **settings: Any) -> Trainer:
     algorithm, where = PLACES[place]
-    return poise.make_trainer(algorithm, Levels, preset=None, progress=False, **{**SMALL, **where, **settings})
+    return poise.make_trainer(
+        algorithm, Levels, preset=None, progress=False, **{**SMALL, **where, **settings}
+    )
 
 
 class Curriculum(poise.Callback):
@@ -93,9 +104,13 @@ def test_mistakes_are_sentences_and_end_nothing(place: str) -> None:
             algo.call_envs("set_lvl", 1)
         with pytest.raises(poise.EnvError, match="Levels has no 'lvl'"):
             algo.set_env_attr("lvl", 1)
-        with pytest.raises(poise.EnvError, match="'level' of the environment is a int, not a method"):
+        with pytest.raises(
+            poise.EnvError, match="'level' of the environment is a int, not a method"
+        ):
             algo.call_envs("level")
-        with pytest.raises(poise.EnvError, match="'set_level' of the environment raised ValueError: levels are pos"):
+        with pytest.raises(
+            poise.EnvError, match="'set_level' of the environment raised ValueError: levels are pos"
+        ):
             algo.call_envs("set_level", -1)
         assert algo.learn(64)["timesteps_total"] >= 64
         assert algo.get_env_attr("level") == [1, 1]
@@ -104,7 +119,9 @@ def test_mistakes_are_sentences_and_end_nothing(place: str) -> None:
 @pytest.mark.slow
 def test_what_cannot_be_sent_to_a_worker_is_said() -> None:
     with make("two halves of workers") as algo:
-        with pytest.raises(poise.EnvError, match="'set_level': object cannot be sent to another process; numbers"):
+        with pytest.raises(
+            poise.EnvError, match="'set_level': object cannot be sent to another process; numbers"
+        ):
             algo.call_envs("set_level", object())
         with pytest.raises(poise.EnvError, match="Levels cannot be sent to another process"):
             algo.call_envs("itself")
@@ -142,7 +159,10 @@ def test_a_native_batch_is_one_thing() -> None:
     with poise.make_trainer("PPO", "CartPole-v1", preset=None, progress=False, **SMALL) as algo:
         algo.set_env_attr("force_mag", 5.0)
         assert algo.get_env_attr("force_mag") == [5.0]
-        with pytest.raises(poise.EnvError, match="CartPoleVectorEnv steps many environments as one, and has no 'lev"):
+        with pytest.raises(
+            poise.EnvError,
+            match="CartPoleVectorEnv steps many environments as one, and has no 'lev",
+        ):
             algo.call_envs("level")
 
 

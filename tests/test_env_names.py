@@ -1,4 +1,5 @@
-"""What a mistaken name of an environment is answered with: the nearest one, its package, or where it was looked for."""
+"""What a mistaken name of an environment is answered with: the nearest one, its package, or where
+it was looked for."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def test_an_id_of_another_version_gets_the_nearest_of_its_module() -> None:
     gymnasium.register("Nearby-v4", "environments:Scripted")
     try:
         with pytest.raises(
-            EnvError, match=r"has and registers no 'Nearby-v3'\. Did you mean 'environments:Nearby-v4'\?"
+            EnvError,
+            match=r"has and registers no 'Nearby-v3'\. Did you mean 'environments:Nearby-v4'\?",
         ):
             poise.make_env("environments:Nearby-v3")
     finally:
@@ -29,27 +31,42 @@ def test_an_id_of_another_version_gets_the_nearest_of_its_module() -> None:
         poise.make_env("environments:Scriptd")
 
 
-def test_an_id_without_its_module_is_told_where_it_is_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages, "PACKAGES", {"no_such_package": ("MiniGrid-",), "environments": ("highway-",)})
+def test_an_id_without_its_module_is_told_where_it_is_at_home(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        packages, "PACKAGES", {"no_such_package": ("MiniGrid-",), "environments": ("highway-",)}
+    )
     with pytest.raises(
-        EnvError, match=r"not installed: pip install no-such-package, then 'no_such_package:MiniGrid-X-v0'"
+        EnvError,
+        match=r"not installed: pip install no-such-package, then 'no_such_package:MiniGrid-X-v0'",
     ):
         poise.make_env("MiniGrid-X-v0")
-    with pytest.raises(EnvError, match=r"of the package environments, .* write 'environments:highway-v0'\."):
+    with pytest.raises(
+        EnvError, match=r"of the package environments, .* write 'environments:highway-v0'\."
+    ):
         poise.make_env("highway-v0")
 
 
-def test_a_missing_module_says_where_it_was_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_module_says_where_it_was_looked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(
-        EnvError, match=rf"no module 'missing' to import\. It was looked for in {tmp_path}, .*packages\.$"
+        EnvError,
+        match=rf"no module 'missing' to import\. It was looked for in {tmp_path}, .*packages\.$",
     ):
         poise.make_env("missing:Maze")
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "FrozenLake-v1", lambda config: gymnasium.make("CartPole-v1")])
+@pytest.mark.parametrize(
+    "env", ["CartPole-v1", "FrozenLake-v1", lambda config: gymnasium.make("CartPole-v1")]
+)
 def test_a_time_limit_of_none_is_none_given(env: Any) -> None:
-    one, batch = poise.make_env(env, {"max_episode_steps": None}), make_vector_env(env, 2, {"max_episode_steps": None})
+    one, batch = (
+        poise.make_env(env, {"max_episode_steps": None}),
+        make_vector_env(env, 2, {"max_episode_steps": None}),
+    )
     assert isinstance(batch, VectorEnv)
     batch.reset(seed=0)
     for _ in range(30):  # a native CartPole compares its steps with the limit
@@ -61,9 +78,14 @@ def test_a_time_limit_of_none_is_none_given(env: Any) -> None:
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_an_environment_that_exits_while_it_is_made_does_not_end_the_process(error: BaseException) -> None:
+def test_an_environment_that_exits_while_it_is_made_does_not_end_the_process(
+    error: BaseException,
+) -> None:
     def make(config: Any) -> Any:
         raise error
 
-    with telling_interrupts(), pytest.raises(EnvError, match=f"raised {type(error).__name__}.* when it was made"):
+    with (
+        telling_interrupts(),
+        pytest.raises(EnvError, match=f"raised {type(error).__name__}.* when it was made"),
+    ):
         choose_workers(make, 4)

@@ -1,4 +1,5 @@
-"""What happens when environments fail: they are replaced in time, counted and told, and nothing is learnt from it."""
+"""What happens when environments fail: they are replaced in time, counted and told, and nothing is
+learnt from it."""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ class Witness(poise.Callback):
 
 
 def check_rows(r: Rollout) -> None:
-    """Rows that count are steps of one episode; all others hold nothing, and what comes before them is cut off."""
+    """Rows that count are steps of one episode; all others hold nothing, and what comes before them
+    is cut off."""
     obs = r.obs["value"].int().tolist()
     done = (r.terminated | r.truncated).tolist()
     for b in range(r.slots):
@@ -84,7 +86,9 @@ def check_rows(r: Rollout) -> None:
 def check_advantages(r: Rollout, gamma: float = 0.9, lambda_: float = 0.8) -> None:
     """Against the definition, a sum over the rows of one episode."""
     value = torch.randn(r.steps + 1, r.slots, generator=torch.Generator().manual_seed(0))
-    found = advantages(r.reward, value[:-1], value[1:], r.terminated, r.truncated, gamma=gamma, lambda_=lambda_)
+    found = advantages(
+        r.reward, value[:-1], value[1:], r.terminated, r.truncated, gamma=gamma, lambda_=lambda_
+    )
     rows = r.obs["value"].tolist()
     for b in range(r.slots):
         for t in range(r.steps):
@@ -157,7 +161,12 @@ def test_training_survives(fault: zoo.Fault, workers: int, trainer: Make, tmp_pa
     before = len(witness.episodes)
     for _ in range(5):
         result = algo.train()
-    assert {episode.slot for episode in witness.episodes[before:]} == {0, 1, 2, 3}  # all of them go on
+    assert {episode.slot for episode in witness.episodes[before:]} == {
+        0,
+        1,
+        2,
+        3,
+    }  # all of them go on
 
     assert fault.message in [zoo.normal(failure.what) for failure in witness.failures]
     restarted = fault.outcome == zoo.RESTARTED
@@ -174,7 +183,9 @@ def test_training_survives(fault: zoo.Fault, workers: int, trainer: Make, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("fault", "workers"), cases(ENDED))
-def test_a_bug_ends_training_with_its_cause(fault: zoo.Fault, workers: int, trainer: Make, tmp_path: Path) -> None:
+def test_a_bug_ends_training_with_its_cause(
+    fault: zoo.Fault, workers: int, trainer: Make, tmp_path: Path
+) -> None:
     start = time.time()
     with pytest.raises(EnvError) as caught:  # noqa: PT012
         algo = training(trainer, fault, workers, tmp_path)
@@ -188,7 +199,9 @@ def test_a_bug_ends_training_with_its_cause(fault: zoo.Fault, workers: int, trai
     if "raises" in fault.does:
         assert "Traceback" in text
         assert "zoo.py" in text
-        assert "poise" not in text.partition("Traceback")[2].replace(str(Path(zoo.__file__).parent), "")
+        assert "poise" not in text.partition("Traceback")[2].replace(
+            str(Path(zoo.__file__).parent), ""
+        )
 
 
 def test_in_this_process_an_environment_that_cannot_be_made_has_its_own_traceback(
@@ -204,7 +217,11 @@ def test_in_this_process_an_environment_that_cannot_be_made_has_its_own_tracebac
     ("env", "settings", "sentence"),
     [
         (zoo.AlwaysDies, {}, r"ended with exit code 4 while it made its environments"),
-        (zoo.AlwaysLarge, {"worker_memory_mb": 250}, r"uses \d+ MiB of memory, more than its limit of 250 MiB"),
+        (
+            zoo.AlwaysLarge,
+            {"worker_memory_mb": 250},
+            r"uses \d+ MiB of memory, more than its limit of 250 MiB",
+        ),
     ],
 )
 def test_a_worker_is_not_started_for_ever(
@@ -212,21 +229,28 @@ def test_a_worker_is_not_started_for_ever(
 ) -> None:
     algo = training(trainer, zoo.Fault(env, "", zoo.STOPPED, "", settings=settings), 2, tmp_path)
     algo.callbacks.append(Witness())
-    with pytest.raises(EnvError, match=r"Worker \d failed 5 times in a row before its first step: .*" + sentence):
+    with pytest.raises(
+        EnvError, match=r"Worker \d failed 5 times in a row before its first step: .*" + sentence
+    ):
         algo.learn(10**9)
 
 
 def test_a_limit_of_memory_that_is_too_small_is_said_at_the_start(trainer: Make) -> None:
     algo = trainer("PPO", Scripted, num_workers=1, worker_memory_mb=5, **QUICK)
-    with pytest.raises(EnvError, match=r"Worker 0 uses \d+ MiB of memory, more than its limit of 5 MiB\."):
+    with pytest.raises(
+        EnvError, match=r"Worker 0 uses \d+ MiB of memory, more than its limit of 5 MiB\."
+    ):
         algo.train()
 
 
-# --- what is carried from rollout to rollout -------------------------------------------------------------------------
+# --- what is carried from rollout to rollout
+# -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("length", [4, 9, 3])
-def test_the_return_of_a_lost_episode_is_not_carried_on(length: int, trainer: Make, tmp_path: Path) -> None:
+def test_the_return_of_a_lost_episode_is_not_carried_on(
+    length: int, trainer: Make, tmp_path: Path
+) -> None:
     """Row 8 fails: the first of a rollout, the last, and one amid it."""
     settings = {"env_config": {"flag": str(tmp_path / "fired")}, "num_envs_per_worker": 2}
     algo = trainer("PPO", zoo.Raises, **{**QUICK, **settings, "rollout_fragment_length": length})
@@ -250,7 +274,8 @@ def test_the_return_of_a_lost_episode_is_not_carried_on(length: int, trainer: Ma
     assert algo.failures.total == 1
 
 
-# --- the policy ------------------------------------------------------------------------------------------------------
+# --- the policy
+# ------------------------------------------------------------------------------------------------------
 
 
 def failure(number: int = 0, kind: Any = "raised") -> Failure:
@@ -265,7 +290,10 @@ def test_all_environments_failing_in_a_row_is_a_bug() -> None:
     failures.add([failure(7)], [1])
     with pytest.raises(EnvError) as caught:
         failures.add([failure(8)], [1])
-    assert re.search(r"failed 3 times without .* The first failure: failure 0\.\nTraceback: here$", str(caught.value))
+    assert re.search(
+        r"failed 3 times without .* The first failure: failure 0\.\nTraceback: here$",
+        str(caught.value),
+    )
     assert (failures.total, failures.episodes_lost, failures.restarts) == (9, 9, 0)
 
 
@@ -282,7 +310,8 @@ def test_an_episode_that_ends_well_begins_the_count_anew() -> None:
 def test_too_many_in_a_window_stop_the_run() -> None:
     failures = Failures(2)
     failures.episode_finished(0)
-    with pytest.raises(EnvError, match=r"failed 51 times while 49 episodes were finished") as caught:  # noqa: PT012
+    said = r"failed 51 times while 49 episodes were finished"
+    with pytest.raises(EnvError, match=said) as caught:  # noqa: PT012
         for number in range(200):
             failures.add([failure(number)], [1])
             if number < 48:
@@ -324,11 +353,15 @@ def test_a_traceback_begins_with_the_users_code() -> None:
     env.envs[1].lengths = ()
     env.step(np.zeros(2, np.int64))
     (told,) = env.take_failures()
-    assert told.what == (
-        "Environment 1 of worker 0 raised ZeroDivisionError: integer modulo by zero, at step 1 of its episode."
+    assert (
+        told.what
+        == "Environment 1 of worker 0 raised ZeroDivisionError: integer modulo by zero, at step 1"
+        " of its episode."
     )
     assert re.match(
-        r'The action was 0 of Discrete.*\nTraceback .*\n  File ".*environments.py", line \d+, in step\n', told.details
+        r'The action was 0 of Discrete.*\nTraceback .*\n  File ".*environments.py", line \d+, in'
+        r" step\n",
+        told.details,
     )
 
 
@@ -336,8 +369,16 @@ def test_a_traceback_begins_with_the_users_code() -> None:
 
 
 def test_where_nobody_listens_it_is_a_warning(trainer: Make, tmp_path: Path) -> None:
-    algo = trainer("PPO", zoo.Raises, env_config={"flag": str(tmp_path / "fired")}, num_envs_per_worker=2, **QUICK)
-    with pytest.warns(RuntimeWarning, match="raised ValueError: the wheel came off, at step 3 of its episode"):
+    algo = trainer(
+        "PPO",
+        zoo.Raises,
+        env_config={"flag": str(tmp_path / "fired")},
+        num_envs_per_worker=2,
+        **QUICK,
+    )
+    with pytest.warns(
+        RuntimeWarning, match="raised ValueError: the wheel came off, at step 3 of its episode"
+    ):
         algo.train()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -345,7 +386,13 @@ def test_where_nobody_listens_it_is_a_warning(trainer: Make, tmp_path: Path) -> 
 
 
 def test_callbacks_are_told_at_once_and_there_is_no_warning(trainer: Make, tmp_path: Path) -> None:
-    algo = trainer("PPO", zoo.Raises, env_config={"flag": str(tmp_path / "fired")}, num_envs_per_worker=2, **QUICK)
+    algo = trainer(
+        "PPO",
+        zoo.Raises,
+        env_config={"flag": str(tmp_path / "fired")},
+        num_envs_per_worker=2,
+        **QUICK,
+    )
     witness = Witness()
     algo.callbacks += [witness, poise.Callback()]
     with warnings.catch_warnings():
@@ -375,16 +422,31 @@ def test_a_run_tells_the_first_whole_and_later_ones_rarely() -> None:
 def test_a_run_keeps_the_first_traceback_in_its_log(tmp_path: Path) -> None:
     config = {**QUICK, "env_config": {"flag": str(tmp_path / "fired")}, "num_envs_per_worker": 2}
     run = poise.run(
-        "PPO", zoo.Raises, config=config, stop={"training_iteration": 3}, folder=tmp_path, tensorboard=False, quiet=True
+        "PPO",
+        zoo.Raises,
+        config=config,
+        stop={"training_iteration": 3},
+        folder=tmp_path,
+        tensorboard=False,
+        quiet=True,
     )
     log = (run.folder.path / "log.txt").read_text()
     assert "raised ValueError: the wheel came off" in log
     assert 'raise ValueError("the wheel came off")' in log
-    assert '"env_failures_total": 1' in (run.folder.path / "metrics.jsonl").read_text().splitlines()[-1]
+    assert (
+        '"env_failures_total": 1'
+        in (run.folder.path / "metrics.jsonl").read_text().splitlines()[-1]
+    )
 
 
 def test_failures_in_an_evaluation_are_told(trainer: Make, tmp_path: Path) -> None:
-    algo = trainer("PPO", zoo.Raises, env_config={"flag": str(tmp_path / "fired")}, num_envs_per_worker=2, **QUICK)
+    algo = trainer(
+        "PPO",
+        zoo.Raises,
+        env_config={"flag": str(tmp_path / "fired")},
+        num_envs_per_worker=2,
+        **QUICK,
+    )
     witness = Witness()
     algo.callbacks.append(witness)
     numbers = algo.evaluate(8)
@@ -414,20 +476,37 @@ class Pauses(Scripted):
 
 
 def test_a_hang_in_this_process_is_named(trainer: Make) -> None:
-    algo = trainer("PPO", Pauses, env_config={"pause": 1.0}, env_step_timeout_s=0.4, num_envs_per_worker=1, **QUICK)
+    algo = trainer(
+        "PPO",
+        Pauses,
+        env_config={"pause": 1.0},
+        env_step_timeout_s=0.4,
+        num_envs_per_worker=1,
+        **QUICK,
+    )
     witness = Witness()
     algo.callbacks.append(witness)
     _ = algo.samplers.collect()
     (told,) = witness.failures
     assert told.kind == "hung"
-    assert re.match(r"An environment has not returned for \d s\. It is stepped in this process, which", told.what)
+    assert re.match(
+        r"An environment has not returned for \d s\. It is stepped in this process, which",
+        told.what,
+    )
     assert told.details.endswith("time.sleep(self.pause)")
     assert "poise" not in told.details.replace(str(Path(__file__).parent), "")
     assert algo.failures.total == 0  # it came back
 
 
 def test_a_hang_in_an_evaluation_is_named(trainer: Make) -> None:
-    algo = trainer("PPO", Pauses, env_config={"pause": 1.0}, env_step_timeout_s=0.4, num_envs_per_worker=1, **QUICK)
+    algo = trainer(
+        "PPO",
+        Pauses,
+        env_config={"pause": 1.0},
+        env_step_timeout_s=0.4,
+        num_envs_per_worker=1,
+        **QUICK,
+    )
     witness = Witness()
     algo.callbacks.append(witness)
     algo.evaluate(1)
@@ -498,13 +577,22 @@ class ForgetsInfo(Scripted):
 def test_another_interface_is_no_accident(workers: int, trainer: Make) -> None:
     """Each fresh worker would finish an episode before it fails again, for ever."""
     algo = trainer("PPO", ForgetsInfo, num_workers=workers, **QUICK)
-    with pytest.raises(EnvError, match=r"^ForgetsInfo follows the old Gym API \(its reset\(\) returns only an obs"):
+    with pytest.raises(
+        EnvError, match=r"^ForgetsInfo follows the old Gym API \(its reset\(\) returns only an obs"
+    ):
         algo.learn(400)
     assert (algo.failures.total, algo.failures.restarts) == (0, 0)
 
 
 def test_what_was_interrupted_does_not_hang(trainer: Make) -> None:
-    algo = trainer("PPO", Pauses, env_config={"pause": 0.0}, env_step_timeout_s=0.2, num_envs_per_worker=1, **QUICK)
+    algo = trainer(
+        "PPO",
+        Pauses,
+        env_config={"pause": 0.0},
+        env_step_timeout_s=0.2,
+        num_envs_per_worker=1,
+        **QUICK,
+    )
     witness = Witness()
     algo.callbacks.append(witness)
     with pytest.raises(KeyboardInterrupt):

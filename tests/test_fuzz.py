@@ -1,4 +1,5 @@
-"""A fixed small part of each fuzzer in benchmarks/fuzz (`make proof` runs the large ones), and what they stand on."""
+"""A fixed small part of each fuzzer in benchmarks/fuzz (`make proof` runs the large ones), and what
+they stand on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A policy whose most likely actions earn much less than sampled ones: evaluations and the end of a run say so."""
+"""A policy whose most likely actions earn much less than sampled ones: evaluations and the end of a
+run say so."""
 
 from __future__ import annotations
 
@@ -19,11 +20,17 @@ from poise.cli.main import poise as command
 from poise.training.greedy import falls_short
 from poise.training.trainer import Trainer
 
-SMALL: dict[str, Any] = {"num_envs_per_worker": 2, "rollout_fragment_length": 64, "seed": 1, "lr": 1e-12}
+SMALL: dict[str, Any] = {
+    "num_envs_per_worker": 2,
+    "rollout_fragment_length": 64,
+    "seed": 1,
+    "lr": 1e-12,
+}
 
 
 class Chance(Task):
-    """Earns 1 for its first action 1: nearly always where actions are sampled, never where they are all 0."""
+    """Earns 1 for its first action 1: nearly always where actions are sampled, never where they are
+    all 0."""
 
     observation_space = spaces.Box(-1, 1, (1,), np.float32)
     action_space = spaces.Discrete(2)
@@ -60,16 +67,30 @@ def test_only_a_gap_that_is_large_and_certain_counts() -> None:
 
 def test_an_evaluation_while_training_says_it_once_with_the_sampled_score() -> None:
     with poise.make_trainer(
-        "PPO", Chance, preset=None, progress=False, evaluation_interval=2, callbacks=[Biased()], **SMALL
+        "PPO",
+        Chance,
+        preset=None,
+        progress=False,
+        evaluation_interval=2,
+        callbacks=[Biased()],
+        **SMALL,
     ) as algo:
         with pytest.warns(RuntimeWarning) as told:
             algo.learn(stop={"training_iteration": 8})
         assert algo.history[-1]["evaluation/episode_reward_mean"] == 0
     assert len(told) == 1
-    assert str(told[0].message).startswith("The most likely actions earn 0, and sampled ones 1 (10 episodes each; ")
+    assert str(told[0].message).startswith(
+        "The most likely actions earn 0, and sampled ones 1 (10 episodes each; "
+    )
     with (
         poise.make_trainer(
-            "PPO", Chance, preset=None, progress=False, evaluation_interval=2, evaluation_explore=True, **SMALL
+            "PPO",
+            Chance,
+            preset=None,
+            progress=False,
+            evaluation_interval=2,
+            evaluation_explore=True,
+            **SMALL,
         ) as algo,
         warnings.catch_warnings(),
     ):
@@ -77,7 +98,9 @@ def test_an_evaluation_while_training_says_it_once_with_the_sampled_score() -> N
         algo.learn(stop={"training_iteration": 4})
 
 
-def test_the_end_of_a_run_and_the_command_say_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_run_and_the_command_say_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = poise.run("PPO", Chance, stop={"training_iteration": 20}, folder=tmp_path, tensorboard=False, quiet=True,
                     preset=None, callbacks=[Biased()], **SMALL)  # fmt: skip
     run.trainer.close()
@@ -85,6 +108,12 @@ def test_the_end_of_a_run_and_the_command_say_it(tmp_path: Path, monkeypatch: py
     assert log.count("The most likely actions earn 0, and sampled ones 1") == 1
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "own"))
     shown = CliRunner().invoke(command, ["evaluate", str(run.path), "--episodes", "10", "--trust"])
-    assert "The most likely actions earn 0, and sampled ones 1 (10 episodes each)" in shown.output, shown.output
-    found = CliRunner().invoke(command, ["evaluate", str(run.path), "--episodes", "10", "--json", "--trust"]).stdout
+    assert (
+        "The most likely actions earn 0, and sampled ones 1 (10 episodes each)" in shown.output
+    ), shown.output
+    found = (
+        CliRunner()
+        .invoke(command, ["evaluate", str(run.path), "--episodes", "10", "--json", "--trust"])
+        .stdout
+    )
     assert json.loads(found[found.index("{") :])["sampled_reward_mean"] == 1

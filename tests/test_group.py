@@ -13,20 +13,35 @@ from rollouts import Elsewhere
 
 Make = Callable[..., Trainer]
 
-SMALL: dict[str, Any] = {"num_envs_per_worker": 4, "rollout_fragment_length": 16, "timesteps_per_iteration": 0}
+SMALL: dict[str, Any] = {
+    "num_envs_per_worker": 4,
+    "rollout_fragment_length": 16,
+    "timesteps_per_iteration": 0,
+}
 CASES = {
     "PPO": ("PPO", "CartPole-v1", {}),
-    "PPO, normalised": ("PPO", "Pendulum-v1", {"normalize_observations": True, "normalize_rewards": True}),
+    "PPO, normalised": (
+        "PPO",
+        "Pendulum-v1",
+        {"normalize_observations": True, "normalize_rewards": True},
+    ),
     "A2C": ("A2C", "CartPole-v1", {"normalize_observations": True}),
-    "DQN": ("DQN", "CartPole-v1", {"learning_starts": 64, "epsilon_timesteps": 500, "buffer_size": 500}),
+    "DQN": (
+        "DQN",
+        "CartPole-v1",
+        {"learning_starts": 64, "epsilon_timesteps": 500, "buffer_size": 500},
+    ),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_all_that_acting_depends_on_is_published(name: str, trainer: Make) -> None:
-    """Parameters, moments and ε: a copy that knows what was published alone acts to the bit as the policy itself."""
+    """Parameters, moments and ε: a copy that knows what was published alone acts to the bit as the
+    policy itself."""
     algorithm, env, settings = CASES[name]
-    here, there = (trainer(algorithm, env, preset=None, seed=3, **SMALL, **settings) for _ in range(2))
+    here, there = (
+        trainer(algorithm, env, preset=None, seed=3, **SMALL, **settings) for _ in range(2)
+    )
     learner = there.algorithm
     learner.place = lambda samplers: Elsewhere(samplers, learner.policy, learner.flat)  # type: ignore[method-assign]
     assert isinstance(there.samplers, Elsewhere)
@@ -48,5 +63,7 @@ def test_a_policy_that_was_changed_is_followed(trainer: Make) -> None:
     first.requires_grad_(False)  # others learn from now on, in other places of the vector
     algo.train()
     assert group.own.places == learner.flat.places
-    pairs = zip(group.policy.state_dict().values(), learner.policy.state_dict().values(), strict=True)
+    pairs = zip(
+        group.policy.state_dict().values(), learner.policy.state_dict().values(), strict=True
+    )
     assert all(torch.equal(acting, learning) for acting, learning in pairs)

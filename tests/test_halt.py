@@ -1,4 +1,5 @@
-"""A signal stops between two steps of the environments, wherever they are, and nothing of what was sampled is lost."""
+"""A signal stops between two steps of the environments, wherever they are, and nothing of what was
+sampled is lost."""
 
 from __future__ import annotations
 
@@ -27,13 +28,26 @@ SMALL: dict[str, Any] = {"num_envs_per_worker": 4, "rollout_fragment_length": 16
 KINDS = {
     "PPO, native": ("PPO", "CartPole-v1", {}),
     "PPO, inline": ("PPO", "Acrobot-v1", {}),
-    "PPO, two halves of workers": ("PPO", "Acrobot-v1", {"num_workers": 2, "num_envs_per_worker": 2}),
-    "PPO, normalised": ("PPO", "Pendulum-v1", {"normalize_observations": True, "normalize_rewards": True}),
+    "PPO, two halves of workers": (
+        "PPO",
+        "Acrobot-v1",
+        {"num_workers": 2, "num_envs_per_worker": 2},
+    ),
+    "PPO, normalised": (
+        "PPO",
+        "Pendulum-v1",
+        {"normalize_observations": True, "normalize_rewards": True},
+    ),
     "A2C, several rounds": ("A2C", "CartPole-v1", {"timesteps_per_iteration": 256}),
     "DQN, several rounds": (
         "DQN",
         "CartPole-v1",
-        {"timesteps_per_iteration": 256, "learning_starts": 64, "buffer_size": 2000, "rollout_fragment_length": 4},
+        {
+            "timesteps_per_iteration": 256,
+            "learning_starts": 64,
+            "buffer_size": 2000,
+            "rollout_fragment_length": 4,
+        },
     ),
 }
 
@@ -44,7 +58,8 @@ def make(kind: str) -> Trainer:
 
 
 def preempt(trainer: Trainer, at: int) -> list[int]:
-    """Sends SIGTERM when the policy acts for the `at`-th time; what is returned grows with every time."""
+    """Sends SIGTERM when the policy acts for the `at`-th time; what is returned grows with every
+    time."""
     act, times = trainer.policy.act, list[int]()
 
     def acting(*inputs: Any) -> Any:
@@ -61,7 +76,10 @@ def preempt(trainer: Trainer, at: int) -> list[int]:
 
 def timeless(result: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in result.items() if not key.startswith(("time_", "perf/"))}
-    return {key: str(value) if isinstance(value, float) and math.isnan(value) else value for key, value in kept.items()}
+    return {
+        key: str(value) if isinstance(value, float) and math.isnan(value) else value
+        for key, value in kept.items()
+    }
 
 
 @pytest.mark.parametrize(("kind", "at"), [("PPO, native", 1), *((kind, 21) for kind in KINDS)])
@@ -83,7 +101,9 @@ def test_a_run_that_was_stopped_amid_a_rollout_goes_on_to_the_bit(
             loaded.learn(stop=rule)
             for other in (stopped, loaded):  # in the same process, and in another
                 other.learn(stop=rule)
-                whole = [timeless(each) for each in (*before, *list(other.history)[-(3 - len(before)) :])]
+                whole = [
+                    timeless(each) for each in (*before, *list(other.history)[-(3 - len(before)) :])
+                ]
                 assert whole == [timeless(each) for each in straight.history]
                 for name, tensor in straight.policy.state_dict().items():
                     assert torch.equal(tensor, other.policy.state_dict()[name]), name
@@ -92,14 +112,21 @@ def test_a_run_that_was_stopped_amid_a_rollout_goes_on_to_the_bit(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_actor_that_was_stopped_gives_up_its_rows_but_not_its_episodes(workers: int, tmp_path: Path) -> None:
+def test_an_actor_that_was_stopped_gives_up_its_rows_but_not_its_episodes(
+    workers: int, tmp_path: Path
+) -> None:
     settings = {**SMALL, "num_envs_per_worker": 4 // max(1, workers), "num_workers": workers}
     settings["timesteps_per_iteration"] = 256
-    with poise.make_trainer("IMPALA", "Acrobot-v1", preset=None, progress=False, **settings) as algo:
+    with poise.make_trainer(
+        "IMPALA", "Acrobot-v1", preset=None, progress=False, **settings
+    ) as algo:
         algo.train()
         times = preempt(algo, 6)
         algo.samplers.follow(algo.policy, algo.algorithm.flat, 0)  # copies the policy again
-        assert algo.learn(stop={"training_iteration": 9}, signals=(signal.SIGTERM,))["stop_reason"] == "preempted"
+        assert (
+            algo.learn(stop={"training_iteration": 9}, signals=(signal.SIGTERM,))["stop_reason"]
+            == "preempted"
+        )
         assert len(times) <= 7
         assert algo.underway == 0
         played = [sampler._lengths.sum() for sampler in algo.samplers.members]
@@ -107,8 +134,13 @@ def test_an_actor_that_was_stopped_gives_up_its_rows_but_not_its_episodes(worker
         algo.save(tmp_path / "there")
         with poise.load(tmp_path / "there") as loaded:
             assert [sampler._lengths.sum() for sampler in loaded.samplers.members] == played
-            assert loaded.learn(stop={"training_iteration": algo.iteration + 1})["timesteps_this_iter"] > 0
-        assert algo.learn(stop={"training_iteration": algo.iteration + 1})["timesteps_this_iter"] > 0
+            assert (
+                loaded.learn(stop={"training_iteration": algo.iteration + 1})["timesteps_this_iter"]
+                > 0
+            )
+        assert (
+            algo.learn(stop={"training_iteration": algo.iteration + 1})["timesteps_this_iter"] > 0
+        )
 
 
 class Still(gym.Env):
@@ -119,7 +151,9 @@ class Still(gym.Env):
     signals_at = 0
     steps = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         return np.zeros(1, np.float32), {}
 
@@ -132,7 +166,9 @@ class Still(gym.Env):
 
 def standing(**settings: Any) -> Trainer:
     """Its most likely action is always 0, so that no evaluation ends by itself."""
-    trainer = poise.make_trainer("PPO", Still, preset=None, progress=False, **{**SMALL, "lr": 1e-12, **settings})
+    trainer = poise.make_trainer(
+        "PPO", Still, preset=None, progress=False, **{**SMALL, "lr": 1e-12, **settings}
+    )
     with torch.no_grad():
         for parameter in trainer.policy.parameters():
             if parameter.shape == (2,):
@@ -143,10 +179,14 @@ def standing(**settings: Any) -> Trainer:
 def test_an_evaluation_whose_episodes_do_not_end_is_cut_with_a_sentence() -> None:
     with standing(evaluation_max_steps=50) as algo, pytest.warns(RuntimeWarning) as told:
         found = algo.evaluate(25)
-    assert (found["episodes"], found["episode_len_mean"], found["episode_reward_mean"]) == (25, 50, 50)
+    assert (found["episodes"], found["episode_len_mean"], found["episode_reward_mean"]) == (
+        25,
+        50,
+        50,
+    )
     assert [str(each.message) for each in told] == [
-        "25 of 25 evaluation episodes did not end and were cut after 50 steps (evaluation_max_steps); they count with "
-        "what they had earned."
+        "25 of 25 evaluation episodes did not end and were cut after 50 steps"
+        " (evaluation_max_steps); they count with what they had earned."
     ]
 
 
@@ -184,9 +224,17 @@ def test_a_hangup_that_is_ignored_stays_ignored() -> None:
     try:
         with make("PPO, native") as algo:
             algo.callbacks.append(HangUp())
-            assert algo.learn(stop={"training_iteration": 3}, signals=(signal.SIGHUP,))["training_iteration"] == 3
+            assert (
+                algo.learn(stop={"training_iteration": 3}, signals=(signal.SIGHUP,))[
+                    "training_iteration"
+                ]
+                == 3
+            )
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
-            assert algo.learn(stop={"training_iteration": 9}, signals=(signal.SIGHUP,))["stop_reason"] == "preempted"
+            assert (
+                algo.learn(stop={"training_iteration": 9}, signals=(signal.SIGHUP,))["stop_reason"]
+                == "preempted"
+            )
     finally:
         signal.signal(signal.SIGHUP, before)
 

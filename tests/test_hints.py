@@ -1,4 +1,5 @@
-"""Words of other libraries: one table answers in Python, in files and as flags, and never suggests something else."""
+"""Words of other libraries: one table answers in Python, in files and as flags, and never suggests
+something else."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ def test_one_sentence_in_python_in_files_and_as_a_flag(key: str) -> None:
         sentence = SETTINGS[key].replace("{flag}", "")
         assert str(caught.value) == f"Unknown config key {name!r}. {sentence}"
         line = bad("train", "PPO", "--env", "CartPole-v1", f"--{name}", "1")
-        assert line.startswith(f"Error: There is no flag --{name}. {SETTINGS[key].replace('{flag}', '--')}")
+        assert line.startswith(
+            f"Error: There is no flag --{name}. {SETTINGS[key].replace('{flag}', '--')}"
+        )
 
 
 def test_the_table_names_nothing_that_there_is() -> None:
@@ -51,7 +54,9 @@ def test_the_table_names_nothing_that_there_is() -> None:
         ("PPO", {"model": {"custom_modell": 1}}, "Did you mean 'model.custom_model'?"),
     ],
 )
-def test_nested_keys_get_their_true_sentence(algorithm: str, settings: dict[str, Any], words: str) -> None:
+def test_nested_keys_get_their_true_sentence(
+    algorithm: str, settings: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ConfigError, match=words.replace("?", r"\?")):
         resolve(algorithm, "CartPole-v1", settings)
 
@@ -59,7 +64,10 @@ def test_nested_keys_get_their_true_sentence(algorithm: str, settings: dict[str,
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--local-dir", "out"], "There is no flag --local_dir. Say where runs are kept by folder (--folder"),
+        (
+            ["--local-dir", "out"],
+            "There is no flag --local_dir. Say where runs are kept by folder (--folder",
+        ),
         (["--algo", "ppo"], "The algorithm stands by itself"),
         (["PPO", "--kl_coeff", "0.2"], "without a KL penalty"),
         (["PPO", "--anneal-lr", "true"], "Give lr as a schedule"),
@@ -84,28 +92,45 @@ def test_other_algorithms_are_said_to_be_missing_with_what_is_near(name: str) ->
     for spelling in (name, name.lower()):
         with pytest.raises(ConfigError) as caught:
             algorithm_spec(spelling)
-        assert str(caught.value).startswith(f"There is no algorithm {spelling!r}. {OTHERS[name]} Known: PPO, A2C")
+        assert str(caught.value).startswith(
+            f"There is no algorithm {spelling!r}. {OTHERS[name]} Known: PPO, A2C"
+        )
     if name.isidentifier():
         with pytest.raises(AttributeError, match="has no attribute"):
             getattr(poise, name)
 
 
 def test_the_environment_may_stand_behind_the_algorithm(tmp_path: Path) -> None:
-    args = ["train", "PPO", "CartPole-v1", "--timesteps", "500", "--folder", str(tmp_path), "--no-tensorboard"]
+    args = [
+        "train",
+        "PPO",
+        "CartPole-v1",
+        "--timesteps",
+        "500",
+        "--folder",
+        str(tmp_path),
+        "--no-tensorboard",
+    ]
     result = CliRunner().invoke(command, args, prog_name="poise")
     assert result.exit_code == 0, result.output
     assert "PPO on CartPole-v1" in result.stdout
     assert "stopping at timesteps_total=500" in result.stdout
 
 
-@pytest.mark.parametrize("flag", ["--total-timesteps", "--total_timesteps", "--n-timesteps", "--timesteps"])
+@pytest.mark.parametrize(
+    "flag", ["--total-timesteps", "--total_timesteps", "--n-timesteps", "--timesteps"]
+)
 def test_a_length_is_a_flag(flag: str) -> None:
     assert "total_timesteps=0 is not allowed" in bad("train", "PPO", "CartPole-v1", flag, "0")
 
 
-@pytest.mark.parametrize("positional", [("MlpPolicy", "CartPole-v1"), ("CnnPolicy",), ("CartPole-v1", 3)])
+@pytest.mark.parametrize(
+    "positional", [("MlpPolicy", "CartPole-v1"), ("CnnPolicy",), ("CartPole-v1", 3)]
+)
 def test_the_calls_of_other_libraries_get_a_sentence(positional: tuple[Any, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"poise\.PPO takes the environment alone: poise\.PPO\('CartPole-v1'\)"):
+    with pytest.raises(
+        ConfigError, match=r"poise\.PPO takes the environment alone: poise\.PPO\('CartPole-v1'\)"
+    ):
         poise.PPO(*positional)
     with pytest.raises(ConfigError, match=r"poise\.load\(path\) loads"):
         poise.PPO.load("path")

@@ -1,4 +1,5 @@
-"""Guards IMPALA and APPO: V-trace and the updates against independent ones, and the actor that samples meanwhile."""
+"""Guards IMPALA and APPO: V-trace and the updates against independent ones, and the actor that
+samples meanwhile."""
 
 from __future__ import annotations
 
@@ -51,8 +52,18 @@ TINY: dict[str, Any] = {
     "model": {"fcnet_hiddens": [16]},
 }
 FAST: dict[str, dict[str, Any]] = {
-    "IMPALA": {"num_envs": 16, "rollout_fragment_length": 8, "lr": [[0, 5e-3], [30_000, 5e-4]], "entropy_coeff": 0},
-    "APPO": {"num_envs": 16, "rollout_fragment_length": 16, "lr": [[0, 5e-3], [20_000, 5e-4]], "minibatch_size": 64},
+    "IMPALA": {
+        "num_envs": 16,
+        "rollout_fragment_length": 8,
+        "lr": [[0, 5e-3], [30_000, 5e-4]],
+        "entropy_coeff": 0,
+    },
+    "APPO": {
+        "num_envs": 16,
+        "rollout_fragment_length": 16,
+        "lr": [[0, 5e-3], [20_000, 5e-4]],
+        "minibatch_size": 64,
+    },
 }
 
 
@@ -67,7 +78,8 @@ def no_thread_survives() -> Iterator[None]:
 
 
 def press_ctrl_c(entered: threading.Event, times: int = 1) -> None:
-    """In the main thread, once an environment is in a step, so that whatever is to catch it is in place."""
+    """In the main thread, once an environment is in a step, so that whatever is to catch it is in
+    place."""
     ident = threading.main_thread().ident
     assert ident is not None
 
@@ -87,7 +99,8 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-# --- V-trace ---------------------------------------------------------------------------------------------------------
+# --- V-trace
+# ---------------------------------------------------------------------------------------------------------
 
 
 def column(*values: float) -> Tensor:
@@ -101,7 +114,9 @@ def flags(*values: int) -> Tensor:
 def some_rows(steps: int = 12, slots: int = 5) -> tuple[Tensor, ...]:
     """Rewards, values, next values, ends and cuts."""
     generator = torch.Generator().manual_seed(1)
-    numbers = (torch.randn(steps, slots, generator=generator, dtype=torch.float64) for _ in range(3))
+    numbers = (
+        torch.randn(steps, slots, generator=generator, dtype=torch.float64) for _ in range(3)
+    )
     ends = (torch.rand(steps, slots, generator=generator) < 0.2 for _ in range(2))
     return *numbers, *ends
 
@@ -125,7 +140,11 @@ def test_golden_vtrace() -> None:
     middle = 0.5 * (2 + 0.5 * 16 - 8) + 0.5 * 0.5 * last
     first = 1.5 * (1 + 0.5 * 8 - 4) + 0.5 * 1 * middle
     torch.testing.assert_close(correction, column(first, middle, last))
-    expected = [2 * (1 + 0.5 * (8 + middle) - 4), 0.5 * (2 + 0.5 * (16 + last) - 8), 3 * (3 + 0.5 * 32 - 16)]
+    expected = [
+        2 * (1 + 0.5 * (8 + middle) - 4),
+        0.5 * (2 + 0.5 * (16 + last) - 8),
+        3 * (3 + 0.5 * 32 - 16),
+    ]
     torch.testing.assert_close(advantage, column(*expected))
     # An end and a cut in the middle: what comes after does not reach what was before; only the cut bootstraps.
     for ends, worth in (((flags(0, 1, 0), none), 0.0), ((none, flags(0, 1, 0)), 0.5 * 16)):
@@ -164,16 +183,36 @@ def off_policy_rollout(made: Trainer) -> Rollout:
     """One whose policy was another than the one that learns now."""
     algorithm = made.algorithm
     rollout = made.samplers.collect()
-    algorithm.flat.data.add_(torch.randn(len(algorithm.flat.data), generator=torch.Generator().manual_seed(3)) * 0.2)
+    algorithm.flat.data.add_(
+        torch.randn(len(algorithm.flat.data), generator=torch.Generator().manual_seed(3)) * 0.2
+    )
     return rollout
 
 
 @pytest.mark.parametrize("opt_type", ["adam", "rmsprop"])
 @pytest.mark.parametrize("normalize", [False, True], ids=["raw", "scaled"])
-def test_one_update_of_impala_is_that_of_plain_pytorch(trainer: Make, opt_type: str, normalize: bool) -> None:
-    settings = {**TINY, "rollout_fragment_length": 30, "opt_type": opt_type, "lambda": 0.9, "lr": 0.01}
-    settings |= {"vtrace_clip_rho_threshold": 1.2, "vtrace_clip_pg_rho_threshold": 0.8, "entropy_coeff": 0.02}
-    made = trainer("IMPALA", lambda config: ShortLived(), **settings, normalize_rewards=normalize, grad_clip=0.3)
+def test_one_update_of_impala_is_that_of_plain_pytorch(
+    trainer: Make, opt_type: str, normalize: bool
+) -> None:
+    settings = {
+        **TINY,
+        "rollout_fragment_length": 30,
+        "opt_type": opt_type,
+        "lambda": 0.9,
+        "lr": 0.01,
+    }
+    settings |= {
+        "vtrace_clip_rho_threshold": 1.2,
+        "vtrace_clip_pg_rho_threshold": 0.8,
+        "entropy_coeff": 0.02,
+    }
+    made = trainer(
+        "IMPALA",
+        lambda config: ShortLived(),
+        **settings,
+        normalize_rewards=normalize,
+        grad_clip=0.3,
+    )
     algorithm: Any = made.algorithm
     rollout = off_policy_rollout(made)
     assert (rollout.valid == 0).any()
@@ -243,7 +282,9 @@ def test_without_a_lag_appo_is_ppo(trainer: Make) -> None:
         rollout = ppo.samplers.collect()
         batches = ppo.algorithm.batch(rollout), appo.batch(rollout)
         for name in ("action", "log_prob", "advantage", "value", "target", "weight"):
-            torch.testing.assert_close(*(getattr(batch, name) for batch in batches), atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                *(getattr(batch, name) for batch in batches), atol=1e-5, rtol=1e-5
+            )
         stats = ppo.algorithm.learn(batches[0]), appo.learn(batches[1])
         assert stats[0] == pytest.approx(stats[1], rel=1e-3, abs=1e-5)
         torch.testing.assert_close(appo.flat.data, ppo.algorithm.flat.data, atol=1e-5, rtol=1e-4)
@@ -256,7 +297,9 @@ def test_appo_weighs_what_another_policy_chose(trainer: Make) -> None:
     batch = algorithm.batch(rollout)
     policy = algorithm.policy
     with torch.no_grad():
-        inputs, value = policy(policy.prepare({k: leaf.flatten(0, 1) for k, leaf in rollout.obs.items()}))
+        inputs, value = policy(
+            policy.prepare({k: leaf.flatten(0, 1) for k, leaf in rollout.obs.items()})
+        )
     log_prob = policy.dist.log_prob(inputs[:32], rollout.action.flatten())
     torch.testing.assert_close(batch.log_prob, log_prob)  # so that the first ratio is 1
     ratio = (log_prob.view(8, 4) - rollout.log_prob).exp()
@@ -264,7 +307,9 @@ def test_appo_weighs_what_another_policy_chose(trainer: Make) -> None:
     settings = {"gamma": 0.99, "lambda_": 0.95}
     value = value.view(9, 4)
     known = rollout.reward, value[:-1], value[1:], rollout.terminated, rollout.truncated
-    torch.testing.assert_close(batch.advantage.view(8, 4), vtrace(ratio.log(), *known, **settings)[0])
+    torch.testing.assert_close(
+        batch.advantage.view(8, 4), vtrace(ratio.log(), *known, **settings)[0]
+    )
 
 
 # --- in the background -----------------------------------------------------------------------------------------------
@@ -294,8 +339,13 @@ def samplers_of(*modes: str) -> tuple[Policy, list[Sampler]]:
 
 
 @BOTH
-def test_a_queue_that_memory_cannot_hold_is_refused(trainer: Make, monkeypatch: Any, algorithm: str) -> None:
-    with pytest.raises(ConfigError, match="learner_queue_size=1000000000 is not allowed: it must be an integer from 0"):
+def test_a_queue_that_memory_cannot_hold_is_refused(
+    trainer: Make, monkeypatch: Any, algorithm: str
+) -> None:
+    with pytest.raises(
+        ConfigError,
+        match="learner_queue_size=1000000000 is not allowed: it must be an integer from 0",
+    ):
         trainer(algorithm, "CartPole-v1", learner_queue_size=10**9)
     monkeypatch.setattr("poise.config.memory.free_memory", lambda: 2**26)
     settings = {"preset": None, "num_envs": 64, "n_steps": 256, "learner_queue_size": 1000}
@@ -308,9 +358,14 @@ def in_background(policy: Policy, samplers: list[Sampler], waiting: int = 1) -> 
 
 
 def copied(rollout: Rollout) -> dict[str, Any]:
-    tensors = {name: getattr(rollout, name) for name in ("action", "log_prob", "reward", "valid", "first")}
+    tensors = {
+        name: getattr(rollout, name) for name in ("action", "log_prob", "reward", "valid", "first")
+    }
     tensors |= {"terminated": rollout.terminated, "truncated": rollout.truncated, **rollout.obs}
-    final = [(t, b, {k: v.tolist() for k, v in leaves.items()}) for t, b, leaves in sorted(rollout.final)[:99]]
+    final = [
+        (t, b, {k: v.tolist() for k, v in leaves.items()})
+        for t, b, leaves in sorted(rollout.final)[:99]
+    ]
     return {**{name: tensor.clone() for name, tensor in tensors.items()}, "final": final}
 
 
@@ -318,7 +373,9 @@ def copied(rollout: Rollout) -> dict[str, Any]:
     "modes", [("inline",), ("NEXT_STEP",), ("SAME_STEP",), ("inline", "inline"), ("SAME_STEP",) * 2]
 )
 @pytest.mark.parametrize("waiting", [0, 2])
-def test_rollouts_are_those_of_samplers_that_nobody_hurries(modes: tuple[str, ...], waiting: int) -> None:
+def test_rollouts_are_those_of_samplers_that_nobody_hurries(
+    modes: tuple[str, ...], waiting: int
+) -> None:
     """With a policy that stays as it is, and blocks that begin and end amid them."""
     _, straight = samplers_of(*modes)
     policy, samplers = samplers_of(*modes)
@@ -328,7 +385,11 @@ def test_rollouts_are_those_of_samplers_that_nobody_hurries(modes: tuple[str, ..
             for _ in range(block):
                 found, expected = copied(group.collect()), copied(sample(*straight))
                 for name, value in expected.items():
-                    assert torch.equal(found[name], value) if torch.is_tensor(value) else found[name] == value, name
+                    assert (
+                        torch.equal(found[name], value)
+                        if torch.is_tensor(value)
+                        else found[name] == value
+                    ), name
         assert not acting()
 
 
@@ -417,7 +478,12 @@ def test_parameters_and_moments_are_taken_up_between_rollouts() -> None:
 @pytest.mark.parametrize("broadcast", [1, 3])
 @BOTH
 def test_the_lag_is_bounded(trainer: Make, algorithm: str, waiting: int, broadcast: int) -> None:
-    settings = {**TINY, "learner_queue_size": waiting, "broadcast_interval": broadcast, "minibatch_size": 16}
+    settings = {
+        **TINY,
+        "learner_queue_size": waiting,
+        "broadcast_interval": broadcast,
+        "minibatch_size": 16,
+    }
     made = trainer(algorithm, "CartPole-v1", **settings, num_sgd_iter=1)
     learner: Any = made.algorithm
     update = learner.update
@@ -464,10 +530,16 @@ class Failing(Task):
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @BOTH
 @pytest.mark.parametrize("after", [10, 300])
-def test_an_environment_that_always_fails_is_told_with_its_traceback(trainer: Make, algorithm: str, after: int) -> None:
+def test_an_environment_that_always_fails_is_told_with_its_traceback(
+    trainer: Make, algorithm: str, after: int
+) -> None:
     Failing.left = after
-    made = trainer(algorithm, lambda config: Failing(lambda: ValueError("the motor is broken")), **TINY)
-    with pytest.raises(EnvError, match=r"(?s)this is a bug, not an accident.*the motor is broken.*in judge"):
+    made = trainer(
+        algorithm, lambda config: Failing(lambda: ValueError("the motor is broken")), **TINY
+    )
+    with pytest.raises(
+        EnvError, match=r"(?s)this is a bug, not an accident.*the motor is broken.*in judge"
+    ):
         made.learn(10_000)
     assert not acting()
     Failing.left = 10**9
@@ -526,7 +598,9 @@ def test_ctrl_c_while_the_learner_waits(trainer: Make) -> None:
     assert made.algorithm.timesteps == 0
 
 
-def test_an_environment_that_never_returns_is_left_behind(trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_that_never_returns_is_left_behind(
+    trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(background, "ABANDONED_S", 0.1)
     gate, entered = threading.Event(), threading.Event()
 
@@ -575,7 +649,9 @@ def test_a_hang_is_named_with_where_it_hangs(trainer: Make) -> None:
             gate.wait()
             return super().step(action)
 
-    made = trainer("IMPALA", lambda config: Hanging(), **TINY, env_step_timeout_s=0.2, callbacks=[Told()])
+    made = trainer(
+        "IMPALA", lambda config: Hanging(), **TINY, env_step_timeout_s=0.2, callbacks=[Told()]
+    )
     made.train()
     assert told[0].kind == "hung"
     assert "gate.wait()" in told[0].details
@@ -591,7 +667,9 @@ class Numbered(Task):
     action_space = spaces.Discrete(2)
     observation_space = spaces.Box(0, 1, (2,), np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict]:
         found = super().reset(seed=seed)
         self.number = float(self.np_random.integers(2**50))
         return found
@@ -617,7 +695,9 @@ class Numbers(poise.Callback):
 
 
 @BOTH
-def test_steps_and_episodes_are_counted_once_over_a_resume(trainer: Make, tmp_path: Path, algorithm: str) -> None:
+def test_steps_and_episodes_are_counted_once_over_a_resume(
+    trainer: Make, tmp_path: Path, algorithm: str
+) -> None:
     before, after = Numbers(), Numbers()
     settings = {**TINY, "normalize_observations": True}
     made = trainer(algorithm, lambda config: Numbered(), **settings, callbacks=[before])
@@ -637,7 +717,9 @@ def test_steps_and_episodes_are_counted_once_over_a_resume(trainer: Make, tmp_pa
         assert resumed.algorithm.timesteps == learner.timesteps
         results = [resumed.train() for _ in range(4)]
         assert not resumed.notes
-        assert results[0]["timesteps_total"] - learner.timesteps == results[0]["timesteps_this_iter"]
+        assert (
+            results[0]["timesteps_total"] - learner.timesteps == results[0]["timesteps_this_iter"]
+        )
         assert results[-1]["episodes_total"] == len(before.seen) + len(after.seen)
         assert results[0]["learner/policy_lag_max"] < 20
     numbers = before.seen + after.seen
@@ -667,7 +749,9 @@ def test_a_resumed_run_has_no_dip(trainer: Make, tmp_path: Path) -> None:
 @BOTH
 def test_shares_of_time_are_of_each_side(trainer: Make, algorithm: str) -> None:
     result = trainer(algorithm, "CartPole-v1", **TINY).train()
-    shares = {name: result[f"perf/{name}_share"] for name in ("env", "inference", "learning", "waiting")}
+    shares = {
+        name: result[f"perf/{name}_share"] for name in ("env", "inference", "learning", "waiting")
+    }
     assert all(share >= 0 for share in shares.values())
     assert shares["env"] > 0 < shares["inference"]
     assert shares["env"] + shares["inference"] <= 1
@@ -678,23 +762,41 @@ def test_shares_of_time_are_of_each_side(trainer: Make, algorithm: str) -> None:
 
 
 def test_names_of_rllib_are_known() -> None:
-    found: Any = resolve("IMPALA", "Some-v0", {"decay": 0.9, "epsilon": 0.1, "lambda": 0.9, "sample_batch_size": 50})[0]
+    found: Any = resolve(
+        "IMPALA", "Some-v0", {"decay": 0.9, "epsilon": 0.1, "lambda": 0.9, "sample_batch_size": 50}
+    )[0]
     assert (found.rms_prop_decay, found.rms_prop_eps, found.gae_lambda) == (0.9, 0.1, 0.9)
     assert found.train_batch_size == found.sgd_minibatch_size == 16 * 50
-    other: Any = resolve("APPO", "Some-v0", {"num_epochs": 2, "clip_range": 0.3, "train_batch_size": 640})[0]
+    other: Any = resolve(
+        "APPO", "Some-v0", {"num_epochs": 2, "clip_range": 0.3, "train_batch_size": 640}
+    )[0]
     assert (other.num_sgd_iter, other.clip_param, other.train_batch_size) == (2, 0.3, 640)
 
 
 @pytest.mark.parametrize("algorithm", ["IMPALA", "APPO"])
-def test_every_iteration_learns_and_publishes_when_it_is_time(trainer: Make, algorithm: str) -> None:
+def test_every_iteration_learns_and_publishes_when_it_is_time(
+    trainer: Make, algorithm: str
+) -> None:
     """With one rollout each, the first of which warms up the normaliser, and parameters that go out every third."""
-    settings = {**TINY, "timesteps_per_iteration": 0, "normalize_observations": True, "broadcast_interval": 3}
+    settings = {
+        **TINY,
+        "timesteps_per_iteration": 0,
+        "normalize_observations": True,
+        "broadcast_interval": 3,
+    }
     made = trainer(algorithm, "CartPole-v1", **settings)
     published = []
     for _ in range(7):
         assert math.isfinite(made.train()["learner/policy_loss"])
         published.append(made.samplers._version)
-    assert [bool(now > before) for before, now in pairwise(published)] == [False, True, False, False, True, False]
+    assert [bool(now > before) for before, now in pairwise(published)] == [
+        False,
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -733,8 +835,12 @@ def test_does_what_is_shown(trainer: Make, algorithm: str, name: str) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize(("env", "value"), [(Endless, 5.0), (ShortLived, None)], ids=["cut", "ended"])
-def test_values_of_known_tasks(trainer: Make, algorithm: str, env: type[Endless], value: float | None) -> None:
+@pytest.mark.parametrize(
+    ("env", "value"), [(Endless, 5.0), (ShortLived, None)], ids=["cut", "ended"]
+)
+def test_values_of_known_tasks(
+    trainer: Make, algorithm: str, env: type[Endless], value: float | None
+) -> None:
     made = trainer(algorithm, lambda config: env(), **FAST[algorithm], gamma=0.8)
     made.learn(20_000)
     with torch.no_grad():
@@ -755,7 +861,9 @@ def test_same_step_resets_are_learnt_from_alike(algorithm: str) -> None:
         config: Any = resolve(algorithm, "Some-v0", settings)[0]
         learner: Any = make_algorithm(algorithm, config, *layouts, np.random.SeedSequence(0))
         length = config.rollout_fragment_length
-        samplers = learner.place(SamplerGroup([Sampler(learner.policy, vector, length, np.random.SeedSequence(1))]))
+        samplers = learner.place(
+            SamplerGroup([Sampler(learner.policy, vector, length, np.random.SeedSequence(1))])
+        )
         while learner.timesteps < 15_000:
             learner.iteration(samplers)
         assert low < learner.policy.critic(torch.ones(1, 1)).item() < high

@@ -1,4 +1,5 @@
-"""Environments as instances: each is played by one batch, closed with the others, and its exceptions are its own."""
+"""Environments as instances: each is played by one batch, closed with the others, and its
+exceptions are its own."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ Make = Callable[..., Trainer]
 QUICK = {"rollout_fragment_length": 16, "num_sgd_iter": 1}
 
 
-# --- one batch each -------------------------------------------------------------------------------------------------
+# --- one batch each
+# -------------------------------------------------------------------------------------------------
 
 HELD: dict[str, Any] = {}
 
@@ -68,7 +70,8 @@ SHARED = {
 @pytest.mark.parametrize("how", SHARED)
 def test_several_environments_are_not_one(how: str, workers: int, trainer: Make) -> None:
     sentence = (
-        r"^The same \w+ was returned again while .*Make it inside the function: env=lambda config: \w+\(\.\.\.\)\.$"
+        r"^The same \w+ was returned again while .*Make it inside the function: env=lambda config:"
+        r" \w+\(\.\.\.\)\.$"
     )
     for _ in range(2):  # the first refusal leaves nothing behind that the second one stumbles over
         with pytest.raises(EnvError, match=sentence):
@@ -84,7 +87,9 @@ def test_the_training_environment_is_not_evaluated_in(trainer: Make, tmp_path: P
         lambda: poise.record(algo, tmp_path / "film.mp4"),
         lambda: trainer("A2C", SHARED["one instance"], num_envs_per_worker=1),
     ):
-        with pytest.raises(EnvError, match=r"^The same Scripted was returned again while episodes are played in it"):
+        with pytest.raises(
+            EnvError, match=r"^The same Scripted was returned again while episodes are played in it"
+        ):
             attempt()
     algo.close()  # now it is free
     assert algo.evaluate(1)["episodes"] == 1
@@ -97,11 +102,13 @@ def test_check_env_finds_a_shared_instance() -> None:
     assert "was returned twice" in report.errors[0].text
 
 
-# --- whose Ctrl-C it is, and closing --------------------------------------------------------------------------------
+# --- whose Ctrl-C it is, and closing
+# --------------------------------------------------------------------------------
 
 
 class Pressed(Scripted):
-    """Somebody presses Ctrl-C while it steps, or it raises the same by itself; then, and when it is closed."""
+    """Somebody presses Ctrl-C while it steps, or it raises the same by itself; then, and when it is
+    closed."""
 
     def __init__(self, real: bool) -> None:
         super().__init__((5,), ("terminated",))
@@ -130,7 +137,10 @@ def test_the_users_interrupt_is_no_failure_of_an_environment(method: str, traine
 
 def test_an_environments_own_interrupt_is_its_failure(trainer: Make) -> None:
     algo = trainer("PPO", Pressed, env_config={"real": False}, num_envs_per_worker=2, **QUICK)
-    with pytest.warns(RuntimeWarning), pytest.raises(EnvError, match=r"raised KeyboardInterrupt, at step 3") as caught:
+    with (
+        pytest.warns(RuntimeWarning),
+        pytest.raises(EnvError, match=r"raised KeyboardInterrupt, at step 3") as caught,
+    ):
         algo.train()
     assert "The action was" in str(caught.value)
 
@@ -156,7 +166,8 @@ def test_one_that_cannot_be_closed_leaves_no_other_open(trainer: Make) -> None:
     algo = trainer("PPO", Shut, num_envs_per_worker=4, **QUICK)
     algo.train()
     with pytest.warns(
-        RuntimeWarning, match=r"Environment 0 of worker 0 raised SystemExit: already closed when.* 1 more"
+        RuntimeWarning,
+        match=r"Environment 0 of worker 0 raised SystemExit: already closed when.* 1 more",
     ):
         algo.close()
     assert [env.shut for env in Shut.made] == [True] * 4
@@ -220,11 +231,15 @@ def test_a_wrapper_that_normalises_is_named_once(trainer: Make) -> None:
     make = lambda config: gym.wrappers.NormalizeObservation(faulty.Sound())  # noqa: E731
     report = poise.check_env(make, steps=60, seconds=0.5)
     (finding,) = [finding for finding in report.findings if "NormalizeObservation" in finding.text]
-    assert finding.text.startswith("NormalizeObservation inside the environment keeps statistics of its own")
+    assert finding.text.startswith(
+        "NormalizeObservation inside the environment keeps statistics of its own"
+    )
     assert not any("super().reset" in other.text for other in report.findings)
     with pytest.warns(RuntimeWarning) as told:
         trainer("PPO", make, num_envs_per_worker=4, **QUICK).train()
-    assert [str(w.message) for w in told if "statistics of its own" in str(w.message)] == [finding.text]
+    assert [str(w.message) for w in told if "statistics of its own" in str(w.message)] == [
+        finding.text
+    ]
     assert finding.text.endswith("Leave it out, and train with normalize_observations=True.")
 
 
@@ -246,7 +261,8 @@ def test_bounds_at_the_end_of_a_type(trainer: Make) -> None:
 
 
 class Ticking:
-    """Clocks of a machine on which others compute, too: half of the time is theirs, in slices that come anywhere."""
+    """Clocks of a machine on which others compute, too: half of the time is theirs, in slices that
+    come anywhere."""
 
     def __init__(self, step_s: float, waiting: bool) -> None:
         self.step_s, self.waiting = step_s, waiting
@@ -293,6 +309,7 @@ def test_actions_that_are_counted_from_one_are_named(trainer: Make) -> None:
     algo = trainer("PPO", Counts, num_envs_per_worker=2, **QUICK)
     with pytest.warns(RuntimeWarning), pytest.raises(EnvError) as caught:
         algo.learn(10_000)
-    assert "The action was 0 of Discrete(2) (where actions count from 1, it is Discrete(2, start=1))" in str(
-        caught.value
+    assert (
+        "The action was 0 of Discrete(2) (where actions count from 1, it is Discrete(2, start=1))"
+        in str(caught.value)
     )

@@ -1,4 +1,5 @@
-"""Guards the layout contract: names, order, shapes and types of leaves, and spaces that survive JSON."""
+"""Guards the layout contract: names, order, shapes and types of leaves, and spaces that survive
+JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ SPACES = {
     "uniform": spaces.Box(-1, 1, (2, 3), np.float32),
     "per element": spaces.Box(np.float32([-0.1, -2, 0]), np.float32([0.3, 5, 7]), dtype=np.float32),
     "infinite": spaces.Box(-np.inf, np.inf, (4,), np.float32),
-    "half infinite": spaces.Box(np.float32([-np.inf, 0.0]), np.float32([1.0, np.inf]), dtype=np.float32),
+    "half infinite": spaces.Box(
+        np.float32([-np.inf, 0.0]), np.float32([1.0, np.inf]), dtype=np.float32
+    ),
     "float64": spaces.Box(-0.1, 1 / 3, (2,), np.float64),
     "image": IMAGE,
     "int32": spaces.Box(-7, 9, (2, 2), np.int32),
@@ -77,7 +80,10 @@ def test_the_only_leaf_of_a_plain_space_is_called_value() -> None:
 def test_order_is_gymnasiums() -> None:
     ordered = spaces.Dict([("z", spaces.Discrete(2)), ("a", spaces.Discrete(3))])
     assert [leaf.name for leaf in Layout(ordered).leaves] == ["z", "a"]
-    assert [leaf.name for leaf in Layout(spaces.Dict({"z": IMAGE, "a": IMAGE})).leaves] == ["a", "z"]
+    assert [leaf.name for leaf in Layout(spaces.Dict({"z": IMAGE, "a": IMAGE})).leaves] == [
+        "a",
+        "z",
+    ]
     assert [leaf.name for leaf in Layout(spaces.Tuple([IMAGE] * 11)).leaves][-2:] == ["9", "10"]
 
 
@@ -94,7 +100,9 @@ def test_flatten_and_unflatten_are_inverse_and_copy_nothing(batched: bool) -> No
     back = layout.unflatten(flat)
     assert isinstance(back["pair"], tuple)
     assert back["camera"]["right"] is value["camera"]["right"]
-    assert all(new is old for new, old in zip(layout.flatten(back).values(), flat.values(), strict=True))
+    assert all(
+        new is old for new, old in zip(layout.flatten(back).values(), flat.values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
@@ -110,7 +118,13 @@ def test_json_gives_an_equal_space(space: spaces.Space) -> None:
 
 
 def test_a_uniform_bound_takes_one_number() -> None:
-    assert Layout(IMAGE).to_json() == {"type": "Box", "low": 0, "high": 255, "shape": [4, 5, 3], "dtype": "uint8"}
+    assert Layout(IMAGE).to_json() == {
+        "type": "Box",
+        "low": 0,
+        "high": 255,
+        "shape": [4, 5, 3],
+        "dtype": "uint8",
+    }
 
 
 @pytest.mark.parametrize(
@@ -123,7 +137,9 @@ def test_a_uniform_bound_takes_one_number() -> None:
     ],
 )
 def test_spaces_without_a_shape_are_refused_in_one_sentence(space: spaces.Space, kind: str) -> None:
-    with pytest.raises(SpaceError, match=f"^{kind} spaces have no fixed shape, .*MultiBinary, Dict or Tuple.$"):
+    with pytest.raises(
+        SpaceError, match=f"^{kind} spaces have no fixed shape, .*MultiBinary, Dict or Tuple.$"
+    ):
         Layout(space)
     with pytest.raises(SpaceError, match=rf"^{kind} spaces \(at 'a/1'\)"):
         Layout(spaces.Dict({"a": spaces.Tuple([IMAGE, space])}))
@@ -131,7 +147,9 @@ def test_spaces_without_a_shape_are_refused_in_one_sentence(space: spaces.Space,
 
 def test_leaves_of_one_name_are_refused() -> None:
     with pytest.raises(SpaceError, match="'a/b'"):
-        Layout(spaces.Dict({"a/b": spaces.Discrete(2), "a": spaces.Dict({"b": spaces.Discrete(3)})}))
+        Layout(
+            spaces.Dict({"a/b": spaces.Discrete(2), "a": spaces.Dict({"b": spaces.Discrete(3)})})
+        )
 
 
 def test_keys_may_be_whole_numbers() -> None:
@@ -164,13 +182,17 @@ def test_an_element_of_a_batch() -> None:
     for i in range(3):
         element = layout.element(leaves, i)
         assert NESTED.contains(element)
-        assert isinstance(element["exact"], np.ndarray)  # of no axes, which Gymnasium takes without a warning
+        assert isinstance(
+            element["exact"], np.ndarray
+        )  # of no axes, which Gymnasium takes without a warning
         assert isinstance(element["pair"][0], np.integer)
         np.testing.assert_array_equal(element["camera"]["left"], batch["camera"]["left"][i])
     assert np.shares_memory(layout.element(leaves, 1)["speed"], batch["speed"])
 
 
-@pytest.mark.parametrize("space", [spaces.Dict({}), spaces.Tuple([]), spaces.Dict({"a": spaces.Tuple([])})])
+@pytest.mark.parametrize(
+    "space", [spaces.Dict({}), spaces.Tuple([]), spaces.Dict({"a": spaces.Tuple([])})]
+)
 def test_spaces_without_leaves_are_refused(space: spaces.Space) -> None:
     with pytest.raises(SpaceError, match="empty"):
         Layout(space)

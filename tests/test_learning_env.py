@@ -1,4 +1,5 @@
-"""Guards that the algorithms learn: identity tasks with a known optimum, and probes with a known value function."""
+"""Guards that the algorithms learn: identity tasks with a known optimum, and probes with a known
+value function."""
 
 from __future__ import annotations
 
@@ -33,7 +34,13 @@ CONTINUOUS: dict[str, Any] = {"gamma": 0.5, "lr": [[0, 3e-3], [15_000, 0.0]], "e
 BOTH = pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
 
 
-def learn(trainer: Make, algorithm: str, env: Callable[..., Any], steps: int | None = None, **settings: Any) -> Trainer:
+def learn(
+    trainer: Make,
+    algorithm: str,
+    env: Callable[..., Any],
+    steps: int | None = None,
+    **settings: Any,
+) -> Trainer:
     made = trainer(algorithm, env, **{**FAST[algorithm], **settings})
     made.learn(STEPS[algorithm] if steps is None else steps)
     return made
@@ -47,7 +54,8 @@ def values(made: Trainer, *observations: float) -> list[float]:
     return found
 
 
-# --- identity tasks --------------------------------------------------------------------------------------------------
+# --- identity tasks
+# --------------------------------------------------------------------------------------------------
 
 IDENTITIES = {
     "discrete": lambda config: Echo(),
@@ -64,14 +72,27 @@ def test_chooses_the_number_shown(trainer: Make, algorithm: str, env: Callable[.
 
 
 @BOTH
-@pytest.mark.parametrize(("low", "high", "finite"), [(-2.0, 6.0, True), (-1.0, 1.0, False)], ids=["bounded", "not"])
-def test_reaches_the_number_shown(trainer: Make, algorithm: str, low: float, high: float, finite: bool) -> None:
+@pytest.mark.parametrize(
+    ("low", "high", "finite"), [(-2.0, 6.0, True), (-1.0, 1.0, False)], ids=["bounded", "not"]
+)
+def test_reaches_the_number_shown(
+    trainer: Make, algorithm: str, low: float, high: float, finite: bool
+) -> None:
     model = {"log_std_init": -1.0}
-    made = learn(trainer, algorithm, lambda config: Reach(low, high, finite=finite), 15_000, model=model, **CONTINUOUS)
+    made = learn(
+        trainer,
+        algorithm,
+        lambda config: Reach(low, high, finite=finite),
+        15_000,
+        model=model,
+        **CONTINUOUS,
+    )
     assert made.evaluate(20)["episode_reward_mean"] >= 0.9 * 8
 
 
-@pytest.mark.parametrize("model", [{"action_distribution": "squashed_gaussian"}, {"free_log_std": False}], ids=str)
+@pytest.mark.parametrize(
+    "model", [{"action_distribution": "squashed_gaussian"}, {"free_log_std": False}], ids=str
+)
 def test_other_gaussians_reach_it_too(trainer: Make, model: dict[str, Any]) -> None:
     model = {"log_std_init": -1.0, **model}
     made = learn(trainer, "PPO", lambda config: Reach(size=2), 15_000, model=model, **CONTINUOUS)
@@ -105,7 +126,8 @@ def test_learns_with_normalised_observations_and_rewards(trainer: Make) -> None:
     assert without < 0.7 * 8 * 5000  # the task needs them
 
 
-# --- probes ----------------------------------------------------------------------------------------------------------
+# --- probes
+# ----------------------------------------------------------------------------------------------------------
 
 
 @BOTH
@@ -148,14 +170,18 @@ def test_a_true_end_is_not(trainer: Make, algorithm: str) -> None:
 
 
 def test_the_learning_rate_follows_its_schedule(trainer: Make) -> None:
-    made = trainer("PPO", lambda config: Endless(), lr=[[0, 1e-3], [200, 0.0]], num_envs=2, n_steps=30)
+    made = trainer(
+        "PPO", lambda config: Endless(), lr=[[0, 1e-3], [200, 0.0]], num_envs=2, n_steps=30
+    )
     found = [made.train()["learner/cur_lr"] for _ in range(5)]
     # Of 30 rows, 5 only reset: an iteration is 50 steps.
     assert found == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4, 0.0])
 
 
 def test_the_epochs_end_at_the_target_kl(trainer: Make) -> None:
-    made = trainer("PPO", lambda config: Echo(), lr=0.05, target_kl=0.01, n_epochs=50, num_envs=4, n_steps=32)
+    made = trainer(
+        "PPO", lambda config: Echo(), lr=0.05, target_kl=0.01, n_epochs=50, num_envs=4, n_steps=32
+    )
     result = made.train()
     assert 0 < result["learner/sgd_steps"] < 50 * 128 / made.config.sgd_minibatch_size
     assert result["learner/grad_norm"] > 0
@@ -163,7 +189,14 @@ def test_the_epochs_end_at_the_target_kl(trainer: Make) -> None:
 
 def test_the_epochs_end_where_the_divergence_is_half_above_its_target(trainer: Make) -> None:
     made = trainer(
-        "PPO", lambda config: Echo(), lr=2e-4, target_kl=0.01, n_epochs=400, num_envs=4, n_steps=32, batch_size=128
+        "PPO",
+        lambda config: Echo(),
+        lr=2e-4,
+        target_kl=0.01,
+        n_epochs=400,
+        num_envs=4,
+        n_steps=32,
+        batch_size=128,
     )
     loss, found = made.algorithm.loss, []
 
@@ -181,7 +214,9 @@ def test_the_epochs_end_where_the_divergence_is_half_above_its_target(trainer: M
 @BOTH
 def test_one_seed_one_result(trainer: Make, algorithm: str) -> None:
     def parameters(seed: int) -> torch.Tensor:
-        made = learn(trainer, algorithm, lambda config: Echo(), 600, seed=seed, timesteps_per_iteration=0)
+        made = learn(
+            trainer, algorithm, lambda config: Echo(), 600, seed=seed, timesteps_per_iteration=0
+        )
         return made.algorithm.flat.data
 
     assert torch.equal(parameters(1), parameters(1))

@@ -34,13 +34,20 @@ def used(algorithm: str, num_workers: int) -> Trainer:
     return trainer
 
 
-@pytest.mark.parametrize(("algorithm", "num_workers"), [("PPO", 0), ("PPO", 1), ("IMPALA", 0), ("DQN", 1)])
-def test_a_dropped_trainer_is_freed_with_its_threads_and_processes(algorithm: str, num_workers: int) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "num_workers"), [("PPO", 0), ("PPO", 1), ("IMPALA", 0), ("DQN", 1)]
+)
+def test_a_dropped_trainer_is_freed_with_its_threads_and_processes(
+    algorithm: str, num_workers: int
+) -> None:
     before = set(threading.enumerate())
     trainer = used(algorithm, num_workers)
     batches = trainer.environments.batches
     pids = [worker.pid for batch in batches for worker in getattr(batch, "workers", ())]
-    held = [weakref.ref(each) for each in (trainer, trainer.policy, trainer.samplers.members[0], batches[0])]
+    held = [
+        weakref.ref(each)
+        for each in (trainer, trainer.policy, trainer.samplers.members[0], batches[0])
+    ]
     del trainer, batches
     gc.collect()
     assert [reference() for reference in held] == [None] * len(held)
@@ -83,7 +90,9 @@ class ClosesBadly(Echo):
         raise ValueError("closed badly")
 
 
-def test_all_environments_are_closed_where_a_warning_is_an_error(trainer: Callable[..., Trainer]) -> None:
+def test_all_environments_are_closed_where_a_warning_is_an_error(
+    trainer: Callable[..., Trainer],
+) -> None:
     algo = trainer("PPO", ClosesBadly, num_envs=3, n_steps=16, evaluation_duration=2)
     algo.train()
     algo.evaluate()

@@ -1,4 +1,5 @@
-"""Guards the losses: hand-written gradients against autograd, normalisation against numpy, the mask of reset rows."""
+"""Guards the losses: hand-written gradients against autograd, normalisation against numpy, the mask
+of reset rows."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ def plain_loss(
     squared = (value - target) ** 2
     if vf_clip is not None:
         clipped = old_value + (value - old_value).clamp(-vf_clip, vf_clip)
-        squared = torch.where((value - old_value).abs() <= vf_clip, squared, squared.max((clipped - target) ** 2))
+        squared = torch.where(
+            (value - old_value).abs() <= vf_clip, squared, squared.max((clipped - target) ** 2)
+        )
     return weight @ (policy + vf_coeff * squared), weight @ policy, weight @ squared
 
 
@@ -79,12 +82,20 @@ def one(x: float) -> Tensor:
         (1.1, -2.0, 2.2, 2.2),
     ],
 )
-def test_policy_loss_golden_numbers(ratio: float, advantage: float, loss: float, slope: float) -> None:
+def test_policy_loss_golden_numbers(
+    ratio: float, advantage: float, loss: float, slope: float
+) -> None:
     log_prob = one(ratio).log().requires_grad_()
     given = {key: one(0) for key in ("old_log_prob", "old_value", "target")}
-    found, policy, value = ppo_loss(log_prob, one(0), **given, advantage=one(advantage), weight=one(1), clip=0.2)
+    found, policy, value = ppo_loss(
+        log_prob, one(0), **given, advantage=one(advantage), weight=one(1), clip=0.2
+    )
     found.backward()
-    assert (found.item(), policy.item(), value.item()) == (pytest.approx(loss), pytest.approx(loss), 0)
+    assert (found.item(), policy.item(), value.item()) == (
+        pytest.approx(loss),
+        pytest.approx(loss),
+        0,
+    )
     assert log_prob.grad.item() == pytest.approx(slope, abs=1e-15)
 
 
@@ -103,8 +114,15 @@ def test_value_loss_golden_numbers(
     value: float, target: float, old: float, vf_clip: float | None, loss: float, slope: float
 ) -> None:
     v = one(value).requires_grad_()
-    given = {"old_log_prob": one(0), "old_value": one(old), "advantage": one(0), "target": one(target)}
-    found, _, value_part = ppo_loss(one(0), v, **given, weight=one(1), clip=0.2, vf_clip=vf_clip, vf_coeff=0.25)
+    given = {
+        "old_log_prob": one(0),
+        "old_value": one(old),
+        "advantage": one(0),
+        "target": one(target),
+    }
+    found, _, value_part = ppo_loss(
+        one(0), v, **given, weight=one(1), clip=0.2, vf_clip=vf_clip, vf_coeff=0.25
+    )
     found.backward()
     assert (found.item(), value_part.item()) == (pytest.approx(0.25 * loss), pytest.approx(loss))
     assert v.grad.item() == pytest.approx(0.25 * slope)
@@ -130,7 +148,9 @@ def test_loss_passes_gradcheck(vf_clip: float | None) -> None:
     away = (off_ratio > 1e-3) & (off_value > 1e-3)  # from the kinks
     given = {key: x[away] if isinstance(x, Tensor) else x for key, x in given.items()}
     inputs = given.pop("log_prob").requires_grad_(), given.pop("value").requires_grad_()
-    assert torch.autograd.gradcheck(lambda log_prob, value: ppo_loss(log_prob, value, **given)[0], inputs)
+    assert torch.autograd.gradcheck(
+        lambda log_prob, value: ppo_loss(log_prob, value, **given)[0], inputs
+    )
 
 
 def test_only_the_whole_loss_is_differentiable_and_arguments_are_left_alone() -> None:
@@ -149,43 +169,58 @@ def test_normalize_equals_numpy_on_the_selected() -> None:
     x, weight = 3 * numbers(60) + 5, (numbers(60, 1) > 0).double()
     found = normalize(x.clone(), weight)[weight > 0].numpy()
     chosen = x.numpy()[weight.numpy() > 0]
-    np.testing.assert_allclose(found, (chosen - chosen.mean()) / (chosen.std(ddof=1) + 1e-8), rtol=1e-12)
+    np.testing.assert_allclose(
+        found, (chosen - chosen.mean()) / (chosen.std(ddof=1) + 1e-8), rtol=1e-12
+    )
 
 
 def test_normalize_takes_rows_apart() -> None:
     x, weight = numbers(60).view(3, 20), torch.ones(3, 20, dtype=torch.float64)
     found = normalize(x * torch.tensor([[1.0], [10.0], [100.0]]) + 7, weight)
-    torch.testing.assert_close(found, torch.stack([normalize(row, weight[0]) for row in x]), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        found, torch.stack([normalize(row, weight[0]) for row in x]), rtol=1e-6, atol=1e-6
+    )
     assert found.std(1).tolist() == pytest.approx([1.0] * 3, rel=1e-6)
 
 
 def test_normalize_keeps_its_argument_and_survives_one_step() -> None:
     x = torch.tensor([3.0, 1e30])
-    assert normalize(x, torch.tensor([1.0, 0.0]))[0].item() == 3.0  # there is nothing to compare it with
+    assert (
+        normalize(x, torch.tensor([1.0, 0.0]))[0].item() == 3.0
+    )  # there is nothing to compare it with
     assert x.tolist() == [3.0, pytest.approx(1e30)]
 
 
 def test_explained_variance() -> None:
     target, every = numbers(200), torch.ones(200, dtype=torch.float64)
     assert explained_variance(target, target, every).item() == pytest.approx(1)
-    assert explained_variance(target - 4, target, every).item() == pytest.approx(1)  # a constant off is explained
+    assert explained_variance(target - 4, target, every).item() == pytest.approx(
+        1
+    )  # a constant off is explained
     assert explained_variance(torch.zeros_like(target), target, every).item() == pytest.approx(0)
     assert explained_variance(-target, target, every).item() == pytest.approx(-3)
     guess, some = numbers(200, 1), (numbers(200, 2) > 0).double()
     t, g = target.numpy()[some.numpy() > 0], guess.numpy()[some.numpy() > 0]
-    assert explained_variance(guess, target, some).item() == pytest.approx(1 - np.var(t - g) / np.var(t))
+    assert explained_variance(guess, target, some).item() == pytest.approx(
+        1 - np.var(t - g) / np.var(t)
+    )
 
 
 def test_approximate_kl() -> None:
     assert approximate_kl(torch.zeros(3)).tolist() == [0, 0, 0]
-    assert approximate_kl(torch.log(torch.tensor([2.0, 0.5]))).tolist() == pytest.approx([0.306853, 0.193147], abs=1e-5)
+    assert approximate_kl(torch.log(torch.tensor([2.0, 0.5]))).tolist() == pytest.approx(
+        [0.306853, 0.193147], abs=1e-5
+    )
     assert (approximate_kl(numbers(1000)) >= 0).all()
     # Its mean under the old policy is the true divergence: p = (.5, .5), q = (.8, .2).
     ratio = torch.tensor([0.8, 0.2]).log() - torch.tensor([0.5, 0.5]).log()
-    assert approximate_kl(ratio).mean().item() == pytest.approx(0.5 * np.log(0.5 / 0.8) + 0.5 * np.log(0.5 / 0.2))
+    assert approximate_kl(ratio).mean().item() == pytest.approx(
+        0.5 * np.log(0.5 / 0.8) + 0.5 * np.log(0.5 / 0.2)
+    )
 
 
-# --- reset rows ------------------------------------------------------------------------------------------------------
+# --- reset rows
+# ------------------------------------------------------------------------------------------------------
 
 
 def with_nonsense(rollout: Rollout) -> Rollout:
@@ -214,11 +249,18 @@ def gradient(algorithm: Any, rollout: Rollout) -> tuple[Tensor, list[float]]:
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
-@pytest.mark.parametrize("actions", [spaces.Discrete(3), spaces.Box(-1, 1, (2,), np.float32)], ids=["Discrete", "Box"])
+@pytest.mark.parametrize(
+    "actions", [spaces.Discrete(3), spaces.Box(-1, 1, (2,), np.float32)], ids=["Discrete", "Box"]
+)
 def test_reset_rows_reach_neither_gradient_nor_statistics(
     trainer: Callable[..., Any], algorithm: str, actions: spaces.Space
 ) -> None:
-    made = trainer(algorithm, lambda config: Noise(action_space=actions), num_envs=4, rollout_fragment_length=20)
+    made = trainer(
+        algorithm,
+        lambda config: Noise(action_space=actions),
+        num_envs=4,
+        rollout_fragment_length=20,
+    )
     (sampler,) = made.samplers.members
     rollout = sample(sampler)
     clean, clean_stats = gradient(made.algorithm, rollout)
@@ -230,8 +272,12 @@ def test_reset_rows_reach_neither_gradient_nor_statistics(
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
 def test_the_entropy_bonus_lowers_the_loss(trainer: Callable[..., Any], algorithm: str) -> None:
-    made = trainer(algorithm, lambda config: Noise(), num_envs=4, rollout_fragment_length=20).algorithm
-    rollout = trainer(algorithm, lambda config: Noise(), num_envs=4, rollout_fragment_length=20).samplers.collect()
+    made = trainer(
+        algorithm, lambda config: Noise(), num_envs=4, rollout_fragment_length=20
+    ).algorithm
+    rollout = trainer(
+        algorithm, lambda config: Noise(), num_envs=4, rollout_fragment_length=20
+    ).samplers.collect()
 
     def loss(coefficient: float) -> float:
         if algorithm == "A2C":

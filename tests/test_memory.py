@@ -39,7 +39,9 @@ class Remembering(Policy):
 
     recurrent: ClassVar[bool] = True
 
-    def __init__(self, obs_layout: Layout, action_layout: Layout, config: ModelConfig, **settings: Any) -> None:
+    def __init__(
+        self, obs_layout: Layout, action_layout: Layout, config: ModelConfig, **settings: Any
+    ) -> None:
         super().__init__(obs_layout, action_layout, config, **settings)
         self.network = nn.GRUCell(self.features.width, SIZE)
         self.pi, self.vf = nn.Linear(SIZE, self.dist.num_inputs), nn.Linear(SIZE, 1)
@@ -51,7 +53,9 @@ class Remembering(Policy):
             steps.append(memory)
         return torch.cat(steps), (memory,)
 
-    def forward(self, x: Any, state: State = (), first: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Any, state: State = (), first: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         assert first is not None
         memory, _ = self.remember(x, state, first)
         return self.pi(memory), self.vf(memory).view(-1)
@@ -63,10 +67,16 @@ class Remembering(Policy):
         return (torch.zeros(batch, SIZE),)
 
     @torch.no_grad()
-    def act(self, obs: Any, state: State, first: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor, State]:
+    def act(
+        self, obs: Any, state: State, first: Tensor, noise: Tensor | None
+    ) -> tuple[Tensor, Tensor, State]:
         memory, state = self.remember(self.prepare(obs), state, first.unsqueeze(0))
         inputs = self.pi(memory)
-        return self.dist.mode(inputs) if noise is None else self.dist.sample(inputs, noise), inputs, state
+        return (
+            self.dist.mode(inputs) if noise is None else self.dist.sample(inputs, noise),
+            inputs,
+            state,
+        )
 
 
 @pytest.fixture(params=[PPO, A2C, IMPALA, APPO], ids=lambda kind: kind.__name__)
@@ -75,7 +85,9 @@ def algorithm(request: pytest.FixtureRequest) -> str:
 
     def make_policy(self: Any, obs_layout: Layout, action_layout: Layout) -> Policy:
         normalize = self.config.normalize_observations
-        return Remembering(obs_layout, action_layout, self.config.model, normalize_observations=normalize)
+        return Remembering(
+            obs_layout, action_layout, self.config.model, normalize_observations=normalize
+        )
 
     name = f"Remembering{request.param.__name__}"
     poise.register_algorithm(name, type(name, (request.param,), {"make_policy": make_policy}))
@@ -88,7 +100,9 @@ LENGTHS = [(2, 3), (4,), (1, 5, 1), (9, 2)]
 def test_going_through_a_rollout_is_acting_in_it() -> None:
     rest = iter(LENGTHS)
     env = InlineVectorEnv(lambda: Scripted(next(rest)), len(LENGTHS))
-    policy = Remembering(Layout(env.single_observation_space), Layout(env.single_action_space), ModelConfig())
+    policy = Remembering(
+        Layout(env.single_observation_space), Layout(env.single_action_space), ModelConfig()
+    )
     sampler = Sampler(policy, env, 6, np.random.SeedSequence(0))
     for _ in range(3):
         r = sample(sampler)
@@ -113,7 +127,9 @@ def test_minibatches_are_whole_slots_with_their_own_memory(trainer: Make) -> Non
     for part in ppo.minibatches(batch, ppo.order(batch)):
         assert (part.first.shape, part.state[0].shape) == ((8, 2), (2, SIZE))
         inputs, value = ppo.policy(part.x, part.state, part.first)
-        torch.testing.assert_close(ppo.policy.dist.log_prob(inputs, part.action), part.log_prob, atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            ppo.policy.dist.log_prob(inputs, part.action), part.log_prob, atol=1e-6, rtol=0
+        )
         torch.testing.assert_close(value, part.value, atol=1e-6, rtol=0)
         assert part.weight.sum().item() == pytest.approx(1)
         seen += part.log_prob.tolist()
@@ -140,7 +156,12 @@ class Recall(Task):
 
 def test_what_was_seen_is_remembered(algorithm: str, trainer: Make) -> None:
     """Without a memory, half of the answers are right."""
-    settings: dict[str, Any] = {"lr": 0.005, "num_envs_per_worker": 16, "rollout_fragment_length": 15, "gamma": 0.9}
+    settings: dict[str, Any] = {
+        "lr": 0.005,
+        "num_envs_per_worker": 16,
+        "rollout_fragment_length": 15,
+        "gamma": 0.9,
+    }
     algo = trainer(algorithm, Recall, **settings, seed=1)
     algo.learn(stop={"episode_reward_mean": 0.95, "timesteps_total": 60_000})
     assert algo.evaluate(40)["episode_reward_mean"] > 0.9
@@ -148,7 +169,11 @@ def test_what_was_seen_is_remembered(algorithm: str, trainer: Make) -> None:
 
 def test_a_memory_resumes_to_the_bit(trainer: Make, algorithm: str, tmp_path: Path) -> None:
     algo = trainer(
-        algorithm, "CartPole-v1", num_envs_per_worker=4, rollout_fragment_length=8, timesteps_per_iteration=0
+        algorithm,
+        "CartPole-v1",
+        num_envs_per_worker=4,
+        rollout_fragment_length=8,
+        timesteps_per_iteration=0,
     )
     algo.train()
     assert algo.samplers.state_dict()[0]["memory"][0].abs().sum() > 0
@@ -173,7 +198,9 @@ def test_the_memory_of_a_prediction_goes_on(trainer: Make, algorithm: str) -> No
 
 def test_last_observations_apart_from_the_others_are_refused() -> None:
     env = SyncVectorEnv([lambda: Scripted()], autoreset_mode=AutoresetMode.SAME_STEP)
-    policy = Remembering(Layout(env.single_observation_space), Layout(env.single_action_space), ModelConfig())
+    policy = Remembering(
+        Layout(env.single_observation_space), Layout(env.single_action_space), ModelConfig()
+    )
     with pytest.raises(EnvError, match="NEXT_STEP"):
         Sampler(policy, env, 4, np.random.SeedSequence(0))
 

@@ -1,4 +1,5 @@
-"""Guards the networks and the policy: gradients, images of all kinds, custom parts, and actions inside their space."""
+"""Guards the networks and the policy: gradients, images of all kinds, custom parts, and actions
+inside their space."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ VECTOR = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 TWO = spaces.Discrete(2)
 
 
-def policy(obs: spaces.Space = VECTOR, actions: spaces.Space = TWO, seed: int = 0, **settings: Any) -> Policy:
+def policy(
+    obs: spaces.Space = VECTOR, actions: spaces.Space = TWO, seed: int = 0, **settings: Any
+) -> Policy:
     torch.manual_seed(seed)
     return Policy(Layout(obs), Layout(actions), ModelConfig(**settings))
 
@@ -45,7 +48,8 @@ def inputs(n: int, size: int, seed: int = 0) -> Tensor:
     return torch.randn(n, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-# --- MLP -------------------------------------------------------------------------------------------------------------
+# --- MLP
+# -------------------------------------------------------------------------------------------------------------
 
 
 def sequential(mlp: MLP) -> nn.Sequential:
@@ -74,12 +78,16 @@ def test_mlp_equals_sequential(activation: str, sizes: tuple[int, ...]) -> None:
     with torch.no_grad():
         torch.testing.assert_close(mlp(x), judge(x))
     found = torch.autograd.grad(mlp(x).pow(2).sum(), [x, *mlp.parameters()])
-    torch.testing.assert_close(found, torch.autograd.grad(judge(x).pow(2).sum(), [x, *judge.parameters()]))
+    torch.testing.assert_close(
+        found, torch.autograd.grad(judge(x).pow(2).sum(), [x, *judge.parameters()])
+    )
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("sizes", [(3, 2), (3, 8, 2), (9, 4, 6, 1)])
-def test_a_traced_mlp_writes_the_gradients_of_autograd(activation: str, sizes: tuple[int, ...]) -> None:
+def test_a_traced_mlp_writes_the_gradients_of_autograd(
+    activation: str, sizes: tuple[int, ...]
+) -> None:
     torch.manual_seed(0)
     mlp = MLP(sizes, activation).double()
     assert mlp.is_traceable == (activation not in ("silu", "swish", "gelu"))
@@ -114,12 +122,17 @@ def test_mlp_and_parallel_pass_gradcheck(activation: str) -> None:
 @pytest.mark.parametrize("activations", [("tanh", "tanh"), ("tanh", "relu"), ("gelu", "gelu")])
 def test_parallel_equals_one_after_the_other(activations: tuple[str, str]) -> None:
     torch.manual_seed(2)
-    first, second = MLP((3, 8, 2), activations[0]).double(), MLP((3, 4, 4, 1), activations[1]).double()
+    first, second = (
+        MLP((3, 8, 2), activations[0]).double(),
+        MLP((3, 4, 4, 1), activations[1]).double(),
+    )
     x = inputs(9, 3)
     together, apart = parallel(first, second, x), (first(x), second(x))
     torch.testing.assert_close(together, apart)
     parameters = [*first.parameters(), *second.parameters()]
-    slopes = [torch.autograd.grad(a.sum() + b.pow(2).sum(), parameters) for a, b in (together, apart)]
+    slopes = [
+        torch.autograd.grad(a.sum() + b.pow(2).sum(), parameters) for a, b in (together, apart)
+    ]
     torch.testing.assert_close(*slopes)
 
 
@@ -130,9 +143,15 @@ def test_half_of_parallel_may_go_unused() -> None:
     assert all(p.grad is not None for p in first.parameters())
 
 
-@pytest.mark.parametrize("space", [VECTOR, spaces.Box(0, 255, (36, 36, 3), np.uint8)], ids=["vector", "image"])
+@pytest.mark.parametrize(
+    "space", [VECTOR, spaces.Box(0, 255, (36, 36, 3), np.uint8)], ids=["vector", "image"]
+)
 def test_layers_can_begin_as_pytorchs_do(space: spaces.Space) -> None:
-    layers = [m for m in policy(space, initializer="uniform").modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    layers = [
+        m
+        for m in policy(space, initializer="uniform").modules()
+        if isinstance(m, (nn.Linear, nn.Conv2d))
+    ]
     assert layers
     for layer in layers:
         bound = layer.weight[0].numel() ** -0.5
@@ -153,7 +172,9 @@ def test_initialisation_is_orthogonal_and_the_first_policy_nearly_uniform() -> N
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("obs", [VECTOR, spaces.Box(0, 255, (12, 12, 1), np.uint8)], ids=["vector", "image"])
+@pytest.mark.parametrize(
+    "obs", [VECTOR, spaces.Box(0, 255, (12, 12, 1), np.uint8)], ids=["vector", "image"]
+)
 def test_actor_and_critic_are_the_halves_of_forward(shared: bool, obs: spaces.Box) -> None:
     made = policy(obs, vf_share_layers=shared)
     x = torch.as_tensor(np.stack([obs.sample() for _ in range(5)]))
@@ -181,7 +202,14 @@ def test_no_hidden_layers_make_a_linear_policy() -> None:
 def test_a_value_function_with_layers_of_its_own() -> None:
     made = policy(fcnet_hiddens=[], vf_fcnet_hiddens=[5, 4])
     assert [tuple(p.shape) for p in made.network.pi.parameters()] == [(2, 3), (2,)]
-    assert [tuple(p.shape) for p in made.network.vf.parameters()] == [(5, 3), (5,), (4, 5), (4,), (1, 4), (1,)]
+    assert [tuple(p.shape) for p in made.network.vf.parameters()] == [
+        (5, 3),
+        (5,),
+        (4, 5),
+        (4,),
+        (1, 4),
+        (1,),
+    ]
     x = torch.randn(7, 3)
     with torch.no_grad():
         inputs, value = made(x)
@@ -190,7 +218,15 @@ def test_a_value_function_with_layers_of_its_own() -> None:
 
 # --- images ----------------------------------------------------------------------------------------------------------
 
-IMAGES = [(84, 84, 4), (4, 84, 84), (64, 64, 3), (3, 64, 64), (10, 10, 1), (1, 10, 10), (210, 160, 3)]
+IMAGES = [
+    (84, 84, 4),
+    (4, 84, 84),
+    (64, 64, 3),
+    (3, 64, 64),
+    (10, 10, 1),
+    (1, 10, 10),
+    (210, 160, 3),
+]
 IMAGES += [(42, 42), (5, 5, 2)]
 
 
@@ -198,7 +234,9 @@ IMAGES += [(42, 42), (5, 5, 2)]
 def test_images_of_any_size(shape: tuple[int, ...]) -> None:
     leaf = Layout(spaces.Box(0, 255, shape, np.uint8)).leaves[0]
     encoder = ImageEncoder(leaf, ModelConfig())
-    x = torch.randint(256, (2, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    x = torch.randint(
+        256, (2, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     found = encoder(x)
     assert found.shape == (2, encoder.size)
     assert found.std() > 0
@@ -212,7 +250,11 @@ def test_images_of_any_size(shape: tuple[int, ...]) -> None:
 def test_nature_stack_for_84_pixels() -> None:
     leaf = Layout(spaces.Box(0, 255, (84, 84, 4), np.uint8)).leaves[0]
     encoder = ImageEncoder(leaf, ModelConfig())
-    assert [tuple(layer.weight.shape) for layer in encoder.layers] == [(32, 4, 8, 8), (64, 32, 4, 4), (64, 64, 3, 3)]
+    assert [tuple(layer.weight.shape) for layer in encoder.layers] == [
+        (32, 4, 8, 8),
+        (64, 32, 4, 4),
+        (64, 64, 3, 3),
+    ]
     assert encoder.size == 64 * 7 * 7
 
 
@@ -220,7 +262,8 @@ def test_nature_stack_for_84_pixels() -> None:
 def test_channel_order_makes_no_difference(shape: tuple[int, ...]) -> None:
     first = (shape[2], *shape[:2])
     last_encoder, first_encoder = (
-        ImageEncoder(Layout(spaces.Box(0, 255, s, np.uint8)).leaves[0], ModelConfig()) for s in (shape, first)
+        ImageEncoder(Layout(spaces.Box(0, 255, s, np.uint8)).leaves[0], ModelConfig())
+        for s in (shape, first)
     )
     first_encoder.load_state_dict(last_encoder.state_dict())
     x = torch.randint(256, (3, *shape), dtype=torch.uint8)
@@ -230,20 +273,29 @@ def test_channel_order_makes_no_difference(shape: tuple[int, ...]) -> None:
 def test_filters_of_the_users_own() -> None:
     leaf = Layout(spaces.Box(0, 255, (20, 20, 3), np.uint8)).leaves[0]
     assert ImageEncoder(leaf, ModelConfig(conv_filters=[(5, 4, 2), (6, 9, 1)])).size == 6
-    with pytest.raises(ModelError, match=r"do not fit images of \(20, 20, 3\): a kernel of 10 meets a picture of 9x9"):
+    with pytest.raises(
+        ModelError,
+        match=r"do not fit images of \(20, 20, 3\): a kernel of 10 meets a picture of 9x9",
+    ):
         ImageEncoder(leaf, ModelConfig(conv_filters=[(5, 4, 2), (6, 10, 1)]))
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "silu"])
 @pytest.mark.parametrize("shape", [(84, 84, 4), (4, 42, 42), (20, 30)], ids=str)
-def test_pictures_in_half_precision_are_nearly_those_in_full(shape: tuple[int, ...], activation: str) -> None:
+def test_pictures_in_half_precision_are_nearly_those_in_full(
+    shape: tuple[int, ...], activation: str
+) -> None:
     leaf = Layout(spaces.Box(0, 255, shape, np.uint8)).leaves[0]
     full, half = (
         nn.Sequential(encoder, MLP([encoder.size, 32, 5], activation))
-        for encoder in (ImageEncoder(leaf, ModelConfig(conv_dtype=name)) for name in ("float32", "bfloat16"))
+        for encoder in (
+            ImageEncoder(leaf, ModelConfig(conv_dtype=name)) for name in ("float32", "bfloat16")
+        )
     )
     half.load_state_dict(full.state_dict())
-    x = torch.randint(256, (8, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    x = torch.randint(
+        256, (8, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     gradients = []
     for network in (full, half):
         found = network(x)
@@ -251,7 +303,8 @@ def test_pictures_in_half_precision_are_nearly_those_in_full(shape: tuple[int, .
         found.square().mean().backward()
         gradients.append([p.grad for p in network.parameters()])
         assert all(
-            p.dtype == g.dtype == torch.float32 for p, g in zip(network.parameters(), gradients[-1], strict=True)
+            p.dtype == g.dtype == torch.float32
+            for p, g in zip(network.parameters(), gradients[-1], strict=True)
         )
     assert not torch.equal(full(x), half(x)), "something is computed in other numbers"
     torch.testing.assert_close(half(x), full(x), atol=0.03, rtol=0.03)
@@ -277,7 +330,10 @@ def test_pictures_of_floats_keep_their_precision() -> None:
     ],
 )
 def test_the_faster_numbers_are_chosen_and_written_down(
-    instructions: dict[str, bool], chosen: str, trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    instructions: dict[str, bool],
+    chosen: str,
+    trainer: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
     made = trainer("PPO", lambda config: Noise(spaces.Box(0, 255, (12, 12, 3), np.uint8)), **SMALL)
@@ -288,7 +344,9 @@ def test_the_faster_numbers_are_chosen_and_written_down(
 @pytest.mark.parametrize("shared", [False, True])
 def test_training_on_images(trainer: Callable[..., Any], shared: bool) -> None:
     image = spaces.Box(0, 255, (12, 12, 3), np.uint8)
-    made = trainer("PPO", lambda config: Noise(image), n_epochs=2, model={"vf_share_layers": shared}, **SMALL)
+    made = trainer(
+        "PPO", lambda config: Noise(image), n_epochs=2, model={"vf_share_layers": shared}, **SMALL
+    )
     before = {name: p.detach().clone() for name, p in made.policy.named_parameters()}
     made.train()
     still = [name for name, p in made.policy.named_parameters() if torch.equal(p, before[name])]
@@ -307,7 +365,9 @@ def test_discrete_observations_are_one_hot() -> None:
 def test_bytes_in_a_vector_are_scaled_and_matrices_flattened() -> None:
     given = {"value": torch.tensor([[0, 255]], dtype=torch.uint8)}
     assert policy(spaces.Box(0, 255, (2,), np.uint8)).prepare(given).tolist() == [[0, 1]]
-    matrix = policy(spaces.Box(-1, 1, (2, 2), np.float32)).prepare({"value": torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])})
+    matrix = policy(spaces.Box(-1, 1, (2, 2), np.float32)).prepare(
+        {"value": torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])}
+    )
     assert matrix.tolist() == [[1, 2, 3, 4]]
 
 
@@ -327,7 +387,9 @@ def test_a_single_vector_is_network_input_without_a_copy() -> None:
 
 def test_pictures_and_a_vector_side_by_side() -> None:
     picture = spaces.Box(0, 255, (12, 12, 3), np.uint8)
-    space = spaces.Dict({"near": picture, "far": spaces.Box(0, 1, (2, 9, 9), np.float32), "speed": VECTOR})
+    space = spaces.Dict(
+        {"near": picture, "far": spaces.Box(0, 1, (2, 9, 9), np.float32), "speed": VECTOR}
+    )
     made = policy(space)
     obs = {
         "near": torch.randint(256, (5, 12, 12, 3), dtype=torch.uint8),
@@ -350,7 +412,9 @@ BOXES = {
     "per element": spaces.Box(np.float32([-1, 0, 5]), np.float32([1, 1e-3, 50]), dtype=np.float32),
     "infinite": spaces.Box(-np.inf, np.inf, (3,), np.float32),
     "half infinite": spaces.Box(0, np.inf, (3,), np.float32),
-    "mixed": spaces.Box(np.float32([-np.inf, 0, -1]), np.float32([0.1, np.inf, 1]), dtype=np.float32),
+    "mixed": spaces.Box(
+        np.float32([-np.inf, 0, -1]), np.float32([0.1, np.inf, 1]), dtype=np.float32
+    ),
     "float64": spaces.Box(-0.1, 1 / 3, (3,), np.float64),
     "odd bounds": spaces.Box(np.float32(-0.1), np.float32(0.7), (3,), np.float32),
     "matrix": spaces.Box(-1, 1, (3, 1), np.float32),
@@ -378,7 +442,9 @@ def test_finite_bounds_are_minus_one_and_one_to_the_policy() -> None:
     given = torch.tensor([[-1.0, 0.0, 1.0], [0.5, -0.5, 9.0]])
     assert made.env_action(given).tolist() == [[-2, 2, 6], [4, 0, 6]]
     squashed = policy(actions=BOXES["finite"], action_distribution="squashed_gaussian")
-    np.testing.assert_allclose(squashed.env_action(given), 2 + 4 * np.tanh(given.numpy()), rtol=1e-5)
+    np.testing.assert_allclose(
+        squashed.env_action(given), 2 + 4 * np.tanh(given.numpy()), rtol=1e-5
+    )
 
 
 def test_unbounded_actions_are_passed_on() -> None:
@@ -400,11 +466,20 @@ def test_a_nested_action_that_is_called_as_the_root_stays_nested() -> None:
     assert found["value"].tolist() == [5, 7]
 
 
-@pytest.mark.parametrize(("kind", "family"), [("gaussian", Gaussian), ("squashed_gaussian", SquashedGaussian)])
+@pytest.mark.parametrize(
+    ("kind", "family"), [("gaussian", Gaussian), ("squashed_gaussian", SquashedGaussian)]
+)
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("free", [False, True])
-def test_log_std_is_a_parameter_or_an_output(kind: str, family: type, shared: bool, free: bool) -> None:
-    settings = {"action_distribution": kind, "vf_share_layers": shared, "free_log_std": free, "log_std_init": -0.7}
+def test_log_std_is_a_parameter_or_an_output(
+    kind: str, family: type, shared: bool, free: bool
+) -> None:
+    settings = {
+        "action_distribution": kind,
+        "vf_share_layers": shared,
+        "free_log_std": free,
+        "log_std_init": -0.7,
+    }
     made = policy(actions=BOXES["finite"], **settings)
     assert type(made.dist) is family
     found, values = made(torch.randn(50, 3))
@@ -413,7 +488,9 @@ def test_log_std_is_a_parameter_or_an_output(kind: str, family: type, shared: bo
     assert (log_std + 0.7).abs().max() < 0.1
     assert mean.abs().max() < 0.1
     assert ("log_std" in dict(made.named_parameters())) is free
-    assert (log_std.std(0).max().item() == 0) is free  # a free one does not depend on the observation
+    assert (
+        log_std.std(0).max().item() == 0
+    ) is free  # a free one does not depend on the observation
     log_std.sum().backward()
     grad = made.network.pi.layers[0].weight.grad
     assert (grad is None or grad.abs().sum().item() == 0) is free
@@ -459,10 +536,17 @@ class Halved:
         self.space = spaces.Box(-np.inf, np.inf, (space["near"].shape[0] + 2,), np.float32)
 
     def transform(self, obs: dict[str, Any]) -> Tensor:
-        return torch.cat([obs["near"], obs["pair"][0].unsqueeze(-1).float(), obs["pair"][1] / 2], -1)
+        return torch.cat(
+            [obs["near"], obs["pair"][0].unsqueeze(-1).float(), obs["pair"][1] / 2], -1
+        )
 
 
-NESTED = spaces.Dict({"near": VECTOR, "pair": spaces.Tuple([spaces.Discrete(4), spaces.Box(-1, 1, (1,), np.float32)])})
+NESTED = spaces.Dict(
+    {
+        "near": VECTOR,
+        "pair": spaces.Tuple([spaces.Discrete(4), spaces.Box(-1, 1, (1,), np.float32)]),
+    }
+)
 SMALL = {"num_envs": 3, "n_steps": 8, "timesteps_per_iteration": 0}
 
 
@@ -524,7 +608,10 @@ def test_a_custom_model_behind_a_preprocessor(trainer: Callable[..., Any]) -> No
 @pytest.mark.parametrize("kind", ["model", "preprocessor"])
 def test_unknown_names_are_said_with_the_nearest(kind: str) -> None:
     getattr(poise, f"register_{kind}")("shiny", Custom)
-    sentence = rf"There is no {kind} 'shny'. Did you mean 'shiny'\? Call poise.register_{kind}\('shny', ...\) first"
+    sentence = (
+        rf"There is no {kind} 'shny'. Did you mean 'shiny'\? Call poise.register_{kind}\('shny',"
+        r" ...\) first"
+    )
     with pytest.raises(ModelError, match=sentence):
         policy(**{f"custom_{kind}": "shny"})
 
@@ -539,7 +626,9 @@ def test_a_custom_model_must_be_a_module_and_fit() -> None:
 # --- learning types --------------------------------------------------------------------------------------------------
 
 
-def test_discrete_observations_and_actions_with_other_starts_train(trainer: Callable[..., Any]) -> None:
+def test_discrete_observations_and_actions_with_other_starts_train(
+    trainer: Callable[..., Any],
+) -> None:
     made = trainer("PPO", lambda config: DiscreteEcho(), **SMALL)
     made.train()  # the environment asserts that actions are in its space
     assert made.compute_action(np.int64(-2)) in range(5, 9)

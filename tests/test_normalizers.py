@@ -1,4 +1,5 @@
-"""Guards the running statistics: equal to numpy over everything seen, masked, and changed only between rollouts."""
+"""Guards the running statistics: equal to numpy over everything seen, masked, and changed only
+between rollouts."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def draw(rng: np.random.Generator, *shape: int) -> Tensor:
     return torch.from_numpy(rng.standard_normal(shape).astype(np.float32))
 
 
-# --- RunningMoments --------------------------------------------------------------------------------------------------
+# --- RunningMoments
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
@@ -57,7 +59,11 @@ def test_masked_elements_leave_no_trace() -> None:
 def test_an_empty_batch_changes_nothing() -> None:
     moments = RunningMoments((2,))
     moments.update(torch.ones(4, 2), torch.zeros(4))
-    assert (moments.mean.tolist(), moments.var.tolist(), moments.count.item()) == ([0, 0], [1, 1], 0)
+    assert (moments.mean.tolist(), moments.var.tolist(), moments.count.item()) == (
+        [0, 0],
+        [1, 1],
+        0,
+    )
 
 
 def test_a_small_variance_around_a_large_mean_survives() -> None:
@@ -73,9 +79,9 @@ def test_normalise() -> None:
     moments = RunningMoments((1,))
     assert moments.normalize(torch.tensor([[3.0]])).item() == pytest.approx(3)
     moments.update(torch.tensor([[1.0], [5.0]]), torch.ones(2))
-    assert moments.normalize(torch.tensor([[1.0], [3.0], [9.0], [1e6], [-1e6]])).flatten().tolist() == pytest.approx(
-        [-1, 0, 3, 10, -10]
-    )
+    assert moments.normalize(
+        torch.tensor([[1.0], [3.0], [9.0], [1e6], [-1e6]])
+    ).flatten().tolist() == pytest.approx([-1, 0, 3, 10, -10])
 
 
 def test_moments_travel_with_the_parameters() -> None:
@@ -85,7 +91,8 @@ def test_moments_travel_with_the_parameters() -> None:
     assert (other.mean.tolist(), other.var.tolist(), other.count.item()) == ([2, 3.5], [1, 2.25], 2)
 
 
-# --- observations ----------------------------------------------------------------------------------------------------
+# --- observations
+# ----------------------------------------------------------------------------------------------------
 
 
 def shifted(config: dict) -> Noise:
@@ -130,7 +137,14 @@ def test_a_normaliser_that_moves_too_early_would_be_seen(trainer: Callable[..., 
 def test_the_normaliser_sees_every_valid_observation_once(
     trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, algorithm: str
 ) -> None:
-    made = trainer(algorithm, shifted, num_envs=4, n_steps=16, normalize_observations=True, timesteps_per_iteration=0)
+    made = trainer(
+        algorithm,
+        shifted,
+        num_envs=4,
+        n_steps=16,
+        normalize_observations=True,
+        timesteps_per_iteration=0,
+    )
     seen = []
     (sampler,) = made.samplers.members
     stages = sampler.stages
@@ -143,7 +157,9 @@ def test_the_normaliser_sees_every_valid_observation_once(
     monkeypatch.setattr(sampler, "stages", stages_and_note)
     for _ in range(3):
         made.train()
-    assert len(seen) == 4  # the first rollout only shows what observations are like; nothing is learnt from it
+    assert (
+        len(seen) == 4
+    )  # the first rollout only shows what observations are like; nothing is learnt from it
     everything = np.concatenate(seen)
     np.testing.assert_allclose(made.policy.normalizer.mean.numpy(), everything.mean(0), rtol=1e-9)
     np.testing.assert_allclose(made.policy.normalizer.var.numpy(), everything.var(0), rtol=1e-9)
@@ -153,7 +169,9 @@ def test_the_normaliser_sees_every_valid_observation_once(
 # --- rewards ---------------------------------------------------------------------------------------------------------
 
 
-def random_rollout(rng: np.random.Generator, first_done: np.ndarray, steps: int = 12, slots: int = 3) -> Rollout:
+def random_rollout(
+    rng: np.random.Generator, first_done: np.ndarray, steps: int = 12, slots: int = 3
+) -> Rollout:
     """Rewards, ends and reset rows as NEXT_STEP gives them; `first_done` says which slots row 0 resets."""
     r = Rollout.empty(steps, slots, Layout(spaces.Discrete(2)), (), torch.int64)
     r.reward = 5 * draw(rng, steps, slots)
@@ -204,7 +222,9 @@ def test_scaled_rewards_keep_their_sign_and_are_clipped() -> None:
 
 def test_reports_stay_raw(trainer: Callable[..., Any]) -> None:
     settings = {"num_envs": 4, "n_steps": 40, "timesteps_per_iteration": 0}
-    plain, scaled = (trainer("PPO", shifted, normalize_rewards=n, **settings).train() for n in (False, True))
+    plain, scaled = (
+        trainer("PPO", shifted, normalize_rewards=n, **settings).train() for n in (False, True)
+    )
     assert plain["episode_reward_mean"] == scaled["episode_reward_mean"]
     assert plain["learner/vf_loss"] != scaled["learner/vf_loss"]
 
@@ -227,7 +247,9 @@ FRAME = spaces.Box(0, 255, (3, 12, 12), np.uint8)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.05)])
-def test_pixels_are_whitened_as_numpy_would(trainer: Callable[..., Any], dtype: str, tolerance: float) -> None:
+def test_pixels_are_whitened_as_numpy_would(
+    trainer: Callable[..., Any], dtype: str, tolerance: float
+) -> None:
     frames = np.random.default_rng(3).integers(0, 256, (64, 3, 12, 12)).astype(np.uint8)
     frames[:, 0, :6] = 87  # a background that never changes
     frames[1:, 1, 5, 5], frames[0, 1, 5, 5] = 87, 236  # a ball, seen once
@@ -239,14 +261,22 @@ def test_pixels_are_whitened_as_numpy_would(trainer: Callable[..., Any], dtype: 
     )
     made.policy.update_normalizer({"value": torch.from_numpy(frames)[None]}, torch.ones(1, 64))
     encoder = made.policy.network.pi_encoder
-    white = encoder._whitened(torch.from_numpy(frames), encoder.pixels, getattr(torch, dtype)).float().numpy()
+    white = (
+        encoder._whitened(torch.from_numpy(frames), encoder.pixels, getattr(torch, dtype))
+        .float()
+        .numpy()
+    )
     mean, deviation = frames.mean(0, dtype=np.float64), frames.std(0, dtype=np.float64)
-    np.testing.assert_allclose(white, np.clip((frames - mean) / np.maximum(deviation, 1), -5, 5), atol=tolerance)
+    np.testing.assert_allclose(
+        white, np.clip((frames - mean) / np.maximum(deviation, 1), -5, 5), atol=tolerance
+    )
     assert (white[:, 0, :6] == 0).all()
     assert white[0, 1, 5, 5] == 5
     x = made.policy.prepare({"value": torch.from_numpy(frames)})
     assert x.dtype == torch.uint8  # memory holds bytes
-    assert torch.equal(x, torch.from_numpy(frames)), "whitening is no work in place on what was sampled"
+    assert torch.equal(x, torch.from_numpy(frames)), (
+        "whitening is no work in place on what was sampled"
+    )
     with torch.no_grad():
         made.policy(x)
     assert torch.equal(x, torch.from_numpy(frames))
@@ -254,10 +284,16 @@ def test_pixels_are_whitened_as_numpy_would(trainer: Callable[..., Any], dtype: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(12, 12, 3), (12, 12)])
-def test_pictures_of_any_order_are_whitened(trainer: Callable[..., Any], shape: tuple[int, ...]) -> None:
+def test_pictures_of_any_order_are_whitened(
+    trainer: Callable[..., Any], shape: tuple[int, ...]
+) -> None:
     space = spaces.Box(0, 255, shape, np.uint8)
     made = trainer(
-        "PPO", lambda config: Noise(space, ACTIONS["Discrete"]), num_envs=2, n_steps=8, normalize_observations=True
+        "PPO",
+        lambda config: Noise(space, ACTIONS["Discrete"]),
+        num_envs=2,
+        n_steps=8,
+        normalize_observations=True,
     )
     made.train()
     (pixels,) = made.policy.moments
@@ -285,13 +321,18 @@ def test_pixel_moments_see_some_rows_of_all_slots_and_travel_with_a_checkpoint(
     made = trainer("PPO", make, num_envs=4, n_steps=40, num_sgd_iter=1, normalize_observations=True)
     made.train()
     (pixels,) = made.policy.moments
-    rows = 2 * len(range(0, 40, PICTURE_ROWS))  # of the rollout that only shows what pictures are like, too
+    rows = 2 * len(
+        range(0, 40, PICTURE_ROWS)
+    )  # of the rollout that only shows what pictures are like, too
     assert 4 * (rows - 2) <= pixels.count <= 4 * rows  # fewer where a row was a reset
     frames = {"value": torch.from_numpy(np.stack([FRAME.sample() for _ in range(5)]))}
     made.save(tmp_path / "saved")
     with poise.load(tmp_path / "saved") as loaded, torch.no_grad():
         assert torch.equal(loaded.policy.moments[0].mean, pixels.mean)
-        assert torch.equal(loaded.policy(loaded.policy.prepare(frames))[0], made.policy(made.policy.prepare(frames))[0])
+        assert torch.equal(
+            loaded.policy(loaded.policy.prepare(frames))[0],
+            made.policy(made.policy.prepare(frames))[0],
+        )
 
 
 # --- numbers far from 0 -----------------------------------------------------------------------------------------------
@@ -309,7 +350,9 @@ class Far(Task):
 
     def observe(self) -> np.ndarray:
         self.right = int(self.np_random.integers(2))
-        return np.array([self.offset + (self.right == 0), self.offset + (self.right == 1)], self.dtype)
+        return np.array(
+            [self.offset + (self.right == 0), self.offset + (self.right == 1)], self.dtype
+        )
 
     def judge(self, action: Any) -> float:
         return float(action == self.right)
@@ -318,11 +361,19 @@ class Far(Task):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float64, np.int64])
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN", "IMPALA", "APPO"])
-def test_what_differs_far_from_zero_is_learnt(trainer: Any, algorithm: str, dtype: Any, tmp_path: Path) -> None:
+def test_what_differs_far_from_zero_is_learnt(
+    trainer: Any, algorithm: str, dtype: Any, tmp_path: Path
+) -> None:
     settings = {"learning_starts": 200, "epsilon_timesteps": 800} if algorithm == "DQN" else {}
     settings |= {"n_steps": 32, "num_envs": 4} if algorithm in ("PPO", "APPO") else {}
     made = trainer(
-        algorithm, lambda config: Far(dtype), preset=None, normalize_observations=True, lr=3e-3, gamma=0.0, **settings
+        algorithm,
+        lambda config: Far(dtype),
+        preset=None,
+        normalize_observations=True,
+        lr=3e-3,
+        gamma=0.0,
+        **settings,
     )
     made.learn(4000)
     assert made.evaluate(10)["episode_reward_mean"] == 8
@@ -338,7 +389,9 @@ def test_what_differs_far_from_zero_is_learnt(trainer: Any, algorithm: str, dtyp
 def test_near_zero_float64_is_what_float32_is(trainer: Any, algorithm: str) -> None:
     ends = []
     for dtype in (np.float32, np.float64):
-        made = trainer(algorithm, lambda config, d=dtype: Far(d, 3), preset=None, normalize_observations=True)
+        made = trainer(
+            algorithm, lambda config, d=dtype: Far(d, 3), preset=None, normalize_observations=True
+        )
         made.learn(1500)
         ends.append(made.algorithm.flat.data)
     assert torch.equal(*ends)

@@ -1,4 +1,5 @@
-"""Guards the view in notebooks: one display that is updated in place, whose last state is the run's last."""
+"""Guards the view in notebooks: one display that is updated in place, whose last state is the run's
+last."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ Make = Callable[..., Trainer]
 TINY = "preset=None, seed=0, num_envs_per_worker=2, rollout_fragment_length=16, num_sgd_iter=1"
 
 
-class ZMQInteractiveShell(interactiveshell.InteractiveShell):  # the name of the shell of Jupyter's kernels
+class ZMQInteractiveShell(
+    interactiveshell.InteractiveShell
+):  # the name of the shell of Jupyter's kernels
     """A shell that collects what it displays, as Jupyter's kernel would send it to the browser."""
 
 
@@ -35,7 +38,9 @@ def shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made.history_manager.enabled = False
     made.shown = []
 
-    def publish(data: dict[str, Any], *_: Any, transient: Any = None, update: bool = False, **rest: Any) -> None:
+    def publish(
+        data: dict[str, Any], *_: Any, transient: Any = None, update: bool = False, **rest: Any
+    ) -> None:
         made.shown.append((update, (transient or {}).get("display_id"), data))
 
     monkeypatch.setattr(made.display_pub, "publish", publish)
@@ -90,7 +95,9 @@ def pictures(shell: Any) -> list[tuple[bool, str]]:
     return [(update, identity) for update, identity, data in shell.shown if "image/png" in data]
 
 
-def test_a_live_plot_is_drawn_anew_in_its_place(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_live_plot_is_drawn_anew_in_its_place(
+    shell: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [0.0]
     monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
@@ -105,13 +112,20 @@ def test_a_live_plot_is_drawn_anew_in_its_place(shell: Any, monkeypatch: pytest.
     assert sum(isinstance(c, poise.LivePlot) for c in shell.user_ns["algo"].callbacks) == 1
     run_cell(shell, "algo.learn(stop={'training_iteration': 9})")
     shown = pictures(shell)
-    assert [update for update, _ in shown] == [False, True, True, True]  # after 0.3, 1.5 and 2.7 s, and at the end
+    assert [update for update, _ in shown] == [
+        False,
+        True,
+        True,
+        True,
+    ]  # after 0.3, 1.5 and 2.7 s, and at the end
     assert len({identity for _, identity in shown}) == 1
     run_cell(shell, "algo.learn(stop={'training_iteration': 10})")
     assert [update for update, _ in pictures(shell)[4:]] == [False, True]  # below its own cell
 
 
-def test_a_live_plot_that_takes_long_is_drawn_less_often(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_live_plot_that_takes_long_is_drawn_less_often(
+    shell: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [0.0]
     monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
@@ -154,7 +168,10 @@ def test_an_interrupted_cell_shows_where_it_stopped(shell: Any) -> None:
 
 def test_the_bar_goes_by_the_nearest_goal() -> None:
     assert (
-        fraction_done({"timesteps_total": 100, "time_total_s": 10}, {"timesteps_total": 30, "time_total_s": 5}) == 0.5
+        fraction_done(
+            {"timesteps_total": 100, "time_total_s": 10}, {"timesteps_total": 30, "time_total_s": 5}
+        )
+        == 0.5
     )
     goals = {"timesteps_total": 100, "time_total_s": 10}
     assert fraction_done(goals, {"timesteps_total": 30, "time_total_s": 5}) == 0.5
@@ -168,7 +185,13 @@ def test_plain_lines_say_why_there_is_no_reward_yet(trainer: Make) -> None:
     from environments import Scripted
 
     said: list[str] = []
-    algo = trainer("PPO", lambda config: Scripted(lengths=(1000,)), preset=None, num_envs_per_worker=2, num_sgd_iter=1)
+    algo = trainer(
+        "PPO",
+        lambda config: Scripted(lengths=(1000,)),
+        preset=None,
+        num_envs_per_worker=2,
+        num_sgd_iter=1,
+    )
     algo.callbacks.append(Progress(say=said.append, plain=True))
     algo.learn(stop={"training_iteration": 2})
     assert said
@@ -188,7 +211,9 @@ def test_what_a_cell_shows_of_its_value(shell: Any) -> None:
     assert "It cannot be made." in str(report)
 
 
-def test_a_mistake_in_a_cell_is_its_line_and_one_sentence(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_in_a_cell_is_its_line_and_one_sentence(
+    shell: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     shell.run_cell("import poise\npoise.PPO('CartPole-v1', lrr=3)")
     shown = "".join(capsys.readouterr()) + "".join(str(data) for _, _, data in shell.shown)
     assert "ConfigError: Unknown config key 'lrr'. Did you mean 'lr'?" in shown

@@ -83,7 +83,9 @@ def test_module_and_vector_are_one() -> None:
         next(module.parameters()).fill_(7)
     assert flat.data[:15].tolist() == [7] * 15
     module.load_state_dict(network(seed=1).state_dict())
-    assert torch.equal(flat.data, torch.cat([p.detach().flatten() for p in network(seed=1).parameters()]))
+    assert torch.equal(
+        flat.data, torch.cat([p.detach().flatten() for p in network(seed=1).parameters()])
+    )
 
 
 def test_gradients_add_up_until_cleared() -> None:
@@ -122,7 +124,10 @@ def test_state_survives_a_round_trip(kind: type) -> None:
     steps(straight, through, 0, 10)
     optimizer = kind(Flat(module))
     steps(module, optimizer, 0, 4)
-    state = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in optimizer.state_dict().items()}
+    state = {
+        k: v.clone() if isinstance(v, torch.Tensor) else v
+        for k, v in optimizer.state_dict().items()
+    }
     resumed = kind(Flat(module))
     resumed.load_state_dict(state)
     steps(module, resumed, 4, 10)
@@ -132,11 +137,10 @@ def test_state_survives_a_round_trip(kind: type) -> None:
 @pytest.mark.slow
 def test_training_never_imports_the_compiler() -> None:
     code = (
-        "import sys, poise\n"
-        "for make in (poise.PPO, poise.A2C):\n"
-        "    made = make('CartPole-v1', num_envs=2, n_steps=8, timesteps_per_iteration=0, progress=False)\n"
-        "    made.train(); made.evaluate(1); made.close()\n"
-        "print(sorted(m for m in sys.modules if m.startswith(('torch._dynamo', 'torch._inductor'))))\n"
+        "import sys, poise\nfor make in (poise.PPO, poise.A2C):\n    made = make('CartPole-v1',"
+        " num_envs=2, n_steps=8, timesteps_per_iteration=0, progress=False)\n    made.train();"
+        " made.evaluate(1); made.close()\nprint(sorted(m for m in sys.modules if"
+        " m.startswith(('torch._dynamo', 'torch._inductor'))))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

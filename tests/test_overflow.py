@@ -42,12 +42,25 @@ class Huge(gym.Env):
         return self.observe(), float(self.np_random.normal()), self.now >= 6, False, {}
 
 
-FEW: dict[str, Any] = {"preset": None, "num_envs_per_worker": 2, "timesteps_per_iteration": 40, "seed": 1}
-FEW_OF_DQN: dict[str, Any] = {"learning_starts": 8, "buffer_size": 200, "rollout_fragment_length": 4}
+FEW: dict[str, Any] = {
+    "preset": None,
+    "num_envs_per_worker": 2,
+    "timesteps_per_iteration": 40,
+    "seed": 1,
+}
+FEW_OF_DQN: dict[str, Any] = {
+    "learning_starts": 8,
+    "buffer_size": 200,
+    "rollout_fragment_length": 4,
+}
 
 
 def settings(algorithm: str, **others: Any) -> dict[str, Any]:
-    return {**FEW, **(FEW_OF_DQN if algorithm == "DQN" else {"rollout_fragment_length": 8}), **others}
+    return {
+        **FEW,
+        **(FEW_OF_DQN if algorithm == "DQN" else {"rollout_fragment_length": 8}),
+        **others,
+    }
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN", "IMPALA", "APPO"])
@@ -56,7 +69,9 @@ def test_parameters_that_overflow_are_taken_back_and_told(trainer: Any, algorith
     with pytest.raises(DivergedError, match=r"overflowed float32 .* Lower lr \(1e\+38 now\)"):
         algo.learn(2000)
     assert algo.policy.overflown is None
-    assert all(torch.isfinite(value).all() for value in algo.algorithm.optimizer.state_dict().values())
+    assert all(
+        torch.isfinite(value).all() for value in algo.algorithm.optimizer.state_dict().values()
+    )
     assert algorithm != "DQN" or torch.isfinite(algo.algorithm.targets["policy"].flat.whole).all()
     algo.config.lr = 1e-3
     with contextlib.suppress(DivergedError):  # parameters near 1e38 may be beyond help
@@ -65,14 +80,19 @@ def test_parameters_that_overflow_are_taken_back_and_told(trainer: Any, algorith
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN", "IMPALA", "APPO"])
-def test_observations_that_overflow_in_the_network_are_told_with_their_size(trainer: Any, algorithm: str) -> None:
+def test_observations_that_overflow_in_the_network_are_told_with_their_size(
+    trainer: Any, algorithm: str
+) -> None:
     model = {"fcnet_activation": "relu"}
     algo = trainer(algorithm, lambda config: Huge(3.4e38), **settings(algorithm, model=model))
     with pytest.raises(DivergedError, match=r"The latest observations reach 3\.\de\+38"):
         algo.learn(2000)
     assert algo.policy.overflown is None
     algo.algorithm.flat.data.mul_(1e3)
-    sentence = r"The observation '\w+' reaches \d\.?\d?e\+3\d, at which the numbers of the network overflow"
+    sentence = (
+        r"The observation '\w+' reaches \d\.?\d?e\+3\d, at which the numbers of the network"
+        r" overflow"
+    )
     with pytest.raises(EnvError, match=sentence):
         algo.evaluate(2)
     with pytest.raises(EnvError, match=sentence):
@@ -82,7 +102,9 @@ def test_observations_that_overflow_in_the_network_are_told_with_their_size(trai
 def test_skipped_updates_are_told_once(trainer: Any) -> None:
     algo = trainer("PPO", lambda config: Huge(), **settings("PPO", sgd_minibatch_size=4))
     calls = itertools.count()
-    hook = next(algo.policy.parameters()).register_hook(lambda grad: grad * (math.nan if next(calls) % 2 else 1))
+    hook = next(algo.policy.parameters()).register_hook(
+        lambda grad: grad * (math.nan if next(calls) % 2 else 1)
+    )
     with pytest.warns(RuntimeWarning, match="skipped whose gradient is not finite") as told:
         algo.learn(100)
     hook.remove()
@@ -91,7 +113,9 @@ def test_skipped_updates_are_told_once(trainer: Any) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN", "IMPALA", "APPO"])
-def test_a_policy_that_is_not_finite_is_not_the_environments_fault(trainer: Any, algorithm: str) -> None:
+def test_a_policy_that_is_not_finite_is_not_the_environments_fault(
+    trainer: Any, algorithm: str
+) -> None:
     algo = trainer(algorithm, lambda config: Huge(), **settings(algorithm))
     algo.train()
     name, parameter = next(iter(algo.policy.named_parameters()))

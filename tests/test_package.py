@@ -1,6 +1,8 @@
-"""Guards the package as it is installed: a wheel with everything and nothing else, in an environment of its own.
+"""Guards the package as it is installed: a wheel with everything and nothing else, in an
+environment of its own.
 
-The wheel sees torch and the other dependencies through a `.pth` file, so that nothing is downloaded for it.
+The wheel sees torch and the other dependencies through a `.pth` file, so that nothing is downloaded
+for it.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ def test_the_package_is_written_for_python_3_10(path: Path) -> None:
 
 
 def test_importing_poise_loads_nothing_heavy() -> None:
-    code = "import sys, poise; print(sorted({'torch', 'gymnasium', 'numpy', 'matplotlib', 'rich'} & set(sys.modules)))"
+    code = (
+        "import sys, poise; print(sorted({'torch', 'gymnasium', 'numpy', 'matplotlib', 'rich'} &"
+        " set(sys.modules)))"
+    )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert child.stdout == "[]\n", child.stdout + child.stderr
 
@@ -55,7 +60,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("build")
     pytest.importorskip("hatchling")
     target = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(target),
+        str(ROOT),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     (made,) = target.glob("*.whl")
@@ -63,10 +77,21 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_source_distribution_holds_what_it_is_made_of_and_what_readme_shows(tmp_path: Path) -> None:
+def test_the_source_distribution_holds_what_it_is_made_of_and_what_readme_shows(
+    tmp_path: Path,
+) -> None:
     pytest.importorskip("build")
     pytest.importorskip("hatchling")
-    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--sdist",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path),
+        str(ROOT),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     (made,) = tmp_path.glob("*.tar.gz")
@@ -76,7 +101,11 @@ def test_the_source_distribution_holds_what_it_is_made_of_and_what_readme_shows(
     tops = {name.partition("/")[0] for name in names}
     assert tops <= {"src", "docs", "examples", "benchmarks", "README.md", "CONTRIBUTING.md", "LICENSE", "CHANGELOG.md",
                     "CITATION.cff", "pyproject.toml", "PKG-INFO", ".gitignore"}  # fmt: skip
-    assert not [name for name in names if "__pycache__" in name or ".venv" in name or name.endswith((".pyc", ".so"))]
+    assert not [
+        name
+        for name in names
+        if "__pycache__" in name or ".venv" in name or name.endswith((".pyc", ".so"))
+    ]
     readme = (ROOT / "README.md").read_text()
     shown = {*re.findall(r'src="([^"]+)"', readme), *re.findall(r"\]\(([^):#]+)[^):]*\)", readme)}
     assert not {target for target in shown if target not in names and not (ROOT / target).is_dir()}
@@ -133,7 +162,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         metadata = Parser().parsestr(archive.read(metadata_name).decode())
         (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
         assert "poise = poise.cli.main:main" in archive.read(entry_points).decode()
-    assert {f"poise/{path.relative_to(ROOT / 'src' / 'poise').as_posix()}" for path in SOURCES} <= set(names)
+    assert {
+        f"poise/{path.relative_to(ROOT / 'src' / 'poise').as_posix()}" for path in SOURCES
+    } <= set(names)
     assert "poise/py.typed" in names
     assert {name.split("/")[0] for name in names} == {"poise", metadata_name.split("/")[0]}
     assert not [name for name in names if "test" in name or "__pycache__" in name]
@@ -151,7 +182,17 @@ def test_the_wheel_trains_where_it_is_installed(wheel: Path, tmp_path: Path) -> 
     python = scripts / "python"
     ask = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     site = Path(subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip())
-    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--no-deps",
+        "--no-index",
+        str(wheel),
+    ]
     done = subprocess.run(install, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
@@ -163,11 +204,15 @@ def test_the_wheel_trains_where_it_is_installed(wheel: Path, tmp_path: Path) -> 
         str(scripts / "poise"), "train", "PPO", "--env", "CartPole-v1", "--stop", "timesteps_total=4000",
         "--seed", "1", "--folder", str(tmp_path / "runs"), "--name", "r",
     ]  # fmt: skip
-    trained = subprocess.run(command, capture_output=True, text=True, env=clean, cwd=tmp_path, timeout=200)
+    trained = subprocess.run(
+        command, capture_output=True, text=True, env=clean, cwd=tmp_path, timeout=200
+    )
     assert trained.returncode == 0, trained.stdout + trained.stderr
     run = tmp_path / "runs" / "PPO_CartPole-v1" / "r"
     assert json.loads((run / "status.json").read_text())["state"] == "finished"
-    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["timesteps_total"] >= 4000
+    assert (
+        json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["timesteps_total"] >= 4000
+    )
 
 
 def test_the_version_is_said_once() -> None:
@@ -178,7 +223,9 @@ def test_the_version_is_said_once() -> None:
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert child.stdout == f"{written[1]} False\n", child.stdout + child.stderr
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert {"cff-version", "message", "title", "authors"} <= set(citation)  # what its schema requires
+    assert {"cff-version", "message", "title", "authors"} <= set(
+        citation
+    )  # what its schema requires
     assert (citation["cff-version"], citation["version"]) == ("1.2.0", written[1])
     assert f'license = "{citation["license"]}"' in project
 

@@ -1,4 +1,5 @@
-"""Guards the record of every episode and the pictures drawn of it: the numbers in the lines, not their looks."""
+"""Guards the record of every episode and the pictures drawn of it: the numbers in the lines, not
+their looks."""
 
 from __future__ import annotations
 
@@ -35,14 +36,19 @@ from test_run_folder import small_run
 Ended = tuple[int, float, float, int]
 
 
-# --- a line per episode -----------------------------------------------------------------------------------------------
+# --- a line per episode
+# -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run, with means over few episodes, whose files several tests read."""
     return small_run(
-        tmp_path_factory.mktemp("runs"), 12, name="r", rollout_fragment_length=32, metrics_smoothing_episodes=7
+        tmp_path_factory.mktemp("runs"),
+        12,
+        name="r",
+        rollout_fragment_length=32,
+        metrics_smoothing_episodes=7,
     )
 
 
@@ -75,7 +81,9 @@ def test_episodes_of_several_samplers_are_told_in_their_order() -> None:
         return SamplerGroup([SimpleNamespace(halt=None, slots=1, harvest=lambda i=i: Harvest(each[i], rows, spent)) for i in range(len(each))])  # type: ignore[misc]  # fmt: skip  # noqa: E501
 
     metrics = Metrics(3)
-    harvest = group(10, [Episode(1.0, 4, 0, {}, 4), Episode(4.0, 6, 0, {}, 10)], [Episode(2.0, 5, 1, {}, 5)]).harvest()
+    harvest = group(
+        10, [Episode(1.0, 4, 0, {}, 4), Episode(4.0, 6, 0, {}, 10)], [Episode(2.0, 5, 1, {}, 5)]
+    ).harvest()
     metrics.enter(harvest, 0, 20, seconds=2.0)
     assert [e.reward for e in harvest.episodes] == [1.0, 2.0, 4.0]
     assert (harvest.rows, harvest.seconds) == (10, dict.fromkeys(STAGES, 1.0))
@@ -102,7 +110,10 @@ def test_a_trainer_remembers_a_bounded_number_of_episodes() -> None:
     assert metrics.finished[0].reward == 5.0
     trainer: Any = SimpleNamespace(metrics=metrics, config=SimpleNamespace(to_dict=lambda: {"env": "E"}, seed=1), name="A", history=[])  # fmt: skip  # noqa: E501
     [panel] = panels([History.of_trainer(trainer)], "episodes", "return")
-    assert panel.curves[0].x[[0, -1]].tolist() == [6, KEPT + 5]  # the first five were forgotten, but counted
+    assert panel.curves[0].x[[0, -1]].tolist() == [
+        6,
+        KEPT + 5,
+    ]  # the first five were forgotten, but counted
 
 
 class Counting(poise.Callback):
@@ -115,7 +126,9 @@ class Counting(poise.Callback):
 
 def test_there_is_one_write_per_iteration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
-    monkeypatch.setattr(recorder, "episode_lines", lambda ended: written.append(len(ended)) or episode_lines(ended))
+    monkeypatch.setattr(
+        recorder, "episode_lines", lambda ended: written.append(len(ended)) or episode_lines(ended)
+    )
     counting = Counting()
     run = small_run(tmp_path, 5, env=lambda config: Scripted(), callbacks=[counting])
     assert len(written) == 5
@@ -126,7 +139,9 @@ def test_there_is_one_write_per_iteration(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_resumed_run_has_every_episode_once(tmp_path: Path) -> None:
     straight = small_run(tmp_path, 8, name="straight")
     broken = small_run(tmp_path, 6, name="broken", checkpoint_freq=3)
-    shutil.rmtree(broken.folder.checkpoints / "000006")  # killed in its sixth iteration, while it wrote a line
+    shutil.rmtree(
+        broken.folder.checkpoints / "000006"
+    )  # killed in its sixth iteration, while it wrote a line
     at_three = broken.folder.metrics()[2]["episodes_total"]
     assert len(broken.folder.episodes()) > at_three
     with (broken.path / "episodes.csv").open("a") as file:
@@ -137,11 +152,15 @@ def test_a_resumed_run_has_every_episode_once(tmp_path: Path) -> None:
         def on_run_start(self, trainer: Any) -> None:
             seen.extend([len(RunFolder(broken.path).episodes()), len(trainer.metrics.finished)])
 
-    resumed = poise.resume(broken.path, stop={"training_iteration": 8}, callbacks=[Look()], quiet=True)
+    resumed = poise.resume(
+        broken.path, stop={"training_iteration": 8}, callbacks=[Look()], quiet=True
+    )
     resumed.trainer.close()
     assert seen == [at_three, at_three]
     keep = [(steps, reward, length) for steps, _, reward, length in resumed.folder.episodes()]
-    assert keep == [(steps, reward, length) for steps, _, reward, length in straight.folder.episodes()]
+    assert keep == [
+        (steps, reward, length) for steps, _, reward, length in straight.folder.episodes()
+    ]
     text = (broken.path / "episodes.csv").read_text()
     assert text.count("steps") == 1
     assert len(text.splitlines()) == len(keep) + 1
@@ -177,11 +196,17 @@ def test_a_full_disk_is_said_once_and_training_goes_on(
     assert run.folder.episodes() == []
 
 
-# --- curves -----------------------------------------------------------------------------------------------------------
+# --- curves
+# -----------------------------------------------------------------------------------------------------------
 
 
 def history(*episodes: Ended, name: str = "r", algorithm: str = "PPO", **settings: Any) -> History:
-    return History(name, algorithm, {"env": "E", "seed": 0, "metrics_smoothing_episodes": 2, **settings}, episodes)
+    return History(
+        name,
+        algorithm,
+        {"env": "E", "seed": 0, "metrics_smoothing_episodes": 2, **settings},
+        episodes,
+    )
 
 
 ONE = ((4, 0.5, 10.0, 4), (10, 1.0, 20.0, 6), (10, 1.5, 60.0, 5), (18, 3.0, 0.0, 8))
@@ -205,7 +230,9 @@ def test_the_mean_of_the_latest() -> None:
         ("timesteps_total", "environment steps", [4, 10, 10, 18], [(4, 10), (10, 40), (18, 30)]),
     ],
 )
-def test_one_run_is_drawn_as_its_episodes_and_their_mean(x: str, label: str, at: list, mean: list) -> None:
+def test_one_run_is_drawn_as_its_episodes_and_their_mean(
+    x: str, label: str, at: list, mean: list
+) -> None:
     figure = episode_figure(panels([history(*ONE)], x, "return"))
     [axes] = figure.axes
     dots, line = axes.lines
@@ -213,7 +240,10 @@ def test_one_run_is_drawn_as_its_episodes_and_their_mean(x: str, label: str, at:
     assert drawn(line) == mean
     assert (axes.get_xlabel(), axes.get_ylabel()) == (label, "return of an episode")
     assert axes.get_title() == "PPO on E"
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one episode", "mean of the last 2 episodes"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "one episode",
+        "mean of the last 2 episodes",
+    ]
 
 
 def test_return_and_length_are_one_panel_each_unless_one_is_chosen() -> None:
@@ -235,7 +265,13 @@ def test_a_picture_of_many_episodes_shows_some_of_them_and_the_mean_of_all() -> 
 
 
 SEEDS = [
-    history((10, 1.0, 10.0, 1), (20, 2.0, 20.0, 1), (40, 4.0, 40.0, 1), seed=1, metrics_smoothing_episodes=1),
+    history(
+        (10, 1.0, 10.0, 1),
+        (20, 2.0, 20.0, 1),
+        (40, 4.0, 40.0, 1),
+        seed=1,
+        metrics_smoothing_episodes=1,
+    ),
     history((10, 1.0, 30.0, 1), (30, 3.0, 10.0, 1), seed=2, metrics_smoothing_episodes=1),
 ]
 """The one climbs 1 a step until 40, the other falls 1 a step until 30."""
@@ -281,7 +317,10 @@ def test_runs_are_told_apart_by_what_differs() -> None:
     assert labels(ppo, history(*ONE, env="F")) == ["E", "F"]
     assert labels(ppo, history(*ONE, env="F", algorithm="DQN")) == ["PPO on E", "DQN on F"]
     assert labels(*SEEDS, dqn) == ["PPO, 2 seeds", "DQN, 1 seed"]
-    slow, fast = history(*ONE, lr=0.1, model={"a": 1, "b": 2}), history(*ONE, lr=0.1, model={"a": 1, "b": 3})
+    slow, fast = (
+        history(*ONE, lr=0.1, model={"a": 1, "b": 2}),
+        history(*ONE, lr=0.1, model={"a": 1, "b": 3}),
+    )
     assert labels(slow, fast) == ["PPO, model.b=2", "PPO, model.b=3"]
     assert labels(history(*ONE, env_config={}), history(*ONE, env_config={"g": 9})) == [
         "PPO, env_config.g=None", "PPO, env_config.g=9",
@@ -289,7 +328,9 @@ def test_runs_are_told_apart_by_what_differs() -> None:
     many = [history(*ONE, name=f"run{i}", a=i, b=i, c=i, d=i) for i in range(2)]
     assert labels(*many) == ["PPO, run0", "PPO, run1"]
     assert labels(history(*ONE), history(*ONE)) == ["PPO, 2 runs"]  # of one seed
-    early = history((1, 0.1, 1.0, 1), (3, 0.2, 1.0, 2), seed=3, name="early", metrics_smoothing_episodes=1)
+    early = history(
+        (1, 0.1, 1.0, 1), (3, 0.2, 1.0, 2), seed=3, name="early", metrics_smoothing_episodes=1
+    )
     assert labels(SEEDS[0], early) == ["PPO, 2 seeds: r", "PPO, 2 seeds: early"]  # nowhere are both
 
 
@@ -303,9 +344,20 @@ def test_a_title_says_what_all_runs_share() -> None:
 @pytest.mark.parametrize(
     ("x", "y", "words"),
     [
-        ("step", None, "x='step' is not allowed: it must be one of 'steps', 'episodes', 'time'. Did you mean 'steps'?"),
+        (
+            "step",
+            None,
+            (
+                "x='step' is not allowed: it must be one of 'steps', 'episodes', 'time'. Did you"
+                " mean 'steps'?"
+            ),
+        ),
         (5, None, "x=5 is not allowed"),
-        ("steps", "retrun", "y='retrun' is not allowed: it must be 'return' or 'length', or a key of the"),
+        (
+            "steps",
+            "retrun",
+            "y='retrun' is not allowed: it must be 'return' or 'length', or a key of the",
+        ),
     ],
 )
 def test_an_unknown_axis_is_said_so(x: Any, y: Any, words: str) -> None:
@@ -318,7 +370,12 @@ def test_an_unknown_axis_is_said_so(x: Any, y: Any, words: str) -> None:
 
 
 def saved(
-    root: Path, name: str, episodes: Sequence[Ended], experiment: str = "exp", algorithm: str = "PPO", **settings: Any
+    root: Path,
+    name: str,
+    episodes: Sequence[Ended],
+    experiment: str = "exp",
+    algorithm: str = "PPO",
+    **settings: Any,
 ) -> RunFolder:
     """A run folder as a run would have left it."""
     folder = RunFolder(root / experiment / name)
@@ -335,7 +392,9 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "60")
     for seed in SEEDS:
         number = seed.settings["seed"]
-        saved(Path("runs"), f"seed{number}", seed.episodes, seed=number, metrics_smoothing_episodes=1)
+        saved(
+            Path("runs"), f"seed{number}", seed.episodes, seed=number, metrics_smoothing_episodes=1
+        )
     saved(Path("runs"), "single", ONE, "other", "DQN")
     return tmp_path / "runs"
 
@@ -349,7 +408,12 @@ def test_settings_that_cannot_be_do_not_hinder_a_plot(runs: Path) -> None:
 
 def test_plot_takes_names_experiments_and_several(runs: Path) -> None:
     assert len(poise.plot("single", y="return").axes[0].lines) == 2
-    for what in ([runs / "exp"], ["exp"], ["seed1", "exp/seed2"], [Path("runs/exp/seed1"), "seed2"]):
+    for what in (
+        [runs / "exp"],
+        ["exp"],
+        ["seed1", "exp/seed2"],
+        [Path("runs/exp/seed1"), "seed2"],
+    ):
         [curve_label] = poise.plot(*what, y="return").axes[0].get_legend().get_texts()
         assert curve_label.get_text() == "PPO, 2 seeds"
     assert [run.path.name for run in find_runs("exp")] == ["seed1", "seed2"]
@@ -361,7 +425,9 @@ def test_plot_takes_names_experiments_and_several(runs: Path) -> None:
 
 def test_live_plots_need_a_notebook_and_one_trainer(runs: Path, trainer: Any) -> None:
     algo = trainer("PPO", "CartPole-v1", num_envs_per_worker=4, rollout_fragment_length=64)
-    with pytest.warns(UserWarning, match="Live plots need a notebook; here, training goes on without one"):
+    with pytest.warns(
+        UserWarning, match="Live plots need a notebook; here, training goes on without one"
+    ):
         assert poise.plot(algo, live=True) is None
     algo.learn(total_timesteps=1)
     with pytest.raises(ConfigError, match="x='stepz' is not allowed"):
@@ -426,7 +492,10 @@ def test_the_terminal_shows_the_curves(runs: Path) -> None:
 def test_dots_in_the_terminal_are_where_the_curve_is(runs: Path) -> None:
     rising = [(i, float(i), float(i), 1) for i in range(1, 101)]
     saved(Path("runs"), "rising", rising, metrics_smoothing_episodes=1)
-    rows = [line.split("|")[1] for line in good("rising", "--terminal", "--y", "return").splitlines()[2:14]]
+    rows = [
+        line.split("|")[1]
+        for line in good("rising", "--terminal", "--y", "return").splitlines()[2:14]
+    ]
     inked = [[i for i, cell in enumerate(row) if cell not in " \u2800"] for row in rows]
     assert all(inked)
     middles = [np.mean(columns) for columns in inked]
@@ -462,7 +531,10 @@ def test_runs_without_an_episode_are_left_out(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["singel"], "There is no run at singel, nor one of this name in runs. Did you mean 'single'?"),
+        (
+            ["singel"],
+            "There is no run at singel, nor one of this name in runs. Did you mean 'single'?",
+        ),
         (["single", "othr"], "Did you mean 'other'?"),
         (["runs/exq"], "Did you mean"),
         (["single", "--x", "epsiodes"], "Did you mean 'episodes'?"),
@@ -490,8 +562,14 @@ def test_without_matplotlib_the_extra_is_named_and_terminals_still_draw(
 
 
 def test_drawing_needs_neither_torch_nor_unicode(runs: Path) -> None:
-    script = "import sys; from poise.cli.main import poise; poise(['plot', 'exp', '--terminal', '--out', 'a.png'], "
-    script += "standalone_mode=False); print(json.dumps([n for n in ('torch', 'gymnasium') if n in sys.modules]))"
+    script = (
+        "import sys; from poise.cli.main import poise; poise(['plot', 'exp', '--terminal', '--out',"
+        " 'a.png'], "
+    )
+    script += (
+        "standalone_mode=False); print(json.dumps([n for n in ('torch', 'gymnasium') if n in"
+        " sys.modules]))"
+    )
     env = {**os.environ, "PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "-c", f"import json; {script}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
@@ -504,25 +582,41 @@ def test_drawing_needs_neither_torch_nor_unicode(runs: Path) -> None:
 
 def with_results(seed: int, *values: float) -> History:
     results = [
-        {"timesteps_total": 10 * (i + 1), "episodes_total": i, "time_total_s": i / 2, "learner/kl": value}
+        {
+            "timesteps_total": 10 * (i + 1),
+            "episodes_total": i,
+            "time_total_s": i / 2,
+            "learner/kl": value,
+        }
         for i, value in enumerate(values)
     ]
     settings = {"env": "CartPole-v1", "seed": seed}
-    return History(f"r{seed}", "PPO", settings, [(10, 0.5, 1.0, 3), (30, 1.5, 2.0, 3)], results=lambda: results)
+    return History(
+        f"r{seed}", "PPO", settings, [(10, 0.5, 1.0, 3), (30, 1.5, 2.0, 3)], results=lambda: results
+    )
 
 
-@pytest.mark.parametrize(("x", "across"), [("steps", [10, 30, 40]), ("episodes", [0, 2, 3]), ("time", [0, 1, 1.5])])
+@pytest.mark.parametrize(
+    ("x", "across"), [("steps", [10, 30, 40]), ("episodes", [0, 2, 3]), ("time", [0, 1, 1.5])]
+)
 def test_any_key_of_the_results_is_drawn_as_it_is(x: str, across: list[float]) -> None:
     [panel] = panels([with_results(1, 0.1, float("nan"), 0.3, 0.2)], x, "learner/kl")
     [curve] = panel.curves
-    assert (panel.y_label, panel.window, panel.explanation) == ("learner/kl", None, "of each iteration")
+    assert (panel.y_label, panel.window, panel.explanation) == (
+        "learner/kl",
+        None,
+        "of each iteration",
+    )
     assert (curve.x.tolist(), curve.y.tolist()) == (across, [0.1, 0.3, 0.2])
 
 
 def test_several_axes_are_several_panels() -> None:
     drawn = panels([with_results(1, 0.1, 0.2)], y=["return", "learner/kl"])
     assert [panel.y_label for panel in drawn] == ["return of an episode", "learner/kl"]
-    assert [axes.get_ylabel() for axes in episode_figure(drawn).axes] == ["return of an episode", "learner/kl"]
+    assert [axes.get_ylabel() for axes in episode_figure(drawn).axes] == [
+        "return of an episode",
+        "learner/kl",
+    ]
 
 
 @pytest.mark.parametrize(("band", "half"), [("sem", 1 / 3**0.5), ("ci", 4.303 / 3**0.5)])
@@ -543,7 +637,9 @@ def test_students_quantiles_are_scipys() -> None:
 
 
 def test_a_key_that_results_have_not_gets_the_nearest_and_one_without_values_says_so() -> None:
-    with pytest.raises(ConfigError, match=r"y='learner/kll' is not allowed.* Did you mean 'learner/kl'"):
+    with pytest.raises(
+        ConfigError, match=r"y='learner/kll' is not allowed.* Did you mean 'learner/kl'"
+    ):
         panels([with_results(1, 0.1)], y="learner/kll")
     with pytest.raises(PoiseError, match="learner/kl has had no value yet"):
         panels([with_results(1, float("nan"))], y="learner/kl")
@@ -554,6 +650,8 @@ def test_a_key_that_results_have_not_gets_the_nearest_and_one_without_values_say
 def test_the_command_draws_them_into_one_file(run: Run, tmp_path: Path) -> None:
     keys = [part for key in ("return", "length", "learner/kl") for part in ("--y", key)]
     out = tmp_path / "four.svg"
-    result = CliRunner().invoke(command, ["plot", str(run.path), *keys, "--band", "ci", "--out", str(out)])
+    result = CliRunner().invoke(
+        command, ["plot", str(run.path), *keys, "--band", "ci", "--out", str(out)]
+    )
     assert result.exit_code == 0, result.output
     assert out.stat().st_size > 5000

@@ -1,4 +1,5 @@
-"""What a power loss leaves on the disk: `make proof` simulates many (benchmarks/fuzz/power.py), and here are a few."""
+"""What a power loss leaves on the disk: `make proof` simulates many (benchmarks/fuzz/power.py), and
+here are a few."""
 
 from __future__ import annotations
 
@@ -52,7 +53,12 @@ def test_what_is_not_flushed_may_be_lost_and_what_is_flushed_may_not(tmp_path: P
         assert len({"safe", "renamed"} & set(names)) == 1
         assert names.get("safe", names.get("renamed")) == b"safe"
         seen |= set(names.items())
-    assert {("loose", b""), ("loose", b"0123456789"), ("safe", b"safe"), ("renamed", b"safe")} <= seen
+    assert {
+        ("loose", b""),
+        ("loose", b"0123456789"),
+        ("safe", b"safe"),
+        ("renamed", b"safe"),
+    } <= seen
     assert len(seen) > 6  # torn in many ways
 
 
@@ -62,7 +68,9 @@ def test_small_files_of_runs_and_searches_are_old_or_new_after_a_power_loss(tmp_
     study, run = root / "runs" / "study", RunFolder(root / "runs" / "e" / "run")
     with power.watched(root) as disk:
         for number in (1, 2):
-            Search("PPO", {"env": "CartPole-v1", "lr": number / 100}, {"timesteps_total": 100}).write(study)
+            Search(
+                "PPO", {"env": "CartPole-v1", "lr": number / 100}, {"timesteps_total": 100}
+            ).write(study)
             Trial(0, {}, deaths=number, path=study / "trial_0").write()
             run.write_config({"number": number})
             run.write_status("running", number=number)
@@ -83,7 +91,9 @@ def test_small_files_of_runs_and_searches_are_old_or_new_after_a_power_loss(tmp_
                 assert disk.promised(moment) <= number_of(json.loads(file.read_text())) <= 2
 
 
-def test_a_checkpoint_that_was_being_replaced_is_found_in_its_run(tmp_path: Path, trainer: Any) -> None:
+def test_a_checkpoint_that_was_being_replaced_is_found_in_its_run(
+    tmp_path: Path, trainer: Any
+) -> None:
     """The power went, or the process was killed, between the two renames."""
     one = trainer("PPO", "CartPole-v1", preset=None)
     folder = tmp_path / "run" / "checkpoints"

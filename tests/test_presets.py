@@ -16,9 +16,17 @@ OURS = ("classic_control", "toy_text", "box2d", "mujoco")
 SHIPPED = sorted(
     name
     for name, spec in gym.registry.items()
-    if isinstance(spec.entry_point, str) and spec.entry_point.startswith(tuple(f"gymnasium.envs.{x}." for x in OURS))
+    if isinstance(spec.entry_point, str)
+    and spec.entry_point.startswith(tuple(f"gymnasium.envs.{x}." for x in OURS))
 )
-TABLES = ("FrozenLake-v1", "FrozenLake8x8-v1", "Taxi-v4", "CliffWalking-v1", "CliffWalkingSlippery-v1", "Blackjack-v1")
+TABLES = (
+    "FrozenLake-v1",
+    "FrozenLake8x8-v1",
+    "Taxi-v4",
+    "CliffWalking-v1",
+    "CliffWalkingSlippery-v1",
+    "Blackjack-v1",
+)
 
 
 @pytest.mark.parametrize("env", SHIPPED)
@@ -37,7 +45,12 @@ def test_versions_of_an_environment_share_a_preset(env: str) -> None:
 
 @pytest.mark.parametrize(
     ("algorithm", "env"),
-    [(name, env) for name in ("PPO", "DQN") for env in TABLES if env in gym.registry and env in PRESETS[name]],
+    [
+        (name, env)
+        for name in ("PPO", "DQN")
+        for env in TABLES
+        if env in gym.registry and env in PRESETS[name]
+    ],
 )
 def test_one_iteration_of_a_table(trainer: Make, algorithm: str, env: str) -> None:
     made = trainer(algorithm, env)

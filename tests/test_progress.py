@@ -1,4 +1,5 @@
-"""What is shown of a run while it goes on: lines, bars, time left, and an output that nobody reads any more."""
+"""What is shown of a run while it goes on: lines, bars, time left, and an output that nobody reads
+any more."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ RESULT: dict[str, Any] = {
         ({}, ""),
     ],
 )
-def test_the_time_left_follows_from_the_goals_that_time_brings_nearer(goals: dict[str, float], shown: str) -> None:
+def test_the_time_left_follows_from_the_goals_that_time_brings_nearer(
+    goals: dict[str, float], shown: str
+) -> None:
     assert time_left(goals, RESULT) == shown
     assert line(RESULT, goals).endswith(shown)
 
@@ -49,10 +52,16 @@ def test_evaluations_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LINES_S", 0.0)
     said: list[str] = []
     small = {"num_envs_per_worker": 2, "rollout_fragment_length": 16, "evaluation_duration": 2}
-    with poise.make_trainer("PPO", "CartPole-v1", preset=None, progress=False, evaluation_interval=2, **small) as algo:
+    with poise.make_trainer(
+        "PPO", "CartPole-v1", preset=None, progress=False, evaluation_interval=2, **small
+    ) as algo:
         algo.callbacks.append(Progress(say=said.append, plain=True))
         algo.learn(stop={"training_iteration": 3})
-        score = [r["evaluation/episode_reward_mean"] for r in algo.history if "evaluation/episode_reward_mean" in r]
+        score = [
+            r["evaluation/episode_reward_mean"]
+            for r in algo.history
+            if "evaluation/episode_reward_mean" in r
+        ]
     assert [f"eval {score[0]:.1f}" in text for text in said] == [False, True, True]
 
 
@@ -64,11 +73,17 @@ def test_a_dumb_terminal_has_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert where() == "lines"
 
 
-def test_the_log_of_a_run_with_a_bar_has_its_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_of_a_run_with_a_bar_has_its_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(progress, "where", lambda: "terminal")
-    run = poise.run("PPO", "CartPole-v1", stop={"training_iteration": 3}, folder=tmp_path, tensorboard=False)
+    run = poise.run(
+        "PPO", "CartPole-v1", stop={"training_iteration": 3}, folder=tmp_path, tensorboard=False
+    )
     run.trainer.close()
-    lines = [text for text in (run.path / "log.txt").read_text().splitlines() if " steps/s " in text]
+    lines = [
+        text for text in (run.path / "log.txt").read_text().splitlines() if " steps/s " in text
+    ]
     assert len(lines) >= 2, "the first and the last"
     assert lines[-1].startswith("reward")
 
@@ -77,12 +92,22 @@ def command(*args: str, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-m", "poise", *args], text=True, **options)
 
 
-TRAIN = "train", "PPO", "--env", "CartPole-v1", "--stop", "timesteps_total=20000", "--no-tensorboard"
+TRAIN = (
+    "train",
+    "PPO",
+    "--env",
+    "CartPole-v1",
+    "--stop",
+    "timesteps_total=20000",
+    "--no-tensorboard",
+)
 
 
 @pytest.mark.slow
 def test_an_output_that_nobody_reads_any_more_ends_nothing(tmp_path: Path) -> None:
-    process = command(*TRAIN, "--folder", str(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = command(
+        *TRAIN, "--folder", str(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None
     assert process.stdout.readline().startswith("PPO on CartPole-v1")
     process.stdout.close()

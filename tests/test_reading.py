@@ -1,5 +1,5 @@
-"""What others wrote is read within bounds: files that multiply, nest or count without an end, and sizes that no memory
-holds, get one sentence before they take anything."""
+"""What others wrote is read within bounds: files that multiply, nest or count without an end, and
+sizes that no memory holds, get one sentence before they take anything."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "\n".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)
 )
 """Ten lines that hold ten billion values."""
-MERGES = "a0: &a0 {k: 1}\n" + "\n".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}]}}" for i in range(1, 10))
+MERGES = "a0: &a0 {k: 1}\n" + "\n".join(
+    f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}]}}" for i in range(1, 10)
+)
 
 BAD_YAML = {
     "aliases": (LAUGHS, "more than 100,000 values"),
@@ -73,7 +75,9 @@ def test_json_stays_in_bounds(case: str) -> None:
         inputs.read_experiment(text)
     with pytest.raises(ConfigError, match=words):
         inputs.parse_stop([text])
-    assert parse_text(text) == text or case == "twice"  # a flag's text, which is then said to be no number
+    assert (
+        parse_text(text) == text or case == "twice"
+    )  # a flag's text, which is then said to be no number
 
 
 def test_references_within_bounds_are_followed() -> None:
@@ -92,10 +96,13 @@ def test_a_large_file_is_no_file_of_settings(tmp_path: Path) -> None:
         read_file(tmp_path)
 
 
-# --- numbers ---------------------------------------------------------------------------------------------------------
+# --- numbers
+# ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [1e39, -1e39, 10**400, 10**5000, 1e300, float("inf"), float("nan")], ids=short)
+@pytest.mark.parametrize(
+    "value", [1e39, -1e39, 10**400, 10**5000, 1e300, float("inf"), float("nan")], ids=short
+)
 def test_numbers_beyond_float32_get_a_sentence(value: Any) -> None:
     for annotation in (float, types.NonNegative, types.Schedule):
         with pytest.raises(ConfigError, match="is not allowed") as caught:
@@ -116,7 +123,10 @@ def test_integers_beyond_int64_get_a_sentence(value: Any) -> None:
         ({"num_threads": 2000}, "from 1 to 1024"),
         ({"env_step_timeout_s": 1e30}, "env_step_timeout_s=1e\\+30 is not allowed"),
         ({"num_workers": np.array(["auto"])}, "num_workers=array\\(\\['auto'.* is not allowed"),
-        ({"model.fcnet_activation": np.array([1, 2])}, "fcnet_activation=array\\(\\[1, 2\\]\\) is not allowed"),
+        (
+            {"model.fcnet_activation": np.array([1, 2])},
+            "fcnet_activation=array\\(\\[1, 2\\]\\) is not allowed",
+        ),
         ({"env_config": {1: 2}}, "Its keys must be texts"),
         ({1: 2}, "Unknown config key 1: keys are texts"),
         ({None: 2}, "Unknown config key None: keys are texts"),
@@ -167,7 +177,9 @@ def test_odd_stop_rules_get_one_sentence(stop: Any, words: str) -> None:
 
 
 def test_stop_rules_take_numpys_numbers() -> None:
-    rule = StopRule({"timesteps_total": np.int64(5), "x/y": np.float32(1)}, resolve("PPO", "CartPole-v1")[0])
+    rule = StopRule(
+        {"timesteps_total": np.int64(5), "x/y": np.float32(1)}, resolve("PPO", "CartPole-v1")[0]
+    )
     assert rule({"timesteps_total": 5, "x/y": 0.0}) == "timesteps_total reached 5"
 
 
@@ -184,11 +196,20 @@ def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             {"model": {"fcnet_hiddens": [8000, 8000, 8000]}},
-            r"Learning 64,.* parameters or more, as model.fcnet_hiddens=\[8000, 8000, 8000\] asks for, takes 97. MiB",
+            (
+                r"Learning 64,.* parameters or more, as model.fcnet_hiddens=\[8000, 8000, 8000\]"
+                r" asks for, takes 97. MiB"
+            ),
         ),
-        ({"rollout_fragment_length": 10**7}, "A rollout of 10,000,000 steps in 96 environments takes .* GiB"),
+        (
+            {"rollout_fragment_length": 10**7},
+            "A rollout of 10,000,000 steps in 96 environments takes .* GiB",
+        ),
         ({"train_batch_size": 2**40}, "A rollout of .* steps"),
-        ({"sgd_minibatch_size": 2**18, "train_batch_size": 2**18, "model.fcnet_hiddens": [999]}, "sgd_minibatch_size="),
+        (
+            {"sgd_minibatch_size": 2**18, "train_batch_size": 2**18, "model.fcnet_hiddens": [999]},
+            "sgd_minibatch_size=",
+        ),
         ({"metrics_smoothing_episodes": 10**9}, "metrics_smoothing_episodes=1000000000 takes"),
     ],
     ids=short,
@@ -203,7 +224,10 @@ def test_what_no_memory_holds_is_refused_before_it_is_taken(
 class Pictures(gym.Env[Any, Any]):
     """Counts how many of it there are; each takes 2 MiB."""
 
-    observation_space, action_space = gym.spaces.Box(0, 255, (84, 84, 4), np.uint8), gym.spaces.Discrete(2)
+    observation_space, action_space = (
+        gym.spaces.Box(0, 255, (84, 84, 4), np.uint8),
+        gym.spaces.Discrete(2),
+    )
     made = 0
 
     def __init__(self) -> None:
@@ -214,14 +238,22 @@ class Pictures(gym.Env[Any, Any]):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ({"conv_filters": [[2000, 8, 4], [2000, 4, 2]]}, r"model.conv_filters=\[\(2000, 8, 4\), \(2000, 4, 2\)\]"),
+        (
+            {"conv_filters": [[2000, 8, 4], [2000, 4, 2]]},
+            r"model.conv_filters=\[\(2000, 8, 4\), \(2000, 4, 2\)\]",
+        ),
         ({"custom_model": "wide"}, "model.custom_model='wide'"),
     ],
 )
 @pytest.mark.usefixtures("small_machine", "registries")
-def test_networks_of_any_kind_are_refused_before_they_are_made(model: dict[str, Any], words: str) -> None:
+def test_networks_of_any_kind_are_refused_before_they_are_made(
+    model: dict[str, Any], words: str
+) -> None:
     poise.register_model("wide", lambda space, outputs: torch.nn.LSTM(2**14, 2**14))
-    with pytest.raises(ConfigError, match=f"parameters or more, as {words} asks for, takes .* of memory, and 128 MiB"):
+    with pytest.raises(
+        ConfigError,
+        match=f"parameters or more, as {words} asks for, takes .* of memory, and 128 MiB",
+    ):
         poise.PPO(lambda config: Pictures(), num_envs=1, rollout_fragment_length=1, model=model)
 
 
@@ -229,7 +261,8 @@ def test_networks_of_any_kind_are_refused_before_they_are_made(model: dict[str, 
 def test_what_a_thousand_environments_take_is_known_by_the_first_of_them() -> None:
     Pictures.made = 0
     with pytest.raises(
-        ConfigError, match=r"Making 1,000 environments, after the first \d+, takes [12].. GiB of memory"
+        ConfigError,
+        match=r"Making 1,000 environments, after the first \d+, takes [12].. GiB of memory",
     ):
         poise.PPO(lambda config: Pictures(), num_envs=1000, rollout_fragment_length=1)
     assert Pictures.made <= 64

@@ -1,4 +1,5 @@
-"""An algorithm of one's own is one file and one call, in a script or in an installed package: everything knows it."""
+"""An algorithm of one's own is one file and one call, in a script or in an installed package:
+everything knows it."""
 
 from __future__ import annotations
 
@@ -113,7 +114,9 @@ def good(*args: str) -> str:
 
 def completed(*words: str) -> list[str]:
     """What the shell offers for the last of the words."""
-    found = ShellComplete(command, {}, "poise", "_POISE_COMPLETE").get_completions(list(words[:-1]), words[-1])
+    found = ShellComplete(command, {}, "poise", "_POISE_COMPLETE").get_completions(
+        list(words[:-1]), words[-1]
+    )
     return [item.value for item in found]
 
 
@@ -123,14 +126,20 @@ def test_one_call_is_enough_in_python(module: str) -> None:
     assert "steadiness" in inspect.signature(poise.Steady).parameters
     assert f"{module}_learner" not in sys.modules  # PyTorch's part, which nobody needed so far
     with poise.Steady("CartPole-v1", progress=False, seed=0, **TINY) as algo:
-        assert (algo.config.lr, algo.config.steadiness, algo.config.model.fcnet_hiddens) == (0.002, 0.25, [8])
+        assert (algo.config.lr, algo.config.steadiness, algo.config.model.fcnet_hiddens) == (
+            0.002,
+            0.25,
+            [8],
+        )
         assert algo.train()["learner/steadiness"] == 0.25
         algo.save("kept")
         with poise.load("kept", progress=False) as again:
             algo.train()
             again.train()
             assert type(again.algorithm).__name__ == "Steady"
-            assert [p.tolist() for p in again.policy.parameters()] == [p.tolist() for p in algo.policy.parameters()]
+            assert [p.tolist() for p in again.policy.parameters()] == [
+                p.tolist() for p in algo.policy.parameters()
+            ]
     run = poise.run("steady", "CartPole-v1", stop=STOP, steadiness=0.125, **TINY, **QUIET)
     run.trainer.close()
     assert json.loads((run.path / "config.json").read_text())["algorithm"] == "Steady"
@@ -152,12 +161,27 @@ def test_one_call_is_enough_for_the_command(module: str) -> None:
     assert completed("train", "St") == completed("config", "st") == ["Steady"]
     assert "--steadiness" in completed("train", "Steady", "--stea")
     good(
-        "train", "steady", "CartPole-v1", "--steadiness", "0.75", "--stop", "timesteps_total=100", "--name", "r", *FLAGS
+        "train",
+        "steady",
+        "CartPole-v1",
+        "--steadiness",
+        "0.75",
+        "--stop",
+        "timesteps_total=100",
+        "--name",
+        "r",
+        *FLAGS,
     )
     assert "steadiness" in (Path("runs") / "Steady_CartPole-v1" / "r" / "config.json").read_text()
     good("resume", "r", "--stop", "timesteps_total=200", "--quiet")
-    assert "Did you mean '--steadiness'" in call("train", "Steady", "CartPole-v1", "--steadines", "1").output
-    assert "PPO has no setting --steadiness; Steady has" in call("train", "PPO", "--steadiness", "1").output
+    assert (
+        "Did you mean '--steadiness'"
+        in call("train", "Steady", "CartPole-v1", "--steadines", "1").output
+    )
+    assert (
+        "PPO has no setting --steadiness; Steady has"
+        in call("train", "PPO", "--steadiness", "1").output
+    )
 
 
 def test_one_call_is_enough_for_the_documentation(module: str) -> None:
@@ -174,7 +198,16 @@ def test_one_call_is_enough_for_the_documentation(module: str) -> None:
 def test_one_call_is_enough_for_a_search(module: str) -> None:
     importlib.import_module(module)
     done = good(
-        "tune", "Steady", "CartPole-v1", "--trials", "2", "--stop", "timesteps_total=100", "--parallel", "1", *FLAGS
+        "tune",
+        "Steady",
+        "CartPole-v1",
+        "--trials",
+        "2",
+        "--stop",
+        "timesteps_total=100",
+        "--parallel",
+        "1",
+        *FLAGS,
     )
     assert "says nothing" not in done
     analysis = poise.tune.load("runs/tune_Steady_CartPole-v1")
@@ -193,13 +226,22 @@ def test_what_an_algorithm_does_not_say_is_searched_as_its_parent_is() -> None:
     poise.register_algorithm("Half", Half)
     space, sentence = default_space("half")
     assert space.keys() == SPACES["A2C"].keys()
-    assert sentence.startswith("Half says nothing of what to search, so that it is what A2C searches: lr, gamma")
+    assert sentence.startswith(
+        "Half says nothing of what to search, so that it is what A2C searches: lr, gamma"
+    )
     assert PRESETS["Half"] == {}
     poise.register_algorithm("Own", Own, AlgorithmConfig)
     space, sentence = default_space("Own")
-    assert sentence == "Own says nothing of what to search: lr, gamma, model.fcnet_hiddens are searched."
+    assert (
+        sentence
+        == "Own says nothing of what to search: lr, gamma, model.fcnet_hiddens are searched."
+    )
     assert isinstance(space["lr"], Number)
-    assert (space["lr"].low, space["lr"].high, space["lr"].log) == (pytest.approx(3e-5), pytest.approx(3e-3), True)
+    assert (space["lr"].low, space["lr"].high, space["lr"].log) == (
+        pytest.approx(3e-5),
+        pytest.approx(3e-3),
+        True,
+    )
     assert isinstance(space["gamma"], Choice)
 
 
@@ -207,7 +249,9 @@ def test_searches_are_texts_in_python_too() -> None:
     config = {"env": "CartPole-v1", "lr": "loguniform(1e-4, 1e-2)", "gama": 1}
     with pytest.raises(poise.ConfigError, match="Did you mean 'gamma'"):
         poise.tune.run("PPO", config=config)
-    with pytest.raises(poise.ConfigError, match=r"'unifrom\(0, 1\)' is no search. Did you mean 'uniform'"):
+    with pytest.raises(
+        poise.ConfigError, match=r"'unifrom\(0, 1\)' is no search. Did you mean 'uniform'"
+    ):
         poise.tune.run("PPO", config={"env": "CartPole-v1", "gamma": "unifrom(0, 1)"})
 
 
@@ -222,7 +266,10 @@ def test_searches_are_texts_in_python_too() -> None:
         (("", A2C), "letters first"),
         (("Mine", A2C, dict), "must be a @dataclass derived from AlgorithmConfig"),
         (("Mine", A2C, A2CConfig()), "must be a @dataclass derived from AlgorithmConfig"),
-        (("Mine", A2C, type("Bare", (A2CConfig,), {})), "must be a @dataclass derived from AlgorithmConfig"),
+        (
+            ("Mine", A2C, type("Bare", (A2CConfig,), {})),
+            "must be a @dataclass derived from AlgorithmConfig",
+        ),
     ],
 )
 def test_registering_answers_with_a_sentence(arguments: tuple[Any, ...], sentence: str) -> None:
@@ -235,7 +282,9 @@ def test_presets_that_cannot_be_used_are_named() -> None:
         with pytest.raises(poise.ConfigError, match="preset"):
             poise.register_algorithm("Mine", PPO, presets=presets)  # type: ignore[dict-item]
     poise.register_algorithm("Mine", PPO, presets={"CartPole-v1": {"gama": 0.9}})
-    with pytest.raises(poise.ConfigError, match=r"Unknown config key 'gama'\. Did you mean 'gamma'"):
+    with pytest.raises(
+        poise.ConfigError, match=r"Unknown config key 'gama'\. Did you mean 'gamma'"
+    ):
         poise.make_trainer("Mine", "CartPole-v1")
 
 
@@ -277,10 +326,16 @@ def test_another_process_goes_on_with_a_run_of_a_module_that_this_machine_knows(
     importlib.import_module(module)
     forget(module, monkeypatch)
     monkeypatch.setenv("POISE_HOME", str(tmp_path / "another machine"))
-    for args in (["resume", "r", "--stop", "timesteps_total=300"], ["evaluate", "r", "--episodes", "1"]):
+    for args in (
+        ["resume", "r", "--stop", "timesteps_total=300"],
+        ["evaluate", "r", "--episodes", "1"],
+    ):
         done = call(*args)
         assert (done.exit_code, module in sys.modules) == (2, False)
-        assert f"names the algorithm '{module}:SteadyConfig', which this machine has not used before" in done.output
+        assert (
+            f"names the algorithm '{module}:SteadyConfig', which this machine has not used before"
+            in done.output
+        )
         assert "or register an algorithm under this name" in done.output
     good("evaluate", "r", "--episodes", "1", "--trust")
 
@@ -295,13 +350,16 @@ def test_a_run_of_an_algorithm_that_nobody_knows_says_what_to_do() -> None:
         del table["Local"]  # type: ignore[attr-defined]
     for args in (["resume", "r"], ["evaluate", "r"]):
         sentence = (
-            "is of 'Local', and there is no algorithm of this name. If it is one of your own, go on in the script"
+            "is of 'Local', and there is no algorithm of this name. If it is one of your own, go on"
+            " in the script"
         )
         assert sentence in call(*args).output
 
 
 @pytest.mark.slow
-def test_another_process_goes_on_with_a_search(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_process_goes_on_with_a_search(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     importlib.import_module(module)
     config = {"env": "CartPole-v1", "steadiness": "choice([0.25, 0.5])", **TINY}
     poise.tune.run("Steady", config=config, stop=STOP, experiment="s", parallel=1, **QUIET)
@@ -310,7 +368,8 @@ def test_another_process_goes_on_with_a_search(module: str, monkeypatch: pytest.
     assert [trial.state for trial in poise.tune.load("runs/s").trials] == ["finished", "finished"]
 
 
-# --- installed packages ---------------------------------------------------------------------------------------------
+# --- installed packages
+# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("entry", ["{}:register", "{}"])
@@ -326,7 +385,16 @@ def test_an_installed_package_brings_its_algorithm_when_it_is_asked_for(
     assert f"Known: {', '.join(ALGORITHMS)}, Steady." in call("config", "Nothing").output
     assert module not in sys.modules
     text = good(
-        "train", "steady", "CartPole-v1", "--steadiness", "0.75", "--stop", "timesteps_total=60", "--name", "r", *FLAGS
+        "train",
+        "steady",
+        "CartPole-v1",
+        "--steadiness",
+        "0.75",
+        "--stop",
+        "timesteps_total=60",
+        "--name",
+        "r",
+        *FLAGS,
     )
     assert "Steady" in text
 
@@ -337,7 +405,9 @@ def test_an_installed_algorithm_is_an_attribute_and_listed(module: str, tmp_path
     assert "A2C in smaller steps" in good("algorithms")
 
 
-def test_a_package_that_cannot_be_used_is_named_and_hinders_nothing(module: str, tmp_path: Path) -> None:
+def test_a_package_that_cannot_be_used_is_named_and_hinders_nothing(
+    module: str, tmp_path: Path
+) -> None:
     install(tmp_path / "site", f"{module}:register")
     install(tmp_path / "site", "no_such_module_at_all", "Broken")
     install(tmp_path / "site", "json", "Silent")
@@ -345,14 +415,18 @@ def test_a_package_that_cannot_be_used_is_named_and_hinders_nothing(module: str,
     assert "A2C in smaller steps" in text
     why = "no_such_module_at_all (ModuleNotFoundError: No module named 'no_such_module_at_all')"
     assert f"The algorithm Broken is of an installed package that cannot be used: {why}." in text
-    assert "The algorithm Silent is of an installed package that has none of this name: json." in text
+    assert (
+        "The algorithm Silent is of an installed package that has none of this name: json." in text
+    )
     assert why in call("train", "broken", "CartPole-v1").output
     assert not hasattr(poise, "Broken")
     with pytest.raises(poise.ConfigError, match="no_such_module_at_all"):
         poise.make_trainer("Broken", "CartPole-v1")
 
 
-def test_what_lies_where_the_user_stands_is_not_installed(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_lies_where_the_user_stands_is_not_installed(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(os.getcwd())
     install(Path.cwd(), f"{module}:register")
     assert "Steady" not in dir(poise)

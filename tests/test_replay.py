@@ -1,4 +1,5 @@
-"""Guards the replay with a plain list of transitions: what it draws is what happened, n steps on, stacks and all."""
+"""Guards the replay with a plain list of transitions: what it draws is what happened, n steps on,
+stacks and all."""
 
 from __future__ import annotations
 
@@ -57,7 +58,11 @@ class Breaking(Scripted):
 
 
 def sampler_of(
-    mode: str, lengths: Sequence[Sequence[int]], steps: int, ends: Sequence[str], make: type[Scripted] = Scripted
+    mode: str,
+    lengths: Sequence[Sequence[int]],
+    steps: int,
+    ends: Sequence[str],
+    make: type[Scripted] = Scripted,
 ) -> Sampler:
     makers = [lambda own=own: make(own, ends) for own in lengths]
     env: Any
@@ -67,7 +72,9 @@ def sampler_of(
     else:
         env = SyncVectorEnv(makers, autoreset_mode=AutoresetMode[mode])
     torch.manual_seed(0)
-    policy = QPolicy(Layout(env.single_observation_space), Layout(env.single_action_space), ModelConfig())
+    policy = QPolicy(
+        Layout(env.single_observation_space), Layout(env.single_action_space), ModelConfig()
+    )
     return Sampler(policy, env, steps, np.random.SeedSequence(0))
 
 
@@ -96,7 +103,9 @@ class Memory:
     def add(self, r: Rollout) -> None:
         finals = {(t, b): leaves["value"] for t, b, leaves in r.final}
         for b, rows in enumerate(self.rows):
-            if rows and r.first[0, b] and not rows[-1]["first_after"]:  # it came back with another episode
+            if (
+                rows and r.first[0, b] and not rows[-1]["first_after"]
+            ):  # it came back with another episode
                 rows[-1]["truncated"] = True
             for t in range(r.steps):
                 rows.append(
@@ -125,11 +134,19 @@ class Memory:
                     last = row
                     if row["terminated"] or row["truncated"]:
                         break
-                yield rows[start]["obs"], reward, last["after"], 0.0 if last["terminated"] else discount
+                yield (
+                    rows[start]["obs"],
+                    reward,
+                    last["after"],
+                    0.0 if last["terminated"] else discount,
+                )
 
 
 def everything(replay: Replay, n_step: int) -> Counter[Transition]:
-    """All that the replay can draw, once each. What follows a true end counts for nothing, so it is left out."""
+    """All that the replay can draw, once each.
+
+    What follows a true end counts for nothing, so it is left out.
+    """
     live = replay.index(replay.tail, replay.head)
     batch = replay.batch(live[replay.valid[live]], n_step=n_step, gamma=GAMMA)
     columns = (batch.obs["value"], batch.reward, batch.next_obs["value"], batch.discount)
@@ -147,7 +164,9 @@ LENGTHS = [(2, 3), (4,), (1, 5, 1), (9, 2)]
 
 @pytest.mark.parametrize("n_step", [1, 2, 3, 7])
 @pytest.mark.parametrize("mode", ["inline", "NEXT_STEP", "SAME_STEP"])
-@pytest.mark.parametrize("ends", [("terminated", "truncated"), ("truncated",), ("both", "truncated")], ids=str)
+@pytest.mark.parametrize(
+    "ends", [("terminated", "truncated"), ("truncated",), ("both", "truncated")], ids=str
+)
 def test_what_is_drawn_is_what_happened(mode: str, ends: Sequence[str], n_step: int) -> None:
     sampler, memory = sampler_of(mode, LENGTHS, 3, ends), Memory(4)
     replay = Replay(40, 4, sampler.policy.obs_layout)
@@ -175,7 +194,9 @@ def test_episodes_that_a_failure_cuts_are_bootstrapped(n_step: int) -> None:
 @pytest.mark.parametrize("mode", ["inline", "NEXT_STEP", "SAME_STEP", "breaking"])
 def test_sequences_are_what_the_rollouts_held(mode: str) -> None:
     make, steps = (Breaking if mode == "breaking" else Scripted), 6
-    sampler = sampler_of("inline" if make is Breaking else mode, LENGTHS, 3, ("terminated", "truncated"), make)
+    sampler = sampler_of(
+        "inline" if make is Breaking else mode, LENGTHS, 3, ("terminated", "truncated"), make
+    )
     replay, rollouts = Replay(40, 4, sampler.policy.obs_layout), []
     for _ in range(17):
         rollouts.append(copy.deepcopy(sample(sampler)))
@@ -187,17 +208,24 @@ def test_sequences_are_what_the_rollouts_held(mode: str) -> None:
     held = {name: torch.cat([getattr(r, name) for r in rollouts]) for name in names}
     obs = torch.cat([r.obs["value"][:-1] for r in rollouts] + [rollouts[-1].obs["value"][-1:]])
     first = torch.cat([r.first[:-1] for r in rollouts] + [rollouts[-1].first[-1:]])
-    finals = {(3 * n + t, b): leaves["value"] for n, r in enumerate(rollouts) for t, b, leaves in r.final}
+    finals = {
+        (3 * n + t, b): leaves["value"] for n, r in enumerate(rollouts) for t, b, leaves in r.final
+    }
     for row in range(replay.tail, replay.head - steps + 1):
         found = replay.sequences(replay.index(row, row + 1), steps)
         for name in names:
             assert torch.equal(getattr(found, name), held[name][row : row + steps]), name
         assert torch.equal(found.obs["value"], obs[row : row + steps + 1])
         assert found.first[0].all()
-        begun = found.first[1:-1] & (found.valid[1:] > 0)  # among rows that only reset, one more does no harm
+        begun = found.first[1:-1] & (
+            found.valid[1:] > 0
+        )  # among rows that only reset, one more does no harm
         assert torch.equal(begun, first[row + 1 : row + steps] & (found.valid[1:] > 0))
         wanted = {
-            (t, b) for t in range(steps) for b in range(4) if (row + t, b) in finals and not found.terminated[t, b]
+            (t, b)
+            for t in range(steps)
+            for b in range(4)
+            if (row + t, b) in finals and not found.terminated[t, b]
         }
         assert {(t, b) for t, b, _ in found.final} == wanted
         assert all(torch.equal(leaves["value"], finals[row + t, b]) for t, b, leaves in found.final)
@@ -220,7 +248,9 @@ def test_sequences_are_what_the_rollouts_held(mode: str) -> None:
 def test_actions_of_every_kind_are_kept(space: spaces.Space) -> None:
     observed = spaces.Box(-1, 1, (2,), np.float32)
     policy = Policy(Layout(observed), Layout(space), ModelConfig())
-    env = SyncVectorEnv([lambda: Whatever(observed, space)] * 3, autoreset_mode=AutoresetMode.NEXT_STEP)
+    env = SyncVectorEnv(
+        [lambda: Whatever(observed, space)] * 3, autoreset_mode=AutoresetMode.NEXT_STEP
+    )
     sampler = Sampler(policy, env, 5, np.random.SeedSequence(0))
     action = policy.dist.action_shape, policy.dist.action_dtype
     replay, drawn = Replay(30, 3, policy.obs_layout, action=action), []
@@ -246,13 +276,15 @@ def test_a_slot_that_came_back_with_another_episode_is_cut_where_it_was() -> Non
     sampler._intact = False  # as after Ctrl-C
     replay.add(sample(sampler))
     found = everything(replay, 3)
-    # The third step of the first episode leads to its own fourth observation, which was overwritten by the new start.
+    # The third step of the first episode leads to its own fourth observation, which was overwritten
+    # by the new start.
     assert found[((1.0, 2.0), 13.0, (1.0, 3.0), GAMMA)] == 2
     assert found[((1.0, 1.0), 12 + 13 * GAMMA, (1.0, 3.0), GAMMA**2)] == 2
 
 
 def test_golden_n_step() -> None:
-    """By hand: two steps, a true end; then three, a time limit. γ is a half, the reward 10 x episode + step."""
+    """By hand: two steps, a true end; then three, a time limit. γ is a half, the reward 10 x
+    episode + step."""
     sampler = sampler_of("SAME_STEP", [(2, 3)], 5, ("terminated", "truncated"))
     replay = Replay(10, 1, sampler.policy.obs_layout)
     replay.add(sample(sampler))
@@ -276,7 +308,9 @@ def test_every_step_is_drawn_alike_and_none_that_only_resets() -> None:
 
 
 def test_the_replay_resumes_to_the_bit() -> None:
-    first, second = (sampler_of("SAME_STEP", LENGTHS, 3, ("truncated", "terminated")) for _ in range(2))
+    first, second = (
+        sampler_of("SAME_STEP", LENGTHS, 3, ("truncated", "terminated")) for _ in range(2)
+    )
     layout = first.policy.obs_layout
     replay = PrioritizedReplay(40, 4, layout)
     for _ in range(9):
@@ -292,20 +326,33 @@ def test_the_replay_resumes_to_the_bit() -> None:
         for one, sampler in ((replay, first), (copy, second)):
             one.add(sample(sampler))
             one.update(one.draw(8, generator(2)), np.arange(8.0))
-    assert all(np.array_equal(a, b) for a, b in zip(replay.tree.levels, copy.tree.levels, strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(replay.tree.levels, copy.tree.levels, strict=True)
+    )
 
 
-# --- stacks of pictures ----------------------------------------------------------------------------------------------
+# --- stacks of pictures
+# ----------------------------------------------------------------------------------------------
 
 
 class Film(gym.Env):
-    """Stacks of `stack` random pictures of `planes` planes. Before an episode's first come black ones, or `idle` other
+    """Stacks of `stack` random pictures of `planes` planes.
+
+    Before an episode's first come black ones, or `idle` other
     pictures, as where an emulator idles before the agent acts."""
 
     action_space = spaces.Discrete(2)
 
-    def __init__(self, stack: int, planes: int, lengths: Sequence[int], ends: str, idle: bool = False) -> None:
-        self.stack, self.planes, self.lengths, self.ends, self.idle = stack, planes, lengths, ends, idle
+    def __init__(
+        self, stack: int, planes: int, lengths: Sequence[int], ends: str, idle: bool = False
+    ) -> None:
+        self.stack, self.planes, self.lengths, self.ends, self.idle = (
+            stack,
+            planes,
+            lengths,
+            ends,
+            idle,
+        )
         self.observation_space = spaces.Box(0, 255, (stack * planes, 5, 4), np.uint8)
         self.episode = 0
 
@@ -325,16 +372,26 @@ class Film(gym.Env):
     def step(self, action: Any) -> Any:
         self.now += 1
         over = self.now == self.lengths[self.episode % len(self.lengths)]
-        return self.observe(), 1.0, over and self.ends == "terminated", over and self.ends == "truncated", {}
+        return (
+            self.observe(),
+            1.0,
+            over and self.ends == "terminated",
+            over and self.ends == "truncated",
+            {},
+        )
 
 
 @pytest.mark.parametrize("idle", [False, True], ids=["black", "idle"])
 @pytest.mark.parametrize(("stack", "planes"), [(4, 1), (2, 3)])
 @pytest.mark.parametrize("mode", ["NEXT_STEP", "SAME_STEP"])
-def test_stacks_are_to_the_bit_what_whole_observations_are(mode: str, stack: int, planes: int, idle: bool) -> None:
+def test_stacks_are_to_the_bit_what_whole_observations_are(
+    mode: str, stack: int, planes: int, idle: bool
+) -> None:
     makers = [lambda n=n: Film(stack, planes, (n, 2 * n), "truncated", idle) for n in (1, 3, 8)]
     env = SyncVectorEnv(makers, autoreset_mode=AutoresetMode[mode])
-    policy = QPolicy(Layout(env.single_observation_space), Layout(env.single_action_space), ModelConfig())
+    policy = QPolicy(
+        Layout(env.single_observation_space), Layout(env.single_action_space), ModelConfig()
+    )
     sampler = Sampler(policy, env, 5, np.random.SeedSequence(0))
     whole, single = (Replay(60, 3, policy.obs_layout, frame_stack=n) for n in (1, stack))
     assert single.frames["value"].latest.nbytes * stack < 1.5 * whole.obs["value"].nbytes
@@ -346,7 +403,9 @@ def test_stacks_are_to_the_bit_what_whole_observations_are(mode: str, stack: int
         index = whole.draw(200, generator(i)) if whole.rows == single.rows else None
         offsets = generator(i)
         picked = torch.randint(whole.tail * 3, whole.head * 3, (200,), generator=offsets).numpy()
-        a, b = (replay.batch(picked % replay.size, n_step=2, gamma=0.9) for replay in (whole, single))
+        a, b = (
+            replay.batch(picked % replay.size, n_step=2, gamma=0.9) for replay in (whole, single)
+        )
         assert index is None or len(index) == 200
         assert torch.equal(a.obs["value"], b.obs["value"])
         assert torch.equal(a.next_obs["value"], b.next_obs["value"])
@@ -358,16 +417,21 @@ def test_stacks_are_to_the_bit_what_whole_observations_are(mode: str, stack: int
 
 
 def test_observations_that_are_no_stacks_are_refused() -> None:
-    env = SyncVectorEnv([lambda: Film(3, 1, (9,), "truncated")], autoreset_mode=AutoresetMode.NEXT_STEP)
+    env = SyncVectorEnv(
+        [lambda: Film(3, 1, (9,), "truncated")], autoreset_mode=AutoresetMode.NEXT_STEP
+    )
     env.envs[0].unwrapped.stack = 3
-    policy = QPolicy(Layout(env.single_observation_space), Layout(env.single_action_space), ModelConfig())
+    policy = QPolicy(
+        Layout(env.single_observation_space), Layout(env.single_action_space), ModelConfig()
+    )
     rollout = sample(Sampler(policy, env, 5, np.random.SeedSequence(0)))
     rollout.obs["value"][3] = 7
     with pytest.raises(ConfigError, match="frame_stack=3 is not what the observations are"):
         Replay(60, 1, policy.obs_layout, frame_stack=3).add(rollout)
 
 
-# --- priorities ------------------------------------------------------------------------------------------------------
+# --- priorities
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 5000])
@@ -387,7 +451,9 @@ def test_the_sum_tree_agrees_with_a_running_sum(size: int) -> None:
         mass = rng.random(2000) * plain.sum()
         sums = np.cumsum(plain)
         away = np.abs(sums[:, None] - mass).min(0) > 1e-9  # at a border, rounding decides
-        assert np.array_equal(tree.find(mass)[away], np.searchsorted(sums, mass, side="right")[away])
+        assert np.array_equal(
+            tree.find(mass)[away], np.searchsorted(sums, mass, side="right")[away]
+        )
         assert (plain[tree.find(np.array([0.0, plain.sum(), plain.sum() * (1 + 1e-12)]))] > 0).all()
 
 
@@ -425,7 +491,9 @@ def test_steps_are_drawn_in_proportion_to_their_priorities() -> None:
 
 
 def test_the_size_is_known_beforehand() -> None:
-    layout = Layout(spaces.Dict({"a": spaces.Box(0, 255, (4, 84, 84), np.uint8), "b": spaces.Discrete(3)}))
+    layout = Layout(
+        spaces.Dict({"a": spaces.Box(0, 255, (4, 84, 84), np.uint8), "b": spaces.Discrete(3)})
+    )
     for stack in (1, 4):
         made = Replay(5000, 8, layout, frame_stack=stack)
         said = replay_bytes(5000, 8, layout, frame_stack=stack)
@@ -433,7 +501,9 @@ def test_the_size_is_known_beforehand() -> None:
         assert said == pytest.approx(5000 * (84 * 84 * 4 / stack + 8 + 8 + 4 + 3), rel=0.02)
 
 
-@pytest.mark.parametrize(("rows", "size"), [(1, 10), (100, 1000), (1001, 2**30), (12_501, 2**25), (70, 2**40)])
+@pytest.mark.parametrize(
+    ("rows", "size"), [(1, 10), (100, 1000), (1001, 2**30), (12_501, 2**25), (70, 2**40)]
+)
 def test_segments_are_few_and_not_small(rows: int, size: int) -> None:
     length = segment_rows(rows, size)
     count = -(-rows // length)
@@ -442,7 +512,12 @@ def test_segments_are_few_and_not_small(rows: int, size: int) -> None:
 
 
 def test_memory_is_said_in_words() -> None:
-    assert [readable(n) for n in (12, 2048, 5.25 * 2**20, 3 * 2**30)] == ["12 bytes", "2 KiB", "5.25 MiB", "3.0 GiB"]
+    assert [readable(n) for n in (12, 2048, 5.25 * 2**20, 3 * 2**30)] == [
+        "12 bytes",
+        "2 KiB",
+        "5.25 MiB",
+        "3.0 GiB",
+    ]
     assert machine_memory() is None or machine_memory() > 2**28
 
 
@@ -456,7 +531,11 @@ def test_a_replay_that_cannot_fit_is_refused_with_a_sentence(trainer: Make) -> N
         observation_space = space
 
     with pytest.raises(
-        ConfigError, match=r"buffer_size=1000000000 takes [\d,.]+ GiB, and this machine has .* would fill all of it"
+        ConfigError,
+        match=(
+            r"buffer_size=1000000000 takes [\d,.]+ GiB, and this machine has .* would fill all"
+            r" of it"
+        ),
     ):
         trainer("DQN", lambda config: Seen(), buffer_size=1_000_000_000)
 
@@ -466,9 +545,16 @@ def test_the_size_is_told(trainer: Make) -> None:
     assert made.notes == ["The replay buffer takes 303 KiB once it holds 10,000 steps."]
 
 
-def test_a_replay_is_read_with_the_segments_that_it_was_written_with(trainer: Make, tmp_path: Any) -> None:
+def test_a_replay_is_read_with_the_segments_that_it_was_written_with(
+    trainer: Make, tmp_path: Any
+) -> None:
     """Another version, or machine, may cut a replay otherwise."""
-    tiny = {"preset": None, "learning_starts": 50, "timesteps_per_iteration": 400, "buffer_size": 1000}
+    tiny = {
+        "preset": None,
+        "learning_starts": 50,
+        "timesteps_per_iteration": 400,
+        "buffer_size": 1000,
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segments, "_SMALLEST", 2**12)
         algo = trainer("DQN", "CartPole-v1", num_envs=2, **tiny)

@@ -1,7 +1,9 @@
-"""Guards exact resuming: N + M iterations straight equal N, save, load in a fresh process, M more, bit for bit.
+"""Guards exact resuming: N + M iterations straight equal N, save, load in a fresh process, M more,
+bit for bit.
 
-Compared are the whole checkpoints at the end (parameters, optimiser, generators, normalisers, episodes in progress,
-environments) and the result dicts without their times. Then processes are killed and preempted while they train.
+Compared are the whole checkpoints at the end (parameters, optimiser, generators, normalisers,
+episodes in progress, environments) and the result dicts without their times. Then processes are
+killed and preempted while they train.
 """
 
 from __future__ import annotations
@@ -35,7 +37,12 @@ from poise.training.environments import Environments
 from poise.training.trainer import Trainer
 from test_checkpoint import same
 
-TINY: dict[str, Any] = {"preset": None, "seed": 11, "num_envs_per_worker": 4, "model": {"fcnet_hiddens": [16]}}
+TINY: dict[str, Any] = {
+    "preset": None,
+    "seed": 11,
+    "num_envs_per_worker": 4,
+    "model": {"fcnet_hiddens": [16]},
+}
 PPO = {**TINY, "rollout_fragment_length": 48, "num_sgd_iter": 3, "sgd_minibatch_size": 64}
 A2C = {**TINY, "rollout_fragment_length": 5, "timesteps_per_iteration": 150}
 NORMAL = {"normalize_observations": True, "normalize_rewards": True}
@@ -43,16 +50,36 @@ NORMAL = {"normalize_observations": True, "normalize_rewards": True}
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "PPO CartPole": ("PPO", "CartPole-v1", {**PPO, **NORMAL}),
     "A2C CartPole": ("A2C", "CartPole-v1", {**A2C, **NORMAL}),
-    "PPO Acrobot": ("PPO", "Acrobot-v1", {**PPO, **NORMAL, "env_config": {"max_episode_steps": 60}}),
-    "A2C Acrobot": ("A2C", "Acrobot-v1", {**A2C, **NORMAL, "env_config": {"max_episode_steps": 60}}),
+    "PPO Acrobot": (
+        "PPO",
+        "Acrobot-v1",
+        {**PPO, **NORMAL, "env_config": {"max_episode_steps": 60}},
+    ),
+    "A2C Acrobot": (
+        "A2C",
+        "Acrobot-v1",
+        {**A2C, **NORMAL, "env_config": {"max_episode_steps": 60}},
+    ),
     "PPO Pendulum": ("PPO", "Pendulum-v1", {**PPO, **NORMAL, "exploration_correlation": 0.7}),
     "A2C Pendulum": ("A2C", "Pendulum-v1", {**A2C, **NORMAL, "exploration_correlation": 0.7}),
-    "schedules": ("PPO", "CartPole-v1", {**PPO, "lr": [[0, 1e-2], [2000, 0]], "entropy_coeff": [[0, 0.1], [900, 0]]}),
+    "schedules": (
+        "PPO",
+        "CartPole-v1",
+        {**PPO, "lr": [[0, 1e-2], [2000, 0]], "entropy_coeff": [[0, 0.1], [900, 0]]},
+    ),
     "plain": ("PPO", "CartPole-v1", PPO),
-    "evaluated": ("PPO", "CartPole-v1", {**PPO, "evaluation_interval": 2, "evaluation_duration": 2}),
+    "evaluated": (
+        "PPO",
+        "CartPole-v1",
+        {**PPO, "evaluation_interval": 2, "evaluation_duration": 2},
+    ),
     "own generator": ("PPO", "resumable:Repeatable", PPO),
     "get_state": ("A2C", "resumable:Stateful", {**A2C, **NORMAL}),
-    "get_state and a time limit": ("PPO", "resumable:Stateful", {**PPO, "env_config": {"max_episode_steps": 11}}),
+    "get_state and a time limit": (
+        "PPO",
+        "resumable:Stateful",
+        {**PPO, "env_config": {"max_episode_steps": 11}},
+    ),
 }
 N, M = 3, 3
 
@@ -75,13 +102,17 @@ CONTINUE = """
 def run_child(code: str, *arguments: Any, **environment: str) -> str:
     """What a fresh process prints, which finds this folder's modules."""
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    done = warm.run(command, capture_output=True, text=True, env=child_env(**environment), timeout=240)
+    done = warm.run(
+        command, capture_output=True, text=True, env=child_env(**environment), timeout=240
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def child_env(**more: str) -> dict[str, str]:
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join(
+        [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}
 
 
@@ -96,7 +127,8 @@ def without_times(state: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def continued(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """For every case, the straight run's end and the end of the run that went through a fresh process."""
+    """For every case, the straight run's end and the end of the run that went through a fresh
+    process."""
     root = tmp_path_factory.mktemp("resume")
     straight, paths = {}, {}
     for name, (algorithm, env, settings) in CASES.items():
@@ -109,19 +141,29 @@ def continued(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, A
             paths[name] = str(algo.save(root / name))
     results = json.loads(run_child(CONTINUE, json.dumps(paths), M))
     return {
-        name: {**straight[name], "then": results[name][:-1], "notes": results[name][-1], "saved": Path(paths[name])}
+        name: {
+            **straight[name],
+            "then": results[name][:-1],
+            "notes": results[name][-1],
+            "saved": Path(paths[name]),
+        }
         for name in CASES
     }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_straight_equals_resumed_bit_for_bit(continued: dict[str, dict[str, Any]], name: str) -> None:
+def test_straight_equals_resumed_bit_for_bit(
+    continued: dict[str, dict[str, Any]], name: str
+) -> None:
     case = continued[name]
     manifest, policy, state = checkpoint.read(case["path"])
     resumed = checkpoint.read(Path(f"{case['saved']} after"))
     assert checkpoint.verify(case["saved"])["resume_grade"] == "bitwise"
     assert case["notes"] == []
-    assert (manifest["iteration"], manifest["timesteps_total"]) == (N + M, resumed[0]["timesteps_total"])
+    assert (manifest["iteration"], manifest["timesteps_total"]) == (
+        N + M,
+        resumed[0]["timesteps_total"],
+    )
     assert same(policy, resumed[1])
     for part in without_times(state):
         assert same(state[part], resumed[2][part]), part
@@ -132,7 +174,8 @@ def test_straight_equals_resumed_bit_for_bit(continued: dict[str, dict[str, Any]
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_cases_are_not_trivial(continued: dict[str, dict[str, Any]], name: str) -> None:
-    """Training changed the parameters after the checkpoint, and the checkpoint was in the middle of episodes."""
+    """Training changed the parameters after the checkpoint, and the checkpoint was in the middle of
+    episodes."""
     case = continued[name]
     _, policy, state = checkpoint.read(case["saved"])
     after = checkpoint.read(case["path"])[1]
@@ -173,7 +216,9 @@ def test_a_trainer_that_was_loaded_only_to_be_saved_goes_on_exactly(
         assert same(timeless(last.train()), timeless(expected))
 
 
-def test_a_checkpoint_before_the_first_step_goes_on_exactly(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_a_checkpoint_before_the_first_step_goes_on_exactly(
+    trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
     algo = trainer("PPO", "CartPole-v1", **PPO)
     algo.save(tmp_path / "a")
     expected = algo.train()
@@ -181,7 +226,9 @@ def test_a_checkpoint_before_the_first_step_goes_on_exactly(trainer: Callable[..
         assert same(timeless(loaded.train()), timeless(expected))
 
 
-def test_what_cannot_be_replayed_begins_anew_and_says_so(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_what_cannot_be_replayed_begins_anew_and_says_so(
+    trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
     algo = trainer("PPO", "resumable:Unrepeatable", **PPO)
     for _ in range(2):
         algo.train()
@@ -192,12 +239,18 @@ def test_what_cannot_be_replayed_begins_anew_and_says_so(trainer: Callable[..., 
     with poise.load(path) as loaded:
         sampler = loaded.samplers.members[0]
         fresh = sampler.state_dict()
-        assert loaded.notes == ["4 of 4 environments could not be restored and began a new episode."]
-        assert sampler._lengths.tolist() == [0] * 4  # no step of an old episode is counted for a new one
+        assert loaded.notes == [
+            "4 of 4 environments could not be restored and began a new episode."
+        ]
+        assert (
+            sampler._lengths.tolist() == [0] * 4
+        )  # no step of an old episode is counted for a new one
         assert sampler._returns.tolist() == [0.0] * 4
         assert fresh["first"].tolist() == [True] * 4
         assert fresh["done"].tolist() == [False] * 4
-        for slot, env in enumerate(sampler.env.envs):  # what the policy sees first is where the environment stands
+        for slot, env in enumerate(
+            sampler.env.envs
+        ):  # what the policy sees first is where the environment stands
             assert np.array_equal(fresh["obs"]["value"][slot], env.unwrapped.observe())
             assert env.unwrapped.now == 0
         result = loaded.train()
@@ -223,15 +276,20 @@ def test_slots_that_can_be_restored_are_although_others_cannot(
     monkeypatch.setattr(resumable.Repeatable, "observe", forgetful)
     with poise.load(path) as loaded:
         sampler = loaded.samplers.members[0]
-        assert loaded.notes == ["1 of 4 environments could not be restored and began a new episode."]
+        assert loaded.notes == [
+            "1 of 4 environments could not be restored and began a new episode."
+        ]
         assert sampler._lengths[0] == 0
         assert sampler._lengths[1:].tolist() == algo.samplers.members[0]._lengths[1:].tolist()
         assert sampler._returns[1:].tolist() == algo.samplers.members[0]._returns[1:].tolist()
         loaded.train()
 
 
-def test_a_restart_never_replays_old_episodes(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
-    """An opaque native vector environment is seeded anew for every incarnation, and each incarnation otherwise."""
+def test_a_restart_never_replays_old_episodes(
+    trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """An opaque native vector environment is seeded anew for every incarnation, and each
+    incarnation otherwise."""
     from poise.stepping import snapshot
 
     starts = []
@@ -246,7 +304,9 @@ def test_a_restart_never_replays_old_episodes(trainer: Callable[..., Trainer], t
         for i in range(3):
             with poise.load(tmp_path / str(i)) as loaded:
                 seen.append(loaded.samplers.members[0].state_dict()["obs"]["value"].clone())
-                assert loaded.notes == ["4 of 4 environments could not be restored and began a new episode."]
+                assert loaded.notes == [
+                    "4 of 4 environments could not be restored and began a new episode."
+                ]
                 loaded.train()
                 loaded.save(tmp_path / str(i + 1))
     first = trainer("PPO", "CartPole-v1", **PPO).samplers.members[0]
@@ -256,7 +316,8 @@ def test_a_restart_never_replays_old_episodes(trainer: Callable[..., Trainer], t
     assert len(np.unique(rows, axis=0)) == len(rows)
 
 
-# --- killed ---------------------------------------------------------------------------------------------------------
+# --- killed
+# ---------------------------------------------------------------------------------------------------------
 
 ENDLESS = """
     import os, sys
@@ -289,7 +350,14 @@ def child() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     def start(*command: str, **options: Any) -> subprocess.Popen[str]:
         started.append(
-            warm.Popen(command, env=child_env(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+            warm.Popen(
+                command,
+                env=child_env(),
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                **options,
+            )
         )
         return started[-1]
 
@@ -308,11 +376,14 @@ def test_killed_at_any_moment_a_run_goes_on_exactly(
     moments = random.Random(seed)
     reached = 0
     for round_ in range(3):
-        process = child(sys.executable, "-c", textwrap.dedent(ENDLESS), str(tmp_path), "run", repr(KILLED))
+        process = child(
+            sys.executable, "-c", textwrap.dedent(ENDLESS), str(tmp_path), "run", repr(KILLED)
+        )
         wait_for(
             lambda reached=reached, process=process: (
                 process.poll() is not None
-                or max((int(p.name) for p in checkpoint.checkpoints(folder.checkpoints)), default=0) > reached
+                or max((int(p.name) for p in checkpoint.checkpoints(folder.checkpoints)), default=0)
+                > reached
             ),
             f"a checkpoint after iteration {reached}",
         )
@@ -331,7 +402,9 @@ def test_killed_at_any_moment_a_run_goes_on_exactly(
         assert resumed.iteration == reached + 5
         assert folder.status()["state"] == "finished"
         lines = [json.loads(line) for line in folder.metrics_file.read_text().splitlines()]
-        assert [line["training_iteration"] for line in lines] == list(range(1, reached + 6)), f"moments of seed {seed}"
+        assert [line["training_iteration"] for line in lines] == list(range(1, reached + 6)), (
+            f"moments of seed {seed}"
+        )
         for key in ("timesteps_total", "time_total_s"):
             assert all(a[key] < b[key] for a, b in itertools.pairwise(lines)), key
         assert not [p.name for p in folder.checkpoints.iterdir() if p.name.startswith(".")]
@@ -343,7 +416,13 @@ def test_killed_at_any_moment_a_run_goes_on_exactly(
 
 def finished_run(root: Path, iterations: int = 4, **options: Any) -> RunFolder:
     """A short run in `root`, with a checkpoint of every iteration."""
-    settings = {"checkpoint_freq": 1, "keep_checkpoints_num": 10, "quiet": True, "tensorboard": False, **options}
+    settings = {
+        "checkpoint_freq": 1,
+        "keep_checkpoints_num": 10,
+        "quiet": True,
+        "tensorboard": False,
+        **options,
+    }
     run = poise.run(
         "PPO", "CartPole-v1", folder=root, experiment="e", name="r", stop={"training_iteration": iterations},
         **settings, **PPO,
@@ -352,7 +431,9 @@ def finished_run(root: Path, iterations: int = 4, **options: Any) -> RunFolder:
     return run.folder
 
 
-@pytest.mark.parametrize("torn", [b'{"episode_reward_mean": 12.5, "timest', b"\x00\x00\x00\x00", b"\xff\xfe{"])
+@pytest.mark.parametrize(
+    "torn", [b'{"episode_reward_mean": 12.5, "timest', b"\x00\x00\x00\x00", b"\xff\xfe{"]
+)
 def test_a_torn_last_line_is_trimmed(tmp_path: Path, torn: bytes) -> None:
     folder = finished_run(tmp_path)
     whole = folder.metrics_file.read_bytes()
@@ -362,10 +443,19 @@ def test_a_torn_last_line_is_trimmed(tmp_path: Path, torn: bytes) -> None:
     run.trainer.close()
     text = folder.metrics_file.read_bytes()
     assert text.startswith(whole)
-    assert [json.loads(line)["training_iteration"] for line in text.splitlines()] == [1, 2, 3, 4, 5, 6]
+    assert [json.loads(line)["training_iteration"] for line in text.splitlines()] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
 
 
-@pytest.mark.parametrize(("word", "lost", "grade"), [("for your information", 0, "bitwise"), ("", 1, "statistical")])
+@pytest.mark.parametrize(
+    ("word", "lost", "grade"), [("for your information", 0, "bitwise"), ("", 1, "statistical")]
+)
 def test_only_what_could_not_be_restored_lowers_the_grade(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, lost: int, grade: str
 ) -> None:
@@ -408,13 +498,17 @@ def test_results_after_the_checkpoint_are_dropped_and_made_again(tmp_path: Path)
     for a, b in zip(before, after, strict=False):
         assert same(timeless(a), timeless(b))
     log = (folder.path / "log.txt").read_text()
-    assert all(f"Warning: {folder.checkpoints / name} is damaged" in log for name in ("000003", "000004"))
+    assert all(
+        f"Warning: {folder.checkpoints / name} is damaged" in log for name in ("000003", "000004")
+    )
     assert "Resuming from iteration 2" in log
     assert "grade: bitwise" in log
 
 
 @pytest.mark.parametrize("damage", ["manifest is missing", "manifest is torn", "file is missing"])
-def test_a_damaged_checkpoint_does_not_stand_in_the_way_of_its_successor(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_does_not_stand_in_the_way_of_its_successor(
+    tmp_path: Path, damage: str
+) -> None:
     """The resumed run reaches the iteration of the damaged one again, saves it, and later resumes do not see it."""
     folder = finished_run(tmp_path)
     last = folder.checkpoints / "000004"
@@ -429,7 +523,9 @@ def test_a_damaged_checkpoint_does_not_stand_in_the_way_of_its_successor(tmp_pat
     assert (run.trainer.iteration, folder.status()["state"]) == (4, "finished")
     assert checkpoint.verify(last)["iteration"] == 4
     assert checkpoint.newest(folder.checkpoints) == (last, [])
-    assert (folder.checkpoints / "000004.damaged").is_dir()  # what is left of it is kept for whoever wants to look
+    assert (
+        folder.checkpoints / "000004.damaged"
+    ).is_dir()  # what is left of it is kept for whoever wants to look
 
 
 def test_a_run_without_an_intact_checkpoint_says_so(tmp_path: Path) -> None:
@@ -470,7 +566,9 @@ def test_sigterm_ends_the_command_with_a_checkpoint(
         sys.executable, "-m", "poise", "train", "PPO", "--env", "CartPole-v1", "--stop", "timesteps_total=1000000000",
         "--seed", "1", "--folder", str(tmp_path), "--experiment", "e", "--name", "run",
     )  # fmt: skip
-    wait_for(lambda: process.poll() is not None or len(folder.metrics()) >= 2, "the second iteration")
+    wait_for(
+        lambda: process.poll() is not None or len(folder.metrics()) >= 2, "the second iteration"
+    )
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, output + errors
@@ -503,7 +601,10 @@ def test_a_scheduler_calls_one_command_until_it_has_ended(
 ) -> None:
     folder = RunFolder(tmp_path / "e" / "job")
     killed = child(*again(tmp_path, "--stop", "training_iteration=1000000"))
-    wait_for(lambda: killed.poll() is not None or checkpoint.checkpoints(folder.checkpoints), "a checkpoint")
+    wait_for(
+        lambda: killed.poll() is not None or checkpoint.checkpoints(folder.checkpoints),
+        "a checkpoint",
+    )
     killed.kill()
     _, errors = killed.communicate()
     assert killed.returncode == -signal.SIGKILL, errors
@@ -515,13 +616,20 @@ def test_a_scheduler_calls_one_command_until_it_has_ended(
     assert f"Resuming from iteration {last} " in output
     assert "The run goes on with its own settings: lr=0.0003 (asked for: 0.5)." in output
     assert [r["training_iteration"] for r in folder.metrics()] == list(range(1, last + 3))
-    before = {file: file.read_bytes() for file in (folder.metrics_file, folder.path / "status.json")}
+    before = {
+        file: file.read_bytes() for file in (folder.metrics_file, folder.path / "status.json")
+    }
     ended = CliRunner().invoke(command, again(tmp_path)[3:])
-    assert (ended.exit_code, "has ended: training_iteration reached" in ended.output) == (0, True), ended.output
+    assert (ended.exit_code, "has ended: training_iteration reached" in ended.output) == (
+        0,
+        True,
+    ), ended.output
     assert {file: file.read_bytes() for file in before} == before
 
 
-def test_a_run_that_is_asked_for_again_is_that_run_or_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_is_asked_for_again_is_that_run_or_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked: dict[str, Any] = {**PPO, "folder": tmp_path, "experiment": "e", "tensorboard": False}
     asked |= {"name": "r", "resume_if_exists": True}
 
@@ -531,7 +639,9 @@ def test_a_run_that_is_asked_for_again_is_that_run_or_none(tmp_path: Path, capsy
 
     run = poise.run("PPO", Mine, stop={"training_iteration": 2}, **asked)
     run.trainer.close()
-    later = poise.run("PPO", Mine, stop={"training_iteration": 4}, **asked)  # a class that no file can name
+    later = poise.run(
+        "PPO", Mine, stop={"training_iteration": 4}, **asked
+    )  # a class that no file can name
     later.trainer.close()
     assert later.trainer.iteration == 4
     assert "settings" not in capsys.readouterr().out

@@ -1,4 +1,5 @@
-"""Guards the one recursion for advantages: golden numbers, independent definitions, bootstrapping, reset rows."""
+"""Guards the one recursion for advantages: golden numbers, independent definitions, bootstrapping,
+reset rows."""
 
 from __future__ import annotations
 
@@ -63,7 +64,13 @@ def test_golden_numbers() -> None:
     # γ = 0.5, λ = 0.5. δ = (1 + .5 x 4 - 2, 2 + .5 x 6 - 4, 3 + .5 x 8 - 6) = (1, 1, 1)
     # A_2 = 1;  A_1 = 1 + .25 x 1;  A_0 = 1 + .25 x 1.25
     found = advantages(
-        column(1, 2, 3), column(2, 4, 6), column(4, 6, 8), flags(0, 0, 0), flags(0, 0, 0), gamma=0.5, lambda_=0.5
+        column(1, 2, 3),
+        column(2, 4, 6),
+        column(4, 6, 8),
+        flags(0, 0, 0),
+        flags(0, 0, 0),
+        gamma=0.5,
+        lambda_=0.5,
     )
     assert found.flatten().tolist() == [1.3125, 1.25, 1.0]
 
@@ -73,14 +80,26 @@ def test_golden_numbers_at_ends_of_episodes() -> None:
     rewards, values, after = column(1, 2, 3), column(2, 4, 6), column(4, 6, 8)
     no = flags(0, 0, 0)
     # terminated at 1: δ_1 = 2 - 4 = -2, nothing of row 2 flows back
-    assert advantages(rewards, values, after, flags(0, 1, 0), no, **kwargs).flatten().tolist() == [0.5, -2.0, 1.0]
+    assert advantages(rewards, values, after, flags(0, 1, 0), no, **kwargs).flatten().tolist() == [
+        0.5,
+        -2.0,
+        1.0,
+    ]
     # truncated at 1: δ_1 = 2 + .5 x 6 - 4 = 1, nothing of row 2 flows back
-    assert advantages(rewards, values, after, no, flags(0, 1, 0), **kwargs).flatten().tolist() == [1.25, 1.0, 1.0]
+    assert advantages(rewards, values, after, no, flags(0, 1, 0), **kwargs).flatten().tolist() == [
+        1.25,
+        1.0,
+        1.0,
+    ]
     # both: terminated wins
     both = advantages(rewards, values, after, flags(0, 1, 0), flags(0, 1, 0), **kwargs)
     assert both.flatten().tolist() == [0.5, -2.0, 1.0]
     # terminated in the last row: δ_2 = 3 - 6
-    assert advantages(rewards, values, after, flags(0, 0, 1), no, **kwargs).flatten().tolist() == [1.0625, 0.25, -3.0]
+    assert advantages(rewards, values, after, flags(0, 0, 1), no, **kwargs).flatten().tolist() == [
+        1.0625,
+        0.25,
+        -3.0,
+    ]
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -104,7 +123,11 @@ def test_lambda_1_is_the_discounted_return_less_the_value() -> None:
     after = column(6, 7, 1000)
     none = flags(0, 0, 0)
     found = advantages(reward, value, after, none, none, gamma=0.5, lambda_=1.0)
-    returns = [1 + 0.5 * 10 + 0.25 * 100 + 0.125 * 1000, 10 + 0.5 * 100 + 0.25 * 1000, 100 + 0.5 * 1000]
+    returns = [
+        1 + 0.5 * 10 + 0.25 * 100 + 0.125 * 1000,
+        10 + 0.5 * 100 + 0.25 * 1000,
+        100 + 0.5 * 1000,
+    ]
     torch.testing.assert_close(found + value, column(*returns))
 
 
@@ -123,7 +146,8 @@ def fixed_point(terminated: bool, gamma: float = 0.9, steps: int = 5) -> float:
 
 def test_a_time_limit_does_not_change_the_value_but_an_end_does() -> None:
     assert fixed_point(terminated=False) == pytest.approx(1 / (1 - 0.9), rel=1e-9)
-    # All five rows share one V, and the last one's target is 1: far below 10, and near the mean of a five-step return.
+    # All five rows share one V, and the last one's target is 1: far below 10, and near the mean of
+    # a five-step return.
     assert 2 < fixed_point(terminated=True) < 5
 
 
@@ -138,7 +162,10 @@ def test_reset_rows_do_not_leak_into_valid_ones(nonsense: float) -> None:
     for key in ("terminated", "truncated"):
         rollout[key] &= ~reset
     clean = advantages(**without_ratio(rollout), gamma=0.99, lambda_=0.95)
-    for key in ("reward", "next_value"):  # the value of a reset row is that of the final observation: it counts
+    for key in (
+        "reward",
+        "next_value",
+    ):  # the value of a reset row is that of the final observation: it counts
         rollout[key][reset] = nonsense
     dirty = advantages(**without_ratio(rollout), gamma=0.99, lambda_=0.95)
     assert torch.equal(clean[~reset], dirty[~reset])
@@ -149,7 +176,10 @@ def vtrace_by_definition(
 ) -> np.ndarray:
     """v_s = V(x_s) + Σ_t γ^(t-s) (Π_{i<t} c_i) ρ_t (r_t + γ V(x_{t+1}) - V(x_t)), every sum and product written out."""
     r, v, v_next = (rollout[k].numpy() for k in ("reward", "value", "next_value"))
-    term, done = rollout["terminated"].numpy(), (rollout["terminated"] | rollout["truncated"]).numpy()
+    term, done = (
+        rollout["terminated"].numpy(),
+        (rollout["terminated"] | rollout["truncated"]).numpy(),
+    )
     ratio = rollout["ratio"].numpy()
     steps, slots = r.shape
     result = np.zeros_like(r)
@@ -166,11 +196,18 @@ def vtrace_by_definition(
 
 
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize(("rho_bar", "c_bar", "lambda_"), [(1.0, 1.0, 1.0), (2.0, 1.0, 0.9), (1.5, 0.5, 1.0)])
-def test_vtrace_targets_equal_their_definition(seed: int, rho_bar: float, c_bar: float, lambda_: float) -> None:
+@pytest.mark.parametrize(
+    ("rho_bar", "c_bar", "lambda_"), [(1.0, 1.0, 1.0), (2.0, 1.0, 0.9), (1.5, 0.5, 1.0)]
+)
+def test_vtrace_targets_equal_their_definition(
+    seed: int, rho_bar: float, c_bar: float, lambda_: float
+) -> None:
     rollout = random_rollout(seed)
     rho, c = rollout["ratio"].clamp(max=rho_bar), rollout["ratio"].clamp(max=c_bar)
-    found = advantages(**without_ratio(rollout), gamma=0.95, lambda_=lambda_, rho=rho, c=c) + rollout["value"]
+    found = (
+        advantages(**without_ratio(rollout), gamma=0.95, lambda_=lambda_, rho=rho, c=c)
+        + rollout["value"]
+    )
     expected = vtrace_by_definition(rollout, 0.95, rho_bar, c_bar, lambda_)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
 
@@ -179,7 +216,9 @@ def test_vtrace_on_policy_is_the_n_step_return() -> None:
     rollout = random_rollout(2)
     ones = torch.ones_like(rollout["reward"])
     with_weights = advantages(**without_ratio(rollout), gamma=0.95, lambda_=1.0, rho=ones, c=ones)
-    torch.testing.assert_close(with_weights, advantages(**without_ratio(rollout), gamma=0.95, lambda_=1.0))
+    torch.testing.assert_close(
+        with_weights, advantages(**without_ratio(rollout), gamma=0.95, lambda_=1.0)
+    )
 
 
 def test_vtrace_policy_advantage() -> None:
@@ -195,6 +234,11 @@ def test_arguments_are_left_alone() -> None:
     ratio = rollout["ratio"]
     advantages(**without_ratio(rollout), gamma=0.9, lambda_=0.9, rho=ratio, c=ratio)
     vtrace_policy_advantages(
-        rollout["reward"], rollout["value"], rollout["next_value"], rollout["terminated"], gamma=0.9, rho=ratio
+        rollout["reward"],
+        rollout["value"],
+        rollout["next_value"],
+        rollout["terminated"],
+        gamma=0.9,
+        rho=ratio,
     )
     assert all(torch.equal(rollout[key], before[key]) for key in rollout)

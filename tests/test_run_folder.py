@@ -1,4 +1,5 @@
-"""Guards what a run leaves on disk: complete files, one writer, a run that is found again, and a full disk survived."""
+"""Guards what a run leaves on disk: complete files, one writer, a run that is found again, and a
+full disk survived."""
 
 from __future__ import annotations
 
@@ -45,7 +46,12 @@ TINY: dict[str, Any] = {
 
 def small_run(root: Path, iterations: int = 4, env: Any = "CartPole-v1", **options: Any) -> Run:
     """A run of a few iterations, quiet and without TensorBoard unless told otherwise."""
-    options = {"quiet": True, "tensorboard": False, "stop": {"training_iteration": iterations}, **options}
+    options = {
+        "quiet": True,
+        "tensorboard": False,
+        "stop": {"training_iteration": iterations},
+        **options,
+    }
     run = poise.run("PPO", env, folder=root, **{**TINY, **options})
     run.trainer.close()
     return run
@@ -55,10 +61,13 @@ def small_run(root: Path, iterations: int = 4, env: Any = "CartPole-v1", **optio
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run, whose files several tests read."""
     root = tmp_path_factory.mktemp("runs")
-    return small_run(root, iterations=6, experiment="e", name="r", checkpoint_freq=1, keep_checkpoints_num=2)
+    return small_run(
+        root, iterations=6, experiment="e", name="r", checkpoint_freq=1, keep_checkpoints_num=2
+    )
 
 
-# --- its files ------------------------------------------------------------------------------------------------------
+# --- its files
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_it_has_the_files_that_are_promised(run: Run) -> None:
@@ -82,13 +91,20 @@ def test_runs_show_the_best_score_and_where_it_is(tmp_path: Path) -> None:
     ):
         folder = tmp_path / f"runs/e/r/checkpoints/{n:06d}"
         folder.mkdir(parents=True)
-        saved = {"algorithm": "PPO", "config": {"env": "CartPole-v1"}, "score": score, "score_of": of}
+        saved = {
+            "algorithm": "PPO",
+            "config": {"env": "CartPole-v1"},
+            "score": score,
+            "score_of": of,
+        }
         (folder / "manifest.json").write_text(json.dumps(saved))
     (folder / "manifest.json").write_text("{")
     assert RunFolder(tmp_path / "runs/e/r").best == (3.0, 9)
 
     def listed(*more: str) -> str:
-        return CliRunner().invoke(command, ["runs", "--folder", str(tmp_path / "runs"), *more]).output
+        return (
+            CliRunner().invoke(command, ["runs", "--folder", str(tmp_path / "runs"), *more]).output
+        )
 
     [row] = json.loads(listed("--json"))
     assert (row["best"], row["best_iteration"]) == (3.0, 9)
@@ -101,11 +117,16 @@ def test_config_is_complete_and_resolved(run: Run) -> None:
     assert saved["preset"] is None
     assert saved["stop"] == {"training_iteration": 6}
     assert saved["options"]["keep_checkpoints_num"] == 2
-    expected, _ = resolve("PPO", "CartPole-v1", {k: v for k, v in TINY.items() if k != "preset"}, preset=None)
+    expected, _ = resolve(
+        "PPO", "CartPole-v1", {k: v for k, v in TINY.items() if k != "preset"}, preset=None
+    )
     config = saved["config"]
     wanted = json.loads(json.dumps(expected.to_dict()))
     assert (wanted.pop("num_threads"), config.pop("num_threads")) == ("auto", 1)
-    assert (wanted["model"].pop("conv_dtype"), config["model"].pop("conv_dtype")) == ("auto", "float32")
+    assert (wanted["model"].pop("conv_dtype"), config["model"].pop("conv_dtype")) == (
+        "auto",
+        "float32",
+    )
     assert config == wanted
     assert config["env"] == "CartPole-v1"
     assert config["train_batch_size"] == 64  # derived
@@ -118,7 +139,10 @@ def test_a_seed_that_nobody_gave_is_written_down(tmp_path: Path) -> None:
     assert all(isinstance(seed, int) for seed in seeds)
     assert seeds[0] != seeds[1]
     again = small_run(tmp_path, 1, name="c", seed=seeds[0])
-    assert again.folder.metrics()[0]["learner/policy_loss"] == runs[0].folder.metrics()[0]["learner/policy_loss"]
+    assert (
+        again.folder.metrics()[0]["learner/policy_loss"]
+        == runs[0].folder.metrics()[0]["learner/policy_loss"]
+    )
 
 
 def no_constants(name: str) -> Any:
@@ -180,7 +204,10 @@ def test_status_says_how_it_goes(tmp_path: Path) -> None:
     assert noting.seen == ["running", "running"]
     status = json.loads((run.path / "status.json").read_text())
     assert (status["state"], status["reason"]) == ("finished", "training_iteration reached 2")
-    assert (status["training_iteration"], status["timesteps_total"]) == (2, run.result["timesteps_total"])
+    assert (status["training_iteration"], status["timesteps_total"]) == (
+        2,
+        run.result["timesteps_total"],
+    )
     assert status["pid"] == os.getpid()
     assert status["heartbeat"] > 0
 
@@ -220,7 +247,9 @@ def test_status_of_a_run_that_failed_names_the_cause(tmp_path: Path) -> None:
     assert status["state"] == "failed"
     assert "ZeroDivisionError" in status["reason"]
     assert "the callback divided by zero" in status["reason"]
-    assert checkpoint.newest(folder.checkpoints)[0] == folder.checkpoints / "000001"  # the last good one is kept
+    assert (
+        checkpoint.newest(folder.checkpoints)[0] == folder.checkpoints / "000001"
+    )  # the last good one is kept
     folder.claim()  # and the folder was given back
     folder.release()
 
@@ -230,7 +259,9 @@ def test_status_of_a_process_that_is_gone(tmp_path: Path) -> None:
     assert folder.status() == {}
     folder.write_status("running")
     assert folder.status()["state"] == "running"
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    )
     for change, state in (({"pid": int(gone.stdout)}, "died"), ({"host": "elsewhere"}, "running"),
                           ({"host": "elsewhere", "heartbeat": 0}, "died"), ({"pid": None}, "died")):  # fmt: skip
         folder.write_status("running")
@@ -246,7 +277,9 @@ def test_log_holds_what_was_printed(tmp_path: Path, capsys: pytest.CaptureFixtur
     printed = capsys.readouterr().out
     log = (run.path / "log.txt").read_text()
     assert log.splitlines()[0] == "PPO on CartPole-v1, seed 5"
-    assert log.splitlines()[-1] == f"Stopped: training_iteration reached 2. The run is in {run.path}"
+    assert (
+        log.splitlines()[-1] == f"Stopped: training_iteration reached 2. The run is in {run.path}"
+    )
     assert log == printed
     quiet = small_run(tmp_path, 2)
     assert capsys.readouterr().out == ""
@@ -280,16 +313,28 @@ def test_runs_are_named_by_the_time_or_as_asked(tmp_path: Path) -> None:
 
 def test_the_experiment_is_named_after_algorithm_and_environment(tmp_path: Path) -> None:
     assert small_run(tmp_path, 1, name="r").path == tmp_path / "PPO_CartPole-v1" / "r"
-    assert small_run(tmp_path, 1, env="environments:Echo", name="r").path == tmp_path / "PPO_environments-Echo" / "r"
+    assert (
+        small_run(tmp_path, 1, env="environments:Echo", name="r").path
+        == tmp_path / "PPO_environments-Echo" / "r"
+    )
 
 
 def test_runs_of_trials_with_several_seeds_are_listed(tmp_path: Path) -> None:
     root = tmp_path / "runs"
     new_folder(root, "e", "first").write_config({"algorithm": "PPO"})
-    for trial, name in (("trial_00000", "seed_0"), ("trial_00000", "held_out_0"), ("trial_00001", "seed_0")):
+    for trial, name in (
+        ("trial_00000", "seed_0"),
+        ("trial_00000", "held_out_0"),
+        ("trial_00001", "seed_0"),
+    ):
         new_folder(root / "search", trial, name).write_config({"algorithm": "PPO"})
     names = run_names(all_runs(root), root)
-    assert set(names) == {"first", "held_out_0", "search/trial_00000/seed_0", "search/trial_00001/seed_0"}
+    assert set(names) == {
+        "first",
+        "held_out_0",
+        "search/trial_00000/seed_0",
+        "search/trial_00001/seed_0",
+    }
     for name, run in zip(names, all_runs(root), strict=True):
         assert find_run(name, root).path == run.path
     (root / "search" / "study.json").touch()
@@ -348,12 +393,17 @@ HOLD = """
 
 def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     path = small_run(tmp_path, 1, name="r", checkpoint_freq=1).path
-    holder = subprocess.Popen([sys.executable, "-c", textwrap.dedent(HOLD), str(path)], stdout=subprocess.PIPE)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(HOLD), str(path)], stdout=subprocess.PIPE
+    )
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"has it\n"
         before = (path / "metrics.jsonl").read_bytes()
-        for attempt in (lambda: RunFolder(path).claim(), lambda: poise.resume(path, stop={"training_iteration": 3})):
+        for attempt in (
+            lambda: RunFolder(path).claim(),
+            lambda: poise.resume(path, stop={"training_iteration": 3}),
+        ):
             with pytest.raises(RunError, match="in use") as caught:
                 attempt()
             assert str(holder.pid) in str(caught.value)
@@ -402,10 +452,14 @@ def test_the_last_and_the_best_checkpoints_are_kept(tmp_path: Path) -> None:
     run = small_run(tmp_path, 7, name="a", callbacks=[rewards], **options)
     assert kept(run) == [3, 6, 7]
     assert checkpoint.verify(run.folder.checkpoints / "000003")["episode_reward_mean"] == 9.0
-    resumed = poise.resume(run.path, stop={"training_iteration": 9}, callbacks=[Rewards(*[8.0] * 9)], quiet=True)
+    resumed = poise.resume(
+        run.path, stop={"training_iteration": 9}, callbacks=[Rewards(*[8.0] * 9)], quiet=True
+    )
     resumed.trainer.close()
     assert kept(resumed) == [3, 8, 9]  # the best of before counts after a resume
-    better = poise.resume(run.path, stop={"training_iteration": 12}, callbacks=[Rewards(*[10.0] * 12)], quiet=True)
+    better = poise.resume(
+        run.path, stop={"training_iteration": 12}, callbacks=[Rewards(*[10.0] * 12)], quiet=True
+    )
     better.trainer.close()
     assert kept(better) == [11, 12]
 
@@ -437,14 +491,20 @@ def test_each_new_best_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert best_of(run) == (4, -2.0, "evaluation/episode_reward_mean")
 
 
-def test_a_partial_window_is_never_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partial_window_is_never_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recorder, "BEST_SHARE", math.inf)
-    run = small_run(tmp_path, 4, callbacks=[Rewards(9.0, 1.0, 2.0, 3.0)], metrics_smoothing_episodes=1000)
+    run = small_run(
+        tmp_path, 4, callbacks=[Rewards(9.0, 1.0, 2.0, 3.0)], metrics_smoothing_episodes=1000
+    )
     assert kept(run) == [4]
     assert checkpoint.best(run.folder.checkpoints) is None
 
 
-def test_new_bests_cost_a_hundredth_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_bests_cost_a_hundredth_of_the_time_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every iteration of 40 s is a new best, and a checkpoint costs one second."""
 
     class Clock(poise.Callback):
@@ -462,7 +522,11 @@ def test_new_bests_cost_a_hundredth_of_the_time_at_most(tmp_path: Path, monkeypa
 
     clock = Clock()
     monkeypatch.setattr(recorder, "time", clock)
-    options = {"checkpoint_interval_s": 1e6, "keep_checkpoints_num": 99, "metrics_smoothing_episodes": 1}
+    options = {
+        "checkpoint_interval_s": 1e6,
+        "keep_checkpoints_num": 99,
+        "metrics_smoothing_episodes": 1,
+    }
     assert kept(small_run(tmp_path, 9, callbacks=[clock], **options)) == [1, 5, 8, 9]
 
 
@@ -470,7 +534,13 @@ def test_checkpoints_come_by_iterations_by_seconds_and_at_the_end(tmp_path: Path
     options = {"keep_checkpoints_num": 99}
     assert kept(small_run(tmp_path, 5, name="a", **options)) == [5]
     assert kept(small_run(tmp_path, 5, name="b", checkpoint_freq=2, **options)) == [2, 4, 5]
-    assert kept(small_run(tmp_path, 5, name="c", checkpoint_interval_s=1e-9, **options)) == [1, 2, 3, 4, 5]
+    assert kept(small_run(tmp_path, 5, name="c", checkpoint_interval_s=1e-9, **options)) == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
 
 
 # --- a full disk ----------------------------------------------------------------------------------------------------
@@ -536,7 +606,8 @@ def test_a_full_disk_of_the_operating_systems_own(tmp_path: Path) -> None:
     assert child.returncode == 0, child.stderr
     assert child.stdout.count("the checkpoint of") == 1
     assert (
-        f"its last whole checkpoint is {tmp_path / 'PPO_CartPole-v1' / 'r' / 'checkpoints' / '000002'}." in child.stdout
+        "its last whole checkpoint is"
+        f" {tmp_path / 'PPO_CartPole-v1' / 'r' / 'checkpoints' / '000002'}." in child.stdout
     )
     assert "Traceback" not in child.stderr  # of TensorBoard's thread
     folder = find_run("r", tmp_path)
@@ -561,7 +632,12 @@ def test_tensorboard_events_hold_every_number(tmp_path: Path) -> None:
     events.Reload()
     tags = events.Tags()
     numbers = tags["scalars"] or tags["tensors"]
-    grouped = {"rollout/episode_reward_mean", "time/timesteps_total", "learner/policy_loss", "perf/env_steps_per_s"}
+    grouped = {
+        "rollout/episode_reward_mean",
+        "time/timesteps_total",
+        "learner/policy_loss",
+        "perf/env_steps_per_s",
+    }
     assert grouped <= set(numbers)
     assert all("/" in name for name in numbers)
     assert "_hparams_/experiment" in events.summary_metadata
@@ -586,20 +662,32 @@ def test_points_after_the_checkpoint_are_purged_when_a_run_goes_on(tmp_path: Pat
     assert len(steps) == 8
 
 
-def test_tensorboard_without_the_extra_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_without_the_extra_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(poise.PoiseError, match=r"tensorboard=True needs TensorBoard: .*pip install"):
+    with pytest.raises(
+        poise.PoiseError, match=r"tensorboard=True needs TensorBoard: .*pip install"
+    ):
         small_run(tmp_path, 1, tensorboard=True)
     assert not all_runs(tmp_path)
     small_run(tmp_path, 1, tensorboard=None)
 
 
-def test_without_a_stop_rule_a_run_ends_where_the_environment_counts_as_solved(tmp_path: Path) -> None:
-    assert default_stop(PPOConfig("CartPole-v1")) == {"episode_reward_mean": 475.0, "timesteps_total": DEFAULT_STEPS}
+def test_without_a_stop_rule_a_run_ends_where_the_environment_counts_as_solved(
+    tmp_path: Path,
+) -> None:
+    assert default_stop(PPOConfig("CartPole-v1")) == {
+        "episode_reward_mean": 475.0,
+        "timesteps_total": DEFAULT_STEPS,
+    }
     assert default_stop(PPOConfig("Pendulum-v1")) == {"timesteps_total": DEFAULT_STEPS}
     assert default_stop(PPOConfig(Scripted)) == {"timesteps_total": DEFAULT_STEPS}
     run = small_run(tmp_path, stop=None, callbacks=[Ending(lambda trainer: trainer.stop("enough"))])
-    assert run.folder.config()["stop"] == {"episode_reward_mean": 475.0, "timesteps_total": DEFAULT_STEPS}
+    assert run.folder.config()["stop"] == {
+        "episode_reward_mean": 475.0,
+        "timesteps_total": DEFAULT_STEPS,
+    }
     assert "No stop rule was given" in (run.path / "log.txt").read_text()
     assert run.result["stop_reason"] == "enough"
 
@@ -607,19 +695,26 @@ def test_without_a_stop_rule_a_run_ends_where_the_environment_counts_as_solved(t
 # --- damage, and other places ---------------------------------------------------------------------------------------
 
 
-def test_small_files_are_written_whole_and_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_files_are_written_whole_and_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A power loss leaves the old content or the new one: flushed before it is renamed, and its folder after."""
     done: list[str] = []
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda file: (done.append("flush"), fsync(file)))
     monkeypatch.setattr(os, "replace", lambda a, b: (done.append("rename"), replace(a, b)))
-    for write in (lambda: RunFolder(tmp_path).write_config({"a": 1}), lambda: RunFolder(tmp_path).write_status("x")):
+    for write in (
+        lambda: RunFolder(tmp_path).write_config({"a": 1}),
+        lambda: RunFolder(tmp_path).write_status("x"),
+    ):
         done.clear()
         write()
         assert done == ["flush", "rename", "flush"]
 
 
-@pytest.mark.parametrize("torn", ["", "{", "[1]", "[" * 100_000, '{"algorithm": 5}', '{"algorithm": "PPO"}'])
+@pytest.mark.parametrize(
+    "torn", ["", "{", "[1]", "[" * 100_000, '{"algorithm": 5}', '{"algorithm": "PPO"}']
+)
 def test_a_damaged_config_is_rebuilt_from_the_newest_checkpoint(tmp_path: Path, torn: str) -> None:
     run = small_run(tmp_path, 2, name="r")
     config = run.path / "config.json"
@@ -643,12 +738,16 @@ def test_one_damaged_run_does_not_hide_the_others(tmp_path: Path) -> None:
 
     run = small_run(tmp_path / "runs", 2, name="r")
     for name in ("config.json", "status.json", "metrics.jsonl"):
-        for i, text in enumerate(("", "[[1]]", "5\n", '{"state": 3, "config": 5}', "[" * 9999, '{"heartbeat": "x"}')):
+        for i, text in enumerate(
+            ("", "[[1]]", "5\n", '{"state": 3, "config": 5}', "[" * 9999, '{"heartbeat": "x"}')
+        ):
             copy = run.path.parent / f"{name[:3]}{i}"
             shutil.copytree(run.path, copy)
             shutil.rmtree(copy / "checkpoints")
             (copy / name).write_text(text)
-    shown = CliRunner().invoke(command, ["runs", "--folder", str(tmp_path / "runs")], catch_exceptions=False)
+    shown = CliRunner().invoke(
+        command, ["runs", "--folder", str(tmp_path / "runs")], catch_exceptions=False
+    )
     assert shown.exit_code == 0
     lines = shown.output.splitlines()
     assert len(lines) == 1 + 1 + 18
@@ -698,7 +797,14 @@ def test_names_of_folders_are_names(tmp_path: Path, name: str) -> None:
         with pytest.raises(poise.ConfigError, match=rf"{key}=.* must be the name of a folder"):
             small_run(tmp_path / "runs", 1, **{"name": "r", "experiment": "e", key: name})
     with pytest.raises(poise.ConfigError, match=r"experiment=.* must be the name of a folder"):
-        poise.run_seeds("PPO", "CartPole-v1", seeds=1, folder=tmp_path / "runs", experiment=name or "..", quiet=True)
+        poise.run_seeds(
+            "PPO",
+            "CartPole-v1",
+            seeds=1,
+            folder=tmp_path / "runs",
+            experiment=name or "..",
+            quiet=True,
+        )
     assert not (tmp_path / "runs").exists()
 
 
@@ -711,7 +817,9 @@ def overridden(run: Run, **settings: Any) -> Trainer:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN", "IMPALA", "APPO"])
-def test_a_checkpoint_goes_on_with_other_workers_and_environments(tmp_path: Path, algorithm: str) -> None:
+def test_a_checkpoint_goes_on_with_other_workers_and_environments(
+    tmp_path: Path, algorithm: str
+) -> None:
     """Of the algorithm's own settings, the number of environments stays, unless it is asked for."""
     stop = {"training_iteration": 2}
     run = poise.run(algorithm, "CartPole-v1", stop=stop, folder=tmp_path, preset=None, seed=1, num_envs_per_worker=4,
@@ -731,7 +839,9 @@ def test_a_checkpoint_goes_on_with_other_workers_and_environments(tmp_path: Path
         for key in settings:
             assert key == "num_envs" or any(f"{key}=" in note for note in algo.notes)
         assert any("pisodes under way" in note and "begin anew" in note for note in algo.notes)
-        left = algo.algorithm.timesteps - steps  # what a replay that began anew has of the new steps
+        left = (
+            algo.algorithm.timesteps - steps
+        )  # what a replay that began anew has of the new steps
         if algorithm == "DQN":
             assert (algo.algorithm.replay.steps > left) == (envs == 4)  # type: ignore[attr-defined]
 
@@ -739,7 +849,9 @@ def test_a_checkpoint_goes_on_with_other_workers_and_environments(tmp_path: Path
 def test_overrides_are_derived_again_and_recorded(tmp_path: Path) -> None:
     run = small_run(tmp_path, 2)
     assert (run.trainer.config.train_batch_size, run.trainer.config.sgd_minibatch_size) == (64, 64)
-    resumed = poise.resume(run.path, stop={"training_iteration": 4}, quiet=True, learning_rate=1e-4, num_envs=40)
+    resumed = poise.resume(
+        run.path, stop={"training_iteration": 4}, quiet=True, learning_rate=1e-4, num_envs=40
+    )
     resumed.trainer.close()
     config = resumed.folder.config()
     assert (config["config"]["lr"], config["config"]["train_batch_size"]) == (1e-4, 640)
@@ -773,17 +885,31 @@ def test_a_checkpoint_of_other_settings_than_the_config_goes_on(tmp_path: Path) 
     ("settings", "sentence"),
     [
         ({"fcnet_hiddens": [16]}, r"Unknown config key 'fcnet_hiddens'"),
-        ({"model": {"fcnet_hiddens": [16]}}, r"model.fcnet_hiddens=\[16\] cannot go on .*: its network stays"),
-        ({"wrappers": ["a:B"]}, r"wrappers=.* cannot go on from a checkpoint: its environment stays"),
-        ({"normalize_observations": True}, r"cannot go on with normalize_observations=True \(was False\): parameter"),
+        (
+            {"model": {"fcnet_hiddens": [16]}},
+            r"model.fcnet_hiddens=\[16\] cannot go on .*: its network stays",
+        ),
+        (
+            {"wrappers": ["a:B"]},
+            r"wrappers=.* cannot go on from a checkpoint: its environment stays",
+        ),
+        (
+            {"normalize_observations": True},
+            r"cannot go on with normalize_observations=True \(was False\): parameter",
+        ),
         ({"num_worker": 2}, r"Unknown config key 'num_worker'. Did you mean 'num_workers'"),
         ({"lr": -1}, "lr=-1 is not allowed"),
         ({"num_envs": 4, "train_batch_size": 6}, "must be a multiple"),
     ],
 )
-def test_overrides_that_cannot_be_are_one_sentence(run: Run, settings: dict[str, Any], sentence: str) -> None:
+def test_overrides_that_cannot_be_are_one_sentence(
+    run: Run, settings: dict[str, Any], sentence: str
+) -> None:
     before = run.folder.config()
-    for use in (lambda: poise.load(run.path, **settings), lambda: poise.resume(run.path, quiet=True, **settings)):
+    for use in (
+        lambda: poise.load(run.path, **settings),
+        lambda: poise.resume(run.path, quiet=True, **settings),
+    ):
         with pytest.raises(poise.PoiseError, match=sentence):
             use()
     assert run.folder.config() == before
@@ -799,7 +925,9 @@ def test_a_run_goes_back_to_an_iteration_and_keeps_what_came_after(tmp_path: Pat
     assert [r["training_iteration"] for r in resumed.folder.metrics()] == [1, 2, 3]
 
 
-def test_resume_takes_names_as_the_command_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_takes_names_as_the_command_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     run = small_run(tmp_path / "runs", 1, name="first")
     for iterations, name in enumerate(("first", "latest"), 2):
@@ -810,7 +938,9 @@ def test_resume_takes_names_as_the_command_does(tmp_path: Path, monkeypatch: pyt
         poise.resume("frist")
 
 
-def test_load_takes_names_and_learns_as_a_new_trainer_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_takes_names_and_learns_as_a_new_trainer_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     run = small_run(tmp_path / "runs", 2, name="first")
     for name in (
@@ -824,6 +954,7 @@ def test_load_takes_names_and_learns_as_a_new_trainer_does(tmp_path: Path, monke
             assert algo.iteration == 2
     assert [type(each).__name__ for each in algo.callbacks] == ["Stuck", "Greedy"]
     with pytest.raises(
-        poise.CheckpointError, match=r"There is no checkpoint at frist\. There is no run .* Did you mean 'first'"
+        poise.CheckpointError,
+        match=r"There is no checkpoint at frist\. There is no run .* Did you mean 'first'",
     ):
         poise.load("frist")

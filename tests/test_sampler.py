@@ -1,4 +1,5 @@
-"""Guards the rollout contract with environments whose observation says where they stand: (episode, step)."""
+"""Guards the rollout contract with environments whose observation says where they stand: (episode,
+step)."""
 
 from __future__ import annotations
 
@@ -28,14 +29,22 @@ from rollouts import sample
 
 def make_policy(env: Any, **settings: Any) -> Policy:
     torch.manual_seed(0)
-    return Policy(Layout(env.single_observation_space), Layout(env.single_action_space), ModelConfig(**settings))
+    return Policy(
+        Layout(env.single_observation_space),
+        Layout(env.single_action_space),
+        ModelConfig(**settings),
+    )
 
 
 def sampler_of(env: Any, steps: int, seed: int = 0, correlation: float = 0.0) -> Sampler:
-    return Sampler(make_policy(env), env, steps, np.random.SeedSequence(seed), correlation=correlation)
+    return Sampler(
+        make_policy(env), env, steps, np.random.SeedSequence(seed), correlation=correlation
+    )
 
 
-def scripted(*lengths: Sequence[int], ends: Sequence[str] = ("terminated", "truncated")) -> list[Callable[[], gym.Env]]:
+def scripted(
+    *lengths: Sequence[int], ends: Sequence[str] = ("terminated", "truncated")
+) -> list[Callable[[], gym.Env]]:
     """One environment per argument, with these episode lengths."""
     return [lambda own=own: Scripted(own, ends) for own in lengths]  # type: ignore[misc]
 
@@ -54,7 +63,8 @@ def ints(x: Tensor, slot: int = 0) -> list[int]:
     return x[:, slot].int().tolist()
 
 
-# --- NEXT_STEP -------------------------------------------------------------------------------------------------------
+# --- NEXT_STEP
+# -------------------------------------------------------------------------------------------------------
 
 NEXT_STEP = {
     "inline": inline,
@@ -141,7 +151,9 @@ def test_log_prob_is_of_the_action_that_was_taken() -> None:
 def test_reset_steps_are_not_counted(trainer: Callable[..., Any], algorithm: str) -> None:
     # Of 15 rows, slot 0 resets in 2, 6, 9 and 13 (episodes of 2 and 3 steps), slot 1 in 4, 9 and 14 (of 4 steps).
     makers = iter(scripted((2, 3), (4,)))
-    made = trainer(algorithm, lambda config: next(makers)(), num_envs=2, n_steps=15, timesteps_per_iteration=0)
+    made = trainer(
+        algorithm, lambda config: next(makers)(), num_envs=2, n_steps=15, timesteps_per_iteration=0
+    )
     result = made.train()
     (sampler,) = made.samplers.members
     assert sampler.rollout.valid.sum(0).tolist() == [11, 12]
@@ -164,7 +176,10 @@ def test_golden_rollout_with_same_step_resets() -> None:
     assert ints(r.truncated) == [0, 0, 0, 0, 1, 0]
     assert ints(r.valid) == [1] * 6
     assert ints(r.first) == [1, 0, 1, 0, 0, 1, 0]
-    assert [(t, b, leaves["value"].tolist()) for t, b, leaves in r.final] == [(1, 0, [1, 2]), (4, 0, [2, 3])]
+    assert [(t, b, leaves["value"].tolist()) for t, b, leaves in r.final] == [
+        (1, 0, [1, 2]),
+        (4, 0, [2, 3]),
+    ]
     found = [(e.reward, e.length, e.info) for e in sampler.harvest().episodes]
     assert found == [(23, 2, {"episode_number": 1.0}), (66, 3, {"episode_number": 2.0})]
     assert sample(sampler).final[0][:2] == (0, 0)  # the list is of this rollout alone
@@ -197,7 +212,9 @@ def test_environments_that_do_not_reset_are_refused() -> None:
 # --- gathering and storing -------------------------------------------------------------------------------------------
 
 
-def test_rows_that_are_lost_with_another_samplers_are_no_past(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_are_lost_with_another_samplers_are_no_past(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """One has finished its rollout when the other is interrupted in its last step: nobody gets either."""
     one, other = (sampler_of(inline(scripted((50,))), 4) for _ in range(2))
     sample(one, other)
@@ -247,7 +264,12 @@ def test_how_leaves_are_stored(dtype: str, stored: torch.dtype) -> None:
 
 
 def test_leaves_of_a_rollout() -> None:
-    nested = spaces.Dict({"image": spaces.Box(0, 255, (4, 4, 3), np.uint8), "speed": spaces.Box(-1, 1, (), np.float64)})
+    nested = spaces.Dict(
+        {
+            "image": spaces.Box(0, 255, (4, 4, 3), np.uint8),
+            "speed": spaces.Box(-1, 1, (), np.float64),
+        }
+    )
     r = Rollout.empty(5, 2, Layout(nested), (3,), torch.float32)
     assert {name: (tuple(leaf.shape), leaf.dtype) for name, leaf in r.obs.items()} == {
         "image": ((6, 2, 4, 4, 3), torch.uint8),
@@ -270,7 +292,11 @@ def test_nothing_is_learnt_from_numbers_that_are_not_finite(
     with pytest.warns(RuntimeWarning, match=sentence):
         result = made.train()
     assert result["timesteps_this_iter"] == 15  # the step that failed did not happen
-    assert (result["env_failures_total"], result["episodes_lost_total"], result["worker_restarts_total"]) == (1, 1, 0)
+    assert (
+        result["env_failures_total"],
+        result["episodes_lost_total"],
+        result["worker_restarts_total"],
+    ) == (1, 1, 0)
     assert torch.isfinite(made.algorithm.flat.data).all()
     assert made.train()["timesteps_this_iter"] == 16  # a fresh instance is in its place
 
@@ -279,10 +305,20 @@ def test_a_bad_final_observation_is_found_too() -> None:
     class Falls(Scripted):
         def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
             obs, reward, terminated, truncated, info = super().step(action)
-            return np.float32([np.nan, 0]) if truncated else obs, reward, terminated, truncated, info
+            return (
+                np.float32([np.nan, 0]) if truncated else obs,
+                reward,
+                terminated,
+                truncated,
+                info,
+            )
 
-    sampler = sampler_of(same_step([lambda: Falls((2,), ("terminated",)), lambda: Falls((3,), ("truncated",))]), 8)
-    with pytest.raises(EnvError, match=r"Environment 1 gave a.* observation.* step 3 of its episode"):
+    sampler = sampler_of(
+        same_step([lambda: Falls((2,), ("terminated",)), lambda: Falls((3,), ("truncated",))]), 8
+    )
+    with pytest.raises(
+        EnvError, match=r"Environment 1 gave a.* observation.* step 3 of its episode"
+    ):
         sample(sampler)
 
 
@@ -315,7 +351,9 @@ def test_a_bad_observation_of_a_reset_is_of_step_0() -> None:
 
     for bad in (1, 2):
         sampler = sampler_of(inline([Scripted, type("Bad", (Waking,), {"bad": bad})]), 8)
-        with pytest.raises(EnvError, match=r"Environment 1 of worker 0 .* at step 0 of its episode"):
+        with pytest.raises(
+            EnvError, match=r"Environment 1 of worker 0 .* at step 0 of its episode"
+        ):
             sample(sampler)
 
 
@@ -323,13 +361,26 @@ def test_a_bad_observation_of_a_reset_is_of_step_0() -> None:
 
 
 def snapshot(r: Rollout) -> list[Tensor]:
-    parts = (*r.obs.values(), r.action, r.log_prob, r.reward, r.terminated, r.truncated, r.valid, r.first)
+    parts = (
+        *r.obs.values(),
+        r.action,
+        r.log_prob,
+        r.reward,
+        r.terminated,
+        r.truncated,
+        r.valid,
+        r.first,
+    )
     return [part.clone() for part in parts]
 
 
 @pytest.mark.parametrize(
     "env",
-    ["CartPole-v1", lambda config: gym.make("CartPole-v1"), lambda config: Noise(action_space=spaces.Box(-1, 1, (2,)))],
+    [
+        "CartPole-v1",
+        lambda config: gym.make("CartPole-v1"),
+        lambda config: Noise(action_space=spaces.Box(-1, 1, (2,))),
+    ],
     ids=["native", "inline", "continuous"],
 )
 def test_one_seed_one_rollout(env: Any) -> None:
@@ -359,9 +410,13 @@ def test_later_episodes_are_not_the_first_again() -> None:
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6, 0.95])
-def test_autoregressive_noise_has_unit_variance_and_the_asked_correlation(correlation: float) -> None:
+def test_autoregressive_noise_has_unit_variance_and_the_asked_correlation(
+    correlation: float,
+) -> None:
     slots, steps = 400, 20
-    env = make_vector_env(lambda config: Noise(action_space=spaces.Box(-np.inf, np.inf, (2,))), slots)
+    env = make_vector_env(
+        lambda config: Noise(action_space=spaces.Box(-np.inf, np.inf, (2,))), slots
+    )
     sampler = sampler_of(env, steps, correlation=correlation)
     with torch.no_grad():
         sampler.policy.network.pi.weight.zero_()  # all means are 0, all deviations 1: the action is the noise
@@ -386,7 +441,9 @@ def test_discrete_actions_have_no_correlated_noise() -> None:
 
 
 @pytest.mark.parametrize(
-    "env", ["CartPole-v1", lambda config: gym.make("CartPole-v1", **config)], ids=["native", "inline"]
+    "env",
+    ["CartPole-v1", lambda config: gym.make("CartPole-v1", **config)],
+    ids=["native", "inline"],
 )
 def test_cartpole_keeps_the_contract(env: Any) -> None:
     limit = 25
@@ -409,7 +466,9 @@ def test_cartpole_keeps_the_contract(env: Any) -> None:
     assert obs[r.first].abs().max() <= 0.05
     fallen = (obs[1:, :, 0].abs() > 2.4) | (obs[1:, :, 2].abs() > 12 * 2 * np.pi / 360)
     assert torch.equal(r.terminated, fallen & valid)
-    moved = obs[1:, :, 0] - obs[:-1, :, 0] - 0.02 * obs[:-1, :, 1]  # x' = x + 0.02 v: rows follow from rows
+    moved = (
+        obs[1:, :, 0] - obs[:-1, :, 0] - 0.02 * obs[:-1, :, 1]
+    )  # x' = x + 0.02 v: rows follow from rows
     assert moved[valid].abs().max() < 1e-6
     episodes = sampler.harvest().episodes
     assert len(episodes) == done.sum()
@@ -417,11 +476,16 @@ def test_cartpole_keeps_the_contract(env: Any) -> None:
     ends = {b: done[:, b].nonzero().flatten().tolist() for b in range(8)}
     for b in range(8):
         lengths = [e.length for e in episodes if e.slot == b]
-        assert lengths == [end - start for start, end in zip([-1, *(t + 1 for t in ends[b])], ends[b], strict=False)]
+        assert lengths == [
+            end - start
+            for start, end in zip([-1, *(t + 1 for t in ends[b])], ends[b], strict=False)
+        ]
         assert [n == limit for n in lengths] == [bool(r.truncated[t, b]) for t in ends[b]]
 
 
-@pytest.mark.parametrize("vectorise", [*NEXT_STEP.values(), same_step], ids=[*NEXT_STEP.keys(), "same step"])
+@pytest.mark.parametrize(
+    "vectorise", [*NEXT_STEP.values(), same_step], ids=[*NEXT_STEP.keys(), "same step"]
+)
 @pytest.mark.timeout(20)
 def test_evaluation_plays_a_fixed_share_in_every_slot(vectorise: Callable[..., Any]) -> None:
     env = vectorise(scripted((1,), (6,)))

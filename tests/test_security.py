@@ -1,4 +1,5 @@
-"""What files from strangers try, and what becomes of it: each sentence of docs/security.md is one of these."""
+"""What files from strangers try, and what becomes of it: each sentence of docs/security.md is one
+of these."""
 
 from __future__ import annotations
 
@@ -18,7 +19,15 @@ from click.testing import CliRunner, Result
 import poise
 from poise.cli.main import poise as command
 from poise.envs import trust
-from poise.errors import CheckpointError, EnvError, ModelError, PoiseError, PoiseWarning, TrustError, shown
+from poise.errors import (
+    CheckpointError,
+    EnvError,
+    ModelError,
+    PoiseError,
+    PoiseWarning,
+    TrustError,
+    shown,
+)
 from poise.tracking.folder import RunFolder
 from poise.tracking.launch import Run
 
@@ -31,7 +40,8 @@ TINY: dict[str, Any] = {
     "model": {"fcnet_hiddens": [4]},
 }
 EVIL = "\x1b]0;owned\x07\x1b[2J[bold]$x_$[/maps]\u202e"
-"""A name that sets a terminal's title, clears it, and is markup, a formula and text from right to left."""
+"""A name that sets a terminal's title, clears it, and is markup, a formula and text from right to
+left."""
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +73,8 @@ def bad(*args: str) -> str:
 
 
 def forge(run: Run, **changes: Any) -> None:
-    """Changes a run's configuration in its own file and in the manifests of its checkpoints, which have no hash."""
+    """Changes a run's configuration in its own file and in the manifests of its checkpoints, which
+    have no hash."""
     for file in (run.path / "config.json", *run.path.glob("checkpoints/*/manifest.json")):
         saved = json.loads(file.read_text())
         for key, value in changes.items():
@@ -72,7 +83,8 @@ def forge(run: Run, **changes: Any) -> None:
         file.write_text(json.dumps(saved))
 
 
-# --- names on the screen --------------------------------------------------------------------------------------------
+# --- names on the screen
+# --------------------------------------------------------------------------------------------
 
 
 def test_what_a_terminal_would_obey_is_shown_instead() -> None:
@@ -80,7 +92,9 @@ def test_what_a_terminal_would_obey_is_shown_instead() -> None:
     assert shown("a\x1b[2Jb\x07\x9b\u202e\n") == r"a\x1b[2Jb\x07\x9b\u202e\n"
     assert shown("a\n\tb\r", lines=True) == "a\n\tb\\r"
     for kind in (PoiseError, PoiseWarning):
-        assert str(kind("There is no \x1b[31mred.\nIt ends.")) == "There is no \\x1b[31mred.\nIt ends."
+        assert (
+            str(kind("There is no \x1b[31mred.\nIt ends.")) == "There is no \\x1b[31mred.\nIt ends."
+        )
     assert str(EnvError("\x07")) == r"\x07"
 
 
@@ -98,7 +112,9 @@ def test_a_run_with_an_evil_name_is_listed_and_drawn(run: Run, folder: Path) -> 
     ):
         result = call(*args)
         assert not set(result.output) & set("\x1b\x07\u202e"), args
-        assert result.exit_code == (2 if args[0] in ("evaluate", "record", "resume") else 0), result.output
+        assert result.exit_code == (2 if args[0] in ("evaluate", "record", "resume") else 0), (
+            result.output
+        )
         assert "Traceback" not in result.output
     assert (run.path / "plots/episodes.png").is_file()
     assert "[bold]" in call("runs").output  # as it is, not as markup
@@ -111,21 +127,26 @@ def test_a_study_with_an_evil_name_is_drawn(folder: Path) -> None:
         "lr": poise.tune.uniform(1e-4, 1e-3),
         **{k: v for k, v in TINY.items() if k != "preset"},
     }
-    study = poise.tune.run("PPO", config=space, stop={"timesteps_total": 320}, quiet=True, preset=None, experiment="s")
+    study = poise.tune.run(
+        "PPO", config=space, stop={"timesteps_total": 320}, quiet=True, preset=None, experiment="s"
+    )
     search = json.loads((study.path / "study.json").read_text())
     search["config"]["env"] = EVIL
     (study.path / "study.json").write_text(json.dumps(search))
     assert call("plot", "runs/s").exit_code == 0
 
 
-# --- links ----------------------------------------------------------------------------------------------------------
+# --- links
+# ----------------------------------------------------------------------------------------------------------
 
 LINKED = [".lock", "log.txt", "metrics.jsonl", "episodes.csv", "status.json", "about.json"]
 LINKED += ["plots", "videos", "plots/episodes.png"]
 
 
 @pytest.mark.parametrize("name", LINKED)
-def test_nothing_is_written_through_a_link_that_leads_out(run: Run, folder: Path, name: str) -> None:
+def test_nothing_is_written_through_a_link_that_leads_out(
+    run: Run, folder: Path, name: str
+) -> None:
     outside = folder / "outside"
     if name in ("plots", "videos"):
         outside.mkdir()
@@ -136,7 +157,10 @@ def test_nothing_is_written_through_a_link_that_leads_out(run: Run, folder: Path
     link.unlink(missing_ok=True)
     link.symlink_to(outside)
     commands = {"plots": "plot", "plots/episodes.png": "plot", "videos": "record"}
-    for args in ([commands.get(name, "resume"), "r"], ["resume", "r", "--stop", "timesteps_total=400"]):
+    for args in (
+        [commands.get(name, "resume"), "r"],
+        ["resume", "r", "--stop", "timesteps_total=400"],
+    ):
         assert "is a symbolic link to" in bad(*args)
     assert (list(outside.iterdir()) == []) if outside.is_dir() else (outside.read_text() == "mine")
 
@@ -223,7 +247,12 @@ def evil(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def use(run: Run) -> list[str]:
     """What all commands that play say about a run."""
     return [
-        bad(*args) for args in (["evaluate", "r"], ["record", "r"], ["resume", "r", "--stop", "timesteps_total=640"])
+        bad(*args)
+        for args in (
+            ["evaluate", "r"],
+            ["record", "r"],
+            ["resume", "r", "--stop", "timesteps_total=640"],
+        )
     ]
 
 
@@ -246,10 +275,17 @@ FUNCTIONS = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_run_cannot_have_functions_called(run: Run, folder: Path, name: str) -> None:
     forge(run, env=name, env_config=FUNCTIONS[name])
-    assert all("which this machine has not used before" in said and name in said for said in use(run))
+    assert all(
+        "which this machine has not used before" in said and name in said for said in use(run)
+    )
     algo = poise.load(run.path)  # acting needs no environment
     assert algo.compute_action([0.0, 0.0, 0.0, 0.0]) in (0, 1)
-    for attempt in (algo.train, algo.evaluate, lambda: poise.record(algo, "film.mp4"), lambda: poise.resume(run.path)):
+    for attempt in (
+        algo.train,
+        algo.evaluate,
+        lambda: poise.record(algo, "film.mp4"),
+        lambda: poise.resume(run.path),
+    ):
         with pytest.raises(TrustError, match="If you trust it, add --trust"):
             attempt()
     algo.save("copy")  # which does not make the name known
@@ -258,9 +294,15 @@ def test_a_run_cannot_have_functions_called(run: Run, folder: Path, name: str) -
 
 
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "numpy:save"])
-def test_trust_does_not_make_an_environment_of_what_is_none(run: Run, folder: Path, name: str) -> None:
+def test_trust_does_not_make_an_environment_of_what_is_none(
+    run: Run, folder: Path, name: str
+) -> None:
     forge(run, env=name, env_config=FUNCTIONS[name])
-    for args in (["evaluate", "r", "--trust"], ["record", "r", "--trust"], ["resume", "r", "--trust"]):
+    for args in (
+        ["evaluate", "r", "--trust"],
+        ["record", "r", "--trust"],
+        ["resume", "r", "--trust"],
+    ):
         assert "It was not called." in bad(*args)
     with pytest.raises(TrustError, match="is no environment"):
         poise.make_env(name, FUNCTIONS[name])
@@ -281,7 +323,15 @@ def test_no_module_is_imported_that_only_a_file_names(run: Run, folder: Path, ev
 
 
 def test_trust_is_given_once(run: Run, folder: Path, evil: str) -> None:
-    run = poise.run("PPO", f"{evil}:make", experiment="m", name="m", quiet=True, stop={"timesteps_total": 64}, **TINY)
+    run = poise.run(
+        "PPO",
+        f"{evil}:make",
+        experiment="m",
+        name="m",
+        quiet=True,
+        stop={"timesteps_total": 64},
+        **TINY,
+    )
     run.trainer.close()
     (folder / "imported").unlink()
     trust._granted.clear()
@@ -295,10 +345,18 @@ def test_trust_is_given_once(run: Run, folder: Path, evil: str) -> None:
     assert call("evaluate", "m", "--episodes", "1").exit_code == 0  # remembered
 
 
-def test_what_a_user_has_trained_with_is_known_until_it_is_another_file(folder: Path, evil: str) -> None:
+def test_what_a_user_has_trained_with_is_known_until_it_is_another_file(
+    folder: Path, evil: str
+) -> None:
     settings = {**PLAIN, "model": {"custom_model": f"{evil}:Net"}, "env": "CartPole-v1"}
     run = poise.run(
-        "PPO", config=settings, experiment="m", name="m", quiet=True, preset=None, stop={"timesteps_total": 64}
+        "PPO",
+        config=settings,
+        experiment="m",
+        name="m",
+        quiet=True,
+        preset=None,
+        stop={"timesteps_total": 64},
     )
     run.trainer.close()
     trust._granted.clear()
@@ -309,15 +367,22 @@ def test_what_a_user_has_trained_with_is_known_until_it_is_another_file(folder: 
     sys.modules.pop(evil)
     trust._granted.clear()
     importlib.invalidate_caches()
-    with pytest.raises(ModelError, match=rf"It was in {folder}/{evil}.py before: go to {folder}, or set PYTHONPATH="):
+    with pytest.raises(
+        ModelError,
+        match=rf"It was in {folder}/{evil}.py before: go to {folder}, or set PYTHONPATH=",
+    ):
         poise.load(run.path)
     sys.path.insert(0, str(folder / "elsewhere"))
-    with pytest.raises(TrustError, match=r"The one that it has used is in .* this one is in .*elsewhere"):
+    with pytest.raises(
+        TrustError, match=r"The one that it has used is in .* this one is in .*elsewhere"
+    ):
         poise.load(run.path)
     sys.path.remove(str(folder / "elsewhere"))
 
 
-def test_a_terminal_is_asked(run: Run, folder: Path, evil: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_is_asked(
+    run: Run, folder: Path, evil: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     forge(run, env=f"{evil}:Maze")
     asked: list[str] = []
     monkeypatch.setattr(trust, "ask", lambda said: bool(asked.append(said)))
@@ -354,7 +419,15 @@ def test_settings_that_may_be_paths_or_modules_wait_too(run: Run, folder: Path, 
 
 def test_loaded_environments_registered_ids_and_ones_own_need_no_word(run: Run, evil: str) -> None:
     module = importlib.import_module(evil)
-    made = poise.run("PPO", module.Maze, experiment="m", name="m", quiet=True, stop={"timesteps_total": 64}, **TINY)
+    made = poise.run(
+        "PPO",
+        module.Maze,
+        experiment="m",
+        name="m",
+        quiet=True,
+        stop={"timesteps_total": 64},
+        **TINY,
+    )
     made.trainer.close()
     trust._granted.clear()
     (Path(os.environ["POISE_HOME"]) / "known.json").unlink()
@@ -370,14 +443,19 @@ def test_loaded_environments_registered_ids_and_ones_own_need_no_word(run: Run, 
 
 def test_a_study_cannot_have_functions_called(folder: Path, evil: str) -> None:
     config = {"env": "CartPole-v1", "lr": poise.tune.uniform(1e-4, 1e-3), **PLAIN}
-    study = poise.tune.run("PPO", config=config, stop={"timesteps_total": 64}, quiet=True, preset=None, experiment="s")
+    study = poise.tune.run(
+        "PPO", config=config, stop={"timesteps_total": 64}, quiet=True, preset=None, experiment="s"
+    )
     file = study.path / "study.json"
     saved = json.loads(file.read_text())
     crafted = [
         {"env": "os:system", "env_config": SHELL},
         {"env": f"{evil}:make"},
         {"model.custom_model": f"{evil}:Net"},
-        {"model": {"custom_model": f"{evil}:Net", "fcnet_hiddens": [4]}, "model.fcnet_hiddens": None},
+        {
+            "model": {"custom_model": f"{evil}:Net", "fcnet_hiddens": [4]},
+            "model.fcnet_hiddens": None,
+        },
         {"model.custom_model": {"choice": [f"{evil}:Net", "os:system"]}},
         {"model.custom_preprocessor": f"{evil}:Half"},
         {"env_config": {"xml_file": "/etc/passwd"}},
@@ -386,41 +464,67 @@ def test_a_study_cannot_have_functions_called(folder: Path, evil: str) -> None:
         {"wrappers": {"choice": [[], [f"{evil}:Net"]]}},
     ]
     for changes in crafted:
-        changed = {key: value for key, value in {**saved["config"], **changes}.items() if value is not None}
+        changed = {
+            key: value for key, value in {**saved["config"], **changes}.items() if value is not None
+        }
         file.write_text(json.dumps({**saved, "config": changed}))
         assert "has not used before" in bad("tune", "--resume", "runs/s", "--trials", "3")
     assert nothing_ran(folder)
 
 
-def test_an_experiment_of_several_seeds_cannot_have_functions_called(folder: Path, evil: str) -> None:
+def test_an_experiment_of_several_seeds_cannot_have_functions_called(
+    folder: Path, evil: str
+) -> None:
     stop = {"timesteps_total": 64}
     found = poise.run_seeds(
-        "PPO", "CartPole-v1", seeds=1, config=PLAIN, preset=None, stop=stop, quiet=True, experiment="s"
+        "PPO",
+        "CartPole-v1",
+        seeds=1,
+        config=PLAIN,
+        preset=None,
+        stop=stop,
+        quiet=True,
+        experiment="s",
     )
-    [file] = [file for file in found.path.glob("*.json") if "config" in json.loads(file.read_text())]
+    [file] = [
+        file for file in found.path.glob("*.json") if "config" in json.loads(file.read_text())
+    ]
     saved = json.loads(file.read_text())
-    for changes in ({"env": "os:system", "env_config": SHELL}, {"model.custom_model": f"{evil}:Net"}):
+    for changes in (
+        {"env": "os:system", "env_config": SHELL},
+        {"model.custom_model": f"{evil}:Net"},
+    ):
         file.write_text(json.dumps({**saved, "config": {**saved["config"], **changes}}))
         assert "has not used before" in bad("resume", "runs/s")
     assert nothing_ran(folder)
 
 
 def test_a_configuration_file_cannot_have_functions_called(folder: Path, evil: str) -> None:
-    for settings in ({"env": f"{evil}:make"}, {"env": "CartPole-v1", "model": {"custom_model": f"{evil}:Net"}}):
+    for settings in (
+        {"env": f"{evil}:make"},
+        {"env": "CartPole-v1", "model": {"custom_model": f"{evil}:Net"}},
+    ):
         (folder / "x.json").write_text(json.dumps({"run": "PPO", "config": settings}))
         for word in ("train", "tune"):
             assert "x.json names" in bad(word, "--config", "x.json")
     assert nothing_ran(folder)
-    (folder / "x.json").write_text(json.dumps({"run": "PPO", "env": "os:system", "config": {"env_config": SHELL}}))
+    (folder / "x.json").write_text(
+        json.dumps({"run": "PPO", "env": "os:system", "config": {"env_config": SHELL}})
+    )
     assert "It was not called." in bad("train", "--config", "x.json", "--trust")
     assert nothing_ran(folder)
-    (folder / "x.json").write_text(json.dumps({"run": "PPO", "env": f"{evil}:make", "stop": {"timesteps_total": 64}}))
+    (folder / "x.json").write_text(
+        json.dumps({"run": "PPO", "env": f"{evil}:make", "stop": {"timesteps_total": 64}})
+    )
     assert call("train", "--config", "x.json", "--trust", "--quiet").exit_code == 0
 
 
 SIZES = {
     "num_workers": (40_000, "Fewer share the same environments: num_workers="),
-    "rollout_fragment_length": (10**12, "A rollout of 1,000,000,000,000 steps in 2 environments takes"),
+    "rollout_fragment_length": (
+        10**12,
+        "A rollout of 1,000,000,000,000 steps in 2 environments takes",
+    ),
     "sgd_minibatch_size": (10**12, "sgd_minibatch_size=1000000000000 takes"),
     "metrics_smoothing_episodes": (10**12, "metrics_smoothing_episodes=1000000000000 takes"),
     "model__conv_filters": ([[10**6, 8, 4], [10**6, 4, 2]], "declares networks of over"),
@@ -428,10 +532,15 @@ SIZES = {
 
 
 @pytest.mark.parametrize("key", SIZES)
-def test_numbers_in_a_run_are_held_against_the_machine(run: Run, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+def test_numbers_in_a_run_are_held_against_the_machine(
+    run: Run, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
     value, words = SIZES[key]
     forge(run, **{key: value})
-    monkeypatch.setattr("poise.stepping.batches.make_vector_env", lambda *args: pytest.fail("an environment was made"))
+    monkeypatch.setattr(
+        "poise.stepping.batches.make_vector_env",
+        lambda *args: pytest.fail("an environment was made"),
+    )
     if "declares" not in words:
         assert words in bad("resume", "r", "--stop", "timesteps_total=640")
         assert poise.load(run.path).compute_action([0.0] * 4) in (0, 1)  # which takes nothing of it
@@ -444,11 +553,16 @@ def test_a_replay_of_many_slots_is_not_made(folder: Path) -> None:
     with poise.DQN("CartPole-v1", progress=False, **rest) as algo:
         algo.train()
         saved = algo.save("dqn")
-    manifest, state = (json.loads((saved / name).read_text()) for name in ("manifest.json", "state.json"))
+    manifest, state = (
+        json.loads((saved / name).read_text()) for name in ("manifest.json", "state.json")
+    )
     state["algorithm"]["replay"]["slots"] = 10**14
     (saved / "state.json").write_text(json.dumps(state))
     content = (saved / "state.json").read_bytes()
-    manifest["files"]["state.json"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest["files"]["state.json"] = {
+        "size": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
     (saved / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match=r"buffer_size=100000 takes .*, and this machine has"):
         poise.load(saved)

@@ -1,4 +1,5 @@
-"""Editors and type checkers see every setting: signatures, docstrings and the stub come from the configurations."""
+"""Editors and type checkers see every setting: signatures, docstrings and the stub come from the
+configurations."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ def test_the_stub_is_what_the_configurations_say() -> None:
 def test_help_and_completion_know_every_setting(name: str) -> None:
     made = getattr(poise, name)
     parameters = inspect.signature(made).parameters
-    assert {key.partition(".")[0] for key in field_types(ALGORITHMS[name].config)} <= set(parameters)
+    assert {key.partition(".")[0] for key in field_types(ALGORITHMS[name].config)} <= set(
+        parameters
+    )
     assert parameters["lr"].default == ALGORITHMS[name].config().lr
     text = pydoc.render_doc(made, renderer=pydoc.plaintext)
     for key in field_types(ALGORITHMS[name].config):
@@ -55,14 +58,21 @@ def test_help_and_completion_know_every_setting(name: str) -> None:
 def test_mypy_takes_what_is_right_and_refuses_what_is_wrong(tmp_path: Path) -> None:
     lines = SNIPPET.strip().splitlines()
     (tmp_path / "script.py").write_text("\n".join([*lines, *MISTAKES]) + "\n")
-    libraries = "".join(f"[mypy-{name}.*]\nfollow_imports = skip\n" for name in ("torch", "numpy", "gymnasium"))
-    (tmp_path / "mypy.ini").write_text(f"[mypy]\nfollow_imports = silent\nignore_missing_imports = True\n{libraries}")
+    libraries = "".join(
+        f"[mypy-{name}.*]\nfollow_imports = skip\n" for name in ("torch", "numpy", "gymnasium")
+    )
+    (tmp_path / "mypy.ini").write_text(
+        f"[mypy]\nfollow_imports = silent\nignore_missing_imports = True\n{libraries}"
+    )
     command = [sys.executable, "-m", "mypy", "script.py"]
     options = {"cwd": tmp_path, "capture_output": True, "text": True}
     environment = {"MYPYPATH": str(STUB.parent.parent), "PATH": "/usr/bin:/bin"}
     found = subprocess.run(command, env=environment, check=False, **options).stdout  # type: ignore[call-overload]
     for number, (code, word) in enumerate(MISTAKES.items(), len(lines) + 1):
-        assert any(line.startswith(f"script.py:{number}: error") and word in line for line in found.splitlines()), (
+        assert any(
+            line.startswith(f"script.py:{number}: error") and word in line
+            for line in found.splitlines()
+        ), (
             code,
             found,
         )

@@ -1,4 +1,5 @@
-"""Guards that every space works as it is: trained on, saved, loaded, acted in; and that masked choices are not made."""
+"""Guards that every space works as it is: trained on, saved, loaded, acted in; and that masked
+choices are not made."""
 
 from __future__ import annotations
 
@@ -20,7 +21,14 @@ from environments import Copy, Echo, Masked, Noise, Strict
 from poise.config.base import ModelConfig
 from poise.envs.masking import ActionMaskInObservation, reports_mask
 from poise.errors import EnvError, SpaceError
-from poise.learning.distributions import Bernoulli, Categorical, Gaussian, MultiCategorical, Product, SquashedGaussian
+from poise.learning.distributions import (
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    MultiCategorical,
+    Product,
+    SquashedGaussian,
+)
 from poise.models.policy import Policy
 from poise.spaces.layout import ROOT, Layout
 from poise.spaces.masks import complete, mask_width, stuck
@@ -59,14 +67,22 @@ OBSERVATIONS: dict[str, spaces.Space] = {
     "huge": spaces.Discrete(5000, start=100),
     "many choices": spaces.MultiDiscrete([[2, 5], [3, 4]], start=[[0, -5], [7, 1]]),
     "bits": spaces.MultiBinary((2, 3)),
-    "nothing": spaces.Dict({"empty": spaces.Box(0, 1, (0,), np.float32), "bit": spaces.MultiBinary(1)}),
-    "dict": spaces.Dict({"speed": VECTOR, "gear": spaces.Discrete(3), "horns": spaces.MultiBinary(2)}),
+    "nothing": spaces.Dict(
+        {"empty": spaces.Box(0, 1, (0,), np.float32), "bit": spaces.MultiBinary(1)}
+    ),
+    "dict": spaces.Dict(
+        {"speed": VECTOR, "gear": spaces.Discrete(3), "horns": spaces.MultiBinary(2)}
+    ),
     "integer keys": spaces.Dict({1: VECTOR, 0: spaces.Discrete(3, start=1)}),
     "tuple": spaces.Tuple([spaces.Discrete(32), spaces.Discrete(11), spaces.Discrete(2)]),
     "everything": spaces.Dict(
         {
-            "cameras": spaces.Tuple([spaces.Box(0, 255, (8, 8, 1), np.uint8), spaces.Box(0, 255, (10, 12), np.uint8)]),
-            "body": spaces.Dict({"joints": spaces.Box(-9, 9, (2,), np.float64), "on": spaces.MultiBinary(2)}),
+            "cameras": spaces.Tuple(
+                [spaces.Box(0, 255, (8, 8, 1), np.uint8), spaces.Box(0, 255, (10, 12), np.uint8)]
+            ),
+            "body": spaces.Dict(
+                {"joints": spaces.Box(-9, 9, (2,), np.float64), "on": spaces.MultiBinary(2)}
+            ),
             "place": spaces.Discrete(2000),
             "cards": spaces.MultiDiscrete([3, 2000]),
             "wheel": spaces.MultiDiscrete([4, 2], start=[1, 0]),
@@ -91,13 +107,19 @@ ACTIONS: dict[str, spaces.Space] = {
     "bytes": spaces.Box(0, 255, (2,), np.uint8),
     "bools": spaces.Box(0, 1, (3,), np.bool_),
     "integers without bounds": spaces.Box(-np.inf, np.inf, (2,), np.int64),
-    "dict": spaces.Dict({"steer": spaces.Box(-1, 1, (2,), np.float32), "gear": spaces.Discrete(4, start=1)}),
+    "dict": spaces.Dict(
+        {"steer": spaces.Box(-1, 1, (2,), np.float32), "gear": spaces.Discrete(4, start=1)}
+    ),
     "tuple": spaces.Tuple([spaces.Discrete(2), spaces.MultiDiscrete([3, 2])]),
     "integer keys": spaces.Dict({1: spaces.MultiBinary(2), 0: spaces.Box(0, 3, (), np.int16)}),
     "everything": spaces.Dict(
         {
-            "arm": spaces.Tuple([spaces.Box(-1, 1, (2, 1), np.float64), spaces.Box(0, 3, (2,), np.int8)]),
-            "hand": spaces.Dict({"grip": spaces.MultiBinary([1, 2]), "tool": spaces.Discrete(3, start=-1)}),
+            "arm": spaces.Tuple(
+                [spaces.Box(-1, 1, (2, 1), np.float64), spaces.Box(0, 3, (2,), np.int8)]
+            ),
+            "hand": spaces.Dict(
+                {"grip": spaces.MultiBinary([1, 2]), "tool": spaces.Discrete(3, start=-1)}
+            ),
             "say": spaces.MultiDiscrete([[2], [3]], start=[[5], [0]]),
         }
     ),
@@ -148,7 +170,9 @@ def test_every_space_is_trained_on_saved_and_loaded(
 
 @BOTH
 @pytest.mark.parametrize("chosen", ["everything", "choices"])
-def test_training_goes_on_to_the_bit_after_loading(trainer: Make, tmp_path: Path, algorithm: str, chosen: str) -> None:
+def test_training_goes_on_to_the_bit_after_loading(
+    trainer: Make, tmp_path: Path, algorithm: str, chosen: str
+) -> None:
     env = lambda config: Noise(OBSERVATIONS["everything"], ACTIONS[chosen])  # noqa: E731
     straight = trainer(algorithm, env, **TINY, **({"n_epochs": 2} if algorithm == "PPO" else {}))
     straight.train()
@@ -185,7 +209,9 @@ def test_an_episode_is_replayed_with_the_very_actions(space: spaces.Space) -> No
         assert same(found, expected, space)
 
 
-def test_an_episode_that_is_too_long_to_replay_is_not_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_episode_that_is_too_long_to_replay_is_not_written_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(snapshot, "LONGEST_REPLAY", 3)
     journal, env = Journal(), Noise(VECTOR, spaces.Discrete(2))
     journal.begin(env, 5)
@@ -193,7 +219,9 @@ def test_an_episode_that_is_too_long_to_replay_is_not_written_down(monkeypatch: 
         journal.actions.append(0)
         saved = snapshot.save(env, journal)
         assert len(saved["actions"]) == (steps if steps <= 3 else 0)
-        assert (snapshot.restore(Noise(VECTOR, spaces.Discrete(2)), saved, Journal()) is None) is (steps > 3)
+        assert (snapshot.restore(Noise(VECTOR, spaces.Discrete(2)), saved, Journal()) is None) is (
+            steps > 3
+        )
     assert len(journal.actions) == 4, "and it does not fill the memory"
 
 
@@ -236,7 +264,9 @@ def test_an_episode_that_outgrows_the_memory_for_replays_is_told_and_begins_anew
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("bad", [(np.nan,), (np.inf,), (-np.inf,), (np.inf, -np.inf)], ids=str)
-def test_what_is_not_finite_is_found_and_what_is_large_is_not(dtype: Any, bad: tuple[float, ...]) -> None:
+def test_what_is_not_finite_is_found_and_what_is_large_is_not(
+    dtype: Any, bad: tuple[float, ...]
+) -> None:
     layout = Layout(spaces.Box(-np.inf, np.inf, (3,), dtype))
     arrays = {ROOT: np.zeros((4, 3), dtype)}
     intake = Intake(layout, spaces.Discrete(2), arrays)
@@ -249,9 +279,13 @@ def test_what_is_not_finite_is_found_and_what_is_large_is_not(dtype: Any, bad: t
     assert list(intake.faults([False] * 4)) == [2]
 
 
-@pytest.mark.parametrize("model", [{"vf_share_layers": True}, {"free_log_std": False, "log_std_init": -1.0}], ids=str)
+@pytest.mark.parametrize(
+    "model", [{"vf_share_layers": True}, {"free_log_std": False, "log_std_init": -1.0}], ids=str
+)
 @pytest.mark.parametrize("squash", ["gaussian", "squashed_gaussian"])
-def test_other_networks_take_nested_spaces_too(trainer: Make, model: dict[str, Any], squash: str) -> None:
+def test_other_networks_take_nested_spaces_too(
+    trainer: Make, model: dict[str, Any], squash: str
+) -> None:
     bad: list[Any] = []
     env = lambda config: Strict(OBSERVATIONS["everything"], ACTIONS["everything"], bad)  # noqa: E731
     settings = {**TINY, "model": {"fcnet_hiddens": [8], "action_distribution": squash, **model}}
@@ -280,7 +314,10 @@ def test_actions_are_inside_the_space_however_wild(space: spaces.Space, kind: st
         return
     made = Policy(Layout(VECTOR), Layout(space), ModelConfig(action_distribution=kind))
     for scale in (0.0, 1.0, 1e3, 1e30):
-        inputs = torch.randn(20, made.dist.num_inputs, generator=torch.Generator().manual_seed(0)) * scale
+        inputs = (
+            torch.randn(20, made.dist.num_inputs, generator=torch.Generator().manual_seed(0))
+            * scale
+        )
         action = made.dist.sample(inputs, made.dist.noise((20,), torch.Generator().manual_seed(1)))
         assert action.dtype == made.dist.action_dtype
         found = made.env_action(action)
@@ -295,7 +332,9 @@ def test_integers_of_64_bits_are_never_beyond_their_bounds() -> None:
     made = Policy(Layout(VECTOR), Layout(space), ModelConfig())
     assert space.contains(made.env_action(torch.tensor([[-1.0, 0.0, 1.0]]))[0])
     widest = spaces.Box(-np.inf, np.inf, (2,), np.int64)
-    far = Policy(Layout(VECTOR), Layout(widest), ModelConfig()).env_action(torch.tensor([[-1e30, 1e30]]))
+    far = Policy(Layout(VECTOR), Layout(widest), ModelConfig()).env_action(
+        torch.tensor([[-1e30, 1e30]])
+    )
     assert (far[0, 0] < -(2**62), far[0, 1] > 2**62) == (True, True)
 
 
@@ -304,15 +343,24 @@ def test_a_range_that_no_float64_holds_bounds_nothing() -> None:
     most = np.finfo(np.float64).max
     space = spaces.Box(-most, most, (3,), np.float64)
     made = Policy(Layout(VECTOR), Layout(space), ModelConfig())
-    assert made.env_action(torch.tensor([[-1.0, 0.5, 1e30]]))[0].tolist() == pytest.approx([-1.0, 0.5, 1e30])
-    half = Policy(Layout(VECTOR), Layout(spaces.Box(0.0, most / 4, (1,), np.float64)), ModelConfig())
+    assert made.env_action(torch.tensor([[-1.0, 0.5, 1e30]]))[0].tolist() == pytest.approx(
+        [-1.0, 0.5, 1e30]
+    )
+    half = Policy(
+        Layout(VECTOR), Layout(spaces.Box(0.0, most / 4, (1,), np.float64)), ModelConfig()
+    )
     assert half.env_action(torch.tensor([[1.0]])).item() == pytest.approx(most / 4)
 
 
 def test_whole_numbers_are_rounded_to_the_nearest() -> None:
     made = Policy(Layout(VECTOR), Layout(spaces.Box(0, 4, (3,), np.int16)), ModelConfig())
-    assert made.env_action(torch.tensor([[-1.0, 0.0, 1.0], [-0.3, -0.2, 7.0]])).tolist() == [[0, 2, 4], [1, 2, 4]]
-    free = Policy(Layout(VECTOR), Layout(spaces.Box(-np.inf, np.inf, (2,), np.int32)), ModelConfig())
+    assert made.env_action(torch.tensor([[-1.0, 0.0, 1.0], [-0.3, -0.2, 7.0]])).tolist() == [
+        [0, 2, 4],
+        [1, 2, 4],
+    ]
+    free = Policy(
+        Layout(VECTOR), Layout(spaces.Box(-np.inf, np.inf, (2,), np.int32)), ModelConfig()
+    )
     assert free.env_action(torch.tensor([[-7.6, 2.4]])).tolist() == [[-8, 2]]
 
 
@@ -327,12 +375,20 @@ def test_families_of_nested_spaces() -> None:
     assert type(family(ACTIONS["integers"])) is Gaussian
     everything = family(ACTIONS["everything"], action_distribution="squashed_gaussian")
     assert isinstance(everything, Product)
-    assert [type(part) for part in everything.parts] == [MultiCategorical, Bernoulli, SquashedGaussian]
-    half = spaces.Tuple([spaces.Box(-np.inf, np.inf, (2,), np.float32), spaces.Box(-1, 1, (1,), np.float32)])
+    assert [type(part) for part in everything.parts] == [
+        MultiCategorical,
+        Bernoulli,
+        SquashedGaussian,
+    ]
+    half = spaces.Tuple(
+        [spaces.Box(-np.inf, np.inf, (2,), np.float32), spaces.Box(-1, 1, (1,), np.float32)]
+    )
     assert family(half, action_distribution="squashed_gaussian").columns.tolist() == [2]
 
 
-@pytest.mark.parametrize("space", [spaces.Text(3), spaces.Sequence(VECTOR), spaces.OneOf([VECTOR])], ids=str)
+@pytest.mark.parametrize(
+    "space", [spaces.Text(3), spaces.Sequence(VECTOR), spaces.OneOf([VECTOR])], ids=str
+)
 def test_spaces_without_a_shape_are_refused_at_construction(space: spaces.Space) -> None:
     with pytest.raises(SpaceError, match="have no fixed shape"):
         poise.make_trainer("PPO", lambda config: Noise(spaces.Dict({"a": space})), progress=False)
@@ -351,7 +407,9 @@ def test_observations_that_do_not_fit_are_said(trainer: Make) -> None:
     for wrong in ({"speed": good["speed"]}, 3, good["speed"], None):
         with pytest.raises(SpaceError, match="not built as the policy's observation space"):
             made.compute_action(wrong)
-    with pytest.raises(SpaceError, match=r"observation 'speed' of shape \(4,\) does not fit: .* made for \(3,\)"):
+    with pytest.raises(
+        SpaceError, match=r"observation 'speed' of shape \(4,\) does not fit: .* made for \(3,\)"
+    ):
         made.compute_action({**good, "speed": np.zeros(4, np.float32)})
     with pytest.raises(SpaceError, match="does not fit"):  # one of two, the other single
         made.predict({**good, "speed": np.zeros((2, 3), np.float32)})
@@ -359,7 +417,8 @@ def test_observations_that_do_not_fit_are_said(trainer: Make) -> None:
         made.compute_action({**good, "gear": 3})
 
 
-# --- identity tasks --------------------------------------------------------------------------------------------------
+# --- identity tasks
+# --------------------------------------------------------------------------------------------------
 
 IDENTITIES: dict[str, spaces.Space] = {
     "discrete": spaces.Discrete(4, start=2),
@@ -369,16 +428,28 @@ IDENTITIES: dict[str, spaces.Space] = {
     "box": spaces.Box(-1, 1, (2,), np.float32),
     "integers": spaces.Box(-2, 2, (2,), np.int32),
     "dict": spaces.Dict(
-        {"a": spaces.Discrete(3), "b": spaces.Box(-1, 1, (1,), np.float32), "c": spaces.MultiBinary(2)}
+        {
+            "a": spaces.Discrete(3),
+            "b": spaces.Box(-1, 1, (1,), np.float32),
+            "c": spaces.MultiBinary(2),
+        }
     ),
     "tuple": spaces.Tuple([spaces.Box(-1, 1, (), np.float64), spaces.MultiDiscrete([3, 2])]),
 }
 FAST: dict[str, dict[str, Any]] = {
-    "PPO": {"lr": [[0, 5e-3], [20_000, 5e-4]], "num_envs": 16, "n_steps": 32, "minibatch_size": 128, "n_epochs": 6},
+    "PPO": {
+        "lr": [[0, 5e-3], [20_000, 5e-4]],
+        "num_envs": 16,
+        "n_steps": 32,
+        "minibatch_size": 128,
+        "n_epochs": 6,
+    },
     "A2C": {"lr": [[0, 5e-3], [30_000, 5e-4]], "num_envs": 16, "n_steps": 8},
 }
 STEPS = {"PPO": 15_000, "A2C": 30_000}
-SLOW = {(name, "A2C") for name in ("choices of two axes", "box", "integers", "dict", "tuple")} | {("dict", "PPO")}
+SLOW = {(name, "A2C") for name in ("choices of two axes", "box", "integers", "dict", "tuple")} | {
+    ("dict", "PPO")
+}
 
 
 @pytest.mark.parametrize(
@@ -390,30 +461,50 @@ SLOW = {(name, "A2C") for name in ("choices of two axes", "box", "integers", "di
     ],
 )
 def test_does_what_is_shown(trainer: Make, algorithm: str, name: str) -> None:
-    settings = {**FAST[algorithm], "gamma": 0.5, "entropy_coeff": 0.0, "model": {"log_std_init": -1.0}}
+    settings = {
+        **FAST[algorithm],
+        "gamma": 0.5,
+        "entropy_coeff": 0.0,
+        "model": {"log_std_init": -1.0},
+    }
     made = trainer(algorithm, lambda config: Copy(IDENTITIES[name]), **settings)
-    made.learn(stop={"episode_reward_mean": 0.92 * Copy.length, "timesteps_total": STEPS[algorithm]})
+    made.learn(
+        stop={"episode_reward_mean": 0.92 * Copy.length, "timesteps_total": STEPS[algorithm]}
+    )
     assert made.evaluate(20)["episode_reward_mean"] >= 0.9 * Copy.length
 
 
-# --- masks -----------------------------------------------------------------------------------------------------------
+# --- masks
+# -----------------------------------------------------------------------------------------------------------
 
-TAXI = max(name for name in gym.registry if name.startswith("Taxi-v"))  # Gymnasium refuses the old ones
-CHOICES = {"discrete": spaces.Discrete(4, start=5), "choices": spaces.MultiDiscrete([[2, 3], [2, 2]])}
+TAXI = max(
+    name for name in gym.registry if name.startswith("Taxi-v")
+)  # Gymnasium refuses the old ones
+CHOICES = {
+    "discrete": spaces.Discrete(4, start=5),
+    "choices": spaces.MultiDiscrete([[2, 3], [2, 2]]),
+}
 
 
 def masked_space(actions: spaces.Space) -> spaces.Dict:
-    return spaces.Dict({"seen": VECTOR, "action_mask": spaces.Box(0, 1, (mask_width(actions),), np.int8)})
+    return spaces.Dict(
+        {"seen": VECTOR, "action_mask": spaces.Box(0, 1, (mask_width(actions),), np.int8)}
+    )
 
 
 def leaves(policy: Policy, batched: spaces.Space) -> dict[str, Tensor]:
     """A random batch as leaves."""
-    return {k: torch.as_tensor(np.asarray(v)) for k, v in policy.obs_layout.flatten(batched.sample()).items()}
+    return {
+        k: torch.as_tensor(np.asarray(v))
+        for k, v in policy.obs_layout.flatten(batched.sample()).items()
+    }
 
 
 def test_masked_probabilities_are_those_of_the_allowed_choices() -> None:
     torch.manual_seed(0)
-    made = Policy(Layout(masked_space(CHOICES["discrete"])), Layout(CHOICES["discrete"]), ModelConfig())
+    made = Policy(
+        Layout(masked_space(CHOICES["discrete"])), Layout(CHOICES["discrete"]), ModelConfig()
+    )
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.normal_()
@@ -427,13 +518,17 @@ def test_masked_probabilities_are_those_of_the_allowed_choices() -> None:
     p = inputs.softmax(-1)
     torch.testing.assert_close(p[0], free[0].softmax(-1))
     two = free[1][[0, 2]].softmax(-1)
-    torch.testing.assert_close(p[1], torch.stack([two[0], torch.zeros(()), two[1], torch.zeros(())]))
+    torch.testing.assert_close(
+        p[1], torch.stack([two[0], torch.zeros(()), two[1], torch.zeros(())])
+    )
     assert p[1, 1].item() == p[1, 3].item() == 0
     assert p[2].tolist() == [0, 0, 0, 1]
     entropy = made.dist.entropy(inputs)
     torch.testing.assert_close(entropy[1], -(two * two.log()).sum())
     assert entropy[2].item() == 0
-    assert made.dist.log_prob(inputs, torch.tensor([0, 2, 3]))[1].item() == pytest.approx(two[1].log().item(), abs=1e-6)
+    assert made.dist.log_prob(inputs, torch.tensor([0, 2, 3]))[1].item() == pytest.approx(
+        two[1].log().item(), abs=1e-6
+    )
 
 
 def test_masked_factors_are_those_of_the_allowed_choices() -> None:
@@ -451,7 +546,9 @@ def test_masked_factors_are_those_of_the_allowed_choices() -> None:
 def test_gradients_of_masked_choices_are_zero_and_finite() -> None:
     actions = CHOICES["discrete"]
     made = Policy(Layout(masked_space(actions)), Layout(actions), ModelConfig(fcnet_hiddens=[]))
-    masks = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0]], dtype=torch.int8)  # the second: when an episode is over
+    masks = torch.tensor(
+        [[1, 0, 1, 0], [0, 0, 0, 0]], dtype=torch.int8
+    )  # the second: when an episode is over
     inputs, _ = made(made.prepare({"seen": torch.randn(2, 3), "action_mask": masks}))
     (made.dist.log_prob(inputs, torch.tensor([0, 0])) + made.dist.entropy(inputs)).sum().backward()
     gradient = made.network.pi.bias.grad
@@ -461,12 +558,18 @@ def test_gradients_of_masked_choices_are_zero_and_finite() -> None:
 
 @BOTH
 @pytest.mark.parametrize("in_info", [False, True], ids=["observed", "in info"])
-@pytest.mark.parametrize("actions", [spaces.Discrete(20, start=3), spaces.MultiDiscrete([8, 9])], ids=str)
-def test_what_is_not_allowed_is_never_done(trainer: Make, algorithm: str, actions: spaces.Space, in_info: bool) -> None:
+@pytest.mark.parametrize(
+    "actions", [spaces.Discrete(20, start=3), spaces.MultiDiscrete([8, 9])], ids=str
+)
+def test_what_is_not_allowed_is_never_done(
+    trainer: Make, algorithm: str, actions: spaces.Space, in_info: bool
+) -> None:
     bad: list[Any] = []
     settings = {**FAST[algorithm], "gamma": 0.5}
     made = trainer(algorithm, lambda config: Masked(bad, actions, in_info), **settings)
-    made.learn(stop={"episode_reward_mean": 0.95 * Masked.length, "timesteps_total": STEPS[algorithm]})
+    made.learn(
+        stop={"episode_reward_mean": 0.95 * Masked.length, "timesteps_total": STEPS[algorithm]}
+    )
     assert made.policy.masked
     assert made.evaluate(20)["episode_reward_mean"] >= 0.9 * Masked.length
     assert made.evaluate(5, explore=True)["episode_reward_mean"] > 0.7 * Masked.length
@@ -484,7 +587,9 @@ def test_what_is_not_allowed_is_not_filmed(trainer: Make, tmp_path: Path) -> Non
             return np.full((16, 16, 3), 40 * self.now % 255, np.uint8)
 
     made = trainer("PPO", lambda config: Lit(bad, in_info=True), **TINY)
-    assert poise.record(made, tmp_path / "film.mp4", episodes=3)["episode_len"] == [Masked.length] * 3
+    assert (
+        poise.record(made, tmp_path / "film.mp4", episodes=3)["episode_len"] == [Masked.length] * 3
+    )
     assert not bad
 
 
@@ -511,7 +616,9 @@ def test_taxis_do_not_drive_into_walls(trainer: Make) -> None:
     assert not bad
     observation, info = gym.make(TAXI).reset(seed=1)
     for _ in range(20):  # as the environment itself gives them
-        assert info["action_mask"][made.compute_action(observation, action_mask=info["action_mask"], explore=True)]
+        assert info["action_mask"][
+            made.compute_action(observation, action_mask=info["action_mask"], explore=True)
+        ]
     batch = np.array([observation] * 3)
     assert made.predict(batch)[0].shape == (3,)
     assert made.predict(batch, action_mask=[info["action_mask"]] * 3)[0].shape == (3,)
@@ -532,7 +639,9 @@ def test_custom_models_and_preprocessors_are_masked_too(trainer: Make, algorithm
 
     class Shown:
         def __init__(self, space: spaces.Dict) -> None:
-            self.space = spaces.Dict({"half": spaces.Box(0, 10, (1,), np.float32), "all": space["shown"]})
+            self.space = spaces.Dict(
+                {"half": spaces.Box(0, 10, (1,), np.float32), "all": space["shown"]}
+            )
 
         def transform(self, obs: dict[str, Tensor]) -> dict[str, Tensor]:
             return {"half": obs["shown"] / 2, "all": obs["shown"]}
@@ -551,7 +660,9 @@ def test_a_mask_may_be_all_that_is_observed(trainer: Make) -> None:
     class Blind(Masked):
         def __init__(self) -> None:
             super().__init__([])
-            self.observation_space = spaces.Dict({"action_mask": self.observation_space["action_mask"]})
+            self.observation_space = spaces.Dict(
+                {"action_mask": self.observation_space["action_mask"]}
+            )
 
         def observe(self) -> Any:
             return {"action_mask": super().observe()["action_mask"]}
@@ -562,7 +673,9 @@ def test_a_mask_may_be_all_that_is_observed(trainer: Make) -> None:
 
 
 def test_the_networks_do_not_see_the_mask() -> None:
-    made = Policy(Layout(masked_space(spaces.Discrete(50))), Layout(spaces.Discrete(50)), ModelConfig())
+    made = Policy(
+        Layout(masked_space(spaces.Discrete(50))), Layout(spaces.Discrete(50)), ModelConfig()
+    )
     assert made.network.pi.layers[0].in_features == 3
 
 
@@ -576,7 +689,9 @@ def test_a_mask_that_allows_nothing_is_said(trainer: Make) -> None:
             return obs
 
     made = trainer("PPO", lambda config: Stuck([]), **TINY)
-    with pytest.raises(EnvError, match="gave an action mask that allows no action, at step 2 of its episode"):
+    with pytest.raises(
+        EnvError, match="gave an action mask that allows no action, at step 2 of its episode"
+    ):
         made.train()
     observation, _ = Masked([]).reset(seed=0)
     with pytest.raises(EnvError, match="allows no action"):
@@ -591,24 +706,38 @@ def test_stuck_looks_at_every_choice() -> None:
 
 def test_masks_that_do_not_fit_are_said() -> None:
     def make(mask: spaces.Space, actions: spaces.Space) -> Policy:
-        return Policy(Layout(spaces.Dict({"action_mask": mask, "seen": VECTOR})), Layout(actions), ModelConfig())
+        return Policy(
+            Layout(spaces.Dict({"action_mask": mask, "seen": VECTOR})),
+            Layout(actions),
+            ModelConfig(),
+        )
 
-    with pytest.raises(SpaceError, match=r"of Discrete\(3\) must be a Box of shape \(3,\), not Box.*\(4,\)"):
+    with pytest.raises(
+        SpaceError, match=r"of Discrete\(3\) must be a Box of shape \(3,\), not Box.*\(4,\)"
+    ):
         make(spaces.Box(0, 1, (4,), np.int8), spaces.Discrete(3))
     with pytest.raises(SpaceError, match=r"must be a Box of shape \(5,\), not Discrete"):
         make(spaces.Discrete(5), spaces.MultiDiscrete([2, 3]))
-    with pytest.raises(SpaceError, match="only Discrete and MultiDiscrete actions can be masked, not Box"):
+    with pytest.raises(
+        SpaceError, match="only Discrete and MultiDiscrete actions can be masked, not Box"
+    ):
         make(spaces.Box(0, 1, (4,), np.int8), VECTOR)
     assert make(spaces.MultiBinary(3), spaces.Discrete(3)).masked
     inside = Layout(spaces.Dict({"deep": spaces.Dict({"action_mask": VECTOR})}))
-    assert not Policy(inside, Layout(spaces.Discrete(2)), ModelConfig()).masked  # only the top level means a mask
+    assert not Policy(
+        inside, Layout(spaces.Discrete(2)), ModelConfig()
+    ).masked  # only the top level means a mask
     seen, actions = masked_space(spaces.Discrete(4)), spaces.Discrete(4)
     one = {"seen": np.zeros(3, np.float32)}
-    with pytest.raises(SpaceError, match=r"mask of shape \(3,\) does not fit: Discrete\(4\) has 4 choices"):
+    with pytest.raises(
+        SpaceError, match=r"mask of shape \(3,\) does not fit: Discrete\(4\) has 4 choices"
+    ):
         complete(seen, actions, one, np.ones(3))
     with pytest.raises(SpaceError, match="no 'action_mask' in the observations of this policy"):
         complete(VECTOR, actions, np.zeros(3), np.ones(4))
-    assert complete(seen, actions, {**one, "action_mask": np.ones(4)}, [0, 1, 0, 0])["action_mask"].tolist() == [
+    assert complete(seen, actions, {**one, "action_mask": np.ones(4)}, [0, 1, 0, 0])[
+        "action_mask"
+    ].tolist() == [
         0,
         1,
         0,
@@ -691,7 +820,9 @@ def test_numbers_bits_and_choices_become_one_vector() -> None:
             "e": spaces.MultiDiscrete([[2], [3]], start=[[0], [-1]]),
         }
     )
-    made = Policy(Layout(space), Layout(spaces.Discrete(2)), ModelConfig(), normalize_observations=True)
+    made = Policy(
+        Layout(space), Layout(spaces.Discrete(2)), ModelConfig(), normalize_observations=True
+    )
     obs = {
         "a": torch.tensor([6]),
         "b": torch.tensor([[[0.5], [-2.0]]]),
@@ -709,14 +840,24 @@ def test_numbers_bits_and_choices_become_one_vector() -> None:
 def test_large_choices_are_looked_up() -> None:
     space = spaces.Tuple([spaces.Discrete(3000, start=7), spaces.MultiDiscrete([2, 2000]), VECTOR])
     made = Policy(Layout(space), Layout(spaces.Discrete(2)), ModelConfig())
-    x = made.prepare({"0": torch.tensor([7, 3006]), "1": torch.tensor([[0, 0], [1, 1999]]), "2": torch.randn(2, 3)})
+    x = made.prepare(
+        {
+            "0": torch.tensor([7, 3006]),
+            "1": torch.tensor([[0, 0], [1, 1999]]),
+            "2": torch.randn(2, 3),
+        }
+    )
     assert [tuple(part.shape) for part in x] == [(2, 3), (2, 1), (2, 2)]
     _, first, second = made.network.pi_encoder.parts
     assert (first.table.weight.shape, second.table.weight.shape) == ((3000, 64), (2002, 64))
     torch.testing.assert_close(first(x[1])[1], first.table.weight[2999])
-    torch.testing.assert_close(second(x[2])[1], torch.cat([second.table.weight[1], second.table.weight[2001]]))
+    torch.testing.assert_close(
+        second(x[2])[1], torch.cat([second.table.weight[1], second.table.weight[2001]])
+    )
     assert made.network.pi.layers[0].in_features == 3 + 64 + 2 * 64
 
 
 def test_plain_spaces_have_plain_distributions() -> None:
-    assert type(Policy(Layout(VECTOR), Layout(spaces.Discrete(2)), ModelConfig()).dist) is Categorical
+    assert (
+        type(Policy(Layout(VECTOR), Layout(spaces.Discrete(2)), ModelConfig()).dist) is Categorical
+    )

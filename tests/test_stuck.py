@@ -19,7 +19,12 @@ from poise.training.trainer import Trainer
 
 Make = Callable[..., Trainer]
 SHORT = {"max_episode_steps": 120}
-QUICK: dict[str, Any] = {"preset": None, "num_envs_per_worker": 4, "num_sgd_iter": 1, "env_config": SHORT}
+QUICK: dict[str, Any] = {
+    "preset": None,
+    "num_envs_per_worker": 4,
+    "num_sgd_iter": 1,
+    "env_config": SHORT,
+}
 
 
 def episodes(returns: Sequence[float], length: int = 200) -> list[Finished]:
@@ -27,7 +32,8 @@ def episodes(returns: Sequence[float], length: int = 200) -> list[Finished]:
 
 
 def test_noise_is_no_rise_and_a_trend_is_one() -> None:
-    """500 episodes: chance alone hardly ever looks like a rise, and one by two deviations is never missed."""
+    """500 episodes: chance alone hardly ever looks like a rise, and one by two deviations is never
+    missed."""
     noises = [np.random.default_rng(seed).normal(-200, 10, 500) for seed in range(200)]
     assert sum(has_risen(episodes(noise)) for noise in noises) <= 6
     assert all(has_risen(episodes(noise + np.linspace(0, 20, 500))) for noise in noises)
@@ -63,17 +69,23 @@ def said_by(algo: Trainer, steps: int) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_car_in_its_valley_is_told_of_its_preset_once(trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_car_in_its_valley_is_told_of_its_preset_once(
+    trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stuck, "LOOKED_AT", 16_000)
     algo = trainer("PPO", "MountainCar-v0", **QUICK)
     (said,) = said_by(algo, 17_000)
     assert "every episode returned -120" in said
-    assert "PPO has a preset for MountainCar-v0, which preset=None (--preset none) leaves out." in said
+    assert (
+        "PPO has a preset for MountainCar-v0, which preset=None (--preset none) leaves out." in said
+    )
     assert not said_by(algo, 17_000)
 
 
 @pytest.mark.slow
-def test_an_algorithm_without_a_preset_is_told_who_has_one(trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_algorithm_without_a_preset_is_told_who_has_one(
+    trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stuck, "LOOKED_AT", 16_000)
     (said,) = said_by(trainer("APPO", "MountainCar-v0", **QUICK), 17_000)
     assert "try PPO or DQN, which have a preset for MountainCar-v0." in said
@@ -97,12 +109,19 @@ class Nowhere(Reach):
     ],
 )
 def test_where_every_return_is_the_same_it_names_what_explores(
-    trainer: Make, monkeypatch: pytest.MonkeyPatch, registries: None, algorithm: str, env: Any, setting: str
+    trainer: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    registries: None,
+    algorithm: str,
+    env: Any,
+    setting: str,
 ) -> None:
     import gymnasium as gym
 
     def silent(config: dict[str, Any]) -> gym.Env:
-        return gym.wrappers.TransformReward(gym.make("MountainCar-v0", max_episode_steps=20), lambda r: 0.0)
+        return gym.wrappers.TransformReward(
+            gym.make("MountainCar-v0", max_episode_steps=20), lambda r: 0.0
+        )
 
     poise.register_env("Silent-v0", silent)
     monkeypatch.setattr(stuck, "LOOKED_AT", 4000)
@@ -112,7 +131,9 @@ def test_where_every_return_is_the_same_it_names_what_explores(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["PPO", "DQN"])
-def test_what_learns_is_left_alone(trainer: Make, monkeypatch: pytest.MonkeyPatch, algorithm: str) -> None:
+def test_what_learns_is_left_alone(
+    trainer: Make, monkeypatch: pytest.MonkeyPatch, algorithm: str
+) -> None:
     monkeypatch.setattr(stuck, "LOOKED_AT", 16_000)
     assert not said_by(trainer(algorithm, "CartPole-v1", preset=None), 17_000)
 
@@ -120,6 +141,8 @@ def test_what_learns_is_left_alone(trainer: Make, monkeypatch: pytest.MonkeyPatc
 def test_a_run_says_it_in_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stuck, "LOOKED_AT", 16_000)
     stop = {"timesteps_total": 17_000}
-    run = poise.run("PPO", "MountainCar-v0", stop=stop, folder=tmp_path, quiet=True, seed=0, **QUICK)
+    run = poise.run(
+        "PPO", "MountainCar-v0", stop=stop, folder=tmp_path, quiet=True, seed=0, **QUICK
+    )
     assert (run.path / "log.txt").read_text().count("The return has not risen in the first") == 1
     run.trainer.close()

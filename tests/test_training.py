@@ -1,5 +1,5 @@
-"""Guards the trainer: the result dict, the arithmetic of steps and episodes, stop rules, callbacks, interrupts,
-evaluation, seeds, acting, divergence, and what an environment may be given as.
+"""Guards the trainer: the result dict, the arithmetic of steps and episodes, stop rules, callbacks,
+interrupts, evaluation, seeds, acting, divergence, and what an environment may be given as.
 """
 
 from __future__ import annotations
@@ -72,9 +72,23 @@ LEARNER_KEYS = {
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN", "IMPALA", "APPO"])
 def test_an_iteration_has_the_steps_that_were_asked_for(trainer: Make, algorithm: str) -> None:
     algo = (
-        trainer(algorithm, "CartPole-v1", preset=None, num_envs=4, n_steps=8, timesteps_per_iteration=100)
+        trainer(
+            algorithm,
+            "CartPole-v1",
+            preset=None,
+            num_envs=4,
+            n_steps=8,
+            timesteps_per_iteration=100,
+        )
         if (algorithm != "DQN")
-        else trainer(algorithm, "CartPole-v1", preset=None, num_envs=4, timesteps_per_iteration=100, learning_starts=0)
+        else trainer(
+            algorithm,
+            "CartPole-v1",
+            preset=None,
+            num_envs=4,
+            timesteps_per_iteration=100,
+            learning_starts=0,
+        )
     )
     for _ in range(2):
         result = algo.train()
@@ -82,13 +96,16 @@ def test_an_iteration_has_the_steps_that_were_asked_for(trainer: Make, algorithm
         assert result["learner/sgd_steps"] >= 3
 
 
-# --- the result dict ------------------------------------------------------------------------------------------------
+# --- the result dict
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
 def test_a_result_has_exactly_the_promised_keys(trainer: Make, algorithm: str) -> None:
     settings = {k: v for k, v in TINY.items() if algorithm == "PPO" or k != "num_sgd_iter"}
-    algo = trainer(algorithm, "CartPole-v1", **settings, evaluation_interval=2, evaluation_duration=2)
+    algo = trainer(
+        algorithm, "CartPole-v1", **settings, evaluation_interval=2, evaluation_duration=2
+    )
     learner = {f"learner/{key}" for key in LEARNER_KEYS[algorithm]}
     first, second = algo.train(), algo.train()
     assert set(first) == RESULT_KEYS | learner
@@ -106,11 +123,15 @@ def test_numbers_that_environments_report_are_averaged(trainer: Make) -> None:
     result = algo.train()
     numbers = [episode.info["episode_number"] for episode in algo.metrics.window]
     assert result["info/episode_number"] == sum(numbers) / len(numbers)
-    assert set(result) - RESULT_KEYS == {"info/episode_number", *(f"learner/{k}" for k in LEARNER_KEYS["PPO"])}
+    assert set(result) - RESULT_KEYS == {
+        "info/episode_number",
+        *(f"learner/{k}" for k in LEARNER_KEYS["PPO"]),
+    }
 
 
 def scripted_episodes(steps: int) -> tuple[list[tuple[float, int]], int]:
-    """Returns and lengths of `Scripted`'s episodes in one slot that takes `steps` steps with resets, and real steps."""
+    """Returns and lengths of `Scripted`'s episodes in one slot that takes `steps` steps with
+    resets, and real steps."""
     done, episode, used, real = [], 0, 0, 0
     while used < steps:
         episode += 1
@@ -142,7 +163,12 @@ def test_steps_and_episodes_are_counted_right(trainer: Make, iterations: int) ->
 
 
 def test_statistics_are_of_the_last_episodes(trainer: Make) -> None:
-    algo = trainer("PPO", lambda config: Scripted(), **{**TINY, "num_envs_per_worker": 1}, metrics_smoothing_episodes=3)
+    algo = trainer(
+        "PPO",
+        lambda config: Scripted(),
+        **{**TINY, "num_envs_per_worker": 1},
+        metrics_smoothing_episodes=3,
+    )
     for _ in range(3):
         result = algo.train()
     rewards = [reward for reward, _ in scripted_episodes(48)[0]]
@@ -157,7 +183,8 @@ def test_before_any_episode_ended_the_means_are_nan(trainer: Make) -> None:
     assert (result["episodes_total"], result["timesteps_total"]) == (0, 32)
 
 
-# --- when it stops --------------------------------------------------------------------------------------------------
+# --- when it stops
+# --------------------------------------------------------------------------------------------------
 
 
 def test_stop_by_key(trainer: Make) -> None:
@@ -165,7 +192,9 @@ def test_stop_by_key(trainer: Make) -> None:
     result = algo.learn(stop={"training_iteration": 3, "time_total_s": 1000})
     assert result["training_iteration"] == algo.iteration == 3
     assert result["stop_reason"] == "training_iteration reached 3"
-    assert algo.learn(stop={"training_iteration": 3})["training_iteration"] == 3  # it is there already
+    assert (
+        algo.learn(stop={"training_iteration": 3})["training_iteration"] == 3
+    )  # it is there already
     assert algo.learn(stop={"training_iteration": 4})["training_iteration"] == 4
 
 
@@ -193,7 +222,9 @@ def test_a_key_that_results_do_not_have_suggests_the_nearest(trainer: Make) -> N
 
 
 @pytest.mark.parametrize("key", [1, None, ("episode_reward_mean",)])
-def test_a_stop_key_that_is_no_text_is_one_that_results_do_not_have(trainer: Make, key: Any) -> None:
+def test_a_stop_key_that_is_no_text_is_one_that_results_do_not_have(
+    trainer: Make, key: Any
+) -> None:
     algo = trainer("PPO", "CartPole-v1", **TINY)
     with pytest.raises(ConfigError, match="which results do not have"):
         algo.learn(stop={key: 2})
@@ -209,7 +240,8 @@ def test_a_stop_rule_that_is_none_is_refused_before_training(trainer: Make, stop
 
 
 def test_means_count_only_when_their_window_is_full(trainer: Make) -> None:
-    """CartPole's first episodes exceed 5 steps at once; the run must go on until 30 of them are in the mean."""
+    """CartPole's first episodes exceed 5 steps at once; the run must go on until 30 of them are in
+    the mean."""
     algo = trainer("PPO", "CartPole-v1", **TINY, metrics_smoothing_episodes=30)
     result = algo.learn(stop={"episode_reward_mean": 5, "training_iteration": 500}, confirm=False)
     assert result["stop_reason"] == "episode_reward_mean reached 5"
@@ -218,7 +250,9 @@ def test_means_count_only_when_their_window_is_full(trainer: Make) -> None:
 
 
 def test_nan_never_stops(trainer: Make) -> None:
-    algo = trainer("PPO", lambda config: Scripted(lengths=(1000,)), **TINY, metrics_smoothing_episodes=1)
+    algo = trainer(
+        "PPO", lambda config: Scripted(lengths=(1000,)), **TINY, metrics_smoothing_episodes=1
+    )
     result = algo.learn(stop={"episode_reward_mean": -1e9, "training_iteration": 3})
     assert result["stop_reason"] == "training_iteration reached 3"
 
@@ -229,7 +263,8 @@ def test_evaluation_and_info_keys_may_come_later(trainer: Make) -> None:
     assert algo.learn(stop=stop)["training_iteration"] == 2
 
 
-# --- callbacks ------------------------------------------------------------------------------------------------------
+# --- callbacks
+# ------------------------------------------------------------------------------------------------------
 
 
 class Diary(poise.Callback):
@@ -311,7 +346,9 @@ def test_a_callback_may_stop_the_run(trainer: Make) -> None:
     algo = trainer("PPO", "CartPole-v1", **TINY, callbacks=[Stopping(2)])
     assert algo.learn(stop={"training_iteration": 9})["stop_reason"] == "good enough"
     assert algo.iteration == 2
-    assert algo.learn(total_timesteps=1)["stop_reason"] == "1 timesteps"  # a stop is for one `learn`
+    assert (
+        algo.learn(total_timesteps=1)["stop_reason"] == "1 timesteps"
+    )  # a stop is for one `learn`
 
 
 class Episodes(poise.Callback):
@@ -319,7 +356,9 @@ class Episodes(poise.Callback):
         self.seen: list[Any] = []
 
     def on_episode_end(self, trainer: Trainer, episode: Any) -> None:
-        self.seen.append((episode.slot, episode.info["episode_number"], episode.reward, episode.length))
+        self.seen.append(
+            (episode.slot, episode.info["episode_number"], episode.reward, episode.length)
+        )
 
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
         assert len(self.seen) == result["episodes_total"]
@@ -327,7 +366,9 @@ class Episodes(poise.Callback):
 
 def test_every_episode_is_told_once(trainer: Make) -> None:
     episodes = Episodes()
-    trainer("PPO", lambda config: Scripted(), **TINY, callbacks=[episodes]).learn(stop={"training_iteration": 3})
+    trainer("PPO", lambda config: Scripted(), **TINY, callbacks=[episodes]).learn(
+        stop={"training_iteration": 3}
+    )
     done, _ = scripted_episodes(48)
     expected = [(slot, i + 1, reward, n) for slot in (0, 1) for i, (reward, n) in enumerate(done)]
     assert sorted(episodes.seen) == expected
@@ -344,7 +385,11 @@ def test_the_end_is_told_after_an_exception_too(trainer: Make) -> None:
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(ZeroDivisionError, match="at once"):
         algo.learn(stop={"training_iteration": 9})
-    assert pages == [("a", "start"), ("a", "iteration", 1), ("a", "end", "ZeroDivisionError: at once")]
+    assert pages == [
+        ("a", "start"),
+        ("a", "iteration", 1),
+        ("a", "end", "ZeroDivisionError: at once"),
+    ]
     assert signal.getsignal(signal.SIGINT) is handler
 
 
@@ -360,7 +405,9 @@ class Interrupting(poise.Callback):
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
         if trainer.iteration == 2:
             for _ in range(self.times):
-                signal.raise_signal(self.number)  # to this thread: two in a row are not taken for one
+                signal.raise_signal(
+                    self.number
+                )  # to this thread: two in a row are not taken for one
 
 
 def test_ctrl_c_stops_at_the_boundary(trainer: Make) -> None:
@@ -384,7 +431,9 @@ def test_ctrl_c_stops_at_the_boundary(trainer: Make) -> None:
 
 def test_a_second_ctrl_c_ends_at_once(trainer: Make) -> None:
     pages: list[Any] = []
-    algo = trainer("PPO", "CartPole-v1", **TINY, callbacks=[Interrupting(times=2), Diary("a", pages)])
+    algo = trainer(
+        "PPO", "CartPole-v1", **TINY, callbacks=[Interrupting(times=2), Diary("a", pages)]
+    )
     with pytest.raises(KeyboardInterrupt):
         algo.learn(stop={"training_iteration": 9})
     assert pages[:-1] == [("a", "start"), ("a", "iteration", 1)]
@@ -396,7 +445,10 @@ def test_a_second_ctrl_c_ends_at_once(trainer: Make) -> None:
 def test_other_signals_are_caught_where_asked_for(trainer: Make) -> None:
     algo = trainer("PPO", "CartPole-v1", **TINY, callbacks=[Interrupting(number=signal.SIGTERM)])
     before = signal.getsignal(signal.SIGTERM)
-    assert algo.learn(stop={"training_iteration": 9}, signals=(signal.SIGTERM,))["stop_reason"] == "preempted"
+    assert (
+        algo.learn(stop={"training_iteration": 9}, signals=(signal.SIGTERM,))["stop_reason"]
+        == "preempted"
+    )
     assert algo.iteration == 2
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -418,7 +470,9 @@ def test_outside_the_main_thread_learning_works(trainer: Make) -> None:
 
     algo = trainer("PPO", "CartPole-v1", **TINY)
     results: list[Any] = []
-    thread = threading.Thread(target=lambda: results.append(algo.learn(stop={"training_iteration": 2})))
+    thread = threading.Thread(
+        target=lambda: results.append(algo.learn(stop={"training_iteration": 2}))
+    )
     thread.start()
     thread.join()
     assert results[0]["training_iteration"] == 2
@@ -431,7 +485,9 @@ class Uneven(Scripted):
     """Episodes of 1 and 100 steps in turn, over all environments there are; the reward is the length."""
 
     turn = itertools.count()
-    action_space = spaces.Box(-1, 1, (1,), np.float32)  # cannot be masked, so that no reset is spent on asking
+    action_space = spaces.Box(
+        -1, 1, (1,), np.float32
+    )  # cannot be masked, so that no reset is spent on asking
 
     def __init__(self) -> None:
         super().__init__()
@@ -480,13 +536,23 @@ def test_evaluation_is_not_biased_towards_short_episodes(trainer: Make) -> None:
 def test_evaluation_does_not_disturb_training(trainer: Make) -> None:
     ends = []
     for interval in (None, 1):
-        evaluation = {"evaluation_interval": interval, "evaluation_duration": TINY["num_envs_per_worker"]}
-        algo = trainer("PPO", lambda config: Noise(), **TINY, **evaluation, normalize_observations=True)
+        evaluation = {
+            "evaluation_interval": interval,
+            "evaluation_duration": TINY["num_envs_per_worker"],
+        }
+        algo = trainer(
+            "PPO", lambda config: Noise(), **TINY, **evaluation, normalize_observations=True
+        )
         for _ in range(3):
             result = algo.train()
             if interval:
                 algo.compute_action(np.zeros(3, np.float32), explore=True)
-        ends.append((dict(algo.policy.state_dict()), {k: v for k, v in timeless(result).items() if "evalu" not in k}))
+        ends.append(
+            (
+                dict(algo.policy.state_dict()),
+                {k: v for k, v in timeless(result).items() if "evalu" not in k},
+            )
+        )
     assert same(ends[0], ends[1])
 
 
@@ -501,8 +567,12 @@ def test_evaluation_is_repeatable_and_other_seeds_give_other_episodes(trainer: M
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("algorithm", "env"), [("PPO", "CartPole-v1"), ("A2C", "CartPole-v1"), ("PPO", "Pendulum-v1")])
-def test_the_same_seed_gives_the_same_run_bit_for_bit(trainer: Make, algorithm: str, env: str) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "env"), [("PPO", "CartPole-v1"), ("A2C", "CartPole-v1"), ("PPO", "Pendulum-v1")]
+)
+def test_the_same_seed_gives_the_same_run_bit_for_bit(
+    trainer: Make, algorithm: str, env: str
+) -> None:
     settings = {k: v for k, v in TINY.items() if algorithm == "PPO" or k != "num_sgd_iter"}
     runs = []
     for seed, disturbance in ((1, 0), (1, 99), (2, 0)):
@@ -517,7 +587,10 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(trainer: Make, algorithm: 
 
 
 def test_seeds_differ_before_any_training(trainer: Make) -> None:
-    first, second = (dict(trainer("PPO", "CartPole-v1", **TINY, seed=seed).policy.state_dict()) for seed in (1, 2))
+    first, second = (
+        dict(trainer("PPO", "CartPole-v1", **TINY, seed=seed).policy.state_dict())
+        for seed in (1, 2)
+    )
     assert not same(first, second)
 
 
@@ -525,10 +598,16 @@ def test_seeds_differ_before_any_training(trainer: Make) -> None:
 
 ACTING: dict[str, tuple[Callable[[Any], gym.Env], Any]] = {
     "Discrete": (lambda config: Echo(n=3, start=4), np.eye(3, dtype=np.float32)[0]),
-    "Discrete observation": (lambda config: Noise(spaces.Discrete(5), spaces.Discrete(2)), np.int64(3)),
+    "Discrete observation": (
+        lambda config: Noise(spaces.Discrete(5), spaces.Discrete(2)),
+        np.int64(3),
+    ),
     "Box": (lambda config: Reach(low=-2, high=6, size=2), np.zeros(2, np.float32)),
     "unbounded Box": (lambda config: Reach(finite=False), np.zeros(1, np.float32)),
-    "matrix": (lambda config: Noise(spaces.Box(-1, 1, (2, 3)), spaces.Box(-1, 3, (2, 2))), np.ones((2, 3), np.float32)),
+    "matrix": (
+        lambda config: Noise(spaces.Box(-1, 1, (2, 3)), spaces.Box(-1, 3, (2, 2))),
+        np.ones((2, 3), np.float32),
+    ),
 }
 
 
@@ -556,11 +635,17 @@ def test_actions_are_inside_the_space_for_one_and_for_many(trainer: Make, case: 
 
 
 def test_extreme_exploration_stays_inside_the_bounds(trainer: Make) -> None:
-    algo = trainer("PPO", lambda config: Reach(), **{**TINY, "model": {"fcnet_hiddens": [8], "log_std_init": 2.0}})
+    algo = trainer(
+        "PPO",
+        lambda config: Reach(),
+        **{**TINY, "model": {"fcnet_hiddens": [8], "log_std_init": 2.0}},
+    )
     actions, _ = algo.predict(np.zeros((500, 1), np.float32), deterministic=False)
     assert actions.dtype == np.float32
     assert (actions.min(), actions.max()) == (-2.0, 6.0)
-    assert algo.train()["timesteps_total"] > 0  # the environment itself asserts that actions are inside
+    assert (
+        algo.train()["timesteps_total"] > 0
+    )  # the environment itself asserts that actions are inside
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
@@ -596,7 +681,9 @@ def test_acting_is_not_changed_by_training_data(trainer: Make) -> None:
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_updates_that_are_not_finite_are_skipped(trainer: Make, algorithm: str, value: float) -> None:
+def test_updates_that_are_not_finite_are_skipped(
+    trainer: Make, algorithm: str, value: float
+) -> None:
     settings = {k: v for k, v in TINY.items() if algorithm == "PPO" or k != "num_sgd_iter"}
     extra = {"timesteps_per_iteration": 0} if algorithm == "A2C" else {"sgd_minibatch_size": 8}
     algo = trainer(algorithm, "CartPole-v1", **settings, **extra)
@@ -627,7 +714,9 @@ def test_ten_in_a_row_stop_the_run_and_leave_the_parameters(trainer: Make, algor
     assert algo.algorithm.skipped == MAX_SKIPPED == 10
     assert same(before, dict(algo.policy.state_dict()))
     assert pages[-1] == ("a", "end", f"DivergedError: {caught.value}")
-    assert algo.train()["learner/skipped_updates"] == MAX_SKIPPED  # what made it diverge is gone: it can go on
+    assert (
+        algo.train()["learner/skipped_updates"] == MAX_SKIPPED
+    )  # what made it diverge is gone: it can go on
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN"])
@@ -642,14 +731,18 @@ def test_the_gradient_is_clipped_as_the_settings_say_now(trainer: Make, algorith
 
 
 def test_a_method_that_has_another_name_now_is_not_passed_over() -> None:
-    with pytest.raises(ConfigError, match=r"^Halved.apply_gradient is not called: it is descend now\."):
+    with pytest.raises(
+        ConfigError, match=r"^Halved.apply_gradient is not called: it is descend now\."
+    ):
         type("Halved", (PPO,), {"apply_gradient": lambda self, lr: 0.0})
 
 
 def test_ten_in_all_do_not_stop_the_run(trainer: Make) -> None:
     algo = trainer("PPO", "CartPole-v1", **TINY, sgd_minibatch_size=4)
     calls = itertools.count()
-    hook = next(algo.policy.parameters()).register_hook(lambda grad: grad * math.nan if next(calls) % 2 else grad)
+    hook = next(algo.policy.parameters()).register_hook(
+        lambda grad: grad * math.nan if next(calls) % 2 else grad
+    )
     algo.learn(stop={"training_iteration": 4})
     hook.remove()
     assert algo.algorithm.skipped > MAX_SKIPPED
@@ -692,7 +785,9 @@ def actions_of(algo: Trainer) -> int:
 
 
 @pytest.mark.usefixtures("registries")
-@pytest.mark.parametrize("way", ["class", "class with keywords", "function", "lambda", "registered", "module:Class"])
+@pytest.mark.parametrize(
+    "way", ["class", "class with keywords", "function", "lambda", "registered", "module:Class"]
+)
 def test_an_environment_may_be_given_in_any_of_these_ways(trainer: Make, way: str) -> None:
     poise.register_env("my echo", TakesConfig)
     env = {
@@ -759,16 +854,28 @@ class OldStep(Echo):
         return obs, reward, terminated, info
 
 
-@pytest.mark.parametrize(("env", "word"), [(OldEnv, "gymnasium.Env"), (OldReset, "reset"), (OldStep, "step")])
+@pytest.mark.parametrize(
+    ("env", "word"), [(OldEnv, "gymnasium.Env"), (OldReset, "reset"), (OldStep, "step")]
+)
 @pytest.mark.parametrize("limit", [{}, {"max_episode_steps": 5}], ids=["plain", "time limit"])
-def test_an_environment_of_the_old_api_is_said_so(trainer: Make, env: Any, word: str, limit: dict[str, int]) -> None:
+def test_an_environment_of_the_old_api_is_said_so(
+    trainer: Make, env: Any, word: str, limit: dict[str, int]
+) -> None:
     with pytest.raises(EnvError, match=word) as caught:
         trainer("PPO", env, **TINY, env_config=limit).train()
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "env", ["CartPole-v9", "cartpole", "no_module_of_this_name:Env", "environments:Ecco", "ALE/Nothing-v5", 5]
+    "env",
+    [
+        "CartPole-v9",
+        "cartpole",
+        "no_module_of_this_name:Env",
+        "environments:Ecco",
+        "ALE/Nothing-v5",
+        5,
+    ],
 )
 def test_an_environment_that_does_not_exist_is_said_so(trainer: Make, env: Any) -> None:
     with pytest.raises(EnvError) as caught:

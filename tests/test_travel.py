@@ -45,7 +45,13 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registries: None) -> 
 def seed_of(algorithm: str, **settings: Any) -> dict[str, Any]:
     """The result of one seed, trained in a process of its own."""
     found = poise.run_seeds(
-        algorithm, seeds=1, config={**TINY, **settings}, preset=None, stop=STOP, quiet=True, tensorboard=False
+        algorithm,
+        seeds=1,
+        config={**TINY, **settings},
+        preset=None,
+        stop=STOP,
+        quiet=True,
+        tensorboard=False,
     )
     assert not found.errors, found.errors
     return found.results[0]
@@ -54,7 +60,9 @@ def seed_of(algorithm: str, **settings: Any) -> dict[str, Any]:
 def trial_of(algorithm: str, **settings: Any) -> dict[str, Any]:
     """The result of a search's only trial."""
     config = {**TINY, "lr": poise.tune.uniform(1e-4, 1e-3), **settings}
-    analysis = poise.tune.run(algorithm, config=config, preset=None, stop=STOP, quiet=True, tensorboard=False)
+    analysis = poise.tune.run(
+        algorithm, config=config, preset=None, stop=STOP, quiet=True, tensorboard=False
+    )
     [trial] = analysis.study.trials
     assert not trial.error, trial.error
     return trial.result
@@ -89,19 +97,26 @@ def test_a_patched_method_travels(train: Any, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("train", [seed_of, trial_of])
-def test_a_class_in_the_place_of_its_own_base_cannot_travel(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_in_the_place_of_its_own_base_cannot_travel(
+    train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Mine(PPO):
         pass
 
     monkeypatch.setattr(ppo, "PPO", Mine)
     with pytest.raises(
-        poise.RunError, match=r"poise.algorithms.ppo.PPO is replaced by .*Mine.*poise.register_algorithm"
+        poise.RunError,
+        match=r"poise.algorithms.ppo.PPO is replaced by .*Mine.*poise.register_algorithm",
     ):
         train("PPO")
 
 
 def test_a_function_of_the_mathematics_travels(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = next(name for name, value in vars(ppo).items() if getattr(value, "__module__", "") == losses.__name__)
+    name = next(
+        name
+        for name, value in vars(ppo).items()
+        if getattr(value, "__module__", "") == losses.__name__
+    )
     original = getattr(ppo, name)
 
     def loss(*args: Any, **options: Any) -> Any:
@@ -128,7 +143,9 @@ def test_registering_says_what_is_wrong() -> None:
     class Marked(PPO):
         pass
 
-    with pytest.raises(poise.ConfigError, match="name='ppo' is not allowed: Poise has an algorithm"):
+    with pytest.raises(
+        poise.ConfigError, match="name='ppo' is not allowed: Poise has an algorithm"
+    ):
         poise.register_algorithm("ppo", Marked)
     with pytest.raises(poise.ConfigError, match="must be a class derived from an algorithm"):
         poise.register_algorithm("x", int)  # type: ignore[arg-type]
@@ -156,13 +173,17 @@ def test_an_id_that_a_script_registers_with_gymnasium_travels(train: Any) -> Non
         del gymnasium.registry["TravelsFar-v0"]
 
 
-def test_a_run_remembers_what_was_changed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_remembers_what_was_changed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(PPO, "iteration", marked(PPO))
         run = poise.run("PPO", config=TINY, preset=None, stop=STOP, tensorboard=False)
         assert "poise.algorithms.ppo.PPO.iteration is the script's own." in capsys.readouterr().out
         poise.load(run.path)
-    with pytest.warns(UserWarning, match=r"trained with poise.algorithms.ppo.PPO.iteration changed by its script"):
+    with pytest.warns(
+        UserWarning, match=r"trained with poise.algorithms.ppo.PPO.iteration changed by its script"
+    ):
         poise.load(run.path)
     poise.resume(run.path, stop={"timesteps_total": 128})
     assert "what is trained now is Poise's own" in capsys.readouterr().out
@@ -170,7 +191,9 @@ def test_a_run_remembers_what_was_changed(monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_constants_and_presets_travel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learner, "MAX_SKIPPED", 3)
-    monkeypatch.setitem(presets.PRESETS["PPO"], "CartPole-v1", {"lr": 0.125, "num_envs_per_worker": 2})
+    monkeypatch.setitem(
+        presets.PRESETS["PPO"], "CartPole-v1", {"lr": 0.125, "num_envs_per_worker": 2}
+    )
     kept = {"seeds": 1, "stop": STOP, "quiet": True, "tensorboard": False}
     found = poise.run_seeds("PPO", "CartPole-v1", callbacks=[Constants()], **kept)
     config = json.loads((found.runs[0] / "config.json").read_text())["config"]
@@ -190,11 +213,14 @@ def test_a_worker_steps_with_the_constants_of_its_driver(monkeypatch: pytest.Mon
         made.metadata = {**made.metadata, "largest": sys.modules["poise.stepping.inline"].LARGEST}
         return made
 
-    with poise.make_trainer("PPO", creator, num_workers=1, num_envs_per_worker=1, preset=None, progress=False) as algo:
+    with poise.make_trainer(
+        "PPO", creator, num_workers=1, num_envs_per_worker=1, preset=None, progress=False
+    ) as algo:
         assert algo.get_env_attr("metadata")[0]["largest"] == 1e-3
 
 
-# --- names of modules -----------------------------------------------------------------------------------------------
+# --- names of modules
+# -----------------------------------------------------------------------------------------------
 
 MODULE = """
 import gymnasium
@@ -266,23 +292,54 @@ def test_commands_find_what_a_run_was_trained_with(
         poise.register_env("maze", own.Maze)
         poise.register_model("net", own.Net)
         poise.register_preprocessor("half", own.Half)
-    env, model, half = ("maze", "net", "half") if registered else (f"{module}:{n}" for n in ("Maze", "Net", "Half"))
+    env, model, half = (
+        ("maze", "net", "half")
+        if registered
+        else (f"{module}:{n}" for n in ("Maze", "Net", "Half"))
+    )
     settings = {**TINY, "env": env, "model": {"custom_model": model, "custom_preprocessor": half}}
-    run = poise.run("PPO", config=settings, preset=None, stop=STOP, quiet=True, tensorboard=False, name="r")
+    run = poise.run(
+        "PPO", config=settings, preset=None, stop=STOP, quiet=True, tensorboard=False, name="r"
+    )
     run.trainer.close()
     in_another_process(module, monkeypatch)
-    for args in (["evaluate", "r", "--episodes", "1"], ["resume", "r", "--stop", "timesteps_total=128", "--quiet"]):
+    for args in (
+        ["evaluate", "r", "--episodes", "1"],
+        ["resume", "r", "--stop", "timesteps_total=128", "--quiet"],
+    ):
         result = call(*args)
         assert result.exit_code == 0, result.output
 
 
 def test_models_of_modules_train_from_the_command(module: str) -> None:
-    args = ["--model.custom_model", f"{module}:Net", "--model.custom_preprocessor", f"{module}:Half", "--quiet"]
-    train = ["train", "PPO", "--env", f"{module}:Maze", "--preset", "none", "--stop", "timesteps_total=64", *args]
+    args = [
+        "--model.custom_model",
+        f"{module}:Net",
+        "--model.custom_preprocessor",
+        f"{module}:Half",
+        "--quiet",
+    ]
+    train = [
+        "train",
+        "PPO",
+        "--env",
+        f"{module}:Maze",
+        "--preset",
+        "none",
+        "--stop",
+        "timesteps_total=64",
+        *args,
+    ]
     result = call(*train, "--num_envs", "2", "--n_steps", "16")
     assert result.exit_code == 0, result.output
-    assert "has no 'Nett'. Did you mean 'Net'?" in call(*train, "--model.custom_model", f"{module}:Nett").output
-    assert "is no model: such a class has forward" in call(*train, "--model.custom_model", f"{module}:Half").output
+    assert (
+        "has no 'Nett'. Did you mean 'Net'?"
+        in call(*train, "--model.custom_model", f"{module}:Nett").output
+    )
+    assert (
+        "is no model: such a class has forward"
+        in call(*train, "--model.custom_model", f"{module}:Half").output
+    )
 
 
 @pytest.mark.slow
@@ -292,12 +349,26 @@ def test_a_study_of_a_modules_environment_goes_on_from_the_command(
 ) -> None:
     own = importlib.import_module(module)
     poise.register_env("maze", own.Maze)
-    config = {**TINY, "env": "maze" if registered else own.Maze, "lr": poise.tune.uniform(1e-4, 1e-3)}
+    config = {
+        **TINY,
+        "env": "maze" if registered else own.Maze,
+        "lr": poise.tune.uniform(1e-4, 1e-3),
+    }
     study = poise.tune.run(
-        "PPO", config=config, preset=None, stop=STOP, quiet=True, tensorboard=False, experiment="s", parallel=1
+        "PPO",
+        config=config,
+        preset=None,
+        stop=STOP,
+        quiet=True,
+        tensorboard=False,
+        experiment="s",
+        parallel=1,
     )
     assert json.loads((study.path / "study.json").read_text())["config"]["env"] == f"{module}:Maze"
     in_another_process(module, monkeypatch)
     result = call("tune", "--resume", "runs/s", "--trials", "2", "--quiet", "--parallel", "1")
     assert result.exit_code == 0, result.output
-    assert [trial.state for trial in poise.tune.load("runs/s").study.trials] == ["finished", "finished"]
+    assert [trial.state for trial in poise.tune.load("runs/s").study.trials] == [
+        "finished",
+        "finished",
+    ]

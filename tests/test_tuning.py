@@ -1,6 +1,8 @@
-"""Searches: their spaces, the study that hands out trials and survives its process, and the whole with real runs.
+"""Searches: their spaces, the study that hands out trials and survives its process, and the whole
+with real runs.
 
-Most tests drive a study by hand, with results that are made up: what runs a trial is tested on its own below.
+Most tests drive a study by hand, with results that are made up: what runs a trial is tested on its
+own below.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ from poise.tuning.table import EVERY_S, Board, table
 
 optuna = pytest.importorskip("optuna")
 
-# --- spaces -----------------------------------------------------------------------------------------------------------
+# --- spaces
+# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -83,7 +86,11 @@ def test_texts_are_read_as_searches(text: str, space: Any) -> None:
 
 def test_rllibs_mapping_is_a_grid_and_other_texts_stay() -> None:
     assert parse({"grid_search": [1, "uniform(0, 1)"]}) == Choice((1, Number(0, 1)), grid=True)
-    assert parse({"env": "a.b:C-v0", "note": "fast (1)", "n": 3}) == {"env": "a.b:C-v0", "note": "fast (1)", "n": 3}
+    assert parse({"env": "a.b:C-v0", "note": "fast (1)", "n": 3}) == {
+        "env": "a.b:C-v0",
+        "note": "fast (1)",
+        "n": 3,
+    }
 
 
 @pytest.mark.parametrize(
@@ -100,7 +107,10 @@ def test_rllibs_mapping_is_a_grid_and_other_texts_stay() -> None:
         ("choice([b'a'])", "cannot be read as a search .*bytes"),
         ("choice([nan])", "cannot be read as a search"),
         (f"choice({'[' * 3000}{']' * 3000})", "cannot be read as a search"),
-        (f"choice([{', '.join(map(str, range(10_001)))}])", "choice of 10,001 values is not allowed"),
+        (
+            f"choice([{', '.join(map(str, range(10_001)))}])",
+            "choice of 10,001 values is not allowed",
+        ),
         ("uniform(0, 1e400)", "cannot reach inf"),
         ("uniform(0, 10**400)", "cannot be read as a search"),
         (f"uniform(0, {'9' * 400})", "cannot reach 9999"),
@@ -148,13 +158,21 @@ def test_conditions_are_searched_only_where_they_hold_and_functions_see_the_rest
     for _ in range(20):
         trial = study.ask()
         drawn = sample(config, trial)
-        assert ("depth" in drawn["kind"]) == (len(trial.params) == 3) == (trial.params["kind"] == labels[1])
+        assert (
+            ("depth" in drawn["kind"])
+            == (len(trial.params) == 3)
+            == (trial.params["kind"] == labels[1])
+        )
     with pytest.raises(ConfigError, match=r"sample_from of 'x' failed .* no 'lrr'.* 'lr'"):
         sample({"lr": 1.0, "x": sample_from(lambda spec: spec.config.lrr)}, Fixed({}))
 
 
 def test_the_grid_is_the_product_of_all_its_axes_wherever_they_are() -> None:
-    config = {"a": grid_search([1, 2]), "model": {"b": grid_search([[32], [64]])}, "c": choice([1, 2])}
+    config = {
+        "a": grid_search([1, 2]),
+        "model": {"b": grid_search([[32], [64]])},
+        "c": choice([1, 2]),
+    }
     assert grid(config) == [{"a": a, "model.b": b} for a in (1, 2) for b in ("[32]", "[64]")]
     assert grid({"lr": 1}) == [{}]
 
@@ -167,7 +185,9 @@ def test_spaces_that_come_with_an_algorithm_are_of_its_settings(algorithm: str) 
     for _ in range(20):
         proposed = sample(default_space(algorithm)[0], study.ask())
         resolve(algorithm, "CartPole-v1", proposed, preset=None)
-        config: Any = resolve(algorithm, "CartPole-v1", proposed)[0]  # as the command does, with the preset
+        config: Any = resolve(algorithm, "CartPole-v1", proposed)[
+            0
+        ]  # as the command does, with the preset
         if algorithm == "DQN":  # that of CartPole moves a little at every step
             assert (config.tau, config.target_network_update_freq >= 250) == (1.0, True)
 
@@ -185,7 +205,9 @@ def a_search(**changes: Any) -> Search:
     return Search(**{**given, **changes})
 
 
-def ended(reward: float, steps: int = 1000, reason: str = "timesteps_total reached 1000") -> dict[str, Any]:
+def ended(
+    reward: float, steps: int = 1000, reason: str = "timesteps_total reached 1000"
+) -> dict[str, Any]:
     return {
         "episode_reward_mean": reward,
         "timesteps_total": steps,
@@ -215,7 +237,9 @@ def test_a_study_hands_out_its_trials_and_finds_the_best(tmp_path: Path) -> None
     study = Study(a_search(), tmp_path / "s")
     jobs = serve(study, by_lr)
     assert study.done
-    assert [job["trial"] for job in jobs] == list(range(6)) == [trial.number for trial in study.trials]
+    assert (
+        [job["trial"] for job in jobs] == list(range(6)) == [trial.number for trial in study.trials]
+    )
     assert [job["settings"]["seed"] for job in jobs] == list(range(6))
     best = max(jobs, key=lambda job: job["settings"]["lr"])
     analysis = Analysis(study)
@@ -230,11 +254,19 @@ def test_a_study_hands_out_its_trials_and_finds_the_best(tmp_path: Path) -> None
 
 
 def test_the_best_configuration_is_as_it_was_written(tmp_path: Path) -> None:
-    config = {"env": "CartPole-v1", "model.fcnet_hiddens": grid_search([[8]]), "lr": loguniform(1e-5, 1e-2)}
+    config = {
+        "env": "CartPole-v1",
+        "model.fcnet_hiddens": grid_search([[8]]),
+        "lr": loguniform(1e-5, 1e-2),
+    }
     study = Study(a_search(config=config, num_samples=2), tmp_path)
     serve(study, by_lr)
     best = Analysis(study).best_config
-    assert best == {"env": "CartPole-v1", "model": {"fcnet_hiddens": [8]}, "lr": study.best.params["lr"]}
+    assert best == {
+        "env": "CartPole-v1",
+        "model": {"fcnet_hiddens": [8]},
+        "lr": study.best.params["lr"],
+    }
     with poise.PPO(config=best, progress=False) as algo:
         assert algo.config.model.fcnet_hiddens == [8]
 
@@ -242,19 +274,27 @@ def test_the_best_configuration_is_as_it_was_written(tmp_path: Path) -> None:
 def test_every_point_of_the_grid_gets_every_sample_with_the_same_seed(tmp_path: Path) -> None:
     config = {
         "env": "CartPole-v0",
-        "model": {"fcnet_hiddens": grid_search([[32], [64]]), "fcnet_activation": grid_search(["linear", "relu"])},
+        "model": {
+            "fcnet_hiddens": grid_search([[32], [64]]),
+            "fcnet_activation": grid_search(["linear", "relu"]),
+        },
         "lr": uniform(1e-7, 1e-2),
     }
     study = Study(a_search(config=config, num_samples=5), tmp_path)
     jobs = serve(study, by_lr)
-    points = [(*j["settings"]["model"]["fcnet_hiddens"], j["settings"]["model"]["fcnet_activation"]) for j in jobs]
+    points = [
+        (*j["settings"]["model"]["fcnet_hiddens"], j["settings"]["model"]["fcnet_activation"])
+        for j in jobs
+    ]
     assert points == [(size, kind) for size in (32, 64) for kind in ("linear", "relu")] * 5
     assert [job["settings"]["seed"] for job in jobs] == [i // 4 for i in range(20)]
     assert len({job["settings"]["lr"] for job in jobs}) == 20
 
 
 def test_a_trial_that_missed_its_goal_never_wins_the_race(tmp_path: Path) -> None:
-    search = a_search(stop={"episode_reward_mean": 195}, metric="timesteps_total", mode="min", num_samples=3).limited()
+    search = a_search(
+        stop={"episode_reward_mean": 195}, metric="timesteps_total", mode="min", num_samples=3
+    ).limited()
     assert search.stop == {"episode_reward_mean": 195, "timesteps_total": DEFAULT_LIMIT}
     study = Study(search, tmp_path)
     ends = [
@@ -268,7 +308,9 @@ def test_a_trial_that_missed_its_goal_never_wins_the_race(tmp_path: Path) -> Non
 
 
 def test_nothing_wins_where_all_missed(tmp_path: Path) -> None:
-    search = a_search(stop={"episode_reward_mean": 195}, metric="timesteps_total", mode="min").limited()
+    search = a_search(
+        stop={"episode_reward_mean": 195}, metric="timesteps_total", mode="min"
+    ).limited()
     study = Study(search, tmp_path)
     serve(study, lambda job: {"done": ended(9.0)})
     assert study.best is None
@@ -279,7 +321,9 @@ def test_nothing_wins_where_all_missed(tmp_path: Path) -> None:
 def test_a_trial_that_fails_is_kept_with_its_error_and_stops_no_other(tmp_path: Path) -> None:
     study = Study(a_search(), tmp_path)
     serve(study, lambda job: {"error": "ValueError: no"} if job["trial"] == 2 else by_lr(job))
-    assert [trial.state for trial in study.trials] == ["finished"] * 2 + ["failed"] + ["finished"] * 3
+    assert [trial.state for trial in study.trials] == ["finished"] * 2 + ["failed"] + [
+        "finished"
+    ] * 3
     assert study.trials[2].error == "ValueError: no"
     states = [trial.state.name for trial in study.storage.study.get_trials()]
     assert states == ["COMPLETE"] * 2 + ["FAIL"] + ["COMPLETE"] * 3
@@ -329,11 +373,15 @@ def test_a_study_goes_on_where_it_was_killed(tmp_path: Path, database: str) -> N
     assert [job["trial"] for job in jobs] == [3, 4, 5]
     assert jobs[0]["settings"] == underway["settings"]
     assert [t.state.name for t in again.storage.study.get_trials()] == ["COMPLETE"] * 6
-    assert [t.value for t in again.storage.study.get_trials()] == [t.value(again.search) for t in again.trials]
+    assert [t.value for t in again.storage.study.get_trials()] == [
+        t.value(again.search) for t in again.trials
+    ]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
-def test_a_resumed_search_runs_nothing_that_its_database_holds(tmp_path: Path, sampler: Any) -> None:
+def test_a_resumed_search_runs_nothing_that_its_database_holds(
+    tmp_path: Path, sampler: Any
+) -> None:
     """CMA-ES finds its state as a pickle in Optuna's database: a stranger's may hold any command."""
     config = {"env": "CartPole-v1", "lr": loguniform(1e-5, 1e-2), "gamma": uniform(0.9, 1)}
     search = a_search(sampler=sampler, config=config, num_samples=9)
@@ -346,7 +394,10 @@ def test_a_resumed_search_runs_nothing_that_its_database_holds(tmp_path: Path, s
         theirs._storage.set_study_system_attr(theirs._study_id, "cma:optimizer:0", pickle.hex())
         with sqlite3.connect(tmp_path / "s" / "study.db") as database:
             row = (trial._trial_id, "cma:optimizer:0", json.dumps(pickle.hex()))
-            database.execute("insert into trial_system_attributes (trial_id, key, value_json) values (?, ?, ?)", row)
+            database.execute(
+                "insert into trial_system_attributes (trial_id, key, value_json) values (?, ?, ?)",
+                row,
+            )
     (tmp_path / "s" / "study.db-journal").write_bytes(b"a stranger's")
     again = Study(search, tmp_path / "s")
     assert len(serve(again, by_lr)) == 6
@@ -363,7 +414,9 @@ def test_a_resumed_sampler_knows_what_it_knew(tmp_path: Path) -> None:
     config = {"env": "CartPole-v1", "lr": uniform(0, 1), "gamma": uniform(0, 1)}
 
     def near(job: dict[str, Any]) -> dict[str, Any]:
-        return {"done": ended(-abs(job["settings"]["lr"] - 0.9) - abs(job["settings"]["gamma"] - 0.1))}
+        return {
+            "done": ended(-abs(job["settings"]["lr"] - 0.9) - abs(job["settings"]["gamma"] - 0.1))
+        }
 
     search = a_search(sampler="cmaes", config=config, num_samples=80)
     serve(Study(search, tmp_path), near, most=60)
@@ -397,7 +450,12 @@ def test_a_database_that_cannot_be_written_ends_no_search(
     serve(study, by_lr)
     assert [trial.state for trial in study.trials] == ["finished"] * 6
     said = capsys.readouterr().err
-    assert said.count("study.db cannot be written (database or disk is full): the search goes on without it.") == 1
+    assert (
+        said.count(
+            "study.db cannot be written (database or disk is full): the search goes on without it."
+        )
+        == 1
+    )
 
 
 @pytest.mark.slow
@@ -405,8 +463,18 @@ def test_a_database_that_cannot_be_written_ends_no_search(
 def test_a_full_disk_ends_a_search_in_one_sentence_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: bool
 ) -> None:
-    config: dict[str, Any] = {"env": "CartPole-v1", "num_envs": 2, "n_steps": 16, "model": {"fcnet_hiddens": [4]}}
-    asked: dict[str, Any] = {"stop": {"training_iteration": 2}, "preset": None, "quiet": True, "experiment": "s"}
+    config: dict[str, Any] = {
+        "env": "CartPole-v1",
+        "num_envs": 2,
+        "n_steps": 16,
+        "model": {"fcnet_hiddens": [4]},
+    }
+    asked: dict[str, Any] = {
+        "stop": {"training_iteration": 2},
+        "preset": None,
+        "quiet": True,
+        "experiment": "s",
+    }
     asked |= {"folder": tmp_path, "tensorboard": False}
     written, real = 0, os.fsync
 
@@ -420,10 +488,18 @@ def test_a_full_disk_ends_a_search_in_one_sentence_and_loses_nothing(
     if seeds:
         search = partial(poise.run_seeds, "PPO", config=config, seeds=2, **asked)
     else:
-        search = partial(poise.tune.run, "PPO", config={**config, "lr": poise.tune.grid_search([0.1, 0.2])}, **asked)
+        search = partial(
+            poise.tune.run,
+            "PPO",
+            config={**config, "lr": poise.tune.grid_search([0.1, 0.2])},
+            **asked,
+        )
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(RunError, match=r"cannot be written: No space left .* What there is is kept: `poise resume"):
+        with pytest.raises(
+            RunError,
+            match=r"cannot be written: No space left .* What there is is kept: `poise resume",
+        ):
             search()
     assert CliRunner().invoke(command, ["resume", str(tmp_path / "s"), "--quiet"]).exit_code == 0
     trials = [json.loads(file.read_text()) for file in tmp_path.glob("s/*/trial.json")]
@@ -431,11 +507,15 @@ def test_a_full_disk_ends_a_search_in_one_sentence_and_loses_nothing(
 
 
 @pytest.mark.parametrize("name", ["a?b", "a%20b", "a#b", "é :memory:"])
-def test_a_study_lies_where_its_folder_is_whatever_that_is_called(tmp_path: Path, name: str) -> None:
+def test_a_study_lies_where_its_folder_is_whatever_that_is_called(
+    tmp_path: Path, name: str
+) -> None:
     serve(Study(a_search(), tmp_path / name), by_lr)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     with sqlite3.connect(tmp_path / name / "study.db") as database:
-        assert database.execute("select count(*) from trials where state = 'COMPLETE'").fetchone() == (6,)
+        assert database.execute(
+            "select count(*) from trials where state = 'COMPLETE'"
+        ).fetchone() == (6,)
 
 
 @pytest.mark.parametrize("damage", ["cut", "no state", "results"])
@@ -443,7 +523,11 @@ def test_a_damaged_trial_is_named(tmp_path: Path, damage: str) -> None:
     serve(Study(a_search(), tmp_path), by_lr)
     file = tmp_path / "trial_00001" / "trial.json"
     known = json.loads(file.read_text())
-    known = {**known, "results": {}} if damage == "results" else {k: v for k, v in known.items() if k != "state"}
+    known = (
+        {**known, "results": {}}
+        if damage == "results"
+        else {k: v for k, v in known.items() if k != "state"}
+    )
     file.write_text("{" if damage == "cut" else json.dumps(known))
     with pytest.raises(RunError, match=r"trial_00001 is damaged"):
         Study(a_search(), tmp_path)
@@ -474,16 +558,28 @@ def test_every_sampler_proposes_within_the_space(tmp_path: Path, sampler: Any) -
     study = Study(a_search(sampler=sampler, config=config, num_samples=14), tmp_path)
     serve(study, by_lr)
     assert [trial.state for trial in study.trials] == ["finished"] * 14
-    assert all(1e-5 <= trial.params["lr"] <= 1e-2 and 0.9 <= trial.params["gamma"] <= 1 for trial in study.trials)
-    assert len({trial.params["lr"] for trial in study.trials}) >= 8  # the best may be at the edge of the space
+    assert all(
+        1e-5 <= trial.params["lr"] <= 1e-2 and 0.9 <= trial.params["gamma"] <= 1
+        for trial in study.trials
+    )
+    assert (
+        len({trial.params["lr"] for trial in study.trials}) >= 8
+    )  # the best may be at the edge of the space
 
 
 def test_what_a_sampler_lacks_is_said_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(poise.PoiseError, match=r"sampler='gp' needs scipy: .*pip install .*\[tune\]"):
-        run("PPO", config={"env": "CartPole-v1", "lr": loguniform(1e-5, 1e-2)}, sampler="gp", folder=tmp_path)
+    with pytest.raises(
+        poise.PoiseError, match=r"sampler='gp' needs scipy: .*pip install .*\[tune\]"
+    ):
+        run(
+            "PPO",
+            config={"env": "CartPole-v1", "lr": loguniform(1e-5, 1e-2)},
+            sampler="gp",
+            folder=tmp_path,
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -499,7 +595,9 @@ def test_looking_at_a_study_leaves_its_database_alone(tmp_path: Path) -> None:
 
 def test_a_confirmation_that_fails_condemns_no_trial(tmp_path: Path) -> None:
     study = Study(a_search(num_samples=4, seeds=1, winners=2), tmp_path)
-    jobs = serve(study, lambda job: {"error": "no"} if job["name"].startswith("held") else by_lr(job))
+    jobs = serve(
+        study, lambda job: {"error": "no"} if job["name"].startswith("held") else by_lr(job)
+    )
     assert [job["name"] for job in jobs] == ["seed_0"] * 4 + ["held_out_0"] * 2
     assert [trial.state for trial in study.trials] == ["finished"] * 4
 
@@ -538,11 +636,20 @@ def test_trials_of_several_seeds_race_and_the_winners_are_confirmed(tmp_path: Pa
         return {"done": ended(math.log10(job["settings"]["lr"]) + luck - 0.5 * held_out)}
 
     jobs = serve(study, result)
-    by_state = {state: [t for t in study.trials if t.state == state] for state in ("finished", "pruned")}
+    by_state = {
+        state: [t for t in study.trials if t.state == state] for state in ("finished", "pruned")
+    }
     assert len(by_state["finished"]) + len(by_state["pruned"]) == 12
     assert len(by_state["pruned"]) >= 3
     assert all(len(trial.results) == 3 for trial in by_state["finished"])
-    assert {job["settings"]["seed"] for job in jobs} == {0, 1, 2, HELD_OUT, HELD_OUT + 1, HELD_OUT + 2}
+    assert {job["settings"]["seed"] for job in jobs} == {
+        0,
+        1,
+        2,
+        HELD_OUT,
+        HELD_OUT + 1,
+        HELD_OUT + 2,
+    }
     confirmed = [trial for trial in study.trials if trial.held_out]
     assert [len(trial.held_out) for trial in confirmed] == [3, 3, 3]
     best = study.best
@@ -590,9 +697,13 @@ def printed(*things: Any, width: int) -> str:
 
 @pytest.mark.parametrize("algorithm", SPACES)
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_table_of_a_shipped_space_is_read_at_any_width(tmp_path: Path, algorithm: str, width: int) -> None:
+def test_the_table_of_a_shipped_space_is_read_at_any_width(
+    tmp_path: Path, algorithm: str, width: int
+) -> None:
     search = a_search(
-        algorithm=algorithm, config={"env": "CartPole-v1", **default_space(algorithm)[0]}, sampler="random"
+        algorithm=algorithm,
+        config={"env": "CartPole-v1", **default_space(algorithm)[0]},
+        sampler="random",
     )
     study = Study(search, tmp_path)
     serve(study, lambda job: {"done": ended(-12345.678, 10_000_000)}, most=4)
@@ -600,10 +711,17 @@ def test_the_table_of_a_shipped_space_is_read_at_any_width(tmp_path: Path, algor
     text = printed(*table(study, width), width=width)
     head = next(row.split() for row in text.splitlines() if row.startswith("trial"))
     assert head[:5] == ["trial", "state", "reward", "steps", "s"]
-    assert [text.count(word) for word in ("finished", "running", "-12,345.7", "10,000,000")] == [4, 1, 4, 4]
+    assert [text.count(word) for word in ("finished", "running", "-12,345.7", "10,000,000")] == [
+        4,
+        1,
+        4,
+        4,
+    ]
     assert "\u2026" not in text
     left_out = text.partition("settings: ")[2].split()
-    assert len(head) - 5 + len(left_out) == len(study.trials[0].params), "a setting has a column or is named"
+    assert len(head) - 5 + len(left_out) == len(study.trials[0].params), (
+        "a setting has a column or is named"
+    )
     assert len(head) - 5 >= 3
     assert all(f"{trial.params['lr']:.4g}" in text for trial in study.trials)
 
@@ -646,7 +764,13 @@ def test_a_changed_setting_stays_in_its_space() -> None:
     import numpy as np
 
     random = np.random.default_rng(0)
-    spaces = [loguniform(1e-5, 1e-2), uniform(0.5, 1), randint(2, 9), quniform(0, 1, 0.25), choice(["a", "b", "c"])]
+    spaces = [
+        loguniform(1e-5, 1e-2),
+        uniform(0.5, 1),
+        randint(2, 9),
+        quniform(0, 1, 0.25),
+        choice(["a", "b", "c"]),
+    ]
     starts: list[Any] = [1e-2, 0.5, 8, 0.75, "c"]
     for space, start in zip(spaces, starts, strict=True):
         found = [_changed(space, start, random) for _ in range(200)]
@@ -662,12 +786,17 @@ def test_a_changed_setting_stays_in_its_space() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"config": {"env": "CartPole-v1", "model": {"fcnet_hiddens": choice([[1], [2]])}}}, "model.fcnet_hiddens"),
+        (
+            {"config": {"env": "CartPole-v1", "model": {"fcnet_hiddens": choice([[1], [2]])}}},
+            "model.fcnet_hiddens",
+        ),
         ({"stop": {"time_total_s": 10}}, "timesteps_total alone"),
         ({"seeds": 2}, "one seed a trial"),
     ],
 )
-def test_a_population_refuses_what_it_cannot_change(tmp_path: Path, changes: Any, sentence: str) -> None:
+def test_a_population_refuses_what_it_cannot_change(
+    tmp_path: Path, changes: Any, sentence: str
+) -> None:
     with pytest.raises(ConfigError, match=sentence):
         Population(a_search(scheduler="pbt", **changes), tmp_path)
 
@@ -690,7 +819,9 @@ def test_a_search_trains_in_processes_and_leaves_runs(tmp_path: Path) -> None:
         assert folder.status()["state"] == "finished"
         assert folder.config()["config"]["lr"] == trial.params["lr"]
         assert trial.result["timesteps_total"] >= 6000
-    assert analysis.best_result["episode_reward_mean"] == max(t.result["episode_reward_mean"] for t in analysis.trials)
+    assert analysis.best_result["episode_reward_mean"] == max(
+        t.result["episode_reward_mean"] for t in analysis.trials
+    )
     with poise.load(analysis.best_checkpoint) as algo:
         assert algo.config.lr == analysis.best_config["lr"]
     again = poise.tune.load(analysis.path)
@@ -698,7 +829,9 @@ def test_a_search_trains_in_processes_and_leaves_runs(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"There are runs in .* `poise resume"):
         run("PPO", config=SPACE, num_samples=3, folder=tmp_path, **SMALL)
     more = poise.tune.resume(analysis.path, num_samples=4, quiet=True)
-    assert [trial.params for trial in more.trials[:3]] == [trial.params for trial in analysis.trials]
+    assert [trial.params for trial in more.trials[:3]] == [
+        trial.params for trial in analysis.trials
+    ]
     assert [trial.state for trial in more.trials] == ["finished"] * 4
 
 
@@ -708,7 +841,11 @@ def test_the_best_checkpoint_is_the_best_by_what_is_asked(tmp_path: Path) -> Non
     trial = analysis.trials[0]
     rows = {row["training_iteration"]: row for row in RunFolder(trial.path).metrics()}
     assert len(rows) >= 2
-    for key, mode in (("learner/entropy", "max"), ("learner/entropy", "min"), ("episode_reward_mean", "max")):
+    for key, mode in (
+        ("learner/entropy", "max"),
+        ("learner/entropy", "min"),
+        ("episode_reward_mean", "max"),
+    ):
         best = (max if mode == "max" else min)(rows, key=lambda i: rows[i][key])
         for which in (trial, trial.path, None):
             assert int(analysis.get_best_checkpoint(which, key, mode).name) == best
@@ -728,7 +865,9 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path:
     shutil.rmtree(first.path / "checkpoints")
     first.state, first.results = "running", []
     first.write()
-    again = run("PPO", config=SPACE, num_samples=2, parallel=1, folder=tmp_path, resume=True, **SMALL)
+    again = run(
+        "PPO", config=SPACE, num_samples=2, parallel=1, folder=tmp_path, resume=True, **SMALL
+    )
     assert [trial.state for trial in again.trials] == ["finished"] * 2
     assert again.trials[0].result["episode_reward_mean"] == was
     with pytest.raises(RunError, match="was begun with mode='max', not 'min'"):
@@ -736,15 +875,24 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path:
 
 
 @pytest.mark.slow
-def test_environments_by_name_and_of_the_script_reach_the_workers_and_are_resumed_there(tmp_path: Path) -> None:
+def test_environments_by_name_and_of_the_script_reach_the_workers_and_are_resumed_there(
+    tmp_path: Path,
+) -> None:
     class Own(Echo):
         """Not to be found by its name in another process."""
 
     poise.register_env("echo for tuning", lambda config: Own())
     for env in ("echo for tuning", Own):
         config = {**SPACE, "env": env, "lr": loguniform(1e-4, 1e-2)}
-        given = {**SMALL, "stop": {"timesteps_total": 6000}, "folder": tmp_path, "experiment": str(env)[-12:-2]}
-        analysis = run("PPO", config=config, num_samples=4, generations=2, scheduler="pbt", parallel=2, **given)
+        given = {
+            **SMALL,
+            "stop": {"timesteps_total": 6000},
+            "folder": tmp_path,
+            "experiment": str(env)[-12:-2],
+        }
+        analysis = run(
+            "PPO", config=config, num_samples=4, generations=2, scheduler="pbt", parallel=2, **given
+        )
         assert [(trial.state, trial.error) for trial in analysis.trials] == [("finished", "")] * 4
 
 
@@ -752,7 +900,13 @@ def test_environments_by_name_and_of_the_script_reach_the_workers_and_are_resume
 def test_a_trial_is_the_run_that_it_would_be_alone(tmp_path: Path) -> None:
     analysis = run("PPO", config=SPACE, num_samples=2, parallel=1, folder=tmp_path, **SMALL)
     trial = analysis.trials[1]
-    alone = poise.run("PPO", **{**trial.settings, "seed": 1}, stop=SMALL["stop"], folder=tmp_path / "alone", quiet=True)
+    alone = poise.run(
+        "PPO",
+        **{**trial.settings, "seed": 1},
+        stop=SMALL["stop"],
+        folder=tmp_path / "alone",
+        quiet=True,
+    )
     assert alone.result["episode_reward_mean"] == trial.result["episode_reward_mean"]
 
 
@@ -765,7 +919,9 @@ def test_a_failing_environment_fails_its_trial_alone(tmp_path: Path) -> None:
     assert analysis.best_trial.number == 1
 
 
-def test_a_run_that_hangs_is_ended_when_the_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_hangs_is_ended_when_the_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Hanging(Echo):
         def step(self, action: Any) -> Any:
             if os.getpid() != here:
@@ -778,7 +934,9 @@ def test_a_run_that_hangs_is_ended_when_the_time_is_over(tmp_path: Path, monkeyp
     config = {**SPACE, "env": Hanging}
     analysis = run("PPO", config=config, time_budget_s=4, parallel=1, folder=tmp_path, **SMALL)
     assert time.monotonic() - start < 60
-    assert [trial.state for trial in analysis.trials] == ["running"]  # for a search that goes on with it
+    assert [trial.state for trial in analysis.trials] == [
+        "running"
+    ]  # for a search that goes on with it
     assert analysis.trials[0].deaths == 0
 
 
@@ -800,7 +958,11 @@ def test_a_population_goes_on_from_its_best(tmp_path: Path) -> None:
     for trial, step in followed:
         assert step["from"] != trial.number
     trial = followed[-1][0]
-    assert RunFolder(trial.path).config()["config"]["lr"] == trial.params["lr"] == trial.lineage[-1]["params"]["lr"]
+    assert (
+        RunFolder(trial.path).config()["config"]["lr"]
+        == trial.params["lr"]
+        == trial.lineage[-1]["params"]["lr"]
+    )
     assert all(trial.result["timesteps_total"] >= 40_000 for trial in analysis.trials)
 
 
@@ -841,7 +1003,10 @@ DEEP["deeper"] = DEEP
     ("given", "sentence"),
     [
         ({"config": {"lr": uniform(0, 1)}}, "no environment to search in"),
-        ({"config": {**SPACE, "env": choice(["CartPole-v0", "CartPole-v1"])}}, "env cannot be searched"),
+        (
+            {"config": {**SPACE, "env": choice(["CartPole-v0", "CartPole-v1"])}},
+            "env cannot be searched",
+        ),
         ({"config": {**SPACE, "lrr": 1}}, "Did you mean 'lr'"),
         ({"metric": "episode_reward_maen"}, "Did you mean 'episode_reward_mean'"),
         ({"stop": {"timesteps_totl": 1}}, "Did you mean 'timesteps_total'"),
@@ -852,26 +1017,48 @@ DEEP["deeper"] = DEEP
         ({"parallel": 0}, "parallel=0 is not allowed"),
         ({"parallel": 10**6}, "parallel=1,000,000 is not allowed"),
         ({"num_samples": 10**9}, "1,000,000,000 trials, and a search has at most 100,000"),
-        ({"config": {**SPACE, "gamma": grid_search([0.9, 0.99])}, "num_samples": 60_000}, "of a grid of 2 is not"),
-        ({"config": {**SPACE, **SIXTY}}, "grid of 777,600,000 points .60 of gamma x .* Write choice instead"),
+        (
+            {"config": {**SPACE, "gamma": grid_search([0.9, 0.99])}, "num_samples": 60_000},
+            "of a grid of 2 is not",
+        ),
+        (
+            {"config": {**SPACE, **SIXTY}},
+            "grid of 777,600,000 points .60 of gamma x .* Write choice instead",
+        ),
         ({"config": {**SPACE, "env_config": DEEP}}, "at most 40 mappings and lists deep"),
-        ({"experiment": "../.."}, "experiment='../..' is not allowed: it must be the name of a folder"),
+        (
+            {"experiment": "../.."},
+            "experiment='../..' is not allowed: it must be the name of a folder",
+        ),
         ({"checkpoint_frq": 3}, "Did you mean 'checkpoint_freq'"),
         ({"video": 3}, "video=3 is not allowed"),
     ],
 )
-def test_bad_input_is_said_before_anything_is_written(tmp_path: Path, given: Any, sentence: str) -> None:
+def test_bad_input_is_said_before_anything_is_written(
+    tmp_path: Path, given: Any, sentence: str
+) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        run("PPO", folder=tmp_path, **{"config": SPACE, "stop": {"timesteps_total": 9}, "quiet": True, **given})
+        run(
+            "PPO",
+            folder=tmp_path,
+            **{"config": SPACE, "stop": {"timesteps_total": 9}, "quiet": True, **given},
+        )
     assert not list(tmp_path.iterdir())
 
 
 def test_a_study_is_drawn(tmp_path: Path) -> None:
-    search = a_search(stop={"episode_reward_mean": 0}, metric="timesteps_total", mode="min", num_samples=4)
+    search = a_search(
+        stop={"episode_reward_mean": 0}, metric="timesteps_total", mode="min", num_samples=4
+    )
     study = Study(search, tmp_path)
     reached = "episode_reward_mean reached 0"
     serve(
-        study, lambda job: {"done": ended(1.0, 9 + job["trial"], "timesteps_total" if job["trial"] == 2 else reached)}
+        study,
+        lambda job: {
+            "done": ended(
+                1.0, 9 + job["trial"], "timesteps_total" if job["trial"] == 2 else reached
+            )
+        },
     )
     curves, settings = Analysis(study).plot().axes
     assert "4 of 4 trials; the best, trial 0" in curves.get_title()
@@ -879,7 +1066,9 @@ def test_a_study_is_drawn(tmp_path: Path) -> None:
     assert settings.get_xlabel() == "lr"
     assert [line.get_marker() for line in settings.lines] == ["o", "o", "x", "o"]
     assert [line.get_ydata()[0] for line in settings.lines] == [9, 10, 12, 12]
-    assert [line.get_xdata()[0] for line in settings.lines] == [trial.params["lr"] for trial in study.trials]
+    assert [line.get_xdata()[0] for line in settings.lines] == [
+        trial.params["lr"] for trial in study.trials
+    ]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -898,9 +1087,19 @@ def call(*args: str) -> Any:
 
 
 @pytest.mark.slow
-def test_the_command_searches_what_its_flags_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_searches_what_its_flags_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    args = ["PPO", "--env", "CartPole-v1", "--lr", "grid_search([0.001, 0.002])", "--gamma", "choice([0.9, 0.99])"]
+    args = [
+        "PPO",
+        "--env",
+        "CartPole-v1",
+        "--lr",
+        "grid_search([0.001, 0.002])",
+        "--gamma",
+        "choice([0.9, 0.99])",
+    ]
     args += ["--stop", "timesteps_total=4000", "--no-tensorboard"]
     done = call(*args)
     assert done.exit_code == 0, done.output
@@ -918,9 +1117,21 @@ def test_the_command_searches_what_its_flags_say(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.slow
-def test_the_command_brings_a_space_where_none_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_brings_a_space_where_none_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    args = ["A2C", "--env", "CartPole-v1", "--trials", "2", "--seed", "5", "--stop", "timesteps_total=2000"]
+    args = [
+        "A2C",
+        "--env",
+        "CartPole-v1",
+        "--trials",
+        "2",
+        "--seed",
+        "5",
+        "--stop",
+        "timesteps_total=2000",
+    ]
     done = call(*args, "--no-tensorboard")
     assert done.exit_code == 0, done.output
     trials = poise.tune.load("runs/tune_A2C_CartPole-v1").trials
@@ -935,7 +1146,10 @@ def test_the_command_brings_a_space_where_none_is_given(tmp_path: Path, monkeypa
         (["PPO"], "There is no environment to search in"),
         (["PPO", "--env", "CartPole-v1", "--lr", "unifrom(0, 1)"], "Did you mean 'uniform'"),
         (["PPO", "--env", "CartPole-v1", "--lrr", "1"], "There is no flag --lrr"),
-        (["PPO", "--env", "CartPole-v1", "--trials", "0"], "trials=0 is not allowed: it must be an integer"),
+        (
+            ["PPO", "--env", "CartPole-v1", "--trials", "0"],
+            "trials=0 is not allowed: it must be an integer",
+        ),
         (["PPO", "--env", "CartPole-v1", "--mode", "maxx"], "mode='maxx' is not allowed"),
         (["--resume", "nowhere"], "There is no study at nowhere"),
         (["--resume", "nowhere", "--metric", "episode_len_mean"], "leave out the rest"),
@@ -951,7 +1165,15 @@ def test_the_command_answers_bad_input_with_a_sentence(
 
 
 def test_every_part_of_a_search_is_a_flag(tmp_path: Path) -> None:
-    own = {"algorithm", "config", "stop", "seed", "preset", "options", "home"}  # given by the flags of `poise train`
+    own = {
+        "algorithm",
+        "config",
+        "stop",
+        "seed",
+        "preset",
+        "options",
+        "home",
+    }  # given by the flags of `poise train`
     names = {"num_samples": "trials", "time_budget_s": "time-budget"}
     text = " ".join(call("--help").output.split())
     for key, doc in field_docs(Search).items():
@@ -964,20 +1186,28 @@ def test_every_part_of_a_search_is_a_flag(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_ended_search_goes_on_with_no_trial_lost_or_done_twice(tmp_path: Path, how: signal.Signals) -> None:
+def test_an_ended_search_goes_on_with_no_trial_lost_or_done_twice(
+    tmp_path: Path, how: signal.Signals
+) -> None:
     search = a_process(tmp_path)
-    wait_until(lambda: [f for f in tmp_path.glob("s/trial_*/metrics.jsonl") if f.stat().st_size > 500])
+    wait_until(
+        lambda: [f for f in tmp_path.glob("s/trial_*/metrics.jsonl") if f.stat().st_size > 500]
+    )
     search.send_signal(how)
     out, err = search.communicate(timeout=60)
     assert "Traceback" not in err
-    ended_before = {t.number: t.results for t in poise.tune.load(tmp_path / "s").trials if t.state == "finished"}
+    ended_before = {
+        t.number: t.results for t in poise.tune.load(tmp_path / "s").trials if t.state == "finished"
+    }
     assert len(ended_before) < 4
     again = a_process(tmp_path, "resume")
     out, err = again.communicate(timeout=120)
     assert (out.strip().endswith("4 of 4 trials>"), err) == (True, "")
     analysis = poise.tune.load(tmp_path / "s")
     assert [trial.state for trial in analysis.trials] == ["finished"] * 4
-    assert all(analysis.trials[number].results == results for number, results in ended_before.items())
+    assert all(
+        analysis.trials[number].results == results for number, results in ended_before.items()
+    )
     for trial in analysis.trials:
         steps = [row["timesteps_total"] for row in RunFolder(trial.path).metrics()]
         assert steps == sorted(set(steps))
@@ -987,7 +1217,9 @@ def test_an_ended_search_goes_on_with_no_trial_lost_or_done_twice(tmp_path: Path
 @pytest.mark.slow
 def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     search = a_process(tmp_path)
-    manifests = wait_until(lambda: list(tmp_path.glob("s/trial_*/checkpoints/[0-9]*/manifest.json")))
+    manifests = wait_until(
+        lambda: list(tmp_path.glob("s/trial_*/checkpoints/[0-9]*/manifest.json"))
+    )
     os.kill(RunFolder(manifests[0].parents[2]).status()["pid"], signal.SIGKILL)
     out, err = search.communicate(timeout=120)
     assert out.strip().endswith("4 of 4 trials>"), err
@@ -1003,7 +1235,12 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_seeds_run_side_by_side_and_are_the_runs_they_would_be_alone(tmp_path: Path) -> None:
-    given: dict[str, Any] = {"lr": 1e-3, "stop": {"timesteps_total": 6000}, "folder": tmp_path, "quiet": True}
+    given: dict[str, Any] = {
+        "lr": 1e-3,
+        "stop": {"timesteps_total": 6000},
+        "folder": tmp_path,
+        "quiet": True,
+    }
     given |= {"checkpoint_freq": 1, "keep_checkpoints_num": 1}
     found = poise.run_seeds("PPO", "CartPole-v1", seeds=3, seed=4, parallel=2, **given)
     assert list(found.results) == [4, 5, 6]
@@ -1028,12 +1265,21 @@ def seeds_of(folder: Path, values: Sequence[float], key: str = "episode_reward_m
 
 
 def test_aggregates_say_what_they_are(tmp_path: Path) -> None:
-    of = seeds_of(tmp_path / "8", [0.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 1000.0], "x").aggregate("x")
-    assert (of["mean"], of["iqm"], of["seeds"]) == (1075 / 8, 12.5, 8)  # the middle half: 11, 12, 13, 14
+    of = seeds_of(tmp_path / "8", [0.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 1000.0], "x").aggregate(
+        "x"
+    )
+    assert (of["mean"], of["iqm"], of["seeds"]) == (
+        1075 / 8,
+        12.5,
+        8,
+    )  # the middle half: 11, 12, 13, 14
     three = seeds_of(tmp_path / "3", [1.0, 2.0, 3.0])
     of = three.aggregate()
     assert (of["mean"], of["iqm"]) == (2.0, 2.0)
-    assert (of["low"], of["high"]) == (pytest.approx(2 - 4.303 / 3**0.5), pytest.approx(2 + 4.303 / 3**0.5))
+    assert (of["low"], of["high"]) == (
+        pytest.approx(2 - 4.303 / 3**0.5),
+        pytest.approx(2 + 4.303 / 3**0.5),
+    )
     assert three.best_run() == tmp_path / "3" / "seed_2"
     assert "95 % interval -0.4843" in summary(three)
     two = seeds_of(tmp_path / "2", [1.0, 2.0])
@@ -1072,12 +1318,23 @@ def test_evaluations_are_aggregated_wherever_they_were_last(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_seeds_are_a_study_that_goes_on_and_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_are_a_study_that_goes_on_and_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    given: dict[str, Any] = {"stop": {"timesteps_total": 3000}, "folder": "runs", "experiment": "e", "quiet": True}
-    found = poise.run_seeds("PPO", "CartPole-v1", seeds=2, seed=7, parallel=1, tensorboard=False, **given)
+    given: dict[str, Any] = {
+        "stop": {"timesteps_total": 3000},
+        "folder": "runs",
+        "experiment": "e",
+        "quiet": True,
+    }
+    found = poise.run_seeds(
+        "PPO", "CartPole-v1", seeds=2, seed=7, parallel=1, tensorboard=False, **given
+    )
     second = json.loads(Path("runs/e/seed_8/trial.json").read_text())
-    Path("runs/e/seed_8/trial.json").write_text(json.dumps({**second, "state": "running", "results": []}))
+    Path("runs/e/seed_8/trial.json").write_text(
+        json.dumps({**second, "state": "running", "results": []})
+    )
     shutil.rmtree("runs/e/seed_8/checkpoints")
     half = poise.load_seeds("e")
     assert (list(half.results), repr(half)) == ([7], "<PPO on CartPole-v1: 1 of 2 seeds in runs/e>")
@@ -1090,12 +1347,19 @@ def test_seeds_are_a_study_that_goes_on_and_is_loaded(tmp_path: Path, monkeypatc
     best = max(rewards, key=rewards.__getitem__)
     for name in ("latest", "e"):
         assert find_run(name).path == Path(f"runs/e/seed_{best}")
-    with pytest.raises(RunError, match=r"There are runs in runs/e already: go on with them by `poise resume runs/e`"):
+    with pytest.raises(
+        RunError,
+        match=r"There are runs in runs/e already: go on with them by `poise resume runs/e`",
+    ):
         poise.run_seeds("PPO", "CartPole-v1", **given)
-    with pytest.raises(RunError, match="runs/e holds several seeds of one configuration, not a search"):
+    with pytest.raises(
+        RunError, match="runs/e holds several seeds of one configuration, not a search"
+    ):
         run("PPO", config=SPACE, resume=True, **given)
     with pytest.raises(RunError, match="was begun with stop="):
-        poise.run_seeds("PPO", "CartPole-v1", resume=True, **{**given, "stop": {"timesteps_total": 4000}})
+        poise.run_seeds(
+            "PPO", "CartPole-v1", resume=True, **{**given, "stop": {"timesteps_total": 4000}}
+        )
 
 
 @pytest.mark.slow
@@ -1109,7 +1373,9 @@ def test_where_all_have_failed_nothing_is_returned(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_seed_that_fails_is_told_beside_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_seed_that_fails_is_told_beside_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     args = ["train", "PPO", "--env", "CartPole-v1", "--seeds", "2", "--experiment", "e"]
     args += ["--stop", "timesteps_total=3000"]
@@ -1117,7 +1383,9 @@ def test_a_seed_that_fails_is_told_beside_the_others(tmp_path: Path, monkeypatch
     assert done.exit_code == 2
     assert "All 2 seeds of runs/failed failed: " in done.output
     assert "for the same reason (2 so far)" in done.output
-    assert done.output.count("CartPole-v1 knows no 'colour'") == 2, "when it happened, and at the end"
+    assert done.output.count("CartPole-v1 knows no 'colour'") == 2, (
+        "when it happened, and at the end"
+    )
     done = poise_command(*args)
     assert done.exit_code == 0, done.output
     assert "no interval of fewer than 3 seeds" in done.output

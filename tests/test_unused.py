@@ -1,4 +1,5 @@
-"""Settings that were given and that nothing reads are said once, with the reason; all others change what comes out."""
+"""Settings that were given and that nothing reads are said once, with the reason; all others change
+what comes out."""
 
 from __future__ import annotations
 
@@ -36,7 +37,13 @@ class Numbers(gym.Env):
 
     def step(self, action: Any) -> Any:
         self.steps += 1
-        return self.look(), float(np.sum(action)) + 2 * self.np_random.random(), self.steps >= 6, False, {}
+        return (
+            self.look(),
+            float(np.sum(action)) + 2 * self.np_random.random(),
+            self.steps >= 6,
+            False,
+            {},
+        )
 
 
 class Continuous(Numbers):
@@ -94,13 +101,43 @@ TABLE: list[tuple[str, Any, dict[str, Any], str]] = [
     ("DQN", Numbers, {"model": {"free_log_std": False}}, "actions are not continuous"),
     ("DQN", Numbers, {"prioritized_replay_alpha": 0.6}, "prioritized_replay is off"),
     ("PPO", Numbers, {"exploration_correlation": 0.5}, "actions are not continuous"),
-    ("PPO", Numbers, {"model": {"action_distribution": "squashed_gaussian"}}, "actions are not continuous"),
-    ("PPO", Numbers, {"model": {"fcnet_hiddens": [64, 64], **CUSTOM}}, "a custom model has layers of its own"),
-    ("DQN", Numbers, {"model": {"fcnet_activation": "elu", **CUSTOM}}, "a custom model has layers of its own"),
-    ("A2C", Numbers, {"model": {"conv_activation": "elu", **CUSTOM}}, "a custom model has layers of its own"),
+    (
+        "PPO",
+        Numbers,
+        {"model": {"action_distribution": "squashed_gaussian"}},
+        "actions are not continuous",
+    ),
+    (
+        "PPO",
+        Numbers,
+        {"model": {"fcnet_hiddens": [64, 64], **CUSTOM}},
+        "a custom model has layers of its own",
+    ),
+    (
+        "DQN",
+        Numbers,
+        {"model": {"fcnet_activation": "elu", **CUSTOM}},
+        "a custom model has layers of its own",
+    ),
+    (
+        "A2C",
+        Numbers,
+        {"model": {"conv_activation": "elu", **CUSTOM}},
+        "a custom model has layers of its own",
+    ),
     ("A2C", Numbers, {"model": {"conv_filters": [[8, 3, 2]]}}, "observations hold no pictures"),
-    ("A2C", FloatPictures, {"model": {"conv_dtype": "bfloat16"}}, "pictures of floats stay float32"),
-    ("A2C", Numbers, {"model": {"custom_model_config": {"width": 3}}}, "there is no model.custom_model"),
+    (
+        "A2C",
+        FloatPictures,
+        {"model": {"conv_dtype": "bfloat16"}},
+        "pictures of floats stay float32",
+    ),
+    (
+        "A2C",
+        Numbers,
+        {"model": {"custom_model_config": {"width": 3}}},
+        "there is no model.custom_model",
+    ),
     (
         "PPO",
         Continuous,
@@ -111,12 +148,21 @@ TABLE: list[tuple[str, Any, dict[str, Any], str]] = [
     ("PPO", Choices, {"normalize_observations": True}, "observations are Discrete"),
     ("IMPALA", Numbers, {"rms_prop_eps": 1e-3}, "opt_type is 'adam'"),
     ("PPO", Numbers, {"worker_memory_mb": 4000}, "there are no worker processes"),
-    ("PPO", "CartPole-v1", {"env_step_timeout_s": 3}, "nothing can watch environments that step as one native batch"),
+    (
+        "PPO",
+        "CartPole-v1",
+        {"env_step_timeout_s": 3},
+        "nothing can watch environments that step as one native batch",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("algorithm", "env", "settings", "why"), TABLE, ids=lambda value: str(value)[:40])
-def test_what_is_not_used_is_said_once(algorithm: str, env: Any, settings: dict[str, Any], why: str) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "env", "settings", "why"), TABLE, ids=lambda value: str(value)[:40]
+)
+def test_what_is_not_used_is_said_once(
+    algorithm: str, env: Any, settings: dict[str, Any], why: str
+) -> None:
     if "net_arch" in settings:
         settings = {"model": settings}
     [sentence] = said(algorithm, env, **settings)
@@ -128,7 +174,10 @@ def test_nothing_is_said_of_what_is_off_is_used_or_comes_from_a_preset() -> None
     off = {"vf_share_layers": False, "custom_model_config": {}, "conv_filters": None}
     assert said("DQN", Numbers, model=off, normalize_observations=False) == []
     assert said("DQN", Numbers, prioritized_replay=True, prioritized_replay_alpha=0.5) == []
-    assert said("PPO", Continuous, model={**CUSTOM, "log_std_init": -1.0}, exploration_correlation=0.5) == []
+    assert (
+        said("PPO", Continuous, model={**CUSTOM, "log_std_init": -1.0}, exploration_correlation=0.5)
+        == []
+    )
     assert said("PPO", Pictures, model={"conv_activation": "elu", "fcnet_activation": "relu"}) == []
     assert said("PPO", Numbers, evaluation_duration=3) == []  # `algo.evaluate()` takes it
     with warnings.catch_warnings():
@@ -137,9 +186,19 @@ def test_nothing_is_said_of_what_is_off_is_used_or_comes_from_a_preset() -> None
 
 
 def test_a_run_says_it_in_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = {"evaluation_duration": 3, "total_timesteps": 64, "model": {"conv_activation": "elu"}}
+    settings = {
+        "evaluation_duration": 3,
+        "total_timesteps": 64,
+        "model": {"conv_activation": "elu"},
+    }
     run = poise.run(
-        "PPO", Numbers, config=settings, preset=None, folder=tmp_path, stop={"timesteps_total": 32}, tensorboard=False
+        "PPO",
+        Numbers,
+        config=settings,
+        preset=None,
+        folder=tmp_path,
+        stop={"timesteps_total": 32},
+        tensorboard=False,
     )
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Not used")]
     assert told == [
@@ -148,21 +207,34 @@ def test_a_run_says_it_in_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[
         "Not used: total_timesteps (the stop rule for timesteps_total comes before it).",
     ]
     assert all(line in (run.path / "log.txt").read_text() for line in told)
-    algo = poise.load(run.path, env=Numbers, evaluation_duration=5, worker_memory_mb=4000, clip_param=0.1)
-    assert not [note for note in algo.notes if note.startswith("Not used")]  # no environment is made yet
+    algo = poise.load(
+        run.path, env=Numbers, evaluation_duration=5, worker_memory_mb=4000, clip_param=0.1
+    )
+    assert not [
+        note for note in algo.notes if note.startswith("Not used")
+    ]  # no environment is made yet
     poise.resume(run.path, stop={"timesteps_total": 64}, evaluation_duration=5, trust=True)
-    assert "Not used: evaluation_duration (evaluation_interval is not set)." in capsys.readouterr().out
+    assert (
+        "Not used: evaluation_duration (evaluation_interval is not set)." in capsys.readouterr().out
+    )
 
 
 @pytest.mark.slow
-def test_a_search_says_it_once_for_all_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = {"env": "CartPole-v1", "model": {"vf_share_layers": True}, "lr": poise.tune.uniform(1e-4, 1e-3)}
+def test_a_search_says_it_once_for_all_trials(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {
+        "env": "CartPole-v1",
+        "model": {"vf_share_layers": True},
+        "lr": poise.tune.uniform(1e-4, 1e-3),
+    }
     options: dict[str, Any] = {"preset": None, "stop": {"timesteps_total": 64}, "folder": tmp_path}
     poise.tune.run("DQN", config=config, num_samples=2, parallel=1, **options)
     assert capsys.readouterr().out.count("Not used: model.vf_share_layers") == 1
 
 
-# --- every setting --------------------------------------------------------------------------------------------------
+# --- every setting
+# --------------------------------------------------------------------------------------------------
 
 OTHER: dict[str, Any] = {
     "gamma": 0.5, "lr": 1e-2, "grad_clip": 0.01, "num_envs_per_worker": 2, "rollout_fragment_length": 8,
@@ -205,9 +277,14 @@ def outcome(algorithm: str, settings: dict[str, Any]) -> str:
     if algorithm == "DQN":
         short |= {"learning_starts": 16, "epsilon_timesteps": 60, "target_network_update_freq": 16}
     else:
-        short |= {"rollout_fragment_length": 16, **({"sgd_minibatch_size": 16} if algorithm == "PPO" else {})}
+        short |= {
+            "rollout_fragment_length": 16,
+            **({"sgd_minibatch_size": 16} if algorithm == "PPO" else {}),
+        }
     env = Continuous if algorithm == "A2C" else Numbers
-    with poise.make_trainer(algorithm, env, config={**short, **settings}, preset=None, progress=False) as algo:
+    with poise.make_trainer(
+        algorithm, env, config={**short, **settings}, preset=None, progress=False
+    ) as algo:
         rows = [algo.train() for _ in range(2)]
         kept = [[v for k, v in row.items() if not k.startswith(("perf/", "time"))] for row in rows]
         data = [p.detach().numpy().tobytes() for p in algo.policy.parameters()]
@@ -224,6 +301,8 @@ def test_every_setting_changes_something_or_is_said_not_to(algorithm: str) -> No
         value = OTHER[key] if key != "normalize_advantages" else algorithm == "A2C"
         if algorithm == "DQN" and key == "model.vf_fcnet_hiddens":
             continue  # refused without dueling
-        if outcome(algorithm, {key: value}) == plain and not said(algorithm, Numbers, config={key: value}):
+        if outcome(algorithm, {key: value}) == plain and not said(
+            algorithm, Numbers, config={key: value}
+        ):
             silent.append(key)
     assert silent == []

@@ -1,4 +1,5 @@
-"""Vector environments that users make: taken as they are, in every autoreset mode, by every algorithm."""
+"""Vector environments that users make: taken as they are, in every autoreset mode, by every
+algorithm."""
 
 from __future__ import annotations
 
@@ -50,8 +51,11 @@ class Nested(Noise):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["NEXT_STEP", "SAME_STEP", "DISABLED"])
 @pytest.mark.parametrize("algorithm", ["PPO", "DQN", "IMPALA"])
-def test_every_autoreset_mode_plays_the_same_episodes(algorithm: str, mode: str, trainer: Make) -> None:
-    """Episodes of 2 and 3 steps with returns of 10 x number x length + 1 + 2 (+ 3); each final observation is seen."""
+def test_every_autoreset_mode_plays_the_same_episodes(
+    algorithm: str, mode: str, trainer: Make
+) -> None:
+    """Episodes of 2 and 3 steps with returns of 10 x number x length + 1 + 2 (+ 3); each final
+    observation is seen."""
     for env in (sync(mode), lambda config: sync(mode)):
         short = {"timesteps_per_iteration": 64} if algorithm == "IMPALA" else {}
         algo = trainer(algorithm, env, preset=None, **QUICK, **short)
@@ -91,7 +95,9 @@ def test_final_observations_are_those_of_the_end(mode: str, trainer: Make) -> No
 
 
 def test_a_native_one_resumes_to_the_bit(trainer: Make, tmp_path: Any) -> None:
-    make = lambda config: gym.make_vec("CartPole-v1", num_envs=4, vectorization_mode="vector_entry_point")  # noqa: E731
+    def make(config: Any) -> gym.vector.VectorEnv:
+        return gym.make_vec("CartPole-v1", num_envs=4, vectorization_mode="vector_entry_point")
+
     algo = trainer("PPO", make, preset=None, **QUICK)
     algo.train()
     algo.save(tmp_path / "a")
@@ -106,9 +112,13 @@ def test_one_that_is_made_already_is_not_evaluated_in(trainer: Make) -> None:
     env = sync()
     algo = trainer("PPO", env, **QUICK)
     algo.train()
-    with pytest.raises(EnvError, match=r"The same SyncVectorEnv was returned again while episodes are played"):
+    with pytest.raises(
+        EnvError, match=r"The same SyncVectorEnv was returned again while episodes are played"
+    ):
         algo.evaluate(2)
-    with pytest.raises(ConfigError, match=r"evaluation_interval=1 .* made already: .* env=lambda config"):
+    with pytest.raises(
+        ConfigError, match=r"evaluation_interval=1 .* made already: .* env=lambda config"
+    ):
         trainer("PPO", env, evaluation_interval=1, **QUICK)
     algo.close()
     assert not env.closed, "whoever made it may go on with it"
@@ -116,9 +126,13 @@ def test_one_that_is_made_already_is_not_evaluated_in(trainer: Make) -> None:
 
 
 def test_what_contradicts_a_vector_environment(trainer: Make, tmp_path: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^num_envs=2 contradicts the vector environment, which has 4 env"):
+    with pytest.raises(
+        ConfigError, match=r"^num_envs=2 contradicts the vector environment, which has 4 env"
+    ):
         trainer("PPO", sync(), num_envs=2)
-    with pytest.raises(EnvError, match=r"made a vector environment, a SyncVectorEnv.*num_workers=0"):
+    with pytest.raises(
+        EnvError, match=r"made a vector environment, a SyncVectorEnv.*num_workers=0"
+    ):
         trainer("PPO", lambda config: sync(), num_workers=1, num_envs_per_worker=4)
     with pytest.raises(EnvError, match=r"made a vector environment.* without max_episode_steps"):
         trainer("PPO", lambda config: sync(), env_config={"max_episode_steps": 9})
@@ -127,7 +141,9 @@ def test_what_contradicts_a_vector_environment(trainer: Make, tmp_path: Any) -> 
         trainer("PPO", sync(make=lambda: shared), num_envs_per_worker=4)
     algo = trainer("PPO", lambda config: sync(), num_workers="auto", **QUICK)
     assert algo.config.num_workers == 0
-    with pytest.raises(EnvError, match="films, checks and worker processes need a function that makes a single"):
+    with pytest.raises(
+        EnvError, match="films, checks and worker processes need a function that makes a single"
+    ):
         poise.record(algo, tmp_path / "a.mp4")
 
 
@@ -152,9 +168,21 @@ class Faulty(SyncVectorEnv):
 @pytest.mark.parametrize(
     ("what", "sentence"),
     [
-        ("raises", r"step\(\) of the vector environment Faulty raised RuntimeError: no answer\. .*\nTraceback"),
+        (
+            "raises",
+            (
+                r"step\(\) of the vector environment Faulty raised RuntimeError: no answer\."
+                r" .*\nTraceback"
+            ),
+        ),
         ("reward", r"step\(\) of Faulty gave reward of shape \(\), which must be \(3,\)"),
-        ("obs", r"Faulty gave an observation 'value' of shape \(2,\), but its space says \(3, 2\) for 3"),
+        (
+            "obs",
+            (
+                r"Faulty gave an observation 'value' of shape \(2,\), but its space says \(3, 2\)"
+                r" for 3"
+            ),
+        ),
         ("two", r"step\(\) of Faulty must return \(obs, reward, terminated, truncated, info\)"),
     ],
 )
@@ -164,7 +192,10 @@ def test_what_a_vector_environment_breaks_is_named(what: str, sentence: str, tra
 
 
 def test_a_single_instance_is_told_how_to_be_made(trainer: Make) -> None:
-    with pytest.raises(EnvError, match=r"one environment, made already.*=lambda config: gym.make\('CartPole-v1'\), or"):
+    with pytest.raises(
+        EnvError,
+        match=r"one environment, made already.*=lambda config: gym.make\('CartPole-v1'\), or",
+    ):
         trainer("PPO", gym.make("CartPole-v1"))
     with pytest.raises(EnvError, match=r"env=lambda config: Scripted\(\.\.\.\)\.$"):
         trainer("PPO", Scripted())

@@ -1,4 +1,5 @@
-"""Guards films and plots: H.264 that plays everywhere, frame by frame, without a display; curves that are saved."""
+"""Guards films and plots: H.264 that plays everywhere, frame by frame, without a display; curves
+that are saved."""
 
 from __future__ import annotations
 
@@ -67,9 +68,14 @@ def test_a_film_is_h264_with_every_frame(trainer: Make, tmp_path: Path) -> None:
     found = probe(tmp_path / "films" / "a.mp4")
     assert (found["codec"], found["fps"], found["size"]) == ("h264", 20.0, (64, 48))
     assert found["pix_fmt"].startswith("yuv420p")  # what browsers play
-    assert imageio_ffmpeg.count_frames_and_secs(made["path"]) == (50, pytest.approx(50 / 20, abs=0.06))
+    assert imageio_ffmpeg.count_frames_and_secs(made["path"]) == (
+        50,
+        pytest.approx(50 / 20, abs=0.06),
+    )
     greys = [int(frame.mean().round()) for frame in found["frames"]]
-    assert greys == pytest.approx([8 * n for n in range(31)] + [240] * 19, abs=4)  # the last one stays for a second
+    assert greys == pytest.approx(
+        [8 * n for n in range(31)] + [240] * 19, abs=4
+    )  # the last one stays for a second
 
 
 def test_several_episodes_and_another_speed(trainer: Make, tmp_path: Path) -> None:
@@ -109,7 +115,9 @@ def test_no_display_is_needed(tmp_path: Path) -> None:
     child = warm.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert child.returncode == 0, child.stderr
     found = probe(tmp_path / "a.mp4")
-    assert len(found["frames"]) == int(child.stdout.split()[-1]) + 49 > 5 + 49  # a second of the last one
+    assert (
+        len(found["frames"]) == int(child.stdout.split()[-1]) + 49 > 5 + 49
+    )  # a second of the last one
     assert (found["size"], found["fps"]) == ((600, 400), 50.0)
     first, last = found["frames"][0], found["frames"][-1]
     assert first.std() > 5  # something is drawn
@@ -154,7 +162,9 @@ class Flat(Filmed):
 
 
 @pytest.mark.parametrize("env", [Blind, Text, Flat, lambda config: Blind()])
-def test_an_environment_that_cannot_be_filmed_is_said_so(trainer: Make, tmp_path: Path, env: Any) -> None:
+def test_an_environment_that_cannot_be_filmed_is_said_so(
+    trainer: Make, tmp_path: Path, env: Any
+) -> None:
     algo = trainer("PPO", env, **TINY)
     with pytest.raises(EnvError) as caught:
         poise.record(algo, tmp_path / "a.mp4")
@@ -203,7 +213,8 @@ def test_a_film_as_html(trainer: Make, tmp_path: Path) -> None:
         poise.render_mp4(tmp_path / "nowhere.mp4")
 
 
-# --- plots ----------------------------------------------------------------------------------------------------------
+# --- plots
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_plots_of_a_trainer_a_run_and_a_folder(trainer: Make, tmp_path: Path) -> None:
@@ -215,15 +226,23 @@ def test_plots_of_a_trainer_a_run_and_a_folder(trainer: Make, tmp_path: Path) ->
     run = poise.run("PPO", "CartPole-v1", folder=tmp_path, quiet=True, tensorboard=False, plot=True, video=True,
                     stop={"training_iteration": 6}, **TINY)  # fmt: skip
     run.trainer.close()
-    for what, rows in ((algo, list(algo.history)), (run, run.folder.metrics()), (run.path, run.folder.metrics())):
+    for what, rows in (
+        (algo, list(algo.history)),
+        (run, run.folder.metrics()),
+        (run.path, run.folder.metrics()),
+    ):
         assert len(poise.plot(what).axes) == 2
         figure = poise.plot(what, x="episodes", y="return")
         assert isinstance(figure, Figure)
         dots, mean = figure.axes[0].lines
         assert len(dots.get_xdata()) == rows[-1]["episodes_total"]
         at = dict(zip(*mean.get_data(), strict=True))
-        expected = [(r["episodes_total"], r["episode_reward_mean"]) for r in rows if r["episodes_total"]]
-        assert [at[episodes] for episodes, _ in expected] == pytest.approx([mean for _, mean in expected])
+        expected = [
+            (r["episodes_total"], r["episode_reward_mean"]) for r in rows if r["episodes_total"]
+        ]
+        assert [at[episodes] for episodes, _ in expected] == pytest.approx(
+            [mean for _, mean in expected]
+        )
         assert figure.axes[0].get_title()
         assert figure.axes[0].get_xlabel() == "episodes"
         figure.savefig(tmp_path / "figure.png")
@@ -262,7 +281,8 @@ class Shows(gym.Env):
 @pytest.mark.parametrize("strict", [True, False])
 def test_what_cannot_be_filmed_says_what_its_metadata_lists(strict: bool) -> None:
     with pytest.raises(
-        EnvError, match=r"Shows cannot be filmed: .*render_mode.*, and its metadata has render_modes=\['hu"
+        EnvError,
+        match=r"Shows cannot be filmed: .*render_mode.*, and its metadata has render_modes=\['hu",
     ):
         make_filmed_env(Shows, {"modes": ["human", "ansi"], "strict": strict})
 
@@ -309,14 +329,20 @@ def test_an_environment_that_fails_while_it_is_filmed(tmp_path: Path) -> None:
         def step(self, action: Any) -> Any:
             raise KeyError("door")
 
-    with pytest.raises(EnvError, match=r"Fails raised KeyError: 'door' in step\(\) while it was filmed\.\nTraceback"):
+    with pytest.raises(
+        EnvError,
+        match=r"Fails raised KeyError: 'door' in step\(\) while it was filmed\.\nTraceback",
+    ):
         film(Fails(np.zeros((8, 8, 3), np.uint8), {}), lambda obs: 0, tmp_path / "a.mp4")
 
     class Blank(Odd):
         def render(self) -> Any:
             raise ZeroDivisionError("no light")
 
-    with pytest.raises(EnvError, match=r"Blank raised ZeroDivisionError: no light in render\(\) while it was filmed"):
+    with pytest.raises(
+        EnvError,
+        match=r"Blank raised ZeroDivisionError: no light in render\(\) while it was filmed",
+    ):
         film(Blank(None, {}), lambda obs: 0, tmp_path / "a.mp4")
     with pytest.raises(EnvError, match=r"^render\(\) returned NoneType; a frame is"):
         film(Odd(None, {}), lambda obs: 0, tmp_path / "b.mp4")

@@ -1,4 +1,5 @@
-"""Environments in worker processes: the same numbers as in this process, whatever happens, and nothing left behind."""
+"""Environments in worker processes: the same numbers as in this process, whatever happens, and
+nothing left behind."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def start() -> Iterator[Start]:
     """Starts workers, and ends them after the test."""
     made: list[WorkerVectorEnv] = []
 
-    def make(env: Any, num_envs: int, num_workers: int, config: dict[str, Any] | None = None) -> WorkerVectorEnv:
+    def make(
+        env: Any, num_envs: int, num_workers: int, config: dict[str, Any] | None = None
+    ) -> WorkerVectorEnv:
         made.append(WorkerVectorEnv(recipe(env, config), num_envs, num_workers, Limits()).connect())
         return made[-1]
 
@@ -113,7 +116,8 @@ def gone(processes: list[int], seconds: float = 60.0) -> bool:
     return not any(map(alive, processes))
 
 
-# --- the same numbers ------------------------------------------------------------------------------------------------
+# --- the same numbers
+# ------------------------------------------------------------------------------------------------
 
 NESTED = spaces.Dict(
     {
@@ -129,7 +133,9 @@ ENVS: dict[str, Callable[..., gym.Env]] = {
     "discrete": lambda: Noise(spaces.Discrete(5, start=2)),
     "binary": lambda: Copy(spaces.MultiBinary(4)),
     "several actions": lambda: Copy(spaces.MultiDiscrete([3, 4], start=[1, -2])),
-    "nested actions": lambda: Copy(spaces.Dict({"a": spaces.Discrete(3), "b": spaces.Box(-1, 2, (2,), np.float32)})),
+    "nested actions": lambda: Copy(
+        spaces.Dict({"a": spaces.Discrete(3), "b": spaces.Box(-1, 2, (2,), np.float32)})
+    ),
     "double precision": lambda: Copy(spaces.Box(-2, 3, (3,), np.float64)),
 }
 
@@ -170,7 +176,10 @@ def test_rollouts_of_two_batches_are_those_of_scripted_episodes() -> None:
     try:
         failures = None
         seeds = np.random.SeedSequence(0).spawn(2)
-        samplers = [Sampler(make_policy(e), e, 8, s, failures=failures) for e, s in zip(batches, seeds, strict=True)]
+        samplers = [
+            Sampler(make_policy(e), e, 8, s, failures=failures)
+            for e, s in zip(batches, seeds, strict=True)
+        ]
         r = sample(*samplers)
         assert r.slots == 4
         for b in range(4):
@@ -181,7 +190,9 @@ def test_rollouts_of_two_batches_are_those_of_scripted_episodes() -> None:
             assert r.truncated[:, b].int().tolist() == [0, 0, 0, 0, 0, 1, 0, 0]
             assert r.valid[:, b].tolist() == [1, 1, 0, 1, 1, 1, 0, 1]
             assert r.first[:, b].int().tolist() == [1, 0, 0, 1, 0, 0, 0, 1, 0]
-        assert [(e.slot, e.info) for e in samplers[0].harvest().episodes][:1] == [(0, {"episode_number": 1.0})]
+        assert [(e.slot, e.info) for e in samplers[0].harvest().episodes][:1] == [
+            (0, {"episode_number": 1.0})
+        ]
     finally:
         for env in batches:
             env.close()
@@ -191,11 +202,17 @@ def test_rollouts_of_two_batches_are_those_of_scripted_episodes() -> None:
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
 def test_the_same_seed_gives_the_same_run_bit_for_bit(algorithm: str, trainer: Make) -> None:
     ends = []
-    settings = {key: value for key, value in QUICK.items() if algorithm == "PPO" or key != "num_sgd_iter"}
+    settings = {
+        key: value for key, value in QUICK.items() if algorithm == "PPO" or key != "num_sgd_iter"
+    }
     settings["timesteps_per_iteration"] = 0
     for seed in (1, 1, 2):
         algo = trainer(
-            algorithm, lambda: Noise(action_space=spaces.Box(-1, 1, (2,))), num_workers=2, seed=seed, **settings
+            algorithm,
+            lambda: Noise(action_space=spaces.Box(-1, 1, (2,))),
+            num_workers=2,
+            seed=seed,
+            **settings,
         )
         result = [timeless(algo.train()) for _ in range(4)][-1]
         ends.append((result, algo.algorithm.flat.data.clone()))
@@ -240,11 +257,15 @@ def test_what_cannot_be_replayed_begins_a_new_episode(trainer: Make, tmp_path: P
     algo.train()
     with poise.load(algo.save(tmp_path / "a"), env=resumable.Unrepeatable) as loaded:
         loaded.train()
-        assert loaded.notes == ["4 of 4 environments could not be restored and began a new episode."]
+        assert loaded.notes == [
+            "4 of 4 environments could not be restored and began a new episode."
+        ]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_environment_that_spoils_its_action_spoils_no_rollout(workers: int, trainer: Make) -> None:
+def test_an_environment_that_spoils_its_action_spoils_no_rollout(
+    workers: int, trainer: Make
+) -> None:
     algo = trainer("PPO", strange.ChangesItsAction, num_workers=workers, **QUICK)
     algo.train()
     for sampler in algo.samplers.members:
@@ -270,7 +291,8 @@ def test_a_worker_that_is_started_anew_plays_other_episodes(start: Start) -> Non
     assert [failure.kind for failure in env.take_failures()] == ["ended", "ended"]
 
 
-# --- how environments may be given -----------------------------------------------------------------------------------
+# --- how environments may be given
+# -----------------------------------------------------------------------------------
 
 SCRIPT = """
 import sys, gymnasium as gym
@@ -329,7 +351,8 @@ gym.register("Away-v0", entry_point=Away)
 
 @pytest.mark.slow
 def test_environments_of_a_script_reach_the_workers(tmp_path: Path) -> None:
-    """No `__main__` guard is needed; what only the script knows goes with it, and no worker imports PyTorch."""
+    """No `__main__` guard is needed; what only the script knows goes with it, and no worker imports
+    PyTorch."""
     (tmp_path / "away.py").write_text(AWAY)
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(tests=str(TESTS), folder=str(tmp_path)))
@@ -348,7 +371,10 @@ def test_what_cannot_be_sent_is_one_sentence(trainer: Make) -> None:
 
     with pytest.raises(EnvError) as caught:
         trainer("PPO", make, num_workers=2, **QUICK)
-    assert re.match(r"test_workers:.*make cannot be sent to worker processes: TypeError: .*lock", str(caught.value))
+    assert re.match(
+        r"test_workers:.*make cannot be sent to worker processes: TypeError: .*lock",
+        str(caught.value),
+    )
     assert "\n" not in str(caught.value)
     assert "num_workers=0" in str(caught.value)
 
@@ -358,10 +384,13 @@ def test_spaces_must_be_the_same_everywhere(trainer: Make) -> None:
         trainer("PPO", strange.Varies, num_workers=4, **QUICK)
 
 
-# --- what environments do in their process ---------------------------------------------------------------------------
+# --- what environments do in their process
+# ---------------------------------------------------------------------------
 
 
-def test_what_environments_print_is_seen_and_does_no_harm(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_environments_print_is_seen_and_does_no_harm(
+    start: Start, capfd: pytest.CaptureFixture[str]
+) -> None:
     env = start(strange.Talks, 2, 2)
     env.reset(seed=0)
     for _ in range(2):
@@ -374,7 +403,9 @@ def test_what_environments_print_is_seen_and_does_no_harm(start: Start, capfd: p
 
 
 @pytest.mark.parametrize("env", [strange.Threads, strange.FailsToClose])
-def test_threads_and_errors_do_not_keep_a_worker_alive(env: Any, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_and_errors_do_not_keep_a_worker_alive(
+    env: Any, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They end by themselves: after two seconds, which are a minute here, they would be killed."""
     end = Worker.end
     monkeypatch.setattr(Worker, "end", lambda worker, seconds=0.0: end(worker, 30 * seconds))
@@ -395,7 +426,9 @@ def test_programs_that_environments_start_can_be_ended(start: Start) -> None:
 
 def test_workers_outlive_the_thread_that_started_them() -> None:
     made: list[Any] = []
-    thread = threading.Thread(target=lambda: made.extend(make_batches(Scripted, 1, {}, 2, Limits())))
+    thread = threading.Thread(
+        target=lambda: made.extend(make_batches(Scripted, 1, {}, 2, Limits()))
+    )
     thread.start()
     thread.join()
     time.sleep(0.3)
@@ -408,7 +441,8 @@ def test_workers_outlive_the_thread_that_started_them() -> None:
         assert gone(processes)
 
 
-# --- nothing is left behind ------------------------------------------------------------------------------------------
+# --- nothing is left behind
+# ------------------------------------------------------------------------------------------
 
 
 def test_closing_ends_the_workers(trainer: Make) -> None:
@@ -512,15 +546,25 @@ def work():
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, a worker that holds the interpreter lock stays")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere, a worker that holds the interpreter lock stays"
+)
 @pytest.mark.parametrize("env", ["Scripted", "Stuck"])
 @pytest.mark.parametrize("way", ENDS)
 def test_no_worker_outlives_its_driver(way: str, env: str) -> None:
     if way == "thread" and env == "Stuck":
-        pytest.skip("a worker that a passing thread started and that holds the interpreter lock cannot look")
-    run = "work()" if way != "thread" else "passing = threading.Thread(target=work); passing.start(); passing.join()"
+        pytest.skip(
+            "a worker that a passing thread started and that holds the interpreter lock cannot look"
+        )
+    run = (
+        "work()"
+        if way != "thread"
+        else "passing = threading.Thread(target=work); passing.start(); passing.join()"
+    )
     script = DRIVER.format(tests=str(TESTS), env=env, start=run, end=ENDS[way])
-    done = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert done.stdout is not None
     processes = [int(pid) for pid in done.stdout.readline().split()]
     assert len(processes) == 2
@@ -529,7 +573,8 @@ def test_no_worker_outlives_its_driver(way: str, env: str) -> None:
     done.communicate()
 
 
-# --- interruptions ---------------------------------------------------------------------------------------------------
+# --- interruptions
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_ctrl_c_amid_a_step_leaves_everything_usable(trainer: Make) -> None:
@@ -552,7 +597,9 @@ def test_ctrl_c_amid_a_step_leaves_everything_usable(trainer: Make) -> None:
     for sampler in algo.samplers.members:
         r = sampler.rollout
         assert r.first[0].all()  # what was broken off is gone
-        assert (r.obs["value"][1:, :, 1] - r.obs["value"][:-1, :, 1])[r.valid.bool()].unique().tolist() == [1]
+        assert (r.obs["value"][1:, :, 1] - r.obs["value"][:-1, :, 1])[
+            r.valid.bool()
+        ].unique().tolist() == [1]
 
 
 @pytest.mark.slow
@@ -560,7 +607,15 @@ def test_ctrl_c_in_the_terminal_leaves_the_workers_to_their_driver(tmp_path: Pat
     """The terminal sends SIGINT to all processes of its group."""
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
     poise_command = [sys.executable, "-m", "poise"]
-    settings = ["--num-workers", "2", "--rollout-fragment-length", "16", "--seed", "1", "--no-tensorboard"]
+    settings = [
+        "--num-workers",
+        "2",
+        "--rollout-fragment-length",
+        "16",
+        "--seed",
+        "1",
+        "--no-tensorboard",
+    ]
     process = warm.Popen(
         [*poise_command, "train", "PPO", "--env", "resumable:Repeatable", *settings, "--stop", "timesteps_total=1e9"],
         cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -568,7 +623,10 @@ def test_ctrl_c_in_the_terminal_leaves_the_workers_to_their_driver(tmp_path: Pat
     )  # fmt: skip
     try:
         end = time.monotonic() + 60
-        while not (files := list(tmp_path.glob("runs/*/*/metrics.jsonl"))) or not files[0].read_text().count("\n") > 3:
+        while (
+            not (files := list(tmp_path.glob("runs/*/*/metrics.jsonl")))
+            or not files[0].read_text().count("\n") > 3
+        ):
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < end
             time.sleep(0.02)
@@ -618,7 +676,9 @@ def test_advice(step_s: float, cpu_share: float, envs: int, cores: int, workers:
     assert f"{cores} core" in why
     assert found == 0 or envs % found == 0
     times = {
-        w: batch_seconds(w, step_s, cpu_share, envs, cores) for w in (0, *range(1, envs + 1)) if w == 0 or envs % w == 0
+        w: batch_seconds(w, step_s, cpu_share, envs, cores)
+        for w in (0, *range(1, envs + 1))
+        if w == 0 or envs % w == 0
     }
     assert times[found] <= (1.02 if found else WORTH) * min(times.values()) + 1e-9
 
@@ -634,7 +694,12 @@ def test_advice(step_s: float, cpu_share: float, envs: int, cores: int, workers:
 def test_auto_measures_chooses_and_writes_down(
     env: Any, workers: int, sentence: str, trainer: Make, tmp_path: Path
 ) -> None:
-    settings = {"num_envs_per_worker": 4, "rollout_fragment_length": 16, "num_sgd_iter": 1, "preset": None}
+    settings = {
+        "num_envs_per_worker": 4,
+        "rollout_fragment_length": 16,
+        "num_sgd_iter": 1,
+        "preset": None,
+    }
     if not isinstance(env, str):
         del settings["preset"]
     algo = trainer("PPO", env, num_workers="auto", **settings)
@@ -653,17 +718,30 @@ def test_auto_measures_chooses_and_writes_down(
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
 def test_learns_with_workers(algorithm: str, trainer: Make) -> None:
     settings: dict[str, dict[str, Any]] = {
-        "PPO": {"lr": 3e-3, "rollout_fragment_length": 32, "sgd_minibatch_size": 128, "num_sgd_iter": 6},
-        "A2C": {"lr": [[0, 3e-3], [20_000, 0.0]], "rollout_fragment_length": 8, "entropy_coeff": 0.01},
+        "PPO": {
+            "lr": 3e-3,
+            "rollout_fragment_length": 32,
+            "sgd_minibatch_size": 128,
+            "num_sgd_iter": 6,
+        },
+        "A2C": {
+            "lr": [[0, 3e-3], [20_000, 0.0]],
+            "rollout_fragment_length": 8,
+            "entropy_coeff": 0.01,
+        },
     }
-    algo = trainer(algorithm, Echo, num_workers=2, num_envs_per_worker=8, gamma=0.9, **settings[algorithm])
+    algo = trainer(
+        algorithm, Echo, num_workers=2, num_envs_per_worker=8, gamma=0.9, **settings[algorithm]
+    )
     result = algo.learn({"PPO": 8_000, "A2C": 20_000}[algorithm])
     assert result["perf/waiting_share"] > 0
     assert algo.evaluate(20)["episode_reward_mean"] >= 0.9 * 8
 
 
 def test_evaluation_has_environments_of_its_own(trainer: Make) -> None:
-    algo = trainer("PPO", Noise, num_workers=2, **QUICK, evaluation_interval=1, evaluation_duration=3)
+    algo = trainer(
+        "PPO", Noise, num_workers=2, **QUICK, evaluation_interval=1, evaluation_duration=3
+    )
     assert algo.train()["evaluation/episodes"] == 3
     assert len(pids(algo)) == 2
 
@@ -678,7 +756,9 @@ class Fickle(gym.Env):
     action_space = spaces.Discrete(2)
     step_s = 0.0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.t = 0
         return np.zeros(2, np.float32), {}
@@ -719,7 +799,12 @@ class Slow(Fickle):
 
 def test_replaying_takes_as_long_as_it_takes(trainer: Make, tmp_path: Path) -> None:
     """Only a single step of it may not hang."""
-    quick = {**QUICK, "num_envs_per_worker": 4, "rollout_fragment_length": 100, "env_reset_timeout_s": 0.5}
+    quick = {
+        **QUICK,
+        "num_envs_per_worker": 4,
+        "rollout_fragment_length": 100,
+        "env_reset_timeout_s": 0.5,
+    }
     first = trainer("PPO", Slow, num_workers=1, **quick)
     first.train()
     first.save(tmp_path / "checkpoint")
@@ -757,10 +842,18 @@ def test_an_episode_that_breaks_while_it_is_replayed_is_lost(trainer: Make, tmp_
     again.close()
 
 
-def test_a_worker_that_dies_amid_a_large_recipe_is_one_sentence(trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_dies_amid_a_large_recipe_is_one_sentence(
+    trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("poise.children.launch._BOOT", "raise SystemExit(7)")
     with pytest.raises(EnvError, match="exit code 7"):
-        trainer("PPO", lambda config: Fickle(), env_config={"map": "x" * 1_000_000}, num_workers=1, **QUICK)
+        trainer(
+            "PPO",
+            lambda config: Fickle(),
+            env_config={"map": "x" * 1_000_000},
+            num_workers=1,
+            **QUICK,
+        )
 
 
 def test_modules_in_the_current_folder_do_not_hide_those_of_workers(

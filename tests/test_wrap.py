@@ -1,4 +1,5 @@
-"""Wrappers by name: from the command and from Python, wherever environments are made, and from files."""
+"""Wrappers by name: from the command and from Python, wherever environments are made, and from
+files."""
 
 from __future__ import annotations
 
@@ -19,7 +20,12 @@ from poise.errors import ConfigError, EnvError, SpaceError, TrustError
 from poise.spaces.layout import Layout
 from poise.tracking.folder import find_run
 
-SMALL = {"num_envs_per_worker": 2, "rollout_fragment_length": 16, "num_sgd_iter": 1, "model": {"fcnet_hiddens": [4]}}
+SMALL = {
+    "num_envs_per_worker": 2,
+    "rollout_fragment_length": 16,
+    "num_sgd_iter": 1,
+    "model": {"fcnet_hiddens": [4]},
+}
 SCALED = ["gymnasium.wrappers:RescaleAction", {"min_action": -1, "max_action": 1}]
 TIMED = "gymnasium.wrappers:TimeAwareObservation"
 
@@ -54,7 +60,9 @@ class Shouting(gymnasium.RewardWrapper):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_wrappers_are_around_every_environment(workers: int, folder: Path) -> None:
-    with poise.PPO("CartPole-v1", wrappers=[TIMED, Shouting], num_workers=workers, preset=None, **SMALL) as algo:
+    with poise.PPO(
+        "CartPole-v1", wrappers=[TIMED, Shouting], num_workers=workers, preset=None, **SMALL
+    ) as algo:
         algo.learn(total_timesteps=200)
         result = algo.train()
         assert algo.policy.obs_layout.space.shape == (5,)
@@ -70,8 +78,29 @@ def test_wrappers_are_around_every_environment(workers: int, folder: Path) -> No
 
 
 def test_the_command_wraps_evaluates_films_and_resumes() -> None:
-    train = ["train", "PPO", "--env", "Pendulum-v1", "--wrap", TIMED, "--wrap", json.dumps(SCALED), "--no-tensorboard"]
-    good(*train, "--stop", "timesteps_total=800", "--quiet", "--name", "r", "--num_envs", "2", "--n_steps", "200")
+    train = [
+        "train",
+        "PPO",
+        "--env",
+        "Pendulum-v1",
+        "--wrap",
+        TIMED,
+        "--wrap",
+        json.dumps(SCALED),
+        "--no-tensorboard",
+    ]
+    good(
+        *train,
+        "--stop",
+        "timesteps_total=800",
+        "--quiet",
+        "--name",
+        "r",
+        "--num_envs",
+        "2",
+        "--n_steps",
+        "200",
+    )
     saved = json.loads((find_run("r").path / "config.json").read_text())["config"]
     assert saved["wrappers"] == saved["env_config"]["wrappers"] == [TIMED, SCALED]
     for args in (
@@ -87,7 +116,8 @@ def test_the_command_wraps_evaluates_films_and_resumes() -> None:
 
 def test_arguments_and_order_are_those_that_were_given() -> None:
     made = poise.make_env(
-        "CartPole-v1", {"wrappers": [[f"{__name__}:Shouting", {"times": 3.0}], f"{__name__}:Shouting"]}
+        "CartPole-v1",
+        {"wrappers": [[f"{__name__}:Shouting", {"times": 3.0}], f"{__name__}:Shouting"]},
     )
     made.reset(seed=0)
     assert made.step(0)[1] == 30.0
@@ -110,7 +140,10 @@ def test_an_environment_may_have_a_key_of_this_name_itself() -> None:
     ("wrapper", "said"),
     [
         ("FlattenObservation", "write module:Class, such as gymnasium.wrappers:FlattenObservation"),
-        ("gymnasium.wrappers:FlatenObservation", "has no 'FlatenObservation'. Did you mean 'FlattenObservation'?"),
+        (
+            "gymnasium.wrappers:FlatenObservation",
+            "has no 'FlatenObservation'. Did you mean 'FlattenObservation'?",
+        ),
         ("gymnasium.wrapers:X", "there is no module 'gymnasium.wrapers'"),
         ([TIMED, {"fast": 1}], "cannot be made with {'fast': 1}"),
         ("os:system", "is no wrapper"),
@@ -130,14 +163,24 @@ def test_atari_games_are_wrapped_and_then_no_longer_native() -> None:
     pytest.importorskip("ale_py")
     made = poise.make_env("PongNoFrameskip-v4", {"size": 42, "wrappers": [f"{__name__}:Shouting"]})
     assert isinstance(made, Shouting)
-    with poise.PPO("PongNoFrameskip-v4", wrappers=[f"{__name__}:Shouting"], preset=None, **SMALL) as algo:
+    with poise.PPO(
+        "PongNoFrameskip-v4", wrappers=[f"{__name__}:Shouting"], preset=None, **SMALL
+    ) as algo:
         assert algo.train()["timesteps_total"] == 32
 
 
 def test_a_strangers_wrapper_is_not_imported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "evil_wrapper.py").write_text("import pathlib\npathlib.Path('imported').touch()")
     monkeypatch.syspath_prepend(str(folder))
-    run = poise.run("PPO", "CartPole-v1", wrappers=[TIMED], name="r", quiet=True, stop={"timesteps_total": 64}, **SMALL)
+    run = poise.run(
+        "PPO",
+        "CartPole-v1",
+        wrappers=[TIMED],
+        name="r",
+        quiet=True,
+        stop={"timesteps_total": 64},
+        **SMALL,
+    )
     run.trainer.close()
     trust._granted.clear()
     poise.load(run.path).evaluate(1)  # one of Gymnasium's is no harm
@@ -150,9 +193,15 @@ def test_a_strangers_wrapper_is_not_imported(folder: Path, monkeypatch: pytest.M
             saved = json.loads(file.read_text())
             saved["config"]["env_config"]["wrappers"] = wrappers
             file.write_text(json.dumps(saved))
-        for args in (["evaluate", "r"], ["record", "r"], ["resume", "r", "--stop", "timesteps_total=128"]):
+        for args in (
+            ["evaluate", "r"],
+            ["record", "r"],
+            ["resume", "r", "--stop", "timesteps_total=128"],
+        ):
             result = call(*args)
-            assert (result.exit_code, "names the wrapper" in result.output) == (2, True), result.output
+            assert (result.exit_code, "names the wrapper" in result.output) == (2, True), (
+                result.output
+            )
         with pytest.raises(TrustError):
             poise.load(run.path, env="CartPole-v1").train()
     (folder / "x.json").write_text(
@@ -171,14 +220,19 @@ def test_a_strangers_wrapper_is_not_imported(folder: Path, monkeypatch: pytest.M
 
 def test_messages_about_spaces_name_the_wrapper_that_helps() -> None:
     box = spaces.Box(-1, 1, (2,), np.float32)
-    with pytest.raises(SpaceError, match=r"minigrid.wrappers:ImgObsWrapper, or minigrid.wrappers:FlatObsWrapper"):
+    with pytest.raises(
+        SpaceError, match=r"minigrid.wrappers:ImgObsWrapper, or minigrid.wrappers:FlatObsWrapper"
+    ):
         Layout(spaces.Dict(image=box, direction=spaces.Discrete(4), mission=spaces.Text(9)))
     with pytest.raises(SpaceError) as caught:
         Layout(spaces.Dict(eye=box, words=spaces.Text(9)))
     text = str(caught.value).partition("--wrap '")[2].removesuffix("'.")
 
     class Talking(gymnasium.Env):
-        observation_space, action_space = spaces.Dict(eye=box, words=spaces.Text(9)), spaces.Discrete(2)
+        observation_space, action_space = (
+            spaces.Dict(eye=box, words=spaces.Text(9)),
+            spaces.Discrete(2),
+        )
 
     made = poise.make_env(lambda config: Talking(), {"wrappers": [json.loads(text)]})
     assert Layout(made.observation_space).leaves[0].name == "eye"

@@ -66,8 +66,17 @@ def test_the_zoos_keys_become_ours(files: Path) -> None:
         config: Any
         config, used = resolve("PPO", "CartPole-v1", preset=str(files / "ppo.yml"))
     assert used == str(files / "ppo.yml")
-    assert (config.num_envs, config.rollout_fragment_length, config.sgd_minibatch_size) == (8, 32, 256)
-    assert (config.num_sgd_iter, config.gae_lambda, config.gamma, config.entropy_coeff) == (20, 0.8, 0.98, 0.0)
+    assert (config.num_envs, config.rollout_fragment_length, config.sgd_minibatch_size) == (
+        8,
+        32,
+        256,
+    )
+    assert (config.num_sgd_iter, config.gae_lambda, config.gamma, config.entropy_coeff) == (
+        20,
+        0.8,
+        0.98,
+        0.0,
+    )
     assert config.lr == [(0, 0.001), (100_000, 0.0)]
     assert config.clip_param == [(0, 0.2), (100_000, 0.0)]
     assert (config.normalize_observations, config.normalize_rewards) == (True, False)
@@ -79,7 +88,10 @@ def test_dqns_fractions_become_steps(files: Path) -> None:
     config: Any = resolve("DQN", "CartPole-v1", preset=str(files / "dqn.yml"))[0]
     assert (config.epsilon_timesteps, config.final_epsilon) == (8000, 0.04)
     assert (config.train_batch_size, config.gradient_steps, config.lr) == (64, 128, 0.0023)
-    assert (config.num_envs, config.rollout_fragment_length) == (1, 256)  # 128 gradient steps for 256 steps
+    assert (config.num_envs, config.rollout_fragment_length) == (
+        1,
+        256,
+    )  # 128 gradient steps for 256 steps
     assert (config.double_q, config.tau, config.gamma) == (False, 1.0, 0.99)
 
 
@@ -87,11 +99,15 @@ def test_a_share_of_a_length_that_is_not_said_is_left_alone(tmp_path: Path) -> N
     (tmp_path / "dqn.yml").write_text("CartPole-v1: {learning_rate: 1e-3}")
     config: Any = resolve("DQN", "CartPole-v1", preset=str(tmp_path / "dqn.yml"))[0]
     assert (config.lr, config.target_network_update_freq) == (0.001, 10_000)
-    assert config.epsilon_timesteps == resolve("DQN", "CartPole-v1", preset=None)[0].epsilon_timesteps  # type: ignore
+    assert (
+        config.epsilon_timesteps == resolve("DQN", "CartPole-v1", preset=None)[0].epsilon_timesteps
+    )  # type: ignore
 
 
 def test_games_share_an_entry(tmp_path: Path) -> None:
-    (tmp_path / "ppo.yml").write_text("atari: {n_envs: 4, env_wrapper: [AtariWrapper], frame_stack: 4, n_steps: 64}")
+    (tmp_path / "ppo.yml").write_text(
+        "atari: {n_envs: 4, env_wrapper: [AtariWrapper], frame_stack: 4, n_steps: 64}"
+    )
     config: Any = resolve("PPO", "PongNoFrameskip-v4", preset=str(tmp_path / "ppo.yml"))[0]
     assert (config.num_envs, config.rollout_fragment_length, config.num_sgd_iter) == (4, 64, 10)
     with pytest.raises(ConfigError, match="has nothing for CartPole-v1"):
@@ -99,7 +115,9 @@ def test_games_share_an_entry(tmp_path: Path) -> None:
 
 
 DATA = Path(__file__).parent / "data"
-FILES = {name: yaml.safe_load((DATA / f"zoo_{name}.yml").read_text()) for name in ("ppo", "a2c", "dqn")}
+FILES = {
+    name: yaml.safe_load((DATA / f"zoo_{name}.yml").read_text()) for name in ("ppo", "a2c", "dqn")
+}
 ENTRIES = [(name, env) for name, entries in FILES.items() for env in entries]
 SAME = {
     "n_envs": "num_envs_per_worker", "n_steps": "rollout_fragment_length", "train_freq": "rollout_fragment_length",
@@ -114,7 +132,9 @@ WRAPPERS = {"env_wrapper", "frame_stack"}
 
 
 @pytest.mark.parametrize(("name", "env"), ENTRIES, ids=lambda value: str(value))
-def test_every_entry_of_the_zoo_means_the_same_or_says_what_it_leaves_out(name: str, env: str) -> None:
+def test_every_entry_of_the_zoo_means_the_same_or_says_what_it_leaves_out(
+    name: str, env: str
+) -> None:
     file, entry = DATA / f"zoo_{name}.yml", FILES[name][env]
     known = {"atari": "PongNoFrameskip-v4", "default": "Unheard-v0"}.get(env, env)
     with warnings.catch_warnings(record=True) as said:
@@ -129,7 +149,9 @@ def test_every_entry_of_the_zoo_means_the_same_or_says_what_it_leaves_out(name: 
         elif key in ("learning_rate", "clip_range"):
             found = getattr(config, {"learning_rate": "lr", "clip_range": "clip_param"}[key])
             falls = isinstance(value, str) and value.startswith("lin_")
-            assert found == ([(0, float(value[4:])), (entry["n_timesteps"], 0.0)] if falls else float(value))
+            assert found == (
+                [(0, float(value[4:])), (entry["n_timesteps"], 0.0)] if falls else float(value)
+            )
         elif key == "batch_size":
             batch = config.sgd_minibatch_size if name == "ppo" else config.train_batch_size
             assert batch == (min(value, config.train_batch_size) if name == "ppo" else value)
@@ -141,18 +163,34 @@ def test_every_entry_of_the_zoo_means_the_same_or_says_what_it_leaves_out(name: 
             parts = (True, True) if value is True else (False, True)  # CarRacing's
             assert (config.normalize_observations, config.normalize_rewards) == parts
         else:
-            assert key in ("policy", "policy_kwargs", "use_rms_prop", "optimize_memory_usage", *WRAPPERS), key
+            assert key in (
+                "policy",
+                "policy_kwargs",
+                "use_rms_prop",
+                "optimize_memory_usage",
+                *WRAPPERS,
+            ), key
     model, given = config.model, " ".join(str(entry.get("policy_kwargs", "")).split())
-    assert ("initializer" if "ortho_init=False" in given else model.initializer) != "orthogonal" or name != "dqn"
+    assert (
+        "initializer" if "ortho_init=False" in given else model.initializer
+    ) != "orthogonal" or name != "dqn"
     if "net_arch=dict(pi=[256, 256], vf=[256, 256])" in given:
-        assert (model.fcnet_hiddens, model.vf_fcnet_hiddens, model.vf_share_layers) == ([256, 256], [256, 256], False)
+        assert (model.fcnet_hiddens, model.vf_fcnet_hiddens, model.vf_share_layers) == (
+            [256, 256],
+            [256, 256],
+            False,
+        )
         assert model.fcnet_activation == "relu"
     elif entry.get("policy") == "MlpPolicy" and "net_arch" not in given:
         assert (model.fcnet_hiddens, model.vf_share_layers) == ([64, 64], False)
         assert model.fcnet_activation == ("relu" if name == "dqn" else "tanh")
     if env == "atari":
         assert config.env_config == {"stack": 4, "episodic_life": True}
-        assert (config.clip_rewards, model.fcnet_hiddens, model.fcnet_activation) == (True, [512], "relu")
+        assert (config.clip_rewards, model.fcnet_hiddens, model.fcnet_activation) == (
+            True,
+            [512],
+            "relu",
+        )
         assert model.vf_share_layers is (name != "dqn")
     if "optimizer_class" in given:
         assert "policy_kwargs.optimizer_class" in left
@@ -162,12 +200,17 @@ def test_every_entry_of_the_zoo_means_the_same_or_says_what_it_leaves_out(name: 
 
 
 @pytest.mark.parametrize("name", ["ppo", "a2c", "dqn"])
-def test_the_length_of_an_entry_ends_the_run_and_a_shorter_one_shortens_its_schedules(name: str) -> None:
+def test_the_length_of_an_entry_ends_the_run_and_a_shorter_one_shortens_its_schedules(
+    name: str,
+) -> None:
     file = str(DATA / f"zoo_{name}.yml")
     config: Any = resolve(name, "LunarLander-v3", preset=file)[0]
     length = config.total_timesteps
     assert default_stop(config) == {"timesteps_total": length}
-    assert StopRule({"episode_reward_mean": 300}, config)({"timesteps_total": length}) == f"total_timesteps={length}"
+    assert (
+        StopRule({"episode_reward_mean": 300}, config)({"timesteps_total": length})
+        == f"total_timesteps={length}"
+    )
     shorter: Any = resolve(name, "LunarLander-v3", preset=file, stop={"timesteps_total": 1000})[0]
     same: Any = resolve(name, "LunarLander-v3", {"total_timesteps": 1000}, preset=file)[0]
     assert shorter.total_timesteps == same.total_timesteps == 1000
@@ -175,13 +218,19 @@ def test_the_length_of_an_entry_ends_the_run_and_a_shorter_one_shortens_its_sche
         assert config.lr == [(0, 0.00083), (length, 0.0)]
         assert shorter.lr == same.lr == [(0, 0.00083), (1000, 0.0)]
     if name == "dqn":
-        assert (config.epsilon_timesteps, shorter.epsilon_timesteps, same.epsilon_timesteps) == (12_000, 120, 120)
+        assert (config.epsilon_timesteps, shorter.epsilon_timesteps, same.epsilon_timesteps) == (
+            12_000,
+            120,
+            120,
+        )
 
 
 def test_a_run_from_the_zoo_ends_by_itself(tmp_path: Path) -> None:
     text = "CartPole-v1: {n_envs: 4, n_steps: 32, n_timesteps: 300, learning_rate: lin_0.001}"
     (tmp_path / "ppo.yml").write_text(text)
-    run = poise.run("PPO", "CartPole-v1", preset=str(tmp_path / "ppo.yml"), folder=tmp_path, quiet=True)
+    run = poise.run(
+        "PPO", "CartPole-v1", preset=str(tmp_path / "ppo.yml"), folder=tmp_path, quiet=True
+    )
     assert 300 <= run.result["timesteps_total"] < 500
     assert run.result["stop_reason"] == "timesteps_total reached 300"
     assert run.trainer.config.lr == [(0, 0.001), (300, 0.0)]
@@ -204,7 +253,9 @@ def test_a_run_from_the_zoo_ends_by_itself(tmp_path: Path) -> None:
         ("{env_kwargs: {sutton_barto_reward: true}}", "PPO", {"env_config": {"sutton_barto_reward": True}}),
     ],
 )  # fmt: skip
-def test_forms_of_a_value(entry: str, algorithm: str, expected: dict[str, Any], tmp_path: Path) -> None:
+def test_forms_of_a_value(
+    entry: str, algorithm: str, expected: dict[str, Any], tmp_path: Path
+) -> None:
     (tmp_path / "x.yml").write_text(f"CartPole-v1: {entry}")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -217,7 +268,10 @@ def test_forms_of_a_value(entry: str, algorithm: str, expected: dict[str, Any], 
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ("{policy_kwargs: 'dict(net_arch=[64, dict(pi=[8], vf=[9])])'}", "first layers, \\[64\\], each for itself"),
+        (
+            "{policy_kwargs: 'dict(net_arch=[64, dict(pi=[8], vf=[9])])'}",
+            "first layers, \\[64\\], each for itself",
+        ),
         ("{train_freq: [1, episode]}", "train_freq=\\[1, 'episode'\\]"),
         ("{vec_env_wrapper: a.B, callback: [c.D]}", "vec_env_wrapper='a.B', callback=\\['c.D'\\]"),
         ("{policy: MlpLstmPolicy}", "policy='MlpLstmPolicy'"),
@@ -232,7 +286,9 @@ def test_forms_of_a_value(entry: str, algorithm: str, expected: dict[str, Any], 
 def test_what_is_left_out_is_named_once(entry: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "x.yml").write_text(f"CartPole-v1: {entry}")
     with pytest.warns(UserWarning, match=words) as said:
-        resolve("DQN" if "train_freq" in entry else "PPO", "CartPole-v1", preset=str(tmp_path / "x.yml"))
+        resolve(
+            "DQN" if "train_freq" in entry else "PPO", "CartPole-v1", preset=str(tmp_path / "x.yml")
+        )
     assert len(said) == 1
 
 
@@ -259,7 +315,11 @@ def test_it_trains(files: Path) -> None:
         (PPO, "CartPole-v0", "has nothing for CartPole-v0. Did you mean 'CartPole-v1'"),
         ("- 1", "CartPole-v1", "has nothing for CartPole-v1"),
         ("a: [", "CartPole-v1", "is not valid YAML"),
-        ("CartPole-v1: {policy_kwargs: 'dict(net_arch=__import__(1))'}", "CartPole-v1", "cannot be read"),
+        (
+            "CartPole-v1: {policy_kwargs: 'dict(net_arch=__import__(1))'}",
+            "CartPole-v1",
+            "cannot be read",
+        ),
         ("CartPole-v1: {gamma: 3}", "CartPole-v1", "gamma=3 is not allowed"),
     ],
 )

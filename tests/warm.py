@@ -1,10 +1,13 @@
-"""Python processes that have PyTorch in memory when they begin: forks of one that has imported it, in 0.1 s for 3 s.
+"""Python processes that have PyTorch in memory when they begin: forks of one that has imported it,
+in 0.1 s for 3 s.
 
-`run` and `Popen` are those of `subprocess`. Where a command begins with `sys.executable`, they make a process of its
-own, with its streams, folder, environment, session and signals, which imports Poise anew; only `HEAVY` is there before
-it begins. After `install`, searches that this process or such a one begins have warm workers as well.
+`run` and `Popen` are those of `subprocess`. Where a command begins with `sys.executable`, they make
+a process of its own, with its streams, folder, environment, session and signals, which imports
+Poise anew; only `HEAVY` is there before it begins. After `install`, searches that this process or
+such a one begins have warm workers as well.
 
-The usual ones remain where what is imported, or how a process ends, is what is tested, and on systems other than Linux.
+The usual ones remain where what is imported, or how a process ends, is what is tested, and on
+systems other than Linux.
 """
 
 from __future__ import annotations
@@ -33,7 +36,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-HEAVY = ("torch", "torch.utils.tensorboard", "gymnasium", "matplotlib.pyplot", "pandas", "optuna", "rich.live")
+HEAVY = (
+    "torch",
+    "torch.utils.tensorboard",
+    "gymnasium",
+    "matplotlib.pyplot",
+    "pandas",
+    "optuna",
+    "rich.live",
+)
 """What is imported beforehand, where it is installed."""
 
 ADDRESS = "POISE_TESTS_WARM"
@@ -60,8 +71,13 @@ class Popen(_Usual):
             super()._execute_child(*given)  # type: ignore[misc]
             return
         assert of["preexec_fn"] is None
-        pipes = [of[name] for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")]
-        streams = [end if end >= 0 else number for number, end in enumerate((pipes[0], pipes[3], pipes[5]))]
+        pipes = [
+            of[name]
+            for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+        ]
+        streams = [
+            end if end >= 0 else number for number, end in enumerate((pipes[0], pipes[3], pipes[5]))
+        ]
         request = {
             "args": [os.fspath(each) for each in of["args"][1:]],
             "folder": os.fspath(of["cwd"] or os.getcwd()),
@@ -80,10 +96,13 @@ class Popen(_Usual):
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
 
     def _is_warm(self, args: Any) -> bool:
-        return sys.platform == "linux" and not isinstance(args, str) and str(args[0]) == sys.executable
+        return (
+            sys.platform == "linux" and not isinstance(args, str) and str(args[0]) == sys.executable
+        )
 
     def _try_wait(self, wait_flags: int) -> tuple[int, int]:
-        """As `os.waitpid`, which knows a process's own children: the status comes from the one whose child it is."""
+        """As `os.waitpid`, which knows a process's own children: the status comes from the one
+        whose child it is."""
         if self._end is None:
             return super()._try_wait(wait_flags)  # type: ignore[misc, no-any-return]
         if wait_flags and not select.select([self._end], [], [], 0)[0]:
@@ -125,14 +144,17 @@ def address() -> str:
             name = f"poise-tests-{os.getpid()}"
             environment = {**os.environ, ADDRESS: name, "MPLBACKEND": "agg"}
             command = [sys.executable, __file__]
-            _parent = _Usual(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+            _parent = _Usual(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            )
             assert _parent.stdout is not None
             _parent.stdout.read(1)
             os.environ[ADDRESS] = name
     return f"\0{os.environ[ADDRESS]}"
 
 
-# --- in the parent ----------------------------------------------------------------------------------------------------
+# --- in the parent
+# ----------------------------------------------------------------------------------------------------
 
 
 def serve() -> dict[str, Any]:
@@ -142,7 +164,9 @@ def serve() -> dict[str, Any]:
     server.listen(64)
     os.write(1, b"!")
     while True:
-        ready, _, _ = select.select([server, 0], [], [], 1.0)  # now and then, whoever has ended is let go
+        ready, _, _ = select.select(
+            [server, 0], [], [], 1.0
+        )  # now and then, whoever has ended is let go
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -201,7 +225,9 @@ def become(request: dict[str, Any]) -> tuple[str, str]:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         raw = open(number, "wb" if number else "rb", closefd=False)  # noqa: SIM115
-        by_line = number == 2 or (number == 1 and (raw.isatty() or "PYTHONUNBUFFERED" in os.environ))
+        by_line = number == 2 or (
+            number == 1 and (raw.isatty() or "PYTHONUNBUFFERED" in os.environ)
+        )
         setattr(sys, name, io.TextIOWrapper(raw, encoding="utf-8", line_buffering=by_line))
     how, *rest = request["args"]
     if how not in ("-c", "-m"):
@@ -223,14 +249,19 @@ def execute(how: str, what: str) -> int:
             name = what if how == "script" else "<string>"
             if how == "script":
                 main.__file__ = what
-            exec(compile(Path(what).read_bytes() if how == "script" else what, name, "exec"), main.__dict__)
+            exec(
+                compile(Path(what).read_bytes() if how == "script" else what, name, "exec"),
+                main.__dict__,
+            )
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
         print(end.code, file=sys.stderr)
         return 1
     except BaseException as error:
-        traceback.print_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
+        traceback.print_exception(
+            type(error), error, error.__traceback__ and error.__traceback__.tb_next
+        )
         return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     return 0
 

@@ -1,7 +1,8 @@
-"""A zoo of environments with one fault each, to train in: each does one thing wrong, once, in the middle of a run.
+"""A zoo of environments with one fault each, to train in: each does one thing wrong, once, in the
+middle of a run.
 
-All others of a batch go on, and what they show tells where they stand: see `Scripted`. A fault that is to happen once
-in a whole run, in whichever process, is remembered in a file.
+All others of a batch go on, and what they show tells where they stand: see `Scripted`. A fault that
+is to happen once in a whole run, in whichever process, is remembered in a file.
 """
 
 from __future__ import annotations
@@ -45,7 +46,11 @@ class Sound(Scripted):
 
     def step(self, action: Any) -> Any:
         found = super().step(action)
-        if (self.episode, self.now) == (2, 3) and type(self).trip is not Sound.trip and self.first():
+        if (
+            (self.episode, self.now) == (2, 3)
+            and type(self).trip is not Sound.trip
+            and self.first()
+        ):
             changed = self.trip()
             return found if changed is None else changed(*found)
         return found
@@ -54,7 +59,8 @@ class Sound(Scripted):
         """What goes wrong: either here, or as a function of what `step` would return."""
 
 
-# --- exceptions -----------------------------------------------------------------------------------------------------
+# --- exceptions
+# -----------------------------------------------------------------------------------------------------
 
 
 class Raises(Sound):
@@ -312,7 +318,9 @@ class FractionInWholeNumbers(Whole):
 class Nested(Sound):
     """Shows a dictionary: where it stands, and a number from 0 to 2."""
 
-    observation_space = spaces.Dict({"value": Scripted.observation_space, "gear": spaces.Discrete(3)})
+    observation_space = spaces.Dict(
+        {"value": Scripted.observation_space, "gear": spaces.Discrete(3)}
+    )
     gear = 1
 
     def reset(self, **kwargs: Any) -> Any:
@@ -379,7 +387,13 @@ class Fault:
     @property
     def shown(self) -> bool:
         """Whether the page for users needs it: some differ from others only in what they could break here."""
-        special = RaisesWhatCannotBePickled, RaisesWithoutAWord, RaisesWhatCannotBeShown, StartsSlowly, ResetsSlowly
+        special = (
+            RaisesWhatCannotBePickled,
+            RaisesWithoutAWord,
+            RaisesWhatCannotBeShown,
+            StartsSlowly,
+            ResetsSlowly,
+        )
         return self.env not in special
 
 
@@ -388,21 +402,49 @@ HANG = {"env_step_timeout_s": STEP, "env_reset_timeout_s": RESET}
 MAKING = {"env_make_timeout_s": MAKE}
 
 FAULTS = [
-    Fault(Raises, "raises an exception in `step`", REPLACED, f"{ONE} raised ValueError: the wheel came off{THEN}"),
+    Fault(
+        Raises,
+        "raises an exception in `step`",
+        REPLACED,
+        f"{ONE} raised ValueError: the wheel came off{THEN}",
+    ),
     Fault(
         RaisesWhatCannotBePickled,
         "raises an exception that cannot be pickled",
         REPLACED,
         f"{ONE} raised Unpicklable: held by a lock{THEN}",
     ),
-    Fault(RaisesWithoutAWord, "raises an exception without a text", REPLACED, f"{ONE} raised RuntimeError{THEN}"),
     Fault(
-        RaisesWhatCannotBeShown, "raises an exception whose text cannot be made", REPLACED, f"{ONE} raised Mute{THEN}"
+        RaisesWithoutAWord,
+        "raises an exception without a text",
+        REPLACED,
+        f"{ONE} raised RuntimeError{THEN}",
+    ),
+    Fault(
+        RaisesWhatCannotBeShown,
+        "raises an exception whose text cannot be made",
+        REPLACED,
+        f"{ONE} raised Mute{THEN}",
     ),
     Fault(Exits, "calls `sys.exit`", REPLACED, f"{ONE} raised SystemExit: enough{THEN}"),
-    Fault(Interrupts, "raises `KeyboardInterrupt` itself", REPLACED, f"{ONE} raised KeyboardInterrupt{THEN}"),
-    Fault(Cancels, "raises `CancelledError`", REPLACED, f"{ONE} raised CancelledError: the task is over{THEN}"),
-    Fault(RaisesInReset, "raises an exception in `reset`", REPLACED, f"{ONE} raised KeyError: 'start', at a reset."),
+    Fault(
+        Interrupts,
+        "raises `KeyboardInterrupt` itself",
+        REPLACED,
+        f"{ONE} raised KeyboardInterrupt{THEN}",
+    ),
+    Fault(
+        Cancels,
+        "raises `CancelledError`",
+        REPLACED,
+        f"{ONE} raised CancelledError: the task is over{THEN}",
+    ),
+    Fault(
+        RaisesInReset,
+        "raises an exception in `reset`",
+        REPLACED,
+        f"{ONE} raised KeyError: 'start', at a reset.",
+    ),
     Fault(
         RaisesWhenMadeAgain,
         "fails, and its fresh instance cannot be made at once",
@@ -420,7 +462,8 @@ FAULTS = [
         NanInReset,
         "gives one in `reset`",
         REPLACED,
-        f"{ONE} gave an observation 'value' that is not finite, [nan nan], at step 0 of its episode.",
+        f"{ONE} gave an observation 'value' that is not finite, [nan nan], at step 0 of its"
+        " episode.",
     ),
     Fault(
         InfiniteReward,
@@ -435,7 +478,10 @@ FAULTS = [
         f"{ONE} gave a reward that is no number, 'ten': return a float{THEN}",
     ),
     Fault(
-        RewardIsNone, "gives no reward", REPLACED, f"{ONE} gave a reward that is no number, None: return a float{THEN}"
+        RewardIsNone,
+        "gives no reward",
+        REPLACED,
+        f"{ONE} gave a reward that is no number, None: return a float{THEN}",
     ),
     Fault(
         RewardIsArray,
@@ -465,7 +511,8 @@ FAULTS = [
         FractionInWholeNumbers,
         "gives a fraction where its space has whole numbers",
         REPLACED,
-        (f"{ONE} gave an observation 'value' of type float32, which its space's int64 cannot hold: [2.25 3.25]{THEN}"),
+        f"{ONE} gave an observation 'value' of type float32, which its space's int64 cannot hold:"
+        f" [2.25 3.25]{THEN}",
     ),
     Fault(
         OutOfDiscrete,
@@ -477,30 +524,24 @@ FAULTS = [
         LacksKey,
         "leaves out a key of its `Dict` space",
         REPLACED,
-        (
-            f"{ONE} gave an observation that is not built as its space says (KeyError: 'gear'): {{'value': "
-            f"array([2., 3.], dtype=float32)}} is not in Dict('gear': Discrete(3), 'value': Box(-inf, inf, (2,), "
-            f"float32)){THEN}"
-        ),
+        f"{ONE} gave an observation that is not built as its space says (KeyError: 'gear'):"
+        " {'value': array([2., 3.], dtype=float32)} is not in Dict('gear': Discrete(3), 'value':"
+        f" Box(-inf, inf, (2,), float32)){THEN}",
     ),
     Fault(
         OutOfBounds,
         "gives an observation outside the bounds of its `Box`",
         "training goes on with it",
-        (
-            f"{ONE} gave an observation 'value' outside its space: 8.0 is not in [0.0, 6.0], at step 0 of its "
-            "episode. Training goes on with it; `poise check-env` tells more."
-        ),
+        f"{ONE} gave an observation 'value' outside its space: 8.0 is not in [0.0, 6.0], at step 0"
+        " of its episode. Training goes on with it; `poise check-env` tells more.",
         failures=0,
     ),
     Fault(
         InfoIsNone,
         "gives an info that is no dict",
         "training goes on with it",
-        (
-            f"{ONE} gave None as its info, which must be a dict: return {{}}, at a reset. "
-            "Training goes on with it; `poise check-env` tells more."
-        ),
+        f"{ONE} gave None as its info, which must be a dict: return {{}}, at a reset. "
+        "Training goes on with it; `poise check-env` tells more.",
         failures=0,
     ),
     Fault(
@@ -514,7 +555,8 @@ FAULTS = [
         KillsItself,
         "is killed",
         RESTARTED,
-        ("Worker 0 was ended by SIGKILL, as the system does when memory runs out, while it stepped its environments."),
+        "Worker 0 was ended by SIGKILL, as the system does when memory runs out, while it stepped"
+        " its environments.",
         inline=False,
     ),
     Fault(
@@ -604,20 +646,18 @@ FAULTS = [
         AlwaysRaises,
         "raises an exception in every episode",
         STOPPED,
-        (
-            "Every environment failed 3 times without finishing an episode in between: this is a bug, not an "
-            f"accident. The first failure: {ONE} raised KeyError: 'door', at step 1 of its episode."
-        ),
+        "Every environment failed 3 times without finishing an episode in between: this is a bug,"
+        f" not an accident. The first failure: {ONE} raised KeyError: 'door', at step 1 of its"
+        " episode.",
     ),
     Fault(
         FourValues,
         "returns four values from `step`, as Gym did before 0.26",
         STOPPED,
-        (
-            "FourValues follows the old Gym API (its step() returns four values): wrap it, env=lambda config: "
-            "poise.OldGymEnv(FourValues(config)), or port it to Gymnasium's, reset(*, seed=None, options=None) ->"
-            " (obs, info) and step(action) -> (obs, reward, terminated, truncated, info)."
-        ),
+        "FourValues follows the old Gym API (its step() returns four values): wrap it, env=lambda"
+        " config: poise.OldGymEnv(FourValues(config)), or port it to Gymnasium's, reset(*,"
+        " seed=None, options=None) -> (obs, info) and step(action) -> (obs, reward, terminated,"
+        " truncated, info).",
     ),
 ]
 

@@ -17,17 +17,25 @@ from benchmarks.common import Results, parser, table
 from benchmarks.fuzz.common import OUTCOMES, prepared, run_cases
 
 HERE = Path(__file__).resolve().parent
-FUZZERS = sorted(file.stem for file in HERE.glob("*.py") if file.stem[0] != "_" and file.stem != "common")
+FUZZERS = sorted(
+    file.stem for file in HERE.glob("*.py") if file.stem[0] != "_" and file.stem != "common"
+)
 CHUNK = 25
 """Cases that are measured at a time: a stopped run goes on with the next ones."""
 
 
 def main() -> int:
     options = parser(__doc__)
-    options.add_argument("fuzzers", nargs="*", help=f"which; all unless given: {', '.join(FUZZERS)}")
-    options.add_argument("--cases", type=int, help="how many cases; as many as for the report unless given")
+    options.add_argument(
+        "fuzzers", nargs="*", help=f"which; all unless given: {', '.join(FUZZERS)}"
+    )
+    options.add_argument(
+        "--cases", type=int, help="how many cases; as many as for the report unless given"
+    )
     options.add_argument("--seed", type=int, default=0, help="other seeds give other cases")
-    options.add_argument("--case", type=int, help="runs this case alone and prints all of what it prints")
+    options.add_argument(
+        "--case", type=int, help="runs this case alone and prints all of what it prints"
+    )
     args = options.parse_args()
     for name in args.fuzzers:
         if name not in FUZZERS:
@@ -64,9 +72,15 @@ def measure(fuzzer: ModuleType, cases: int, seed: int, results: Results) -> int:
             def chunk(numbers: range = numbers) -> dict[str, Any]:
                 count, faults = run_cases(fuzzer, numbers, seed, base)
                 steps = [[step, kind, times] for (step, kind), times in sorted(count.items())]
-                return {"faults": len(faults), "steps": steps, "list": [str(fault) for fault in faults]}
+                return {
+                    "faults": len(faults),
+                    "steps": steps,
+                    "list": [str(fault) for fault in faults],
+                }
 
-            records.append(results.measure(f"seed {seed}, cases {numbers[0]} to {numbers[-1]}", chunk))
+            records.append(
+                results.measure(f"seed {seed}, cases {numbers[0]} to {numbers[-1]}", chunk)
+            )
             for fault in records[-1]["list"]:
                 print(f"    {fault}", flush=True)
     total: Counter[tuple[str, str]] = Counter()
@@ -74,7 +88,11 @@ def measure(fuzzer: ModuleType, cases: int, seed: int, results: Results) -> int:
         for step, kind, times in record["steps"]:
             total[step, kind] += times
     rows = [
-        [step, sum(total[step, kind] for kind in OUTCOMES), *(total[step, kind] for kind in OUTCOMES)]
+        [
+            step,
+            sum(total[step, kind] for kind in OUTCOMES),
+            *(total[step, kind] for kind in OUTCOMES),
+        ]
         for step in dict.fromkeys(step for step, _ in sorted(total))
     ]
     faults = [fault for record in records for fault in record["list"]]

@@ -1,4 +1,5 @@
-"""What the fuzzers share: seeded cases, a child with limits for each step, how it ended, and the table of the report.
+"""What the fuzzers share: seeded cases, a child with limits for each step, how it ended, and the
+table of the report.
 
 A fuzzer is a module here with
 
@@ -7,9 +8,10 @@ A fuzzer is a module here with
     def prepare(work: Path) -> Any: ...              # once: whatever all cases begin from
     def case(rng: random.Random, base: Any, work: Path) -> Iterator[Step]: ...
 
-`case` draws from `rng` alone, so that its seed and number say which case it is. It yields steps; each runs in a child
-forked from this process, where a `PoiseError` (or exit code 2) is a sentence, `raise SilentError(...)` says that
-something was wrong without a word, and any other exception is a traceback. `work` is an empty folder of the case.
+`case` draws from `rng` alone, so that its seed and number say which case it is. It yields steps;
+each runs in a child forked from this process, where a `PoiseError` (or exit code 2) is a sentence,
+`raise SilentError(...)` says that something was wrong without a word, and any other exception is a
+traceback. `work` is an empty folder of the case.
 """
 
 from __future__ import annotations
@@ -32,11 +34,15 @@ from types import ModuleType
 from typing import Any
 
 OUTCOMES = ("ok", "sentence", "traceback", "hang", "silent")
-"""How a step may end; the last three are faults. A step that a signal ended counts as a traceback."""
+"""How a step may end; the last three are faults.
+
+A step that a signal ended counts as a traceback.
+"""
 SENTENCE, TRACEBACK, SILENT = 2, 71, 72
 """Exit codes of a child."""
 SECONDS = 30.0
-"""Of its own processor time, after which a step hangs; ten times as many of the clock, for one that sleeps."""
+"""Of its own processor time, after which a step hangs; ten times as many of the clock, for one that
+sleeps."""
 MEMORY = 3 * 2**30
 """Bytes that a step may take beyond those of its parent."""
 
@@ -82,12 +88,17 @@ class Outcome:
     @property
     def where(self) -> str:
         """Poise's own innermost line in a traceback."""
-        frames = [line.strip() for line in self.text.splitlines() if 'File "' in line and "/poise/" in line]
+        frames = [
+            line.strip()
+            for line in self.text.splitlines()
+            if 'File "' in line and "/poise/" in line
+        ]
         return frames[-1].partition("/poise/")[2].replace('"', "") if frames else ""
 
 
 def run_step(run: Callable[[], Any], *, seconds: float = SECONDS, memory: int = MEMORY) -> Outcome:
-    """Runs a function in a forked child with limits, and says how it ended; whatever it started ends with it."""
+    """Runs a function in a forked child with limits, and says how it ended; whatever it started
+    ends with it."""
     with tempfile.TemporaryFile() as output:
         child = os.fork()
         if child == 0:
@@ -189,7 +200,8 @@ class Fault:
     def __str__(self) -> str:
         said = f"{self.outcome.where}: {self.outcome.last}".removeprefix(": ")
         return (
-            f"case {self.number} of seed {self.seed}: {self.step.name}, {self.step.what}: {self.outcome.kind}: {said}"
+            f"case {self.number} of seed {self.seed}: {self.step.name}, {self.step.what}:"
+            f" {self.outcome.kind}: {said}"
         )
 
 

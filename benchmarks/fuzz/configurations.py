@@ -1,5 +1,5 @@
-"""Random settings of every algorithm, in Python and on the command line: two iterations that end with finite
-parameters and a checkpoint that loads, or one sentence."""
+"""Random settings of every algorithm, in Python and on the command line: two iterations that end
+with finite parameters and a checkpoint that loads, or one sentence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ MANY = frozenset(
     {"num_sgd_iter", "timesteps_per_iteration", "evaluation_duration", "learning_starts", "num_envs_per_worker",
      "train_batch_size", "rollout_fragment_length", "gradient_steps", "training_intensity", "buffer_size"}
 )  # fmt: skip
-"""Settings whose valid values may ask for any amount of work: what is large is not drawn for them."""
+"""Settings whose valid values may ask for any amount of work: what is large is not drawn for them.
+"""
 INTEGERS = (-1, 0, 1, 1, 2, 2, 3, 4, 5, 7, 8, 16, 17, 32, 64, 100, 128, 129)
 FLOATS = (0.0, 1e-8, 1e-5, 3e-4, 1e-2, 0.1, 0.5, 0.9, 0.99, 1.0, 1.5, 2.0, 10.0, 100.0, 1e4, 1e8)
 ODD = (
@@ -53,7 +54,9 @@ def prepare(work: Path) -> None:
     """Everything that is imported late is imported here."""
     torch.set_num_threads(1)
     for name in ALGORITHMS:
-        with poise.make_trainer(name, "CartPole-v1", num_envs_per_worker=2, rollout_fragment_length=8) as trainer:
+        with poise.make_trainer(
+            name, "CartPole-v1", num_envs_per_worker=2, rollout_fragment_length=8
+        ) as trainer:
             trainer.train()
             trainer.save(work / name)
 
@@ -65,7 +68,9 @@ def case(rng: random.Random, base: Any, work: Path) -> Iterator[Step]:
         yield Step("train by the command", shown, by_command(algorithm, env, settings, work))
     elif rng.random() < 0.1:
         stop = rng.choice(STOPS)
-        yield Step("stop rules", f"{algorithm} with stop={brief(stop)}", lambda: learn(algorithm, stop))
+        yield Step(
+            "stop rules", f"{algorithm} with stop={brief(stop)}", lambda: learn(algorithm, stop)
+        )
     else:
         yield Step("train in Python", shown, lambda: train(algorithm, env, settings, work))
 
@@ -74,11 +79,17 @@ def draw(rng: random.Random) -> tuple[str, str, dict[str, Any]]:
     """An algorithm, an environment and a few settings, three of ten of them odd."""
     algorithm = rng.choice(list(ALGORITHMS))
     env = rng.choice(ENVS[:3] if algorithm == "DQN" else ENVS)
-    kinds = {key: kind for key, kind in field_types(ALGORITHMS[algorithm].config).items() if key not in SKIPPED}
+    kinds = {
+        key: kind
+        for key, kind in field_types(ALGORITHMS[algorithm].config).items()
+        if key not in SKIPPED
+    }
     settings = {}
     for key in rng.sample(sorted(kinds), rng.choice((1, 1, 2, 3, 5, 8))):
         value = rng.choice(ODD) if rng.random() < 0.3 else _valid(rng, kinds[key])
-        heavy = isinstance(value, (int, float)) and not isinstance(value, bool) and 200 < value < 2**63
+        heavy = (
+            isinstance(value, (int, float)) and not isinstance(value, bool) and 200 < value < 2**63
+        )
         if (key in MANY and heavy) or (
             key == "num_workers" and isinstance(value, (int, float)) and value > MOST_WORKERS
         ):
@@ -93,9 +104,16 @@ def train(algorithm: str, env: str, settings: dict[str, Any], work: Path) -> Non
         for _ in range(2):
             result = trainer.train()
         state = trainer.policy.state_dict()
-        broken = [k for k, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()]
-        # The divergence of a policy that lr=10 has moved far away is beyond every number: that is what it says.
-        numbers = {key: value for key, value in result.items() if isinstance(value, float) and key != "learner/kl"}
+        broken = [
+            k for k, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()
+        ]
+        # The divergence of a policy that lr=10 has moved far away is beyond every number: that is
+        # what it says.
+        numbers = {
+            key: value
+            for key, value in result.items()
+            if isinstance(value, float) and key != "learner/kl"
+        }
         broken += [key for key, value in numbers.items() if math.isinf(value)]
         if broken:
             raise SilentError(f"not finite: {', '.join(broken)}")
@@ -106,13 +124,25 @@ def train(algorithm: str, env: str, settings: dict[str, Any], work: Path) -> Non
 
 def learn(algorithm: str, stop: Any) -> None:
     """Training with a stop rule."""
-    with poise.make_trainer(algorithm, "CartPole-v1", total_timesteps=200, timesteps_per_iteration=0) as trainer:
+    with poise.make_trainer(
+        algorithm, "CartPole-v1", total_timesteps=200, timesteps_per_iteration=0
+    ) as trainer:
         trainer.learn(stop=stop)
 
 
 def by_command(algorithm: str, env: str, settings: dict[str, Any], work: Path) -> Any:
     """`poise train` with the settings as flags, as far as they can be typed."""
-    arguments = ["train", algorithm, "--env", env, "--folder", str(work), "--stop", "training_iteration=2", "--quiet"]
+    arguments = [
+        "train",
+        algorithm,
+        "--env",
+        env,
+        "--folder",
+        str(work),
+        "--stop",
+        "training_iteration=2",
+        "--quiet",
+    ]
     for key, value in settings.items():
         try:
             text = value if isinstance(value, str) else json.dumps(value)
@@ -137,6 +167,13 @@ def _valid(rng: random.Random, kind: Any) -> Any:
     if origin is tuple:
         return [_valid(rng, arg) for arg in args]
     if origin is dict or kind is dict:
-        return rng.choice(({}, {"a": 1}, {"max_episode_steps": rng.choice((1, 2, 10, 0, -1, "x", None))}))
-    plain = {bool: (True, False), int: INTEGERS, float: FLOATS, str: ("", "a", "CartPole-v1", "mine")}
+        return rng.choice(
+            ({}, {"a": 1}, {"max_episode_steps": rng.choice((1, 2, 10, 0, -1, "x", None))})
+        )
+    plain = {
+        bool: (True, False),
+        int: INTEGERS,
+        float: FLOATS,
+        str: ("", "a", "CartPole-v1", "mine"),
+    }
     return rng.choice(plain.get(kind, (None,)))

@@ -1,5 +1,5 @@
-"""Environments that go wrong in every way, rarely or always, here and in worker processes: training goes on, or ends
-with a sentence."""
+"""Environments that go wrong in every way, rarely or always, here and in worker processes: training
+goes on, or ends with a sentence."""
 
 from __future__ import annotations
 
@@ -219,7 +219,9 @@ class Faulty(gym.Env):
     observation_space = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
     action_space = gym.spaces.Discrete(2)
 
-    def __init__(self, kind: str = "", what: str = "", where: str = "step", often: float = 1.0) -> None:
+    def __init__(
+        self, kind: str = "", what: str = "", where: str = "step", often: float = 1.0
+    ) -> None:
         self.kind, self.what, self.where, self.often, self.calls = kind, what, where, often, 0
         if kind == "make" and np.random.default_rng().random() < often:
             raise ERRORS[what]
@@ -238,7 +240,11 @@ class Faulty(gym.Env):
             raise ERRORS[what]
         if kind == "tuple":
             return TUPLES[what](found)
-        places = ("obs", "info") if len(found) == 2 else ("obs", "reward", "terminated", "truncated", "info")
+        places = (
+            ("obs", "info")
+            if len(found) == 2
+            else ("obs", "reward", "terminated", "truncated", "info")
+        )
         changed = list(found)
         if kind in places:
             place = places.index(kind)
@@ -266,7 +272,9 @@ def prepare(work: Path) -> None:
     """Imports what all cases need, once."""
     torch.set_num_threads(1)
     for algorithm in dict.fromkeys(ALGORITHMS):
-        with poise.make_trainer(algorithm, "CartPole-v1", preset=None, rollout_fragment_length=8) as trainer:
+        with poise.make_trainer(
+            algorithm, "CartPole-v1", preset=None, rollout_fragment_length=8
+        ) as trainer:
             trainer.train()
 
 
@@ -274,7 +282,11 @@ def case(rng: random.Random, base: None, work: Path) -> Iterator[Step]:
     kind = rng.choices(list(FAULTS), [len(faults) for faults in FAULTS.values()])[0]
     what = rng.choice(list(FAULTS[kind]))
     where = rng.choice(["step", "reset"]) if kind in IN_RESET else "step"
-    often, workers, algorithm = rng.choice([0.02, 1.0]), rng.choice([0, 0, 1]), rng.choice(ALGORITHMS)
+    often, workers, algorithm = (
+        rng.choice([0.02, 1.0]),
+        rng.choice([0, 0, 1]),
+        rng.choice(ALGORITHMS),
+    )
     about = f"{kind} {what} in {where}, probability {often}, {workers} workers, {algorithm}"
     fault = {"kind": kind, "what": what, "where": where, "often": often}
     yield Step(kind, about, lambda: train(algorithm, workers, fault, work / "saved"))
@@ -282,7 +294,11 @@ def case(rng: random.Random, base: None, work: Path) -> Iterator[Step]:
 
 def train(algorithm: str, workers: int, fault: dict[str, Any], folder: Path) -> None:
     """Trains, saves, goes on in a sound environment, evaluates; nothing but a sentence may end it."""
-    settings: dict[str, Any] = {"num_envs_per_worker": 2, "rollout_fragment_length": 16, "num_workers": workers}
+    settings: dict[str, Any] = {
+        "num_envs_per_worker": 2,
+        "rollout_fragment_length": 16,
+        "num_workers": workers,
+    }
     settings |= {"timesteps_per_iteration": 64, "seed": 1, "preset": None}
     settings |= {"learning_starts": 16} if algorithm == "DQN" else {}
     try:
@@ -298,6 +314,8 @@ def train(algorithm: str, workers: int, fault: dict[str, Any], folder: Path) -> 
                 loaded.train()
             algo.evaluate(2)
     except Exception as error:
-        if fault["kind"] == "make" and error is ERRORS[fault["what"]]:  # it has its own traceback, in this process
+        if (
+            fault["kind"] == "make" and error is ERRORS[fault["what"]]
+        ):  # it has its own traceback, in this process
             return
         raise

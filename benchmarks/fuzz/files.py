@@ -21,8 +21,18 @@ CASES = 1000
 
 ITERATIONS = 4
 SMALL: dict[str, dict[str, Any]] = {
-    "PPO": {"num_envs_per_worker": 4, "rollout_fragment_length": 32, "num_sgd_iter": 1, "normalize_rewards": True},
-    "DQN": {"num_envs_per_worker": 1, "buffer_size": 2_000, "timesteps_per_iteration": 200, "learning_starts": 50},
+    "PPO": {
+        "num_envs_per_worker": 4,
+        "rollout_fragment_length": 32,
+        "num_sgd_iter": 1,
+        "normalize_rewards": True,
+    },
+    "DQN": {
+        "num_envs_per_worker": 1,
+        "buffer_size": 2_000,
+        "timesteps_per_iteration": 200,
+        "learning_starts": 50,
+    },
 }
 TARGETS = {
     "config.json": 2,
@@ -37,10 +47,39 @@ TARGETS = {
 """Files that are damaged, and how often."""
 
 VALUES = [
-    *("null", "true", "0", "-1", "3", "1.5", "1e400", "NaN", "-Infinity", "1e308", "1" + "0" * 40, "1" + "0" * 5000),
-    *('""', '"nan"', '"latest"', '"../../x"', '"[/]"', r'"$\\frac{$"', r'"\u0000"', r'"\ud800"', f'"{"A" * 5000}"'),
+    *(
+        "null",
+        "true",
+        "0",
+        "-1",
+        "3",
+        "1.5",
+        "1e400",
+        "NaN",
+        "-Infinity",
+        "1e308",
+        "1" + "0" * 40,
+        "1" + "0" * 5000,
+    ),
+    *(
+        '""',
+        '"nan"',
+        '"latest"',
+        '"../../x"',
+        '"[/]"',
+        r'"$\\frac{$"',
+        r'"\u0000"',
+        r'"\ud800"',
+        f'"{"A" * 5000}"',
+    ),
     *("[]", "{}", "[1, 2]", '{"a": 1}', "[" * 2000 + "]" * 2000, '"\\u001b[2J\\u001b]0;x\\u0007"'),
-    *('"$segment"', '{"$array": "x"}', '{"$tensor": "x"}', '{"$segment": "policy.safetensors"}', '{"$array": [1]}'),
+    *(
+        '"$segment"',
+        '{"$array": "x"}',
+        '{"$tensor": "x"}',
+        '{"$segment": "policy.safetensors"}',
+        '{"$array": [1]}',
+    ),
     *("[8000, 8000, 8000]", "[1000000, 1000000]", "100000000000"),
 ]
 """What a value in a JSON file is replaced by."""
@@ -107,7 +146,8 @@ def went_on(run: Path) -> None:
         raise SilentError(f"The iterations in metrics.jsonl are {iterations}.")
 
 
-# --- damage ---------------------------------------------------------------------------------------------------------
+# --- damage
+# ---------------------------------------------------------------------------------------------------------
 
 
 def damage(file: Path, rng: random.Random) -> str:
@@ -125,7 +165,9 @@ def damage(file: Path, rng: random.Random) -> str:
     if file.suffix == ".jsonl":
         lines[at], how = _damaged_json(lines[at], rng)
     else:
-        how = rng.choice(["1,2,3", "nan,nan,nan,nan", "1e400,x,,", "-5,-5,-5,-5", "9" * 400 + ",1,1,1"])
+        how = rng.choice(
+            ["1,2,3", "nan,nan,nan,nan", "1e400,x,,", "-5,-5,-5,-5", "9" * 400 + ",1,1,1"]
+        )
         lines[at] = how
     file.write_text("\n".join(lines) + "\n")
     return f"line {at}: {how}"
@@ -221,5 +263,8 @@ def vouch_for(file: Path) -> None:
     manifest = file.parent / "manifest.json"
     listed = json.loads(manifest.read_text())
     content = file.read_bytes()
-    listed["files"][file.name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    listed["files"][file.name] = {
+        "size": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
     manifest.write_text(json.dumps(listed))

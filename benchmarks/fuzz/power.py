@@ -1,7 +1,9 @@
-"""Power losses: what a disk may hold of a run after one, at any moment, and whether the run goes on.
+"""Power losses: what a disk may hold of a run after one, at any moment, and whether the run goes
+on.
 
-A run trains in a watched folder. Whatever has not been flushed may then be lost: a file's content may be any that it
-had since its last `fsync`, or part of one; the names in a folder any that it had since its own, each folder on its own.
+A run trains in a watched folder. Whatever has not been flushed may then be lost: a file's content
+may be any that it had since its last `fsync`, or part of one; the names in a folder any that it had
+since its own, each folder on its own.
 """
 
 from __future__ import annotations
@@ -32,11 +34,26 @@ CASES = 160
 ITERATIONS = 8
 SMALL: dict[str, dict[str, Any]] = {
     "PPO": {"num_envs_per_worker": 4, "rollout_fragment_length": 32, "num_sgd_iter": 1},
-    "DQN": {"num_envs_per_worker": 2, "buffer_size": 2_000, "timesteps_per_iteration": 200, "learning_starts": 50},
+    "DQN": {
+        "num_envs_per_worker": 2,
+        "buffer_size": 2_000,
+        "timesteps_per_iteration": 200,
+        "learning_starts": 50,
+    },
 }
 SEGMENT = 4096
-"""Bytes of a segment of the replay, so that a short run has many that are linked from checkpoint to checkpoint."""
-EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate", "shutil.rmtree"}
+"""Bytes of a segment of the replay, so that a short run has many that are linked from checkpoint to
+checkpoint."""
+EVENTS = {
+    "open",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.mkdir",
+    "os.link",
+    "os.truncate",
+    "shutil.rmtree",
+}
 """Python says these before it does them; between two of them, a file may only grow."""
 
 Content = bytes | dict[str, int]
@@ -56,7 +73,9 @@ class Disk:
 
     root: Path
     now: int = 0
-    versions: dict[int, list[tuple[int, Content]]] = field(default_factory=lambda: defaultdict(list))
+    versions: dict[int, list[tuple[int, Content]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     flushed: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     kept: list[tuple[int, int]] = field(default_factory=list)
     _numbers: dict[int, int] = field(default_factory=dict)
@@ -72,14 +91,21 @@ class Disk:
         self._numbers = {inode: number for inode, number in self._numbers.items() if inode in there}
 
     def _look_at(self, path: Path, there: set[int]) -> int | None:
-        """Keeps a file's or folder's content if it is new; returns its number. What is gone meanwhile has none."""
+        """Keeps a file's or folder's content if it is new; returns its number.
+
+        What is gone meanwhile has none.
+        """
         try:
             about = path.stat()
             there.add(about.st_ino)
             number = self._numbers.setdefault(about.st_ino, len(self.versions))
             if path.is_dir():
-                names = {name: self._look_at(path / name, there) for name in sorted(os.listdir(path))}
-                self._keep(number, {name: inner for name, inner in names.items() if inner is not None})
+                names = {
+                    name: self._look_at(path / name, there) for name in sorted(os.listdir(path))
+                }
+                self._keep(
+                    number, {name: inner for name, inner in names.items() if inner is not None}
+                )
             elif self._seen.get(number) != (about.st_size, about.st_mtime_ns):
                 self._keep(number, path.read_bytes())
                 self._seen[number] = about.st_size, about.st_mtime_ns
@@ -114,11 +140,15 @@ class Disk:
         """Writes into `target` what may be left."""
         self._restore(0, moment, rng, target, {})
 
-    def _restore(self, number: int, moment: int, rng: random.Random, target: Path, done: dict[int, Path]) -> None:
+    def _restore(
+        self, number: int, moment: int, rng: random.Random, target: Path, done: dict[int, Path]
+    ) -> None:
         if number in done:
             os.link(done[number], target)
             return
-        last = max((when for when in self.flushed[number] if when <= moment), default=0 if number else 1)
+        last = max(
+            (when for when in self.flushed[number] if when <= moment), default=0 if number else 1
+        )
         known = [(when, content) for when, content in self.versions[number] if when <= moment]
         safe = [content for when, content in known if when <= last][-1:]
         loose = [content for when, content in known if when > last]
@@ -128,13 +158,16 @@ class Disk:
             for name, inner in content.items():
                 self._restore(inner, moment, rng, target / name, done)
             return
-        flushed = next((each for each in safe if isinstance(each, bytes) and content.startswith(each)), b"")
+        flushed = next(
+            (each for each in safe if isinstance(each, bytes) and content.startswith(each)), b""
+        )
         target.write_bytes(flushed + _torn(content[len(flushed) :], rng))
         done[number] = target
 
 
 def _torn(content: bytes, rng: random.Random) -> bytes:
-    """What may stand in a file whose content was not flushed: its length and its blocks are written apart."""
+    """What may stand in a file whose content was not flushed: its length and its blocks are written
+    apart."""
     at = rng.randrange(len(content) + 1)
     block = at // 512 * 512
     zeros = b"\0" * (len(content) - at)
@@ -195,7 +228,8 @@ def watched(root: Path) -> Iterator[Disk]:
 
 @contextmanager
 def promising(disk: Disk) -> Iterator[None]:
-    """Each checkpoint that is saved becomes a promise; every second one is saved twice, which replaces it."""
+    """Each checkpoint that is saved becomes a promise; every second one is saved twice, which
+    replaces it."""
     save = poise.Trainer.save
 
     def promise(trainer: poise.Trainer, path: Any) -> Path:
@@ -286,7 +320,8 @@ def resume(run: Path, promised: int) -> None:
     """Goes on with what is left.
 
     Raises:
-        SilentError: less is left than was promised, or results of an iteration are missing or there twice.
+        SilentError: less is left than was promised, or results of an iteration are missing or there
+            twice.
     """
     try:
         poise.resume(run, stop={"training_iteration": ITERATIONS + 2}, quiet=True)
@@ -294,10 +329,17 @@ def resume(run: Path, promised: int) -> None:
         if promised:
             raise SilentError(f"Iteration {promised} was saved, and now: {error}") from error
         raise
-    start = [line for line in (run / "log.txt").read_text(errors="replace").splitlines() if "Resuming from" in line]
+    start = [
+        line
+        for line in (run / "log.txt").read_text(errors="replace").splitlines()
+        if "Resuming from" in line
+    ]
     iteration = int(start[-1].partition("iteration ")[2].split()[0])
     if iteration < promised:
         raise SilentError(f"Iteration {promised} was saved, and the run went on from {iteration}.")
-    found = [json.loads(line)["training_iteration"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = [
+        json.loads(line)["training_iteration"]
+        for line in (run / "metrics.jsonl").read_text().splitlines()
+    ]
     if found != list(range(1, ITERATIONS + 3)):
         raise SilentError(f"The iterations in metrics.jsonl are {found}.")

@@ -1,5 +1,5 @@
-"""Random searches as texts, and damaged studies: values within what was asked for, which a file gives back, and trials
-of which none is lost or done twice, or one sentence."""
+"""Random searches as texts, and damaged studies: values within what was asked for, which a file
+gives back, and trials of which none is lost or done twice, or one sentence."""
 
 from __future__ import annotations
 
@@ -18,12 +18,39 @@ CASES = 1000
 
 NUMBERS = ["0", "1", "-1", "1e-5", "1e-2", "1e400", "nan", "5", "1e308", "-1e308", "3.5", "True", "None", "'a'", "[1]",
            "(1, 2)", "1e-320", "10**400", "9" * 400, "1j", "b'x'", "{}", "__import__('os')", "'[/red]'"]  # fmt: skip
-NAMES = ["uniform", "quniform", "loguniform", "randint", "lograndint", "choice", "grid_search", "unifrom", "eval"]
+NAMES = [
+    "uniform",
+    "quniform",
+    "loguniform",
+    "randint",
+    "lograndint",
+    "choice",
+    "grid_search",
+    "unifrom",
+    "eval",
+]
 MAPPINGS: list[Any] = [
     {"choice": []}, {"grid_search": ["uniform(0, 1)", 3]}, {"choice": [None, True, 1, 1.0]}, {"choice": "x"},
     {"choice": [math.nan, 1]}, {"grid_search": [{"choice": [1, 2]}]}, {"grid_search": list(range(20_000))},
 ]  # fmt: skip
-VALUES: list[Any] = [None, True, -1, 0, 7, 1.5, 1e400, 10**30, "", "x", "../..", "\x1b[2J[/x]", [], [1], {}, {"a": 1}]
+VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    7,
+    1.5,
+    1e400,
+    10**30,
+    "",
+    "x",
+    "../..",
+    "\x1b[2J[/x]",
+    [],
+    [1],
+    {},
+    {"a": 1},
+]
 
 
 def result(reward: float) -> dict[str, Any]:
@@ -69,7 +96,10 @@ def case(rng: random.Random, base: Path, work: Path) -> Iterator[Step]:
 def a_search(rng: random.Random) -> Any:
     if rng.random() < 0.2:
         return rng.choice(MAPPINGS)
-    name, arguments = rng.choice(NAMES), ", ".join(rng.choice(NUMBERS) for _ in range(rng.randrange(4)))
+    name, arguments = (
+        rng.choice(NAMES),
+        ", ".join(rng.choice(NUMBERS) for _ in range(rng.randrange(4))),
+    )
     if name in ("choice", "grid_search") and rng.random() < 0.7:
         arguments = f"[{arguments}]"
     return f"{name}({arguments})"
@@ -91,7 +121,10 @@ def read(what: Any) -> None:
         space = config["lr"]
         if isinstance(space, Number) and not space.low <= drawn["lr"] <= space.high:
             raise SilentError(f"{drawn['lr']} is outside of {space}")
-        again = sample(parse(json.loads(json.dumps(_written(config)))), Fixed(json.loads(json.dumps(trial.params))))
+        again = sample(
+            parse(json.loads(json.dumps(_written(config)))),
+            Fixed(json.loads(json.dumps(trial.params))),
+        )
         if again != drawn:
             raise SilentError(f"{drawn} was written, and {again} is read")
 

@@ -22,14 +22,39 @@ CASES = 500
 
 ALGORITHMS = ("PPO", "A2C", "DQN", "IMPALA", "APPO")
 ASYNCHRONOUS = ("IMPALA", "APPO")
-SMALL = {"num_envs_per_worker": 2, "rollout_fragment_length": 8, "timesteps_per_iteration": 40, "seed": 1}
+SMALL = {
+    "num_envs_per_worker": 2,
+    "rollout_fragment_length": 8,
+    "timesteps_per_iteration": 40,
+    "seed": 1,
+}
 DQN = {"learning_starts": 8, "buffer_size": 200, "rollout_fragment_length": 4}
 EPISODE = 6
 KEYS = [
-    *("a", "b", "value", "x", "y", "x/y", ".", "a.b", "", " ", "ü", "0", "_a", "obs", "mask", "observation"),
+    *(
+        "a",
+        "b",
+        "value",
+        "x",
+        "y",
+        "x/y",
+        ".",
+        "a.b",
+        "",
+        " ",
+        "ü",
+        "0",
+        "_a",
+        "obs",
+        "mask",
+        "observation",
+    ),
     *("action_mask", "spaces", "$tensor", "$array", "$segment", "a'", "..", "/", "\n", "[red]"),
 ]
-FLOATS, WHOLES = ("float32", "float64", "float16"), ("int8", "uint8", "int16", "int32", "uint32", "int64", "bool")
+FLOATS, WHOLES = (
+    ("float32", "float64", "float16"),
+    ("int8", "uint8", "int16", "int32", "uint32", "int64", "bool"),
+)
 SHAPES = [(), (1,), (2,), (3,), (2, 3), (5,), (1, 1), (2, 1, 2)]
 IMAGES = [(3, 16, 16), (16, 16, 3), (1, 36, 36), (10, 10, 3), (2, 2, 2, 2)]
 
@@ -61,7 +86,13 @@ def case(rng: random.Random, base: None, work: Path) -> Iterator[Step]:
         )
 
 
-def play(algorithm: str, observed: spaces.Space, actions: spaces.Space, settings: dict[str, Any], folder: Path) -> None:
+def play(
+    algorithm: str,
+    observed: spaces.Space,
+    actions: spaces.Space,
+    settings: dict[str, Any],
+    folder: Path,
+) -> None:
     """Everything that is done with a space, and what must be right then."""
 
     def make(config: Any) -> Samples:
@@ -87,9 +118,13 @@ def play(algorithm: str, observed: spaces.Space, actions: spaces.Space, settings
                     raise SilentError("The loaded policy acts in another way.")
             for trainer in (one, other):
                 trainer.train()
-            pairs = zip(one.policy.state_dict().values(), other.policy.state_dict().values(), strict=True)
+            pairs = zip(
+                one.policy.state_dict().values(), other.policy.state_dict().values(), strict=True
+            )
             if algorithm not in ASYNCHRONOUS and not all(torch.equal(a, b) for a, b in pairs):
-                raise SilentError(f"Training on differs from training on after loading: {other.notes}.")
+                raise SilentError(
+                    f"Training on differs from training on after loading: {other.notes}."
+                )
         one.evaluate(2)
 
 
@@ -99,7 +134,9 @@ class Samples(gym.Env):
     def __init__(self, observed: spaces.Space, actions: spaces.Space) -> None:
         self.observation_space, self.action_space = copy.deepcopy(observed), actions
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.now = 0
         self.observation_space.seed(int(self.np_random.integers(2**31)))
@@ -108,7 +145,13 @@ class Samples(gym.Env):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
         self.now += 1
-        return self.observation_space.sample(), float(self.np_random.normal()), self.now >= EPISODE, False, {}
+        return (
+            self.observation_space.sample(),
+            float(self.np_random.normal()),
+            self.now >= EPISODE,
+            False,
+            {},
+        )
 
 
 def draw(rng: random.Random, depth: int, *, action: bool) -> spaces.Space:
@@ -118,7 +161,9 @@ def draw(rng: random.Random, depth: int, *, action: bool) -> spaces.Space:
         keys = rng.sample(KEYS, rng.randrange(1, 4)) if rng.random() < 0.95 else [1, 2]
         return spaces.Dict([(key, draw(rng, depth - 1, action=action)) for key in keys])
     if depth and kind < 0.35:
-        return spaces.Tuple([draw(rng, depth - 1, action=action) for _ in range(rng.randrange(1, 4))])
+        return spaces.Tuple(
+            [draw(rng, depth - 1, action=action) for _ in range(rng.randrange(1, 4))]
+        )
     kind = rng.random()
     if kind < 0.45:
         return box(rng, action=action)
@@ -132,18 +177,36 @@ def draw(rng: random.Random, depth: int, *, action: bool) -> spaces.Space:
 
 def box(rng: random.Random, *, action: bool) -> spaces.Box:
     """A random box: of any type, shape and bounds, also such that one number is all there is."""
-    name = rng.choice(["float32", "float32", *FLOATS, *([] if action and rng.random() < 0.5 else WHOLES)])
+    name = rng.choice(
+        ["float32", "float32", *FLOATS, *([] if action and rng.random() < 0.5 else WHOLES)]
+    )
     dtype, shape = np.dtype(name), rng.choice(SHAPES if action else SHAPES + IMAGES)
     if dtype.kind == "f":
         most = float(np.finfo(dtype).max)
-        bounds = [(-1, 1), (0, 1), (-np.inf, np.inf), (0, np.inf), (-most, most), (0, most), (5, 5), (-1e-6, 1e-6)]
+        bounds = [
+            (-1, 1),
+            (0, 1),
+            (-np.inf, np.inf),
+            (0, np.inf),
+            (-most, most),
+            (0, most),
+            (5, 5),
+            (-1e-6, 1e-6),
+        ]
         low, high = rng.choice([*bounds, (1e4, 1.0001e4), (-2, 3), (-most, np.inf), (0, 255)])
     elif dtype.kind == "b":
         low, high = 0, 1
     else:
         limits = np.iinfo(dtype)
         low, high = rng.choice(
-            [(limits.min, limits.max), (0, 1), (0, 10), (3, 3), (max(limits.min, -5), 7), (0, limits.max)]
+            [
+                (limits.min, limits.max),
+                (0, 1),
+                (0, 10),
+                (3, 3),
+                (max(limits.min, -5), 7),
+                (0, limits.max),
+            ]
         )
     with np.errstate(all="ignore"):
         return spaces.Box(low, high, shape, dtype.type)

@@ -10,8 +10,8 @@ import numpy as np
 
 
 class Busy(gym.Env):
-    """Computes for `burn_us` microseconds a step, of its thread's own time, so that being descheduled does not count;
-    or sleeps for `sleep_ms` milliseconds. Episodes have 200 steps.
+    """Computes for `burn_us` microseconds a step, of its thread's own time, so that being
+    descheduled does not count; or sleeps for `sleep_ms` milliseconds. Episodes have 200 steps.
 
     Args:
         config: `burn_us`, `sleep_ms`, and `image` (84x84x4 bytes instead of 4 numbers).
@@ -20,14 +20,18 @@ class Busy(gym.Env):
     def __init__(self, config: dict[str, Any]) -> None:
         box = gym.spaces.Box
         image = config.get("image", False)
-        self.observation_space = box(0, 255, (84, 84, 4), np.uint8) if image else box(-1, 1, (4,), np.float32)
+        self.observation_space = (
+            box(0, 255, (84, 84, 4), np.uint8) if image else box(-1, 1, (4,), np.float32)
+        )
         self.action_space = gym.spaces.Discrete(2)
         self.burn, self.sleep = config.get("burn_us", 0) * 1e-6, config.get("sleep_ms", 0) * 1e-3
         self.observation_space.seed(0)
         self.seen = self.observation_space.sample()
         self.steps = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self.steps = 0
         return self.seen, {}

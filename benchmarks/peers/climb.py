@@ -1,4 +1,5 @@
-"""Training until a policy is good: evaluated at fixed numbers of steps, with the clock stopped meanwhile."""
+"""Training until a policy is good: evaluated at fixed numbers of steps, with the clock stopped
+meanwhile."""
 
 from __future__ import annotations
 
@@ -17,17 +18,28 @@ def arguments() -> argparse.Namespace:
     """The same for every side. Without a goal, training goes on for all its steps."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--env", default="InvertedDoublePendulum-v5")
-    parser.add_argument("--goal", type=float, default=None, help="mean return of 20 deterministic episodes")
-    parser.add_argument("--every", type=int, default=20_480, help="steps from one evaluation to the next")
-    parser.add_argument("--confirm", action="store_true", help="100 fresh episodes must reach the goal, too")
+    parser.add_argument(
+        "--goal", type=float, default=None, help="mean return of 20 deterministic episodes"
+    )
+    parser.add_argument(
+        "--every", type=int, default=20_480, help="steps from one evaluation to the next"
+    )
+    parser.add_argument(
+        "--confirm", action="store_true", help="100 fresh episodes must reach the goal, too"
+    )
     parser.add_argument("--steps", type=int, default=1_000_000, help="where training ends")
-    parser.add_argument("--episodes", type=int, default=None, help="of training instead, where a script knows how")
+    parser.add_argument(
+        "--episodes", type=int, default=None, help="of training instead, where a script knows how"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
 def climb(
-    args: argparse.Namespace, train: Callable[[int], int], act: Callable[[np.ndarray], np.ndarray], **more: Any
+    args: argparse.Namespace,
+    train: Callable[[int], int],
+    act: Callable[[np.ndarray], np.ndarray],
+    **more: Any,
 ) -> None:
     """Trains, evaluates and prints one line of JSON.
 

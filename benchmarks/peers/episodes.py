@@ -8,7 +8,9 @@ import gymnasium as gym
 import numpy as np
 
 
-def play(act: Callable[[np.ndarray], np.ndarray], env_id: str, seed: int, episodes: int = 100) -> list[float]:
+def play(
+    act: Callable[[np.ndarray], np.ndarray], env_id: str, seed: int, episodes: int = 100
+) -> list[float]:
     """Returns of `episodes` episodes in as many environments, seeded one by one from `seed`.
 
     Args:

@@ -1,7 +1,8 @@
-"""Poise and Gymnasium step the same batch in one process, in short blocks that alternate; one line of JSON.
+"""Poise and Gymnasium step the same batch in one process, in short blocks that alternate; one line
+of JSON.
 
-Processes that are measured one after the other may meet a machine in different moods: at 0 µs a step, that moves their
-rates further apart than the systems are.
+Processes that are measured one after the other may meet a machine in different moods: at 0 µs a
+step, that moves their rates further apart than the systems are.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def main() -> None:
         for _ in range(BLOCKS):
             for name, (step, _, _) in steppers.items():
                 rates[name].append(rate(step))
-        theirs = np.max([rates[name][1:] for name in NAMES[1:]], 0)  # the first blocks are a warm-up
+        theirs = np.max(
+            [rates[name][1:] for name in NAMES[1:]], 0
+        )  # the first blocks are a warm-up
         ratios = sorted((np.array(rates[NAMES[0]][1:]) / theirs).tolist())
         quarters = statistics.quantiles(ratios, n=4)
         cells[cell] = {"ratio": statistics.median(ratios), "low": quarters[0], "high": quarters[2]}

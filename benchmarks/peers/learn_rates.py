@@ -1,4 +1,5 @@
-"""Environment steps a second while PPO learns, and where the time goes; one line of JSON with all cells."""
+"""Environment steps a second while PPO learns, and where the time goes; one line of JSON with all
+cells."""
 
 from __future__ import annotations
 
@@ -26,7 +27,11 @@ def poise(workers: Any, config: dict[str, Any], seconds: float) -> dict[str, Any
         "num_envs": ENVS // (workers if isinstance(workers, int) and workers else 1),
         "num_workers": workers,
     }
-    batches: dict[str, Any] = {"rollout_fragment_length": STEPS, "sgd_minibatch_size": BATCH, "num_sgd_iter": EPOCHS}
+    batches: dict[str, Any] = {
+        "rollout_fragment_length": STEPS,
+        "sgd_minibatch_size": BATCH,
+        "num_sgd_iter": EPOCHS,
+    }
     fixed: dict[str, Any] = {"preset": None, "seed": 0, "num_threads": 1, "progress": False}
     with make_trainer("PPO", Busy, env_config=config, **fixed, **settings, **batches) as trainer:
         trainer.train()
@@ -37,7 +42,11 @@ def poise(workers: Any, config: dict[str, Any], seconds: float) -> dict[str, Any
             results.append(trainer.train())
         taken = time.perf_counter() - start
     shares = {key: sum(r[f"perf/{key}_share"] for r in results) / len(results) for key in SHARES}
-    return {"rate": sum(r["timesteps_this_iter"] for r in results) / taken, "chose": str(chosen), **shares}
+    return {
+        "rate": sum(r["timesteps_this_iter"] for r in results) / taken,
+        "chose": str(chosen),
+        **shares,
+    }
 
 
 def sb3(kind: str, config: dict[str, Any], seconds: float) -> dict[str, float]:
@@ -48,7 +57,9 @@ def sb3(kind: str, config: dict[str, Any], seconds: float) -> dict[str, float]:
     torch.set_num_threads(1)
     made = [lambda: Busy(config)] * ENVS
     env = vec_env.SubprocVecEnv(made, "fork") if kind == "Subproc" else vec_env.DummyVecEnv(made)
-    model = PPO("MlpPolicy", env, n_steps=STEPS, batch_size=BATCH, n_epochs=EPOCHS, seed=0, device="cpu")
+    model = PPO(
+        "MlpPolicy", env, n_steps=STEPS, batch_size=BATCH, n_epochs=EPOCHS, seed=0, device="cpu"
+    )
     model.learn(ENVS * STEPS)
     steps, start = 0, time.perf_counter()
     while not steps or time.perf_counter() - start < seconds:

@@ -1,4 +1,5 @@
-"""Poise on CartPole with the settings of `sb3_cartpole.py`, or `--run FOLDER` to evaluate what `poise train` left.
+"""Poise on CartPole with the settings of `sb3_cartpole.py`, or `--run FOLDER` to evaluate what
+`poise train` left.
 
 The first measures the training loop itself; the command line is measured whole, by the benchmark.
 """
@@ -57,7 +58,9 @@ def main() -> None:
         args.algo, args.env, preset=None, seed=args.seed, model=model, progress=False, **settings
     )
     start = time.perf_counter()
-    result = trainer.learn(stop={"episode_reward_mean": args.goal, "timesteps_total": MAX_STEPS}, confirm=False)
+    result = trainer.learn(
+        stop={"episode_reward_mean": args.goal, "timesteps_total": MAX_STEPS}, confirm=False
+    )
     train_s = time.perf_counter() - start
     report(
         args,

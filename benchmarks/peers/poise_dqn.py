@@ -1,4 +1,5 @@
-"""Poise's DQN with the preset of the environment; or, with `--episodes`, the task of PyTorch's tutorial."""
+"""Poise's DQN with the preset of the environment; or, with `--episodes`, the task of PyTorch's
+tutorial."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ def main() -> None:
     args = arguments()
     settings: dict[str, Any] = {"seed": args.seed, "num_threads": 1, "progress": False}
     if args.episodes:
-        with poise.DQN(args.env, preset="tutorial", timesteps_per_iteration=200, **settings) as trainer:
+        with poise.DQN(
+            args.env, preset="tutorial", timesteps_per_iteration=200, **settings
+        ) as trainer:
             episodes(trainer, args.episodes)
         return
     with poise.DQN(args.env, timesteps_per_iteration=args.every, **settings) as trainer:
@@ -28,7 +31,10 @@ def main() -> None:
 
 
 def episodes(trainer: Any, count: int) -> None:
-    """Trains for so many episodes and prints one line of JSON. On CartPole, returns are durations."""
+    """Trains for so many episodes and prints one line of JSON.
+
+    On CartPole, returns are durations.
+    """
     done, longest = 0, 0.0
     start = time.perf_counter()
     while done < count:
@@ -36,7 +42,12 @@ def episodes(trainer: Any, count: int) -> None:
         done, longest = result["episodes_total"], max(longest, result["episode_reward_max"])
     seconds = time.perf_counter() - start
     steps = result["timesteps_total"]
-    line = {"episodes": done, "steps": steps, "train_s": round(seconds, 2), "steps_per_s": round(steps / seconds)}
+    line = {
+        "episodes": done,
+        "steps": steps,
+        "train_s": round(seconds, 2),
+        "steps_per_s": round(steps / seconds),
+    }
     print(json.dumps({**line, "last": result["episode_reward_mean"], "longest": longest}))
 
 

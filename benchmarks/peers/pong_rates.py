@@ -31,7 +31,13 @@ def poise(name: str) -> Callable[[int], int]:
             "rollout_fragment_length": 4,
             "learning_starts": 1000,
         },
-        "IMPALA": {"preset": "Atari", "num_sgd_iter": 1, "sgd_minibatch_size": None, "train_batch_size": 512, **small},
+        "IMPALA": {
+            "preset": "Atari",
+            "num_sgd_iter": 1,
+            "sgd_minibatch_size": None,
+            "train_batch_size": 512,
+            **small,
+        },
     }
     trainer = getattr(library, name)(ENV, seed=0, progress=False, **settings[name])
 
@@ -52,7 +58,13 @@ def sb3(name: str) -> Callable[[int], int]:
     from stable_baselines3.common.vec_env import VecFrameStack
 
     settings: dict[str, dict[str, Any]] = {
-        "PPO": {"n_steps": 128, "n_epochs": 4, "batch_size": 256, "learning_rate": 2.5e-4, "clip_range": 0.1},
+        "PPO": {
+            "n_steps": 128,
+            "n_epochs": 4,
+            "batch_size": 256,
+            "learning_rate": 2.5e-4,
+            "clip_range": 0.1,
+        },
         "DQN": {"buffer_size": 100_000, "learning_starts": 1000, "batch_size": 32, "train_freq": 4},
     }
     env = VecFrameStack(make_atari_env(ENV, n_envs=8 if name == "PPO" else 1, seed=0), n_stack=4)
@@ -67,7 +79,8 @@ def sb3(name: str) -> Callable[[int], int]:
 
 
 def rllib(name: str) -> Callable[[int], int]:
-    """RLlib with the preprocessing and the small stack of convolutions of its tuned examples for Pong."""
+    """RLlib with the preprocessing and the small stack of convolutions of its tuned examples for
+    Pong."""
     import logging
 
     import ale_py
@@ -86,7 +99,10 @@ def rllib(name: str) -> Callable[[int], int]:
 
     register_env("pong", make)
     network = DefaultModelConfig(
-        conv_filters=[[16, 8, 4], [32, 4, 2]], conv_activation="relu", head_fcnet_hiddens=[256], vf_share_layers=True
+        conv_filters=[[16, 8, 4], [32, 4, 2]],
+        conv_activation="relu",
+        head_fcnet_hiddens=[256],
+        vf_share_layers=True,
     )
     config: Any = ppo.PPOConfig() if name == "PPO" else impala.IMPALAConfig()
     config.environment("pong").rl_module(model_config=network)

@@ -20,7 +20,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--algo", default="PPO", choices=["PPO", "A2C", "IMPALA"])
     parser.add_argument("--env", default="CartPole-v1")
-    parser.add_argument("--goal", type=float, default=475.0, help="mean return of the last 100 training episodes")
+    parser.add_argument(
+        "--goal", type=float, default=475.0, help="mean return of the last 100 training episodes"
+    )
     parser.add_argument("--seconds", type=float, default=float("inf"), help="of training, at most")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -35,7 +37,8 @@ def report(
     reward: float,
     episodes: int,
 ) -> None:
-    """Evaluates the trained policy and prints the line; the benchmark takes `evaluation_s` off the process's time."""
+    """Evaluates the trained policy and prints the line; the benchmark takes `evaluation_s` off the
+    process's time."""
     start = time.perf_counter()
     returns = play(act, args.env, seed=10_000 + 1_000 * args.seed)
     line = {

@@ -1,10 +1,13 @@
-"""RLlib's PPO or IMPALA on CartPole until the mean of the last 100 training episodes reaches the goal.
+"""RLlib's PPO or IMPALA on CartPole until the mean of the last 100 training episodes reaches the
+goal.
 
-The settings are those of RLlib's own tuned examples for CartPole. Of PPO (`cartpole_ppo.py`): a linear network of 32
-units that policy and value function share. Its environments are stepped in the driver, which on few cores is the
-fastest. Of IMPALA (`cartpole_impala.py`): batches of 500, one process that steps environments beside the learner's.
+The settings are those of RLlib's own tuned examples for CartPole. Of PPO (`cartpole_ppo.py`): a
+linear network of 32 units that policy and value function share. Its environments are stepped in the
+driver, which on few cores is the fastest. Of IMPALA (`cartpole_impala.py`): batches of 500, one
+process that steps environments beside the learner's.
 
-The learner has one thread: with more, threads wait for each other, the more so the busier the machine is.
+The learner has one thread: with more, threads wait for each other, the more so the busier the
+machine is.
 """
 
 from __future__ import annotations
@@ -31,7 +34,11 @@ def ppo() -> AlgorithmConfig:
         PPOConfig()
         .env_runners(num_env_runners=0, num_envs_per_env_runner=8)
         .training(lr=0.0003, num_epochs=6, vf_loss_coeff=0.01, train_batch_size_per_learner=2000)
-        .rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[32], fcnet_activation="linear", vf_share_layers=True))
+        .rl_module(
+            model_config=DefaultModelConfig(
+                fcnet_hiddens=[32], fcnet_activation="linear", vf_share_layers=True
+            )
+        )
     )
 
 
@@ -56,7 +63,9 @@ def main() -> None:
     args = arguments()
     torch.set_num_threads(1)
     cores = 3 if args.algo == "IMPALA" else 2  # by Ray's count: one more for the process that steps
-    ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(
+        num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+    )
     config = impala() if args.algo == "IMPALA" else ppo()
     algorithm = config.environment(args.env).debugging(seed=args.seed).build_algo()
     start = time.perf_counter()
@@ -66,7 +75,10 @@ def main() -> None:
         if time.perf_counter() - start > args.seconds:
             break
         measured = algorithm.train()["env_runners"]
-        steps, episodes = int(measured["num_env_steps_sampled_lifetime"]), int(measured["num_episodes_lifetime"])
+        steps, episodes = (
+            int(measured["num_env_steps_sampled_lifetime"]),
+            int(measured["num_episodes_lifetime"]),
+        )
         reward = float(measured.get("episode_return_mean", float("nan")))
     train_s = time.perf_counter() - start
     module = algorithm.get_module()

@@ -1,6 +1,7 @@
 """RLlib's DQN on CartPole with the settings of RLlib's own tuned example (`cartpole_dqn.py`).
 
-The environment is stepped in the driver and with one thread, as in `rllib_cartpole.py`, and for the same reasons.
+The environment is stepped in the driver and with one thread, as in `rllib_cartpole.py`, and for the
+same reasons.
 """
 
 from __future__ import annotations

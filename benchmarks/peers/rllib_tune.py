@@ -1,6 +1,8 @@
-"""The tutorial's search with Ray Tune and RLlib: a grid of widths and activations, five times; one line of JSON.
+"""The tutorial's search with Ray Tune and RLlib: a grid of widths and activations, five times; one
+line of JSON.
 
-RLlib's own defaults for the rest, each trial in one process, as on few cores is the fastest; two trials at a time.
+RLlib's own defaults for the rest, each trial in one process, as on few cores is the fastest; two
+trials at a time.
 """
 
 from __future__ import annotations
@@ -44,16 +46,23 @@ def main() -> None:
         "PPO",
         param_space=config,
         run_config=tune.RunConfig(
-            stop={REWARD: 195, STEPS: 500_000}, storage_path=tempfile.mkdtemp(), verbose=0, name="search"
+            stop={REWARD: 195, STEPS: 500_000},
+            storage_path=tempfile.mkdtemp(),
+            verbose=0,
+            name="search",
         ),
-        tune_config=tune.TuneConfig(num_samples=5, metric=STEPS, mode="min", time_budget_s=args.seconds),
+        tune_config=tune.TuneConfig(
+            num_samples=5, metric=STEPS, mode="min", time_budget_s=args.seconds
+        ),
     )
     results = tuner.fit()
     seconds = time.perf_counter() - start
     found = [result.metrics or {} for result in results]
     rewards = [m.get("env_runners", {}).get("episode_return_mean", 0.0) for m in found]
     reached = sum(bool(reward >= 195) for reward in rewards)
-    ended = sum(bool(r >= 195 or m.get(STEPS, 0) >= 500_000) for r, m in zip(rewards, found, strict=True))
+    ended = sum(
+        bool(r >= 195 or m.get(STEPS, 0) >= 500_000) for r, m in zip(rewards, found, strict=True)
+    )
     line = {"trials": len(found), "ended": ended, "reached": reached, "seconds": round(seconds, 1)}
     print(json.dumps({**line, "steps": sum(int(m.get(STEPS, 0)) for m in found)}), flush=True)
     os._exit(0)  # farewells take time and print

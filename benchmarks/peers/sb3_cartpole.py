@@ -1,8 +1,9 @@
 """Stable-Baselines3 on CartPole until the mean of the last 100 training episodes reaches the goal.
 
-PPO has the RL Zoo's settings for CartPole-v1, A2C the library's defaults with the Zoo's eight environments; both have
-the library's networks, two towers 64-64 tanh. The Zoo lets PPO's learning rate and clip range fall to zero over 100,000
-steps; a run that ends at a goal has no known length, so they stay constant here. As on all sides, no extras are used.
+PPO has the RL Zoo's settings for CartPole-v1, A2C the library's defaults with the Zoo's eight
+environments; both have the library's networks, two towers 64-64 tanh. The Zoo lets PPO's learning
+rate and clip range fall to zero over 100,000 steps; a run that ends at a goal has no known length,
+so they stay constant here. As on all sides, no extras are used.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ def main() -> None:
     torch.set_num_threads(1)  # the fastest for networks of this size
     settings = dict(SETTINGS[args.env])
     envs = VecNormalize(
-        make_vec_env(args.env, n_envs=settings.pop("n_envs"), seed=args.seed), gamma=settings.get("gamma", 0.99)
+        make_vec_env(args.env, n_envs=settings.pop("n_envs"), seed=args.seed),
+        gamma=settings.get("gamma", 0.99),
     )
     model = PPO("MlpPolicy", envs, seed=args.seed, device="cpu", **settings)
 

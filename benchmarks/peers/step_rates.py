@@ -1,4 +1,5 @@
-"""Environment steps a second of one way to step eight environments; one line of JSON with all cells.
+"""Environment steps a second of one way to step eight environments; one line of JSON with all
+cells.
 
 python step_rates.py --system "Gymnasium Async" --seconds 1
 """
@@ -19,13 +20,15 @@ from busy import CELLS, Busy
 warnings.filterwarnings("ignore")
 ENVS = 8
 Stepper = tuple[Callable[[], int], Callable[[], Any], str]
-"""What takes some steps and tells how many, what ends it, and what was chosen where there was a choice."""
+"""What takes some steps and tells how many, what ends it, and what was chosen where there was a
+choice."""
 Maker = Callable[[dict[str, Any]], Stepper]
 _EPISODE = 200
 
 
 def stepped(env: Any, step: Callable[[Any], Any], resets: bool, chose: str = "") -> Stepper:
-    """Steps a batch; `resets` says that each episode is followed by a call that only resets, and counts nothing."""
+    """Steps a batch; `resets` says that each episode is followed by a call that only resets, and
+    counts nothing."""
     actions, calls = np.zeros(ENVS, np.int64), 0
 
     def once() -> int:
@@ -58,7 +61,8 @@ def poise(workers: int | None) -> Maker:
 
 
 def gymnasium(kind: str, **options: Any) -> Maker:
-    """Gymnasium's own vector environments; without `copy` they hand out their buffers, as Poise does."""
+    """Gymnasium's own vector environments; without `copy` they hand out their buffers, as Poise
+    does."""
 
     def make(config: dict[str, Any]) -> Stepper:
         import gymnasium as gym
@@ -77,7 +81,11 @@ def sb3(kind: str) -> Maker:
         from stable_baselines3.common import vec_env
 
         made: list[Callable[[], Busy]] = [lambda: Busy(config)] * ENVS
-        env = vec_env.SubprocVecEnv(made, "fork") if kind == "SubprocVecEnv" else vec_env.DummyVecEnv(made)
+        env = (
+            vec_env.SubprocVecEnv(made, "fork")
+            if kind == "SubprocVecEnv"
+            else vec_env.DummyVecEnv(made)
+        )
         env.reset()
         return stepped(env, env.step, False)
 
@@ -85,7 +93,8 @@ def sb3(kind: str) -> Maker:
 
 
 class Runner:
-    """Holds an environment runner of RLlib, here or as an actor that serves one cell after the other."""
+    """Holds an environment runner of RLlib, here or as an actor that serves one cell after the
+    other."""
 
     def make(self, config: dict[str, Any], index: int, runners: int) -> None:
         """Makes the runner, in place of the one before."""
@@ -93,24 +102,31 @@ class Runner:
         from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
         settings = PPOConfig().environment(Busy, env_config=config)
-        settings.env_runners(num_env_runners=runners, num_envs_per_env_runner=ENVS // max(1, runners))
+        settings.env_runners(
+            num_env_runners=runners, num_envs_per_env_runner=ENVS // max(1, runners)
+        )
         self.runner = SingleAgentEnvRunner(config=settings, worker_index=index, num_workers=runners)
 
     def sample(self, steps: int) -> int:
-        """Acts at random for so many steps, and tells how many there were; the episodes stay where they are."""
-        return sum(len(episode) for episode in self.runner.sample(num_timesteps=steps, random_actions=True))
+        """Acts at random for so many steps, and tells how many there were; the episodes stay where
+        they are."""
+        return sum(
+            len(episode) for episode in self.runner.sample(num_timesteps=steps, random_actions=True)
+        )
 
 
 _actors: list[Any] = []
 
 
 def rllib(runners: int) -> Maker:
-    """RLlib's environment runners with random actions; they keep episodes as they sample, which is part of them."""
+    """RLlib's environment runners with random actions; they keep episodes as they sample, which is
+    part of them."""
 
     def make(config: dict[str, Any]) -> Stepper:
         import ray
 
-        # A call costs a message, so fragments are as long as they can be without outlasting the measurement.
+        # A call costs a message, so fragments are as long as they can be without outlasting the
+        # measurement.
         fragment = 160 if config.get("burn_us", 0) >= 1000 or "sleep_ms" in config else 1600
         if not runners:
             here = Runner()
@@ -120,12 +136,20 @@ def rllib(runners: int) -> Maker:
             path = {"env_vars": {"PYTHONPATH": os.path.dirname(os.path.abspath(__file__))}}
             cpus = max(runners, os.cpu_count() or 1)
             ray.init(
-                num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR", runtime_env=path
+                num_cpus=cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env=path,
             )
             _actors.extend(ray.remote(num_cpus=1)(Runner).remote() for _ in range(runners))
         ray.get([actor.make.remote(config, i + 1, runners) for i, actor in enumerate(_actors)])
         share = fragment // runners
-        return lambda: sum(ray.get([actor.sample.remote(share) for actor in _actors])), lambda: None, ""
+        return (
+            lambda: sum(ray.get([actor.sample.remote(share) for actor in _actors])),
+            lambda: None,
+            "",
+        )
 
     return make
 
@@ -174,7 +198,8 @@ def main() -> None:
         stepper = SYSTEMS[args.system](config)
         cells[name], chose[name] = round(rate(stepper, args.seconds)), stepper[2]
     print(json.dumps({"cells": cells, "chose": chose}), flush=True)
-    if _actors:  # its processes outlive this one for a while, and would be in the way of what is measured next
+    # its processes outlive this one for a while, and would be in the way of what is measured next
+    if _actors:
         import ray
 
         ray.shutdown()

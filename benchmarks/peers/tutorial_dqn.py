@@ -1,7 +1,9 @@
-"""The loop of PyTorch's tutorial "Reinforcement Learning (DQN)" with its settings, on its environment.
+"""The loop of PyTorch's tutorial "Reinforcement Learning (DQN)" with its settings, on its
+environment.
 
-Written as the tutorial has it (one environment, a deque of tuples, one update a step, a target network that follows
-through state dicts), without its plots. With `--episodes`, its task: so many training episodes.
+Written as the tutorial has it (one environment, a deque of tuples, one update a step, a target
+network that follows through state dicts), without its plots. With `--episodes`, its task: so many
+training episodes.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ class Tutorial:
 
     @staticmethod
     def network() -> nn.Module:
-        return nn.Sequential(nn.Linear(4, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 2))
+        return nn.Sequential(
+            nn.Linear(4, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 2)
+        )
 
     def select_action(self, state: Tensor) -> Tensor:
         epsilon = EPS_END + (EPS_START - EPS_END) * math.exp(-self.steps / EPS_DECAY)
@@ -51,11 +55,15 @@ class Tutorial:
     def optimize(self) -> None:
         if len(self.memory) < BATCH_SIZE:
             return
-        state, action, next_state, reward = zip(*random.sample(self.memory, BATCH_SIZE), strict=True)
+        state, action, next_state, reward = zip(
+            *random.sample(self.memory, BATCH_SIZE), strict=True
+        )
         non_final = torch.tensor([s is not None for s in next_state], dtype=torch.bool)
         value = torch.zeros(BATCH_SIZE)
         with torch.no_grad():
-            value[non_final] = self.target(torch.cat([s for s in next_state if s is not None])).max(1).values
+            value[non_final] = (
+                self.target(torch.cat([s for s in next_state if s is not None])).max(1).values
+            )
         chosen = self.policy(torch.cat(state)).gather(1, torch.cat(action))
         loss = self.criterion(chosen, (value * GAMMA + torch.cat(reward)).unsqueeze(1))
         self.optimizer.zero_grad()
@@ -79,7 +87,9 @@ class Tutorial:
                 obs, reward, terminated, truncated, _ = self.env.step(action.item())
                 done = terminated or truncated
                 after = None if terminated else torch.tensor(obs, dtype=torch.float32).unsqueeze(0)
-                self.memory.append((state, action, after, torch.tensor([reward], dtype=torch.float32)))
+                self.memory.append(
+                    (state, action, after, torch.tensor([reward], dtype=torch.float32))
+                )
                 state = after if after is not None else state
                 self.optimize()
                 self.follow()
@@ -103,7 +113,16 @@ def main() -> None:
         seconds = time.perf_counter() - start
         last, longest = statistics.fmean(durations[-100:]), max(durations)
         line = {"episodes": len(durations), "steps": tutorial.steps, "train_s": round(seconds, 2)}
-        print(json.dumps({**line, "steps_per_s": round(tutorial.steps / seconds), "last": last, "longest": longest}))
+        print(
+            json.dumps(
+                {
+                    **line,
+                    "steps_per_s": round(tutorial.steps / seconds),
+                    "last": last,
+                    "longest": longest,
+                }
+            )
+        )
         return
 
     def train(count: int) -> int:

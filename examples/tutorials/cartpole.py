@@ -1,4 +1,5 @@
-"""CartPole, from random actions to a tuned policy: explore, film, train, restore, film again, search.
+"""CartPole, from random actions to a tuned policy: explore, film, train, restore, film again,
+search.
 
 Then: `gym.make`, `VideoRecorder`, `PPOTrainer`, `ray.tune.run`. Now:
 """
@@ -30,7 +31,10 @@ analysis = poise.tune.run(
     "PPO",
     config={
         "env": "CartPole-v0",
-        "model": {"fcnet_hiddens": grid_search([[32], [64]]), "fcnet_activation": grid_search(["linear", "relu"])},
+        "model": {
+            "fcnet_hiddens": grid_search([[32], [64]]),
+            "fcnet_activation": grid_search(["linear", "relu"]),
+        },
         "lr": uniform(1e-7, 1e-2),
     },
     stop={"episode_reward_mean": 195, "timesteps_total": 80_000},

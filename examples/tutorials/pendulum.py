@@ -1,4 +1,5 @@
-"""PPO on InvertedDoublePendulum: continuous control, with observations normalised and Gaussians squashed by tanh.
+"""PPO on InvertedDoublePendulum: continuous control, with observations normalised and Gaussians
+squashed by tanh.
 
 Then: a collector, an advantage module, a loss module and a loop. Now (needs the extra `mujoco`):
 """
@@ -13,6 +14,14 @@ with poise.PPO(
     model={"action_distribution": "squashed_gaussian"},
 ) as algo:
     before = algo.evaluate(10)["episode_reward_mean"]
-    result = algo.learn(total_timesteps=12_000)  # 50,000 in the tutorial's page, a million for the whole
-    print("training episodes:", result["episode_reward_mean"], "of", result["episode_len_mean"], "steps")
+    result = algo.learn(
+        total_timesteps=12_000
+    )  # 50,000 in the tutorial's page, a million for the whole
+    print(
+        "training episodes:",
+        result["episode_reward_mean"],
+        "of",
+        result["episode_len_mean"],
+        "steps",
+    )
     print("evaluated:", before, "->", algo.evaluate(10)["episode_reward_mean"])

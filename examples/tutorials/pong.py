@@ -16,13 +16,20 @@ class Log(poise.Callback):
     """Was: `{"callbacks": {"on_train_result": ...}}` and `Run.get_context().log(...)`."""
 
     def on_iteration(self, trainer, result):
-        print(f"{result['episodes_total']:5} episodes, mean reward {result['episode_reward_mean']:.1f}")
+        print(
+            f"{result['episodes_total']:5} episodes, mean reward"
+            f" {result['episode_reward_mean']:.1f}"
+        )
 
 
 run = poise.run(
     "IMPALA",
     "PongNoFrameskip-v4",
-    stop={"timesteps_total": 3_000} if GOAL is None else {"episode_reward_mean": GOAL, "timesteps_total": 2_000_000},
+    stop=(
+        {"timesteps_total": 3_000}
+        if GOAL is None
+        else {"episode_reward_mean": GOAL, "timesteps_total": 2_000_000}
+    ),
     metrics_smoothing_episodes=20,
     callbacks=[Log()],
     quiet=True,

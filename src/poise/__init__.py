@@ -6,8 +6,8 @@
     algo.learn(stop={"episode_reward_mean": 475})
     algo.save("solved")
 
-`import poise` loads nothing heavy: what a name needs (PyTorch, Gymnasium) is imported when the name is first used, so
-that the command answers at once. `__init__.pyi` says where each name is.
+`import poise` loads nothing heavy: what a name needs (PyTorch, Gymnasium) is imported when the name
+is first used, so that the command answers at once. `__init__.pyi` says where each name is.
 """
 
 from __future__ import annotations
@@ -46,27 +46,32 @@ def __getattr__(name: str) -> Any:
     else:
         hint = algorithm_hint(name, __dir__())
         known = ", ".join(ALGORITHMS)
-        raise AttributeError(f"module 'poise' has no attribute {name!r}.{hint} The algorithms are {known}.")
+        raise AttributeError(
+            f"module 'poise' has no attribute {name!r}.{hint} The algorithms are {known}."
+        )
     globals()[name] = value
     return value
 
 
 @cache
 def _maker(name: str, config: type) -> Any:
-    """`poise.PPO` and its siblings: `make_trainer` with the algorithm's own signature and documentation."""
+    """`poise.PPO` and its siblings: `make_trainer` with the algorithm's own signature and
+    documentation."""
     from poise.config.signature import documentation, signature
 
     def make(*env: Any, **settings: Any) -> Any:
         policy = env and isinstance(env[0], str) and env[0].endswith("Policy")
         if policy or len(env) + ("env" in settings) > 1:
             raise ConfigError(
-                f"poise.{name} takes the environment alone: poise.{name}('CartPole-v1'). The network follows from its "
-                "spaces; settings are keywords."
+                f"poise.{name} takes the environment alone: poise.{name}('CartPole-v1'). The"
+                " network follows from its spaces; settings are keywords."
             )
         return __getattr__("make_trainer")(name, *env, **settings)
 
     def load(*_: Any, **__: Any) -> Any:
-        raise ConfigError(f"poise.load(path) loads a trainer of any algorithm; there is no poise.{name}.load.")
+        raise ConfigError(
+            f"poise.load(path) loads a trainer of any algorithm; there is no poise.{name}.load."
+        )
 
     made: Any = make
     made.__name__ = made.__qualname__ = name

@@ -59,10 +59,17 @@ def make_trainer(
 
     def check(resolved: AlgorithmConfig) -> None:
         if resolved.env is None:
-            raise ConfigError(f"{algorithm} needs an environment: poise.{algorithm}('CartPole-v1').")
+            raise ConfigError(
+                f"{algorithm} needs an environment: poise.{algorithm}('CartPole-v1')."
+            )
 
     trainer = new_trainer(
-        algorithm, env, {**(config or {}), **settings}, preset=preset, callbacks=callbacks, check=check
+        algorithm,
+        env,
+        {**(config or {}), **settings},
+        preset=preset,
+        callbacks=callbacks,
+        check=check,
     )
     for sentence in unused(trainer):
         warnings.warn(sentence, PoiseWarning, stacklevel=3)
@@ -86,22 +93,27 @@ def load(
     progress: bool | None = None,
     **overrides: Any,
 ) -> Trainer:
-    """The trainer that a checkpoint was saved from, to act with or to train on, exactly from where it was.
+    """The trainer that a checkpoint was saved from, to act with or to train on, exactly from where
+    it was.
 
-    No environment is made before one is needed: the policy is rebuilt from the layouts of its spaces. What the
-    checkpoint names as `module:Name` is imported only where it is harmless or known to this machine (docs/security.md).
+    No environment is made before one is needed: the policy is rebuilt from the layouts of its
+    spaces. What the checkpoint names as `module:Name` is imported only where it is harmless or
+    known to this machine (docs/security.md).
 
     Args:
         path: a checkpoint folder, a run folder, or the name of a run in `runs`, or `latest`.
-        env: the environment's class or function, where the checkpoint knows only its name; or another environment of
-            the same spaces: then the episodes of the old one, and what is sampled of it, are left behind.
-        env_config: its settings, where they held objects: a checkpoint knows only the names of their types.
-        which: of a run's checkpoints: `"latest"` intact one, `"best"` (the highest score: the mean of an evaluation
-            where there are some, else of a full window of training episodes), or an iteration.
+        env: the environment's class or function, where the checkpoint knows only its name; or
+            another environment of the same spaces: then the episodes of the old one, and what is
+            sampled of it, are left behind.
+        env_config: its settings, where they held objects: a checkpoint knows only the names of
+            their types.
+        which: of a run's checkpoints: `"latest"` intact one, `"best"` (the highest score: the mean
+            of an evaluation where there are some, else of a full window of training episodes), or
+            an iteration.
         trust: lets it run the code that it names, and remembers the names.
         progress: as for `make_trainer`.
-        overrides: other settings to go on with (`num_workers=2`, `lr=1e-4`); `notes` say what begins anew. Those that
-            would make another network are refused.
+        overrides: other settings to go on with (`num_workers=2`, `lr=1e-4`); `notes` say what
+            begins anew. Those that would make another network are refused.
 
     Raises:
         ConfigError: a setting that is none, or that it cannot go on with.
@@ -142,13 +154,31 @@ def run(
     resume_if_exists: bool = False,
     **settings: Any,
 ) -> Run:
-    """Trains with everything kept in a run folder, as `poise train` does; see `RunOptions` for what is kept. With
-    `resume_if_exists`, a run of that `name` goes on where it was, or stays as it is where it has ended."""
+    """Trains with everything kept in a run folder, as `poise train` does; see `RunOptions` for what
+    is kept. With `resume_if_exists`, a run of that `name` goes on where it was, or stays as it is
+    where it has ended."""
     options = RunOptions(
-        checkpoint_interval_s, checkpoint_freq, keep_checkpoints_num, confirm, video, plot, tensorboard
+        checkpoint_interval_s,
+        checkpoint_freq,
+        keep_checkpoints_num,
+        confirm,
+        video,
+        plot,
+        tensorboard,
     )
-    asked: dict[str, Any] = {"stop": stop, "preset": preset, "root": folder, "experiment": experiment, "name": name}
-    asked |= {"options": options, "callbacks": callbacks, "quiet": quiet, "resume_if_exists": resume_if_exists}
+    asked: dict[str, Any] = {
+        "stop": stop,
+        "preset": preset,
+        "root": folder,
+        "experiment": experiment,
+        "name": name,
+    }
+    asked |= {
+        "options": options,
+        "callbacks": callbacks,
+        "quiet": quiet,
+        "resume_if_exists": resume_if_exists,
+    }
     return _start(algorithm, env, {**(config or {}), **settings}, **asked)
 
 
@@ -180,7 +210,15 @@ def resume(
     """
     named = RunFolder(path)
     folder = named if named.path.exists() else find_run(path)
-    return _resume(folder, stop=stop, overrides=overrides, which=which, callbacks=callbacks, quiet=quiet, trust=trust)
+    return _resume(
+        folder,
+        stop=stop,
+        overrides=overrides,
+        which=which,
+        callbacks=callbacks,
+        quiet=quiet,
+        trust=trust,
+    )
 
 
 def plot(
@@ -193,13 +231,15 @@ def plot(
     """Return and length of episodes, and their means, as a matplotlib figure (notebooks show it).
 
     Args:
-        what: trainers, runs, run folders, or names of runs or experiments in `runs`. Runs that differ by their seed
-            alone become one curve with a band.
+        what: trainers, runs, run folders, or names of runs or experiments in `runs`. Runs that
+            differ by their seed alone become one curve with a band.
         x: `steps`, `episodes` or `time`.
-        y: `return`, `length`, any key of the results (`learner/kl`), or several of these; None for return and length.
-        band: of several seeds: `minmax` (lowest to highest), `sem` (standard error) or `ci` (95 % interval of the
-            mean).
-        live: of one trainer, in a notebook: `learn` shows the figure and redraws it in place while it trains.
+        y: `return`, `length`, any key of the results (`learner/kl`), or several of these; None for
+            return and length.
+        band: of several seeds: `minmax` (lowest to highest), `sem` (standard error) or `ci` (95 %
+            interval of the mean).
+        live: of one trainer, in a notebook: `learn` shows the figure and redraws it in place while
+            it trains.
 
     Returns:
         The figure; None if it is live.
@@ -211,7 +251,9 @@ def plot(
     """
     if live:
         if len(what) != 1 or not isinstance(what[0], Trainer):
-            raise ConfigError("live=True follows one trainer while it trains: poise.plot(algo, live=True).")
+            raise ConfigError(
+                "live=True follows one trainer while it trains: poise.plot(algo, live=True)."
+            )
         trainer = what[0]
         trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, LivePlot)]
         trainer.callbacks.append(LivePlot(x=x, y=y))

@@ -1,7 +1,8 @@
 """What a user may have done wrong, as one sentence each.
 
-Every error a person can cause (a typo, a wrong type, a damaged file) is a `PoiseError`: the command prints its text
-and exits with code 2, without a traceback. Anything else is a bug of Poise's and keeps its traceback.
+Every error a person can cause (a typo, a wrong type, a damaged file) is a `PoiseError`: the command
+prints its text and exits with code 2, without a traceback. Anything else is a bug of Poise's and
+keeps its traceback.
 """
 
 from __future__ import annotations
@@ -20,9 +21,16 @@ class PoiseError(Exception):
         return shown(super().__str__(), lines=True)
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows instead of all frames within Poise: the user's own line, and the sentence."""
-        frames = [f for f in traceback.extract_tb(self.__traceback__) if os.path.dirname(__file__) not in f.filename]
-        where = f"line {frames[-1].lineno}:  {frames[-1].line}\n" if frames and frames[-1].line else ""
+        """What a notebook shows instead of all frames within Poise: the user's own line, and the
+        sentence."""
+        frames = [
+            f
+            for f in traceback.extract_tb(self.__traceback__)
+            if os.path.dirname(__file__) not in f.filename
+        ]
+        where = (
+            f"line {frames[-1].lineno}:  {frames[-1].line}\n" if frames and frames[-1].line else ""
+        )
         return [f"{where}{type(self).__name__}: {self}"]
 
 
@@ -62,13 +70,16 @@ class RunError(PoiseError):
 
 
 class TrustError(PoiseError):
-    """A name in a file that would run code which the user has not confirmed, or that is none of what it is to be."""
+    """A name in a file that would run code which the user has not confirmed, or that is none of
+    what it is to be."""
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """`" Did you mean 'x'?"` for the option nearest to `name`, or the empty string when none is near.
+    """`" Did you mean 'x'?"` for the option nearest to `name`, or the empty string when none is
+    near.
 
-    Upper and lower case count as equal, and a part of a name finds the whole (`cartpole` finds `CartPole-v1`).
+    Upper and lower case count as equal, and a part of a name finds the whole (`cartpole` finds
+    `CartPole-v1`).
     """
     by_lower = {option.lower(): option for option in sorted(options, key=str)}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
@@ -78,8 +89,9 @@ def nearest(name: str, options: Iterable[str]) -> str:
 
 
 def shown(text: object, *, lines: bool = False) -> str:
-    """Foreign text (a name from a file, an environment's message) as a terminal may print it: what is no visible
-    character, such as an escape that would move the cursor or turn the text round, becomes its code.
+    """Foreign text (a name from a file, an environment's message) as a terminal may print it: what
+    is no visible character, such as an escape that would move the cursor or turn the text round,
+    becomes its code.
 
     Args:
         text: anything; its `str` is taken.
@@ -94,7 +106,8 @@ def shown(text: object, *, lines: bool = False) -> str:
 
 @contextmanager
 def writing(path: object) -> Iterator[None]:
-    """Around what writes at `path`: a full disk, or a folder that nobody may write to, becomes a sentence.
+    """Around what writes at `path`: a full disk, or a folder that nobody may write to, becomes a
+    sentence.
 
     Raises:
         RunError: from the operating system's error, which is its `__cause__`.

@@ -1,7 +1,8 @@
 """Small files: written whole, read within bounds; and the names that folders may have.
 
-`write_json` is how every small JSON file of a run or a search is written: a reader, also one after a power loss, finds
-the old content or the new one, never half of it. `read_json` is how one is read that may be damaged or hostile.
+`write_json` is how every small JSON file of a run or a search is written: a reader, also one after
+a power loss, finds the old content or the new one, never half of it. `read_json` is how one is read
+that may be damaged or hostile.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def sync(path: Path) -> None:
     """Flushes a file, or the names in a folder, to the disk."""
     if path.is_dir() and os.name == "nt":
         return  # Windows cannot flush a folder
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes what it may write
+    descriptor = os.open(
+        path, os.O_RDONLY if path.is_dir() else os.O_RDWR
+    )  # Windows flushes what it may write
     try:
         os.fsync(descriptor)
     finally:
@@ -70,7 +73,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file.
 
     Raises:
-        ValueError: it is none, or larger or deeper than any that Poise writes; the text ends a sentence on the file.
+        ValueError: it is none, or larger or deeper than any that Poise writes; the text ends a
+            sentence on the file.
         OSError: there is no such file, or nobody may read it.
     """
     if path.stat().st_size > LARGEST_JSON:
@@ -89,11 +93,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def depth(value: Any) -> int:
-    """How many lists and mappings are inside each other; without recursion, which a hostile file would exhaust."""
+    """How many lists and mappings are inside each other; without recursion, which a hostile file
+    would exhaust."""
     layers, layer = 0, [value]
     while layer:
         layers += 1
-        inside = (item for each in layer for item in (each.values() if isinstance(each, dict) else each))
+        inside = (
+            item for each in layer for item in (each.values() if isinstance(each, dict) else each)
+        )
         layer = [item for item in inside if isinstance(item, (dict, list))]
     return layers
 
@@ -112,9 +119,16 @@ def folder_name(key: str, text: Any) -> str:
     """`text`, where it is the name of one folder.
 
     Raises:
-        ConfigError: it is not: a path, nothing, or a character that no name may have; the sentence names `key`.
+        ConfigError: it is not: a path, nothing, or a character that no name may have; the sentence
+            names `key`.
     """
-    good = isinstance(text, str) and text not in ("", ".", "..") and not set(text) & {"/", "\\", os.sep}
+    good = (
+        isinstance(text, str)
+        and text not in ("", ".", "..")
+        and not set(text) & {"/", "\\", os.sep}
+    )
     if not good or not text.isprintable() or len(text.encode()) > 200:
-        raise ConfigError(f"{key}={text!r} is not allowed: it must be the name of a folder, without a path to it.")
+        raise ConfigError(
+            f"{key}={text!r} is not allowed: it must be the name of a folder, without a path to it."
+        )
     return str(text)

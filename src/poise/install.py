@@ -14,8 +14,8 @@ from urllib.request import url2pathname
 
 
 def install(extra: str) -> str:
-    """The command that installs an extra beside this Poise: from its checkout, its wheel or its repository, or from the
-    index if it is from there."""
+    """The command that installs an extra beside this Poise: from its checkout, its wheel or its
+    repository, or from the index if it is from there."""
     return f"{_pip()} install {_what(extra)}"
 
 

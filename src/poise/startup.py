@@ -1,4 +1,5 @@
-"""Starting fast (PyTorch's import makes a million objects, and none of them is garbage), and ending in order."""
+"""Starting fast (PyTorch's import makes a million objects, and none of them is garbage), and ending
+in order."""
 
 from __future__ import annotations
 
@@ -13,10 +14,12 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasatt
 
 @contextmanager
 def without_collection(*, freeze: bool = False) -> Iterator[None]:
-    """Runs a block (imports) without garbage collection, which would walk every new object several times.
+    """Runs a block (imports) without garbage collection, which would walk every new object several
+    times.
 
     Args:
-        freeze: what exists at the end is never walked again. For processes of our own, not in a user's.
+        freeze: what exists at the end is never walked again. For processes of our own, not in a
+            user's.
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -1,4 +1,5 @@
-"""Runs in an interpreter that has Stable-Baselines3, never in Poise's own: the same data, another implementation.
+"""Runs in an interpreter that has Stable-Baselines3, never in Poise's own: the same data, another
+implementation.
 
     python sb3_update.py returns|ppo|a2c IN.npz OUT.npz
 
@@ -38,7 +39,8 @@ def returns(given):
     buffer = RolloutBuffer(steps, box, box, "cpu", gae_lambda=lambda_, gamma=gamma, n_envs=slots)
     done = given["terminated"] | given["truncated"]
     only_cut = given["truncated"] & ~given["terminated"]
-    # The buffer's arrays are float32; these take their places, so that the formula is what is compared.
+    # The buffer's arrays are float32; these take their places, so that the formula is what is
+    # compared.
     buffer.rewards = given["reward"] + gamma * given["next_value"] * only_cut
     buffer.values = given["value"]
     buffer.episode_starts = np.concatenate([np.ones((1, slots)), done[:-1]])
@@ -53,7 +55,9 @@ def learner(kind, given):
     discrete = given["action"].ndim == 1
     width = given["pi.2.weight"].shape[0]
     actions = spaces.Discrete(width) if discrete else spaces.Box(-1e6, 1e6, (width,), np.float32)
-    rest = {} if kind == "a2c" else {"n_epochs": 1, "batch_size": len(given["obs"]), "clip_range": 0.2}
+    rest = (
+        {} if kind == "a2c" else {"n_epochs": 1, "batch_size": len(given["obs"]), "clip_range": 0.2}
+    )
     made = (PPO if kind == "ppo" else A2C)(
         "MlpPolicy",
         Nothing(obs, actions),
@@ -82,7 +86,9 @@ def places(policy):
     """SB3's layers by Poise's names."""
     pi, vf = policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net
     names = ("pi.0", "pi.1", "pi.2", "vf.0", "vf.1", "vf.2")
-    return dict(zip(names, (pi[0], pi[2], policy.action_net, vf[0], vf[2], policy.value_net), strict=True))
+    return dict(
+        zip(names, (pi[0], pi[2], policy.action_net, vf[0], vf[2], policy.value_net), strict=True)
+    )
 
 
 class Float64Samples:
@@ -95,7 +101,9 @@ class Float64Samples:
     def get(self, batch_size=None):
         g = self.given
         action = g["action"] if g["action"].ndim > 1 else g["action"].double().unsqueeze(1)
-        yield RolloutBufferSamples(g["obs"], action, g["value"], g["log_prob"], g["advantage"], g["target"])
+        yield RolloutBufferSamples(
+            g["obs"], action, g["value"], g["log_prob"], g["advantage"], g["target"]
+        )
 
 
 def update(kind, given):
@@ -105,9 +113,17 @@ def update(kind, given):
     with torch.no_grad():
         action = torch.as_tensor(given["action"])
         values, log_prob, entropy = policy.evaluate_actions(torch.as_tensor(given["obs"]), action)
-    before = {"before.value": values.flatten(), "before.log_prob": log_prob, "before.entropy": entropy}
+    before = {
+        "before.value": values.flatten(),
+        "before.log_prob": log_prob,
+        "before.entropy": entropy,
+    }
     made.train()
-    after = {f"{n}.{p}": getattr(m, p).data for n, m in places(policy).items() for p in ("weight", "bias")}
+    after = {
+        f"{n}.{p}": getattr(m, p).data
+        for n, m in places(policy).items()
+        for p in ("weight", "bias")
+    }
     if given["action"].ndim > 1:
         after["log_std"] = policy.log_std.data
     return {name: np.asarray(value) for name, value in {**before, **after}.items()}

@@ -30,7 +30,10 @@ class A2C(OnPolicy):
     def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
         for _ in self.rounds():
             rollout = self.collect(samplers)
-            lr, entropy_coeff = self.scheduled(self.config.lr), self.scheduled(self.config.entropy_coeff)
+            lr, entropy_coeff = (
+                self.scheduled(self.config.lr),
+                self.scheduled(self.config.entropy_coeff),
+            )
             loss, stats = self.loss(rollout, entropy_coeff)
             norm = self.descend(loss, lr)
             self.finish_round(rollout)
@@ -48,11 +51,15 @@ class A2C(OnPolicy):
         inputs, value = inputs[:n], values[:n]  # row T only bootstraps
         weight = rollout.valid.flatten()
         share = weight / weight.sum().clamp(min=1)
-        advantage = self.advantages(rollout, values.detach().view(rollout.steps + 1, rollout.slots)).flatten()
+        advantage = self.advantages(
+            rollout, values.detach().view(rollout.steps + 1, rollout.slots)
+        ).flatten()
         target = value.detach() + advantage
         if config.normalize_advantages:
             advantage = normalize(advantage, weight)
-        policy_loss = -torch.dot(share, dist.log_prob(inputs, rollout.action.flatten(0, 1)) * advantage)
+        policy_loss = -torch.dot(
+            share, dist.log_prob(inputs, rollout.action.flatten(0, 1)) * advantage
+        )
         vf_loss = torch.dot(share, (value - target) ** 2)
         loss = policy_loss + config.vf_loss_coeff * vf_loss
         with torch.set_grad_enabled(entropy_coeff > 0):

@@ -7,8 +7,8 @@ repeat:
     for each epoch, for each minibatch:
         maximise  min(r A, clip(r, 1 - ε, 1 + ε) A) - c₁ (V - R)² + c₂ H[π],   r = π(a|s) / π_old(a|s)
 
-That another policy limits the step than the one which sampled is the decoupled objective of Hilton, Cobbe & Schulman
-2022 (arXiv 2110.00641). Without a lag, π_old is μ, ρ is 1, and this is PPO.
+That another policy limits the step than the one which sampled is the decoupled objective of Hilton,
+Cobbe & Schulman 2022 (arXiv 2110.00641). Without a lag, π_old is μ, ρ is 1, and this is PPO.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class APPO(Asynchronous, PPO):
         value = values.view(steps + 1, slots)
         ratio = (log_prob.view(steps, slots) - rollout.log_prob).exp_()
         limit = self.config.vtrace_clip_rho_threshold
-        advantage = self.advantages(rollout, value, rho=ratio.clamp(max=limit), c=ratio.clamp(max=1.0))
+        advantage = self.advantages(
+            rollout, value, rho=ratio.clamp(max=limit), c=ratio.clamp(max=1.0)
+        )
         return Batch(
             x=rows(x, slice(0, n)),  # row T only bootstraps
             action=action,

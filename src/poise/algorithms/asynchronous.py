@@ -1,4 +1,5 @@
-"""What IMPALA and APPO share: samplers in a thread of their own, which sample while the learner learns.
+"""What IMPALA and APPO share: samplers in a thread of their own, which sample while the learner
+learns.
 
 repeat:
     take the oldest rollout of the queue: its policy μ is a few updates old
@@ -32,7 +33,9 @@ class Asynchronous(OnPolicy):
         """Learns from one rollout; returns the learner's statistics."""
 
     def place(self, samplers: SamplerGroup) -> BackgroundGroup:
-        return BackgroundGroup(samplers, self.policy, self.flat, self.config.learner_queue_size, self.updates)
+        return BackgroundGroup(
+            samplers, self.policy, self.flat, self.config.learner_queue_size, self.updates
+        )
 
     def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
         assert isinstance(samplers, BackgroundGroup)

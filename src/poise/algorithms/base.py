@@ -4,8 +4,8 @@ An algorithm sees samplers only. The trainer calls
 
     stats = algorithm.advance(samplers)
 
-which takes up what was changed in the policy and calls `iteration`, the paper's loop: sample, learn, and (where
-samplers live elsewhere) broadcast.
+which takes up what was changed in the policy and calls `iteration`, the paper's loop: sample,
+learn, and (where samplers live elsewhere) broadcast.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ from poise.sampling.rewards import RewardScaler
 from poise.sampling.rollout import observation_bytes
 from poise.spaces.layout import Layout
 
-RENAMED = {"apply_gradient": "descend", "clip_gradient": "clip", "update_target": "update_targets", "at": "scheduled"}
+RENAMED = {
+    "apply_gradient": "descend",
+    "clip_gradient": "clip",
+    "update_target": "update_targets",
+    "at": "scheduled",
+}
 """Methods that subclasses could replace under another name."""
 
 
@@ -55,9 +60,10 @@ class Algorithm(ABC):
         learners: what takes gradient steps, by name; most algorithms have one, of the whole policy.
         learner: the first of them, which moves what acts.
         timesteps: environment steps sampled so far; schedules go by it.
-        start: environment steps and gradient steps when the iteration under way began; None between iterations.
-        waited: seconds of the latest iteration in which the learner waited for rollouts that were sampled beside it;
-            None where sampling and learning take turns.
+        start: environment steps and gradient steps when the iteration under way began; None between
+            iterations.
+        waited: seconds of the latest iteration in which the learner waited for rollouts that were
+            sampled beside it; None where sampling and learning take turns.
     """
 
     repeatable: bool = True
@@ -69,7 +75,9 @@ class Algorithm(ABC):
             raise ConfigError(f"{cls.__name__}.{old} is not called: it is {RENAMED[old]} now.")
         setattr(cls, WRITTEN, dict(vars(cls)))
 
-    def __init__(self, config: Any, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence) -> None:
+    def __init__(
+        self, config: Any, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence
+    ) -> None:
         self.config = config
         self.device = GPU if config.num_gpus else CPU
         if config.num_gpus:
@@ -93,7 +101,9 @@ class Algorithm(ABC):
     def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
         """The policy, untrained."""
         normalize = self.config.normalize_observations
-        return Policy(obs_layout, action_layout, self.config.model, normalize_observations=normalize)
+        return Policy(
+            obs_layout, action_layout, self.config.model, normalize_observations=normalize
+        )
 
     def make_learners(self) -> dict[str, Learner]:
         """What takes gradient steps, by the names that checkpoints have."""
@@ -137,14 +147,16 @@ class Algorithm(ABC):
         return []
 
     def advance(self, samplers: SamplerGroup) -> dict[str, float]:
-        """An iteration of a policy that may have been changed since the last; returns the learner's statistics.
+        """An iteration of a policy that may have been changed since the last; returns the learner's
+        statistics.
 
-        Gradients are followed whatever the caller's mode (`torch.no_grad()`, `torch.inference_mode()`). Where nothing
-        was learnt that should have been, it is said once.
+        Gradients are followed whatever the caller's mode (`torch.no_grad()`,
+        `torch.inference_mode()`). Where nothing was learnt that should have been, it is said once.
 
         Raises:
             ModelError: the policy was changed so that it cannot learn.
-            DivergedError: no gradient was finite any more, or parameters overflowed, which are taken back.
+            DivergedError: no gradient was finite any more, or parameters overflowed, which are
+                taken back.
         """
         with learning_mode():
             self.rebind(samplers)
@@ -154,13 +166,22 @@ class Algorithm(ABC):
             try:
                 stats = self.iteration(samplers)
             except DivergedError as error:
-                raise DivergedError(f"After {self.timesteps} steps, {error} {_largest(samplers)}") from None
+                raise DivergedError(
+                    f"After {self.timesteps} steps, {error} {_largest(samplers)}"
+                ) from None
             finally:
                 self._take_back_overflow(before, samplers)
             if self.skipped > skipped == 0:
-                self.say(samplers, f"Updates are skipped whose gradient is not finite. {_largest(samplers)}")
+                self.say(
+                    samplers,
+                    f"Updates are skipped whose gradient is not finite. {_largest(samplers)}",
+                )
             tried = self.updates + self.skipped > updates + skipped
-            if tried and lr and all(torch.equal(data, self.learners[n].flat.data) for n, data in before.items()):
+            if (
+                tried
+                and lr
+                and all(torch.equal(data, self.learners[n].flat.data) for n, data in before.items())
+            ):
                 self._say_why_nothing_moved(samplers, lr)
             return {**stats, "sgd_steps": self.updates - began}
 
@@ -173,7 +194,8 @@ class Algorithm(ABC):
         """Samples and learns in `rounds`; returns the learner's statistics."""
 
     def rounds(self) -> Iterator[None]:
-        """As many update rounds as an iteration has (`timesteps_per_iteration`); after a halt, those that are left."""
+        """As many update rounds as an iteration has (`timesteps_per_iteration`); after a halt,
+        those that are left."""
         start, _ = self.start = self.start or (self.timesteps, self.updates)
         while True:
             yield
@@ -182,8 +204,8 @@ class Algorithm(ABC):
         self.start = None
 
     def rebind(self, samplers: SamplerGroup) -> None:
-        """Takes up what was changed in the policy since the last iteration: parameters or layers that were replaced,
-        gradients that were set to None, layers that were frozen.
+        """Takes up what was changed in the policy since the last iteration: parameters or layers
+        that were replaced, gradients that were set to None, layers that were frozen.
 
         Raises:
             ModelError: nothing is left that could learn.
@@ -191,7 +213,9 @@ class Algorithm(ABC):
         if self.policy.training:
             self.policy.eval()
             self.say(
-                samplers, "The policy was in training mode: it acts and learns in evaluation mode, and is in it again."
+                samplers,
+                "The policy was in training mode: it acts and learns in evaluation mode, and is in"
+                " it again.",
             )
         self._bind()
         if any(change.rebuilt or change.places is not None for change in self._changes):
@@ -204,16 +228,22 @@ class Algorithm(ABC):
         self._changes, self._restored = [], []
         if not all(torch.isfinite(learner.flat.whole).all() for learner in self.learners.values()):
             raise ModelError(
-                f"The policy's parameter {self.policy.overflown!r} holds numbers that are not finite, "
-                "from which nothing can be learnt: give it finite ones."
+                f"The policy's parameter {self.policy.overflown!r} holds numbers that are not"
+                " finite, from which nothing can be learnt: give it finite ones."
             )
-        for moment in filter(None, (learner.optimizer.overflown for learner in self.learners.values())):
+        for moment in filter(
+            None, (learner.optimizer.overflown for learner in self.learners.values())
+        ):
             what = f"The optimiser's {moment!r} moments hold numbers that are not finite"
-            self.say(samplers, f"{what}: parameters that go by them do not move any more. Set grad_clip, begin anew.")
+            self.say(
+                samplers,
+                f"{what}: parameters that go by them do not move any more. Set grad_clip, begin"
+                " anew.",
+            )
         if self._frozen() and not any(learner.flat.places for learner in self.learners.values()):
             raise ModelError(
-                "All parameters of the policy are frozen, so that nothing can be learnt: let some learn by "
-                "requires_grad_(True)."
+                "All parameters of the policy are frozen, so that nothing can be learnt: let some"
+                " learn by requires_grad_(True)."
             )
 
     def _bind(self) -> None:
@@ -223,15 +253,19 @@ class Algorithm(ABC):
                 self._changes.append(change)
 
     def _beside(self) -> dict[str, nn.Module]:
-        """What learns and is no part of the policy, such as a temperature, by the names of the learners."""
+        """What learns and is no part of the policy, such as a temperature, by the names of the
+        learners."""
         inside = set(self.policy.modules())
-        return {name: each.module for name, each in self.learners.items() if each.module not in inside}
+        return {
+            name: each.module for name, each in self.learners.items() if each.module not in inside
+        }
 
     def _frozen(self) -> list[str]:
         return [name for learner in self.learners.values() for name in learner.flat.frozen]
 
     def follow(self, name: str, change: Change) -> None:
-        """Brings what goes by a learner's parameters, or is a copy of its module, into line with them."""
+        """Brings what goes by a learner's parameters, or is a copy of its module, into line with
+        them."""
         self.policy.refresh()
 
     def say(self, samplers: SamplerGroup, sentence: str) -> None:
@@ -241,22 +275,29 @@ class Algorithm(ABC):
             samplers.tell(sentence)
 
     def _say_why_nothing_moved(self, samplers: SamplerGroup, lr: float) -> None:
-        why = "the gradient was 0 throughout" if self.learner.skipped_in_a_row == 0 else "no gradient was finite"
+        why = (
+            "the gradient was 0 throughout"
+            if self.learner.skipped_in_a_row == 0
+            else "no gradient was finite"
+        )
         still = f"No parameter moved in an iteration, although lr is not 0: {why}."
         learns = any(learner.flat.places for learner in self.learners.values())
         self.say(samplers, still if learns else "The model has no parameters: nothing is learnt.")
 
     def _take_back_overflow(self, good: dict[str, Tensor], samplers: SamplerGroup) -> None:
-        """Puts parameters back to `good` where an iteration, even one that was broken off, left some of them infinite.
-        A step's gradient is finite, and with it what the optimiser remembers; what it adds up to need not be."""
+        """Puts parameters back to `good` where an iteration, even one that was broken off, left
+        some of them infinite. A step's gradient is finite, and with it what the optimiser
+        remembers; what it adds up to need not be."""
         if all(torch.isfinite(learner.flat.data).all() for learner in self.learners.values()):
             return
         self.take_back(good)
-        samplers.follow(self.policy, self.flat, self.updates)  # what was sampled ahead is of the policy taken back
+        samplers.follow(
+            self.policy, self.flat, self.updates
+        )  # what was sampled ahead is of the policy taken back
         raise DivergedError(
-            f"Parameters overflowed float32 after {self.timesteps} steps: training has diverged. "
-            f"Lower lr ({self.scheduled(self.config.lr):g} now), or normalise observations and rewards. "
-            f"The parameters are those before this iteration. {_largest(samplers)}"
+            f"Parameters overflowed float32 after {self.timesteps} steps: training has diverged."
+            f" Lower lr ({self.scheduled(self.config.lr):g} now), or normalise observations and"
+            f" rewards. The parameters are those before this iteration. {_largest(samplers)}"
         )
 
     def take_back(self, good: dict[str, Tensor]) -> None:
@@ -273,7 +314,8 @@ class Algorithm(ABC):
         return self.learner.descend(loss, lr)
 
     def leave_environment(self) -> list[str]:
-        """Forgets what belongs to an environment that is given up; returns what there was that a user knows of."""
+        """Forgets what belongs to an environment that is given up; returns what there was that a
+        user knows of."""
         self.start = None
         if self.reward_scaler is not None:
             self.reward_scaler.carry = None
@@ -321,15 +363,23 @@ def learning_mode() -> Iterator[None]:
 
 
 def _largest(samplers: SamplerGroup) -> str:
-    """How large the numbers of the latest rollouts are, where that may be why gradients are not finite."""
+    """How large the numbers of the latest rollouts are, where that may be why gradients are not
+    finite."""
     observed, rewards = samplers.largest()
     return f"The latest observations reach {observed:.2g}, and rewards {rewards:.2g}."
 
 
 def _replaced(change: Change) -> str:
-    new = "" if change.places is None else " The optimiser remembers nothing of those that are new to it."
+    new = (
+        ""
+        if change.places is None
+        else " The optimiser remembers nothing of those that are new to it."
+    )
     names = _listed(change.replaced)
-    return f"Parameters of the policy were replaced ({names}): training goes on with those that are there now.{new}"
+    return (
+        f"Parameters of the policy were replaced ({names}): training goes on with those that are"
+        f" there now.{new}"
+    )
 
 
 def _listed(names: list[str]) -> str:
@@ -337,7 +387,11 @@ def _listed(names: list[str]) -> str:
 
 
 def make_algorithm(
-    name: str, config: AlgorithmConfig, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence
+    name: str,
+    config: AlgorithmConfig,
+    obs_layout: Layout,
+    action_layout: Layout,
+    seed: np.random.SeedSequence,
 ) -> Algorithm:
     """The algorithm registered as `name`."""
     with learning_mode():

@@ -1,4 +1,5 @@
-"""Deep Q-learning (Mnih et al. 2015, doi 10.1038/nature14236), and what its family added, each an option:
+"""Deep Q-learning (Mnih et al. 2015, doi 10.1038/nature14236), and what its family added, each an
+option:
 
 double_q            van Hasselt et al. 2016 (arXiv 1509.06461)
 dueling             Wang et al. 2016 (arXiv 1511.06581)
@@ -45,7 +46,8 @@ class Minibatch:
     """What one gradient step learns from, `[N, ...]` each.
 
     Attributes:
-        x, next_x: prepared observations, where the steps begin and where the last of the n steps led to.
+        x, next_x: prepared observations, where the steps begin and where the last of the n steps
+            led to.
         reward: of the n steps.
         discount: what a value at `next_x` is worth; 0 after a true end.
         weight: 1 / N, times the importance weights of a prioritized replay.
@@ -67,7 +69,12 @@ class Minibatch:
         rest = (self.discount[part], self.weight[part], self.index[part])
         known = None if self.next_q is None else self.next_q[part]
         return Minibatch(
-            rows(self.x, part), self.action[part], self.reward[part], rows(self.next_x, part), *rest, known
+            rows(self.x, part),
+            self.action[part],
+            self.reward[part],
+            rows(self.next_x, part),
+            *rest,
+            known,
         )
 
 
@@ -84,7 +91,9 @@ class Learnt:
 
     def statistics(self) -> dict[str, float]:
         """The loss, mean |δ|, mean Q(s, a) and the gradient's norm."""
-        means = torch.stack([torch.dot(self.loss, self.weight), self.error.abs().mean(), self.q.mean()])
+        means = torch.stack(
+            [torch.dot(self.loss, self.weight), self.error.abs().mean(), self.q.mean()]
+        )
         return dict(zip(self.NAMES, [*means.tolist(), self.grad_norm], strict=True))
 
 
@@ -98,12 +107,18 @@ class DQN(OffPolicy):
         config = self.config
         normalize = config.normalize_observations
         return QPolicy(
-            obs_layout, action_layout, config.model, normalize_observations=normalize, dueling=config.dueling
+            obs_layout,
+            action_layout,
+            config.model,
+            normalize_observations=normalize,
+            dueling=config.dueling,
         )
 
     def make_optimizer(self, flat: Flat) -> Adam:
         config = self.config
-        return Adam(flat, eps=config.adam_epsilon, weight_decay=config.weight_decay, amsgrad=config.amsgrad)
+        return Adam(
+            flat, eps=config.adam_epsilon, weight_decay=config.weight_decay, amsgrad=config.amsgrad
+        )
 
     def clip(self, flat: Flat) -> float:
         norm, limit = super().clip(flat), self.config.grad_clip_value
@@ -137,16 +152,21 @@ class DQN(OffPolicy):
             error = chosen - self.td_target(minibatch)
             slope = error.clamp(-1, 1) if huber else error
             self.flat.zero_grad()
-            backward(torch.zeros_like(q).scatter_(1, action, (slope * minibatch.weight).unsqueeze(1)))
+            backward(
+                torch.zeros_like(q).scatter_(1, action, (slope * minibatch.weight).unsqueeze(1))
+            )
             norm = self.learner.step(lr)
             if isinstance(replay, PrioritizedReplay) and math.isfinite(norm):
                 replay.update(minibatch.index, error.numpy(force=True))
             if not config.target_network_update_freq:
                 self.update_targets()
-        return Learnt(huber_loss(error) if huber else 0.5 * error**2, error, chosen, minibatch.weight, norm)
+        return Learnt(
+            huber_loss(error) if huber else 0.5 * error**2, error, chosen, minibatch.weight, norm
+        )
 
     def minibatches(self, replay: Replay, count: int) -> Iterator[Minibatch]:
-        """Draws `count` minibatches: many at once where none depends on what the ones before it have changed."""
+        """Draws `count` minibatches: many at once where none depends on what the ones before it
+        have changed."""
         config, size = self.config, self.config.train_batch_size
         assert size is not None
         prioritized = isinstance(replay, PrioritizedReplay)
@@ -169,7 +189,8 @@ class DQN(OffPolicy):
                 yield whole if parts == 1 else whole[end - size : end]
 
     def td_target(self, minibatch: Minibatch) -> Tensor:
-        """y = r + γⁿ (1 - terminated) Q⁻(s', a'), `[N]`: with a' the best action by Q⁻, or by Q if `double_q`."""
+        """y = r + γⁿ (1 - terminated) Q⁻(s', a'), `[N]`: with a' the best action by Q⁻, or by Q if
+        `double_q`."""
         q = self.target.actor(minibatch.next_x) if minibatch.next_q is None else minibatch.next_q
         if self.config.double_q:
             best = self.policy.actor(minibatch.next_x).argmax(1, keepdim=True)

@@ -1,4 +1,5 @@
-"""IMPALA (Espeholt et al. 2018, arXiv 1802.01561): actor-critic on rollouts of slightly older policies.
+"""IMPALA (Espeholt et al. 2018, arXiv 1802.01561): actor-critic on rollouts of slightly older
+policies.
 
 repeat:
     take a rollout that μ sampled while the learner was busy
@@ -48,9 +49,11 @@ class IMPALA(Asynchronous):
         rest = {"grad_norm": norm, "cur_lr": lr, "cur_entropy_coeff": entropy_coeff}
         return {**dict(zip(names, torch.stack(stats).tolist(), strict=True)), **rest}
 
-    def loss(self, rollout: Rollout, reward: Tensor, entropy_coeff: float) -> tuple[Tensor, list[Tensor]]:
-        """The loss of whole trajectories with rewards `[T, B]`, a mean over their steps, and `[policy_loss, vf_loss,
-        entropy, kl, explained variance]`."""
+    def loss(
+        self, rollout: Rollout, reward: Tensor, entropy_coeff: float
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The loss of whole trajectories with rewards `[T, B]`, a mean over their steps, and
+        `[policy_loss, vf_loss, entropy, kl, explained variance]`."""
         config, dist = self.config, self.policy.dist
         steps, slots = rollout.steps, rollout.slots
         n = steps * slots

@@ -31,7 +31,8 @@ from poise.spaces.layout import Layout
 
 
 class Target:
-    """A copy of a learner's module that follows it slowly: the network Q⁻ that targets are computed with.
+    """A copy of a learner's module that follows it slowly: the network Q⁻ that targets are computed
+    with.
 
     Args:
         learner: of the module.
@@ -47,17 +48,22 @@ class Target:
         self._copy()
 
     def _copy(self) -> None:
-        self.module = copy.deepcopy(self._learner.module, {id(module): module for module in self._shared})
+        self.module = copy.deepcopy(
+            self._learner.module, {id(module): module for module in self._shared}
+        )
         self.flat = Flat(self.module, self._learner.flat.places)
 
     def follow(self, change: Change) -> None:
-        """Keeps what it knows where the learner's parameters have moved, or its modules are others of the same kind."""
+        """Keeps what it knows where the learner's parameters have moved, or its modules are others
+        of the same kind."""
         before = self.flat
         if change.rebuilt:  # it may be a network of another kind
             self._copy()
         elif change.places is not None:
             self.flat = Flat(self.module, self._learner.flat.places)
-        if change.rebuilt and before.shapes == self.flat.shapes:  # if not, it is what the module is now
+        if (
+            change.rebuilt and before.shapes == self.flat.shapes
+        ):  # if not, it is what the module is now
             self.module.load_state_dict(before.module.state_dict())
 
     def update(self, tau: float) -> None:
@@ -92,13 +98,18 @@ class OffPolicy(Algorithm):
 
     config: OffPolicyConfig
 
-    def __init__(self, config: Any, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence) -> None:
+    def __init__(
+        self, config: Any, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence
+    ) -> None:
         super().__init__(config, obs_layout, action_layout, seed)
         if self.policy.recurrent:
             raise ModelError(
-                f"{type(self).__name__} draws single steps from its replay: its policy can have no memory."
+                f"{type(self).__name__} draws single steps from its replay: its policy can have no"
+                " memory."
             )
-        self.targets = {name: Target(learner, self.policy.moments) for name, learner in self.learners.items()}
+        self.targets = {
+            name: Target(learner, self.policy.moments) for name, learner in self.learners.items()
+        }
         self.replay: Replay | None = None
         self.updated = 0
         self.owed = 0.0
@@ -131,7 +142,9 @@ class OffPolicy(Algorithm):
             self.owed += config.gradient_steps
             steps, self.owed = int(self.owed), self.owed % 1
             if steps:
-                if not self.updates:  # the parameters may have been given while there was nothing to learn yet
+                if (
+                    not self.updates
+                ):  # the parameters may have been given while there was nothing to learn yet
                     for target in self.targets.values():
                         target.match()
                 learnt = self.learn(self.replay, steps)
@@ -145,20 +158,28 @@ class OffPolicy(Algorithm):
         if self.replay is None:
             self.replay = self._make_replay(rollout.slots)
         if self.reward_scaler:
-            self.reward_scaler(rollout)  # for its moments: rewards are kept raw, and scaled when they are drawn
+            self.reward_scaler(
+                rollout
+            )  # for its moments: rewards are kept raw, and scaled when they are drawn
         self.replay.add(rollout)
         self.timesteps += int(rollout.valid.numpy().sum())
         if self.policy.moments:
-            self.policy.update_normalizer({name: leaf[:-1] for name, leaf in rollout.obs.items()}, rollout.valid)
+            self.policy.update_normalizer(
+                {name: leaf[:-1] for name, leaf in rollout.obs.items()}, rollout.valid
+            )
 
     def draw(self, replay: Replay, count: int) -> tuple[Batch, Tensor]:
-        """Steps drawn from the replay with their n-step rewards, and their importance weights `[count]`, which are 1
-        where all are drawn alike."""
+        """Steps drawn from the replay with their n-step rewards, and their importance weights
+        `[count]`, which are 1 where all are drawn alike."""
         config, index = self.config, replay.draw(count, self.generator)
-        batch = replay.batch(index, n_step=config.n_step, gamma=config.gamma, rescale=self._rescale).to(self.device)
+        batch = replay.batch(
+            index, n_step=config.n_step, gamma=config.gamma, rescale=self._rescale
+        ).to(self.device)
         if not isinstance(replay, PrioritizedReplay):
             return batch, torch.ones(count, device=self.device)
-        return batch, replay.weights(index, self.scheduled(config.prioritized_replay_beta)).to(self.device)
+        return batch, replay.weights(index, self.scheduled(config.prioritized_replay_beta)).to(
+            self.device
+        )
 
     def update_targets(self) -> None:
         """θ⁻ ← τ θ + (1 - τ) θ⁻."""
@@ -175,22 +196,34 @@ class OffPolicy(Algorithm):
 
     def announce(self) -> list[str]:
         others, size = super().announce(), self._replay_bytes(self.config.num_envs)
-        return [*others, f"The replay buffer takes {readable(size)} once it holds {self.config.buffer_size:,} steps."]
+        return [
+            *others,
+            (
+                f"The replay buffer takes {readable(size)} once it holds"
+                f" {self.config.buffer_size:,} steps."
+            ),
+        ]
 
     def _rows(self) -> dict[str, Any]:
         """What the rows of the replay hold."""
         dist = self.policy.dist
         shared = {"frame_stack": self.config.frame_stack or 1, "wide": self.policy.wide}
-        return {"layout": self.policy.obs_layout, "action": (dist.action_shape, dist.action_dtype), **shared}
+        return {
+            "layout": self.policy.obs_layout,
+            "action": (dist.action_shape, dist.action_dtype),
+            **shared,
+        }
 
     def _replay_bytes(self, slots: int) -> int:
-        """What the replay takes when it is full; raises `ConfigError` where that is more than there is."""
+        """What the replay takes when it is full; raises `ConfigError` where that is more than there
+        is."""
         capacity, memory = self.config.buffer_size, machine_memory()
         size = replay_bytes(capacity, slots, **self._rows())
         if memory is not None and size > memory:
             raise ConfigError(
-                f"buffer_size={capacity} takes {readable(size)}, and this machine has "
-                f"{readable(memory)}: about {int(capacity * memory / size):,} steps would fill all of it."
+                f"buffer_size={capacity} takes {readable(size)}, and this machine has"
+                f" {readable(memory)}: about {int(capacity * memory / size):,} steps would fill all"
+                " of it."
             )
         return size
 
@@ -200,7 +233,9 @@ class OffPolicy(Algorithm):
         if not config.prioritized_replay:
             return Replay(config.buffer_size, slots, segment=segment, **rows)
         alpha, eps = config.prioritized_replay_alpha, config.prioritized_replay_eps
-        return PrioritizedReplay(config.buffer_size, slots, alpha=alpha, eps=eps, segment=segment, **rows)
+        return PrioritizedReplay(
+            config.buffer_size, slots, alpha=alpha, eps=eps, segment=segment, **rows
+        )
 
     def follow(self, name: str, change: Change) -> None:
         super().follow(name, change)
@@ -233,6 +268,8 @@ class OffPolicy(Algorithm):
         self.updated, self.owed = int(state["updated"]), float(state["owed"])
         self.replay = None
         if state["replay"] is not None:
-            self.replay = self._make_replay(state["replay"]["slots"], state["replay"].get("segment", 0))
+            self.replay = self._make_replay(
+                state["replay"]["slots"], state["replay"].get("segment", 0)
+            )
             self.replay.load_state_dict(state["replay"])
         self.explore()

@@ -31,10 +31,12 @@ class Batch:
 
     Attributes:
         x: prepared observations (a tensor, or a structure of tensors for custom models).
-        weight: 1 for steps that count, 0 for those that only reset. In a minibatch the weights sum to 1.
-        order: of `x`, where it is not yet that of the rest: copying all pictures at once takes far longer than those
-            of one minibatch after the other, which share memory.
-        state, first: of a policy with a memory, for steps that are T rows of B slots in turn; see `Policy`.
+        weight: 1 for steps that count, 0 for those that only reset. In a minibatch the weights sum
+            to 1.
+        order: of `x`, where it is not yet that of the rest: copying all pictures at once takes far
+            longer than those of one minibatch after the other, which share memory.
+        state, first: of a policy with a memory, for steps that are T rows of B slots in turn; see
+            `Policy`.
     """
 
     x: Any
@@ -50,11 +52,20 @@ class Batch:
 
     def __getitem__(self, index: Any) -> Batch:
         """The same of some steps, or of all in another order."""
-        rest: tuple[Any, ...] = (self.action, self.log_prob, self.advantage, self.value, self.target, self.weight)
+        rest: tuple[Any, ...] = (
+            self.action,
+            self.log_prob,
+            self.advantage,
+            self.value,
+            self.target,
+            self.weight,
+        )
         order: Tensor | None = None
         if self.order is not None:
             order = self.order[index]
-        elif isinstance(index, Tensor) and isinstance(self.x, Tensor) and self.x.dtype == torch.uint8:
+        elif (
+            isinstance(index, Tensor) and isinstance(self.x, Tensor) and self.x.dtype == torch.uint8
+        ):
             order = index
         part = Batch(rows(self.x, index) if order is None else self.x, *(t[index] for t in rest))
         part.order = order
@@ -62,13 +73,18 @@ class Batch:
 
     def gathered(self) -> Batch:
         """The same, with all in one order."""
-        return self if self.order is None else replace(self, x=self.x.index_select(0, self.order), order=None)
+        return (
+            self
+            if self.order is None
+            else replace(self, x=self.x.index_select(0, self.order), order=None)
+        )
 
     def minibatches(self, size: int, *, normalize_advantages: bool) -> Iterator[Batch]:
-        """Consecutive parts of `size` steps (the last may be shorter), as views, with weights that sum to 1.
+        """Consecutive parts of `size` steps (the last may be shorter), as views, with weights that
+        sum to 1.
 
-        Advantages are normalised within each part, but for all parts of equal size at once; those of parts of one step
-        within the whole.
+        Advantages are normalised within each part, but for all parts of equal size at once; those
+        of parts of one step within the whole.
         """
         n = len(self.weight)
         for start, end, length in ((0, n - n % size, size), (n - n % size, n, n % size)):
@@ -82,12 +98,19 @@ class Batch:
             elif normalize_advantages:
                 parts.advantage = normalize(parts.advantage.view(-1, length), weight).flatten()
             parts.weight = (weight / counts.clamp(min=1)).flatten()
-            for first, count in zip(range(0, end - start, length), counts.flatten().tolist(), strict=True):
+            for first, count in zip(
+                range(0, end - start, length), counts.flatten().tolist(), strict=True
+            ):
                 if count:  # a part in which every step only reset holds nothing to learn
-                    yield (parts if length == end - start else parts[first : first + length]).gathered()
+                    yield (
+                        parts if length == end - start else parts[first : first + length]
+                    ).gathered()
 
-    def sequences(self, order: Tensor | None, size: int, *, normalize_advantages: bool) -> Iterator[Batch]:
-        """Minibatches for a policy with a memory: all steps of so many slots as have about `size` steps."""
+    def sequences(
+        self, order: Tensor | None, size: int, *, normalize_advantages: bool
+    ) -> Iterator[Batch]:
+        """Minibatches for a policy with a memory: all steps of so many slots as have about `size`
+        steps."""
         assert self.first is not None
         steps, slots = self.first.shape
         order = torch.arange(slots, device=self.weight.device) if order is None else order
@@ -97,7 +120,10 @@ class Batch:
             count = part.weight.sum()
             if count == 0:
                 continue
-            part.state, part.first = tuple(each[chosen] for each in self.state), self.first[:, chosen]
+            part.state, part.first = (
+                tuple(each[chosen] for each in self.state),
+                self.first[:, chosen],
+            )
             if normalize_advantages:
                 part.advantage = normalize(part.advantage, part.weight)
             part.weight = part.weight / count
@@ -143,16 +169,20 @@ class PPO(OnPolicy):
 
     def memory(self, rollout: Rollout) -> dict[str, Any]:
         """What a batch holds beside its steps for a policy with a memory."""
-        return {"state": rollout.state, "first": rollout.first[:-1]} if self.policy.recurrent else {}
+        return (
+            {"state": rollout.state, "first": rollout.first[:-1]} if self.policy.recurrent else {}
+        )
 
     def learn(self, batch: Batch) -> dict[str, float]:
-        """All epochs over one batch; returns the statistics of the last (with a target for the KL, of all)."""
+        """All epochs over one batch; returns the statistics of the last (with a target for the KL,
+        of all)."""
         config, size = self.config, self.config.sgd_minibatch_size
         assert size is not None
         lr, clip = self.scheduled(config.lr), self.scheduled(config.clip_param)
         entropy_coeff = self.scheduled(config.entropy_coeff)
         stats: list[Tensor] = []
-        # Where the batch is the minibatch, its order is of no consequence: it is prepared once for all epochs.
+        # Where the batch is the minibatch, its order is of no consequence: it is prepared once for
+        # all epochs.
         whole = list(self.minibatches(batch)) if len(batch.weight) <= size else None
         for epoch in range(config.num_sgd_iter):
             report = config.target_kl is not None or epoch == config.num_sgd_iter - 1
@@ -172,15 +202,21 @@ class PPO(OnPolicy):
         return torch.randperm(count, generator=self.generator).to(self.device)
 
     def minibatches(self, batch: Batch, order: Tensor | None = None) -> Iterator[Batch]:
-        """The minibatches of a batch as the configuration wants them, in an order that `order` gave."""
+        """The minibatches of a batch as the configuration wants them, in an order that `order`
+        gave."""
         size, normalized = self.config.sgd_minibatch_size, self.config.normalize_advantages
         assert size is not None
         if batch.first is not None:
             return batch.sequences(order, size, normalize_advantages=normalized)
-        return (batch if order is None else batch[order]).minibatches(size, normalize_advantages=normalized)
+        return (batch if order is None else batch[order]).minibatches(
+            size, normalize_advantages=normalized
+        )
 
-    def loss(self, batch: Batch, clip: float, entropy_coeff: float, *, report: bool = False) -> tuple[Tensor, Tensor]:
-        """The loss of a minibatch, and `[policy_loss, vf_loss, kl, clip_fraction, entropy]` if a report is due."""
+    def loss(
+        self, batch: Batch, clip: float, entropy_coeff: float, *, report: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of a minibatch, and `[policy_loss, vf_loss, kl, clip_fraction, entropy]` if a
+        report is due."""
         config, dist = self.config, self.policy.dist
         inputs, value = self.policy(batch.x, batch.state, batch.first)
         log_prob = dist.log_prob(inputs, batch.action)

@@ -1,7 +1,8 @@
 """`check_env`: everything that is wrong with an environment, in one report.
 
-An environment that is given by name is checked in a process of its own, which may crash or hang: the report then says
-where. The two talk through a folder: the child appends findings to a file, and keeps where it is in another.
+An environment that is given by name is checked in a process of its own, which may crash or hang:
+the report then says where. The two talk through a folder: the child appends findings to a file, and
+keeps where it is in another.
 """
 
 from __future__ import annotations
@@ -42,38 +43,55 @@ def check_env(
     timeout: float = 20.0,
     num_envs: int = 8,
 ) -> Report:
-    """Makes an environment, plays it at random, and reports every violation of Gymnasium's contract at once.
+    """Makes an environment, plays it at random, and reports every violation of Gymnasium's contract
+    at once.
 
     Args:
-        env: a Gymnasium id, `module:Env-v0`, `module:Class`, a registered name, a class, or a function. By name, it is
-            checked in a process of its own, unless only this process knows the name.
+        env: a Gymnasium id, `module:Env-v0`, `module:Class`, a registered name, a class, or a
+            function. By name, it is checked in a process of its own, unless only this process knows
+            the name.
         env_config: as for `poise.make_env`.
         steps: of random play that are looked at, at most.
         seed: of the episodes and the actions.
-        seconds: that the checks may take together, about; a slow environment is checked with fewer steps.
-        timeout: seconds after which a call that has not returned is reported as hanging, in a process of its own.
+        seconds: that the checks may take together, about; a slow environment is checked with fewer
+            steps.
+        timeout: seconds after which a call that has not returned is reported as hanging, in a
+            process of its own.
         num_envs: for how many environments the number of worker processes is advised.
 
     Returns:
-        A report: `report.ok`, `report.errors`, `report.warnings`, `report.facts`; `print(report)` shows it.
+        A report: `report.ok`, `report.errors`, `report.warnings`, `report.facts`; `print(report)`
+            shows it.
 
     Raises:
         EnvError: there is no environment of that name.
     """
-    order = {"env": env, "env_config": env_config or {}, "steps": steps, "seed": seed, "seconds": seconds}
+    order = {
+        "env": env,
+        "env_config": env_config or {},
+        "steps": steps,
+        "seed": seed,
+        "seconds": seconds,
+    }
     order["num_envs"] = num_envs
     if isinstance(env, str) and _known_elsewhere(env):
         return _check_in_child(order, timeout)
     find_env(env)  # a name that is none is no finding
     report = Report(env if isinstance(env, str) else getattr(env, "__qualname__", repr(env)))
     inspect_env(
-        lambda mode: make_env(env, env_config, mode), report, steps=steps, seed=seed, seconds=seconds, num_envs=num_envs
+        lambda mode: make_env(env, env_config, mode),
+        report,
+        steps=steps,
+        seed=seed,
+        seconds=seconds,
+        num_envs=num_envs,
     )
     return report
 
 
 def _known_elsewhere(env: str) -> bool:
-    """Whether another process finds an environment by its name, without what was registered in this one."""
+    """Whether another process finds an environment by its name, without what was registered in this
+    one."""
     module, colon, _ = env.partition(":")
     if env in make._creators or module == "__main__":
         return False
@@ -84,7 +102,10 @@ def _known_elsewhere(env: str) -> bool:
 
 
 def _check_in_child(order: dict[str, Any], timeout: float) -> Report:
-    with tempfile.TemporaryDirectory(prefix="poise-check-") as name, _started(Path(name), order) as child:
+    with (
+        tempfile.TemporaryDirectory(prefix="poise-check-") as name,
+        _started(Path(name), order) as child,
+    ):
         folder = Path(name)
         hangs = _wait(child, folder, timeout)
         report = Report(order["env"])
@@ -104,14 +125,19 @@ def _check_in_child(order: dict[str, Any], timeout: float) -> Report:
 
 @contextmanager
 def _started(folder: Path, order: dict[str, Any]) -> Iterator[subprocess.Popen]:
-    """A child, in a session of its own, so that nothing that the environment starts outlives the check."""
+    """A child, in a session of its own, so that nothing that the environment starts outlives the
+    check."""
     try:
         (folder / ORDER).write_text(json.dumps(order))
     except TypeError:
-        raise EnvError("The env_config of an environment that is given by name must be plain JSON values.") from None
+        raise EnvError(
+            "The env_config of an environment that is given by name must be plain JSON values."
+        ) from None
     (folder / FOUND).touch()
     silent: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    with subprocess.Popen(command("poise.checks.child", folder), start_new_session=True, **silent) as child:
+    with subprocess.Popen(
+        command("poise.checks.child", folder), start_new_session=True, **silent
+    ) as child:
         try:
             yield child
         finally:
@@ -139,11 +165,14 @@ def _wait(child: subprocess.Popen, folder: Path, timeout: float) -> bool:
 
 
 def _limit(phase: Phase, timeout: float) -> float:
-    """Seconds that a call may take: three times as many for making an environment, which imports what that needs."""
+    """Seconds that a call may take: three times as many for making an environment, which imports
+    what that needs."""
     return 3 * timeout if phase is Phase.MAKE else timeout
 
 
-def _end(child: subprocess.Popen, folder: Path, places: dict[str, str | None], timeout: float | None) -> Finding:
+def _end(
+    child: subprocess.Popen, folder: Path, places: dict[str, str | None], timeout: float | None
+) -> Finding:
     """What to say of a child that did not come to its end, and where in the user's code that was."""
     phase, step = read_where((folder / WHERE).read_bytes() if (folder / WHERE).exists() else b"")
     dump = (folder / DUMP).read_text(errors="replace") if (folder / DUMP).exists() else ""

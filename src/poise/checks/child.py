@@ -1,4 +1,5 @@
-"""The checks in a process of their own, which tells its parent through the files of a folder what it finds."""
+"""The checks in a process of their own, which tells its parent through the files of a folder what
+it finds."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from poise.checks.probe import Phase
 from poise.checks.report import Finding, Report
 
 ORDER, FOUND, WHERE, DUMP, DONE = "order.json", "found.jsonl", "where", "dump.txt", "done"
-"""Files: what to check; what was found, a line each; which call is being made; tracebacks of a crash; the end."""
+"""Files: what to check; what was found, a line each; which call is being made; tracebacks of a
+crash; the end."""
 
 _WHERE = struct.Struct("<qqq")
 """Phase, step in its episode, calls so far."""
@@ -33,7 +35,11 @@ def main(name: str) -> None:
     """Checks what the order in the folder `name` says."""
     folder = Path(name)
     order = json.loads((folder / ORDER).read_text())
-    with open(folder / DUMP, "w") as dump, open(folder / WHERE, "w+b") as position, open(folder / FOUND, "a") as log:
+    with (
+        open(folder / DUMP, "w") as dump,
+        open(folder / WHERE, "w+b") as position,
+        open(folder / FOUND, "a") as log,
+    ):
         faulthandler.enable(dump)
         if hasattr(signal, "SIGUSR1"):
             faulthandler.register(signal.SIGUSR1, dump)
@@ -67,7 +73,9 @@ def _check(order: dict[str, Any], log: Any, here: mmap.mmap) -> None:
         tell("finding", asdict(finding))
 
     def made(env: Any) -> None:  # for a crash that leaves no traceback
-        tell("facts", {"places": {phase.method: method_place(env, phase.method) for phase in Phase}})
+        tell(
+            "facts", {"places": {phase.method: method_place(env, phase.method) for phase in Phase}}
+        )
 
     name, config = order.pop("env"), order.pop("env_config")
     report = Report(name)
@@ -76,7 +84,11 @@ def _check(order: dict[str, Any], log: Any, here: mmap.mmap) -> None:
     except EnvError as error:
         tell("unknown", str(error))
         return
-    except BaseException:  # the module cannot be imported: the checks meet that again, and report it
+    except (
+        BaseException
+    ):  # the module cannot be imported: the checks meet that again, and report it
         pass
-    inspect_env(lambda mode: make_env(name, config, mode), report, found=found, at=at, made=made, **order)
+    inspect_env(
+        lambda mode: make_env(name, config, mode), report, found=found, at=at, made=made, **order
+    )
     tell("facts", {**report.facts, "places": None})

@@ -10,7 +10,13 @@ import gymnasium as gym
 import numpy as np
 
 from poise.checks.measure import check_speed
-from poise.checks.play import check_corners, check_episodes, check_frames, check_signature, check_spaces
+from poise.checks.play import (
+    check_corners,
+    check_episodes,
+    check_frames,
+    check_signature,
+    check_spaces,
+)
 from poise.checks.probe import Phase, Probe
 from poise.checks.report import Report
 from poise.checks.seeds import check_seeds
@@ -27,7 +33,9 @@ def inspect_env(
     made: Callable[[gym.Env], None] = lambda env: None,
     **listeners: Any,
 ) -> None:
-    """Makes all checks, and fills `report`. A check that cannot go on does not keep the next ones from being made.
+    """Makes all checks, and fills `report`.
+
+    A check that cannot go on does not keep the next ones from being made.
 
     Args:
         make: makes an instance for a render mode or for None.

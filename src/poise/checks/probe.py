@@ -1,4 +1,5 @@
-"""How checks call an environment: each call says where it is, and whatever is raised becomes a finding."""
+"""How checks call an environment: each call says where it is, and whatever is raised becomes a
+finding."""
 
 from __future__ import annotations
 
@@ -31,7 +32,13 @@ class Phase(IntEnum):
 
     def title(self, step: int) -> str:
         """As a sentence says it; `step` counts from 1 within the episode."""
-        names = ("making the environment", "reset()", f"step {step} of an episode", "render()", "close()")
+        names = (
+            "making the environment",
+            "reset()",
+            f"step {step} of an episode",
+            "render()",
+            "close()",
+        )
         return names[self]
 
     @property
@@ -60,9 +67,11 @@ class Probe:
         seed: of the episodes and actions.
 
     Attributes:
-        limit: steps after which the time limit ends an episode, if there is one. `made` takes that wrapper off, with
-            others that `gymnasium.make` puts on: they hide what the environment itself returns.
-        step_s: seconds that a step takes, about, its share of the resets included; known after some play.
+        limit: steps after which the time limit ends an episode, if there is one. `made` takes that
+            wrapper off, with others that `gymnasium.make` puts on: they hide what the environment
+            itself returns.
+        step_s: seconds that a step takes, about, its share of the resets included; known after some
+            play.
     """
 
     def __init__(
@@ -81,7 +90,9 @@ class Probe:
         self._about = ""
         self._seen: set[tuple[Any, ...]] = set()
 
-    def finding(self, level: Level, check: str, text: str, where: str | None = None, key: Any = None) -> None:
+    def finding(
+        self, level: Level, check: str, text: str, where: str | None = None, key: Any = None
+    ) -> None:
         """Reports a violation; of those with the same `key` (by default: the text) only the first."""
         mark = (check, text if key is None else key)
         if mark not in self._seen:
@@ -100,7 +111,9 @@ class Probe:
             pass
         except Exception as error:  # values so odd that the check itself stumbled over them
             where, line = error_place(error)
-            self.finding("error", "step", f"a check could not be made: {said(error)}" + _in(line), where)
+            self.finding(
+                "error", "step", f"a check could not be made: {said(error)}" + _in(line), where
+            )
 
     @contextmanager
     def about(self, what: str) -> Iterator[None]:
@@ -125,7 +138,11 @@ class Probe:
         except BaseException as error:  # also of an environment that calls sys.exit()
             where, line = error_place(error)
             ours = phase is Phase.MAKE and isinstance(error, PoiseError) and where is None
-            text = str(error) if ours else f"{phase.title(self._length)}{self._about} raised {said(error)}" + _in(line)
+            text = (
+                str(error)
+                if ours
+                else f"{phase.title(self._length)}{self._about} raised {said(error)}" + _in(line)
+            )
             self.finding("error", phase.check, text, where, key=("raised", where, type(error)))
             raise Stop from error
 
@@ -144,7 +161,11 @@ class Probe:
         """What `reset` returns, called with the keywords that it takes."""
         self._length = 0
         wanted = {"seed": seed, "options": None}
-        keywords = {key: wanted[key] for key in wanted if all(takes(layer.reset, key) for layer in layers(env))}
+        keywords = {
+            key: wanted[key]
+            for key in wanted
+            if all(takes(layer.reset, key) for layer in layers(env))
+        }
         return self.call(Phase.RESET, env.reset, **keywords)
 
     def step(self, env: gym.Env, action: Any) -> tuple[Any, Any, Any, Any, Any]:
@@ -173,7 +194,8 @@ class Probe:
         return obs
 
     def next(self, env: gym.Env, action: Any) -> tuple[Any, bool, bool]:
-        """Takes a step and returns observation, terminated and truncated, after a look at everything."""
+        """Takes a step and returns observation, terminated and truncated, after a look at
+        everything."""
         obs, reward, terminated, truncated, info = self.step(env, action)
         where = method_place(env, "step")
         for level, text in values.reward_faults(reward):
@@ -198,7 +220,10 @@ class Probe:
 
     def _look_at_info(self, info: Any, method: str, where: str | None) -> None:
         if not isinstance(info, dict):
-            text = f"the info that {method}() returns must be a dict, and is {values.short(info)}: return {{}}."
+            text = (
+                f"the info that {method}() returns must be a dict, and is {values.short(info)}:"
+                " return {}."
+            )
             self.finding("error", method, text, where, key="info")
 
 

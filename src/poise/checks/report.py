@@ -11,16 +11,30 @@ Level = Literal["error", "warning"]
 
 CHECKS = {
     "make": "The class or function makes a Gymnasium environment without an exception.",
-    "spaces": "Both spaces are Gymnasium's, of kinds that a network can take, with sound bounds, and the same in every "
-    "instance.",
+    "spaces": (
+        "Both spaces are Gymnasium's, of kinds that a network can take, with sound bounds, and the"
+        " same in every instance."
+    ),
     "reset": "`reset(seed=, options=)` returns `(observation, info)`.",
-    "step": "`step(action)` returns five values: an observation, a finite number, two truth values, a dict.",
-    "observation": "Observations are in their space: structure, shape, type, bounds, nothing that is not finite.",
+    "step": (
+        "`step(action)` returns five values: an observation, a finite number, two truth values, a"
+        " dict."
+    ),
+    "observation": (
+        "Observations are in their space: structure, shape, type, bounds, nothing that is not"
+        " finite."
+    ),
     "action": "Every action of the space is borne, the corners, too, and none is changed.",
     "buffers": "Observations that were returned are left alone.",
-    "seeding": "The same seed gives the same episode, other seeds others; nothing is drawn from the global generators.",
+    "seeding": (
+        "The same seed gives the same episode, other seeds others; nothing is drawn from the global"
+        " generators."
+    ),
     "sharing": "Two instances do not disturb each other.",
-    "episodes": "Episodes end; a time limit is a truncation; the last observation is that of the episode that ends.",
+    "episodes": (
+        "Episodes end; a time limit is a truncation; the last observation is that of the episode"
+        " that ends."
+    ),
     "render": 'Where `"rgb_array"` is promised, `render()` returns frames.',
     "speed": "A reset costs less than the episode that follows.",
     "memory": "Memory does not grow with the steps.",
@@ -56,9 +70,10 @@ class Report:
     Attributes:
         env: the environment, as it was named.
         findings: the violations, in the order of the checks.
-        facts: what was measured: `observation_space`, `action_space`, `construct_s`, `reset_s`, `step_s`,
-            `steps_per_s`, `cpu_share`, `memory_mb_per_1000_steps`, `episodes`, `episode_len_mean`, `num_workers` and
-            `num_workers_why`. What could not be measured is missing.
+        facts: what was measured: `observation_space`, `action_space`, `construct_s`, `reset_s`,
+            `step_s`, `steps_per_s`, `cpu_share`, `memory_mb_per_1000_steps`, `episodes`,
+            `episode_len_mean`, `num_workers` and `num_workers_why`. What could not be measured is
+            missing.
     """
 
     env: str
@@ -82,7 +97,12 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return {"env": self.env, "ok": self.ok, "findings": [asdict(f) for f in self.findings], "facts": self.facts}
+        return {
+            "env": self.env,
+            "ok": self.ok,
+            "findings": [asdict(f) for f in self.findings],
+            "facts": self.facts,
+        }
 
     def measured(self) -> list[tuple[str, str]]:
         """The facts as titles and texts."""
@@ -92,11 +112,27 @@ class Report:
                 rows.append((kind, facts[f"{kind}_space"]))
         if "episodes" in facts:
             mean = facts["episode_len_mean"]
-            rows.append(("episodes", f"{facts['episodes']} of {mean:.0f} steps on average" if mean else "none ended"))
+            rows.append(
+                (
+                    "episodes",
+                    f"{facts['episodes']} of {mean:.0f} steps on average" if mean else "none ended",
+                )
+            )
         if "step_s" in facts:
-            speed = f"{facts['steps_per_s']:,.0f} steps/s, {facts['cpu_share']:.0%} of the time computing"
+            speed = (
+                f"{facts['steps_per_s']:,.0f} steps/s, {facts['cpu_share']:.0%} of the time"
+                " computing"
+            )
             rows.append(("step", f"{duration(facts['step_s'])} ({speed})"))
-            rows.append(("reset", f"{duration(facts['reset_s'])}; making it took {duration(facts['construct_s'])}"))
+            rows.append(
+                (
+                    "reset",
+                    (
+                        f"{duration(facts['reset_s'])}; making it took"
+                        f" {duration(facts['construct_s'])}"
+                    ),
+                )
+            )
         if "num_workers_why" in facts:
             rows.append(("workers", facts["num_workers_why"]))
         return rows
@@ -113,7 +149,10 @@ class Report:
         printer.text(str(self))
 
     def __repr__(self) -> str:
-        errors, warnings = counted(len(self.errors), "error"), counted(len(self.warnings), "warning")
+        errors, warnings = (
+            counted(len(self.errors), "error"),
+            counted(len(self.warnings), "warning"),
+        )
         return f"<Report on {self.env}: {errors}, {warnings}>"
 
 

@@ -40,35 +40,40 @@ def check_seeds(probe: Probe, env: gym.Env, seconds: float) -> None:
     first, drawn = _watch_globals(probe, env, actions)
     if drawn:
         text = (
-            f"{' and '.join(sorted(drawn))}: seeds do not decide that, so no episode can be repeated or resumed; "
-            "call super().reset(seed=seed) in reset(), and draw from self.np_random."
+            f"{' and '.join(sorted(drawn))}: seeds do not decide that, so no episode can be"
+            " repeated or resumed; call super().reset(seed=seed) in reset(), and draw from"
+            " self.np_random."
         )
         probe.finding("error", "seeding", text, where)
     if not takes(env.reset, "seed"):
         return  # that was found already, and the rest follows from it
-    if sentence := normaliser_sentence(env):  # episodes differ, and it is not reset() that is to blame
+    if sentence := normaliser_sentence(
+        env
+    ):  # episodes differ, and it is not reset() that is to blame
         probe.finding("warning", "seeding", sentence)
         return
     difference = _difference(first, played(env, probe.seed))
     if difference is not None:
         text = (
-            f"two episodes of one instance with seed={probe.seed} and the same actions differ: {difference}; call "
-            "super().reset(seed=seed), draw from self.np_random only, and let reset() forget the episode before."
+            f"two episodes of one instance with seed={probe.seed} and the same actions differ:"
+            f" {difference}; call super().reset(seed=seed), draw from self.np_random only, and let"
+            " reset() forget the episode before."
         )
         probe.finding("error", "seeding", text, where)
         return
     others = [played(env, probe.seed + i) for i in (1, 2)]
     if not drawn and not any(_difference(first, other) for other in others):
         text = (
-            f"the seeds {probe.seed}, {probe.seed + 1} and {probe.seed + 2} give the same episode: that is as it "
-            "should be in a task without chance; else draw from self.np_random, which super().reset(seed=seed) makes."
+            f"the seeds {probe.seed}, {probe.seed + 1} and {probe.seed + 2} give the same episode:"
+            " that is as it should be in a task without chance; else draw from self.np_random,"
+            " which super().reset(seed=seed) makes."
         )
         probe.finding("warning", "seeding", text, where)
     twin = probe.made()
     if is_same(env, twin):
         text = (
-            f"the same {type(env.unwrapped).__name__} was returned twice, and several are played at the same time: "
-            "make a new one at each call."
+            f"the same {type(env.unwrapped).__name__} was returned twice, and several are played at"
+            " the same time: make a new one at each call."
         )
         probe.finding("error", "sharing", text, method_place(env, "__init__"))
         return
@@ -78,8 +83,8 @@ def check_seeds(probe: Probe, env: gym.Env, seconds: float) -> None:
     difference = _difference(first, played(twin, probe.seed), "in the other")
     if difference is not None:
         text = (
-            f"two instances with seed={probe.seed} and the same actions play different episodes: {difference}; what "
-            "__init__ draws should be drawn in reset(), from self.np_random."
+            f"two instances with seed={probe.seed} and the same actions play different episodes:"
+            f" {difference}; what __init__ draws should be drawn in reset(), from self.np_random."
         )
         probe.finding("warning", "seeding", text, where)
 
@@ -134,18 +139,26 @@ def _watch_globals(probe: Probe, env: gym.Env, actions: list[Any]) -> tuple[Traj
 
 def _generators() -> dict[str, Any]:
     _, keys, position, *_ = np.random.get_state(legacy=True)
-    return {"the global np.random": (np.asarray(keys).tobytes(), position), "the global random": random.getstate()}
+    return {
+        "the global np.random": (np.asarray(keys).tobytes(), position),
+        "the global random": random.getstate(),
+    }
 
 
 def _check_twin_spaces(probe: Probe, env: gym.Env, twin: gym.Env) -> None:
     for kind in ("observation_space", "action_space"):
         one, other = getattr(env, kind), getattr(twin, kind, None)
         if one != other and repr(one) != repr(other):  # NaN differs from itself
-            text = f"two instances have different spaces, {kind} {one} and {other}: a policy needs one that stays."
+            text = (
+                f"two instances have different spaces, {kind} {one} and {other}: a policy needs one"
+                " that stays."
+            )
             probe.finding("error", "spaces", text, method_place(env, "__init__"))
 
 
-def _check_sharing(probe: Probe, env: gym.Env, twin: gym.Env, actions: list[Any], alone: Trajectory) -> bool:
+def _check_sharing(
+    probe: Probe, env: gym.Env, twin: gym.Env, actions: list[Any], alone: Trajectory
+) -> bool:
     """Whether an episode goes differently while another instance plays, too."""
     random.seed(0)
     np.random.seed(0)
@@ -159,9 +172,15 @@ def _check_sharing(probe: Probe, env: gym.Env, twin: gym.Env, actions: list[Any]
         return False
     suspects = _class_attributes(env)
     text = f"an instance is disturbed by another one that plays, too: alone, {difference}"
-    mend = f"; {' and '.join(suspects)} belong{'s' * (len(suspects) == 1)} to the class" if suspects else ""
+    mend = (
+        f"; {' and '.join(suspects)} belong{'s' * (len(suspects) == 1)} to the class"
+        if suspects
+        else ""
+    )
     text = f"{text}{mend}; make in __init__ or reset() what changes, as an attribute of self."
-    probe.finding("error", "sharing", text, method_place(env, "__init__") or method_place(env, "reset"))
+    probe.finding(
+        "error", "sharing", text, method_place(env, "__init__") or method_place(env, "reset")
+    )
     return True
 
 
@@ -172,6 +191,12 @@ def _class_attributes(env: gym.Env) -> list[str]:
         for cls in type(layer).__mro__:
             if not cls.__module__.startswith("gymnasium."):
                 kinds = (list, dict, set, bytearray, np.ndarray, np.random.Generator)
-                mine = (k for k, v in vars(cls).items() if isinstance(v, kinds) and k not in vars(layer))
-                found += [f"{cls.__name__}.{name}" for name in mine if name != "metadata" and not name.startswith("__")]
+                mine = (
+                    k for k, v in vars(cls).items() if isinstance(v, kinds) and k not in vars(layer)
+                )
+                found += [
+                    f"{cls.__name__}.{name}"
+                    for name in mine
+                    if name != "metadata" and not name.startswith("__")
+                ]
     return found

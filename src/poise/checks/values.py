@@ -19,10 +19,17 @@ Fault = tuple[Level, str]
 
 
 def space_faults(kind: str, space: Any) -> Iterator[Fault]:
-    """What is wrong with `env.observation_space` or `env.action_space` (`kind`: observation, action)."""
+    """What is wrong with `env.observation_space` or `env.action_space` (`kind`: observation,
+    action)."""
     if not isinstance(space, spaces.Space):
         what = "there is none" if space is None else f"it is {short(space)}"
-        yield "error", f"{kind}_space must be a gymnasium.spaces.Space, and {what}: set self.{kind}_space in __init__."
+        yield (
+            "error",
+            (
+                f"{kind}_space must be a gymnasium.spaces.Space, and {what}: set self.{kind}_space"
+                " in __init__."
+            ),
+        )
         return
     try:
         leaves = Layout(space).leaves
@@ -32,7 +39,10 @@ def space_faults(kind: str, space: Any) -> Iterator[Fault]:
     for leaf in leaves:
         name = _title(f"{kind}_space", leaf.name.split("/") if space is not leaf.space else [])
         if 0 in leaf.shape:
-            yield "error", f"{name} has the shape {leaf.shape}, in which there is no number: leave it out."
+            yield (
+                "error",
+                f"{name} has the shape {leaf.shape}, in which there is no number: leave it out.",
+            )
         elif isinstance(leaf.space, spaces.Box):
             yield from _bounds_faults(name, leaf.space, is_action=kind == "action")
 
@@ -40,22 +50,40 @@ def space_faults(kind: str, space: Any) -> Iterator[Fault]:
 def _bounds_faults(name: str, box: spaces.Box, *, is_action: bool) -> Iterator[Fault]:
     low, high = box.low, box.high
     if np.isnan(low).any() or np.isnan(high).any():
-        yield "error", f"{name} has NaN among its bounds, so nothing is inside: give numbers, or ±np.inf."
+        yield (
+            "error",
+            f"{name} has NaN among its bounds, so nothing is inside: give numbers, or ±np.inf.",
+        )
         return
     if (low > high).any():
         i = _first(low > high)
-        yield "error", f"{name} has low {low[i]} above high {high[i]}{_at(i)}, so nothing is inside: exchange them."
+        yield (
+            "error",
+            (
+                f"{name} has low {low[i]} above high {high[i]}{_at(i)}, so nothing is inside:"
+                " exchange them."
+            ),
+        )
         return
     if is_action and not (np.isfinite(low).all() and np.isfinite(high).all()):
         i = _first(~(np.isfinite(low) & np.isfinite(high)))
         yield (
             "warning",
-            f"{name} is unbounded ([{low[i]}, {high[i]}]{_at(i)}), so a policy cannot know how large an action is "
-            "meant to be: give finite bounds, best -1 to 1, and scale them in step().",
+            (
+                f"{name} is unbounded ([{low[i]}, {high[i]}]{_at(i)}), so a policy cannot know how"
+                " large an action is meant to be: give finite bounds, best -1 to 1, and scale them"
+                " in step()."
+            ),
         )
     if is_action and (low == high).any():
         i = _first(low == high)
-        yield "warning", f"{name} allows only {low[i]}{_at(i)}: there is nothing to choose; leave that part out."
+        yield (
+            "warning",
+            (
+                f"{name} allows only {low[i]}{_at(i)}: there is nothing to choose; leave that part"
+                " out."
+            ),
+        )
 
 
 class ValueFault(NamedTuple):
@@ -66,26 +94,38 @@ class ValueFault(NamedTuple):
     text: str
 
 
-def value_faults(space: spaces.Space, value: Any, path: tuple[str, ...] = ()) -> Iterator[ValueFault]:
+def value_faults(
+    space: spaces.Space, value: Any, path: tuple[str, ...] = ()
+) -> Iterator[ValueFault]:
     """Why an observation is not in its space; nothing where it is."""
     name = _title("the observation", list(path))
     built = f"{name}: structure"
     if isinstance(space, spaces.Dict):
         keys = [*space.spaces]
         if not isinstance(value, Mapping):
-            text = f"{name} is {short(value)}, and its space says Dict: return a dict with the keys {keys}."
+            text = (
+                f"{name} is {short(value)}, and its space says Dict: return a dict with the keys"
+                f" {keys}."
+            )
             yield ValueFault("error", built, text)
             return
         missing, more = [k for k in keys if k not in value], [k for k in value if k not in keys]
         if missing or more:
-            wrong = f"lacks the keys {missing}" if missing else f"has the keys {more} more than its space"
+            wrong = (
+                f"lacks the keys {missing}"
+                if missing
+                else f"has the keys {more} more than its space"
+            )
             yield ValueFault("error", built, f"{name} {wrong}: return exactly {keys}.")
         for key, inner in space.spaces.items():
             if key in value:
                 yield from value_faults(inner, value[key], (*path, str(key)))
     elif isinstance(space, spaces.Tuple):
         if not isinstance(value, (tuple, list)) or len(value) != len(space.spaces):
-            text = f"{name} is {short(value)}, and its space says a tuple of {len(space.spaces)} parts: return that."
+            text = (
+                f"{name} is {short(value)}, and its space says a tuple of {len(space.spaces)}"
+                " parts: return that."
+            )
             yield ValueFault("error", built, text)
             return
         for i, inner in enumerate(space.spaces):
@@ -102,44 +142,70 @@ def _leaf_faults(name: str, space: spaces.Space, value: Any) -> Iterator[ValueFa
     except ValueError:  # lists of different lengths
         array = np.asarray(None)
     if array.dtype.kind not in "biuf":
-        text = f"{name} must be numbers, and is {short(value)}: return np.array(..., {_type(space)})."
+        text = (
+            f"{name} must be numbers, and is {short(value)}: return np.array(..., {_type(space)})."
+        )
         yield ValueFault("error", f"{name}: numbers", text)
         return
     shape, dtype = tuple(space.shape or ()), np.dtype(space.dtype)
     if array.shape != shape:
-        text = f"{name} has the shape {array.shape}, and its space says {shape}: {_shape_hint(array.shape, shape)}."
+        text = (
+            f"{name} has the shape {array.shape}, and its space says {shape}:"
+            f" {_shape_hint(array.shape, shape)}."
+        )
         yield ValueFault("error", f"{name}: shape", text)
         return
     finite = np.isfinite(array)
     if not finite.all():
         i = _first(~finite)
-        text = f"{name} is {array[i]}{_at(i)}, and must be finite: look for a division by zero or an overflow."
+        text = (
+            f"{name} is {array[i]}{_at(i)}, and must be finite: look for a division by zero or an"
+            " overflow."
+        )
         yield ValueFault("error", f"{name}: finite", text)
         return
     yield from _type_faults(name, space, value, array)
     low, high = limits(space)
     with np.errstate(over="ignore"):  # bounds at the end of a type
-        slack = 1e-4 * np.maximum(1.0, np.minimum(np.abs(low), np.abs(high))) if dtype.kind == "f" else 0  # rounding
+        slack = (
+            1e-4 * np.maximum(1.0, np.minimum(np.abs(low), np.abs(high)))
+            if dtype.kind == "f"
+            else 0
+        )  # rounding
         outside = (array < low - slack) | (array > high + slack)
     if outside.any():
         i = _first(outside)
-        bounds = f"{_number(np.broadcast_to(low, shape)[i])} to {_number(np.broadcast_to(high, shape)[i])}"
+        bounds = (
+            f"{_number(np.broadcast_to(low, shape)[i])} to"
+            f" {_number(np.broadcast_to(high, shape)[i])}"
+        )
         text = (
-            f"{name} is {_number(array[i])}{_at(i)}, and its space says {bounds}: widen the space, or clip the value."
+            f"{name} is {_number(array[i])}{_at(i)}, and its space says {bounds}: widen the space,"
+            " or clip the value."
         )
         yield ValueFault("error", f"{name}: bounds", text)
 
 
-def _type_faults(name: str, space: spaces.Space, value: Any, array: np.ndarray) -> Iterator[ValueFault]:
+def _type_faults(
+    name: str, space: spaces.Space, value: Any, array: np.ndarray
+) -> Iterator[ValueFault]:
     kind, dtype = f"{name}: type", np.dtype(space.dtype)
     if array.dtype.kind == "f" and dtype.kind in "iu":
         broken = array != np.round(array)
-        if dtype == np.uint8 and array.ndim >= 2 and broken.any() and array.min() >= 0 and array.max() <= 1:
+        if (
+            dtype == np.uint8
+            and array.ndim >= 2
+            and broken.any()
+            and array.min() >= 0
+            and array.max() <= 1
+        ):
             mend = "return 0 to 255 as np.uint8, or make the space Box(0.0, 1.0, ..., np.float32)"
         else:
             mend = f"return whole numbers as {_type(space)}, or make the space a Box of np.float32"
         example = array[_first(broken)] if broken.any() else array.flat[0]
-        text = f"{name} holds {array.dtype} such as {example:.4g}, and its space says {dtype}: {mend}."
+        text = (
+            f"{name} holds {array.dtype} such as {example:.4g}, and its space says {dtype}: {mend}."
+        )
         yield ValueFault("error" if broken.any() else "warning", kind, text)
     elif isinstance(space, spaces.Discrete):
         return  # any whole number will do
@@ -149,8 +215,8 @@ def _type_faults(name: str, space: spaces.Space, value: Any, array: np.ndarray) 
         yield ValueFault("warning", kind, text)
     elif array.dtype.kind != "b" and not np.can_cast(array.dtype, dtype):
         text = (
-            f"{name} is {array.dtype}, and its space says {dtype}: Poise converts it, where others refuse it; "
-            f"return .astype({_type(space)})."
+            f"{name} is {array.dtype}, and its space says {dtype}: Poise converts it, where others"
+            f" refuse it; return .astype({_type(space)})."
         )
         yield ValueFault("warning", kind, text)
 
@@ -165,10 +231,19 @@ def reward_faults(reward: Any) -> Iterator[Fault]:
             yield "error", f"the reward must be one number, and is {short(reward)}: {mend}."
             return
         level: Level = "error" if isinstance(reward, str) or np.shape(reward) else "warning"
-        yield level, f"the reward must be a number, and is {short(reward)}: {mend}, such as float(reward)."
+        yield (
+            level,
+            f"the reward must be a number, and is {short(reward)}: {mend}, such as float(reward).",
+        )
         reward = number
     if not math.isfinite(reward):
-        yield "error", f"the reward is {float(reward)}: it must be finite; look for a division by zero or an overflow."
+        yield (
+            "error",
+            (
+                f"the reward is {float(reward)}: it must be finite; look for a division by zero or"
+                " an overflow."
+            ),
+        )
 
 
 def flag_faults(name: str, value: Any) -> Iterator[Fault]:
@@ -176,18 +251,39 @@ def flag_faults(name: str, value: Any) -> Iterator[Fault]:
     if not isinstance(value, (bool, np.bool_)):
         yield (
             "warning" if is_flag(value) else "error",
-            f"what step() returns as {name} must be True or False, and is {short(value)}: use bool(...).",
+            (
+                f"what step() returns as {name} must be True or False, and is {short(value)}: use"
+                " bool(...)."
+            ),
         )
 
 
 def frame_faults(frame: Any) -> Iterator[Fault]:
     """What is wrong with a frame that `render()` returned for `rgb_array`."""
     if not isinstance(frame, np.ndarray):
-        yield "error", f"render() must return an array [height, width, 3] of uint8, and returned {short(frame)}."
+        yield (
+            "error",
+            (
+                "render() must return an array [height, width, 3] of uint8, and returned"
+                f" {short(frame)}."
+            ),
+        )
     elif frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
-        yield "error", f"render() must return an array [height, width, 3], and returned one of shape {frame.shape}."
+        yield (
+            "error",
+            (
+                "render() must return an array [height, width, 3], and returned one of shape"
+                f" {frame.shape}."
+            ),
+        )
     elif frame.dtype != np.uint8:
-        yield "error", f"render() must return uint8 from 0 to 255, and returned {frame.dtype}: convert the frame."
+        yield (
+            "error",
+            (
+                f"render() must return uint8 from 0 to 255, and returned {frame.dtype}: convert the"
+                " frame."
+            ),
+        )
 
 
 def same(a: Any, b: Any) -> bool:
@@ -198,7 +294,11 @@ def same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     try:
         first, second = np.asarray(a), np.asarray(b)
-        return bool(np.array_equal(first, second, equal_nan=first.dtype.kind == "f" and second.dtype.kind == "f"))
+        return bool(
+            np.array_equal(
+                first, second, equal_nan=first.dtype.kind == "f" and second.dtype.kind == "f"
+            )
+        )
     except (TypeError, ValueError):
         return bool(a == b)
 

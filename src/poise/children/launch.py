@@ -26,8 +26,8 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 
 
 def command(module: str, *arguments: object) -> list[str]:
-    """The command of a process that calls `main(*arguments)` of a module, with texts, and imports from where this one
-    does."""
+    """The command of a process that calls `main(*arguments)` of a module, with texts, and imports
+    from where this one does."""
     texts = [str(argument) for argument in arguments]
     return [sys.executable, "-c", _BOOT, module, str(len(texts)), *texts, *map(str, sys.path)]
 
@@ -54,7 +54,9 @@ def start(module: str, *arguments: object, **options: Any) -> tuple[subprocess.P
 
 
 def begin() -> Pipe:
-    """The pipe to whoever started this process. What is printed goes to standard error, so that it does not get between
+    """The pipe to whoever started this process.
+
+    What is printed goes to standard error, so that it does not get between
     the messages, and what usually ends a process is the driver's to decide about."""
     pipe = Pipe(os.dup(0), os.dup(1))
     os.dup2(2, 1)
@@ -62,5 +64,7 @@ def begin() -> Pipe:
         os.dup2(nothing.fileno(), 0)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it may end without a chance to flush
     for number in (signal.SIGINT, *ENDING):
-        signal.signal(number, lambda *_: None)  # not SIG_IGN, which programs that environments start would inherit
+        signal.signal(
+            number, lambda *_: None
+        )  # not SIG_IGN, which programs that environments start would inherit
     return pipe

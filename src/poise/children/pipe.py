@@ -1,5 +1,5 @@
-"""How a driver and its worker processes talk: one byte for a step, which is all that most messages are, and JSON with
-arrays for the rest. Nothing that comes from a worker is unpickled.
+"""How a driver and its worker processes talk: one byte for a step, which is all that most messages
+are, and JSON with arrays for the rest. Nothing that comes from a worker is unpickled.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 
 STEP = b"s"
-"""To a worker: step with the actions in shared memory. From it: done, and there is nothing to tell."""
+"""To a worker: step with the actions in shared memory.
+
+From it: done, and there is nothing to tell.
+"""
 _MESSAGE = b"m"
 _BYTES = b"b"
 _LINGER_S = 50e-6
@@ -58,7 +61,8 @@ class Pipe:
         return data if kind == _BYTES else json.loads(data, object_hook=_decode)
 
     def ready(self, seconds: float) -> bool:
-        """Waits for the start of a message, or the other end's death, for so long; whether there is one."""
+        """Waits for the start of a message, or the other end's death, for so long; whether there is
+        one."""
         if sys.platform != "win32":
             return bool(self._poll.poll(seconds * 1000))
         import _winapi  # pipes cannot be waited for there: look every millisecond
@@ -77,8 +81,8 @@ class Pipe:
             time.sleep(0.001)
 
     def linger(self) -> None:
-        """Looks for a message for some 50 µs, giving way to whoever else wants the core: it takes as long to wake a
-        process that sleeps as many environments take to step."""
+        """Looks for a message for some 50 µs, giving way to whoever else wants the core: it takes
+        as long to wake a process that sleeps as many environments take to step."""
         if not hasattr(os, "sched_yield"):
             return
         end = time.perf_counter() + _LINGER_S

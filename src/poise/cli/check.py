@@ -20,9 +20,27 @@ FAULTY = 2
 
 @click.command(name="check-env")
 @click.argument("env", shell_complete=complete_env)
-@click.option("--env-config", "--env_config", metavar="JSON", default="{}", help="What the environment is made with.")
-@click.option("--steps", type=click.IntRange(1), default=1000, show_default=True, help="Steps of random play, at most.")
-@click.option("--seed", type=click.IntRange(0), default=0, metavar="INT", help="Other seeds play other episodes.")
+@click.option(
+    "--env-config",
+    "--env_config",
+    metavar="JSON",
+    default="{}",
+    help="What the environment is made with.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="Steps of random play, at most.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    metavar="INT",
+    help="Other seeds play other episodes.",
+)
 @click.option(
     "--timeout", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True, metavar="SECONDS",
     help="How long one call may take.",
@@ -30,12 +48,18 @@ FAULTY = 2
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def check_env(
-    ctx: click.Context, env: str, env_config: str, steps: int, seed: int, timeout: float, as_json: bool
+    ctx: click.Context,
+    env: str,
+    env_config: str,
+    steps: int,
+    seed: int,
+    timeout: float,
+    as_json: bool,
 ) -> None:
     """Check an environment: what is wrong with it, and how fast it is.
 
-    ENV is a Gymnasium id, `module:Env-v0` or `module:Class`. It takes about five seconds. The exit code is 2 if there
-    are errors.
+    ENV is a Gymnasium id, `module:Env-v0` or `module:Class`. It takes about five seconds. The exit
+    code is 2 if there are errors.
     """
     config = parse_text(env_config)
     if not isinstance(config, dict):
@@ -70,14 +94,27 @@ def _show(report: Report) -> None:
 
     console.print(Text(shown(report.env), "bold"))
     if report.measured():
-        console.print(grid([(Text(f"  {title}", "dim"), Text(text)) for title, text in report.measured()], gap=2))
-    for word, colour, findings in (("error", "red", report.errors), ("warning", "yellow", report.warnings)):
-        console.print(Text(f"\n{counted(len(findings), word)}", f"bold {colour}" if findings else "green"))
+        console.print(
+            grid(
+                [(Text(f"  {title}", "dim"), Text(text)) for title, text in report.measured()],
+                gap=2,
+            )
+        )
+    for word, colour, findings in (
+        ("error", "red", report.errors),
+        ("warning", "yellow", report.warnings),
+    ):
+        console.print(
+            Text(f"\n{counted(len(findings), word)}", f"bold {colour}" if findings else "green")
+        )
         rows = []
         for finding in findings:
             text = Text(shown(finding.text, lines=True))
             rows.append(
-                (Text(f"  {finding.check}", colour), text.append(f"\n{finding.where}" if finding.where else "", "dim"))
+                (
+                    Text(f"  {finding.check}", colour),
+                    text.append(f"\n{finding.where}" if finding.where else "", "dim"),
+                )
             )
         if rows:
             console.print(grid(rows, gap=2))

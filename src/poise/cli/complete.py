@@ -17,7 +17,9 @@ _INSTALL = {
 }
 
 
-@click.command(epilog="\b\nOne line switches it on:\n" + "\n".join(f"  {line}" for line in _INSTALL.values()))
+@click.command(
+    epilog="\b\nOne line switches it on:\n" + "\n".join(f"  {line}" for line in _INSTALL.values())
+)
 @click.argument("shell", type=click.Choice(list(_INSTALL)))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
@@ -27,27 +29,42 @@ def completion(ctx: click.Context, shell: str) -> None:
     click.echo(kind(ctx.find_root().command, {}, "poise", "_POISE_COMPLETE").source())
 
 
-def complete_algorithm(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of algorithms, whatever the case of what was typed; installed packages are not imported for theirs."""
+def complete_algorithm(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of algorithms, whatever the case of what was typed; installed packages are not imported
+    for theirs."""
     names = [name for name in algorithm_names() if name.lower().startswith(incomplete.lower())]
-    return [CompletionItem(name, help=ALGORITHMS[name].summary if name in ALGORITHMS else None) for name in names]
+    return [
+        CompletionItem(name, help=ALGORITHMS[name].summary if name in ALGORITHMS else None)
+        for name in names
+    ]
 
 
-def complete_env(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_env(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
     """Gymnasium ids. Importing Gymnasium takes a moment, but only while completing."""
     import gymnasium
 
     return _starting(incomplete, gymnasium.registry)
 
 
-def complete_preset(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_preset(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
     """Presets of all algorithms, and `none`."""
     from poise.config.presets import PRESETS
 
-    return _starting(incomplete, ["none", *dict.fromkeys(name for presets in PRESETS.values() for name in presets)])
+    return _starting(
+        incomplete,
+        ["none", *dict.fromkeys(name for presets in PRESETS.values() for name in presets)],
+    )
 
 
-def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_run(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
     """Runs in the folder of runs by name, newest first, or files where a path was begun."""
     from poise.tracking.folder import all_runs, run_names
 

@@ -1,4 +1,5 @@
-"""Flags made from dataclasses: every config key is a flag, with its docstring as help and its type as the check."""
+"""Flags made from dataclasses: every config key is a flag, with its docstring as help and its type
+as the check."""
 
 from __future__ import annotations
 
@@ -26,7 +27,14 @@ SHARED, NETWORKS = "Settings of every algorithm", "Settings of the networks"
 """Sections of `poise train --help`, beside the algorithm's own."""
 
 NONE: Mapping[str, str] = {}
-_METAVARS = {"an int": "INT", "a num": "NUMBER", "true": "BOOL", "a list": "LIST", "a map": "JSON", "a text": "TEXT"}
+_METAVARS = {
+    "an int": "INT",
+    "a num": "NUMBER",
+    "true": "BOOL",
+    "a list": "LIST",
+    "a map": "JSON",
+    "a text": "TEXT",
+}
 
 
 class Flag(click.Option):
@@ -43,7 +51,9 @@ class Value(click.ParamType):
     def __init__(self, annotation: Any) -> None:
         self.annotation = annotation
         words = describe(annotation)
-        self.name = next((name for start, name in _METAVARS.items() if words.startswith(start)), "NAME")
+        self.name = next(
+            (name for start, name in _METAVARS.items() if words.startswith(start)), "NAME"
+        )
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str) or self.annotation is Any:
@@ -53,7 +63,9 @@ class Value(click.ParamType):
         wants_list = typing.get_origin(self.annotation) is list
         return [parsed] if wants_list and isinstance(parsed, (int, float)) else parsed
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
         words = re.findall(r"'(\w+)'", describe(self.annotation))
         words = words or ["true", "false"] * (self.name == "BOOL")
         return [CompletionItem(word) for word in words if word.startswith(incomplete)]
@@ -62,12 +74,17 @@ class Value(click.ParamType):
 class Setting(Flag):
     """The flag of one config key under one of its names; `given` returns the values.
 
-    Each alias is a flag of its own, hidden in the help, so that a setting under two names is noticed.
+    Each alias is a flag of its own, hidden in the help, so that a setting under two names is
+    noticed.
     """
 
-    def __init__(self, spelling: str, annotation: Any, default: Any = None, help: str = "", **attributes: Any) -> None:
+    def __init__(
+        self, spelling: str, annotation: Any, default: Any = None, help: str = "", **attributes: Any
+    ) -> None:
         kind = Value(annotation)
-        optional: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if kind.name == "BOOL" else {}
+        optional: dict[str, Any] = (
+            {"is_flag": False, "flag_value": "true"} if kind.name == "BOOL" else {}
+        )
         super().__init__(
             [f"--{spelling}", "setting_" + re.sub(r"\W", "__", spelling)],
             type=kind,
@@ -85,7 +102,10 @@ class Setting(Flag):
             return None
         if self.annotation is Any:
             return f"--{self.spelling} {self.metavar}", self.help or ""
-        return f"--{self.spelling} {self.metavar}", f"{self.help} {_facts(self.annotation, self.shown_default)}"
+        return (
+            f"--{self.spelling} {self.metavar}",
+            f"{self.help} {_facts(self.annotation, self.shown_default)}",
+        )
 
 
 def _note(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
@@ -146,7 +166,9 @@ def _flags_of(config: type[AlgorithmConfig], own_section: str) -> Iterable[Setti
         else:
             section = SHARED if key in shared else own_section
         complete = {"shell_complete": complete_env} if key == "env" else {}
-        yield Setting(key, annotation, defaults[key], docs.get(key, ""), section=section, **complete)
+        yield Setting(
+            key, annotation, defaults[key], docs.get(key, ""), section=section, **complete
+        )
     for alias, key in config.aliases.items():
         if key in types:
             yield Setting(alias, types[key], hidden=True)
@@ -174,11 +196,14 @@ def show(value: Any) -> str:
 def with_options(
     options: type, section: str, names: Mapping[str, str] = NONE, defaults: Mapping[str, str] = NONE
 ) -> Callable[[click.Command], click.Command]:
-    """Gives a command the flags of a dataclass: what a run leaves on disk, how settings are searched.
+    """Gives a command the flags of a dataclass: what a run leaves on disk, how settings are
+    searched.
 
     Args:
-        names: of the flags that are not called as their fields are, by field; those of none have no flag.
-        defaults: what the command does where a flag is not given, if it is not what the dataclass does.
+        names: of the flags that are not called as their fields are, by field; those of none have no
+            flag.
+        defaults: what the command does where a flag is not given, if it is not what the dataclass
+            does.
     """
 
     def give(command: click.Command) -> click.Command:
@@ -188,7 +213,9 @@ def with_options(
     return give
 
 
-def _option_flags(options: type, section: str, names: Mapping[str, str], defaults: Mapping[str, str]) -> Iterable[Flag]:
+def _option_flags(
+    options: type, section: str, names: Mapping[str, str], defaults: Mapping[str, str]
+) -> Iterable[Flag]:
     docs, made = field_docs(options), {f.name: f for f in dataclasses.fields(options)}
     for key, annotation in field_types(options).items():
         name = names.get(key, key.replace("_", "-"))
@@ -204,7 +231,9 @@ def _option_flags(options: type, section: str, names: Mapping[str, str], default
             yield Flag([f"--{name}", key], type=kind, metavar=kind.name, section=section, help=help)
 
 
-def options_given(options: type, values: Mapping[str, Any], names: Mapping[str, str] = NONE) -> dict[str, Any]:
+def options_given(
+    options: type, values: Mapping[str, Any], names: Mapping[str, str] = NONE
+) -> dict[str, Any]:
     """The values of a dataclass's flags, among others; None means not given.
 
     Raises:

@@ -1,4 +1,5 @@
-"""What users write in `--stop` and `--config`: pairs, JSON, and files in a layout of their own or in RLlib's."""
+"""What users write in `--stop` and `--config`: pairs, JSON, and files in a layout of their own or
+in RLlib's."""
 
 from __future__ import annotations
 
@@ -41,8 +42,8 @@ def parse_stop(texts: Sequence[str]) -> dict[str, float] | None:
             rules[key.strip()] = parse_text(value.strip())
         else:
             raise ConfigError(
-                f"--stop {text!r} is not allowed: write KEY=NUMBER, for example episode_reward_mean=475, "
-                "or a JSON object of such pairs."
+                f"--stop {text!r} is not allowed: write KEY=NUMBER, for example"
+                " episode_reward_mean=475, or a JSON object of such pairs."
             )
     _check_stop(rules)
     return rules or None
@@ -51,8 +52,8 @@ def parse_stop(texts: Sequence[str]) -> dict[str, float] | None:
 def read_experiment(text: str | None) -> Experiment:
     """What `--config` means: a JSON object, or the name of a `.yaml`, `.yml` or `.json` file.
 
-    Either is a mapping of settings, or has the keys `run` (or `algorithm`), `env`, `stop` and `config`, by themselves
-    or under the name of the experiment, as RLlib's files do.
+    Either is a mapping of settings, or has the keys `run` (or `algorithm`), `env`, `stop` and
+    `config`, by themselves or under the name of the experiment, as RLlib's files do.
 
     Raises:
         ConfigError: there is no such file, it cannot be parsed, or it has another shape.
@@ -63,10 +64,16 @@ def read_experiment(text: str | None) -> Experiment:
     where = "--config" if inline else text
     data = _parse_json(text, "--config") if inline else _read_file(text)
     name = None
-    named = {key: value for key, value in data.items() if isinstance(value, dict) and _is_experiment(value)}
+    named = {
+        key: value
+        for key, value in data.items()
+        if isinstance(value, dict) and _is_experiment(value)
+    }
     if named and not _is_experiment(data):
         if len(data) > 1:
-            raise ConfigError(f"{where} has {len(data)} experiments ({', '.join(data)}); keep one of them in it.")
+            raise ConfigError(
+                f"{where} has {len(data)} experiments ({', '.join(data)}); keep one of them in it."
+            )
         [(name, data)] = named.items()
     if not _is_experiment(data):
         return Experiment(settings=data)
@@ -74,23 +81,37 @@ def read_experiment(text: str | None) -> Experiment:
 
 
 def _is_experiment(data: dict[str, Any]) -> bool:
-    return any(key in data for key in _EXPERIMENT_KEYS if key != "env")  # `env` is a plain setting, too
+    return any(
+        key in data for key in _EXPERIMENT_KEYS if key != "env"
+    )  # `env` is a plain setting, too
 
 
 def _experiment(data: dict[str, Any], name: str | None, where: str) -> Experiment:
     for key in data:
         if key not in _EXPERIMENT_KEYS:
-            raise ConfigError(f"{where}: {key!r} is not allowed beside {', '.join(_EXPERIMENT_KEYS)}.")
+            raise ConfigError(
+                f"{where}: {key!r} is not allowed beside {', '.join(_EXPERIMENT_KEYS)}."
+            )
     if "run" in data and "algorithm" in data:
-        raise ConfigError(f"{where}: 'run' and 'algorithm' are two names of one thing: give only one of them.")
+        raise ConfigError(
+            f"{where}: 'run' and 'algorithm' are two names of one thing: give only one of them."
+        )
     settings, stop = data.get("config") or {}, data.get("stop")
     if not isinstance(settings, dict):
-        raise ConfigError(f"{where}: config={settings!r} is not allowed: it must be a mapping of settings.")
+        raise ConfigError(
+            f"{where}: config={settings!r} is not allowed: it must be a mapping of settings."
+        )
     if stop is not None and not isinstance(stop, dict):
-        raise ConfigError(f"{where}: stop={stop!r} is not allowed: it must be a mapping of result keys to numbers.")
+        raise ConfigError(
+            f"{where}: stop={stop!r} is not allowed: it must be a mapping of result keys to"
+            " numbers."
+        )
     if "env" in data:
         if settings.get("env", data["env"]) != data["env"]:
-            raise ConfigError(f"{where}: env is {data['env']!r}, and {settings['env']!r} in config: leave one out.")
+            raise ConfigError(
+                f"{where}: env is {data['env']!r}, and {settings['env']!r} in config: leave one"
+                " out."
+            )
         settings = {**settings, "env": data["env"]}
     _check_stop(stop or {})
     return Experiment(name, data.get("run", data.get("algorithm")), stop, settings)
@@ -107,14 +128,18 @@ def _parse_json(text: str, where: str) -> dict[str, Any]:
 
 def _mapping(data: Any, where: str) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise ConfigError(f"{where} must be a mapping of settings (in JSON: an object), and is {brief(data)}.")
+        raise ConfigError(
+            f"{where} must be a mapping of settings (in JSON: an object), and is {brief(data)}."
+        )
     return data
 
 
 def _read_file(name: str) -> dict[str, Any]:
     suffix = Path(name).suffix
     if suffix not in (".yaml", ".yml", ".json"):
-        raise ConfigError(f"--config {name!r} is not allowed: give a JSON object, or a .yaml, .yml or .json file.")
+        raise ConfigError(
+            f"--config {name!r} is not allowed: give a JSON object, or a .yaml, .yml or .json file."
+        )
     data = read_file(name)
     return _mapping(data if suffix == ".json" else _with_numbers(data), name)
 

@@ -20,7 +20,11 @@ COLOURS = {"running": "cyan", "finished": "green", "stopped": "yellow", "preempt
 PIPE_WIDTH = 200
 
 folder_option = click.option(
-    "--folder", default="runs", show_default=True, type=click.Path(file_okay=False), help="The folder of all runs."
+    "--folder",
+    default="runs",
+    show_default=True,
+    type=click.Path(file_okay=False),
+    help="The folder of all runs.",
 )
 
 
@@ -50,8 +54,16 @@ def runs(folder: str, as_json: bool) -> None:
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         state = Text(shown(row["state"]), COLOURS.get(row["state"], "red"))
-        best = _number(row["best"], 1) + ("" if row["best"] is None else f" at {row['best_iteration']:,}")
-        rest = _number(row["iterations"]), _number(row["steps"]), _number(row["reward"], 1), best, _time(row["time_s"])
+        best = _number(row["best"], 1) + (
+            "" if row["best"] is None else f" at {row['best_iteration']:,}"
+        )
+        rest = (
+            _number(row["iterations"]),
+            _number(row["steps"]),
+            _number(row["reward"], 1),
+            best,
+            _time(row["time_s"]),
+        )
         table.add_row(*(Text(shown(row[key])) for key in ("run", "algorithm", "env")), state, *rest)
     Console(highlight=False, width=PIPE_WIDTH if piped else None).print(table)
 
@@ -65,7 +77,9 @@ def _row(run: RunFolder, name: str) -> dict[str, Any]:
     if "rebuilt" in saved:
         status = {**status, "state": "damaged"}
     best, iteration = run.best or (None, None)
-    last = run.last_result() or status  # the status of a killed run may be seconds older than its last result
+    last = (
+        run.last_result() or status
+    )  # the status of a killed run may be seconds older than its last result
     return {
         "run": name,
         "path": str(run.path),
@@ -82,10 +96,14 @@ def _row(run: RunFolder, name: str) -> dict[str, Any]:
 
 
 def _source(run: RunFolder) -> dict[str, Any]:
-    """The commit that the run was last made with, and whether the working folder had changes; None where unknown."""
+    """The commit that the run was last made with, and whether the working folder had changes; None
+    where unknown."""
     session: dict[str, Any] = next(reversed(run.sessions()), {})
     kinds = {"commit": str, "dirty": bool}
-    return {key: session.get(key) if isinstance(session.get(key), kind) else None for key, kind in kinds.items()}
+    return {
+        key: session.get(key) if isinstance(session.get(key), kind) else None
+        for key, kind in kinds.items()
+    }
 
 
 def _finite(value: Any) -> float | None:

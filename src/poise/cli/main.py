@@ -1,7 +1,7 @@
 """The command itself: which subcommands there are, and how it ends when something goes wrong.
 
-A subcommand's module is imported when it is called, and PyTorch when a subcommand begins its work, so that
-`poise --help` and every mistyped word are answered at once.
+A subcommand's module is imported when it is called, and PyTorch when a subcommand begins its work,
+so that `poise --help` and every mistyped word are answered at once.
 """
 
 from __future__ import annotations
@@ -30,10 +30,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "record": ("poise.cli.runs:record", "Film the policy; no display is needed."),
     "plot": ("poise.cli.plot:plot", "Draw return and length of the episodes of runs."),
     "runs": ("poise.cli.listing:runs", "List the runs and how they are doing."),
-    "check-env": ("poise.cli.check:check_env", "Check an environment: what is wrong with it, and how fast it is."),
+    "check-env": (
+        "poise.cli.check:check_env",
+        "Check an environment: what is wrong with it, and how fast it is.",
+    ),
     "algorithms": ("poise.cli.describe:algorithms", "List the algorithms and their presets."),
     "config": ("poise.cli.describe:config", "Explain every setting of an algorithm."),
-    "completion": ("poise.cli.complete:completion", "Print the script that completes words in your shell."),
+    "completion": (
+        "poise.cli.complete:completion",
+        "Print the script that completes words in your shell.",
+    ),
 }
 """Where each subcommand lives and its line in `poise --help`, which imports none of them."""
 
@@ -54,7 +60,8 @@ class EnvRaised(click.ClickException):
 
 
 class Poise(click.Group):
-    """A group that imports its subcommands when they are called, and ends as a good Unix command does."""
+    """A group that imports its subcommands when they are called, and ends as a good Unix command
+    does."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -71,7 +78,8 @@ class Poise(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in COMMANDS and not ctx.resilient_parsing:
             raise click.UsageError(
-                f"There is no command {args[0]!r}.{nearest(args[0], COMMANDS)} `poise --help` lists them."
+                f"There is no command {args[0]!r}.{nearest(args[0], COMMANDS)} `poise --help` lists"
+                " them."
             )
         return super().resolve_command(ctx, args)
 
@@ -93,7 +101,9 @@ class Poise(click.Group):
             ctx.exit(INTERRUPTED)
 
 
-def _show(show: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+def _show(
+    show: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any
+) -> None:
     """Prints a warning of Poise's as a sentence; those of other packages keep their file and line."""
     if issubclass(category, PoiseWarning):
         echo(f"Warning: {message}", err=True)
@@ -129,14 +139,17 @@ def _run() -> None:
     _open_streams()
     if sys.stdin.isatty() and sys.stderr.isatty():
         trust.ask = lambda said: click.confirm(f"{said}\nDo you trust it?", default=False, err=True)
-    # An environment `my_module:MyEnv` may lie where the user stands; appended, so that it hides no installed module.
+    # An environment `my_module:MyEnv` may lie where the user stands; appended, so that it hides no
+    # installed module.
     sys.path.append(os.getcwd())
     try:
         try:
             poise(prog_name="poise")
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output (`| head`) has seen enough: what is still buffered goes nowhere
+    except (
+        BrokenPipeError
+    ):  # whoever read our output (`| head`) has seen enough: what is still buffered goes nowhere
         silence()
         sys.exit(1)
     except KeyboardInterrupt:
@@ -144,7 +157,8 @@ def _run() -> None:
 
 
 def _leave(code: int) -> None:
-    """Ends the process without freeing what it holds: to free PyTorch's objects one by one takes 0.2 s."""
+    """Ends the process without freeing what it holds: to free PyTorch's objects one by one takes
+    0.2 s."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -152,7 +166,8 @@ def _leave(code: int) -> None:
 
 
 def _open_streams() -> None:
-    """Streams that were closed (`>&-`) lead nowhere; those of a narrow encoding show `?` for what it lacks."""
+    """Streams that were closed (`>&-`) lead nowhere; those of a narrow encoding show `?` for what
+    it lacks."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:

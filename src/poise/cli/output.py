@@ -17,7 +17,8 @@ def echo(text: object, *, err: bool = False) -> None:
 
 
 def echo_last(text: object, *, err: bool = False) -> None:
-    """Prints the last lines of a command that has done its work: where nobody reads any more, that is no failure."""
+    """Prints the last lines of a command that has done its work: where nobody reads any more, that
+    is no failure."""
     try:
         echo(text, err=err)
         sys.stdout.flush()
@@ -27,5 +28,8 @@ def echo_last(text: object, *, err: bool = False) -> None:
 
 
 def silence() -> None:
-    """Sends standard output nowhere. By its number: Click may have put a wrapper in the place of the stream."""
+    """Sends standard output nowhere.
+
+    By its number: Click may have put a wrapper in the place of the stream.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,4 +1,5 @@
-"""`poise plot`: pictures of runs, from their folders, also of runs that are still running; without PyTorch."""
+"""`poise plot`: pictures of runs, from their folders, also of runs that are still running; without
+PyTorch."""
 
 from __future__ import annotations
 
@@ -21,7 +22,13 @@ SEVERAL = "episodes.png"
 
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=complete_run)
-@click.option("--x", default="steps", show_default=True, metavar="steps|episodes|time", help="The horizontal axis.")
+@click.option(
+    "--x",
+    default="steps",
+    show_default=True,
+    metavar="steps|episodes|time",
+    help="The horizontal axis.",
+)
 @click.option("--y", metavar="KEY", multiple=True,
               help="The vertical axis: return, length, or any key of the results, such as learner/kl or "
               "evaluation/episode_reward_mean; may be repeated. [default: return and length]")  # fmt: skip
@@ -35,15 +42,27 @@ SEVERAL = "episodes.png"
 @click.option("--terminal", is_flag=True, help="Draw here; a file is written only with --out.")
 @folder_option
 def plot(
-    runs: tuple[str, ...], x: str, y: tuple[str, ...], band: str, out: str | None, terminal: bool, folder: str
+    runs: tuple[str, ...],
+    x: str,
+    y: tuple[str, ...],
+    band: str,
+    out: str | None,
+    terminal: bool,
+    folder: str,
 ) -> None:
     """Draw return and length of the episodes of runs.
 
-    Or whatever else their results hold, one picture under the other. RUN is a run folder, the name of a run, `latest`,
-    or an experiment, which means all of its runs. Runs that differ by their seed alone become one curve, with a band.
-    The folder of a search means all of its trials, and their settings against what came of them.
+    Or whatever else their results hold, one picture under the other. RUN is a run folder, the name
+    of a run, `latest`, or an experiment, which means all of its runs. Runs that differ by their
+    seed alone become one curve, with a band. The folder of a search means all of its trials, and
+    their settings against what came of them.
     """
-    studies = [base / name for name in runs for base in (Path(), Path(folder)) if (base / name / STUDY).is_file()]
+    studies = [
+        base / name
+        for name in runs
+        for base in (Path(), Path(folder))
+        if (base / name / STUDY).is_file()
+    ]
     if studies:
         _plot_study(studies[0], out, alone=len(runs) == 1 and not terminal)
         return
@@ -71,7 +90,11 @@ def plot(
         from poise.tracking.plots import episode_figure, save_figure
 
         run = next(iter(found.values()))
-        own = run.plot.with_stem("_".join(sides).replace("/", "-") if y else "episodes") if len(found) == 1 else None
+        own = (
+            run.plot.with_stem("_".join(sides).replace("/", "-") if y else "episodes")
+            if len(found) == 1
+            else None
+        )
         if own and not out:
             refuse_links(run.path)
         echo(save_figure(episode_figure(pictures), out or own or Path(SEVERAL)))

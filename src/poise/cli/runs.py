@@ -29,23 +29,35 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 run_argument = click.argument("run", shell_complete=complete_run)
-explore_option = click.option("--explore", is_flag=True, help="Sample actions instead of taking the most likely ones.")
-seed_option = click.option(
-    "--seed", type=click.IntRange(0), default=0, metavar="INT", help="Other seeds give other episodes."
+explore_option = click.option(
+    "--explore", is_flag=True, help="Sample actions instead of taking the most likely ones."
 )
-trust_option = click.option("--trust", is_flag=True, help="Let it run the code that it names, and remember the names.")
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    metavar="INT",
+    help="Other seeds give other episodes.",
+)
+trust_option = click.option(
+    "--trust", is_flag=True, help="Let it run the code that it names, and remember the names."
+)
 checkpoint_option = click.option(
     "--checkpoint",
     metavar="WHICH",
     default="latest",
     show_default=True,
-    help="Which one of a run: `latest`, `best` (the highest score while training), or an iteration.",
+    help=(
+        "Which one of a run: `latest`, `best` (the highest score while training), or an iteration."
+    ),
 )
 
 
 def episodes_option(default: int) -> Callable[[Command], Command]:
     """`--episodes`, which every command that plays has."""
-    return click.option("--episodes", type=click.IntRange(1), default=default, metavar="INT", show_default=True)
+    return click.option(
+        "--episodes", type=click.IntRange(1), default=default, metavar="INT", show_default=True
+    )
 
 
 @click.command()
@@ -58,7 +70,14 @@ def episodes_option(default: int) -> Callable[[Command], Command]:
 @trust_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
-    run: str, episodes: int, explore: bool, seed: int, checkpoint: str, folder: str, trust: bool, as_json: bool
+    run: str,
+    episodes: int,
+    explore: bool,
+    seed: int,
+    checkpoint: str,
+    folder: str,
+    trust: bool,
+    as_json: bool,
 ) -> None:
     """Play fresh episodes and say how good the policy is.
 
@@ -73,7 +92,11 @@ def evaluate(
         sampled = None
         if not explore and falls_short(numbers["episode_reward_mean"], returns, episodes):
             sampled = trainer.evaluate(episodes, explore=True, seed=seed)["episode_reward_mean"]
-        about = {"algorithm": trainer.name, "env": trainer.config.env, "iteration": trainer.iteration}
+        about = {
+            "algorithm": trainer.name,
+            "env": trainer.config.env,
+            "iteration": trainer.iteration,
+        }
     if as_json:
         finite = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
         if sampled is not None:
@@ -101,7 +124,14 @@ def evaluate(
 @folder_option
 @trust_option
 def record(
-    run: str, out: str | None, episodes: int, explore: bool, seed: int, checkpoint: str, folder: str, trust: bool
+    run: str,
+    out: str | None,
+    episodes: int,
+    explore: bool,
+    seed: int,
+    checkpoint: str,
+    folder: str,
+    trust: bool,
 ) -> None:
     """Film the policy; no display is needed.
 
@@ -110,7 +140,11 @@ def record(
     from poise.training.recording import record as film
 
     path, owner = find_checkpoint(run, checkpoint, folder)
-    target = owner.path / "videos" / f"{path.name}.mp4" if owner else path.parent / f"{path.resolve().name}.mp4"
+    target = (
+        owner.path / "videos" / f"{path.name}.mp4"
+        if owner
+        else path.parent / f"{path.resolve().name}.mp4"
+    )
     if not out:
         refuse_links(owner.path if owner else target)
     with _load(path, trust=trust) as trainer:
@@ -142,7 +176,9 @@ class ResumeCommand(click.Command):
         for word in (word for word in (values.get("run"), *rest) if isinstance(word, str)):
             with suppress(RunError, ConfigError):
                 found = find_run(word, values.get("folder") or "runs")
-                bring_algorithm(saved := found.config(), found.path, trusted=bool(values.get("trust")))
+                bring_algorithm(
+                    saved := found.config(), found.path, trusted=bool(values.get("trust"))
+                )
                 algorithm_spec(saved["algorithm"])
                 return
 
@@ -154,10 +190,15 @@ class ResumeCommand(click.Command):
         with formatter.section("Options"):
             formatter.write_dl([record for record in records if record])
         formatter.write_paragraph()
-        formatter.write_text("Settings to go on with are flags as those of `poise train`: --num_workers 2 --lr 1e-4.")
+        formatter.write_text(
+            "Settings to go on with are flags as those of `poise train`: --num_workers 2 --lr 1e-4."
+        )
 
 
-@click.command(cls=ResumeCommand, context_settings={"token_normalize_func": lambda name: name.replace("-", "_")})
+@click.command(
+    cls=ResumeCommand,
+    context_settings={"token_normalize_func": lambda name: name.replace("-", "_")},
+)
 @run_argument
 @click.option(
     "--stop",
@@ -183,7 +224,8 @@ def resume(
 ) -> None:
     """Go on with a run, also with other settings.
 
-    RUN is a run folder, the name of a run, or `latest`; or the folder of a search or of several seeds.
+    RUN is a run folder, the name of a run, or `latest`; or the folder of a search or of several
+    seeds.
     """
     if (study := find_study(run, folder)) is not None:
         from poise.cli.tune import finish_study
@@ -191,17 +233,31 @@ def resume(
 
         if stop_texts or given(ctx) or checkpoint != "latest":
             raise click.UsageError(
-                f"{study} is several runs, which go on as they were to: leave out --stop, --checkpoint and settings."
+                f"{study} is several runs, which go on as they were to: leave out --stop,"
+                " --checkpoint and settings."
             )
-        finish_study(ctx, go_on_searching(study, signals=ENDING, trust=trust, quiet=quiet), quiet=quiet)
+        finish_study(
+            ctx, go_on_searching(study, signals=ENDING, trust=trust, quiet=quiet), quiet=quiet
+        )
     stop, found = parse_stop(stop_texts), find_run(run, folder)
 
     from poise.tracking.launch import resume as go_on
 
     before = found.status().get("training_iteration")
-    resumed = go_on(found, stop=stop, overrides=given(ctx), which=checkpoint, signals=ENDING, quiet=quiet, trust=trust)
+    resumed = go_on(
+        found,
+        stop=stop,
+        overrides=given(ctx),
+        which=checkpoint,
+        signals=ENDING,
+        quiet=quiet,
+        trust=trust,
+    )
     if resumed.trainer.iteration == before and not quiet:
-        echo("It was there already; --stop sets a further goal, for example --stop timesteps_total=1000000.")
+        echo(
+            "It was there already; --stop sets a further goal, for example --stop"
+            " timesteps_total=1000000."
+        )
     finish(ctx, resumed, quiet=quiet)
 
 
@@ -218,15 +274,21 @@ def find_checkpoint(run: str, which: str, root: str) -> tuple[Path, RunFolder | 
     path = Path(run)
     if (path / checkpoint.MANIFEST).is_file():
         if which != "latest":
-            raise RunError(f"{path} is a checkpoint; --checkpoint {which} chooses among those of a run.")
+            raise RunError(
+                f"{path} is a checkpoint; --checkpoint {which} chooses among those of a run."
+            )
         owner = RunFolder(path.resolve().parent.parent)
-        return path, owner if path.resolve().parent == owner.checkpoints and owner.exists() else None
+        return (
+            path,
+            owner if path.resolve().parent == owner.checkpoints and owner.exists() else None,
+        )
     found = find_run(run, root)
     return choose(found.path, which), found
 
 
 def _load(path: Path, *, trust: bool) -> Trainer:
-    """The trainer of a checkpoint, after a word about the module that its environment is going to import."""
+    """The trainer of a checkpoint, after a word about the module that its environment is going to
+    import."""
     from poise.envs.make import admit_env
     from poise.training.loading import load
 

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 UNSAVED = 2
 """Exit code of a run whose end is not on the disk, as when the disk is full."""
 EXIT_CODES = {"interrupted": 128 + signal.SIGINT, "preempted": 128 + signal.SIGTERM}
-"""How a run that a signal ended is told from a finished one; its last checkpoint is whole in any case."""
+"""How a run that a signal ended is told from a finished one; its last checkpoint is whole in any
+case."""
 
 
 @dataclass
@@ -79,7 +80,9 @@ class TrainCommand(click.Command):
             raise click.UsageError(self._unknown(ctx, error.option_name.lstrip("-"))) from None
         if isinstance(ctx.obj, Request) and ctx.obj.env is not None:
             if given(ctx).get("env", ctx.obj.env) != ctx.obj.env:
-                raise click.UsageError(f"env is {ctx.obj.env!r}, and {given(ctx)['env']!r} by --env: leave one out.")
+                raise click.UsageError(
+                    f"env is {ctx.obj.env!r}, and {given(ctx)['env']!r} by --env: leave one out."
+                )
             note(ctx, "env", ctx.obj.env)
         return rest
 
@@ -87,18 +90,26 @@ class TrainCommand(click.Command):
         return [*super().get_params(ctx), *setting_flags(_algorithm(ctx))]
 
     def _look(self, ctx: click.Context, args: list[str]) -> Request:
-        parser = self.make_parser(ctx)  # of a context without a request: takes the flags of all algorithms
+        parser = self.make_parser(
+            ctx
+        )  # of a context without a request: takes the flags of all algorithms
         parser.ignore_unknown_options = True
         values, rest, _ = parser.parse_args(list(args))
         text = values.get("config_text")
         experiment = read_experiment(text if isinstance(text, str) else None)
-        typed = [word for word in (values.get("algorithm"), values.get("env_name"), *rest) if isinstance(word, str)]
+        typed = [
+            word
+            for word in (values.get("algorithm"), values.get("env_name"), *rest)
+            if isinstance(word, str)
+        ]
         words = [word for word in typed if word[:1] != "-"]
         known, before = [word for word in words if known_name(word)], len(ALGORITHMS)
         if not known and words:
             installed = {name.lower() for name in algorithm_names()}
             known = [word for word in words if word.lower() in installed]
-        others = [word for word in words if word not in known] if words == typed else []  # else a mistyped flag's value
+        others = (
+            [word for word in words if word not in known] if words == typed else []
+        )  # else a mistyped flag's value
         written = [*known, values.get("run_name")]
         names = [algorithm_spec(name)[0] for name in written if isinstance(name, str)]
         if not names and experiment.algorithm:
@@ -109,28 +120,50 @@ class TrainCommand(click.Command):
             algorithm_spec(others[0])  # says that there is none of this name
         if len(set(names)) > 1:
             by = "" if len(known) > 1 else " by --run"
-            raise ConfigError(f"The algorithm is {names[0]}, and {names[1]}{by}: give only one of them.")
+            raise ConfigError(
+                f"The algorithm is {names[0]}, and {names[1]}{by}: give only one of them."
+            )
         return Request(names[0] if names else None, experiment, others[0] if others else None)
 
     def _unknown(self, ctx: click.Context, name: str) -> str:
         """One sentence about a flag that does not exist."""
-        options = [option for param in self.get_params(ctx) for option in param.opts if option.startswith("--")]
+        options = [
+            option
+            for param in self.get_params(ctx)
+            for option in param.opts
+            if option.startswith("--")
+        ]
         algorithm = _algorithm(ctx)
         special = ALGORITHMS[algorithm].config.untranslatable if algorithm else {}
-        # Names are compared without their dashes, so that a part of one (`fcnet_hiddens`) finds the whole.
+        # Names are compared without their dashes, so that a part of one (`fcnet_hiddens`) finds the
+        # whole.
         hint = setting_hint(name, special, [option.lstrip("-") for option in options], flag="--")
         if any(option.startswith(f"--{name}.") for option in options):
-            return f'There is no flag --{name}: write --{name}.KEY, or {{"{name}": {{...}}}} in --config.'
-        others = [other for other in ALGORITHMS if name in [flag.spelling for flag in setting_flags(other)]]
+            return (
+                f'There is no flag --{name}: write --{name}.KEY, or {{"{name}": {{...}}}} in'
+                " --config."
+            )
+        others = [
+            other
+            for other in ALGORITHMS
+            if name in [flag.spelling for flag in setting_flags(other)]
+        ]
         if others:
             have = "have" if others[1:] else "has"
             return f"{algorithm} has no setting --{name}; {' and '.join(others)} {have}.{hint}"
-        return f"There is no flag --{name}.{hint} `poise {ctx.info_name} {algorithm or 'PPO'} --help` lists them."
+        return (
+            f"There is no flag --{name}.{hint} `poise {ctx.info_name} {algorithm or 'PPO'} --help`"
+            " lists them."
+        )
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         algorithm = _algorithm(ctx)
         general = (*self.first, KEPT, OTHER)
-        order = (*self.first, KEPT, own_section(algorithm), SHARED, NETWORKS, OTHER) if algorithm else general
+        order = (
+            (*self.first, KEPT, own_section(algorithm), SHARED, NETWORKS, OTHER)
+            if algorithm
+            else general
+        )
         sections: dict[str, list[tuple[str, str]]] = {section: [] for section in order}
         for param in self.get_params(ctx):
             section = param.section if isinstance(param, Flag) else OTHER
@@ -145,10 +178,14 @@ class TrainCommand(click.Command):
         algorithm = _algorithm(ctx)
         examples = [f"poise {ctx.info_name} {name} --help" for name in algorithm_names()]
         more = (
-            f"`poise config {algorithm}` lists the same settings with their other names (those of RLlib and "
-            "Stable-Baselines3), which are flags as well. A hyphen in a flag is as good as an underscore."
+            f"`poise config {algorithm}` lists the same settings with their other names (those of"
+            " RLlib and Stable-Baselines3), which are flags as well. A hyphen in a flag is as good"
+            " as an underscore."
             if algorithm
-            else f"Every setting of an algorithm is a flag too: `{'` and `'.join(examples)}` list them."
+            else (
+                f"Every setting of an algorithm is a flag too: `{'` and `'.join(examples)}` list"
+                " them."
+            )
         )
         formatter.write_paragraph()
         formatter.write_text(more)
@@ -188,7 +225,10 @@ def with_common(command: Callable[..., Any]) -> Callable[..., Any]:
 @with_options(RunOptions, KEPT)
 @click.command(
     cls=TrainCommand,
-    context_settings={"token_normalize_func": lambda name: name.replace("-", "_"), "max_content_width": 100},
+    context_settings={
+        "token_normalize_func": lambda name: name.replace("-", "_"),
+        "max_content_width": 100,
+    },
 )
 @with_common
 @click.option("--stop", "stop_texts", cls=Flag, multiple=True, metavar="KEY=NUMBER",
@@ -200,7 +240,13 @@ def with_common(command: Callable[..., Any]) -> Callable[..., Any]:
               help="Runs that differ by their seed, in parallel; --seed is the first. [default: 1]")  # fmt: skip
 @click.option("--resume-if-exists", cls=Flag, section=KEPT, is_flag=True,
               help="Goes on with the run of that --name where there is one, or says that it has ended.")  # fmt: skip
-@click.option("--quiet", cls=Flag, section=KEPT, is_flag=True, help="Prints only where the run is, at the end.")
+@click.option(
+    "--quiet",
+    cls=Flag,
+    section=KEPT,
+    is_flag=True,
+    help="Prints only where the run is, at the end.",
+)
 @click.option("--trust", cls=Flag, section=OTHER, is_flag=True,
               help="Lets --config run the code that it names, and remembers the names.")  # fmt: skip
 @click.pass_context
@@ -229,22 +275,35 @@ def train(
     request: Request = ctx.obj
     if request.algorithm is None:
         known = ", ".join(algorithm_names())
-        raise click.UsageError(f"Say what to train, for example poise train PPO --env CartPole-v1. Known: {known}.")
+        raise click.UsageError(
+            f"Say what to train, for example poise train PPO --env CartPole-v1. Known: {known}."
+        )
     config = ALGORITHMS[request.algorithm].config
     written = read_settings(ctx, config, request, trusted=trust)
     settings = {**written, **canonical(config, given(ctx)), **wrapped(wrappers)}
     tuned = None if preset == "none" else preset
     stop = parse_stop(stop_texts) or request.experiment.stop
-    resolve(request.algorithm, None, settings, preset=tuned)  # so that a mistake is said before PyTorch is loaded
+    resolve(
+        request.algorithm, None, settings, preset=tuned
+    )  # so that a mistake is said before PyTorch is loaded
 
     experiment = request.experiment.name if experiment is None else experiment
-    asked: dict[str, Any] = {"stop": stop, "preset": tuned, "experiment": experiment, "quiet": quiet}
+    asked: dict[str, Any] = {
+        "stop": stop,
+        "preset": tuned,
+        "experiment": experiment,
+        "quiet": quiet,
+    }
     asked["options"] = RunOptions(**options_given(RunOptions, options))
     if seeds > 1:
         if resume_if_exists:
-            raise ConfigError("--resume-if-exists is of one run: `poise resume` goes on with several seeds.")
+            raise ConfigError(
+                "--resume-if-exists is of one run: `poise resume` goes on with several seeds."
+            )
         if name is not None:
-            raise ConfigError(f"name={name!r} is of one run, and --seeds {seeds} are several: give --experiment.")
+            raise ConfigError(
+                f"name={name!r} is of one run, and --seeds {seeds} are several: give --experiment."
+            )
         _train_seeds(ctx, request.algorithm, settings, {**asked, "seeds": seeds, "folder": folder})
     with without_collection(freeze=True):
         from poise.tracking.launch import start
@@ -262,22 +321,31 @@ def wrapped(texts: tuple[str, ...]) -> dict[str, Any]:
 def read_settings(
     ctx: click.Context, config: type[AlgorithmConfig], request: Request, *, trusted: bool
 ) -> dict[str, Any]:
-    """The settings of `--config`; what they name in a file has passed the door of `poise.envs.trust`."""
+    """The settings of `--config`; what they name in a file has passed the door of
+    `poise.envs.trust`."""
     settings, text = canonical(config, request.experiment.settings), ctx.params.get("config_text")
     if settings and text and not text.lstrip().startswith("{"):
         from poise.training.names import admit
 
         kept = canonical(config, given(ctx))
-        admit({key: value for key, value in settings.items() if key not in kept}, text, trusted=trusted)
+        admit(
+            {key: value for key, value in settings.items() if key not in kept},
+            text,
+            trusted=trusted,
+        )
     return settings
 
 
-def _train_seeds(ctx: click.Context, algorithm: str, settings: dict[str, Any], asked: dict[str, Any]) -> None:
+def _train_seeds(
+    ctx: click.Context, algorithm: str, settings: dict[str, Any], asked: dict[str, Any]
+) -> None:
     with without_collection(freeze=True):
         from poise.tuning.seeds import run_seeds
 
     rest = {key: value for key, value in settings.items() if key != "seed"}
-    found = run_seeds(algorithm, seed=settings.get("seed") or 0, config=rest, signals=ENDING, **asked)
+    found = run_seeds(
+        algorithm, seed=settings.get("seed") or 0, config=rest, signals=ENDING, **asked
+    )
     finish_seeds(ctx, found, quiet=asked["quiet"])
 
 
@@ -293,7 +361,9 @@ def finish_seeds(ctx: click.Context, found: SeedRuns, *, quiet: bool) -> None:
         echo_last(f"\nNext:\n  poise resume {path}   go on from here")
     else:
         echo_last(f"\n{summary(found)}\n\nNext:")
-        echo_last(f"  poise plot {path}       draw all seeds\n  poise evaluate {path}   play the best")
+        echo_last(
+            f"  poise plot {path}       draw all seeds\n  poise evaluate {path}   play the best"
+        )
     ctx.exit(code)
 
 
@@ -305,14 +375,24 @@ def finish(ctx: click.Context, run: Run, *, quiet: bool) -> None:
             echo_last(run.unsaved, err=True)
         echo_last(near(run.path))
     else:
-        next_steps = {"resume": "go on from here"} if code else {"evaluate": "play fresh episodes", "record": "film it"}
+        next_steps = (
+            {"resume": "go on from here"}
+            if code
+            else {"evaluate": "play fresh episodes", "record": "film it"}
+        )
         if run.unsaved and not any(run.folder.checkpoints.glob("[0-9]*")):
             ctx.exit(code)  # there is nothing to go on from
-        # As it was called, where the shell would not find it: in a virtual environment that is not activated.
-        poise = sys.argv[0] if sys.argv[0].endswith("/poise") and not shutil.which("poise") else "poise"
+        # As it was called, where the shell would not find it: in a virtual environment that is not
+        # activated.
+        poise = (
+            sys.argv[0] if sys.argv[0].endswith("/poise") and not shutil.which("poise") else "poise"
+        )
         lines = [
-            (f"{poise} {command} {shlex.quote(str(near(run.path)))}", what) for command, what in next_steps.items()
+            (f"{poise} {command} {shlex.quote(str(near(run.path)))}", what)
+            for command, what in next_steps.items()
         ]
         width = max(len(command) for command, _ in lines)
-        echo_last("\nNext:\n" + "\n".join(f"  {command:{width}}   {what}" for command, what in lines))
+        echo_last(
+            "\nNext:\n" + "\n".join(f"  {command:{width}}   {what}" for command, what in lines)
+        )
     ctx.exit(code)

@@ -13,7 +13,15 @@ from click.core import ParameterSource
 from poise.cli.flags import KEPT, OTHER, TRAINED, Flag, given, options_given, with_options
 from poise.cli.inputs import parse_stop
 from poise.cli.output import echo
-from poise.cli.train import EXIT_CODES, Request, TrainCommand, finish_seeds, read_settings, with_common, wrapped
+from poise.cli.train import (
+    EXIT_CODES,
+    Request,
+    TrainCommand,
+    finish_seeds,
+    read_settings,
+    with_common,
+    wrapped,
+)
 from poise.config.algorithms import ALGORITHMS, algorithm_names
 from poise.config.resolve import canonical
 from poise.config.run import RunOptions
@@ -28,7 +36,8 @@ SEARCHED = "How it is searched"
 TRIALS = 20
 FLAGS = {"num_samples": "trials", "time_budget_s": "time-budget"}
 FLAGS |= dict.fromkeys(("algorithm", "config", "stop", "seed", "preset", "options", "home"), "")
-"""Flags of `Search` that are not called as its fields are; those of none are given by flags of `poise train`."""
+"""Flags of `Search` that are not called as its fields are; those of none are given by flags of
+`poise train`."""
 GOES_ON = {"study", "num_samples", "time_budget_s", "parallel", "quiet", "trust"}
 """What may be typed beside --resume."""
 
@@ -43,7 +52,10 @@ class TuneCommand(TrainCommand):
 @with_options(RunOptions, KEPT)
 @click.command(
     cls=TuneCommand,
-    context_settings={"token_normalize_func": lambda name: name.replace("-", "_"), "max_content_width": 100},
+    context_settings={
+        "token_normalize_func": lambda name: name.replace("-", "_"),
+        "max_content_width": 100,
+    },
 )
 @with_common
 @click.option("--stop", "stop_texts", cls=Flag, multiple=True, metavar="KEY=NUMBER",
@@ -54,7 +66,9 @@ class TuneCommand(TrainCommand):
               help="Goes on with a study that is there: its folder. More --trials make it larger.")  # fmt: skip
 @click.option("--trust", cls=Flag, section=OTHER, is_flag=True,
               help="Lets --config or --resume run the code that it names, and remembers the names.")  # fmt: skip
-@click.option("--quiet", cls=Flag, section=KEPT, is_flag=True, help="Prints only the best settings, as JSON.")
+@click.option(
+    "--quiet", cls=Flag, section=KEPT, is_flag=True, help="Prints only the best settings, as JSON."
+)
 @click.pass_context
 def tune(
     ctx: click.Context,
@@ -73,9 +87,9 @@ def tune(
     """Search for settings over many runs.
 
     \b
-    poise tune PPO --env CartPole-v1 --stop episode_reward_mean=475 --metric timesteps_total --mode min
-    poise tune PPO --env CartPole-v1 --lr 'loguniform(1e-5, 1e-2)' --gamma 'choice([0.9, 0.99])' --trials 50
-    poise tune --resume runs/tune_PPO_CartPole-v1
+    poise tune PPO --env CartPole-v1 --stop episode_reward_mean=475 --metric timesteps_total --mode
+    min poise tune PPO --env CartPole-v1 --lr 'loguniform(1e-5, 1e-2)' --gamma 'choice([0.9, 0.99])'
+    --trials 50 poise tune --resume runs/tune_PPO_CartPole-v1
     """
     request: Request = ctx.obj
     how = options_given(Search, kept, FLAGS)
@@ -84,21 +98,36 @@ def tune(
         from poise.tuning import run as tuning
 
     if study is not None:
-        typed = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+        typed = {
+            name
+            for name in ctx.params
+            if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        }
         if given(ctx) or typed - GOES_ON:
-            raise click.UsageError("--resume takes a study as it was begun, but for more --trials: leave out the rest.")
+            raise click.UsageError(
+                "--resume takes a study as it was begun, but for more --trials: leave out the rest."
+            )
         analysis = tuning.resume(Path(study), trust=trust, **how, **common)
     elif request.algorithm is None:
         known = ", ".join(algorithm_names())
-        raise click.UsageError(f"Say what to tune, for example poise tune PPO --env CartPole-v1. Known: {known}.")
+        raise click.UsageError(
+            f"Say what to tune, for example poise tune PPO --env CartPole-v1. Known: {known}."
+        )
     else:
         config = ALGORITHMS[request.algorithm].config
         settings = parse(
-            {**read_settings(ctx, config, request, trusted=trust), **canonical(config, given(ctx)), **wrapped(wrappers)}
+            {
+                **read_settings(ctx, config, request, trusted=trust),
+                **canonical(config, given(ctx)),
+                **wrapped(wrappers),
+            }
         )
         seed = settings.pop("seed", None)
         if not any(searches(settings)):
-            settings = {**_brought(request.algorithm, lasting=how.get("scheduler") == "pbt"), **settings}
+            settings = {
+                **_brought(request.algorithm, lasting=how.get("scheduler") == "pbt"),
+                **settings,
+            }
         analysis = tuning.run(
             request.algorithm,
             config=settings,
@@ -115,7 +144,8 @@ def tune(
 
 
 def _brought(algorithm: str, *, lasting: bool) -> dict[str, Any]:
-    """The algorithm's own searches, without those that cannot change while a policy learns if they are `lasting`."""
+    """The algorithm's own searches, without those that cannot change while a policy learns if they
+    are `lasting`."""
     from poise.tuning.population import FIXED
     from poise.tuning.spaces import default_space
 
@@ -126,7 +156,8 @@ def _brought(algorithm: str, *, lasting: bool) -> dict[str, Any]:
 
 
 def finish_study(ctx: click.Context, analysis: Analysis, *, quiet: bool) -> None:
-    """Says what was best and what to type next, and ends with the exit code that fits how the search ended."""
+    """Says what was best and what to type next, and ends with the exit code that fits how the
+    search ended."""
     if analysis.study.search.repeated:
         from poise.tuning.seeds import SeedRuns
 
@@ -140,7 +171,10 @@ def finish_study(ctx: click.Context, analysis: Analysis, *, quiet: bool) -> None
     else:
         value = f"{search.metric} {best.value(search):,.6g}"
         if best.held_out:
-            value += f", and {best.confirmed(search):,.6g} with {len(best.held_out)} seeds that no trial has had"
+            value += (
+                f", and {best.confirmed(search):,.6g} with {len(best.held_out)} seeds that no trial"
+                " has had"
+            )
         echo(f"\nThe best is trial {best.number}: {value}")
         for place, found in best.params.items():
             echo(f"  {place} = {found}")
@@ -151,5 +185,8 @@ def finish_study(ctx: click.Context, analysis: Analysis, *, quiet: bool) -> None
         elif best is not None:
             lines[f"poise evaluate {shlex.quote(str(analysis.best_logdir))}"] = "play the best"
         width = max(map(len, lines))
-        echo("\nNext:\n" + "\n".join(f"  {command:{width}}   {what}" for command, what in lines.items()))
+        echo(
+            "\nNext:\n"
+            + "\n".join(f"  {command:{width}}   {what}" for command, what in lines.items())
+        )
     ctx.exit(code)

@@ -1,4 +1,5 @@
-"""Configurations of RLlib's dictionary years as Poise's settings, with a sentence about everything that is left out."""
+"""Configurations of RLlib's dictionary years as Poise's settings, with a sentence about everything
+that is left out."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ WITHOUT_EFFECT = {
     "num_data_loader_buffers", "minibatch_buffer_size", "max_sample_requests_in_flight_per_worker", "use_critic",
     "use_gae", "lr_schedule", "entropy_coeff_schedule",
 }  # fmt: skip
-"""Settings that say how RLlib does its work, or ask for what is always done (and schedules that are not set)."""
+"""Settings that say how RLlib does its work, or ask for what is always done (and schedules that are
+not set)."""
 
 ANOTHER_SCALE = {
     "vf_clip_param": "RLlib's bounds the squared error, Poise's how far a value may move",
@@ -34,7 +36,9 @@ ANOTHER_SCALE = {
 """Settings of the same name that mean something else."""
 
 
-def translated(algorithm: str, config: Mapping[str, Any], env: Any = None) -> tuple[dict[str, Any], list[Callback]]:
+def translated(
+    algorithm: str, config: Mapping[str, Any], env: Any = None
+) -> tuple[dict[str, Any], list[Callback]]:
     """Settings and callbacks of a configuration of RLlib's.
 
     Args:
@@ -48,7 +52,9 @@ def translated(algorithm: str, config: Mapping[str, Any], env: Any = None) -> tu
     callbacks = _callbacks(given.pop("callbacks", None))
     exploration = given.pop("exploration_config", None) or {}
     given.update({key: value for key, value in exploration.items() if key != "type"})
-    for key in (name for name in ("lr_schedule", "entropy_coeff_schedule") if given.get(name) is not None):
+    for key in (
+        name for name in ("lr_schedule", "entropy_coeff_schedule") if given.get(name) is not None
+    ):
         given[key.removesuffix("_schedule")] = given.pop(key)  # which won in RLlib
     if given.pop("observation_filter", "NoFilter") == "MeanStdFilter":
         settings["normalize_observations"] = True
@@ -62,11 +68,17 @@ def translated(algorithm: str, config: Mapping[str, Any], env: Any = None) -> tu
             continue
         if key in ANOTHER_SCALE:
             if value is not None:
-                warnings.warn(f"{key}={value!r} is left out: {ANOTHER_SCALE[key]}.", PoiseWarning, stacklevel=4)
+                warnings.warn(
+                    f"{key}={value!r} is left out: {ANOTHER_SCALE[key]}.",
+                    PoiseWarning,
+                    stacklevel=4,
+                )
         elif key == "num_workers" and isinstance(value, int) and value > 0:
             settings["num_workers"] = "auto"  # which measures how many are worth it, and says so
         elif key == "num_gpus" and isinstance(value, (int, float)) and value:
-            settings["num_gpus"] = min(value, 1)  # more than one, or more than there are, is no error here
+            settings["num_gpus"] = min(
+                value, 1
+            )  # more than one, or more than there are, is no error here
         elif key == "model" and isinstance(value, Mapping):
             settings["model"], pictures = _model(spec, value, atari=atari)
         elif _known(spec, key, value):
@@ -77,11 +89,18 @@ def translated(algorithm: str, config: Mapping[str, Any], env: Any = None) -> tu
 
 
 def _collected(algorithm: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """RLlib collected fragments until it had `train_batch_size` steps. Here a batch is one fragment of each
+    """RLlib collected fragments until it had `train_batch_size` steps.
+
+    Here a batch is one fragment of each
     environment: where the three contradict each other, the size of the batch counts."""
     for key in ("rollout_fragment_length", "num_envs_per_worker"):
         try:
-            resolve(algorithm, None, {k: v for k, v in settings.items() if not any(searches(v))}, preset=None)
+            resolve(
+                algorithm,
+                None,
+                {k: v for k, v in settings.items() if not any(searches(v))},
+                preset=None,
+            )
         except ConfigError as error:
             if "train_batch_size" not in str(error) or key not in settings:
                 continue
@@ -96,7 +115,8 @@ def _collected(algorithm: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def best_preset(algorithm: str, settings: Mapping[str, Any]) -> str | None:
-    """`auto` where the environment's preset goes with these settings, and None where they contradict each other."""
+    """`auto` where the environment's preset goes with these settings, and None where they
+    contradict each other."""
     plain = {key: value for key, value in settings.items() if not any(searches(value))}
     try:
         resolve(algorithm, None, plain, preset="auto")
@@ -105,8 +125,11 @@ def best_preset(algorithm: str, settings: Mapping[str, Any]) -> str | None:
     return "auto"
 
 
-def _model(spec: Any, given: Mapping[str, Any], *, atari: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings of a model, and those of pictures, which RLlib had there: they belong to the environment."""
+def _model(
+    spec: Any, given: Mapping[str, Any], *, atari: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of a model, and those of pictures, which RLlib had there: they belong to the
+    environment."""
     model: dict[str, Any] = {}
     env_config: dict[str, Any] = {}
     for key, value in given.items():
@@ -126,7 +149,11 @@ def _known(spec: Any, key: str, value: Any, prefix: str = "") -> bool:
     try:
         canonical(spec, {prefix + key: value})
     except ConfigError:
-        names = [name.removeprefix(prefix) for name in (*field_types(spec), *spec.aliases) if name.startswith(prefix)]
+        names = [
+            name.removeprefix(prefix)
+            for name in (*field_types(spec), *spec.aliases)
+            if name.startswith(prefix)
+        ]
         shown = "a search" if is_search(value) else repr(value)
         hint = setting_hint(key, spec.untranslatable, names)
         text = f"{prefix}{key}={shown} has no equivalent here and is left out.{hint}"
@@ -135,7 +162,8 @@ def _known(spec: Any, key: str, value: Any, prefix: str = "") -> bool:
     return True
 
 
-# --- environments ---------------------------------------------------------------------------------------------------
+# --- environments
+# ---------------------------------------------------------------------------------------------------
 
 
 def modern(env: Any) -> Any:
@@ -163,7 +191,9 @@ class OldCallbacks(Callback):
     """
 
     def __init__(
-        self, on_result: Callable[[Any, dict[str, Any]], None] | None, on_episode: Callable[[Any], None] | None
+        self,
+        on_result: Callable[[Any, dict[str, Any]], None] | None,
+        on_episode: Callable[[Any], None] | None,
     ) -> None:
         self.result, self.episode = on_result, on_episode
 
@@ -205,7 +235,8 @@ def _callbacks(given: Any) -> list[Callback]:
         on_result, on_episode = given.get("on_train_result"), given.get("on_episode_end")
         others = sorted(set(given) - {"on_train_result", "on_episode_end"})
         made = OldCallbacks(
-            on_result and (lambda trainer, result: on_result({"trainer": trainer, "result": result})),
+            on_result
+            and (lambda trainer, result: on_result({"trainer": trainer, "result": result})),
             on_episode and (lambda episode: on_episode({"episode": episode})),
         )
     else:
@@ -213,14 +244,24 @@ def _callbacks(given: Any) -> list[Callback]:
 
         own = given() if isinstance(given, type) else given
         changed = {name for name in vars(DefaultCallbacks) if name.startswith("on_")}
-        changed = {name for name in changed if getattr(type(own), name) is not getattr(DefaultCallbacks, name)}
+        changed = {
+            name
+            for name in changed
+            if getattr(type(own), name) is not getattr(DefaultCallbacks, name)
+        }
         others = sorted(changed - {"on_train_result", "on_episode_end"})
         nobody: dict[str, Any] = {"worker": None, "base_env": None, "policies": {}, "env_index": 0}
         made = OldCallbacks(
-            (lambda trainer, result: own.on_train_result(trainer=trainer, result=result))
-            if "on_train_result" in changed
-            else None,
-            (lambda episode: own.on_episode_end(episode=episode, **nobody)) if "on_episode_end" in changed else None,
+            (
+                (lambda trainer, result: own.on_train_result(trainer=trainer, result=result))
+                if "on_train_result" in changed
+                else None
+            ),
+            (
+                (lambda episode: own.on_episode_end(episode=episode, **nobody))
+                if "on_episode_end" in changed
+                else None
+            ),
         )
     for name in others:
         warnings.warn(

@@ -1,4 +1,5 @@
-"""A2C: its configuration, the settings tuned for environments, and what is searched where nobody says."""
+"""A2C: its configuration, the settings tuned for environments, and what is searched where nobody
+says."""
 
 from __future__ import annotations
 
@@ -6,8 +7,25 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from poise.config.base import AlgorithmConfig, AlgorithmSpec, Presets
-from poise.config.shared import ATARI, ATARI_NETWORK, CARTPOLE, ON_POLICY_ALIASES, ON_POLICY_SEARCH, PONG, SMALL_NETWORK
-from poise.config.types import EnvCount, Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Range, Schedule
+from poise.config.shared import (
+    ATARI,
+    ATARI_NETWORK,
+    CARTPOLE,
+    ON_POLICY_ALIASES,
+    ON_POLICY_SEARCH,
+    PONG,
+    SMALL_NETWORK,
+)
+from poise.config.types import (
+    EnvCount,
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Range,
+    Schedule,
+)
 
 
 @dataclass
@@ -21,10 +39,12 @@ class A2CConfig(AlgorithmConfig):
     """Steps that each environment takes before an update."""
 
     timesteps_per_iteration: NonNegativeInt = 2000
-    """A call of `train()` repeats updates until it has sampled this many steps; 0 means one update."""
+    """A call of `train()` repeats updates until it has sampled this many steps; 0 means one update.
+    """
 
     lr: Schedule = 7e-4
-    """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between its points."""
+    """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between
+    its points."""
 
     gae_lambda: Fraction = 1.0
     """λ of generalized advantage estimation; 1 is the n-step return of the paper."""
@@ -45,7 +65,8 @@ class A2CConfig(AlgorithmConfig):
     """Decay of RMSProp's running mean of squared gradients."""
 
     exploration_correlation: Annotated[float, Range(0, 0.999)] = 0.0
-    """Correlation of the exploration noise from one step to the next, for `Box` actions. 0 is white noise."""
+    """Correlation of the exploration noise from one step to the next, for `Box` actions. 0 is white
+    noise."""
 
     aliases: ClassVar[dict[str, str]] = {
         **ON_POLICY_ALIASES, "batch_size": "train_batch_size", "epsilon": "rms_prop_eps",
@@ -63,7 +84,12 @@ A2C_CARTPOLE = {
 }  # fmt: skip
 
 # Of Mnih et al. 2016 in the synchronous form of RL Baselines3 Zoo.
-_ATARI_GAMES = {**ATARI_NETWORK, "num_envs_per_worker": 16, "entropy_coeff": 0.01, "vf_loss_coeff": 0.25}
+_ATARI_GAMES = {
+    **ATARI_NETWORK,
+    "num_envs_per_worker": 16,
+    "entropy_coeff": 0.01,
+    "vf_loss_coeff": 0.25,
+}
 _PONG = {**_ATARI_GAMES, **SMALL_NETWORK}
 
 PRESETS: Presets = {

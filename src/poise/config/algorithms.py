@@ -1,7 +1,8 @@
-"""The algorithms by name: Poise's own, those that a script registers, and those of installed packages.
+"""The algorithms by name: Poise's own, those that a script registers, and those of installed
+packages.
 
-An algorithm of Poise is a file here (settings, presets, what is searched), a file in `poise.algorithms` (the paper's
-loop), and its line in `ALGORITHMS`.
+An algorithm of Poise is a file here (settings, presets, what is searched), a file in
+`poise.algorithms` (the paper's loop), and its line in `ALGORITHMS`.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ ALGORITHMS: dict[str, AlgorithmSpec] = {
 """Those that are known without looking for installed packages."""
 
 TAKEN: set[str] = set()
-"""Names that no algorithm may have, because `poise` has something else of this name; it fills them in."""
+"""Names that no algorithm may have, because `poise` has something else of this name; it fills them
+in."""
 
 
 def known_name(name: object) -> str | None:
-    """The name as it was registered, whatever its case here; None of one that this process does not know (yet)."""
+    """The name as it was registered, whatever its case here; None of one that this process does not
+    know (yet)."""
     return next((known for known in ALGORITHMS if known.lower() == str(name).lower()), None)
 
 
@@ -35,13 +38,15 @@ def algorithm_spec(name: str) -> tuple[str, AlgorithmSpec]:
     """The canonical name and the entry of an algorithm, whatever the case of `name`.
 
     Raises:
-        ConfigError: no such algorithm; the sentence names the nearest and all there are. Or an installed package has
-            it, and cannot be imported.
+        ConfigError: no such algorithm; the sentence names the nearest and all there are. Or an
+            installed package has it, and cannot be imported.
     """
     if (known := known_name(name)) is None:
         failed = installed.bring_in(name)
         if (known := known_name(name)) is None:
             names = algorithm_names()
             hint = algorithm_hint(str(name), names)
-            raise ConfigError(failed or f"There is no algorithm {brief(name)}.{hint} Known: {', '.join(names)}.")
+            raise ConfigError(
+                failed or f"There is no algorithm {brief(name)}.{hint} Known: {', '.join(names)}."
+            )
     return known, ALGORITHMS[known]

@@ -1,4 +1,5 @@
-"""APPO: its configuration, the settings tuned for environments, and what is searched where nobody says."""
+"""APPO: its configuration, the settings tuned for environments, and what is searched where nobody
+says."""
 
 from __future__ import annotations
 
@@ -26,7 +27,13 @@ class APPOConfig(AsynchronousConfig, PPOConfig):
 _CARTPOLE = {**PPO_CARTPOLE, "learner_queue_size": 0}
 
 # PPO's, with shorter rollouts, which keep the policy that samples fresh.
-_ATARI_GAMES = {**PPO_PONG, "lr": 5e-4, "entropy_coeff": 0.01, "rollout_fragment_length": 64, "num_sgd_iter": 2}
+_ATARI_GAMES = {
+    **PPO_PONG,
+    "lr": 5e-4,
+    "entropy_coeff": 0.01,
+    "rollout_fragment_length": 64,
+    "num_sgd_iter": 2,
+}
 _PONG = {**_ATARI_GAMES, **PONG_SCHEDULES}
 
 PRESETS: Presets = {

@@ -1,4 +1,7 @@
-"""Atari games: which names are theirs, and how their pictures are prepared. Reading either needs no emulator."""
+"""Atari games: which names are theirs, and how their pictures are prepared.
+
+Reading either needs no emulator.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,22 @@ FRAMES_PER_SECOND = 60
 """Of the console."""
 
 LONGEST_EPISODE = 108_000
-"""Frames after which an episode is cut, unless a limit is set: half an hour of play (Machado et al. 2018)."""
+"""Frames after which an episode is cut, unless a limit is set: half an hour of play (Machado et al.
+2018)."""
 
 GAMES = (  # noqa: SIM905
-    "Adventure AirRaid Alien Amidar Assault Asterix Asteroids Atlantis BankHeist BattleZone BeamRider Berzerk Bowling "
-    "Boxing Breakout Carnival Centipede ChopperCommand CrazyClimber Defender DemonAttack DoubleDunk ElevatorAction "
-    "Enduro FishingDerby Freeway Frostbite Gopher Gravitar Hero IceHockey Jamesbond JourneyEscape Kangaroo Krull "
-    "KungFuMaster MontezumaRevenge MsPacman NameThisGame Phoenix Pitfall Pong Pooyan PrivateEye Qbert Riverraid "
-    "RoadRunner Robotank Seaquest Skiing Solaris SpaceInvaders StarGunner Tennis TimePilot Tutankham UpNDown Venture "
-    "VideoPinball WizardOfWor YarsRevenge Zaxxon"
+    "Adventure AirRaid Alien Amidar Assault Asterix Asteroids Atlantis BankHeist BattleZone"
+    " BeamRider Berzerk Bowling Boxing Breakout Carnival Centipede ChopperCommand CrazyClimber"
+    " Defender DemonAttack DoubleDunk ElevatorAction Enduro FishingDerby Freeway Frostbite Gopher"
+    " Gravitar Hero IceHockey Jamesbond JourneyEscape Kangaroo Krull KungFuMaster MontezumaRevenge"
+    " MsPacman NameThisGame Phoenix Pitfall Pong Pooyan PrivateEye Qbert Riverraid RoadRunner"
+    " Robotank Seaquest Skiing Solaris SpaceInvaders StarGunner Tennis TimePilot Tutankham UpNDown"
+    " Venture VideoPinball WizardOfWor YarsRevenge Zaxxon"
 ).split()
-"""The games of Gym's old names: a plain `Pong-v4` is Atari's if it is one of these. The emulator has more of them."""
+"""The games of Gym's old names: a plain `Pong-v4` is Atari's if it is one of these.
+
+The emulator has more of them.
+"""
 
 _NAME = re.compile(r"(?:ale_py:)?(?:(ALE/)(\w+)-v5|(\w+?)(NoFrameskip|Deterministic)?-v([04]))")
 
@@ -41,8 +49,8 @@ class AtariName(NamedTuple):
 
 
 def atari_name(env_id: str) -> AtariName | None:
-    """Reads `PongNoFrameskip-v4`, `PongDeterministic-v4`, `Pong-v4` (each also `-v0`) and `ALE/Pong-v5`; None for
-    names of other environments."""
+    """Reads `PongNoFrameskip-v4`, `PongDeterministic-v4`, `Pong-v4` (each also `-v0`) and
+    `ALE/Pong-v5`; None for names of other environments."""
     found = _NAME.fullmatch(env_id)
     if found is None:
         return None
@@ -54,7 +62,9 @@ def atari_name(env_id: str) -> AtariName | None:
 
 @dataclass
 class AtariConfig:
-    """The `env_config` of Atari games. The defaults are the preprocessing of Mnih et al. 2015 and Machado et al. 2018,
+    """The `env_config` of Atari games.
+
+    The defaults are the preprocessing of Mnih et al. 2015 and Machado et al. 2018,
     except that learning sees an episode's end, not a life's."""
 
     frame_skip: Annotated[int, Range(1, 1000)] = 4
@@ -67,13 +77,18 @@ class AtariConfig:
     """Side of the pictures, which are square."""
 
     stack: Annotated[int, Range(1, 64)] = 4
-    """Pictures in one observation: the latest comes last; black ones come before an episode's first."""
+    """Pictures in one observation: the latest comes last; black ones come before an episode's
+    first."""
 
     sticky_actions: Fraction | None = None
-    """Probability, at each frame, that the console repeats the action before. null: as the environment's name says."""
+    """Probability, at each frame, that the console repeats the action before. null: as the
+    environment's name says."""
 
     episodic_life: bool = False
-    """Whether learning takes the loss of a life for an end. Episodes and scores remain those of whole games."""
+    """Whether learning takes the loss of a life for an end.
+
+    Episodes and scores remain those of whole games.
+    """
 
     full_action_space: bool = False
     """All 18 actions of the joystick, instead of those that do something in this game."""
@@ -85,7 +100,8 @@ class AtariConfig:
     """Whether FIRE is pressed once at the start, in games that know it."""
 
     max_episode_steps: PositiveInt | None = None
-    """Steps of the agent after which an episode is cut. null: 108,000 frames, which are 27,000 steps of four."""
+    """Steps of the agent after which an episode is cut. null: 108,000 frames, which are 27,000
+    steps of four."""
 
     num_threads: Annotated[int, Range(0, 1024)] = 0
     """Threads of the emulator. 0: one for each environment, but no more than there are cores."""
@@ -115,8 +131,8 @@ def atari_config(name: AtariName, options: dict[str, Any]) -> AtariConfig:
         options: keys of `AtariConfig`, or aliases of them.
 
     Raises:
-        ConfigError: an unknown option (with the nearest known one), one given under two names, or a value that is not
-            allowed.
+        ConfigError: an unknown option (with the nearest known one), one given under two names, or a
+            value that is not allowed.
     """
     hints = typing.get_type_hints(AtariConfig, include_extras=True)
     known = [field.name for field in dataclasses.fields(AtariConfig)]
@@ -128,10 +144,13 @@ def atari_config(name: AtariName, options: dict[str, Any]) -> AtariConfig:
         target = AtariConfig.aliases.get(key, key)
         if target not in known:
             raise ConfigError(
-                f"Unknown option {key!r} in the env_config of an Atari game.{nearest(key, [*known, *config.aliases])}"
+                f"Unknown option {key!r} in the env_config of an Atari"
+                f" game.{nearest(key, [*known, *config.aliases])}"
             )
         if target in given:
-            raise ConfigError(f"{given[target]!r} and {key!r} are two names of one option: give only one of them.")
+            raise ConfigError(
+                f"{given[target]!r} and {key!r} are two names of one option: give only one of them."
+            )
         given[target] = key
         setattr(config, target, coerce(hints[target], value, f"env_config.{key}"))
     if config.sticky_actions is None:

@@ -1,7 +1,8 @@
 """What every algorithm's configuration shares: the environment, sampling, the model, evaluation.
 
-A configuration is a dataclass; each field's docstring is its help text (`poise config PPO`, `poise train PPO --help`).
-Fields whose default is `None` and whose docstring says so are derived from the others when nobody sets them.
+A configuration is a dataclass; each field's docstring is its help text (`poise config PPO`, `poise
+train PPO --help`). Fields whose default is `None` and whose docstring says so are derived from the
+others when nobody sets them.
 """
 
 from __future__ import annotations
@@ -29,12 +30,15 @@ from poise.errors import ConfigError, nearest
 
 WRAPPERS = "wrappers"
 """Key of an env config that means the same to all environments."""
-Activation = Literal["linear", "relu", "tanh", "elu", "silu", "swish", "gelu", "leaky_relu", "sigmoid"]
+Activation = Literal[
+    "linear", "relu", "tanh", "elu", "silu", "swish", "gelu", "leaky_relu", "sigmoid"
+]
 
 
 class Checked:
-    """Base of configurations: an attribute that there is not is refused with the right name, a value that is not
-    allowed with what is; what cannot change while a policy learns is refused once `settle` was called."""
+    """Base of configurations: an attribute that there is not is refused with the right name, a
+    value that is not allowed with what is; what cannot change while a policy learns is refused once
+    `settle` was called."""
 
     adjustable: ClassVar[frozenset[str]] = frozenset()
     """Attributes that may change then; they count from the next iteration on."""
@@ -45,7 +49,11 @@ class Checked:
         if key not in kinds:
             aliases: dict[str, str] = getattr(self, "aliases", {})
             known = aliases.get(key, key)
-            right = f" It is called {known!r} here." if known != key else nearest(key, [*kinds, *aliases])
+            right = (
+                f" It is called {known!r} here."
+                if known != key
+                else nearest(key, [*kinds, *aliases])
+            )
             raise ConfigError(f"A configuration has no {key!r}.{right}")
         if self.__dict__.get(_SETTLED) and key not in self.adjustable:
             if value == getattr(self, key):
@@ -55,7 +63,10 @@ class Checked:
                 f"{', '.join(name for name in kinds if name in self.adjustable) or 'nothing of this'}."
             )
         if is_dataclass(kinds[key]) and not isinstance(value, kinds[key]):
-            raise ConfigError(f"{key}={brief(value)} is not allowed: set its attributes, such as config.{key}.NAME.")
+            raise ConfigError(
+                f"{key}={brief(value)} is not allowed: set its attributes, such as"
+                f" config.{key}.NAME."
+            )
         self.__dict__[key] = value if is_dataclass(kinds[key]) else coerce(kinds[key], value, key)
 
     def settle(self) -> None:
@@ -81,34 +92,37 @@ class ModelConfig(Checked):
     """Widths of the hidden layers; `[]` makes the policy linear."""
 
     vf_fcnet_hiddens: list[PositiveInt] | None = None
-    """Widths of the value function's own hidden layers (DQN: of the stream for V(s) of a dueling network); null takes
-    fcnet_hiddens."""
+    """Widths of the value function's own hidden layers (DQN: of the stream for V(s) of a dueling
+    network); null takes fcnet_hiddens."""
 
     fcnet_activation: Activation = "tanh"
     """Activation after each hidden layer."""
 
     initializer: Literal["orthogonal", "uniform"] = "orthogonal"
-    """What the default networks begin with: orthogonal weights and no biases, or PyTorch's own, which are smaller:
-    weights and biases within 1/sqrt(inputs)."""
+    """What the default networks begin with: orthogonal weights and no biases, or PyTorch's own,
+    which are smaller: weights and biases within 1/sqrt(inputs)."""
 
     vf_share_layers: bool = False
     """Whether policy and value function share their hidden layers."""
 
     conv_filters: list[tuple[PositiveInt, PositiveInt, PositiveInt]] | None = None
-    """Layers `[channels, kernel, stride]` for image observations; null fits a stack to the image's size."""
+    """Layers `[channels, kernel, stride]` for image observations; null fits a stack to the image's
+    size."""
 
     conv_activation: Activation = "relu"
     """Activation after each convolution."""
 
     conv_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Numbers that pictures of bytes are convolved in; parameters and all later layers stay float32. `auto` takes
-    bfloat16 where this processor has instructions for it, which halves the time, and writes down its choice."""
+    """Numbers that pictures of bytes are convolved in; parameters and all later layers stay
+    float32. `auto` takes bfloat16 where this processor has instructions for it, which halves the
+    time, and writes down its choice."""
 
     action_distribution: Literal["gaussian", "squashed_gaussian"] = "gaussian"
     """For `Box` actions: a Gaussian clipped to the bounds, or one squashed into them by tanh."""
 
     free_log_std: bool = True
-    """Whether a Gaussian's log standard deviation is a free parameter instead of an output of the network."""
+    """Whether a Gaussian's log standard deviation is a free parameter instead of an output of the
+    network."""
 
     log_std_init: Annotated[float, Range(-20, 2)] = 0.0
     """Initial log standard deviation, in units where finite action bounds are -1 and 1."""
@@ -120,7 +134,8 @@ class ModelConfig(Checked):
     """Keyword arguments for the custom model."""
 
     custom_preprocessor: str | None = None
-    """An observation preprocessor of your own: `module:Class`, or the name that `poise.register_preprocessor` knows."""
+    """An observation preprocessor of your own: `module:Class`, or the name that
+    `poise.register_preprocessor` knows."""
 
 
 @dataclass
@@ -128,43 +143,55 @@ class AlgorithmConfig(Checked):
     """Settings that every algorithm has."""
 
     env: Any = None
-    """Gymnasium id, `module:Env-v0`, a name given to `poise.register_env`, a class, or a function of the env config."""
+    """Gymnasium id, `module:Env-v0`, a name given to `poise.register_env`, a class, or a function
+    of the env config."""
 
     env_config: dict = field(default_factory=dict)
-    """Keyword arguments for a Gymnasium id; the one argument of a class or function of yours. `max_episode_steps` sets
+    """Keyword arguments for a Gymnasium id; the one argument of a class or function of yours.
+
+    `max_episode_steps` sets
     a time limit."""
 
     wrappers: list[Any] = field(default_factory=list)
-    """Gymnasium's or your own wrappers around each environment, the innermost first: `module:Class`, or
-    `[module:Class, {arguments}]`. On the command line: `--wrap`."""
+    """Gymnasium's or your own wrappers around each environment, the innermost first:
+    `module:Class`, or `[module:Class, {arguments}]`. On the command line: `--wrap`."""
 
     gamma: Fraction = 0.99
     """Discount factor."""
 
     lr: Schedule = 3e-4
-    """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between its points."""
+    """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between
+    its points."""
 
     grad_clip: Positive | None = 0.5
     """Largest global norm of the gradient; null does not clip."""
 
     train_batch_size: PositiveInt | None = None
-    """Environment steps per update round. Derived: num_envs_per_worker x rollout_fragment_length."""
+    """Environment steps per update round.
+
+    Derived: num_envs_per_worker x rollout_fragment_length.
+    """
 
     num_workers: NonNegativeInt | Literal["auto"] = 0
-    """Processes that step environments (for Atari games: threads of the emulator); 0 steps them in this process. `auto`
-    measures a step, chooses, and writes down its choice."""
+    """Processes that step environments (for Atari games: threads of the emulator); 0 steps them in
+    this process. `auto` measures a step, chooses, and writes down its choice."""
 
     num_envs_per_worker: EnvCount = 8
-    """Environments of each worker, or of this process. Where only `num_workers` is set, the workers share this many."""
+    """Environments of each worker, or of this process.
+
+    Where only `num_workers` is set, the workers share this many.
+    """
 
     rollout_fragment_length: PositiveInt | None = 128
     """Steps that each environment takes before an update round."""
 
     timesteps_per_iteration: NonNegativeInt = 0
-    """A call of `train()` repeats update rounds until it has sampled this many steps; 0 means one round."""
+    """A call of `train()` repeats update rounds until it has sampled this many steps; 0 means one
+    round."""
 
     env_step_timeout_s: Seconds = 60.0
-    """Seconds after which a step of an environment counts as hanging; a worker process that hangs is replaced."""
+    """Seconds after which a step of an environment counts as hanging; a worker process that hangs
+    is replaced."""
 
     env_reset_timeout_s: Seconds = 120.0
     """The same for a reset."""
@@ -173,31 +200,40 @@ class AlgorithmConfig(Checked):
     """The same for making one."""
 
     worker_memory_mb: PositiveInt | None = None
-    """Memory in MiB beyond which a worker process is replaced, as environments that leak need; null is no limit."""
+    """Memory in MiB beyond which a worker process is replaced, as environments that leak need; null
+    is no limit."""
 
     num_gpus: NonNegative | Literal["auto"] = 0
-    """GPUs for acting and learning: 0 or 1 (a part of one is one). `auto`: one for images, where there is one."""
+    """GPUs for acting and learning: 0 or 1 (a part of one is one).
+
+    `auto`: one for images, where there is one.
+    """
 
     num_threads: ThreadCount | Literal["auto"] = "auto"
-    """Threads of PyTorch. `auto`: one for small networks, which more threads would slow down; for images, all cores but
+    """Threads of PyTorch.
+
+    `auto`: one for small networks, which more threads would slow down; for images, all cores but
     those that sample meanwhile (IMPALA, APPO)."""
 
     seed: NonNegativeInt | None = None
-    """Seeds everything: two runs with equal seeds are equal to the bit (but not on a GPU). null draws one and writes it
-    down."""
+    """Seeds everything: two runs with equal seeds are equal to the bit (but not on a GPU). null
+    draws one and writes it down."""
 
     normalize_observations: bool = False
-    """Whether observations, pictures pixel by pixel, are shifted and scaled by their running mean and variance."""
+    """Whether observations, pictures pixel by pixel, are shifted and scaled by their running mean
+    and variance."""
 
     normalize_rewards: bool = False
-    """Whether the learner divides rewards by the running deviation of the discounted return (reports stay raw)."""
+    """Whether the learner divides rewards by the running deviation of the discounted return
+    (reports stay raw)."""
 
     clip_rewards: bool = False
-    """Whether the learner sees only the sign of rewards, -1, 0 or 1, as is usual for Atari games (reports stay raw)."""
+    """Whether the learner sees only the sign of rewards, -1, 0 or 1, as is usual for Atari games
+    (reports stay raw)."""
 
     total_timesteps: PositiveInt | None = None
-    """Environment steps after which training ends, unless a stop rule for `timesteps_total` says otherwise; null leaves
-    the end to stop rules."""
+    """Environment steps after which training ends, unless a stop rule for `timesteps_total` says
+    otherwise; null leaves the end to stop rules."""
 
     metrics_smoothing_episodes: PositiveInt = 100
     """Episodes over which `episode_reward_mean` and its siblings are taken."""
@@ -212,8 +248,11 @@ class AlgorithmConfig(Checked):
     """Whether evaluation samples actions instead of taking the most likely ones."""
 
     evaluation_max_steps: PositiveInt | None = None
-    """Steps after which an evaluation cuts an episode that does not end, and says so. Derived where nobody sets it: 10
-    times the longest training episode of late, the environment's own limit, or 10,000, whichever is most."""
+    """Steps after which an evaluation cuts an episode that does not end, and says so.
+
+    Derived where nobody sets it: 10
+    times the longest training episode of late, the environment's own limit, or 10,000, whichever is
+    most."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The networks."""
@@ -243,8 +282,8 @@ class AlgorithmConfig(Checked):
     """Threads that sample while the learner computes."""
 
     untranslatable: ClassVar[dict[str, str]] = {}
-    """Keys of other libraries that this algorithm has no counterpart of, and what to do instead: over `SETTINGS`, those
-    of all."""
+    """Keys of other libraries that this algorithm has no counterpart of, and what to do instead:
+    over `SETTINGS`, those of all."""
 
     given: ClassVar[frozenset[str]] = frozenset()
     """Of an instance: keys that the user set; neither a preset, nor a file, nor `derive`."""
@@ -253,24 +292,32 @@ class AlgorithmConfig(Checked):
         """Fills in what nobody set and refuses what contradicts itself.
 
         Args:
-            explicit: keys that the user set. Only these may be in conflict; defaults and presets give way to them.
+            explicit: keys that the user set. Only these may be in conflict; defaults and presets
+                give way to them.
 
         Raises:
-            ConfigError: two explicit settings contradict each other, or one asks for what is not there.
+            ConfigError: two explicit settings contradict each other, or one asks for what is not
+                there.
         """
         self.__dict__["given"] = frozenset(explicit)
         if self.wrappers:
             self.wrappers = [_wrapper(item) for item in self.wrappers]
             self.env_config = {**self.env_config, WRAPPERS: self.wrappers}
         self._derive_batch(explicit)
-        if self.clip_rewards and self.normalize_rewards:  # the one that the user set, not the preset's
+        if (
+            self.clip_rewards and self.normalize_rewards
+        ):  # the one that the user set, not the preset's
             if {"clip_rewards", "normalize_rewards"} <= explicit:
-                raise ConfigError("clip_rewards=True contradicts normalize_rewards=True: choose one of the two.")
+                raise ConfigError(
+                    "clip_rewards=True contradicts normalize_rewards=True: choose one of the two."
+                )
             self.clip_rewards = "normalize_rewards" not in explicit
             self.normalize_rewards = not self.clip_rewards
         self._derive_networks(explicit)
         if self.num_gpus != "auto" and self.num_gpus > 1:
-            raise ConfigError(f"num_gpus={self.num_gpus:g} is not allowed: one policy learns on one GPU at most.")
+            raise ConfigError(
+                f"num_gpus={self.num_gpus:g} is not allowed: one policy learns on one GPU at most."
+            )
 
     def _derive_networks(self, explicit: set[str]) -> None:
         """Layers that are shared are nobody's own."""
@@ -279,8 +326,8 @@ class AlgorithmConfig(Checked):
             return
         if {own, shared} <= explicit:
             raise ConfigError(
-                f"{own}={model.vf_fcnet_hiddens} contradicts {shared}=True: layers that are shared are not the value "
-                "function's own."
+                f"{own}={model.vf_fcnet_hiddens} contradicts {shared}=True: layers that are shared"
+                " are not the value function's own."
             )
         if own in explicit:
             model.vf_share_layers = False
@@ -294,15 +341,22 @@ class AlgorithmConfig(Checked):
 
     @property
     def _groups(self) -> int:
-        """Workers, this process being one where there are none (or none yet: `auto` shares environments out later)."""
+        """Workers, this process being one where there are none (or none yet: `auto` shares
+        environments out later)."""
         return self.num_workers or 1 if isinstance(self.num_workers, int) else 1
 
     def _derive_batch(self, explicit: set[str]) -> None:
         """`train_batch_size == num_envs * rollout_fragment_length`, whichever of them were set."""
         workers = self._groups
-        if "num_envs_per_worker" not in explicit:  # the workers share the environments; they do not multiply them
+        if (
+            "num_envs_per_worker" not in explicit
+        ):  # the workers share the environments; they do not multiply them
             self.num_envs_per_worker = max(1, self.num_envs_per_worker // workers)
-        per_worker, length, batch = self.num_envs_per_worker, self.rollout_fragment_length, self.train_batch_size
+        per_worker, length, batch = (
+            self.num_envs_per_worker,
+            self.rollout_fragment_length,
+            self.train_batch_size,
+        )
         envs = per_worker * workers
         keys = {"num_envs_per_worker", "rollout_fragment_length", "train_batch_size"}
         times = f"{workers} workers x " if workers > 1 else ""
@@ -318,7 +372,11 @@ class AlgorithmConfig(Checked):
                 length = self._part(batch, f"{times}num_envs_per_worker", envs)
             else:  # as many of the environments as fill the batch exactly, but not with fragments of a few steps
                 whole = self._part(batch, "num_workers", workers)
-                fitting = [n for n in range(1, per_worker + 1) if whole % n == 0 and whole // n >= min(16, whole)]
+                fitting = [
+                    n
+                    for n in range(1, per_worker + 1)
+                    if whole % n == 0 and whole // n >= min(16, whole)
+                ]
                 per_worker = fitting[-1]
                 length = whole // per_worker
         self.num_envs_per_worker = per_worker
@@ -362,7 +420,8 @@ class AlgorithmSpec(NamedTuple):
     """What it had been registered with; `poise.config.presets.PRESETS` is what counts."""
 
     search_space: dict[str, Any]
-    """What is searched where nobody says, written as in a file: `{"lr": "loguniform(1e-4, 1e-2)"}`."""
+    """What is searched where nobody says, written as in a file: `{"lr": "loguniform(1e-4, 1e-2)"}`.
+    """
 
     @property
     def home(self) -> str:
@@ -377,10 +436,12 @@ def _wrapper(item: Any) -> Any:
         ConfigError: it is none.
     """
     what, arguments = item if isinstance(item, (list, tuple)) and len(item) == 2 else (item, {})
-    if not (callable(what) or (isinstance(what, str) and ":" in what)) or not isinstance(arguments, dict):
+    if not (callable(what) or (isinstance(what, str) and ":" in what)) or not isinstance(
+        arguments, dict
+    ):
         raise ConfigError(
-            f"wrappers: {item!r} is not allowed: write module:Class, such as gymnasium.wrappers:FlattenObservation, or "
-            "[module:Class, {arguments}]."
+            f"wrappers: {item!r} is not allowed: write module:Class, such as"
+            " gymnasium.wrappers:FlattenObservation, or [module:Class, {arguments}]."
         )
     name = env_name(what)
     found = what if name.startswith("__main__:") or "<" in name else name
@@ -388,14 +449,19 @@ def _wrapper(item: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it; what it cannot (an object in the env config) becomes its type's name in `<>`."""
+    """A value as JSON can hold it; what it cannot (an object in the env config) becomes its type's
+    name in `<>`."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else f"<{type(value).__name__}>"
+    return (
+        value
+        if value is None or isinstance(value, (bool, int, float, str))
+        else f"<{type(value).__name__}>"
+    )
 
 
 def env_label(env: Any) -> str:
@@ -404,7 +470,12 @@ def env_label(env: Any) -> str:
 
 
 def env_name(env: Any) -> str:
-    """The name of an environment for people and files: its id, or `module:qualified_name` of a class or function."""
+    """The name of an environment for people and files: its id, or `module:qualified_name` of a
+    class or function."""
     if env is None or isinstance(env, str):
         return env or ""
-    return f"{env.__module__}:{env.__qualname__}" if hasattr(env, "__qualname__") else type(env).__name__
+    return (
+        f"{env.__module__}:{env.__qualname__}"
+        if hasattr(env, "__qualname__")
+        else type(env).__name__
+    )

@@ -1,4 +1,5 @@
-"""The docstrings under the fields of configurations: one text serves as help, as documentation and as comment.
+"""The docstrings under the fields of configurations: one text serves as help, as documentation and
+as comment.
 
 Python does not keep a docstring that stands under a field, so it is read from the source.
 """
@@ -14,7 +15,8 @@ import typing
 
 
 def field_docs(config_class: type) -> dict[str, str]:
-    """What each field of a config dataclass means, by its name; nested fields are dotted (`model.fcnet_hiddens`).
+    """What each field of a config dataclass means, by its name; nested fields are dotted
+    (`model.fcnet_hiddens`).
 
     A field that a subclass redefines without a docstring keeps the one it inherits.
     """
@@ -43,7 +45,8 @@ def _docs_in_source(config_class: type) -> dict[str, str]:
 
 @functools.cache
 def _classes(module: str) -> list[ast.ClassDef]:
-    """The classes of a module's source, none of an installation without sources: it has no help, but works."""
+    """The classes of a module's source, none of an installation without sources: it has no help,
+    but works."""
     try:
         tree = ast.parse(inspect.getsource(sys.modules[module]))
     except (OSError, KeyError, TypeError):
@@ -56,6 +59,10 @@ def _docs(definition: ast.ClassDef) -> dict[str, str]:
     for field, below in zip(definition.body, definition.body[1:], strict=False):
         if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
             continue
-        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str):
+        if (
+            isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+            and isinstance(below.value.value, str)
+        ):
             docs[field.target.id] = " ".join(below.value.value.split())
     return docs

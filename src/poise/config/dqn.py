@@ -1,4 +1,5 @@
-"""DQN: its configuration, the settings tuned for environments, and what is searched where nobody says."""
+"""DQN: its configuration, the settings tuned for environments, and what is searched where nobody
+says."""
 
 from __future__ import annotations
 
@@ -14,10 +15,12 @@ from poise.errors import ConfigError
 
 @dataclass
 class DQNConfig(OffPolicyConfig):
-    """Deep Q-learning (Mnih et al. 2015) with double, dueling, prioritized and n-step learning as options."""
+    """Deep Q-learning (Mnih et al. 2015) with double, dueling, prioritized and n-step learning as
+    options."""
 
     lr: Schedule = 5e-4
-    """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between its points."""
+    """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between
+    its points."""
 
     grad_clip: Positive | None = 10.0
     """Largest global norm of the gradient; null does not clip."""
@@ -26,10 +29,12 @@ class DQNConfig(OffPolicyConfig):
     """Largest size of each number of the gradient; null does not clip."""
 
     double_q: bool = True
-    """Whether the action whose value is the target is chosen by the network that learns (double DQN)."""
+    """Whether the action whose value is the target is chosen by the network that learns (double
+    DQN)."""
 
     dueling: bool = False
-    """Whether the network has two streams of hidden layers, for V(s) and for A(s, a) (dueling DQN)."""
+    """Whether the network has two streams of hidden layers, for V(s) and for A(s, a) (dueling DQN).
+    """
 
     initial_epsilon: Fraction = 1.0
     """Probability of a random action at the start."""
@@ -41,7 +46,8 @@ class DQNConfig(OffPolicyConfig):
     """Environment steps over which epsilon falls from the one to the other."""
 
     epsilon_schedule: Literal["linear", "exponential"] = "linear"
-    """How it falls: in a straight line, or as final + (initial - final) exp(-steps / epsilon_timesteps)."""
+    """How it falls: in a straight line, or as final + (initial - final) exp(-steps /
+    epsilon_timesteps)."""
 
     td_error_loss_fn: Literal["huber", "mse"] = "huber"
     """Loss of an error: squared up to 1 and linear beyond, or half its square."""
@@ -66,9 +72,13 @@ class DQNConfig(OffPolicyConfig):
 
     untranslatable: ClassVar[dict[str, str]] = {
         **OffPolicyConfig.untranslatable,
-        "exploration_fraction": "It is a share of a run's length: give epsilon_timesteps, exploration_fraction x "
-        "total_timesteps.",
-        "exploration_config": "Give initial_epsilon, final_epsilon and epsilon_timesteps themselves.",
+        "exploration_fraction": (
+            "It is a share of a run's length: give epsilon_timesteps, exploration_fraction x "
+            "total_timesteps."
+        ),
+        "exploration_config": (
+            "Give initial_epsilon, final_epsilon and epsilon_timesteps themselves."
+        ),
         "epsilon": "Give initial_epsilon, final_epsilon and epsilon_timesteps.",
     }
 
@@ -76,8 +86,8 @@ class DQNConfig(OffPolicyConfig):
         super().derive(explicit)
         if self.model.vf_fcnet_hiddens is not None and not self.dueling:
             raise ConfigError(
-                f"model.vf_fcnet_hiddens={self.model.vf_fcnet_hiddens} is for dueling=True: without it, DQN has no "
-                "stream for V(s)."
+                f"model.vf_fcnet_hiddens={self.model.vf_fcnet_hiddens} is for dueling=True: without"
+                " it, DQN has no stream for V(s)."
             )
 
 

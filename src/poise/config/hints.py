@@ -1,4 +1,7 @@
-"""Words that other libraries have and Poise has not: what to write instead. One table for Python, files and flags."""
+"""Words that other libraries have and Poise has not: what to write instead.
+
+One table for Python, files and flags.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ _ADAM = "The optimiser is chosen: set lr, and adam_epsilon (DQN) or rms_prop_eps
 _MEMORY = "Policies have no memory in this version."
 _NOISE = "Give exploration_correlation: noise that is correlated in time (PPO, A2C, IMPALA)."
 _KL = "The clipped surrogate is used without a KL penalty; target_kl ends an update early (PPO)."
-_QUIET = "Progress is shown in terminals and notebooks; poise.PPO(..., progress=False) or {flag}quiet is silent."
+_QUIET = (
+    "Progress is shown in terminals and notebooks; poise.PPO(..., progress=False) or {flag}quiet is"
+    " silent."
+)
 _FOLDER = "Say where runs are kept by folder ({flag}folder in the command)."
 
 SETTINGS: dict[str, str] = {
@@ -21,11 +27,20 @@ SETTINGS: dict[str, str] = {
     "anneal_lr": "Give lr as a schedule: [[0, 2.5e-4], [500000, 0]].",
     "num_minibatches": "Give sgd_minibatch_size: steps in one of them.",
     "num_atoms": "Values are expectations, not distributions, in this version.",
-    "noisy": "Exploration is by epsilon: give initial_epsilon, final_epsilon and epsilon_timesteps.",
-    "policy": "The network follows from the spaces; model holds its settings, and model.custom_model one of your own.",
-    "policy_class": "The network follows from the spaces; model.custom_model names one of your own.",
+    "noisy": (
+        "Exploration is by epsilon: give initial_epsilon, final_epsilon and epsilon_timesteps."
+    ),
+    "policy": (
+        "The network follows from the spaces; model holds its settings, and model.custom_model one"
+        " of your own."
+    ),
+    "policy_class": (
+        "The network follows from the spaces; model.custom_model names one of your own."
+    ),
     "ortho_init": "Give model.initializer: 'orthogonal' or 'uniform'.",
-    "features_extractor_class": "Give model.custom_model, a module of your own that poise.register_model knows.",
+    "features_extractor_class": (
+        "Give model.custom_model, a module of your own that poise.register_model knows."
+    ),
     "features_extractor_kwargs": "Give model.custom_model_config.",
     "post_fcnet_hiddens": "Give model.fcnet_hiddens: layers behind the convolutions.",
     "dim": "Pictures belong to the environment: give env_config={'size': 84}.",
@@ -34,11 +49,23 @@ SETTINGS: dict[str, str] = {
     "env_kwargs": "Give env_config.",
     "num_cpus": "Give num_workers: processes that step environments.",
     "torch_deterministic": "Equal seeds give equal runs: give seed.",
-    "capture_video": "poise.record films a policy; poise.run(..., video=True) or {flag}video does it while training.",
-    "track": "A callback may report to Weights & Biases or MLflow: see 'How do I ...' in the documentation.",
-    "wandb_project_name": "A callback may report to Weights & Biases: see 'How do I ...' in the documentation.",
-    "tensorboard_log": "Runs (poise.run, poise train) write TensorBoard events by themselves: set tensorboard.",
-    "exp_name": "Give experiment and name, of poise.run ({flag}experiment and {flag}name in the command).",
+    "capture_video": (
+        "poise.record films a policy; poise.run(..., video=True) or {flag}video does it while"
+        " training."
+    ),
+    "track": (
+        "A callback may report to Weights & Biases or MLflow: see 'How do I ...' in the"
+        " documentation."
+    ),
+    "wandb_project_name": (
+        "A callback may report to Weights & Biases: see 'How do I ...' in the documentation."
+    ),
+    "tensorboard_log": (
+        "Runs (poise.run, poise train) write TensorBoard events by themselves: set tensorboard."
+    ),
+    "exp_name": (
+        "Give experiment and name, of poise.run ({flag}experiment and {flag}name in the command)."
+    ),
     "algo": "The algorithm stands by itself: poise.PPO(...), or poise train PPO.",
     "save_freq": "Give checkpoint_freq, of poise.run ({flag}checkpoint-freq in the command).",
     "eval_freq": "Give evaluation_interval: iterations between evaluations.",
@@ -49,7 +76,10 @@ SETTINGS: dict[str, str] = {
     **dict.fromkeys(("verbose", "log_level"), _QUIET),
     **dict.fromkeys(("optimizer_class", "optimizer_kwargs"), _ADAM),
     **dict.fromkeys(("local_dir", "storage_path", "log_dir", "save_path"), _FOLDER),
-    **dict.fromkeys(("device", "cuda"), "Give num_gpus: 0 computes on the processor, 1 on the GPU, 'auto' chooses."),
+    **dict.fromkeys(
+        ("device", "cuda"),
+        "Give num_gpus: 0 computes on the processor, 1 on the GPU, 'auto' chooses.",
+    ),
 }
 """What has no counterpart under any name. `{flag}` is `--` where a flag was typed."""
 
@@ -71,7 +101,8 @@ ALGORITHMS: dict[str, str] = {
 
 
 def setting_hint(key: str, special: dict[str, str], known: Iterable[str], *, flag: str = "") -> str:
-    """What to do instead of a setting that does not exist, with a space in front; empty where nothing is near.
+    """What to do instead of a setting that does not exist, with a space in front; empty where
+    nothing is near.
 
     Args:
         key: as given; of a nested key, the last part counts as well.
@@ -90,7 +121,12 @@ def setting_hint(key: str, special: dict[str, str], known: Iterable[str], *, fla
 def algorithm_hint(name: str, known: Iterable[str]) -> str:
     """What is near an algorithm that does not exist, with a space in front."""
     if re.search(r"-v\d+$|[:/]", name):
-        return " It looks like an environment: say the algorithm, too, as in poise train PPO --env CartPole-v1."
-    by_lower = {other.lower().replace("-", "").replace("_", ""): text for other, text in ALGORITHMS.items()}
+        return (
+            " It looks like an environment: say the algorithm, too, as in poise train PPO --env"
+            " CartPole-v1."
+        )
+    by_lower = {
+        other.lower().replace("-", "").replace("_", ""): text for other, text in ALGORITHMS.items()
+    }
     found = by_lower.get(name.lower().replace("-", "").replace("_", ""))
     return f" {found}" if found else nearest(name, known)

@@ -1,4 +1,5 @@
-"""IMPALA: its configuration, the settings tuned for environments, and what is searched where nobody says."""
+"""IMPALA: its configuration, the settings tuned for environments, and what is searched where nobody
+says."""
 
 from __future__ import annotations
 
@@ -7,8 +8,25 @@ from typing import Annotated, ClassVar, Literal
 
 from poise.config.a2c import A2C_CARTPOLE
 from poise.config.base import AlgorithmConfig, AlgorithmSpec, Presets
-from poise.config.shared import ATARI, ATARI_NETWORK, CARTPOLE, ON_POLICY_ALIASES, ON_POLICY_SEARCH, PONG, SMALL_NETWORK
-from poise.config.types import EnvCount, Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Range, Schedule
+from poise.config.shared import (
+    ATARI,
+    ATARI_NETWORK,
+    CARTPOLE,
+    ON_POLICY_ALIASES,
+    ON_POLICY_SEARCH,
+    PONG,
+    SMALL_NETWORK,
+)
+from poise.config.types import (
+    EnvCount,
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Range,
+    Schedule,
+)
 from poise.errors import ConfigError
 
 
@@ -26,14 +44,17 @@ class AsynchronousConfig(AlgorithmConfig):
     """A call of `train()` goes on until it has learnt from this many steps; 0 means one rollout."""
 
     learner_queue_size: Annotated[int, Range(0, 1000)] = 1
-    """Full rollouts that may wait for the learner before the environments wait, too. Fewer keep the policy that samples
+    """Full rollouts that may wait for the learner before the environments wait, too.
+
+    Fewer keep the policy that samples
     fresh, more even out what differs in speed."""
 
     broadcast_interval: PositiveInt = 1
     """Rollouts that the learner learns from before the actor gets its parameters."""
 
     vtrace_clip_rho_threshold: Positive = 1.0
-    """ρ̄, the largest importance weight of an error. 1 or more; larger trusts what is rare now and was rarer then."""
+    """ρ̄, the largest importance weight of an error. 1 or more; larger trusts what is rare now and
+    was rarer then."""
 
     sampling_threads: ClassVar[int] = 1
 
@@ -52,10 +73,12 @@ class AsynchronousConfig(AlgorithmConfig):
 
 @dataclass
 class IMPALAConfig(AsynchronousConfig):
-    """IMPALA (Espeholt et al. 2018, arXiv 1802.01561): actor and learner at the same time, corrected by V-trace."""
+    """IMPALA (Espeholt et al. 2018, arXiv 1802.01561): actor and learner at the same time,
+    corrected by V-trace."""
 
     lr: Schedule = 5e-4
-    """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between its points."""
+    """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between
+    its points."""
 
     opt_type: Literal["adam", "rmsprop"] = "adam"
     """Optimiser."""
@@ -76,7 +99,10 @@ class IMPALAConfig(AsynchronousConfig):
     """Passes over each rollout; V-trace is computed anew in each."""
 
     sgd_minibatch_size: PositiveInt | None = None
-    """Steps per gradient step, a multiple of rollout_fragment_length: trajectories stay whole. Derived: all."""
+    """Steps per gradient step, a multiple of rollout_fragment_length: trajectories stay whole.
+
+    Derived: all.
+    """
 
     rms_prop_eps: Positive = 1e-5
     """ε in the denominator of RMSProp."""
@@ -85,7 +111,8 @@ class IMPALAConfig(AsynchronousConfig):
     """Decay of RMSProp's running mean of squared gradients."""
 
     exploration_correlation: Annotated[float, Range(0, 0.999)] = 0.0
-    """Correlation of the exploration noise from one step to the next, for `Box` actions. 0 is white noise."""
+    """Correlation of the exploration noise from one step to the next, for `Box` actions. 0 is white
+    noise."""
 
     aliases: ClassVar[dict[str, str]] = {
         **{alias: key for alias, key in ON_POLICY_ALIASES.items() if key != "normalize_advantages"},
@@ -95,13 +122,22 @@ class IMPALAConfig(AsynchronousConfig):
 
     def derive(self, explicit: set[str]) -> None:
         super().derive(explicit)
-        length, batch, size = self.rollout_fragment_length, self.train_batch_size, self.sgd_minibatch_size
+        length, batch, size = (
+            self.rollout_fragment_length,
+            self.train_batch_size,
+            self.sgd_minibatch_size,
+        )
         assert length is not None
         assert batch is not None
-        if size is not None and "sgd_minibatch_size" in explicit and (size % length or size > batch):
+        if (
+            size is not None
+            and "sgd_minibatch_size" in explicit
+            and (size % length or size > batch)
+        ):
             raise ConfigError(
-                f"sgd_minibatch_size={size} contradicts rollout_fragment_length={length} and train_batch_size={batch}: "
-                "it must be a multiple of the one, and not more than the other."
+                f"sgd_minibatch_size={size} contradicts rollout_fragment_length={length} and"
+                f" train_batch_size={batch}: it must be a multiple of the one, and not more than"
+                " the other."
             )
         self.sgd_minibatch_size = batch if size is None or size % length or size > batch else size
 

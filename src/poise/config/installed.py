@@ -3,8 +3,9 @@
     [project.entry-points."poise.algorithms"]
     SAC = "my_package.register"
 
-The name is the algorithm's, and what it names is a module that calls `poise.register_algorithm` when it is imported, or
-a function that does when it is called. Neither happens before somebody asks for an algorithm of this name.
+The name is the algorithm's, and what it names is a module that calls `poise.register_algorithm`
+when it is imported, or a function that does when it is called. Neither happens before somebody asks
+for an algorithm of this name.
 """
 
 from __future__ import annotations
@@ -20,14 +21,23 @@ GROUP = "poise.algorithms"
 
 
 def entries() -> dict[str, EntryPoint]:
-    """The entry points by name. What lies in the folder where the user stands is a file and not installed, so that it
+    """The entry points by name.
+
+    What lies in the folder where the user stands is a file and not installed, so that it
     has none."""
     from importlib.metadata import distributions  # which `poise --help` does without
 
     here = os.path.realpath(".")
     path = [folder for folder in sys.path if os.path.realpath(folder) != here]
-    found = [entry for each in distributions(path=path) for entry in each.entry_points if entry.group == GROUP]
-    return {entry.name: entry for entry in reversed(found)}  # the first of a name counts, as of modules
+    found = [
+        entry
+        for each in distributions(path=path)
+        for entry in each.entry_points
+        if entry.group == GROUP
+    ]
+    return {
+        entry.name: entry for entry in reversed(found)
+    }  # the first of a name counts, as of modules
 
 
 def bring_in(name: object) -> str:
@@ -46,5 +56,11 @@ def bring_in(name: object) -> str:
             found()
     except (Exception, SystemExit) as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())
-        return f"The algorithm {entry.name} is of an installed package that cannot be used: {entry.value} ({why})."
-    return f"The algorithm {entry.name} is of an installed package that has none of this name: {entry.value}."
+        return (
+            f"The algorithm {entry.name} is of an installed package that cannot be used:"
+            f" {entry.value} ({why})."
+        )
+    return (
+        f"The algorithm {entry.name} is of an installed package that has none of this name:"
+        f" {entry.value}."
+    )

@@ -15,13 +15,15 @@ _USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in
 TRAINED = 4
 """Numbers kept of each parameter: itself, its gradient, and the optimiser's two moments."""
 STEP = 20
-"""Bytes of a step beside its observation: action, log_prob, reward, valid; three flags, and what an action has more."""
+"""Bytes of a step beside its observation: action, log_prob, reward, valid; three flags, and what an
+action has more."""
 EPISODE = 150
 """Bytes that a finished episode is remembered by, at least."""
 
 
 def machine_memory() -> int | None:
-    """Bytes of memory that this machine, or the container that this process is in, has; None where it does not say."""
+    """Bytes of memory that this machine, or the container that this process is in, has; None where
+    it does not say."""
     known = []
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -57,12 +59,16 @@ def require(size: int, what: str, cure: str = "") -> None:
     free = free_memory() if size > 2**24 else None  # what is small needs no look
     if free is not None and size > free:
         advice = f" {cure}" if cure else ""
-        raise ConfigError(f"{what} takes {readable(size)} of memory, and {readable(free)} are free.{advice}")
+        raise ConfigError(
+            f"{what} takes {readable(size)} of memory, and {readable(free)} are free.{advice}"
+        )
 
 
 def require_sizes(config: AlgorithmConfig, observation: int = 0) -> None:
-    """Refuses settings whose rollouts, minibatches or window of episodes would not fit into memory. It is asked before
-    environments are made, and again once it is known what they show. (A replay fills slowly: see DQN.)
+    """Refuses settings whose rollouts, minibatches or window of episodes would not fit into memory.
+
+    It is asked before environments are made, and again once it is known what they show. (A replay
+    fills slowly: see DQN.)
 
     Args:
         config: complete.
@@ -71,9 +77,17 @@ def require_sizes(config: AlgorithmConfig, observation: int = 0) -> None:
     Raises:
         ConfigError: it names the setting.
     """
-    steps, envs, queue = config.rollout_fragment_length or 1, config.num_envs, getattr(config, "learner_queue_size", 0)
+    steps, envs, queue = (
+        config.rollout_fragment_length or 1,
+        config.num_envs,
+        getattr(config, "learner_queue_size", 0),
+    )
     rollout = (steps + 1) * envs * (observation + STEP)
-    require(rollout, f"A rollout of {steps:,} steps in {envs:,} environments", "Give a smaller train_batch_size.")
+    require(
+        rollout,
+        f"A rollout of {steps:,} steps in {envs:,} environments",
+        "Give a smaller train_batch_size.",
+    )
     layers = 0 if config.model.custom_model else 4 * sum(config.model.fcnet_hiddens)
     learnt = "sgd_minibatch_size" if hasattr(config, "sgd_minibatch_size") else "train_batch_size"
     takes = {
@@ -86,7 +100,8 @@ def require_sizes(config: AlgorithmConfig, observation: int = 0) -> None:
 
 
 def one_by_one(count: int, of: int, what: str) -> Iterator[int]:
-    """Counts things that are made one by one, and ends where the first of them show that all would not fit.
+    """Counts things that are made one by one, and ends where the first of them show that all would
+    not fit.
 
     Args:
         count: how many are made here.
@@ -103,7 +118,11 @@ def one_by_one(count: int, of: int, what: str) -> Iterator[int]:
             took = (pages - began) * os.sysconf("SC_PAGE_SIZE")
             if took > 2**25:
                 cure = f"Make fewer {what}."
-                require(took * (of - made) // (made - 8), f"Making {of:,} {what}, after the first {made:,},", cure)
+                require(
+                    took * (of - made) // (made - 8),
+                    f"Making {of:,} {what}, after the first {made:,},",
+                    cure,
+                )
         yield made
 
 

@@ -20,12 +20,14 @@ class OffPolicyConfig(AlgorithmConfig):
     """Steps that each environment takes before gradient steps follow."""
 
     gradient_steps: Positive | Literal[-1] | None = None
-    """Gradient steps after each round of num_envs x rollout_fragment_length steps; 0.5 is one after every second round,
-    and -1 as many as there are steps in it. Derived: from training_intensity."""
+    """Gradient steps after each round of num_envs x rollout_fragment_length steps; 0.5 is one after
+    every second round, and -1 as many as there are steps in it. Derived: from training_intensity.
+    """
 
     training_intensity: Positive | None = None
-    """How often a step is learnt from, on average: gradient_steps x train_batch_size per environment step. Derived:
-    from gradient_steps; without either, one gradient step for 4 environment steps."""
+    """How often a step is learnt from, on average: gradient_steps x train_batch_size per
+    environment step. Derived: from gradient_steps; without either, one gradient step for 4
+    environment steps."""
 
     train_batch_size: PositiveInt | None = 64
     """Steps of each gradient step, drawn from the replay buffer."""
@@ -37,11 +39,12 @@ class OffPolicyConfig(AlgorithmConfig):
     """Environment steps before the first gradient step."""
 
     frame_stack: PositiveInt | None = None
-    """Pictures that an image observation stacks along its first axis, the latest last; the replay buffer then keeps
-    each picture once. Derived: `stack` of Atari games, 1 elsewhere."""
+    """Pictures that an image observation stacks along its first axis, the latest last; the replay
+    buffer then keeps each picture once. Derived: `stack` of Atari games, 1 elsewhere."""
 
     target_network_update_freq: NonNegativeInt = 500
-    """Environment steps from one update of the target network to the next; 0 updates it after every gradient step."""
+    """Environment steps from one update of the target network to the next; 0 updates it after every
+    gradient step."""
 
     tau: Annotated[float, Range(0, 1, open_low=True)] = 1.0
     """τ of the target network's updates, θ⁻ ← τ θ + (1 - τ) θ⁻; 1 copies the parameters."""
@@ -76,7 +79,9 @@ class OffPolicyConfig(AlgorithmConfig):
 
     untranslatable: ClassVar[dict[str, str]] = {
         "optimize_memory_usage": "Every observation is kept once, whatever is set.",
-        "replay_buffer_config": "Give buffer_size, and prioritized_replay with its alpha, beta and eps, themselves.",
+        "replay_buffer_config": (
+            "Give buffer_size, and prioritized_replay with its alpha, beta and eps, themselves."
+        ),
     }
 
     @property
@@ -89,8 +94,8 @@ class OffPolicyConfig(AlgorithmConfig):
         for key in ("rollout_fragment_length", "n_step"):
             if (steps := getattr(self, key) * self.num_envs) > self.buffer_size:
                 raise ConfigError(
-                    f"buffer_size={self.buffer_size} is smaller than the {steps} steps that {self.num_envs} "
-                    f"environments take in {key}={getattr(self, key)}."
+                    f"buffer_size={self.buffer_size} is smaller than the {steps} steps that"
+                    f" {self.num_envs} environments take in {key}={getattr(self, key)}."
                 )
         if self.frame_stack is None:
             # Of pictures that wrappers make, nothing is known.
@@ -98,8 +103,11 @@ class OffPolicyConfig(AlgorithmConfig):
             self.frame_stack = atari_config(name, self.env_config).stack if name else 1
 
     def _derive_batch(self, explicit: set[str]) -> None:
-        """`gradient_steps * train_batch_size == training_intensity * round_steps`, whichever of the two was set."""
-        if "num_envs_per_worker" not in explicit:  # the workers share the environments; they do not multiply them
+        """`gradient_steps * train_batch_size == training_intensity * round_steps`, whichever of the
+        two was set."""
+        if (
+            "num_envs_per_worker" not in explicit
+        ):  # the workers share the environments; they do not multiply them
             self.num_envs_per_worker = max(1, self.num_envs_per_worker // self._groups)
         self.rollout_fragment_length = self.rollout_fragment_length or 4
         self.train_batch_size = self.train_batch_size or 64
@@ -107,10 +115,12 @@ class OffPolicyConfig(AlgorithmConfig):
         steps = self.round_steps if self.gradient_steps == -1 else self.gradient_steps
         intensity = self.training_intensity
         if steps is not None and intensity is not None:
-            if {"gradient_steps", "training_intensity"} <= explicit and not math.isclose(steps, intensity * batches):
+            if {"gradient_steps", "training_intensity"} <= explicit and not math.isclose(
+                steps, intensity * batches
+            ):
                 raise ConfigError(
-                    f"gradient_steps={steps:g} contradicts training_intensity={intensity:g}, which is "
-                    f"{intensity * batches:g} gradient steps here: leave one of the two out."
+                    f"gradient_steps={steps:g} contradicts training_intensity={intensity:g}, which"
+                    f" is {intensity * batches:g} gradient steps here: leave one of the two out."
                 )
             steps, intensity = (steps, None) if "gradient_steps" in explicit else (None, intensity)
         if steps is None:

@@ -1,4 +1,5 @@
-"""PPO: its configuration, the settings tuned for environments, and what is searched where nobody says."""
+"""PPO: its configuration, the settings tuned for environments, and what is searched where nobody
+says."""
 
 from __future__ import annotations
 
@@ -15,13 +16,22 @@ from poise.config.shared import (
     PONG,
     SMALL_NETWORK,
 )
-from poise.config.types import EnvCount, Fraction, NonNegative, Positive, PositiveInt, Range, Schedule
+from poise.config.types import (
+    EnvCount,
+    Fraction,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    Range,
+    Schedule,
+)
 from poise.errors import ConfigError
 
 
 @dataclass
 class PPOConfig(AlgorithmConfig):
-    """Proximal Policy Optimization (Schulman et al. 2017, arXiv 1707.06347) with a clipped surrogate."""
+    """Proximal Policy Optimization (Schulman et al. 2017, arXiv 1707.06347) with a clipped
+    surrogate."""
 
     num_envs_per_worker: EnvCount = 16
     """Environments that are stepped together, as one batch."""
@@ -39,7 +49,8 @@ class PPOConfig(AlgorithmConfig):
     """ε of the clipped surrogate: the probability ratio earns nothing outside 1 - ε to 1 + ε."""
 
     vf_clip_param: Positive | None = None
-    """How far a value may move from the one predicted while sampling, in units of the value; null does not clip."""
+    """How far a value may move from the one predicted while sampling, in units of the value; null
+    does not clip."""
 
     vf_loss_coeff: NonNegative = 0.5
     """Weight of the value loss."""
@@ -51,11 +62,13 @@ class PPOConfig(AlgorithmConfig):
     """Whether each minibatch's advantages are brought to mean 0 and deviation 1."""
 
     target_kl: Positive | None = None
-    """Stops a batch's epochs early once the approximate KL divergence exceeds 1.5 times this; null never does."""
+    """Stops a batch's epochs early once the approximate KL divergence exceeds 1.5 times this; null
+    never does."""
 
     exploration_correlation: Annotated[float, Range(0, 0.999)] = 0.0
-    """Correlation of the exploration noise from one step to the next, for `Box` actions. 0 is white noise; near 1, the
-    agent keeps to a direction for a while, which finds goals that need momentum (MountainCarContinuous)."""
+    """Correlation of the exploration noise from one step to the next, for `Box` actions. 0 is white
+    noise; near 1, the agent keeps to a direction for a while, which finds goals that need momentum
+    (MountainCarContinuous)."""
 
     aliases: ClassVar[dict[str, str]] = {
         **ON_POLICY_ALIASES, "num_epochs": "num_sgd_iter", "n_epochs": "num_sgd_iter",
@@ -68,7 +81,9 @@ class PPOConfig(AlgorithmConfig):
         super().derive(explicit)
         assert self.train_batch_size is not None
         if self.sgd_minibatch_size is None:
-            self.sgd_minibatch_size = min(self.train_batch_size, max(64, self.train_batch_size // 8))
+            self.sgd_minibatch_size = min(
+                self.train_batch_size, max(64, self.train_batch_size // 8)
+            )
         if self.sgd_minibatch_size > self.train_batch_size:
             if "sgd_minibatch_size" in explicit:
                 raise ConfigError(

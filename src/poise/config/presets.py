@@ -1,7 +1,9 @@
-"""Settings tuned for an environment, used unless `preset=None`, and what is searched where nobody says.
+"""Settings tuned for an environment, used unless `preset=None`, and what is searched where nobody
+says.
 
-Those named in benchmarks/RESULTS.md were measured there, over seeds. The others come from single trials, or from the
-literature where a comment says so. What is not named keeps the algorithm's default.
+Those named in benchmarks/RESULTS.md were measured there, over seeds. The others come from single
+trials, or from the literature where a comment says so. What is not named keeps the algorithm's
+default.
 """
 
 from __future__ import annotations
@@ -37,5 +39,7 @@ def find_preset(algorithm: str, env: str, preset: str | None) -> tuple[str | Non
         return None, {}
     if preset not in presets:
         known = ", ".join(presets) or "none"
-        raise ConfigError(f"{algorithm} has no preset {preset!r}.{nearest(preset, presets)} Known: {known}.")
+        raise ConfigError(
+            f"{algorithm} has no preset {preset!r}.{nearest(preset, presets)} Known: {known}."
+        )
     return preset, presets[preset]

@@ -1,7 +1,8 @@
 """Reading JSON and YAML that others wrote: plain values of a bounded size, or one sentence.
 
-Both formats can ask for more than they hold: YAML's references multiply (a billion values in ten lines), brackets nest
-deeper than the parser's stack, numbers have more digits than any machine reads. All of it ends in a `ConfigError`.
+Both formats can ask for more than they hold: YAML's references multiply (a billion values in ten
+lines), brackets nest deeper than the parser's stack, numbers have more digits than any machine
+reads. All of it ends in a `ConfigError`.
 """
 
 from __future__ import annotations
@@ -33,12 +34,16 @@ def read_file(path: str | Path) -> Any:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"Poise cannot read {path}: {reason}.") from None
     if len(data) > LARGEST_FILE:
-        raise ConfigError(f"{path} is larger than {LARGEST_FILE // 2**20} MiB: that is no file of settings.")
+        raise ConfigError(
+            f"{path} is larger than {LARGEST_FILE // 2**20} MiB: that is no file of settings."
+        )
     try:
         text = data.decode()
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a text file.") from None
-    return parse_json(text, str(path)) if Path(path).suffix == ".json" else parse_yaml(text, str(path))
+    return (
+        parse_json(text, str(path)) if Path(path).suffix == ".json" else parse_yaml(text, str(path))
+    )
 
 
 def parse_json(text: str, where: str) -> Any:
@@ -64,8 +69,8 @@ def parse_yaml(text: str, where: str) -> Any:
     """The values in a YAML text, which is never run.
 
     Raises:
-        ConfigError: it is not valid YAML, names a key twice, is nested too deep, or holds more than `MOST_VALUES`
-            values once its references are followed.
+        ConfigError: it is not valid YAML, names a key twice, is nested too deep, or holds more than
+            `MOST_VALUES` values once its references are followed.
     """
     import yaml
 
@@ -82,7 +87,11 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where} is nested too deep to be read.") from None
     except ConfigError:
         raise
-    except (ValueError, TypeError, AttributeError) as error:  # the 99th of May, a number of thousands of digits
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:  # the 99th of May, a number of thousands of digits
         raise ConfigError(f"{where} cannot be read: {' '.join(str(error).split())}.") from None
     finally:
         loader.dispose()
@@ -102,7 +111,9 @@ def _count(node: Any, where: str, known: dict[int, int]) -> int:
         parts = [each for pair in parts for each in pair]
     known[id(node)] = 1 + sum(_count(part, where, known) for part in parts)
     if known[id(node)] > MOST_VALUES:
-        raise ConfigError(f"{where} holds more than {MOST_VALUES:,} values once its references are followed.")
+        raise ConfigError(
+            f"{where} holds more than {MOST_VALUES:,} values once its references are followed."
+        )
     return known[id(node)]
 
 

@@ -1,4 +1,5 @@
-"""Making an algorithm known by one call, and finding its class; without PyTorch, unless a class is asked for."""
+"""Making an algorithm known by one call, and finding its class; without PyTorch, unless a class is
+asked for."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ def register_algorithm(
     presets: Mapping[str, Mapping[str, Any]] | None = None,
     search_space: Mapping[str, Any] | None = None,
 ) -> None:
-    """Makes an algorithm known as `name`, everywhere: `poise.NAME`, `poise.make_trainer`, `poise.run`, searches, and
-    the command with its help.
+    """Makes an algorithm known as `name`, everywhere: `poise.NAME`, `poise.make_trainer`,
+    `poise.run`, searches, and the command with its help.
 
         class Careful(PPO):
             def loss(self, ...): ...
@@ -39,39 +40,61 @@ def register_algorithm(
     Args:
         name: any that no algorithm of Poise has.
         algorithm: the class, or `"module:Class"`, which is imported when it is needed.
-        config: a dataclass derived from `AlgorithmConfig`; that of the class it is derived from unless given.
+        config: a dataclass derived from `AlgorithmConfig`; that of the class it is derived from
+            unless given.
         summary: one line.
         presets: settings tuned for environments, by the environment's name.
-        search_space: what `poise tune` searches where nobody says, such as `{"lr": "loguniform(1e-4, 1e-2)"}`.
+        search_space: what `poise tune` searches where nobody says, such as `{"lr":
+            "loguniform(1e-4, 1e-2)"}`.
 
     Raises:
-        ConfigError: the name is taken, the class is no algorithm, or it is derived from none whose configuration it
-            could have.
+        ConfigError: the name is taken, the class is no algorithm, or it is derived from none whose
+            configuration it could have.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[^\W\d_][\w.-]*", name):
-        raise ConfigError(f"name={brief(name)} is not allowed: letters first, then digits, '_', '-' and '.', too.")
+        raise ConfigError(
+            f"name={brief(name)} is not allowed: letters first, then digits, '_', '-' and '.', too."
+        )
     if (before := known_name(name)) is not None and _is_ours(before):
-        raise ConfigError(f"name={name!r} is not allowed: Poise has an algorithm of this name. Give it one of its own.")
+        raise ConfigError(
+            f"name={name!r} is not allowed: Poise has an algorithm of this name. Give it one of its"
+            " own."
+        )
     if name in TAKEN:
-        raise ConfigError(f"name={name!r} is not allowed: poise.{name} is something else. Give it one of its own.")
+        raise ConfigError(
+            f"name={name!r} is not allowed: poise.{name} is something else. Give it one of its own."
+        )
     named = isinstance(algorithm, str) and ":" in algorithm
     if named and config is None:
         algorithm, named = _imported(algorithm), False
     if not named and BASE not in homes(algorithm):
-        raise ConfigError(f"algorithm={algorithm!r} is not allowed: it must be a class derived from an algorithm.")
+        raise ConfigError(
+            f"algorithm={algorithm!r} is not allowed: it must be a class derived from an algorithm."
+        )
     if config is None:
         if not (parents := parents_of(algorithm)):
-            raise ConfigError(f"config=None is not allowed for {algorithm.__name__}: it is derived from no algorithm.")
+            raise ConfigError(
+                f"config=None is not allowed for {algorithm.__name__}: it is derived from no"
+                " algorithm."
+            )
         config = ALGORITHMS[parents[0]].config
     is_config = isinstance(config, type) and issubclass(config, AlgorithmConfig)
     if not is_config or "__dataclass_fields__" not in vars(config):
-        raise ConfigError(f"config={config!r} is not allowed: it must be a @dataclass derived from AlgorithmConfig.")
+        raise ConfigError(
+            f"config={config!r} is not allowed: it must be a @dataclass derived from"
+            " AlgorithmConfig."
+        )
     _read_annotations(config)
-    own = {env: coerce(dict[str, Any], settings, f"presets[{env!r}]") for env, settings in (presets or {}).items()}
+    own = {
+        env: coerce(dict[str, Any], settings, f"presets[{env!r}]")
+        for env, settings in (presets or {}).items()
+    }
     try:
         json.dumps(own)  # other processes get them as they are
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"presets={brief(own)} is not allowed: {error}; they must be plain, as in a file.") from None
+        raise ConfigError(
+            f"presets={brief(own)} is not allowed: {error}; they must be plain, as in a file."
+        ) from None
     if before is not None:
         del ALGORITHMS[before]
     ALGORITHMS[name] = AlgorithmSpec(algorithm, config, summary, own, dict(search_space or {}))
@@ -79,7 +102,8 @@ def register_algorithm(
 
 
 def _read_annotations(config: type) -> None:
-    """Reads annotations that are texts now: another process may not have what a script has imported for them."""
+    """Reads annotations that are texts now: another process may not have what a script has imported
+    for them."""
     for base in config.__mro__:
         if "__annotations__" in vars(base) and not base.__module__.startswith("poise."):
             hints = typing.get_type_hints(base, include_extras=True)
@@ -92,8 +116,11 @@ def homes(algorithm: Any) -> list[str]:
 
 
 def parents_of(algorithm: Any) -> list[str]:
-    """The names of the algorithms that a class is derived from, the nearest first; its own, if it has one, too."""
-    return [name for home in homes(algorithm) for name, spec in ALGORITHMS.items() if spec.home == home]
+    """The names of the algorithms that a class is derived from, the nearest first; its own, if it
+    has one, too."""
+    return [
+        name for home in homes(algorithm) for name, spec in ALGORITHMS.items() if spec.home == home
+    ]
 
 
 def find_algorithm(name: str) -> type:
@@ -113,7 +140,8 @@ def _is_ours(name: str) -> bool:
 
 
 def home_of(name: str) -> str:
-    """`module:Class` of what makes an algorithm known when it is imported; empty of one of Poise's or of a script."""
+    """`module:Class` of what makes an algorithm known when it is imported; empty of one of Poise's
+    or of a script."""
     name, spec = algorithm_spec(name)
     own = f"{spec.config.__module__}:{spec.config.__qualname__}"
     home = spec.home if own.startswith("poise.") else own

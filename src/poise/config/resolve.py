@@ -36,22 +36,28 @@ def resolve(
     Args:
         algorithm: its name, in any case.
         env: environment; may also stand in `settings["env"]`.
-        settings: keys by canonical name or alias; nested keys as `{"model": {...}}` or `{"model.fcnet_hiddens": ...}`.
-        preset: `"auto"` takes the preset tuned for this environment, if there is one; `None` takes none; an
-            environment's name takes that environment's, and the name of a file that of RL Baselines3 Zoo (`ppo.yml`).
-        stop: the run's stop rules: `timesteps_total` is how long the Zoo's schedules last, as its option `-n`.
+        settings: keys by canonical name or alias; nested keys as `{"model": {...}}` or
+            `{"model.fcnet_hiddens": ...}`.
+        preset: `"auto"` takes the preset tuned for this environment, if there is one; `None` takes
+            none; an environment's name takes that environment's, and the name of a file that of RL
+            Baselines3 Zoo (`ppo.yml`).
+        stop: the run's stop rules: `timesteps_total` is how long the Zoo's schedules last, as its
+            option `-n`.
 
     Returns:
         The configuration and the name of the preset that was used, if any.
 
     Raises:
-        ConfigError: an unknown key, a wrong type or range, an alias beside its canonical name, or a contradiction.
+        ConfigError: an unknown key, a wrong type or range, an alias beside its canonical name, or a
+            contradiction.
     """
     name, spec = algorithm_spec(algorithm)
     chosen = canonical(spec.config, settings or {})
     if env is not None:
         if "env" in chosen and chosen["env"] != env:
-            raise ConfigError(f"env={env!r} contradicts env={chosen['env']!r} in the config: leave one out.")
+            raise ConfigError(
+                f"env={env!r} contradicts env={chosen['env']!r} in the config: leave one out."
+            )
         chosen["env"] = env
     label = env_name(chosen.get("env"))
     if preset is not None and preset.endswith((".yml", ".yaml")):
@@ -82,19 +88,25 @@ def canonical(config: type[AlgorithmConfig], settings: dict[str, Any]) -> dict[s
     """Flattens nested settings to dotted keys and translates aliases.
 
     Raises:
-        ConfigError: an unknown key (with the nearest known one), or one setting given under two names.
+        ConfigError: an unknown key (with the nearest known one), or one setting given under two
+            names.
     """
     result: dict[str, Any] = {}
     given: dict[str, str] = {}
     known = field_types(config)
     if not isinstance(settings, Mapping):
-        raise ConfigError(f"config={brief(settings)} is not allowed: it must be a mapping of settings.")
+        raise ConfigError(
+            f"config={brief(settings)} is not allowed: it must be a mapping of settings."
+        )
     for key, target, value in _towers(config, _flat(config, settings)):
         if target not in known:
             hint = setting_hint(key, config.untranslatable, [*known, *config.aliases])
             raise ConfigError(f"Unknown config key {brief(key)}.{hint}")
         if target in given:
-            raise ConfigError(f"{given[target]!r} and {key!r} are two names of one setting: give only one of them.")
+            raise ConfigError(
+                f"{given[target]!r} and {key!r} are two names of one setting: give only one of"
+                " them."
+            )
         given[target], result[target] = key, value
     return result
 
@@ -107,16 +119,21 @@ def _flat(config: type[AlgorithmConfig], settings: dict[str, Any]) -> list[tuple
         if config.aliases.get(key, key) == "model":
             value = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
             if not isinstance(value, dict):
-                raise ConfigError(f"{key}={brief(value)} is not allowed: it must be a mapping of model settings.")
+                raise ConfigError(
+                    f"{key}={brief(value)} is not allowed: it must be a mapping of model settings."
+                )
             pairs += [(f"model.{inner}", item) for inner, item in value.items()]
         else:
             pairs.append((key, value))
     return pairs
 
 
-def _towers(config: type[AlgorithmConfig], settings: list[tuple[str, Any]]) -> list[tuple[str, str, Any]]:
-    """Settings as (key as given, canonical key, value), with Stable-Baselines3's `net_arch={"pi": [...], "vf": [...]}`
-    and the `[64, {"pi": [...], "vf": [...]}]` of its first version as the layers of policy and value function.
+def _towers(
+    config: type[AlgorithmConfig], settings: list[tuple[str, Any]]
+) -> list[tuple[str, str, Any]]:
+    """Settings as (key as given, canonical key, value), with Stable-Baselines3's `net_arch={"pi":
+    [...], "vf": [...]}` and the `[64, {"pi": [...], "vf": [...]}]` of its first version as the
+    layers of policy and value function.
 
     Raises:
         ConfigError: they are of something else than policy and value function.
@@ -130,17 +147,23 @@ def _towers(config: type[AlgorithmConfig], settings: list[tuple[str, Any]]) -> l
             continue
         if unknown := own.keys() - {"pi", "vf"}:
             raise ConfigError(
-                f"{key}={brief(value)} is not allowed: {min(unknown, key=str)!r} is neither 'pi' nor 'vf'."
+                f"{key}={brief(value)} is not allowed: {min(unknown, key=str)!r} is neither 'pi'"
+                " nor 'vf'."
             )
         pi, vf = own.get("pi", []), own.get("vf", [])
         if first and not (pi or vf):
             found += [(key, target, first), (key, "model.vf_share_layers", True)]
             continue
         if first:
-            shown = f"{key}={value!r}: policy and value function have their first layers, {first}, each for itself."
+            shown = (
+                f"{key}={value!r}: policy and value function have their first layers, {first}, each"
+                " for itself."
+            )
             warnings.warn(shown, PoiseWarning, stacklevel=3)
         for name, layers in ((target, pi), ("model.vf_fcnet_hiddens", vf)):
-            found.append((key, name, [*first, *layers] if isinstance(layers, (list, tuple)) else layers))
+            found.append(
+                (key, name, [*first, *layers] if isinstance(layers, (list, tuple)) else layers)
+            )
     return found
 
 
@@ -151,7 +174,12 @@ def field_types(config: type) -> dict[str, Any]:
     for field in dataclasses.fields(config):
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint):
-            types.update({f"{field.name}.{key}": inner for key, inner in field_types(typing.cast(type, hint)).items()})
+            types.update(
+                {
+                    f"{field.name}.{key}": inner
+                    for key, inner in field_types(typing.cast(type, hint)).items()
+                }
+            )
         else:
             types[field.name] = hint
     return types

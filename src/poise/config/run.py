@@ -1,4 +1,5 @@
-"""What a run leaves on disk; apart from the code that writes it, so that the command knows it without torch."""
+"""What a run leaves on disk; apart from the code that writes it, so that the command knows it
+without torch."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class RunOptions:
     """Newest checkpoints that are kept, beside the best."""
 
     confirm: bool = True
-    """Whether a goal that is a mean over training episodes ends the run only if fresh episodes reach it, too."""
+    """Whether a goal that is a mean over training episodes ends the run only if fresh episodes
+    reach it, too."""
 
     video: bool = False
     """Whether an episode is filmed before and after training."""
@@ -37,8 +39,12 @@ class RunOptions:
 
 
 def rank(manifest: Mapping[str, Any]) -> tuple[bool, float] | None:
-    """How a checkpoint compares with others of its run, by its manifest: whether its score is an evaluation's, which
-    goes before all others, and the score. None without one."""
-    score = manifest.get("score", manifest.get("episode_reward_mean"))  # of before there were scores
+    """How a checkpoint compares with others of its run, by its manifest: whether its score is an
+    evaluation's, which goes before all others, and the score. None without one."""
+    score = manifest.get(
+        "score", manifest.get("episode_reward_mean")
+    )  # of before there were scores
     known = isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score)
-    return (str(manifest.get("score_of")).startswith("evaluation/"), float(score)) if known else None
+    return (
+        (str(manifest.get("score_of")).startswith("evaluation/"), float(score)) if known else None
+    )

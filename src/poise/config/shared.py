@@ -1,5 +1,5 @@
-"""What the configurations of several algorithms share: names of environments with one preset, parts of presets, other
-names of settings, and what is searched."""
+"""What the configurations of several algorithms share: names of environments with one preset, parts
+of presets, other names of settings, and what is searched."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The types of configuration values, and the one function that checks a value against its type.
 
-Field annotations say what is allowed (`Fraction`, `PositiveInt`, `Literal[...]`); `coerce` turns a value from Python,
-JSON, YAML or the command line into that type or raises one sentence that names the key, the value and what is allowed.
+Field annotations say what is allowed (`Fraction`, `PositiveInt`, `Literal[...]`); `coerce` turns a
+value from Python, JSON, YAML or the command line into that type or raises one sentence that names
+the key, the value and what is allowed.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ Seconds = Annotated[float, Range(0, 1_000_000, open_low=True)]
 """A limit of time; clocks of operating systems take no more than 24 days."""
 ThreadCount = Annotated[int, Range(1, 1024)]
 EnvCount = Annotated[int, Range(1, 100_000)]
-"""Environments of one worker: more than anybody has memory for would be made one by one, without an end."""
+"""Environments of one worker: more than anybody has memory for would be made one by one, without an
+end."""
 AnyPath = str | os.PathLike
 Schedule = NonNegative | list[tuple[NonNegativeInt, NonNegative]]
 """A constant, or points `[[timestep, value], ...]` with straight lines between them."""
@@ -66,7 +68,9 @@ def a_path(value: Any, key: str = "path") -> Path:
     """
     text = os.path.expanduser(coerce(AnyPath, value, key))
     if str(text).startswith("~"):
-        raise ConfigError(f"{key}={value!r} is not allowed: there is no home folder {Path(text).parts[0]!r}.")
+        raise ConfigError(
+            f"{key}={value!r} is not allowed: there is no home folder {Path(text).parts[0]!r}."
+        )
     return Path(text)
 
 
@@ -80,7 +84,11 @@ def describe(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(describe(arg) for arg in args)
     if origin is Literal:
-        return f"one of {', '.join(repr(arg) for arg in args)}" if len(args) > 2 else " or ".join(map(repr, args))
+        return (
+            f"one of {', '.join(repr(arg) for arg in args)}"
+            if len(args) > 2
+            else " or ".join(map(repr, args))
+        )
     if origin is list:
         return f"a list, each item {describe(args[0])}"
     if origin is tuple:
@@ -89,21 +97,31 @@ def describe(annotation: Any) -> str:
         return "a mapping"
     if dataclasses.is_dataclass(annotation):
         return "a mapping"
-    names = {int: "an integer", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    names = {
+        int: "an integer",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        type(None): "null",
+    }
     names |= {os.PathLike: "a path", Any: "any value"}
     return names.get(annotation) or f"a {annotation.__name__}"
 
 
 def coerce(annotation: Any, value: Any, key: str) -> Any:
-    """Returns `value` as `annotation` asks, or raises `ConfigError` with `key`, the value and what is allowed.
+    """Returns `value` as `annotation` asks, or raises `ConfigError` with `key`, the value and what
+    is allowed.
 
-    Integers pass for floats and whole floats (`1e6`) for integers; texts are never read as numbers here (the command
-    line parses its own), so that `lr="fast"` and `lr="3e-4"` in a Python call are both said to be wrong.
+    Integers pass for floats and whole floats (`1e6`) for integers; texts are never read as numbers
+    here (the command line parses its own), so that `lr="fast"` and `lr="3e-4"` in a Python call are
+    both said to be wrong.
     """
     try:
         return _coerce(annotation, value, key)
     except _MismatchError as error:
-        raise ConfigError(f"{key}={brief(value)} is not allowed: it must be {describe(annotation)}.{error}") from None
+        raise ConfigError(
+            f"{key}={brief(value)} is not allowed: it must be {describe(annotation)}.{error}"
+        ) from None
 
 
 def brief(value: Any) -> str:
@@ -123,7 +141,9 @@ def _coerce(annotation: Any, value: Any, key: str) -> Any:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any:
         return value
-    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):  # its numbers and arrays are Python's, too
+    if type(value).__module__ == "numpy" and hasattr(
+        value, "tolist"
+    ):  # its numbers and arrays are Python's, too
         value = value.tolist()
     if origin is Annotated:
         value = _coerce(args[0], value, key)
@@ -143,7 +163,11 @@ def _coerce(annotation: Any, value: Any, key: str) -> Any:
     if origin is Literal:
         if any(type(arg) is type(value) and arg == value for arg in args):
             return value
-        raise _MismatchError(nearest(value, [a for a in args if isinstance(a, str)]) if isinstance(value, str) else "")
+        raise _MismatchError(
+            nearest(value, [a for a in args if isinstance(a, str)])
+            if isinstance(value, str)
+            else ""
+        )
     if origin is list:
         if not isinstance(value, (list, tuple)):
             raise _MismatchError
@@ -177,7 +201,9 @@ def _coerce_scalar(annotation: Any, value: Any) -> Any:
             raise _MismatchError
         return value
     if annotation is int:
-        whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
+        whole = isinstance(value, Integral) or (
+            isinstance(value, Real) and float(value).is_integer()
+        )
         if isinstance(value, bool) or not whole:
             raise _MismatchError
         if not -LARGEST_INT <= value <= LARGEST_INT:
@@ -201,14 +227,20 @@ def _coerce_scalar(annotation: Any, value: Any) -> Any:
 
 
 def parse_text(text: str) -> Any:
-    """A value typed on the command line: JSON where it is JSON (`3e-4`, `[64, 64]`), else a list `64,64`, else text."""
+    """A value typed on the command line: JSON where it is JSON (`3e-4`, `[64, 64]`), else a list
+    `64,64`, else text."""
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):  # not JSON, digits by the thousand, or nested without an end
+    except (
+        ValueError,
+        RecursionError,
+    ):  # not JSON, digits by the thousand, or nested without an end
         pass
     if text in ("None", "True", "False"):  # Python's spelling is not JSON's
         return {"None": None, "True": True, "False": False}[text]
     inner = text.strip("[]()")
-    if "," in text and not set(inner) & set("[](){}"):  # else it was to be JSON: to be shown as it was typed
+    if "," in text and not set(inner) & set(
+        "[](){}"
+    ):  # else it was to be JSON: to be shown as it was typed
         return [parse_text(part.strip()) for part in inner.split(",") if part.strip()]
     return text

@@ -1,4 +1,5 @@
-"""Hyper-parameters of RL Baselines3 Zoo as presets: a file of theirs (`ppo.yml`), which is read and never run.
+"""Hyper-parameters of RL Baselines3 Zoo as presets: a file of theirs (`ppo.yml`), which is read and
+never run.
 
 Each key of an entry means here what it means there, or is named in one warning as left out.
 """
@@ -27,7 +28,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
             "learning_rate": 1e-4, "adam_epsilon": 1e-8},
 }  # fmt: skip
 """What Stable-Baselines3 does where a file of the Zoo says nothing."""
-ACTIVATIONS = {"ReLU": "relu", "Tanh": "tanh", "ELU": "elu", "SiLU": "silu", "GELU": "gelu", "LeakyReLU": "leaky_relu"}
+ACTIVATIONS = {
+    "ReLU": "relu",
+    "Tanh": "tanh",
+    "ELU": "elu",
+    "SiLU": "silu",
+    "GELU": "gelu",
+    "LeakyReLU": "leaky_relu",
+}
 ATARI_WRAPPER = "AtariWrapper"
 AS_ALWAYS = {
     "policy": ("MlpPolicy", "MultiInputPolicy"),
@@ -38,14 +46,17 @@ AS_ALWAYS = {
 """Keys and those of their values that ask for what is done anyway."""
 
 
-def zoo_preset(path: str, algorithm: str, env: str, known: Callable[[str], bool], length: Any = None) -> dict[str, Any]:
-    """Settings for an environment from a file of the Zoo; a warning names those that Poise has nothing for.
+def zoo_preset(
+    path: str, algorithm: str, env: str, known: Callable[[str], bool], length: Any = None
+) -> dict[str, Any]:
+    """Settings for an environment from a file of the Zoo; a warning names those that Poise has
+    nothing for.
 
     Args:
         path: the YAML file, with an entry for each environment.
         algorithm: what it is for.
-        env: which of them. Atari games share an entry, and other environments one called `default`, unless they have
-            their own.
+        env: which of them. Atari games share an entry, and other environments one called `default`,
+            unless they have their own.
         known: whether Poise has a setting of this name.
         length: steps that schedules last, in place of the entry's `n_timesteps`.
 
@@ -64,7 +75,9 @@ def zoo_preset(path: str, algorithm: str, env: str, known: Callable[[str], bool]
     if reader.left_out:
         missing = ", ".join(reader.left_out)
         warnings.warn(
-            f"{path} asks for what has no equivalent here and is left out: {missing}.", PoiseWarning, stacklevel=4
+            f"{path} asks for what has no equivalent here and is left out: {missing}.",
+            PoiseWarning,
+            stacklevel=4,
         )
     return reader.settings
 
@@ -90,7 +103,8 @@ class _Reader:
 
     def __init__(self, algorithm: str, known: Callable[[str], bool], *, is_game: bool) -> None:
         self.algorithm, self.known, self.is_game = algorithm, known, is_game
-        # The initial weights of its DQN are PyTorch's own; those of the others are orthogonal, as here.
+        # The initial weights of its DQN are PyTorch's own; those of the others are orthogonal, as
+        # here.
         self.model: dict[str, Any] = {"initializer": "uniform"} if algorithm == "DQN" else {}
         self.env_config: dict[str, Any] = {}
         self.settings: dict[str, Any] = {"model": self.model, "env_config": self.env_config}
@@ -118,9 +132,15 @@ class _Reader:
         elif key == "exploration_fraction":
             if steps:
                 self.settings["epsilon_timesteps"] = max(1, int(steps * value))
-        elif key == "train_freq" and isinstance(value, (list, tuple)) and value[1:] in (["step"], ("step",)):
+        elif (
+            key == "train_freq"
+            and isinstance(value, (list, tuple))
+            and value[1:] in (["step"], ("step",))
+        ):
             self.settings[key] = value[0]
-        elif key != "frame_stack" and self.known(key) and not isinstance(value, (list, tuple, dict)):
+        elif (
+            key != "frame_stack" and self.known(key) and not isinstance(value, (list, tuple, dict))
+        ):
             self.settings[key] = _number(value, steps)
         else:
             self._leave_out(key, value)
@@ -149,7 +169,8 @@ class _Reader:
                 self._leave_out(f"policy_kwargs.{key}", value)
 
     def _layers(self, given: Any) -> None:
-        """`[64, 64]`, `dict(pi=[64], vf=[64])`, `[dict(pi=[64], vf=[64])]` or `[64, dict(pi=[64], vf=[64])]`."""
+        """`[64, 64]`, `dict(pi=[64], vf=[64])`, `[dict(pi=[64], vf=[64])]` or `[64, dict(pi=[64],
+        vf=[64])]`."""
         if not self.sees_pictures:
             self.model["net_arch"] = given
         elif given:
@@ -159,11 +180,17 @@ class _Reader:
             self.model["net_arch"] = {name: [*first, *own.get(name, [])] for name in ("pi", "vf")}
             self.model.pop("fcnet_hiddens")
             self.model.pop("vf_share_layers", None)
-            self.left_out.append("convolutions shared by policy and value function (each has its own)")
+            self.left_out.append(
+                "convolutions shared by policy and value function (each has its own)"
+            )
 
     def _normalize(self, given: Any) -> None:
         """`true`, or `{'norm_obs': true, 'norm_reward': false}`."""
-        chosen = dict(given) if isinstance(given, dict) else {"norm_obs": bool(given), "norm_reward": bool(given)}
+        chosen = (
+            dict(given)
+            if isinstance(given, dict)
+            else {"norm_obs": bool(given), "norm_reward": bool(given)}
+        )
         self.settings["normalize_observations"] = bool(chosen.pop("norm_obs", True))
         self.settings["normalize_rewards"] = bool(chosen.pop("norm_reward", True))
         for key, value in chosen.items():
@@ -178,17 +205,23 @@ class _Reader:
                 self.settings["clip_rewards"] = options.pop("clip_reward", True)
                 sticky = options.pop("action_repeat_probability", None)
                 self.env_config.update(
-                    {"episodic_life": True, **({} if sticky is None else {"sticky_actions": sticky})}
+                    {
+                        "episodic_life": True,
+                        **({} if sticky is None else {"sticky_actions": sticky}),
+                    }
                 )
                 self.env_config.update(options)
             else:  # a file's code is not run: the user's own word for it is
                 module, _, last = name.rpartition(".")
                 own = [f"{module}:{last}", options] if options else f"{module}:{last}"
-                self.left_out.append(f"env_wrapper={brief(wrapper)} (which you may give: wrappers=[{own!r}])")
+                self.left_out.append(
+                    f"env_wrapper={brief(wrapper)} (which you may give: wrappers=[{own!r}])"
+                )
 
 
 def _number(value: Any, steps: float) -> Any:
-    """`lin_0.001` falls from there to 0 over the run; `1e-4` and `1e6`, which YAML takes for texts, are numbers."""
+    """`lin_0.001` falls from there to 0 over the run; `1e-4` and `1e6`, which YAML takes for texts,
+    are numbers."""
     if not isinstance(value, str):
         return value
     if value.startswith("lin_"):
@@ -202,7 +235,9 @@ def _number(value: Any, steps: float) -> Any:
 
 
 def _literal(text: Any) -> Any:
-    """`dict(net_arch=[64], activation_fn=nn.ReLU)` as values; names become their last word. Nothing is run.
+    """`dict(net_arch=[64], activation_fn=nn.ReLU)` as values; names become their last word.
+
+    Nothing is run.
 
     Raises:
         ValueError: it is something else.
@@ -211,7 +246,12 @@ def _literal(text: Any) -> Any:
         return text
 
     def value(node: ast.expr) -> Any:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "dict"
+            and not node.args
+        ):
             return {str(keyword.arg): value(keyword.value) for keyword in node.keywords}
         if isinstance(node, ast.Dict):
             keys = [ast.literal_eval(key) for key in node.keys if key is not None]

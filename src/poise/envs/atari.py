@@ -1,7 +1,7 @@
 """Atari games in ale-py's native vector environment: emulation and preprocessing in threads of C++.
 
-One game and many go through the same code, so that an agent meets in films and by hand exactly what it was trained on.
-ale-py is the extra `atari`, imported only here and only when a game is made.
+One game and many go through the same code, so that an agent meets in films and by hand exactly what
+it was trained on. ale-py is the extra `atari`, imported only here and only when a game is made.
 """
 
 from __future__ import annotations
@@ -25,12 +25,19 @@ _NOT_FOR_ONE = {"combat", "joust", "maze_craze", "warlords"}
 
 
 def is_atari(env_id: str) -> bool:
-    """Whether a name is an Atari game's. A name that somebody else registered with Gymnasium is theirs."""
+    """Whether a name is an Atari game's.
+
+    A name that somebody else registered with Gymnasium is theirs.
+    """
     known = gym.registry.get(env_id)
-    return atari_name(env_id) is not None and (known is None or str(known.entry_point).startswith("ale_py"))
+    return atari_name(env_id) is not None and (
+        known is None or str(known.entry_point).startswith("ale_py")
+    )
 
 
-def make_atari(env_id: str, options: dict[str, Any] | None = None, render_mode: str | None = None) -> gym.Env:
+def make_atari(
+    env_id: str, options: dict[str, Any] | None = None, render_mode: str | None = None
+) -> gym.Env:
     """Makes one game.
 
     Args:
@@ -45,8 +52,11 @@ def make_atari(env_id: str, options: dict[str, Any] | None = None, render_mode: 
     return AtariGame(*_described(env_id, options), render_mode)
 
 
-def make_atari_vector(env_id: str, num_envs: int, options: dict[str, Any] | None = None) -> AtariVector:
-    """Makes `num_envs` games that are played as one batch; arguments and errors as for `make_atari`."""
+def make_atari_vector(
+    env_id: str, num_envs: int, options: dict[str, Any] | None = None
+) -> AtariVector:
+    """Makes `num_envs` games that are played as one batch; arguments and errors as for
+    `make_atari`."""
     return AtariVector(*_described(env_id, options), num_envs)
 
 
@@ -54,7 +64,10 @@ def _described(env_id: str, options: dict[str, Any] | None) -> tuple[str, AtariC
     """The emulator's name of a game, and its options."""
     name = atari_name(env_id)
     if name is None:
-        raise EnvError(f"{env_id!r} is not the name of an Atari game, such as PongNoFrameskip-v4 or ALE/Pong-v5.")
+        raise EnvError(
+            f"{env_id!r} is not the name of an Atari game, such as PongNoFrameskip-v4 or"
+            " ALE/Pong-v5."
+        )
     return _rom(env_id, name), atari_config(name, options or {})
 
 
@@ -88,22 +101,24 @@ def _import_ale() -> Any:
 class AtariVector(VectorEnv):
     """A batch of one game, with NEXT_STEP semantics: the step after an episode's end resets.
 
-    Observations are bytes `[num_envs, channels, size, size]`, channels being `stack` grey or `3 * stack` colour
-    planes; rewards are the game's own. `step` is `send`, which starts the emulator's threads, and `recv`, which waits
-    for them: in between, the interpreter is free.
+    Observations are bytes `[num_envs, channels, size, size]`, channels being `stack` grey or `3 *
+    stack` colour planes; rewards are the game's own. `step` is `send`, which starts the emulator's
+    threads, and `recv`, which waits for them: in between, the interpreter is free.
 
-    The info of a step holds `lives`; with `episodic_life`, also `life_lost`, which learning takes for the end that the
-    emulator's own option of that name would make of it by restarting the game.
+    The info of a step holds `lives`; with `episodic_life`, also `life_lost`, which learning takes
+    for the end that the emulator's own option of that name would make of it by restarting the game.
 
     Args:
         rom: the emulator's name of the game: `ms_pacman`.
         config: complete options (`poise.config.atari.atari_config`).
         num_envs: how many.
-        screen: the picture's height and width, if it is to be a single one in full colour instead of what the options
-            say. The game takes the same course in both.
+        screen: the picture's height and width, if it is to be a single one in full colour instead
+            of what the options say. The game takes the same course in both.
     """
 
-    def __init__(self, rom: str, config: AtariConfig, num_envs: int, screen: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, rom: str, config: AtariConfig, num_envs: int, screen: tuple[int, int] | None = None
+    ) -> None:
         ale_py = _import_ale()
         assert config.max_episode_steps is not None
         height, width = screen or (config.size, config.size)
@@ -123,14 +138,17 @@ class AtariVector(VectorEnv):
             use_fire_reset=config.fire_reset,
             max_num_frames_per_episode=config.max_episode_steps * config.frame_skip,
             reward_clipping=False,  # scores are real; `clip_rewards` clips for learning
-            episodic_life=False,  # it would restart the game, so that only first lives were ever played
+            # it would restart the game, so that only first lives were ever played
+            episodic_life=False,
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )
         self.metadata = {
             "autoreset_mode": AutoresetMode.NEXT_STEP,
             "render_fps": max(1, round(FRAMES_PER_SECOND / config.frame_skip)),
         }
-        self._close_at_exit = weakref.finalize(self, self._native.__dict__.clear)  # nanobind reports what is left over
+        self._close_at_exit = weakref.finalize(
+            self, self._native.__dict__.clear
+        )  # nanobind reports what is left over
         self.num_envs = num_envs
         channels = stack if grey else 3 * stack
         self._grey, self._episodic_life = grey, config.episodic_life
@@ -142,21 +160,30 @@ class AtariVector(VectorEnv):
         self._stepping = False
 
     def reset(
-        self, *, seed: int | list[int] | np.ndarray | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | list[int] | np.ndarray | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begins new games everywhere; an integer seeds them with `seed, seed + 1, ...`, a list with one seed each.
-        Without one, each emulator's generator goes on."""
-        if self._stepping:  # since Ctrl-C: the emulator would take that step's result for the reset's, or crash
+        """Begins new games everywhere; an integer seeds them with `seed, seed + 1, ...`, a list
+        with one seed each. Without one, each emulator's generator goes on."""
+        if (
+            self._stepping
+        ):  # since Ctrl-C: the emulator would take that step's result for the reset's, or crash
             self._native.recv()
             self._stepping = False
         if seed is not None:
             seeds = np.asarray(seed, np.int64)
-            seed = (seeds + np.arange(self.num_envs) if seeds.ndim == 0 else seeds) % 2**31  # it takes no larger ones
+            seed = (
+                seeds + np.arange(self.num_envs) if seeds.ndim == 0 else seeds
+            ) % 2**31  # it takes no larger ones
         obs, info = self._native.reset(seed=seed)
         self._over = np.ones(self.num_envs, np.bool_)
         return self._planes(obs), self._follow_lives(info, np.zeros(self.num_envs, np.bool_))
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Plays one action in each game; in those that are over, begins the next one instead."""
         self.send(actions)
         return self.recv()
@@ -167,18 +194,28 @@ class AtariVector(VectorEnv):
         self._stepping = True
 
     def recv(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Waits for the step that `send` started; returns what `step` returns, in arrays of its own."""
+        """Waits for the step that `send` started; returns what `step` returns, in arrays of its
+        own."""
         obs, reward, terminated, truncated, info = self._native.recv()
         self._stepping = False
-        return self._planes(obs), reward, terminated, truncated, self._follow_lives(info, terminated | truncated)
+        return (
+            self._planes(obs),
+            reward,
+            terminated,
+            truncated,
+            self._follow_lives(info, terminated | truncated),
+        )
 
     def _planes(self, obs: np.ndarray) -> np.ndarray:
-        """Colour pictures `[B, stack, H, W, 3]` as planes `[B, 3 * stack, H, W]`, which convolutions take."""
+        """Colour pictures `[B, stack, H, W, 3]` as planes `[B, 3 * stack, H, W]`, which
+        convolutions take."""
         return obs if self._grey else np.moveaxis(obs, -1, 2).reshape(len(obs), -1, *obs.shape[2:4])
 
     def _follow_lives(self, info: dict[str, Any], over: np.ndarray) -> dict[str, Any]:
         lives = info["lives"]
-        lost = (lives < self._lives) & ~self._over  # a new game may begin with fewer than the last one had
+        lost = (
+            lives < self._lives
+        ) & ~self._over  # a new game may begin with fewer than the last one had
         self._lives, self._over = lives, over
         return {"lives": lives, "life_lost": lost} if self._episodic_life else {"lives": lives}
 
@@ -187,7 +224,9 @@ class AtariVector(VectorEnv):
 
 
 class AtariGame(gym.Env):
-    """One game: a batch of one. With the seed `s + i` it takes the course of slot `i` of a batch with the seed `s`.
+    """One game: a batch of one.
+
+    With the seed `s + i` it takes the course of slot `i` of a batch with the seed `s`.
 
     To be filmed, it plays the same game a second time beside the first, in full size and colour.
 
@@ -198,12 +237,20 @@ class AtariGame(gym.Env):
 
     def __init__(self, rom: str, config: AtariConfig, render_mode: str | None = None) -> None:
         if render_mode not in (None, "rgb_array"):
-            raise EnvError(f"render_mode={render_mode!r} is not allowed: an Atari game renders 'rgb_array' or nothing.")
+            raise EnvError(
+                f"render_mode={render_mode!r} is not allowed: an Atari game renders 'rgb_array' or"
+                " nothing."
+            )
         self.render_mode = render_mode
         self._batch = AtariVector(rom, config, 1)
-        self._screen = AtariVector(rom, config, 1, screen=_screen_size(rom)) if render_mode else None
+        self._screen = (
+            AtariVector(rom, config, 1, screen=_screen_size(rom)) if render_mode else None
+        )
         self._picture: np.ndarray | None = None
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": self._batch.metadata["render_fps"]}
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": self._batch.metadata["render_fps"],
+        }
         self.observation_space = self._batch.single_observation_space
         self.action_space = self._batch.single_action_space
         self._over = True
@@ -214,7 +261,11 @@ class AtariGame(gym.Env):
         """Begins a new game."""
         super().reset(seed=seed)
         if self._screen is not None:
-            seed = int(self.np_random.integers(2**31)) if seed is None and self._picture is None else seed
+            seed = (
+                int(self.np_random.integers(2**31))
+                if seed is None and self._picture is None
+                else seed
+            )
             self._picture = self._screen.reset(seed=seed)[0]
         obs, info = self._batch.reset(seed=seed)
         self._over = False

@@ -1,7 +1,9 @@
-"""What a process has changed in Poise itself, such as a loss of one's own: it goes with the work to child processes.
+"""What a process has changed in Poise itself, such as a loss of one's own: it goes with the work to
+child processes.
 
-A script may put a function of its own in the place of one of Poise's (`PPO.loss = mine`), or other numbers in the place
-of its constants and presets. A child that did not have them would train something else without a word.
+A script may put a function of its own in the place of one of Poise's (`PPO.loss = mine`), or other
+numbers in the place of its constants and presets. A child that did not have them would train
+something else without a word.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ ROOMS = (
 
 
 class Change(NamedTuple):
-    """One attribute of a module of Poise, or of a class in it, that holds something else than was written there."""
+    """One attribute of a module of Poise, or of a class in it, that holds something else than was
+    written there."""
 
     module: str
     owner: str
@@ -58,9 +61,12 @@ def changes(rooms: tuple[str, ...] = ROOMS) -> list[Change]:
 
 
 def constants(rooms: tuple[str, ...] = ROOMS) -> list[Change]:
-    """Numbers, texts and tables of such, in capitals, as they stand in this process: whether one was changed (such as
-    an entry of `PRESETS`) cannot be told, so that children take all of them."""
-    known = [Change(module, "", *item) for module, names in _loaded(rooms) for item in names.items()]
+    """Numbers, texts and tables of such, in capitals, as they stand in this process: whether one
+    was changed (such as an entry of `PRESETS`) cannot be told, so that children take all of them.
+    """
+    known = [
+        Change(module, "", *item) for module, names in _loaded(rooms) for item in names.items()
+    ]
     return [each for each in known if each.name.isupper() and _is_plain(each.value)]
 
 
@@ -86,7 +92,11 @@ def _in_module(module: str, names: dict[str, Any]) -> Iterator[Change]:
             written = vars(value).get(WRITTEN)
             for key, item in list(vars(value).items()):
                 own = written is not None and not key.startswith(("__", "_abc", WRITTEN))
-                if _is_foreign(item) if written is None else own and item is not written.get(key, written):
+                if (
+                    _is_foreign(item)
+                    if written is None
+                    else own and item is not written.get(key, written)
+                ):
                     yield Change(module, value.__qualname__, key, item)
 
 
@@ -98,39 +108,52 @@ def _is_foreign(value: Any) -> bool:
     if not isinstance(value, type) and not hasattr(value, "__code__"):
         return False
     home = str(getattr(value, "__module__", "poise") or "poise").partition(".")[0]
-    return home not in OURS and home not in sys.stdlib_module_names and not home.startswith("namedtuple_")
+    return (
+        home not in OURS
+        and home not in sys.stdlib_module_names
+        and not home.startswith("namedtuple_")
+    )
 
 
 def sendable(rooms: tuple[str, ...] = ROOMS) -> list[Change]:
     """What this process has changed, or may have, for a child process; `rooms` as for `changes`.
 
     Raises:
-        RunError: a class stands in the place of the one that it is derived from, which would be missing there.
+        RunError: a class stands in the place of the one that it is derived from, which would be
+            missing there.
     """
     found = changes(rooms)
     for change in found:
         bases = value.__mro__ if isinstance(value := change.value, type) else ()
-        if not change.owner and any((b.__module__, b.__qualname__) == (change.module, change.name) for b in bases):
+        if not change.owner and any(
+            (b.__module__, b.__qualname__) == (change.module, change.name) for b in bases
+        ):
             raise RunError(
-                f"{change} is replaced by {value.__qualname__}, which is derived from it: that cannot go to other "
-                f"processes. Change its methods instead ({change.name}.loss = ...), or give it a name of its own with "
-                "poise.register_algorithm."
+                f"{change} is replaced by {value.__qualname__}, which is derived from it: that"
+                f" cannot go to other processes. Change its methods instead ({change.name}.loss ="
+                " ...), or give it a name of its own with poise.register_algorithm."
             )
     return [*found, *constants(rooms)]
 
 
 def lacking(names: object) -> str:
-    """A sentence about changes that a run was trained with and this process does not have; empty without any."""
+    """A sentence about changes that a run was trained with and this process does not have; empty
+    without any."""
     had = {str(name) for name in names} if isinstance(names, list) else set()
     missing = sorted(had - {str(change) for change in changes()}) if had else []
-    what = f"It was trained with {', '.join(missing)} changed by its script, which this process has not"
+    what = (
+        f"It was trained with {', '.join(missing)} changed by its script, which this process"
+        " has not"
+    )
     return f"{what}: what is trained now is Poise's own." if missing else ""
 
 
 def apply(changed: list[Change]) -> None:
     """Makes the same changes in this process."""
     for module in dict.fromkeys(change.module for change in changed):
-        importlib.import_module(module)  # all of them first: what is imported from a changed one later is not changed
+        importlib.import_module(
+            module
+        )  # all of them first: what is imported from a changed one later is not changed
     for module, owner, name, value in changed:
         target: Any = sys.modules[module]
         for part in owner.split(".") if owner else ():

@@ -1,7 +1,9 @@
-"""Which batch plays in which environment: two that share one would each disturb the other's episodes.
+"""Which batch plays in which environment: two that share one would each disturb the other's
+episodes.
 
-A function that returns an instance it holds, or a class that is a singleton, gives the same environment again and
-again, perhaps in wrappers of its own each time. The environment inside the wrappers tells.
+A function that returns an instance it holds, or a class that is a singleton, gives the same
+environment again and again, perhaps in wrappers of its own each time. The environment inside the
+wrappers tells.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ import gymnasium as gym
 from poise.errors import EnvError
 
 _players: dict[int, weakref.ref[Any]] = {}
-"""By the identity of an environment, the batch that plays in it. It holds the environment: the identity is not
+"""By the identity of an environment, the batch that plays in it.
+
+It holds the environment: the identity is not
 another's before the batch is gone."""
 
 
 def claim(env: gym.Env, player: Any) -> None:
-    """Notes that a batch plays in an environment from now on, until it is released or the batch is gone.
+    """Notes that a batch plays in an environment from now on, until it is released or the batch is
+    gone.
 
     Raises:
         EnvError: a batch plays in it already.
@@ -46,9 +51,9 @@ def refuse_if_played(env: Any) -> None:
     if any(id(part) in _players for part in _cores(env)):
         name = type(env.unwrapped).__name__
         raise EnvError(
-            f"The same {name} was returned again while episodes are played in it: each environment, also that of an "
-            f"evaluation or a film, must be an instance of its own. Make it inside the function: "
-            f"env=lambda config: {name}(...)."
+            f"The same {name} was returned again while episodes are played in it: each environment,"
+            " also that of an evaluation or a film, must be an instance of its own. Make it inside"
+            f" the function: env=lambda config: {name}(...)."
         )
 
 
@@ -71,16 +76,21 @@ def normaliser_sentence(env: gym.Env) -> str | None:
     if not found:
         return None
     rewards = any("reward" in name.lower() for name in found)
-    settings = [*(["normalize_observations"] * (found != ["NormalizeReward"])), *(["normalize_rewards"] * rewards)]
+    settings = [
+        *(["normalize_observations"] * (found != ["NormalizeReward"])),
+        *(["normalize_rewards"] * rewards),
+    ]
     return (
-        f"{' and '.join(found)} inside the environment keeps statistics of its own: each environment has others, they "
-        "go on from episode to episode, no checkpoint holds them, and an evaluation begins without any. Leave it out, "
-        f"and train with {' and '.join(f'{key}=True' for key in settings)}."
+        f"{' and '.join(found)} inside the environment keeps statistics of its own: each"
+        " environment has others, they go on from episode to episode, no checkpoint holds them,"
+        " and an evaluation begins without any. Leave it out, and train with"
+        f" {' and '.join(f'{key}=True' for key in settings)}."
     )
 
 
 def _cores(env: Any) -> Iterator[Any]:
-    """The environment inside all wrappers, and those that adapters to Gymnasium's API keep as their `env`."""
+    """The environment inside all wrappers, and those that adapters to Gymnasium's API keep as their
+    `env`."""
     seen: list[Any] = []
     while all(hasattr(env, method) for method in ("reset", "step")) and not isinstance(env, type):
         env = getattr(env, "unwrapped", env)

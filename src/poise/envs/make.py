@@ -42,7 +42,8 @@ def register_env(name: str, creator: Creator) -> None:
 
     Args:
         name: any text.
-        creator: a class or function that takes the env config (a dict) and returns a Gymnasium environment.
+        creator: a class or function that takes the env config (a dict) and returns a Gymnasium
+            environment.
     """
     if not callable(creator):
         raise EnvError(f"creator={creator!r} is not allowed: it must be a class or a function.")
@@ -54,19 +55,22 @@ def registered_env(name: str) -> Creator | None:
     return _creators.get(name)
 
 
-def make_env(env: Any, env_config: dict[str, Any] | None = None, render_mode: str | None = None) -> gym.Env:
+def make_env(
+    env: Any, env_config: dict[str, Any] | None = None, render_mode: str | None = None
+) -> gym.Env:
     """Makes one environment.
 
     Args:
-        env: a Gymnasium id, `module:Env-v0`, `module:Class`, a registered name, a class, or a function.
-        env_config: keyword arguments for a Gymnasium id; the argument of a class or function of the user's.
-            `max_episode_steps` always sets the time limit, and `wrappers` (each `module:Class`, or that with its
-            arguments) are put around it.
+        env: a Gymnasium id, `module:Env-v0`, `module:Class`, a registered name, a class, or a
+            function.
+        env_config: keyword arguments for a Gymnasium id; the argument of a class or function of the
+            user's. `max_episode_steps` always sets the time limit, and `wrappers` (each
+            `module:Class`, or that with its arguments) are put around it.
         render_mode: for recording; classes and functions get it as `env_config["render_mode"]`.
 
     Raises:
-        EnvError: it does not exist, its dependencies are missing, what was made is no Gymnasium environment, or
-            episodes are played in it already.
+        EnvError: it does not exist, its dependencies are missing, what was made is no Gymnasium
+            environment, or episodes are played in it already.
     """
     config = checked(env, env_config)
     wrappers = take_wrappers(config)
@@ -98,7 +102,10 @@ def _make_bare(env: Any, config: dict[str, Any], render_mode: str | None) -> gym
         )
     for kind in ("observation_space", "action_space"):
         if not isinstance(getattr(made, kind, None), gym.Space):
-            raise EnvError(f"{type(made).__name__} has no {kind}: set self.{kind} to a gymnasium.Space in __init__.")
+            raise EnvError(
+                f"{type(made).__name__} has no {kind}: set self.{kind} to a gymnasium.Space in"
+                " __init__."
+            )
     refuse_if_played(made)
     return gym.wrappers.TimeLimit(made, limit) if limit else made
 
@@ -106,11 +113,15 @@ def _make_bare(env: Any, config: dict[str, Any], render_mode: str | None) -> gym
 def is_native(env: Any) -> bool:
     """Whether there is a version of an environment that steps many at once in compiled code."""
     source = find_env(env)
-    return isinstance(source, str) and (is_atari(source) or _spec(source).vector_entry_point is not None)
+    return isinstance(source, str) and (
+        is_atari(source) or _spec(source).vector_entry_point is not None
+    )
 
 
 def env_maker(env: Any, env_config: dict[str, Any] | None = None) -> Callable[[], gym.Env]:
-    """A function that makes one environment after the other, action masks in their observations. Whether there are
+    """A function that makes one environment after the other, action masks in their observations.
+
+    Whether there are
     masks is asked of the first one only."""
     masked: list[bool] = []
 
@@ -124,7 +135,8 @@ def env_maker(env: Any, env_config: dict[str, Any] | None = None) -> Callable[[]
 
 
 def recipe(env: Any, env_config: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What another process needs to make an environment: names that only this process knows are resolved."""
+    """What another process needs to make an environment: names that only this process knows are
+    resolved."""
     source = find_env(env)
     spec = own_spec(source) if isinstance(source, str) else None
     config = checked(env, env_config)
@@ -135,9 +147,12 @@ def recipe(env: Any, env_config: dict[str, Any] | None = None) -> dict[str, Any]
 
 
 def own_spec(env: str) -> Any:
-    """The registry's entry of an id that is not one of Gymnasium's, which another process may not have."""
+    """The registry's entry of an id that is not one of Gymnasium's, which another process may not
+    have."""
     known = gym.registry.get(env)
-    own = known is None or (isinstance(known.entry_point, str) and known.entry_point.startswith("gymnasium."))
+    own = known is None or (
+        isinstance(known.entry_point, str) and known.entry_point.startswith("gymnasium.")
+    )
     return None if own else known
 
 
@@ -153,21 +168,25 @@ def recipe_maker(described: dict[str, Any]) -> Callable[[], gym.Env]:
 def find_env(env: Any) -> str | Creator:
     """The Gymnasium id or the creator that `env` names.
 
-    A name with a colon, `module:Name`, imports the module first; the name is then one that the module registered
-    (with Gymnasium or with Poise), or a class or function in it.
+    A name with a colon, `module:Name`, imports the module first; the name is then one that the
+    module registered (with Gymnasium or with Poise), or a class or function in it.
     """
     if not isinstance(env, str):
         if isinstance(env, VectorEnv):
             return lambda: cast(Any, env)
         if isinstance(env, gym.Env):
             known_as = f", or {env.spec.id!r}" if env.spec else ""
-            make = f"gym.make({env.spec.id!r})" if env.spec else f"{type(env.unwrapped).__name__}(...)"
+            make = (
+                f"gym.make({env.spec.id!r})" if env.spec else f"{type(env.unwrapped).__name__}(...)"
+            )
             raise EnvError(
-                f"env={env} is one environment, made already, and training plays several: give what makes them, "
-                f"env=lambda config: {make}{known_as}."
+                f"env={env} is one environment, made already, and training plays several: give what"
+                f" makes them, env=lambda config: {make}{known_as}."
             )
         if not callable(env):
-            raise EnvError(f"env={brief(env)} is not allowed: it must be a name, a class or a function.")
+            raise EnvError(
+                f"env={brief(env)} is not allowed: it must be a name, a class or a function."
+            )
         return cast(Creator, env)
     if env in _creators:
         return _creators[env]
@@ -186,24 +205,33 @@ def find_env(env: Any) -> str | Creator:
                 return cast(Creator, found)
             if module == "__main__":
                 raise EnvError(
-                    f"env={env!r} is defined in the script that trained with it: move {name} into a module, or pass it "
-                    f"as poise.load(path, env={name})."
+                    f"env={env!r} is defined in the script that trained with it: move {name} into a"
+                    f" module, or pass it as poise.load(path, env={name})."
                 )
             options = [n for n, value in vars(imported).items() if callable(value)]
-            raise EnvError(f"env={env!r}: {module!r} has and registers no {name!r}.{nearest_of(module, name, options)}")
+            raise EnvError(
+                f"env={env!r}: {module!r} has and registers no"
+                f" {name!r}.{nearest_of(module, name, options)}"
+            )
         return str(env)
     if env not in gym.registry:
         forms = ("{}-v4", "{}NoFrameskip-v4", "{}Deterministic-v4", "ALE/{}-v5")
-        known = [*_creators, *gym.registry, *(form.format(game) for game in GAMES for form in forms)]
+        known = [
+            *_creators,
+            *gym.registry,
+            *(form.format(game) for game in GAMES for form in forms),
+        ]
         raise EnvError(
-            f"There is no environment {env!r}.{_meant(env) or package_hint(env) or nearest(env, known)} "
-            "Names are those of Gymnasium, of poise.register_env, or module:Name."
+            "There is no environment"
+            f" {env!r}.{_meant(env) or package_hint(env) or nearest(env, known)} Names are those of"
+            " Gymnasium, of poise.register_env, or module:Name."
         )
     return str(env)
 
 
 def admit_env(env: Any, env_config: dict[str, Any] | None = None) -> None:
-    """Lets an environment that came in a file pass, with its wrappers, or raises `TrustError`; nothing is imported."""
+    """Lets an environment that came in a file pass, with its wrappers, or raises `TrustError`;
+    nothing is imported."""
     env_config = dict(env_config or {})
     for wrapper, arguments in take_wrappers(env_config):
         if isinstance(wrapper, str):
@@ -216,11 +244,14 @@ def _offers(env: str, module: ModuleType) -> bool:
     """Whether a loaded module has an environment of this name that is none of a function's making."""
     name = env.partition(":")[2]
     found = trust.attribute(module, name)
-    return name in gym.registry or (isinstance(found, type) and issubclass(found, (gym.Env, VectorEnv)))
+    return name in gym.registry or (
+        isinstance(found, type) and issubclass(found, (gym.Env, VectorEnv))
+    )
 
 
 def _meant(env: str) -> str:
-    """`" Did you mean 'envs:Maze'?"` for `envs.Maze` and `envs.py:Maze`, where there is such a module."""
+    """`" Did you mean 'envs:Maze'?"` for `envs.Maze` and `envs.py:Maze`, where there is such a
+    module."""
     found = re.fullmatch(r"(\w[\w.]*?)(?:\.py)?[.:](\w+)", env)
     module = found[1].partition(".")[0] if found else ""
     there = found and importlib.machinery.PathFinder.find_spec(module) is not None
@@ -228,10 +259,12 @@ def _meant(env: str) -> str:
 
 
 def checked(env: Any, env_config: dict[str, Any] | None) -> dict[str, Any]:
-    """A copy of an env config, its time limit checked: the one key that means the same to all environments.
+    """A copy of an env config, its time limit checked: the one key that means the same to all
+    environments.
 
     Raises:
-        TrustError: it came in a file, with what may be paths or modules, and nobody knows or confirms it.
+        TrustError: it came in a file, with what may be paths or modules, and nobody knows or
+            confirms it.
     """
     config, key = dict(env_config or {}), "max_episode_steps"
     admit_env(env, config)
@@ -257,21 +290,30 @@ def _spec(env_id: str) -> Any:
 
 
 def call_creator(creator: Creator, config: dict[str, Any]) -> Any:
-    """`creator(config)` where it takes one argument, `creator(**config)` where it takes keywords or nothing.
+    """`creator(config)` where it takes one argument, `creator(**config)` where it takes keywords or
+    nothing.
 
-    A creator that takes no `render_mode` is not given one: whether it renders shows in what it makes.
+    A creator that takes no `render_mode` is not given one: whether it renders shows in what it
+    makes.
     """
     signature = inspect.signature(creator).parameters
     parameters = [p for p in signature.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     required = [p for p in parameters if p.default is p.empty and p.kind != p.KEYWORD_ONLY]
-    takes_config = len(required) == 1 or (parameters and parameters[0].name in ("config", "env_config", "env_ctx"))
+    takes_config = len(required) == 1 or (
+        parameters and parameters[0].name in ("config", "env_config", "env_ctx")
+    )
     if takes_config and not (required and required[0].name in config):
         return creator(config)
-    if "render_mode" not in signature and not any(p.kind == p.VAR_KEYWORD for p in signature.values()):
+    if "render_mode" not in signature and not any(
+        p.kind == p.VAR_KEYWORD for p in signature.values()
+    ):
         config = {key: value for key, value in config.items() if key != "render_mode"}
     needed = [p.name for p in parameters if p.default is p.empty and p.name not in config]
     if needed:
-        raise EnvError(f"{env_name(creator)} cannot be made: env_config does not give its {' and '.join(needed)}.")
+        raise EnvError(
+            f"{env_name(creator)} cannot be made: env_config does not give its"
+            f" {' and '.join(needed)}."
+        )
     return creator(**config)
 
 
@@ -280,15 +322,17 @@ class VectorEnvMadeError(EnvError):
 
     def __init__(self, name: str, env: VectorEnv) -> None:
         super().__init__(
-            f"{name} made a vector environment, a {type(env.unwrapped).__name__}. It trains and is evaluated as it is, "
-            "with num_workers=0 and without max_episode_steps in the env_config; films, checks and worker processes "
-            "need a function that makes a single environment."
+            f"{name} made a vector environment, a {type(env.unwrapped).__name__}. It trains and is"
+            " evaluated as it is, with num_workers=0 and without max_episode_steps in the"
+            " env_config; films, checks and worker processes need a function that makes a single"
+            " environment."
         )
         self.env = env
 
 
 class Quiet(warnings.catch_warnings):
-    """Silences Gymnasium's notice that an older version of an environment was asked for: that was on purpose."""
+    """Silences Gymnasium's notice that an older version of an environment was asked for: that was
+    on purpose."""
 
     def __enter__(self) -> Any:
         result = super().__enter__()
@@ -306,13 +350,23 @@ class AsEnvError:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, gym.error.DependencyNotInstalled) and (found := _EXTRA.search(str(error))):
+        if isinstance(error, gym.error.DependencyNotInstalled) and (
+            found := _EXTRA.search(str(error))
+        ):
             raise EnvError(f"{self.name} needs an extra: {install(found[1])}") from None
         if isinstance(error, gym.error.Error):
             raise EnvError(f"{self.name} cannot be made: {error}") from error
         if isinstance(error, ImportError) and "gymnasium-robotics" in str(error):
-            known = max(name for name in gym.registry if name.startswith(self.name.rpartition("-")[0] + "-v"))
-            raise EnvError(f"{self.name} is no longer part of Gymnasium. Did you mean {known!r}?") from None
+            known = max(
+                name
+                for name in gym.registry
+                if name.startswith(self.name.rpartition("-")[0] + "-v")
+            )
+            raise EnvError(
+                f"{self.name} is no longer part of Gymnasium. Did you mean {known!r}?"
+            ) from None
         unknown = _KEYWORD.search(str(error)) if isinstance(error, TypeError) else None
         if unknown and unknown[1] in self.config:
-            raise EnvError(f"{self.name} knows no {unknown[1]!r}, which env_config gives it.") from error
+            raise EnvError(
+                f"{self.name} knows no {unknown[1]!r}, which env_config gives it."
+            ) from error

@@ -1,4 +1,5 @@
-"""Environments that report action masks in their info, wrapped so that their observations hold them:
+"""Environments that report action masks in their info, wrapped so that their observations hold
+them:
 
 if reports_mask(env):
     env = ActionMaskInObservation(env)
@@ -20,7 +21,9 @@ from poise.spaces.masks import INNER, KEY, joined, mask_width
 def reports_mask(env: gym.Env) -> bool:
     """Whether an environment reports masks in its info: resets it once and looks."""
     observed = env.observation_space
-    if mask_width(env.action_space) is None or (isinstance(observed, spaces.Dict) and KEY in observed.spaces):
+    if mask_width(env.action_space) is None or (
+        isinstance(observed, spaces.Dict) and KEY in observed.spaces
+    ):
         return False
     try:
         _, info = env.reset()
@@ -30,7 +33,8 @@ def reports_mask(env: gym.Env) -> bool:
 
 
 class ActionMaskInObservation(gym.Wrapper):
-    """Observations `{"observation": ..., "action_mask": ...}`, with the mask from the info of `reset` and `step`.
+    """Observations `{"observation": ..., "action_mask": ...}`, with the mask from the info of
+    `reset` and `step`.
 
     Where the info holds none, everything is allowed.
 
@@ -43,7 +47,9 @@ class ActionMaskInObservation(gym.Wrapper):
         super().__init__(env)
         width = mask_width(env.action_space)
         if width is None:
-            raise SpaceError(f"Only Discrete and MultiDiscrete actions can be masked, not {env.action_space}.")
+            raise SpaceError(
+                f"Only Discrete and MultiDiscrete actions can be masked, not {env.action_space}."
+            )
         self._all = np.ones(width, np.int8)
         self._mask = self._all
         mask_space = spaces.Box(0, 1, (width,), np.int8)
@@ -51,7 +57,9 @@ class ActionMaskInObservation(gym.Wrapper):
         if env.has_wrapper_attr("get_state") and env.has_wrapper_attr("set_state"):
             self.get_state, self.set_state = self._get_state, self._set_state
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
         return self._with_mask(observation, info), info
 
@@ -67,7 +75,8 @@ class ActionMaskInObservation(gym.Wrapper):
             found = joined(mask).ravel()
             if found.shape != self._all.shape:
                 raise EnvError(
-                    f"{self.env} gave a mask of {found.size} choices; {self.action_space} has {len(self._all)}."
+                    f"{self.env} gave a mask of {found.size} choices; {self.action_space} has"
+                    f" {len(self._all)}."
                 )
             self._mask = (found != 0).astype(np.int8)
         return {INNER: observation, KEY: self._mask}

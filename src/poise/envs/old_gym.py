@@ -1,8 +1,8 @@
 """Environments of the old Gym API: recognising them, and playing them as Gymnasium's.
 
-Before Gym 0.26, `reset()` returned an observation and `step(action)` returned `(obs, reward, done, info)`; seeds were
-set by `seed(s)`, and `render(mode=...)` chose its mode when called. Nothing here imports the `gym` package: its
-classes are known by what they have.
+Before Gym 0.26, `reset()` returned an observation and `step(action)` returned `(obs, reward, done,
+info)`; seeds were set by `seed(s)`, and `render(mode=...)` chose its mode when called. Nothing here
+imports the `gym` package: its classes are known by what they have.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ class OldGymEnv(gym.Env):
 
         poise.PPO(lambda config: poise.OldGymEnv(MyEnv(config)))
 
-    Every episode is seeded, where the environment has a `seed` method: with the seed that `reset` gets, else with one
-    drawn from `np_random`, so that runs repeat and resume exactly. `done` becomes `truncated` where the environment's
-    time limit says so in its info, as the `gym` package's did, else `terminated`.
+    Every episode is seeded, where the environment has a `seed` method: with the seed that `reset`
+    gets, else with one drawn from `np_random`, so that runs repeat and resume exactly. `done`
+    becomes `truncated` where the environment's time limit says so in its info, as the `gym`
+    package's did, else `terminated`.
 
     Args:
-        env: has `reset`, `step`, `observation_space` and `action_space`; `seed`, `render` and `close` where it likes.
-        render_mode: what `render` shows. By default frames, where the environment's metadata offers them.
+        env: has `reset`, `step`, `observation_space` and `action_space`; `seed`, `render` and
+            `close` where it likes.
+        render_mode: what `render` shows. By default frames, where the environment's metadata offers
+            them.
 
     Attributes:
         env: the environment of the old API.
@@ -48,7 +51,9 @@ class OldGymEnv(gym.Env):
         self.metadata = {"render_modes": modes, "render_fps": fps}
         self.render_mode = render_mode or ("rgb_array" if "rgb_array" in modes else None)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Seeds and begins an episode; `options` are unknown to the old API."""
         super().reset(seed=seed)
         if callable(getattr(self.env, "seed", None)):
@@ -70,7 +75,11 @@ class OldGymEnv(gym.Env):
     def render(self) -> Any:
         """What the environment shows in `render_mode`."""
         render = self.env.render
-        return render(mode=self.render_mode) if "mode" in inspect.signature(render).parameters else render()
+        return (
+            render(mode=self.render_mode)
+            if "mode" in inspect.signature(render).parameters
+            else render()
+        )
 
     def close(self) -> None:
         if callable(getattr(self.env, "close", None)):
@@ -84,7 +93,8 @@ def convert_space(space: Any) -> spaces.Space:
     """A space of the old `gym` package, known by its name and attributes, as Gymnasium's.
 
     Raises:
-        SpaceError: it is none of `Box`, `Discrete`, `MultiDiscrete`, `MultiBinary`, `Dict`, `Tuple`.
+        SpaceError: it is none of `Box`, `Discrete`, `MultiDiscrete`, `MultiBinary`, `Dict`,
+            `Tuple`.
     """
     if isinstance(space, spaces.Space):
         return space
@@ -92,7 +102,10 @@ def convert_space(space: Any) -> spaces.Space:
     try:
         if kind == "Box":
             dtype = np.dtype(space.dtype or np.float32)
-            low, high = (np.broadcast_to(bound, space.shape).astype(dtype) for bound in (space.low, space.high))
+            low, high = (
+                np.broadcast_to(bound, space.shape).astype(dtype)
+                for bound in (space.low, space.high)
+            )
             return spaces.Box(low, high, tuple(map(int, space.shape)), dtype.type)
         if kind == "Discrete":
             return spaces.Discrete(int(space.n), start=int(getattr(space, "start", 0)))
@@ -105,15 +118,18 @@ def convert_space(space: Any) -> spaces.Space:
         if kind == "Tuple":
             return spaces.Tuple([convert_space(inner) for inner in space.spaces])
     except AttributeError as error:
-        raise SpaceError(f"{space!r} looks like a {kind} space of the old gym package, but {error}.") from None
+        raise SpaceError(
+            f"{space!r} looks like a {kind} space of the old gym package, but {error}."
+        ) from None
     raise SpaceError(
-        f"{space!r} is no space that Poise knows: use Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple of "
-        "gymnasium.spaces."
+        f"{space!r} is no space that Poise knows: use Box, Discrete, MultiDiscrete, MultiBinary,"
+        " Dict or Tuple of gymnasium.spaces."
     )
 
 
 def old_api_sentence(env: Any) -> str | None:
-    """What to say of an environment that follows the old Gym API, as far as that shows before it is played.
+    """What to say of an environment that follows the old Gym API, as far as that shows before it is
+    played.
 
     Args:
         env: anything that a user's class or function made.
@@ -125,11 +141,14 @@ def old_api_sentence(env: Any) -> str | None:
         parts = ("reset", "step", "observation_space", "action_space")
         looks_old = not isinstance(env, type) and all(hasattr(env, part) for part in parts)
         return _sentence(env, "it is not a gymnasium.Env") if looks_old else None
-    return None if takes(env.unwrapped.reset, "seed") else _sentence(env, "its reset() takes no seed")
+    return (
+        None if takes(env.unwrapped.reset, "seed") else _sentence(env, "its reset() takes no seed")
+    )
 
 
 class WrongApiError(EnvError):
-    """An environment does not return what Gymnasium's interface says: no fresh instance would do better."""
+    """An environment does not return what Gymnasium's interface says: no fresh instance would do
+    better."""
 
 
 def old_reset_sentence(env: gym.Env, found: Any) -> str | None:
@@ -153,17 +172,20 @@ def old_step_sentence(env: gym.Env, found: Any) -> str | None:
 
 
 def explain_step(env: gym.Env, action: Any, error: BaseException) -> str | None:
-    """What to say where a step failed because one of Gymnasium's wrappers could not unpack it; else None.
+    """What to say where a step failed because one of Gymnasium's wrappers could not unpack it; else
+    None.
 
-    Wrappers do not tell what they got, so the environment below them is stepped once more: only for environments
-    that are given up after `error`.
+    Wrappers do not tell what they got, so the environment below them is stepped once more: only for
+    environments that are given up after `error`.
     """
     if not isinstance(error, (ValueError, TypeError)):
         return None
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
-    if last is None or not last.tb_frame.f_globals.get("__name__", "").startswith(("gymnasium.", "poise.")):
+    if last is None or not last.tb_frame.f_globals.get("__name__", "").startswith(
+        ("gymnasium.", "poise.")
+    ):
         return None  # it was raised by the user's own code
     try:
         return old_step_sentence(env, env.unwrapped.step(action))
@@ -190,7 +212,11 @@ def env_name(env: Any) -> str:
 
 def _what(found: Any) -> str:
     return (
-        "None" if found is None else f"{len(found)} values" if isinstance(found, tuple) else f"a {type(found).__name__}"
+        "None"
+        if found is None
+        else f"{len(found)} values"
+        if isinstance(found, tuple)
+        else f"a {type(found).__name__}"
     )
 
 
@@ -201,7 +227,8 @@ def _is_pair(found: Any) -> bool:
 def _sentence(env: Any, why: str) -> str:
     name = env_name(env)
     return (
-        f"{name} follows the old Gym API ({why}): wrap it, env=lambda config: poise.OldGymEnv({name}(config)), or port "
-        "it to Gymnasium's, reset(*, seed=None, options=None) -> (obs, info) and "
-        "step(action) -> (obs, reward, terminated, truncated, info)."
+        f"{name} follows the old Gym API ({why}): wrap it, env=lambda config:"
+        f" poise.OldGymEnv({name}(config)), or port it to Gymnasium's, reset(*, seed=None,"
+        " options=None) -> (obs, info) and step(action) -> (obs, reward, terminated, truncated,"
+        " info)."
     )

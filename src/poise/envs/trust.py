@@ -1,8 +1,10 @@
-"""What a name that came in a file may do: `module:Name` in a checkpoint, a run's configuration, a study.
+"""What a name that came in a file may do: `module:Name` in a checkpoint, a run's configuration, a
+study.
 
-Importing a module and calling what it holds runs code with all of the user's rights. A name that the user's own command
-or script gives is the user's; one from a file is `Foreign` and waits at the door (`admit`) until it is known to be
-harmless, known to this machine, or confirmed. See docs/security.md.
+Importing a module and calling what it holds runs code with all of the user's rights. A name that
+the user's own command or script gives is the user's; one from a file is `Foreign` and waits at the
+door (`admit`) until it is known to be harmless, known to this machine, or confirmed. See
+docs/security.md.
 """
 
 from __future__ import annotations
@@ -74,7 +76,8 @@ def admit(
     Args:
         name: what is to be made.
         kind: what it is to be, for the sentence.
-        offers: whether a module that is loaded already has something harmless of this name; a class of its kind is.
+        offers: whether a module that is loaded already has something harmless of this name; a class
+            of its kind is.
         config: what it is to be made with.
 
     Raises:
@@ -83,9 +86,21 @@ def admit(
     if not isinstance(name, Foreign):
         return
     module, _, there = name.partition(":")
-    offers = offers or (lambda loaded: there not in WRITING and _is_class(attribute(loaded, there), kind))
-    if ":" in name and _is_there(module) and not (module in sys.modules and offers(sys.modules[module])):
-        _pass(str(name), kind, f"the {kind} {str(name)!r}", f"making it runs code of the module {module!r}", name)
+    offers = offers or (
+        lambda loaded: there not in WRITING and _is_class(attribute(loaded, there), kind)
+    )
+    if (
+        ":" in name
+        and _is_there(module)
+        and not (module in sys.modules and offers(sys.modules[module]))
+    ):
+        _pass(
+            str(name),
+            kind,
+            f"the {kind} {str(name)!r}",
+            f"making it runs code of the module {module!r}",
+            name,
+        )
     if config and not name.own_config and _telling(config):
         given = json.dumps(config, default=str)[:200]
         what = f"settings of the {kind} {str(name)!r} that may lead to files or modules, {given}"
@@ -98,7 +113,10 @@ def _pass(label: str, kind: str, what: str, why: str, name: Foreign) -> None:
     said = f"{name.source} names {what}, which this machine has not used before: {why}."
     before = _read().get(label)
     if before:
-        said += f" (The one that it has used is in {before}; this one is in {_origin(label) or 'none of the folders'}.)"
+        said += (
+            f" (The one that it has used is in {before}; this one is in"
+            f" {_origin(label) or 'none of the folders'}.)"
+        )
     if ask is not None and ask(said):
         remember(label)
         return
@@ -118,7 +136,8 @@ def known(label: str) -> bool:
 
 
 def remember(*labels: str) -> None:
-    """Writes names down as known to this machine, in a file that only the user reads; once for each process."""
+    """Writes names down as known to this machine, in a file that only the user reads; once for each
+    process."""
     fresh = [label for label in labels if label not in _granted]
     if not fresh:
         return
@@ -183,7 +202,9 @@ def _file() -> Path:
     home = os.environ.get("POISE_HOME")
     if home:
         return Path(home) / "known.json"
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "poise" / "known.json"
+    return (
+        Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "poise" / "known.json"
+    )
 
 
 def _read() -> dict[str, str]:
@@ -196,8 +217,8 @@ def _read() -> dict[str, str]:
 
 
 def _origin(label: str) -> str:
-    """Where the module of a name comes from, so that another one of its name is not taken for it; found without
-    running any of it."""
+    """Where the module of a name comes from, so that another one of its name is not taken for it;
+    found without running any of it."""
     module, colon, _ = label.partition(" ")[0].partition(":")
     if not colon:
         return ""
@@ -212,11 +233,14 @@ def _origin(label: str) -> str:
         return ""
     path = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
     path = os.path.realpath(path) if path not in ("built-in", "frozen") else path
-    installed = {os.path.realpath(sysconfig.get_path(kind)) for kind in ("purelib", "platlib", "stdlib")}
+    installed = {
+        os.path.realpath(sysconfig.get_path(kind)) for kind in ("purelib", "platlib", "stdlib")
+    }
     return "installed" if any(path.startswith(folder + os.sep) for folder in installed) else path
 
 
-# --- looking up -----------------------------------------------------------------------------------------------------
+# --- looking up
+# -----------------------------------------------------------------------------------------------------
 
 
 def load_module(name: str, kind: str, error: type[PoiseError], hint: str = "") -> types.ModuleType:
@@ -228,14 +252,19 @@ def load_module(name: str, kind: str, error: type[PoiseError], hint: str = "") -
     """
     module = name.partition(":")[0]
     if not all(part.isidentifier() for part in module.split(".")):
-        raise error(f"{kind}={str(name)!r} is not allowed: write module:Name, for example envs:Maze.")
+        raise error(
+            f"{kind}={str(name)!r} is not allowed: write module:Name, for example envs:Maze."
+        )
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as missing:
-        if missing.name is None or not (module == missing.name or module.startswith(missing.name + ".")):
+        if missing.name is None or not (
+            module == missing.name or module.startswith(missing.name + ".")
+        ):
             raise
         raise error(
-            f"{kind}={str(name)!r}: there is no module {missing.name!r} to import.{hint}{_looked(name)}"
+            f"{kind}={str(name)!r}: there is no module {missing.name!r} to"
+            f" import.{hint}{_looked(name)}"
         ) from None
 
 
@@ -244,8 +273,16 @@ def _looked(name: str) -> str:
     here = os.getcwd()
     beside = [os.path.abspath(path) for path in sys.path if os.path.isdir(path or here)]
     python = sysconfig.get_path("stdlib")
-    own = [path for path in dict.fromkeys(beside) if "site-packages" not in path and not path.startswith(python)]
-    said = f" It was looked for in {', '.join(own[:3])} and among the installed packages." if own else ""
+    own = [
+        path
+        for path in dict.fromkeys(beside)
+        if "site-packages" not in path and not path.startswith(python)
+    ]
+    said = (
+        f" It was looked for in {', '.join(own[:3])} and among the installed packages."
+        if own
+        else ""
+    )
     before = _read().get(str(name), "")
     if os.path.isabs(before):
         folder = os.path.dirname(before)
@@ -279,17 +316,21 @@ def check_callable(found: Any, name: str, kind: str) -> None:
     while isinstance(found, functools.partial):
         found = found.func
     home = str(getattr(found, "__module__", None) or type(found).__module__).partition(".")[0]
-    native = isinstance(found, (types.BuiltinFunctionType, types.MethodType, types.MethodWrapperType))
+    native = isinstance(
+        found, (types.BuiltinFunctionType, types.MethodType, types.MethodWrapperType)
+    )
     if native or _standard(home) or not (wrapped or home == module.partition(".")[0]):
         raise TrustError(
-            f"{name!r} is no {kind}: it is of {home!r}. A function must be written in the package that its name says, "
-            "and be no part of Python itself. It was not called."
+            f"{name!r} is no {kind}: it is of {home!r}. A function must be written in the package"
+            " that its name says, and be no part of Python itself. It was not called."
         )
 
 
 def _is_class(found: Any, kind: str) -> bool:
     """Whether it is a class with the methods of a kind."""
-    return isinstance(found, type) and all(callable(getattr(found, method, None)) for method in METHODS[kind])
+    return isinstance(found, type) and all(
+        callable(getattr(found, method, None)) for method in METHODS[kind]
+    )
 
 
 def _standard(module: str) -> bool:
@@ -297,10 +338,14 @@ def _standard(module: str) -> bool:
     if module not in sys.stdlib_module_names:
         return False
     file = getattr(sys.modules.get(module), "__file__", None)
-    return file is None or os.path.realpath(file).startswith(os.path.realpath(sysconfig.get_path("stdlib")) + os.sep)
+    return file is None or os.path.realpath(file).startswith(
+        os.path.realpath(sysconfig.get_path("stdlib")) + os.sep
+    )
 
 
-def find(name: str, kind: str, error: type[PoiseError], config: Mapping[str, Any] | None = None) -> Callable[..., Any]:
+def find(
+    name: str, kind: str, error: type[PoiseError], config: Mapping[str, Any] | None = None
+) -> Callable[..., Any]:
     """What `module:Name` stands for: a model, a preprocessor or a wrapper.
 
     Raises:
@@ -312,8 +357,14 @@ def find(name: str, kind: str, error: type[PoiseError], config: Mapping[str, Any
     found = attribute(module, wanted)
     if not callable(found):
         if module.__name__ == "__main__":
-            raise error(f"{kind}={str(name)!r} is defined in the script that trained with it: move it into a module.")
+            raise error(
+                f"{kind}={str(name)!r} is defined in the script that trained with it: move it into"
+                " a module."
+            )
         options = [each for each, value in vars(module).items() if callable(value)]
-        raise error(f"{kind}={str(name)!r}: {module.__name__!r} has no {wanted!r}.{nearest(wanted, options)}")
+        raise error(
+            f"{kind}={str(name)!r}: {module.__name__!r} has no"
+            f" {wanted!r}.{nearest(wanted, options)}"
+        )
     check_callable(found, str(name), kind)
     return found  # type: ignore[no-any-return]

@@ -1,4 +1,5 @@
-"""Films of environments: any that renders `rgb_array`, without a display, frame by frame into the encoder."""
+"""Films of environments: any that renders `rgb_array`, without a display, frame by frame into the
+encoder."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def make_filmed_env(env: Any, env_config: dict[str, Any] | None = None) -> gym.E
         plain.close()
         if "rgb_array" in modes:
             raise
-        raise _no_frames(env, f"with render_mode='rgb_array' it raises {said(error)}", modes) from error
+        raise _no_frames(
+            env, f"with render_mode='rgb_array' it raises {said(error)}", modes
+        ) from error
     modes = _render_modes(made)
     if made.render_mode != "rgb_array" or (modes and "rgb_array" not in modes):
         made.close()
@@ -53,8 +56,8 @@ def _render_modes(env: gym.Env) -> list[str]:
 
 def _no_frames(env: Any, why: str, modes: list[str]) -> EnvError:
     return EnvError(
-        f"{env_name(env)} cannot be filmed: {why}, and its metadata has render_modes={modes}. Let it take "
-        "render_mode='rgb_array', list that mode, and return frames from render()."
+        f"{env_name(env)} cannot be filmed: {why}, and its metadata has render_modes={modes}. Let"
+        " it take render_mode='rgb_array', list that mode, and return frames from render()."
     )
 
 
@@ -68,8 +71,9 @@ def film(
     seed: int = 0,
     fps: int | None = None,
 ) -> dict[str, Any]:
-    """Plays episodes and writes them as an MP4 (H.264, which browsers and notebooks play). The last frame of each
-    episode stays for a second, so that a short one can be seen.
+    """Plays episodes and writes them as an MP4 (H.264, which browsers and notebooks play).
+
+    The last frame of each episode stays for a second, so that a short one can be seen.
 
     Args:
         env: renders `rgb_array`; it is not closed.
@@ -81,8 +85,8 @@ def film(
         fps: frames per second; what the environment says (`metadata["render_fps"]`), or 30.
 
     Returns:
-        `{"path", "episode_reward", "episode_len", "frames"}`, lists of rewards and lengths, and the number of frames
-        that the environment gave.
+        `{"path", "episode_reward", "episode_len", "frames"}`, lists of rewards and lengths, and the
+        number of frames that the environment gave.
 
     Raises:
         ConfigError: the name does not end in .mp4.
@@ -90,7 +94,9 @@ def film(
     """
     target = a_path(path)
     if target.suffix.lower() != ".mp4":
-        raise ConfigError(f"path={str(path)!r} is not allowed: the name of a film must end in .mp4.")
+        raise ConfigError(
+            f"path={str(path)!r} is not allowed: the name of a film must end in .mp4."
+        )
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     rate = fps or frame_rate(env)
@@ -116,13 +122,22 @@ def film(
                         writer.send(frame)
                     break
                 obs, reward, terminated, truncated, _ = _played(env, "step", act(obs))
-                total, length, over = total + float(reward), length + 1, bool(terminated or truncated)
+                total, length, over = (
+                    total + float(reward),
+                    length + 1,
+                    bool(terminated or truncated),
+                )
             rewards.append(total)
             lengths.append(length)
     finally:
         if writer is not None:
             writer.close()
-    return {"path": str(target), "episode_reward": rewards, "episode_len": lengths, "frames": frames}
+    return {
+        "path": str(target),
+        "episode_reward": rewards,
+        "episode_len": lengths,
+        "frames": frames,
+    }
 
 
 def frame_rate(env: Any) -> float:
@@ -142,7 +157,8 @@ def _played(env: gym.Env, method: str, *args: Any, **kwargs: Any) -> Any:
             raise
         name = type(env.unwrapped).__name__
         raise EnvError(
-            f"{name} raised {said(error)} in {method}() while it was filmed.\n{own_traceback(error)}"
+            f"{name} raised {said(error)} in {method}() while it was"
+            f" filmed.\n{own_traceback(error)}"
         ) from error
 
 
@@ -152,22 +168,25 @@ def _render(env: gym.Env) -> Any:
     except EnvError as told:
         error = told.__cause__
         if isinstance(error, NotImplementedError):
-            raise EnvError(f"{env} cannot be filmed: it has no render() that returns a frame.") from None
+            raise EnvError(
+                f"{env} cannot be filmed: it has no render() that returns a frame."
+            ) from None
         # What PyOpenGL and MuJoCo raise without the library or a driver.
         egl = os.environ.get("MUJOCO_GL") == "egl" and "egl" in str(error).lower()
         if egl and isinstance(error, (AttributeError, ImportError)):
             raise EnvError(
-                f"{env} cannot be filmed without a display: EGL is missing here (on Debian and Ubuntu: apt-get install "
-                "libegl1 libgl1-mesa-dri)."
+                f"{env} cannot be filmed without a display: EGL is missing here (on Debian and"
+                " Ubuntu: apt-get install libegl1 libgl1-mesa-dri)."
             ) from None
         raise
 
 
 def as_frame(rendered: Any) -> np.ndarray:
-    """A frame as the encoder takes it: bytes, and even sides, as H.264 with 4:2:0 colours needs them.
+    """A frame as the encoder takes it: bytes, and even sides, as H.264 with 4:2:0 colours needs
+    them.
 
-    Of an odd side a pixel is cropped, and a single one doubled. Fractions from 0 to 1 become 0 to 255, and what lies
-    beyond is clipped.
+    Of an odd side a pixel is cropped, and a single one doubled. Fractions from 0 to 1 become 0 to
+    255, and what lies beyond is clipped.
 
     Raises:
         EnvError: it is no array (height, width, 3).
@@ -178,7 +197,9 @@ def as_frame(rendered: Any) -> np.ndarray:
         raise EnvError(f"render() returned {what}; a frame is (height, width, 3) bytes.")
     if frame.dtype != np.uint8:
         fractions = frame.dtype.kind == "b" or (frame.dtype.kind == "f" and np.nanmax(frame) <= 1)
-        frame = np.clip(np.nan_to_num(frame * 255.0 if fractions else frame), 0, 255).astype(np.uint8)
+        frame = np.clip(np.nan_to_num(frame * 255.0 if fractions else frame), 0, 255).astype(
+            np.uint8
+        )
     height, width = frame.shape[:2]
     frame = frame.repeat(2 if height == 1 else 1, axis=0).repeat(2 if width == 1 else 1, axis=1)
     height, width = frame.shape[:2]
@@ -190,7 +211,9 @@ def open_writer(path: Path, frame: np.ndarray, fps: float) -> Any:
     import imageio_ffmpeg
 
     size = (frame.shape[1], frame.shape[0])
-    name = os.path.abspath(path)  # a name that begins with "-" or a word and ":" would mean something else to ffmpeg
+    name = os.path.abspath(
+        path
+    )  # a name that begins with "-" or a word and ":" would mean something else to ffmpeg
     writer = imageio_ffmpeg.write_frames(
         name, size, fps=fps, codec="libx264", pix_fmt_out="yuv420p", macro_block_size=2, quality=7
     )
@@ -199,7 +222,8 @@ def open_writer(path: Path, frame: np.ndarray, fps: float) -> Any:
 
 
 class Html(str):
-    """A text of HTML that notebooks show as what it describes, and that `IPython.display.HTML` takes as well."""
+    """A text of HTML that notebooks show as what it describes, and that `IPython.display.HTML`
+    takes as well."""
 
     def _repr_html_(self) -> str:
         return str(self)

@@ -1,7 +1,8 @@
-"""Gymnasium's wrappers around an environment, by name: `wrappers=["gymnasium.wrappers:FlattenObservation"]`.
+"""Gymnasium's wrappers around an environment, by name:
+`wrappers=["gymnasium.wrappers:FlattenObservation"]`.
 
-They are a key of the env config, so that whoever makes the environment (workers, evaluations, films, a resumed run)
-puts them around it.
+They are a key of the env config, so that whoever makes the environment (workers, evaluations,
+films, a resumed run) puts them around it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from poise.errors import EnvError
 
 
 def take_wrappers(config: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
-    """Removes the wrappers from an env config, in which an environment may have such a key of its own.
+    """Removes the wrappers from an env config, in which an environment may have such a key of its
+    own.
 
     Returns:
         Each wrapper, a class or its `module:Name`, with its arguments, the innermost first.
@@ -24,7 +26,10 @@ def take_wrappers(config: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
     found = config.get(WRAPPERS)
     if not isinstance(found, (list, tuple)):
         return []
-    pairs = [tuple(item) if isinstance(item, (list, tuple)) and len(item) == 2 else (item, {}) for item in found]
+    pairs = [
+        tuple(item) if isinstance(item, (list, tuple)) and len(item) == 2 else (item, {})
+        for item in found
+    ]
     ours = [callable(what) or (isinstance(what, str) and ":" in what) for what, _ in pairs]
     if not all(ours) or not all(isinstance(arguments, dict) for _, arguments in pairs):
         return []
@@ -36,16 +41,24 @@ def wrap(env: gym.Env, wrappers: list[tuple[Any, dict[str, Any]]]) -> gym.Env:
     """Puts wrappers around an environment, one after the other.
 
     Raises:
-        EnvError: there is no such wrapper, its arguments are not those that it takes, or it made something else.
+        EnvError: there is no such wrapper, its arguments are not those that it takes, or it made
+            something else.
     """
     for what, arguments in wrappers:
-        wrapper = trust.find(what, "wrapper", EnvError, arguments) if isinstance(what, str) else what
+        wrapper = (
+            trust.find(what, "wrapper", EnvError, arguments) if isinstance(what, str) else what
+        )
         try:
             made = wrapper(env, **arguments)
         except (TypeError, AssertionError, ValueError) as error:
-            raise EnvError(f"The wrapper {env_name(what)!r} cannot be made with {arguments}: {error}.") from error
+            raise EnvError(
+                f"The wrapper {env_name(what)!r} cannot be made with {arguments}: {error}."
+            ) from error
         if not isinstance(made, gym.Env):
-            raise EnvError(f"The wrapper {env_name(what)!r} made a {type(made).__name__}, which is no environment.")
+            raise EnvError(
+                f"The wrapper {env_name(what)!r} made a {type(made).__name__}, which is no"
+                " environment."
+            )
         env = made
     return env
 
@@ -53,6 +66,9 @@ def wrap(env: gym.Env, wrappers: list[tuple[Any, dict[str, Any]]]) -> gym.Env:
 def resolved(wrappers: list[tuple[Any, dict[str, Any]]]) -> list[tuple[Any, dict[str, Any]]]:
     """The same with classes instead of names, for a child process."""
     return [
-        (trust.find(what, "wrapper", EnvError, arguments) if isinstance(what, str) else what, arguments)
+        (
+            trust.find(what, "wrapper", EnvError, arguments) if isinstance(what, str) else what,
+            arguments,
+        )
         for what, arguments in wrappers
     ]

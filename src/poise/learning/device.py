@@ -1,8 +1,8 @@
 """Where a policy computes: on the processor, or on a GPU.
 
-Environments, rollouts, the replay and the sampling of actions are on the processor. On a GPU are the networks and what
-is learnt from: observations go there and distribution inputs come back when a policy acts, and a rollout or a minibatch
-goes there as a whole.
+Environments, rollouts, the replay and the sampling of actions are on the processor. On a GPU are
+the networks and what is learnt from: observations go there and distribution inputs come back when a
+policy acts, and a rollout or a minibatch goes there as a whole.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ def available() -> bool:
 
 
 def choose(wanted: float | Literal["auto"], *, pictures: bool) -> tuple[int, str]:
-    """How many GPUs to learn on, 0 or 1, and a sentence where this is not simply what was asked for.
+    """How many GPUs to learn on, 0 or 1, and a sentence where this is not simply what was asked
+    for.
 
     Args:
         wanted: `num_gpus` of the configuration. A part of a GPU is a GPU.
-        pictures: whether observations hold some: `auto` takes a GPU for those alone, since small networks are bound
-            by the number of operations, of which each costs more there.
+        pictures: whether observations hold some: `auto` takes a GPU for those alone, since small
+            networks are bound by the number of operations, of which each costs more there.
     """
     if not wanted:
         return 0, ""

@@ -1,8 +1,8 @@
 """Action distributions as pure functions of a network's outputs.
 
-Each class is the arithmetic of one family over flat outputs `inputs[..., num_inputs]`. Randomness comes in from
-outside as `noise`, drawn for a whole rollout at once: sampling is then two or three small operations a step, and
-whoever draws the noise decides how it is seeded or correlated in time.
+Each class is the arithmetic of one family over flat outputs `inputs[..., num_inputs]`. Randomness
+comes in from outside as `noise`, drawn for a whole rollout at once: sampling is then two or three
+small operations a step, and whoever draws the noise decides how it is seeded or correlated in time.
 
     dist = Categorical(3)
     noise = dist.noise((T, B), generator)            # [T, B, 3]
@@ -28,9 +28,12 @@ _WEIGHTS = torch.tensor(_MASSES / math.sqrt(math.pi))
 """Nodes z and weights w with E f(z) ≈ Σ w f(z) for a standard normal z."""
 
 MASKED = -1e30
-"""Logit of a choice that a mask rules out: its probability is 0 to the bit, and nothing becomes infinite."""
+"""Logit of a choice that a mask rules out: its probability is 0 to the bit, and nothing becomes
+infinite."""
 
-_PADDING = -3e38  # logit of a choice that does not exist: never chosen, even where all that exist are masked
+_PADDING = (
+    -3e38
+)  # logit of a choice that does not exist: never chosen, even where all that exist are masked
 
 
 class Distribution(Protocol):
@@ -65,7 +68,8 @@ class Distribution(Protocol):
 class Categorical:
     """One of n choices; the inputs are unnormalised logits.
 
-    Sampling is the Gumbel-max trick: argmax(logits + g) with g = -log(-log u) is distributed as softmax(logits).
+    Sampling is the Gumbel-max trick: argmax(logits + g) with g = -log(-log u) is distributed as
+    softmax(logits).
     """
 
     action_shape: tuple[int, ...] = ()
@@ -144,7 +148,8 @@ class EpsilonGreedy:
 class MultiCategorical:
     """K independent choices, the k-th one of n_k; the inputs are their logits, one after the other.
 
-    The logits are padded to `[..., K, max n_k]`, so that all choices are one operation however they differ in size.
+    The logits are padded to `[..., K, max n_k]`, so that all choices are one operation however they
+    differ in size.
     """
 
     action_dtype = torch.int64
@@ -156,7 +161,8 @@ class MultiCategorical:
         self._grid = (len(sizes), max(sizes))
         self.noise_size = len(sizes) * max(sizes)
         exists = torch.arange(max(sizes)) < torch.tensor(sizes).unsqueeze(1)
-        # Where each choice's logit is among the inputs; those that do not exist share the column after the last.
+        # Where each choice's logit is among the inputs; those that do not exist share the column
+        # after the last.
         columns = torch.full(self._grid, self.num_inputs)
         columns[exists] = torch.arange(self.num_inputs)
         self._columns = None if bool(exists.all()) else columns.flatten()
@@ -166,7 +172,9 @@ class MultiCategorical:
 
     def _logits(self, inputs: Tensor) -> Tensor:
         if self._columns is not None:
-            inputs = F.pad(inputs, (0, 1), value=_PADDING).index_select(-1, self._columns.to(inputs.device))
+            inputs = F.pad(inputs, (0, 1), value=_PADDING).index_select(
+                -1, self._columns.to(inputs.device)
+            )
         return inputs.view(*inputs.shape[:-1], *self._grid)
 
     def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
@@ -213,13 +221,16 @@ class Bernoulli:
 class Gaussian:
     """A diagonal Gaussian over R^d; the inputs are d means, then d log standard deviations.
 
-    Actions are the unbounded samples; the policy scales and clips them to the space's bounds on their way to the
-    environment, so that the probabilities stay those of the sample that was drawn.
+    Actions are the unbounded samples; the policy scales and clips them to the space's bounds on
+    their way to the environment, so that the probabilities stay those of the sample that was drawn.
     """
 
     action_dtype = torch.float32
     normal_noise = True
-    _limits = (-20.0, 2.0)  # of log σ: beyond, exp() makes a policy that is a point or does not fit into float32
+    _limits = (
+        -20.0,
+        2.0,
+    )  # of log σ: beyond, exp() makes a policy that is a point or does not fit into float32
 
     def __init__(self, dim: int) -> None:
         self.dim = self.noise_size = dim
@@ -231,7 +242,8 @@ class Gaussian:
 
     def _split(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         log_std = inputs[..., self.dim :]
-        # Bounded in value but not in gradient: a parameter that overshoots the bounds must be able to come back.
+        # Bounded in value but not in gradient: a parameter that overshoots the bounds must be able
+        # to come back.
         return inputs[..., : self.dim], log_std + (log_std.clamp(*self._limits) - log_std).detach()
 
     def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
@@ -251,10 +263,12 @@ class Gaussian:
 
 
 class SquashedGaussian(Gaussian):
-    """A Gaussian squashed by tanh into (-1, 1)^d (Haarnoja et al. 2018, arXiv 1801.01290, appendix C).
+    """A Gaussian squashed by tanh into (-1, 1)^d (Haarnoja et al. 2018, arXiv 1801.01290, appendix
+    C).
 
-    Actions are the samples u before squashing, so that log densities stay exact however close tanh(u) is to its
-    bounds: log p(tanh u) = log N(u) - Σ log(1 - tanh² u), and log(1 - tanh² u) = 2 (log 2 - u - softplus(-2u)).
+    Actions are the samples u before squashing, so that log densities stay exact however close
+    tanh(u) is to its bounds: log p(tanh u) = log N(u) - Σ log(1 - tanh² u), and log(1 - tanh² u) =
+    2 (log 2 - u - softplus(-2u)).
 
     Args:
         dim: d.
@@ -263,13 +277,18 @@ class SquashedGaussian(Gaussian):
 
     def __init__(self, dim: int, columns: Sequence[int] | None = None) -> None:
         super().__init__(dim)
-        self.columns = slice(None) if columns is None or len(columns) == dim else torch.tensor(columns)
+        self.columns = (
+            slice(None) if columns is None or len(columns) == dim else torch.tensor(columns)
+        )
 
     def log_prob(self, inputs: Tensor, action: Tensor) -> Tensor:
-        return super().log_prob(inputs, action) - log_tanh_derivative(action[..., self.columns]).sum(-1)
+        return super().log_prob(inputs, action) - log_tanh_derivative(
+            action[..., self.columns]
+        ).sum(-1)
 
     def entropy(self, inputs: Tensor) -> Tensor:
-        """The Gaussian's entropy plus E log |d tanh/du|; the mean has no closed form and is a Gauss-Hermite sum."""
+        """The Gaussian's entropy plus E log |d tanh/du|; the mean has no closed form and is a
+        Gauss-Hermite sum."""
         mean, log_std = (part[..., self.columns] for part in self._split(inputs))
         points = mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * _NODES.to(mean)
         shrinkage = (log_tanh_derivative(points) * _WEIGHTS.to(mean)).sum(-1)
@@ -279,8 +298,8 @@ class SquashedGaussian(Gaussian):
 class Product:
     """Independent distributions side by side, for actions of several kinds.
 
-    Inputs, noise and actions are those of the parts, one after the other: an action is one vector `[..., A]` of
-    floats, in which integers up to 2²⁴ are exact.
+    Inputs, noise and actions are those of the parts, one after the other: an action is one vector
+    `[..., A]` of floats, in which integers up to 2²⁴ are exact.
     """
 
     action_dtype = torch.float32
@@ -298,12 +317,17 @@ class Product:
 
     def _join(self, actions: list[Tensor], dtype: torch.dtype) -> Tensor:
         rows = zip(self.parts, actions, strict=True)
-        return torch.cat([(a if part.action_shape else a.unsqueeze(-1)).to(dtype) for part, a in rows], -1)
+        return torch.cat(
+            [(a if part.action_shape else a.unsqueeze(-1)).to(dtype) for part, a in rows], -1
+        )
 
     def _actions(self, action: Tensor) -> list[Tensor]:
         rows = zip(self.parts, torch.split(action, self._widths, -1), strict=True)
         shaped = [(part, a if part.action_shape else a.squeeze(-1)) for part, a in rows]
-        return [a if part.action_dtype.is_floating_point else a.to(part.action_dtype) for part, a in shaped]
+        return [
+            a if part.action_dtype.is_floating_point else a.to(part.action_dtype)
+            for part, a in shaped
+        ]
 
     def noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
         return torch.cat([part.noise(shape, generator) for part in self.parts], -1)

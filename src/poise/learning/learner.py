@@ -1,4 +1,5 @@
-"""What learns: the parameters of a module, the optimiser that moves them, and the rules by which it does.
+"""What learns: the parameters of a module, the optimiser that moves them, and the rules by which it
+does.
 
     learner = Learner(policy, Adam, clip=lambda flat: flat.clip_grad_norm(0.5))
     norm = learner.descend(loss, lr)
@@ -30,7 +31,8 @@ class Learner:
     Args:
         module: its parameters learn, but for frozen ones.
         optimizer: makes the optimiser of their vector.
-        clip: clips the gradient of their vector, and returns its norm before; by default, nothing is clipped.
+        clip: clips the gradient of their vector, and returns its norm before; by default, nothing
+            is clipped.
 
     Attributes:
         flat: the parameters and their gradients as two vectors.
@@ -88,8 +90,9 @@ class Learner:
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= MAX_SKIPPED:
             raise DivergedError(
-                f"the gradient was not finite {MAX_SKIPPED} times in a row: training has diverged. Lower lr, or "
-                "normalise observations and rewards. The parameters are those before it began."
+                f"the gradient was not finite {MAX_SKIPPED} times in a row: training has diverged."
+                " Lower lr, or normalise observations and rewards. The parameters are those before"
+                " it began."
             )
         return norm
 
@@ -102,11 +105,15 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> Change | None:
-        """Restores what `state_dict` returned, once the module has its parameters. What was frozen then is frozen
+        """Restores what `state_dict` returned, once the module has its parameters.
+
+        What was frozen then is frozen
         again, and nothing else is; what `bind` found by that is returned."""
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(name not in state["frozen"])
         change = self.bind()
-        self.optimizer.load_state_dict({k: torch.as_tensor(v) for k, v in state["optimizer"].items()})
+        self.optimizer.load_state_dict(
+            {k: torch.as_tensor(v) for k, v in state["optimizer"].items()}
+        )
         self.updates, self.skipped, self.skipped_in_a_row = (int(state[key]) for key in COUNTERS)
         return change

@@ -1,9 +1,10 @@
 """Optimisers over one flat vector of parameters.
 
-Small networks are bound by the number of tensor operations, and a network of ten tensors costs an optimiser ten times
-what one vector does. So all parameters of a policy live in one vector (`Flat`), its gradients in another, and Adam is
-one operation, whatever the network. It also makes weights one buffer to copy, send or save. (The first use of
-`torch.optim` imports a compiler, which takes a second: longer than CartPole takes to learn.)
+Small networks are bound by the number of tensor operations, and a network of ten tensors costs an
+optimiser ten times what one vector does. So all parameters of a policy live in one vector (`Flat`),
+its gradients in another, and Adam is one operation, whatever the network. It also makes weights one
+buffer to copy, send or save. (The first use of `torch.optim` imports a compiler, which takes a
+second: longer than CartPole takes to learn.)
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ class Change:
     """What `Flat.bind` found to be other than before.
 
     Attributes:
-        places: where the parameters that learnt were, if now others learn, or in other places; None if not.
+        places: where the parameters that learnt were, if now others learn, or in other places; None
+            if not.
         replaced: names of parameters that are other tensors.
-        rebuilt: whether modules, buffers or shapes are others: copies of the module are no longer its like.
+        rebuilt: whether modules, buffers or shapes are others: copies of the module are no longer
+            its like.
     """
 
     places: Places | None
@@ -40,12 +43,13 @@ class Change:
 class Flat:
     """The parameters of a module as views of one vector, and their gradients as views of another.
 
-    Frozen parameters (`requires_grad_(False)`) have no gradient there, so that no optimiser moves them.
+    Frozen parameters (`requires_grad_(False)`) have no gradient there, so that no optimiser moves
+    them.
 
     Args:
         module: theirs.
-        learning: names of the parameters that learn, unless those that are not frozen: the vectors of a copy are in the
-            order of its original's.
+        learning: names of the parameters that learn, unless those that are not frozen: the vectors
+            of a copy are in the order of its original's.
 
     Attributes:
         data: all parameters that learn, `[P]`.
@@ -64,8 +68,8 @@ class Flat:
         self.bind()
 
     def bind(self) -> Change | None:
-        """Makes the parameters that the module has now views of the vectors, with the values that they have now. Where
-        they are already, that takes a few microseconds, and None is returned.
+        """Makes the parameters that the module has now views of the vectors, with the values that
+        they have now. Where they are already, that takes a few microseconds, and None is returned.
 
         Raises:
             ModelError: parameters that cannot be learnt, or not side by side.
@@ -75,13 +79,17 @@ class Flat:
         places, held, parts = self.places, self._held, self._parts
         parameters = dict(self.module.named_parameters())
         learning = {
-            n: p for n, p in parameters.items() if (p.requires_grad if self._learning is None else n in self._learning)
+            n: p
+            for n, p in parameters.items()
+            if (p.requires_grad if self._learning is None else n in self._learning)
         }
         like = next(iter([*learning.values(), *parameters.values()]), torch.empty(0))
         _check(learning, like)
         frozen = {n: p for n, p in parameters.items() if n not in learning and _alike(p, like)}
         values = {n: p.detach().reshape(-1) for n, p in {**learning, **frozen}.items()}
-        replaced = [n for n, p in parameters.items() if n in held and held[n] != (p.data_ptr(), p.shape)]
+        replaced = [
+            n for n, p in parameters.items() if n in held and held[n] != (p.data_ptr(), p.shape)
+        ]
         self.whole = torch.cat([*values.values()]) if values else torch.empty(0)
         self.data = self.whole[: sum(p.numel() for p in learning.values())]
         self.grad = torch.zeros_like(self.data)
@@ -89,15 +97,21 @@ class Flat:
         for name, value in values.items():
             parameter, end = parameters[name], start + len(value)
             parameter.data = self.whole[start:end].view(parameter.shape)
-            parameter.grad = self.grad[start:end].view(parameter.shape) if name in learning else None
+            parameter.grad = (
+                self.grad[start:end].view(parameter.shape) if name in learning else None
+            )
             if name in learning:
                 self.places[name] = start, parameter.shape
             start = end
-        self.beside = [p.data for n, p in parameters.items() if n not in values] + [*self.module.buffers()]
+        self.beside = [p.data for n, p in parameters.items() if n not in values] + [
+            *self.module.buffers()
+        ]
         self._held = {n: (p.data_ptr(), p.shape) for n, p in parameters.items()}
         self._parts = [*self.module.modules(), *self.module.buffers()]
         self._seen = self._look()
-        same = len(parts) == len(self._parts) and all(a is b for a, b in zip(parts, self._parts, strict=True))
+        same = len(parts) == len(self._parts) and all(
+            a is b for a, b in zip(parts, self._parts, strict=True)
+        )
         return Change(
             places=places if places != self.places else None,
             replaced=replaced,
@@ -131,7 +145,8 @@ class Flat:
         self.grad.zero_()
 
     def clip_grad_norm(self, limit: float | None = None) -> float:
-        """Scales the gradient so that its Euclidean norm is at most `limit`; returns the norm before."""
+        """Scales the gradient so that its Euclidean norm is at most `limit`; returns the norm
+        before."""
         norm = math.sqrt(torch.dot(self.grad, self.grad).item())
         if limit is not None and norm > limit:
             self.grad.mul_(limit / (norm + 1e-6))
@@ -146,13 +161,16 @@ def _check(learning: dict[str, nn.Parameter], like: Tensor) -> None:
     for name, parameter in learning.items():
         if parameter.is_inference():
             raise ModelError(
-                f"The parameter {name!r} was made under torch.inference_mode() and cannot learn: make it outside."
+                f"The parameter {name!r} was made under torch.inference_mode() and cannot learn:"
+                " make it outside."
             )
         if not _alike(parameter, like):
-            one, other = (f"{str(p.dtype).removeprefix('torch.')} on {p.device}" for p in (parameter, like))
+            one, other = (
+                f"{str(p.dtype).removeprefix('torch.')} on {p.device}" for p in (parameter, like)
+            )
             raise ModelError(
-                f"The parameter {name!r} is {one}, and others are {other}: all that learn must be of one type, on one "
-                "device (or frozen by requires_grad_(False))."
+                f"The parameter {name!r} is {one}, and others are {other}: all that learn must be"
+                " of one type, on one device (or frozen by requires_grad_(False))."
             )
 
 
@@ -170,7 +188,8 @@ class Optimizer:
             setattr(self, name, torch.zeros_like(flat.data))
 
     def rearrange(self, before: Places) -> None:
-        """Follows the parameters to other places in the vector; those that did not learn before begin anew.
+        """Follows the parameters to other places in the vector; those that did not learn before
+        begin anew.
 
         Args:
             before: where they were.
@@ -185,7 +204,9 @@ class Optimizer:
     @property
     def overflown(self) -> str | None:
         """The first of `moments` that holds what is not finite; None without any."""
-        return next((name for name in self.moments if not torch.isfinite(getattr(self, name)).all()), None)
+        return next(
+            (name for name in self.moments if not torch.isfinite(getattr(self, name)).all()), None
+        )
 
     def step(self, lr: float) -> None:
         """One update of the parameters from the gradient that is there."""
@@ -197,7 +218,9 @@ class Optimizer:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, value in self.state_dict().items():
             if state[name].shape != value.shape:  # copying would stretch a single number
-                raise ValueError(f"{name} has the shape {list(state[name].shape)} instead of {list(value.shape)}")
+                raise ValueError(
+                    f"{name} has the shape {list(state[name].shape)} instead of {list(value.shape)}"
+                )
             value.copy_(state[name])
 
 
@@ -207,8 +230,8 @@ class Adam(Optimizer):
         m ← β₁ m + (1 - β₁) g          p ← p - lr / (1 - β₁ᵗ) · m / (√(v / (1 - β₂ᵗ)) + ε)
         v ← β₂ v + (1 - β₂) g²
 
-    The step is the kernel behind `torch.optim.AdamW(fused=True)`: one pass over memory instead of seven. t counts from
-    where a parameter began to learn, as there.
+    The step is the kernel behind `torch.optim.AdamW(fused=True)`: one pass over memory instead of
+    seven. t counts from where a parameter began to learn, as there.
 
     Args:
         flat: what it moves.
@@ -238,8 +261,12 @@ class Adam(Optimizer):
     def rearrange(self, before: Places) -> None:
         super().rearrange(before)
         steps, places = self.steps.item(), self.flat.places
-        new = {name for name, (_, shape) in places.items() if before.get(name, (0, None))[1] != shape}
-        self.joined = {name: steps if name in new else self.joined.get(name, 0.0) for name in places}
+        new = {
+            name for name, (_, shape) in places.items() if before.get(name, (0, None))[1] != shape
+        }
+        self.joined = {
+            name: steps if name in new else self.joined.get(name, 0.0) for name in places
+        }
 
     def step(self, lr: float) -> None:
         self.steps += 1

@@ -5,12 +5,14 @@ All three are the same backward sum over temporal-difference errors:
     δ_t = ρ_t (r_t + γ_t v'_t - v_t)
     A_t = δ_t + γ λ c_t (1 - done_t) A_{t+1}
 
-with γ_t = γ (1 - terminated_t): a time limit is not the end of the world, so the value v'_t of what came after the
-step counts unless the episode truly terminated; and the trace stops at every episode's end.
+with γ_t = γ (1 - terminated_t): a time limit is not the end of the world, so the value v'_t of what
+came after the step counts unless the episode truly terminated; and the trace stops at every
+episode's end.
 
 * GAE (Schulman et al. 2016, arXiv 1506.02438, eq. 16): ρ = c = 1.
 * λ-returns: `v + A` of GAE.
-* V-trace targets (Espeholt et al. 2018, arXiv 1802.01561, eq. 1): ρ = min(ρ̄, π/μ), c = λ min(1, π/μ), targets v + A.
+* V-trace targets (Espeholt et al. 2018, arXiv 1802.01561, eq. 1): ρ = min(ρ̄, π/μ), c = λ min(1,
+  π/μ), targets v + A.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def advantages(
     Args:
         reward: r_t.
         value: v_t, the value of the observation that the step starts from.
-        next_value: v'_t, the value of the observation that the step leads to: of the final one where an episode ends.
+        next_value: v'_t, the value of the observation that the step leads to: of the final one
+            where an episode ends.
         terminated: the episode reached a terminal state at t (bool): nothing is bootstrapped.
         truncated: the episode was cut at t (bool): v'_t is bootstrapped, the trace is cut.
         gamma: discount factor γ.
@@ -70,11 +73,13 @@ def vtrace_policy_advantages(
     gamma: float,
     rho: Tensor,
 ) -> Tensor:
-    """V-trace's advantage for the policy gradient (arXiv 1802.01561, section 4.2): ρ_t (r_t + γ_t v_{t+1} - V(x_t)).
+    """V-trace's advantage for the policy gradient (arXiv 1802.01561, section 4.2): ρ_t (r_t + γ_t
+    v_{t+1} - V(x_t)).
 
     Args:
         reward, value, terminated: `[T, B]`, as in `advantages`.
-        next_target: the V-trace target of the next step, `[T, B]`; the bootstrap value where the trace ends.
+        next_target: the V-trace target of the next step, `[T, B]`; the bootstrap value where the
+            trace ends.
         gamma: discount factor γ.
         rho: clipped importance weights of the policy gradient, `[T, B]`.
     """
@@ -94,10 +99,12 @@ def vtrace(
     rho_limit: float = 1.0,
     pg_rho_limit: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """V-trace for the value function and for the policy (arXiv 1802.01561, section 4), from `[T, B]` tensors.
+    """V-trace for the value function and for the policy (arXiv 1802.01561, section 4), from `[T,
+    B]` tensors.
 
-    With λ < 1, the policy's estimate of what follows a step is as far between value and target as the target's own is,
-    v'_t + λ (v_{t+1} - V(x_{t+1})), as in RLax: on-policy, its advantage is then the generalized one.
+    With λ < 1, the policy's estimate of what follows a step is as far between value and target as
+    the target's own is, v'_t + λ (v_{t+1} - V(x_{t+1})), as in RLax: on-policy, its advantage is
+    then the generalized one.
 
     Args:
         log_ratio: log π(a|s) - log μ(a|s), of the policy that learns and the one that sampled.
@@ -114,4 +121,6 @@ def vtrace(
     next_target = next_value.clone()
     next_target[:-1] += lambda_ * correction[1:] * ~(terminated | truncated)[:-1]
     pg_rho = rho if pg_rho_limit == rho_limit else ratio.clamp(max=pg_rho_limit)
-    return correction, vtrace_policy_advantages(reward, value, next_target, terminated, gamma=gamma, rho=pg_rho)
+    return correction, vtrace_policy_advantages(
+        reward, value, next_target, terminated, gamma=gamma, rho=pg_rho
+    )

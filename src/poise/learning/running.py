@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 FAR = 2.0**20
-"""Size from which float32, with its 24 bits, may round away what differs from one observation to the next."""
+"""Size from which float32, with its 24 bits, may round away what differs from one observation to
+the next."""
 
 
 class RunningMoments(nn.Module):
-    """Mean and variance of all elements seen so far, as buffers, so that they travel with a policy's parameters.
+    """Mean and variance of all elements seen so far, as buffers, so that they travel with a
+    policy's parameters.
 
     They are in float64: a count of 10⁸ and small variances would drown in float32.
 
@@ -53,12 +55,14 @@ class RunningMoments(nn.Module):
         self.count.copy_(total)
 
     def exactly(self, x: Tensor) -> Tensor:
-        """Values as `update` should get them: float64 where they are far from 0, and float32 elsewhere, where that is
-        what `normalize` sees."""
+        """Values as `update` should get them: float64 where they are far from 0, and float32
+        elsewhere, where that is what `normalize` sees."""
         return x.float() if x.dtype == torch.float64 and x.abs().max() < FAR else x
 
     def normalize(self, x: Tensor, limit: float = 10.0) -> Tensor:
-        """(x - mean) / √(var + 1e-8) in float32, clipped to ±limit. Where float64 values are far from 0, the difference
+        """(x - mean) / √(var + 1e-8) in float32, clipped to ±limit.
+
+        Where float64 values are far from 0, the difference
         is taken before they are rounded."""
         scale = (self.var + 1e-8).rsqrt()
         if x.dtype == torch.float64:

@@ -1,4 +1,7 @@
-"""From seed sequences to generators. One seed of a run is split into disjoint streams, one for each purpose."""
+"""From seed sequences to generators.
+
+One seed of a run is split into disjoint streams, one for each purpose.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,8 @@ _one_at_a_time = threading.RLock()
 def drawing_from(seed: int) -> Iterator[None]:
     """What is drawn within the block follows from the seed, whatever other threads draw meanwhile.
 
-    PyTorch's functions draw from a generator of the block's own. For those that take none, the global one is seeded and
-    put back afterwards: of such blocks, one runs at a time.
+    PyTorch's functions draw from a generator of the block's own. For those that take none, the
+    global one is seeded and put back afterwards: of such blocks, one runs at a time.
     """
     with _one_at_a_time, torch.random.fork_rng(), _From(torch.Generator().manual_seed(seed)):
         torch.manual_seed(seed)
@@ -51,11 +54,17 @@ class _From(TorchFunctionMode):
         self.generator = generator
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__name__", "") in _TAKES_A_GENERATOR and kwargs.get("generator") is None:
-            where = kwargs.get("device") or next((a.device for a in args if isinstance(a, torch.Tensor)), "cpu")
+            where = kwargs.get("device") or next(
+                (a.device for a in args if isinstance(a, torch.Tensor)), "cpu"
+            )
             if torch.device(where).type == "cpu":
                 kwargs = {**kwargs, "generator": self.generator}
         return func(*args, **kwargs)

@@ -5,8 +5,8 @@
 
     model={"custom_model": "nets:Net"}                    # a class of an importable module needs no registration
 
-Names go into configurations and checkpoints. Loading one imports what it names only where this machine knows it, or the
-user says so (`poise.envs.trust`).
+Names go into configurations and checkpoints. Loading one imports what it names only where this
+machine knows it, or the user says so (`poise.envs.trust`).
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ def register_model(name: str, model: Callable[..., Any]) -> None:
 
     Args:
         name: for `model={"custom_model": name}`.
-        model: called as `model(observation_space, num_outputs, **custom_model_config)`; returns an `nn.Module` whose
-            `forward(observation)` takes batched tensors in the structure of the space (float where it is not bytes)
-            and returns distribution inputs `[N, num_outputs]` and values `[N]`.
+        model: called as `model(observation_space, num_outputs, **custom_model_config)`; returns an
+            `nn.Module` whose `forward(observation)` takes batched tensors in the structure of the
+            space (float where it is not bytes) and returns distribution inputs `[N, num_outputs]`
+            and values `[N]`.
     """
     _models[name] = model
 
@@ -40,9 +41,9 @@ def register_preprocessor(name: str, preprocessor: Callable[[spaces.Space], Any]
 
     Args:
         name: for `model={"custom_preprocessor": name}`.
-        preprocessor: called with the observation space; returns an object with a `space` (what it makes of it, usually
-            a `Box`) and a `transform(observation)` from batched tensors in the structure of the observation space to
-            batched tensors in the structure of that one.
+        preprocessor: called with the observation space; returns an object with a `space` (what it
+            makes of it, usually a `Box`) and a `transform(observation)` from batched tensors in the
+            structure of the observation space to batched tensors in the structure of that one.
     """
     _preprocessors[name] = preprocessor
 
@@ -58,13 +59,14 @@ def registered_preprocessor(name: str | None) -> Callable[[spaces.Space], Any] |
 
 
 def find_model(name: str, config: dict[str, Any] | None = None) -> Callable[..., Any]:
-    """The model registered as `name`, or that `module:Class` names, to be made with `config`; raises `ModelError` with
-    the nearest name."""
+    """The model registered as `name`, or that `module:Class` names, to be made with `config`;
+    raises `ModelError` with the nearest name."""
     return _find(name, _models, "model", "register_model", config)
 
 
 def find_preprocessor(name: str) -> Callable[[spaces.Space], Any]:
-    """The preprocessor registered as `name`, or that `module:Class` names; raises `ModelError` with the nearest."""
+    """The preprocessor registered as `name`, or that `module:Class` names; raises `ModelError` with
+    the nearest."""
     return _find(name, _preprocessors, "preprocessor", "register_preprocessor")
 
 
@@ -80,6 +82,6 @@ def _find(
     if ":" in name:
         return trust.find(name, kind, ModelError, config)
     raise ModelError(
-        f"There is no {kind} {name!r}.{nearest(name, known)} Call poise.{register}({name!r}, ...) first, or give "
-        f"module:Class; registered: {', '.join(known) or 'none'}."
+        f"There is no {kind} {name!r}.{nearest(name, known)} Call poise.{register}({name!r}, ...)"
+        f" first, or give module:Class; registered: {', '.join(known) or 'none'}."
     )

@@ -1,4 +1,7 @@
-"""From pictures to vectors. Pictures are stored as bytes, and stay bytes until the network scales them."""
+"""From pictures to vectors.
+
+Pictures are stored as bytes, and stay bytes until the network scales them.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +38,13 @@ def byte_limit(leaf: Leaf) -> int:
 
 
 class ImageEncoder(nn.Module):
-    """Convolutions over pictures of any size and channel order; `[N, *shape]` (bytes or floats) -> `[N, size]`, in
-    bfloat16 where that is what they are computed in: the layer that follows goes on in it.
+    """Convolutions over pictures of any size and channel order; `[N, *shape]` (bytes or floats) ->
+    `[N, size]`, in bfloat16 where that is what they are computed in: the layer that follows goes on
+    in it.
 
-    The channel axis is the smallest of the first and last axes. Bytes are divided by their upper bound. When no filters
-    are given, the stack shrinks the picture to about ten pixels (for 84x84, that of Mnih et al. 2015: 8x8/4, 4x4/2,
-    3x3/1).
+    The channel axis is the smallest of the first and last axes. Bytes are divided by their upper
+    bound. When no filters are given, the stack shrinks the picture to about ten pixels (for 84x84,
+    that of Mnih et al. 2015: 8x8/4, 4x4/2, 3x3/1).
 
     Args:
         leaf: the pictures.
@@ -51,7 +55,9 @@ class ImageEncoder(nn.Module):
         size: length of the output vectors.
     """
 
-    def __init__(self, leaf: Leaf, config: ModelConfig, pixels: RunningMoments | None = None) -> None:
+    def __init__(
+        self, leaf: Leaf, config: ModelConfig, pixels: RunningMoments | None = None
+    ) -> None:
         super().__init__()
         self.pixels = pixels
         shape = leaf.shape if len(leaf.shape) == 3 else (1, *leaf.shape)
@@ -68,12 +74,16 @@ class ImageEncoder(nn.Module):
         for out_channels, kernel, stride in filters:
             if min(height, width) < kernel:
                 raise ModelError(
-                    f"conv_filters={filters} do not fit images of {leaf.shape}: a kernel of {kernel} meets "
-                    f"a picture of {height}x{width}."
+                    f"conv_filters={filters} do not fit images of {leaf.shape}: a kernel of"
+                    f" {kernel} meets a picture of {height}x{width}."
                 )
             self.layers.append(nn.Conv2d(channels, out_channels, kernel, stride))
             init_linear(self.layers[-1], math.sqrt(2))  # type: ignore[arg-type]
-            channels, height, width = out_channels, (height - kernel) // stride + 1, (width - kernel) // stride + 1
+            channels, height, width = (
+                out_channels,
+                (height - kernel) // stride + 1,
+                (width - kernel) // stride + 1,
+            )
         self.size = channels * height * width
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,17 +96,24 @@ class ImageEncoder(nn.Module):
         elif self.channels_last:
             x = x.permute(0, 3, 1, 2)
         if not self.reduced:
-            x = x.contiguous(memory_format=torch.channels_last)  # in which processors convolve float32 faster
+            x = x.contiguous(
+                memory_format=torch.channels_last
+            )  # in which processors convolve float32 faster
         x = x.to(dtype)
-        weight = first * self.scale if self.scale != 1.0 else first  # it is much smaller than the pictures
+        weight = (
+            first * self.scale if self.scale != 1.0 else first
+        )  # it is much smaller than the pictures
         for i, layer in enumerate(self.layers):
-            x = conv2d(x, (layer.weight if i else weight).to(dtype), layer.bias.to(dtype), layer.stride)  # type: ignore
+            x = conv2d(
+                x, (layer.weight if i else weight).to(dtype), layer.bias.to(dtype), layer.stride
+            )  # type: ignore
             x = self.activation(x)
         return x.flatten(1)
 
     def _whitened(self, x: Tensor, pixels: RunningMoments, dtype: torch.dtype) -> Tensor:
-        """Each pixel minus its mean, over its deviation, within ±`WHITE_LIMIT` (Burda et al. 2018, arXiv 1810.12894,
-        section 2.4): what never changes vanishes, and what is small and rare, such as a ball, stands out.
+        """Each pixel minus its mean, over its deviation, within ±`WHITE_LIMIT` (Burda et al. 2018,
+        arXiv 1810.12894, section 2.4): what never changes vanishes, and what is small and rare,
+        such as a ball, stands out.
 
         A byte that hardly ever differs counts as one that deviates by one grey level.
         """
@@ -105,16 +122,23 @@ class ImageEncoder(nn.Module):
         return white.clamp_(-WHITE_LIMIT, WHITE_LIMIT)
 
 
-def fastest_conv_dtype(leaves: Sequence[Leaf], device: torch.device = CPU) -> Literal["float32", "bfloat16"]:
-    """What to convolve these leaves in: bfloat16 halves the time of an update on processors that multiply it (measured
-    on an AMD EPYC with AVX-512 BF16), and takes ten times as long on those that only imitate it.
+def fastest_conv_dtype(
+    leaves: Sequence[Leaf], device: torch.device = CPU
+) -> Literal["float32", "bfloat16"]:
+    """What to convolve these leaves in: bfloat16 halves the time of an update on processors that
+    multiply it (measured on an AMD EPYC with AVX-512 BF16), and takes ten times as long on those
+    that only imitate it.
 
-    The processor's instructions decide, not a clock: the same seed on the same machine has to give the same run. GPUs
-    say themselves what they multiply.
+    The processor's instructions decide, not a clock: the same seed on the same machine has to give
+    the same run. GPUs say themselves what they multiply.
     """
     pictures = any(is_image(leaf) and leaf.dtype.name == "uint8" for leaf in leaves)
     if device.type == "cuda":
-        return "bfloat16" if pictures and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+        return (
+            "bfloat16"
+            if pictures and torch.cuda.is_bf16_supported(including_emulation=False)
+            else "float32"
+        )
     instructions = torch.cpu.get_capabilities()
     multiplies = any(instructions.get(name) for name in ("avx512_bf16", "amx_bf16"))
     return "bfloat16" if pictures and multiplies else "float32"

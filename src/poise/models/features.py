@@ -1,12 +1,14 @@
-"""From observation leaves to network input: which leaves make one vector, which are pictures, which are looked up.
+"""From observation leaves to network input: which leaves make one vector, which are pictures, which
+are looked up.
 
     features = Features(layout.leaves)
     x = features.gather(obs, dtype)         # one tensor, or a tuple of them
     encoder, size = features.encoder(config)
 
-All numbers and small choices of an observation, however nested, become one float vector, so that a network over them
-is as fast as one over a single `Box`. Its columns are the numbers of `Box` leaves (these may be normalised), then the
-bits of `MultiBinary` leaves, then one-hot codes of `Discrete` and `MultiDiscrete` leaves.
+All numbers and small choices of an observation, however nested, become one float vector, so that a
+network over them is as fast as one over a single `Box`. Its columns are the numbers of `Box` leaves
+(these may be normalised), then the bits of `MultiBinary` leaves, then one-hot codes of `Discrete`
+and `MultiDiscrete` leaves.
 """
 
 from __future__ import annotations
@@ -40,14 +42,16 @@ class Features:
 
     Args:
         leaves: those that the network sees.
-        normalize_pictures: whether convolutions see each pixel shifted and scaled by its running moments.
+        normalize_pictures: whether convolutions see each pixel shifted and scaled by its running
+            moments.
 
     Attributes:
         numbers: `Box` leaves in the vector.
         width: columns of the vector that are theirs.
         size: length of the vector.
         pictures: leaves that go through convolutions, as they are.
-        pixels: running moments of the pictures' pixels, by name of the leaf, where these are normalised.
+        pixels: running moments of the pictures' pixels, by name of the leaf, where these are
+            normalised.
         tables: leaves whose categories are looked up.
         plain: name of the only leaf, where it is the vector already.
 
@@ -57,37 +61,54 @@ class Features:
 
     def __init__(self, leaves: Sequence[Leaf], *, normalize_pictures: bool = False) -> None:
         self.pictures = [leaf for leaf in leaves if is_image(leaf)]
-        self.pixels = {leaf.name: RunningMoments(leaf.shape) for leaf in self.pictures if normalize_pictures}
-        self.numbers = [leaf for leaf in leaves if isinstance(leaf.space, spaces.Box) and not is_image(leaf)]
+        self.pixels = {
+            leaf.name: RunningMoments(leaf.shape) for leaf in self.pictures if normalize_pictures
+        }
+        self.numbers = [
+            leaf for leaf in leaves if isinstance(leaf.space, spaces.Box) and not is_image(leaf)
+        ]
         self._bits = [leaf for leaf in leaves if isinstance(leaf.space, spaces.MultiBinary)]
-        choices = [leaf for leaf in leaves if isinstance(leaf.space, (spaces.Discrete, spaces.MultiDiscrete))]
-        self.tables = [leaf for leaf in choices if categories(leaf).max(initial=0) > LARGEST_ONE_HOT]
+        choices = [
+            leaf
+            for leaf in leaves
+            if isinstance(leaf.space, (spaces.Discrete, spaces.MultiDiscrete))
+        ]
+        self.tables = [
+            leaf for leaf in choices if categories(leaf).max(initial=0) > LARGEST_ONE_HOT
+        ]
         self._choices = [leaf for leaf in choices if leaf not in self.tables]
         for leaf in self.tables:
             if categories(leaf).sum() > LARGEST_TABLE:
                 raise SpaceError(
-                    f"{leaf.space} has too many categories to learn something about each of them: wrap the environment "
-                    "so that its observations are a Box of numbers."
+                    f"{leaf.space} has too many categories to learn something about each of them:"
+                    " wrap the environment so that its observations are a Box of numbers."
                 )
         codes = [categories(leaf) for leaf in self._choices]
         sizes = np.concatenate([np.zeros(0, np.int64), *codes])
         starts = np.concatenate([np.zeros(0, np.int64), *(start(leaf) for leaf in self._choices)])
-        self._shift = torch.from_numpy(np.cumsum(sizes) - sizes - starts)  # from a value to the column of its code
+        self._shift = torch.from_numpy(
+            np.cumsum(sizes) - sizes - starts
+        )  # from a value to the column of its code
         self._codes = int(sizes.sum())
         self.width = sum(math.prod(leaf.shape) for leaf in self.numbers)
         self.size = self.width + sum(math.prod(leaf.shape) for leaf in self._bits) + self._codes
         self.has_vector = bool(self.size) or not (self.pictures or self.tables)
         first = leaves[0] if len(leaves) == 1 and leaves[0] in self.numbers else None
-        self.plain = first.name if first and len(first.shape) == 1 and first.dtype.kind == "f" else None
+        self.plain = (
+            first.name if first and len(first.shape) == 1 and first.dtype.kind == "f" else None
+        )
 
     def box_numbers(self, obs: Mapping[str, Tensor], *, exact: bool = False) -> Tensor:
-        """The vector's numbers from `Box` leaves, `[N, width]`; bytes are divided by their upper bound, and whole
-        numbers are float32, or float64 where they are to be `exact`."""
+        """The vector's numbers from `Box` leaves, `[N, width]`; bytes are divided by their upper
+        bound, and whole numbers are float32, or float64 where they are to be `exact`."""
         parts = [_flat_numbers(leaf, obs[leaf.name], exact=exact) for leaf in self.numbers]
         return _side_by_side(parts, obs)
 
     def gather(
-        self, obs: Mapping[str, Tensor], dtype: torch.dtype, normalizer: RunningMoments | None = None
+        self,
+        obs: Mapping[str, Tensor],
+        dtype: torch.dtype,
+        normalizer: RunningMoments | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         """Network input from leaves `[N, ...]`.
 
@@ -97,8 +118,8 @@ class Features:
             normalizer: of the vector's numbers.
 
         Returns:
-            The vector, a picture or the categories for a table, whichever there is; a tuple in this order where there
-            is more than one.
+            The vector, a picture or the categories for a table, whichever there is; a tuple in this
+            order where there is more than one.
         """
         parts = [self._vector(obs, normalizer).to(dtype)] if self.has_vector else []
         parts += [obs[leaf.name] for leaf in self.pictures]
@@ -115,11 +136,16 @@ class Features:
             chosen = [_flat(leaf, obs[leaf.name]) for leaf in self._choices]
             columns = chosen[0] if len(chosen) == 1 else torch.cat(chosen, 1)
             columns = columns + self._shift.to(columns.device)
-            parts.append(torch.zeros(len(columns), self._codes, device=columns.device).scatter_(1, columns, 1.0))
+            parts.append(
+                torch.zeros(len(columns), self._codes, device=columns.device).scatter_(
+                    1, columns, 1.0
+                )
+            )
         return _side_by_side(parts, obs)
 
     def encoder(self, config: ModelConfig) -> tuple[nn.Module | None, int]:
-        """A module from `gather`'s result to vectors, and their length; None where it is a vector already."""
+        """A module from `gather`'s result to vectors, and their length; None where it is a vector
+        already."""
         made: list[ImageEncoder | Embeddings]
         made = [ImageEncoder(leaf, config, self.pixels.get(leaf.name)) for leaf in self.pictures]
         made += [Embeddings(leaf) for leaf in self.tables]
@@ -130,7 +156,8 @@ class Features:
 
 
 class Joined(nn.Module):
-    """Several modules side by side: a tuple of inputs `[N, ...]`, one each, to `[N, sum of their sizes]`."""
+    """Several modules side by side: a tuple of inputs `[N, ...]`, one each, to `[N, sum of their
+    sizes]`."""
 
     def __init__(self, parts: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -141,7 +168,8 @@ class Joined(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """A learnt vector for each category of a leaf's K choices; `[N, K]` (as the environment counts) -> `[N, size]`.
+    """A learnt vector for each category of a leaf's K choices; `[N, K]` (as the environment counts)
+    -> `[N, size]`.
 
     Attributes:
         size: length of the output vectors.
@@ -152,7 +180,9 @@ class Embeddings(nn.Module):
     def __init__(self, leaf: Leaf) -> None:
         super().__init__()
         sizes = categories(leaf)
-        self.register_buffer("shift", torch.from_numpy(np.cumsum(sizes) - sizes - start(leaf)), persistent=False)
+        self.register_buffer(
+            "shift", torch.from_numpy(np.cumsum(sizes) - sizes - start(leaf)), persistent=False
+        )
         self.table = nn.Embedding(int(sizes.sum()), EMBEDDING)
         self.size = len(sizes) * EMBEDDING
 
@@ -189,7 +219,8 @@ def _flat_numbers(leaf: Leaf, x: Tensor, *, exact: bool) -> Tensor:
 
 
 def _side_by_side(parts: list[Tensor], obs: Mapping[str, Tensor]) -> Tensor:
-    """The parts `[N, ...]` as one tensor, copied only where there are several; `[N, 0]` without any."""
+    """The parts `[N, ...]` as one tensor, copied only where there are several; `[N, 0]` without
+    any."""
     if len(parts) == 1:
         return parts[0]
     any_leaf = next(iter(obs.values()))

@@ -1,9 +1,10 @@
 """Fully connected layers with their backward pass written out.
 
-A policy's networks are so small that PyTorch spends most of an update on bookkeeping between operations. `MLP` is one
-node of the autograd graph for the whole stack, instead of two or three per layer, and works in place where the
-derivative of an activation can be told from its output. Results are those of the same layers in `nn.Sequential` to
-1e-7; what it saves is measured in benchmarks/RESULTS.md.
+A policy's networks are so small that PyTorch spends most of an update on bookkeeping between
+operations. `MLP` is one node of the autograd graph for the whole stack, instead of two or three per
+layer, and works in place where the derivative of an activation can be told from its output. Results
+are those of the same layers in `nn.Sequential` to 1e-7; what it saves is measured in
+benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def _leaky_relu_backward(grad: Tensor, y: Tensor) -> Tensor:
     return grad * torch.where(y > 0, 1.0, 0.01)
 
 
-_IN_PLACE: dict[str, tuple[float, Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+_IN_PLACE: dict[
+    str, tuple[float, Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]
+] = {
     "linear": (1, lambda z: z, lambda grad, y: grad),
     "tanh": (2, _tanh_of_half_, _tanh_backward),
     "relu": (1, torch.relu_, lambda grad, y: _threshold_backward(grad, y, 0)),
@@ -47,7 +50,8 @@ _IN_PLACE: dict[str, tuple[float, Callable[[Tensor], Tensor], Callable[[Tensor, 
     "elu": (1, F.elu_, _elu_backward),
     "leaky_relu": (1, F.leaky_relu_, _leaky_relu_backward),
 }
-"""Activations as (scale of z, in place on the scaled z, gradient from the gradient and the output y)."""
+"""Activations as (scale of z, in place on the scaled z, gradient from the gradient and the output
+y)."""
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda z: z,
@@ -64,7 +68,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor, scale: float = 1) -> Tensor:
-    """scale (W x + b) in the parameters' type; the product in that of x, which may be a shorter one."""
+    """scale (W x + b) in the parameters' type; the product in that of x, which may be a shorter
+    one."""
     if x.dtype == weight.dtype:
         if scale == 1:
             return F.linear(x, weight, bias)
@@ -81,7 +86,8 @@ def _forward(x: Tensor, activation: str, parameters: Sequence[Tensor]) -> Tensor
 
 
 class _Stacks(torch.autograd.Function):
-    """y = W_n a(... a(W_1 x + b_1) ...) + b_n for one or more stacks over one input, as one node of the graph."""
+    """y = W_n a(... a(W_1 x + b_1) ...) + b_n for one or more stacks over one input, as one node of
+    the graph."""
 
     @staticmethod
     def forward(
@@ -134,7 +140,8 @@ def _hooked(layer: nn.Module) -> bool:
 
 
 def _outer(grad: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
-    """gradᵀ x, as (xᵀ grad)ᵀ when x is the narrow one: BLAS is three times as fast with a wide right-hand side."""
+    """gradᵀ x, as (xᵀ grad)ᵀ when x is the narrow one: BLAS is three times as fast with a wide
+    right-hand side."""
     if x.shape[1] < grad.shape[1]:
         turned = x.t().mm(grad).t()
         return turned if out is None else out.copy_(turned)
@@ -142,9 +149,11 @@ def _outer(grad: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 class MLP(nn.Module):
-    """Linear layers with an activation between them and none at the end; `x[N, sizes[0]] -> [N, sizes[-1]]`.
+    """Linear layers with an activation between them and none at the end; `x[N, sizes[0]] -> [N,
+    sizes[-1]]`.
 
-    Where x is in a shorter type than the parameters, the first layer multiplies in it; what comes out is in theirs.
+    Where x is in a shorter type than the parameters, the first layer multiplies in it; what comes
+    out is in theirs.
 
     Args:
         sizes: widths, from the input's to the output's.
@@ -161,11 +170,12 @@ class MLP(nn.Module):
             init_linear(layer, output_gain if last else math.sqrt(2))  # type: ignore[arg-type]
 
     def stack(self) -> list[Tensor] | None:
-        """Weight, bias, weight, ... as they are now; None where a layer is more than its weight and bias (hooks,
-        parametrizations, a class of somebody else's), so that it has to be called.
+        """Weight, bias, weight, ... as they are now; None where a layer is more than its weight and
+        bias (hooks, parametrizations, a class of somebody else's), so that it has to be called.
 
-        They are looked up in each call, since they may be replaced at any time (`torch.func.functional_call` does it
-        for one call); in the modules' own dictionaries, since attributes of modules take as long as a small layer.
+        They are looked up in each call, since they may be replaced at any time
+        (`torch.func.functional_call` does it for one call); in the modules' own dictionaries, since
+        attributes of modules take as long as a small layer.
         """
         found: list[Tensor] = []
         for layer in self._modules["layers"]._modules.values():  # type: ignore[union-attr]
@@ -192,9 +202,9 @@ class MLP(nn.Module):
         return self.activation in _IN_PLACE
 
     def trace(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], None]] | None:
-        """What `forward` gives, and a function from its gradient to the parameters', which it writes over their
-        `.grad` where they are not frozen; None where there is no `stack`. Autograd takes as long as the products of a
-        small batch; both are for `torch.no_grad()`.
+        """What `forward` gives, and a function from its gradient to the parameters', which it
+        writes over their `.grad` where they are not frozen; None where there is no `stack`.
+        Autograd takes as long as the products of a small batch; both are for `torch.no_grad()`.
 
         Args:
             x: `[N, sizes[0]]`, of the parameters' type; its own gradient is not asked for.
@@ -232,7 +242,8 @@ class MLP(nn.Module):
 
 
 def parallel(first: MLP, second: MLP, x: Tensor) -> tuple[Tensor, Tensor]:
-    """`(first(x), second(x))`; in one node of the graph where their activations allow it, which is faster."""
+    """`(first(x), second(x))`; in one node of the graph where their activations allow it, which is
+    faster."""
     if first.activation == second.activation and first.activation in _IN_PLACE:
         one, other = first.stack(), second.stack()
         if one is not None and other is not None:
@@ -242,7 +253,8 @@ def parallel(first: MLP, second: MLP, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def init_linear(layer: nn.Linear | nn.Conv2d, gain: float) -> None:
-    """Orthogonal weights and zero biases, the initialisation that PPO's results rest on (Andrychowicz et al. 2021)."""
+    """Orthogonal weights and zero biases, the initialisation that PPO's results rest on
+    (Andrychowicz et al. 2021)."""
     nn.init.orthogonal_(layer.weight, gain)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -1,4 +1,5 @@
-"""The default networks: prepared observations in; distribution inputs and values, or action values, out."""
+"""The default networks: prepared observations in; distribution inputs and values, or action values,
+out."""
 
 from __future__ import annotations
 
@@ -15,14 +16,16 @@ POLICY_GAIN = 0.01
 """Gain of the policy's last layer: the first policy is nearly uniform."""
 
 Q_GAIN = 0.1
-"""Gain of the last layer of action values: the first ones are near 0, which is where returns begin."""
+"""Gain of the last layer of action values: the first ones are near 0, which is where returns begin.
+"""
 
 
 class ActorCritic(nn.Module):
-    """The default networks; what `Features.gather` made -> distribution inputs `[N, outputs]` and values `[N]`.
+    """The default networks; what `Features.gather` made -> distribution inputs `[N, outputs]` and
+    values `[N]`.
 
-    Two towers, or one trunk with two heads when `vf_share_layers`. Pictures go through convolutions first, and
-    categories through tables.
+    Two towers, or one trunk with two heads when `vf_share_layers`. Pictures go through convolutions
+    first, and categories through tables.
     """
 
     def __init__(self, features: Features, num_outputs: int, config: ModelConfig) -> None:
@@ -75,11 +78,13 @@ class QNetwork(nn.Module):
 
     Args:
         features, num_outputs, config: as for `ActorCritic`.
-        dueling: two streams of layers instead of one, behind convolutions and tables that they share: one for V(s), one
-            for the advantages (Wang et al. 2016, arXiv 1511.06581).
+        dueling: two streams of layers instead of one, behind convolutions and tables that they
+            share: one for V(s), one for the advantages (Wang et al. 2016, arXiv 1511.06581).
     """
 
-    def __init__(self, features: Features, num_outputs: int, config: ModelConfig, *, dueling: bool = False) -> None:
+    def __init__(
+        self, features: Features, num_outputs: int, config: ModelConfig, *, dueling: bool = False
+    ) -> None:
         super().__init__()
         self.encoder, size = features.encoder(config)
         hiddens, activation = config.fcnet_hiddens, config.fcnet_activation

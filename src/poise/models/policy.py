@@ -4,7 +4,8 @@
     inputs, value = policy(x, state, first)       # the networks; state and first are for policies with a memory
     log_prob = policy.dist.log_prob(inputs, action)
 
-It is built from layouts and a model configuration alone, so that a checkpoint can act without an environment.
+It is built from layouts and a model configuration alone, so that a checkpoint can act without an
+environment.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ State = tuple[Tensor, ...]
 
 
 PICTURES_AT_ONCE = 256
-"""How many go through the networks at once where no gradient is asked for: memory that the system gives anew for the
-layers of all pictures of a rollout would take longer to clear than to compute in."""
+"""How many go through the networks at once where no gradient is asked for: memory that the system
+gives anew for the layers of all pictures of a rollout would take longer to clear than to compute
+in."""
 
 
 PICTURE_ROWS = 32
@@ -50,20 +52,22 @@ class Policy(nn.Module):
     Args:
         obs_layout, action_layout: layouts of the single observation and action space.
         config: the networks.
-        normalize_observations: whether the networks see numbers and pictures normalised by running moments (updated
-            by `update_normalizer`).
+        normalize_observations: whether the networks see numbers and pictures normalised by running
+            moments (updated by `update_normalizer`).
         network: makes the networks, unless the model is a custom one.
 
     Attributes:
         dist: the distribution of actions.
-        masked: whether observations hold an action mask. What it rules out has probability 0, in sampling and in
-            learning; the default networks do not see the mask itself.
-        device: where it computes. Observations may be anywhere, and what `act` returns is on the processor.
+        masked: whether observations hold an action mask. What it rules out has probability 0, in
+            sampling and in learning; the default networks do not see the mask itself.
+        device: where it computes. Observations may be anywhere, and what `act` returns is on the
+            processor.
         normalizer: moments of the numbers that `prepare` normalises, if it does.
         moments: all running moments, those of pictures included; empty where nothing is normalised.
         needs_log_prob: whether whoever learns asks how likely the actions were.
-        recurrent: whether it has a memory. Then the rows of a batch are T steps of B slots in turn, `[T * B]`, `state`
-            is the memory before the first of them, and `first`, `[T, B]`, says where it is cleared.
+        recurrent: whether it has a memory. Then the rows of a batch are T steps of B slots in turn,
+            `[T * B]`, `state` is the memory before the first of them, and `first`, `[T, B]`, says
+            where it is cleared.
 
     Raises:
         SpaceError: a space that this policy cannot take.
@@ -108,7 +112,9 @@ class Policy(nn.Module):
             self.features = Features(leaves, normalize_pictures=normalize_observations)
             self.network = network(self.features, outputs, config)
             if config.initializer == "uniform":
-                for layer in filter(lambda m: isinstance(m, (nn.Linear, nn.Conv2d)), self.network.modules()):
+                for layer in filter(
+                    lambda m: isinstance(m, (nn.Linear, nn.Conv2d)), self.network.modules()
+                ):
                     layer.reset_parameters()  # type: ignore[operator]
             if normalize_observations and self.features.width:
                 self.normalizer = RunningMoments((self.features.width,))
@@ -121,12 +127,15 @@ class Policy(nn.Module):
         elif self.actions.dim and isinstance(self.network, ActorCritic):
             with torch.no_grad():  # the network's own log σ starts there
                 self.network.pi.bias[outputs - self.actions.dim : outputs] = config.log_std_init
-        self.eval()  # for good: with dropout or batch statistics, the policy that learns were not the one that acts
+        # for good: with dropout or batch statistics, the policy that learns were not the one that
+        # acts
+        self.eval()
         self.refresh()
 
     def refresh(self) -> None:
         """Looks again what its parameters are, after some were replaced."""
-        # In a tuple, so that it is not registered twice; empty for a custom model without parameters.
+        # In a tuple, so that it is not registered twice; empty for a custom model without
+        # parameters.
         self._any_parameter = tuple(self.parameters())[:1]
         self.device = self._any_parameter[0].device if self._any_parameter else CPU
 
@@ -136,10 +145,17 @@ class Policy(nn.Module):
         return self
 
     def _probe(self, name: str, outputs: int) -> None:
-        """Runs a custom model once, so that a wrong shape is said before anything is trained. Nothing but what it makes
-        at its first call is changed: neither statistics, nor other buffers, nor a generator of random numbers."""
+        """Runs a custom model once, so that a wrong shape is said before anything is trained.
+
+        Nothing but what it makes
+        at its first call is changed: neither statistics, nor other buffers, nor a generator of
+        random numbers."""
         self.network.eval()
-        kept = {key: buffer.clone() for key, buffer in self.network.named_buffers() if not is_lazy(buffer)}
+        kept = {
+            key: buffer.clone()
+            for key, buffer in self.network.named_buffers()
+            if not is_lazy(buffer)
+        }
         samples = {leaf.name: np.stack(_samples(leaf.space)) for leaf in self.obs_layout.leaves}
         x = self.prepare({key: torch.as_tensor(value) for key, value in samples.items()})
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -147,8 +163,17 @@ class Policy(nn.Module):
             for key, buffer in self.network.named_buffers():
                 if key in kept and kept[key].shape == buffer.shape:
                     buffer.copy_(kept[key])
-        shapes = [tuple(part.shape) for part in found] if isinstance(found, tuple) else type(found).__name__
-        if not isinstance(found, tuple) or len(found) != 2 or shapes[0] != (2, outputs) or found[1].numel() != 2:
+        shapes = (
+            [tuple(part.shape) for part in found]
+            if isinstance(found, tuple)
+            else type(found).__name__
+        )
+        if (
+            not isinstance(found, tuple)
+            or len(found) != 2
+            or shapes[0] != (2, outputs)
+            or found[1].numel() != 2
+        ):
             raise ModelError(
                 f"The custom model {name!r} must return outputs [N, {outputs}] and values [N]; "
                 f"for N = 2 it returned {shapes}."
@@ -156,14 +181,15 @@ class Policy(nn.Module):
 
     @property
     def wide(self) -> bool:
-        """Whether float64 observations come as they are: where they are normalised, and no preprocessor sees them."""
+        """Whether float64 observations come as they are: where they are normalised, and no
+        preprocessor sees them."""
         return self.normalizer is not None and self.preprocessor is None
 
     def prepare(self, obs: Mapping[str, Tensor]) -> Any:
         """Network input from observation leaves `[N, ...]`: a tensor, or a structure of tensors.
 
-        It runs once per batch, not once per pass, so that ten epochs over a batch normalise it once; it is not
-        differentiated, since it holds no parameters.
+        It runs once per batch, not once per pass, so that ten epochs over a batch normalise it
+        once; it is not differentiated, since it holds no parameters.
         """
         if self.device.type != "cpu":
             obs = {name: leaf.to(self.device) for name, leaf in obs.items()}
@@ -189,7 +215,9 @@ class Policy(nn.Module):
     def _custom_input(self, obs: Mapping[str, Tensor]) -> Any:
         if self.preprocessor is not None:
             return self.preprocessor.transform(self.obs_layout.unflatten(obs))
-        return self.obs_layout.unflatten({k: v if v.dtype == torch.uint8 else v.float() for k, v in obs.items()})
+        return self.obs_layout.unflatten(
+            {k: v if v.dtype == torch.uint8 else v.float() for k, v in obs.items()}
+        )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -199,11 +227,18 @@ class Policy(nn.Module):
     @property
     def overflown(self) -> str | None:
         """The first parameter or buffer that holds what is not finite; None without any."""
-        parameters = dict(self.named_parameters())  # a model's own buffer may forbid something by minus infinity
-        finite = {n: v.isfinite() if n in parameters else v < torch.inf for n, v in self.state_dict().items()}
+        parameters = dict(
+            self.named_parameters()
+        )  # a model's own buffer may forbid something by minus infinity
+        finite = {
+            n: v.isfinite() if n in parameters else v < torch.inf
+            for n, v in self.state_dict().items()
+        }
         return next((name for name, each in finite.items() if not each.all()), None)
 
-    def forward(self, x: Any, state: State = (), first: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Any, state: State = (), first: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Distribution inputs `[N, dist.num_inputs]` and values `[N]` from prepared observations."""
         x, forbidden = x if self.masked else (x, None)
         outputs, value = self.network(x)
@@ -245,8 +280,8 @@ class Policy(nn.Module):
             noise: from `dist.noise`, `[B, ...]`; None takes the most likely actions.
 
         Returns:
-            The distribution's samples `[B, ...]` (before squashing or clipping: see `env_action`), its inputs
-            `[B, num_inputs]`, and the memory after.
+            The distribution's samples `[B, ...]` (before squashing or clipping: see `env_action`),
+            its inputs `[B, num_inputs]`, and the memory after.
         """
         inputs = self.actor(self.prepare(obs))
         if self.device.type != "cpu":  # where environments and the noise are
@@ -255,14 +290,14 @@ class Policy(nn.Module):
         return action, inputs, state
 
     def env_action(self, action: Tensor) -> Any:
-        """What the environment's batched action space has for a batch of samples: always inside it, in its structure
-        and types."""
+        """What the environment's batched action space has for a batch of samples: always inside it,
+        in its structure and types."""
         return self.actions.to_env(action)
 
     def update_normalizer(self, obs: Mapping[str, Tensor], weight: Tensor) -> None:
-        """Merges observations `[T, B, ...]` with weights `[T, B]` into the running moments; of pictures, which are
-        large and alike, those of every `PICTURE_ROWS`-th row. Only between rollouts: the probabilities of a rollout
-        must not change while it is learnt from."""
+        """Merges observations `[T, B, ...]` with weights `[T, B]` into the running moments; of
+        pictures, which are large and alike, those of every `PICTURE_ROWS`-th row. Only between
+        rollouts: the probabilities of a rollout must not change while it is learnt from."""
         if self.normalizer is not None:
             flat = {name: leaf.flatten(0, 1) for name, leaf in obs.items()}
             numbers = self.features.box_numbers(self._leaves(flat), exact=True)
@@ -282,12 +317,16 @@ def _samples(space: spaces.Space) -> list[Any]:
 
 
 def by_portions(network: Callable[..., Any], x: Any, state: State, first: Tensor) -> Any:
-    """What `network` (`policy`, `policy.critic`) makes of prepared observations: of pictures, a few at a time, where
-    none depends on those before."""
+    """What `network` (`policy`, `policy.critic`) makes of prepared observations: of pictures, a few
+    at a time, where none depends on those before."""
     if state or not (isinstance(x, Tensor) and x.dtype == torch.uint8):
         return network(x, state, first)
     parts = [network(part) for part in torch.split(x, PICTURES_AT_ONCE)]
-    return torch.cat(parts) if isinstance(parts[0], Tensor) else tuple(map(torch.cat, zip(*parts, strict=True)))
+    return (
+        torch.cat(parts)
+        if isinstance(parts[0], Tensor)
+        else tuple(map(torch.cat, zip(*parts, strict=True)))
+    )
 
 
 def rows(x: Any, index: Any) -> Any:
@@ -301,11 +340,17 @@ def _make_custom(config: ModelConfig, space: spaces.Space, outputs: int) -> Any:
     name = config.custom_model
     assert name is not None
     try:
-        model = find_model(name, config.custom_model_config)(space, outputs, **config.custom_model_config)
+        model = find_model(name, config.custom_model_config)(
+            space, outputs, **config.custom_model_config
+        )
     except TypeError as error:
         raise ModelError(
-            f"The custom model {name!r} cannot be made with custom_model_config={config.custom_model_config}: {error}."
+            f"The custom model {name!r} cannot be made with"
+            f" custom_model_config={config.custom_model_config}: {error}."
         ) from error
     if not isinstance(model, nn.Module):
-        raise ModelError(f"The custom model {name!r} made a {type(model).__name__}; it must make a torch.nn.Module.")
+        raise ModelError(
+            f"The custom model {name!r} made a {type(model).__name__}; it must make a"
+            " torch.nn.Module."
+        )
     return model

@@ -30,8 +30,8 @@ class QPolicy(Policy):
         dueling: two streams.
 
     Attributes:
-        epsilon: ε of the ε-greedy actions; a buffer, so that it travels with the parameters to wherever actions are
-            chosen.
+        epsilon: ε of the ε-greedy actions; a buffer, so that it travels with the parameters to
+            wherever actions are chosen.
 
     Raises:
         SpaceError: actions are not one `Discrete`.
@@ -54,11 +54,17 @@ class QPolicy(Policy):
         if not isinstance(space, spaces.Discrete):
             shown = " ".join(str(space).split())
             raise SpaceError(
-                f"DQN compares the values of single actions, which must be Discrete, not {shown}: PPO and A2C take "
-                "actions of any kind."
+                f"DQN compares the values of single actions, which must be Discrete, not {shown}:"
+                " PPO and A2C take actions of any kind."
             )
         make = partial(QNetwork, dueling=dueling)
-        super().__init__(obs_layout, action_layout, config, normalize_observations=normalize_observations, network=make)
+        super().__init__(
+            obs_layout,
+            action_layout,
+            config,
+            normalize_observations=normalize_observations,
+            network=make,
+        )
         self.dueling = dueling
         self.dist = EpsilonGreedy(int(space.n), masked=self.masked)
         self.register_buffer("epsilon", torch.zeros(()), persistent=False)
@@ -73,14 +79,16 @@ class QPolicy(Policy):
             self.epsilon = self.epsilon.cpu()  # actions are chosen there
             self.dist.epsilon = self.epsilon
 
-    def forward(self, x: Any, state: State = (), first: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Any, state: State = (), first: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Q(s, ·) `[N, n]` and max Q(s, ·) `[N]` from prepared observations."""
         q = self.actor(x)
         return q, q.amax(-1)
 
     def actor(self, x: Any) -> Tensor:
-        """Q(s, ·), `[N, n]`; `MASKED` where an action is not allowed but another is. (Where a time limit has cut an
-        episode, a mask may allow none, and the state has a value all the same.)"""
+        """Q(s, ·), `[N, n]`; `MASKED` where an action is not allowed but another is. (Where a time
+        limit has cut an episode, a mask may allow none, and the state has a value all the same.)"""
         q: Tensor
         if self._traceable:  # nothing but one stack of layers
             q = self.network.q(x)
@@ -94,14 +102,18 @@ class QPolicy(Policy):
         return q.masked_fill(forbidden & ~forbidden.all(-1, keepdim=True), MASKED)
 
     def trace(self, x: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
-        """Q(s, ·), `[N, n]`, and a function from its gradient to the parameters', which are 0 before."""
+        """Q(s, ·), `[N, n]`, and a function from its gradient to the parameters', which are 0
+        before."""
         if self._traceable:
             traced: tuple[Tensor, Callable[[Tensor], Any]] | None = self.network.q.trace(x)
             if traced is not None:
                 return traced
         with torch.enable_grad():
             q = self.actor(x)
-        return q.detach(), q.backward if q.requires_grad else lambda _: None  # a custom model may have nothing to learn
+        return (
+            q.detach(),
+            q.backward if q.requires_grad else lambda _: None,
+        )  # a custom model may have nothing to learn
 
     def critic(self, x: Any, state: State = (), first: Tensor | None = None) -> Tensor:
         """The value of acting greedily, max Q(s, ·), `[N]`."""

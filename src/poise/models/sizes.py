@@ -17,10 +17,11 @@ _MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.r
 
 
 class WithinMemory(TorchFunctionMode):
-    """Counts the numbers that a network is made of within the block, and refuses the tensor that would not fit.
+    """Counts the numbers that a network is made of within the block, and refuses the tensor that
+    would not fit.
 
-    That is so for all modules of PyTorch, in custom models too. What these take beside it (arrays of NumPy, files that
-    they load) nobody can know before their code has run, and taken it.
+    That is so for all modules of PyTorch, in custom models too. What these take beside it (arrays
+    of NumPy, files that they load) nobody can know before their code has run, and taken it.
 
     Args:
         config: names what asks for it.
@@ -31,13 +32,20 @@ class WithinMemory(TorchFunctionMode):
         self.config, self.numbers = config, 0
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if func in _MAKERS:
             first = args[0] if args else (kwargs or {}).get("size", ())
             shape = first if isinstance(first, (tuple, list)) else args
             self.numbers += math.prod(shape)
-            what = f"Learning {self.numbers:,} parameters or more, as {self._setting(len(shape))} asks for,"
+            what = (
+                f"Learning {self.numbers:,} parameters or more, as {self._setting(len(shape))} asks"
+                " for,"
+            )
             require(4 * TRAINED * self.numbers, what, "Give a smaller network.")
         return func(*args, **(kwargs or {}))
 

@@ -5,9 +5,10 @@
     fill a free rollout              ->      learn from it
     take up the latest parameters    <-      publish the parameters, give the rollout back
 
-There are a few rollouts, made once. Samplers that are ahead wait until one is given back, a learner that is ahead
-until one is full. Environments in compiled code or in worker processes step while the learner computes, and PyTorch
-lets go of the interpreter within its operations: the two overlap although they are threads.
+There are a few rollouts, made once. Samplers that are ahead wait until one is given back, a learner
+that is ahead until one is full. Environments in compiled code or in worker processes step while the
+learner computes, and PyTorch lets go of the interpreter within its operations: the two overlap
+although they are threads.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ ABANDONED_S = 5.0
 
 
 class BackgroundGroup(SamplerGroup):
-    """Samples in the background, with a copy of the policy, within `with` blocks; outside of them all is at rest.
+    """Samples in the background, with a copy of the policy, within `with` blocks; outside of them
+    all is at rest.
 
         with group:
             while ...:
@@ -46,14 +48,16 @@ class BackgroundGroup(SamplerGroup):
                 ...                             # learn from it
                 group.publish(version)
 
-    A block's end waits until the rollout that is being filled is full; after a halt its rows are given up. Full
-    rollouts that were not collected are there in the next block. What fails while sampling is raised by `collect`, or
-    at the block's end. Outside of a block, `collect` samples in the caller's thread.
+    A block's end waits until the rollout that is being filled is full; after a halt its rows are
+    given up. Full rollouts that were not collected are there in the next block. What fails while
+    sampling is raised by `collect`, or at the block's end. Outside of a block, `collect` samples in
+    the caller's thread.
 
     Args:
         group: whose members act with the copy from now on.
         policy, flat: the policy being learnt and its parameters.
-        waiting: full rollouts that may wait for the learner. Two more are being filled and learnt from.
+        waiting: full rollouts that may wait for the learner. Two more are being filled and learnt
+            from.
         version: of the policy as it is.
 
     Attributes:
@@ -61,14 +65,18 @@ class BackgroundGroup(SamplerGroup):
         waited: seconds that the learner has waited for rollouts, since the start.
     """
 
-    def __init__(self, group: SamplerGroup, policy: Policy, flat: Flat, waiting: int, version: int = 0) -> None:
+    def __init__(
+        self, group: SamplerGroup, policy: Policy, flat: Flat, waiting: int, version: int = 0
+    ) -> None:
         super().__init__(group.members)
         self.waited = 0.0
         self._free = deque(_Buffer(self.members) for _ in range(waiting + 2))
         self._full: deque[_Buffer] = deque()
         self._taken: _Buffer | None = None
         self._thread: threading.Thread | None = None
-        self._changed = threading.Condition()  # guards all that follows, the three above, and what is published
+        self._changed = (
+            threading.Condition()
+        )  # guards all that follows, the three above, and what is published
         self._stopping = False
         self._aborted = False
         self._error: BaseException | None = None
@@ -76,10 +84,12 @@ class BackgroundGroup(SamplerGroup):
         self.follow(policy, flat, version)
 
     def follow(self, policy: Policy, flat: Flat, version: int) -> None:
-        """Acts from now on with a copy of this policy, and drops what was sampled with the one before."""
+        """Acts from now on with a copy of this policy, and drops what was sampled with the one
+        before."""
         self.rest(at_once=True)
         self.policy = copy.deepcopy(policy)
-        # Parameters in one vector, and what a policy holds beside them, such as a normaliser's moments.
+        # Parameters in one vector, and what a policy holds beside them, such as a normaliser's
+        # moments.
         self._flat, mine = flat, Flat(self.policy, flat.places)
         self._acting = [mine.whole, *mine.beside]
         self._published = [tensor.clone() for tensor in (flat.whole, *flat.beside)]
@@ -114,7 +124,10 @@ class BackgroundGroup(SamplerGroup):
             self._give_back()
             start = perf_counter()
             while not (self._full or self._error or self.halt.asked):
-                self._wait("The learner has waited {:.0f} s for a rollout: the environments are slow, or one hangs.")
+                self._wait(
+                    "The learner has waited {:.0f} s for a rollout: the environments are slow, or"
+                    " one hangs."
+                )
             self.waited += perf_counter() - start
             self._raise()
             if self.halt.asked:
@@ -124,7 +137,10 @@ class BackgroundGroup(SamplerGroup):
 
     def __enter__(self) -> BackgroundGroup:
         if self._thread is not None and self._thread.is_alive():
-            raise EnvError("An environment has not returned from a step of the training before: make a new trainer.")
+            raise EnvError(
+                "An environment has not returned from a step of the training before: make a new"
+                " trainer."
+            )
         self._stopping = self._aborted = False
         self._error = None
         self._thread = threading.Thread(target=self._run, name="poise-sampling", daemon=True)
@@ -153,17 +169,22 @@ class BackgroundGroup(SamplerGroup):
         with self._changed:
             self._stopping, self._aborted = True, at_once
             self._changed.notify_all()
-        if self._thread is not None:  # one in which an environment hangs cannot be ended, only left behind
+        if (
+            self._thread is not None
+        ):  # one in which an environment hangs cannot be ended, only left behind
             self._thread.join(ABANDONED_S if at_once else None)
             self._thread = self._thread if self._thread.is_alive() else None
 
     def close(self) -> None:
         self.rest(at_once=True)
 
-    # --- the thread ---------------------------------------------------------------------------------------------
+    # --- the thread
+    # ---------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        torch.set_num_threads(1)  # of this thread's operations alone: one observation of each slot is little work
+        torch.set_num_threads(
+            1
+        )  # of this thread's operations alone: one observation of each slot is little work
         try:
             while (buffer := self._next()) is not None:
                 whole = False
@@ -182,7 +203,10 @@ class BackgroundGroup(SamplerGroup):
         """A free buffer, with the policy brought up to date for it; None when it is time to rest."""
         with self._changed:
             while not (self._free or self._stopping or self.halt.asked):
-                self._wait("The learner has not finished with a rollout for {:.0f} s: the environments wait for it.")
+                self._wait(
+                    "The learner has not finished with a rollout for {:.0f} s: the environments"
+                    " wait for it."
+                )
             if self._stopping or self.halt.asked:
                 return None
             if self._fresh:
@@ -207,7 +231,8 @@ class BackgroundGroup(SamplerGroup):
             buffer.whole.describe(buffer.parts)
         return True
 
-    # --- both sides ---------------------------------------------------------------------------------------------
+    # --- both sides
+    # ---------------------------------------------------------------------------------------------
 
     def _wait(self, sentence: str) -> None:
         """Waits for a change; what never comes is said once."""
@@ -233,11 +258,14 @@ def _copy(source: list[Tensor], target: list[Tensor]) -> None:
 
 
 class _Buffer:
-    """A rollout of all samplers' slots, and each sampler's part of it: they fill it in place, side by side."""
+    """A rollout of all samplers' slots, and each sampler's part of it: they fill it in place, side
+    by side."""
 
     def __init__(self, members: Sequence[Sampler]) -> None:
         self.whole = members[0].make_rollout(sum(member.slots for member in members))
         self.parts, start = [], 0
         for member in members:
-            self.parts.append(self.whole.part(start, start + member.slots) if len(members) > 1 else self.whole)
+            self.parts.append(
+                self.whole.part(start, start + member.slots) if len(members) > 1 else self.whole
+            )
             start += member.slots

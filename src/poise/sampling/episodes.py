@@ -18,7 +18,8 @@ class Episode:
         length: its steps.
         slot: where it ran.
         info: numbers that the environment reported with its last step.
-        row: the row that it ended in, counted since episodes were last taken; what orders them in time.
+        row: the row that it ended in, counted since episodes were last taken; what orders them in
+            time.
     """
 
     reward: float
@@ -69,9 +70,16 @@ def episode_info(info: dict[str, Any], slot: int) -> dict[str, float]:
     numbers = {}
     for key, value in info.items():
         mask = info.get(f"_{key}")
-        if key.startswith("_") or mask is None or not mask[slot] or not isinstance(value, np.ndarray):
+        if (
+            key.startswith("_")
+            or mask is None
+            or not mask[slot]
+            or not isinstance(value, np.ndarray)
+        ):
             continue
         item = value[slot]
-        if isinstance(item, (bool, int, float, np.bool_, np.integer, np.floating)) and math.isfinite(item):
+        if isinstance(
+            item, (bool, int, float, np.bool_, np.integer, np.floating)
+        ) and math.isfinite(item):
             numbers[key] = float(item)
     return numbers

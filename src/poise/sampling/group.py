@@ -1,4 +1,6 @@
-"""All samplers of a run as one object. Algorithms, the trainer, its metrics and checkpoints see nothing behind it.
+"""All samplers of a run as one object.
+
+Algorithms, the trainer, its metrics and checkpoints see nothing behind it.
 
 rollout = group.collect()       # T steps of every slot
 ...                             # learn from it
@@ -36,8 +38,10 @@ class SamplerGroup:
         self.slots = sum(member.slots for member in members)
 
     def collect(self) -> Rollout:
-        """One rollout of all slots. While the environments of one member step, another finds its actions: where
-        environments step elsewhere, neither waits for the other.
+        """One rollout of all slots.
+
+        While the environments of one member step, another finds its actions: where environments
+        step elsewhere, neither waits for the other.
 
         Raises:
             EnvError: see `Sampler.stages`.
@@ -46,7 +50,9 @@ class SamplerGroup:
         try:
             for _ in self.stages():
                 pass
-        except BaseException:  # their rows are lost, those of the members that were done before, too
+        except (
+            BaseException
+        ):  # their rows are lost, those of the members that were done before, too
             for member in self.members:
                 member.abandon()
             raise
@@ -67,8 +73,8 @@ class SamplerGroup:
         return all(member.full for member in self.members)
 
     def publish(self, version: int) -> None:
-        """The policy being learnt, as it is now, is what the next rollout begins with: here it acts itself, so that
-        only its version is noted."""
+        """The policy being learnt, as it is now, is what the next rollout begins with: here it acts
+        itself, so that only its version is noted."""
         for member in self.members:
             member.version = version
 
@@ -76,7 +82,9 @@ class SamplerGroup:
         """What has come of sampling since the last call."""
         each = [member.harvest() for member in self.members]
         return Harvest(
-            episodes=sorted((episode for part in each for episode in part.episodes), key=lambda e: e.row),
+            episodes=sorted(
+                (episode for part in each for episode in part.episodes), key=lambda e: e.row
+            ),
             rows=each[0].rows,
             seconds={stage: sum(part.seconds[stage] for part in each) for stage in STAGES},
         )
@@ -93,14 +101,21 @@ class SamplerGroup:
     def largest(self) -> tuple[float, float]:
         """The largest of the latest observations in floats, and of the latest rewards."""
         rollouts = [member.rollout for member in self.members]
-        leaves = [leaf for rollout in rollouts for leaf in rollout.obs.values() if leaf.is_floating_point()]
+        leaves = [
+            leaf
+            for rollout in rollouts
+            for leaf in rollout.obs.values()
+            if leaf.is_floating_point()
+        ]
         rewards = [rollout.reward for rollout in rollouts]
-        observed, rewarded = (max((x.abs().max().item() for x in each), default=0) for each in (leaves, rewards))
+        observed, rewarded = (
+            max((x.abs().max().item() for x in each), default=0) for each in (leaves, rewards)
+        )
         return observed, rewarded
 
     def follow(self, policy: Policy, flat: Flat, version: int) -> None:
-        """Acts from now on with this policy, whose modules or places of parameters are others, and drops what was
-        sampled ahead with the one before."""
+        """Acts from now on with this policy, whose modules or places of parameters are others, and
+        drops what was sampled ahead with the one before."""
 
     def close(self) -> None:
         """Ends sampling; the environments are others' to close."""
@@ -111,7 +126,10 @@ class SamplerGroup:
 
     def load_state_dict(self, states: Sequence[dict[str, Any]]) -> int:
         """Restores what `state_dict` returned; returns how many slots had to start a new episode."""
-        return sum(len(member.load_state_dict(each)) for member, each in zip(self.members, states, strict=True))
+        return sum(
+            len(member.load_state_dict(each))
+            for member, each in zip(self.members, states, strict=True)
+        )
 
 
 _DONE = object()

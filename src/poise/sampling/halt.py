@@ -4,7 +4,8 @@ from __future__ import annotations
 
 
 class HaltedError(Exception):
-    """Sampling or an evaluation stopped between two steps because it was asked to; nothing is wrong."""
+    """Sampling or an evaluation stopped between two steps because it was asked to; nothing is
+    wrong."""
 
 
 class Halt:

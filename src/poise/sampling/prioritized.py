@@ -1,4 +1,5 @@
-"""Prioritized replay: steps whose targets surprised most are drawn most (Schaul et al. 2016, arXiv 1511.05952)."""
+"""Prioritized replay: steps whose targets surprised most are drawn most (Schaul et al. 2016, arXiv
+1511.05952)."""
 
 from __future__ import annotations
 
@@ -44,15 +45,17 @@ class PrioritizedReplay(Replay):
         return self.tree.find((np.arange(count) + offset) / count * self.tree.total)
 
     def weights(self, index: np.ndarray, beta: float) -> Tensor:
-        """Importance weights (N P(i))^-β of steps `[N]`, divided by the largest of them: what is drawn often counts
-        less. β = 1 corrects the drawing wholly."""
+        """Importance weights (N P(i))^-β of steps `[N]`, divided by the largest of them: what is
+        drawn often counts less. β = 1 corrects the drawing wholly."""
         priority = self.tree[index]
         weight = (priority / priority.min()) ** -beta
         return torch.from_numpy(weight.astype(np.float32))
 
     def update(self, index: np.ndarray, error: np.ndarray) -> None:
         """Sets the priorities of steps `[N]` by their latest errors δ."""
-        size = np.minimum(np.abs(error.astype(np.float64)), LARGEST_FLOAT)  # infinite ones would be drawn always
+        size = np.minimum(
+            np.abs(error.astype(np.float64)), LARGEST_FLOAT
+        )  # infinite ones would be drawn always
         priority = (size + self.eps) ** self.alpha
         self.largest = max(self.largest, float(priority.max()))
         self.tree.update(index, priority)
@@ -64,6 +67,8 @@ class PrioritizedReplay(Replay):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         priorities, self.largest = np.asarray(state["priorities"]), float(state["largest"])
-        if not ((priorities >= 0).all() and np.isfinite(priorities).all() and 0 < self.largest < np.inf):
+        if not (
+            (priorities >= 0).all() and np.isfinite(priorities).all() and 0 < self.largest < np.inf
+        ):
             raise ValueError("the replay holds priorities that are no numbers from 0 on")
         self.tree.update(self.index(self.tail, self.head), priorities)

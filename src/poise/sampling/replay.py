@@ -4,9 +4,9 @@
     obs           o                o            o            where the newest step led to
     action, ...   a, r, ...        a, r, ...    a, r, ...    (not yet)
 
-An observation is kept once: that of the row after a step is where the step led to. Where an episode's last observation
-is not the next row (SAME_STEP autoreset, or an episode that a failure cut), it is kept apart, if it is needed. Rows
-that only reset are kept but never drawn.
+An observation is kept once: that of the row after a step is where the step led to. Where an
+episode's last observation is not the next row (SAME_STEP autoreset, or an episode that a failure
+cut), it is kept apart, if it is needed. Rows that only reset are kept but never drawn.
 
     replay = Replay(100_000, slots, layout)
     replay.add(rollout)                                  # overwrites the oldest rows
@@ -45,7 +45,8 @@ class Batch:
         action: `[N, ...]`, as the distribution had it.
         reward: Σ γᵏ r of the n steps, fewer where the episode or what is kept of it ends, `[N]`.
         next_obs: leaves `[N, ...]`, where the last of these steps led to.
-        discount: what a value there is worth here, `[N]`: γⁿ, or 0 after a true end. A time limit is none.
+        discount: what a value there is worth here, `[N]`: γⁿ, or 0 after a true end. A time limit
+            is none.
         index: where the steps are in the ring, `[N]`.
     """
 
@@ -60,8 +61,13 @@ class Batch:
         """The same on a device; `index` stays."""
         if device.type == "cpu":
             return self
-        obs, after = ({name: leaf.to(device) for name, leaf in part.items()} for part in (self.obs, self.next_obs))
-        action, reward, discount = (part.to(device) for part in (self.action, self.reward, self.discount))
+        obs, after = (
+            {name: leaf.to(device) for name, leaf in part.items()}
+            for part in (self.obs, self.next_obs)
+        )
+        action, reward, discount = (
+            part.to(device) for part in (self.action, self.reward, self.discount)
+        )
         return Batch(obs, action, reward, after, discount, self.index)
 
 
@@ -73,13 +79,15 @@ class Replay:
         slots: B.
         layout: of the single observation space.
         action: shape and type of an action, as the distribution has it.
-        frame_stack: pictures `[C, H, W]` whose C is a multiple of it are stacks of so many frames along the first axis,
-            the latest last. Of them, only the latest is kept, and the stack is put together again when it is drawn.
+        frame_stack: pictures `[C, H, W]` whose C is a multiple of it are stacks of so many frames
+            along the first axis, the latest last. Of them, only the latest is kept, and the stack
+            is put together again when it is drawn.
         segment: rows of a segment, as a checkpoint has them; 0 derives them.
 
     Attributes:
         live: rows that may be drawn from, when the ring is full.
-        rows: rows of the ring; a few more, for the head, for stacks of the oldest row, and to make whole segments.
+        rows: rows of the ring; a few more, for the head, for stacks of the oldest row, and to make
+            whole segments.
         head: rows added so far.
         steps: how many of the live rows' steps count.
     """
@@ -101,18 +109,26 @@ class Replay:
         self.size = self.rows * slots
         self.head = self.steps = 0
         stacked = stacked_leaves(layout, frame_stack)
-        shapes = {leaf.name: (leaf.shape, _numpy_dtype(leaf.dtype.name, wide=wide)) for leaf in layout.leaves}
+        shapes = {
+            leaf.name: (leaf.shape, _numpy_dtype(leaf.dtype.name, wide=wide))
+            for leaf in layout.leaves
+        }
         self.frames = {n: Frames(frame_stack, self.rows, slots, *shapes.pop(n)) for n in stacked}
         # From the operating system as zeros, which take no memory before they are written.
-        self.obs = {name: np.zeros((self.size, *shape), dtype) for name, (shape, dtype) in shapes.items()}
+        self.obs = {
+            name: np.zeros((self.size, *shape), dtype) for name, (shape, dtype) in shapes.items()
+        }
         self.action = np.zeros((self.size, *action[0]), _action_dtype(action))
         self.reward = np.zeros(self.size, np.float32)
-        self.terminated, self.truncated, self.valid = (np.zeros(self.size, np.bool_) for _ in _FLAGS)
+        self.terminated, self.truncated, self.valid = (
+            np.zeros(self.size, np.bool_) for _ in _FLAGS
+        )
         self.first = np.zeros(slots, np.bool_)  # of the head
         self.finals: dict[int, dict[str, np.ndarray]] = {}
         self.segments: dict[int, Segment] = {}
 
-    # --- writing ------------------------------------------------------------------------------------------------
+    # --- writing
+    # ------------------------------------------------------------------------------------------------
 
     def add(self, rollout: Rollout) -> np.ndarray:
         """Adds a rollout of at most `live` rows.
@@ -130,10 +146,14 @@ class Replay:
         written = self.index(start, start + steps + 1)
         index, head = written[: -self.slots], written[-self.slots :]
         if self.finals:
-            for i in written[self.slots :].tolist():  # the first row is the head, which has been written
+            for i in written[
+                self.slots :
+            ].tolist():  # the first row is the head, which has been written
                 self.finals.pop(i, None)
         if start + steps > self.live:
-            self.steps -= int(self.valid[self.index(max(0, start - self.live), start + steps - self.live)].sum())
+            self.steps -= int(
+                self.valid[self.index(max(0, start - self.live), start + steps - self.live)].sum()
+            )
         for name, ring in self.obs.items():
             ring[written] = rollout.obs[name].numpy().reshape(len(written), *ring.shape[1:])
         for name, frames in self.frames.items():
@@ -146,7 +166,9 @@ class Replay:
         self.valid[head] = False  # no step begins there yet
         for t, b, leaves in rollout.final:
             if not rollout.terminated[t, b]:  # else nobody asks what came after
-                self.finals[int(index[t * self.slots + b])] = {k: v.numpy().copy() for k, v in leaves.items()}
+                self.finals[int(index[t * self.slots + b])] = {
+                    k: v.numpy().copy() for k, v in leaves.items()
+                }
         self.first = first[-1].copy()
         self.head += steps
         self.steps += int(valid.sum())
@@ -175,12 +197,16 @@ class Replay:
     def draw(self, count: int, generator: torch.Generator) -> np.ndarray:
         """Indices `[count]` of steps that count, each as likely as the others, and with replacement."""
         low, high = self.tail * self.slots, self.head * self.slots
-        index: np.ndarray = torch.randint(low, high, (count,), generator=generator).numpy() % self.size
+        index: np.ndarray = (
+            torch.randint(low, high, (count,), generator=generator).numpy() % self.size
+        )
         while True:
             wrong = np.flatnonzero(~self.valid[index])
             if not len(wrong):
                 return index
-            index[wrong] = torch.randint(low, high, (len(wrong),), generator=generator).numpy() % self.size
+            index[wrong] = (
+                torch.randint(low, high, (len(wrong),), generator=generator).numpy() % self.size
+            )
 
     def batch(
         self,
@@ -228,7 +254,9 @@ class Replay:
     def draw_starts(self, count: int, steps: int, generator: torch.Generator) -> np.ndarray:
         """Indices `[count]` of rows that at least `steps` rows follow, each as likely as the others."""
         low, high = self.tail * self.slots, (self.head - steps + 1) * self.slots
-        drawn: np.ndarray = torch.randint(low, high, (count,), generator=generator).numpy() % self.size
+        drawn: np.ndarray = (
+            torch.randint(low, high, (count,), generator=generator).numpy() % self.size
+        )
         return drawn
 
     def sequences(self, start: np.ndarray, steps: int) -> Rollout:
@@ -242,11 +270,17 @@ class Replay:
         at = index[:-1]
         valid, done = self.valid[at], self.terminated[at] | self.truncated[at]
         # A row that only reset leads to an episode's first; where none does, the row after an end begins the next.
-        first = np.concatenate([np.ones((1, count), np.bool_), ~valid | (done & self.valid[index[1:]])])
+        first = np.concatenate(
+            [np.ones((1, count), np.bool_), ~valid | (done & self.valid[index[1:]])]
+        )
         leaves = self._rows_of(index.ravel())
-        finals = [(t, b, int(at[t, b])) for t, b in np.argwhere(np.isin(at, list(self.finals))).tolist()]
+        finals = [
+            (t, b, int(at[t, b])) for t, b in np.argwhere(np.isin(at, list(self.finals))).tolist()
+        ]
         return Rollout(
-            obs=_tensors({name: leaf.reshape(*index.shape, *leaf.shape[1:]) for name, leaf in leaves.items()}),
+            obs=_tensors(
+                {name: leaf.reshape(*index.shape, *leaf.shape[1:]) for name, leaf in leaves.items()}
+            ),
             action=torch.from_numpy(self.action[at]),
             log_prob=torch.zeros(at.shape),
             reward=torch.from_numpy(self.reward[at]),
@@ -260,7 +294,11 @@ class Replay:
     def _rows_of(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Observations at `index[N]`, as leaves `[N, ...]` in the layout's order."""
         return {
-            leaf.name: self.frames[leaf.name][index] if leaf.name in self.frames else self.obs[leaf.name][index]
+            leaf.name: (
+                self.frames[leaf.name][index]
+                if leaf.name in self.frames
+                else self.obs[leaf.name][index]
+            )
             for leaf in self.layout.leaves
         }
 
@@ -271,7 +309,12 @@ class Replay:
         rings = {f"obs/{name}": ring for name, ring in self.obs.items()}
         for name, frames in self.frames.items():
             rings |= {f"obs/{name}": frames.latest, f"begins/{name}": frames.begins}
-        return {**rings, "action": self.action, "reward": self.reward, **{n: getattr(self, n) for n in _FLAGS}}
+        return {
+            **rings,
+            "action": self.action,
+            "reward": self.reward,
+            **{n: getattr(self, n) for n in _FLAGS},
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, with rows that will not change any more as segments."""
@@ -310,7 +353,9 @@ class Replay:
         self.head, self.first = state["head"], np.array(state["first"])
         if self.first.dtype != np.bool_ or self.first.shape != (self.slots,):
             raise ValueError(f"'replay/first' is {self.first.dtype} {list(self.first.shape)}")
-        self.segments = {int(segment.name.rpartition("-")[2]): segment for segment in state["segments"]}
+        self.segments = {
+            int(segment.name.rpartition("-")[2]): segment for segment in state["segments"]
+        }
         for n, segment in self.segments.items():
             arrays, target = segment.arrays(), self._segment(n)
             for name, ring in target.items():
@@ -328,7 +373,11 @@ class Replay:
 
 
 def step_bytes(
-    layout: Layout, *, action: ActionKind = ((), torch.int64), frame_stack: int = 1, wide: bool = False
+    layout: Layout,
+    *,
+    action: ActionKind = ((), torch.int64),
+    frame_stack: int = 1,
+    wide: bool = False,
 ) -> int:
     """Bytes that a step takes in a replay."""
     stacked = stacked_leaves(layout, frame_stack)
@@ -339,14 +388,22 @@ def step_bytes(
     return total
 
 
-def replay_bytes(capacity: int, slots: int, layout: Layout, *, frame_stack: int = 1, **kinds: Any) -> int:
+def replay_bytes(
+    capacity: int, slots: int, layout: Layout, *, frame_stack: int = 1, **kinds: Any
+) -> int:
     """Bytes that a replay of this capacity takes when it is full; `kinds` as for `Replay`."""
     rows = _rows(capacity, slots, layout, frame_stack=frame_stack, **kinds)[1]
     return rows * slots * step_bytes(layout, frame_stack=frame_stack, **kinds)
 
 
 def _rows(
-    capacity: int, slots: int, layout: Layout, segment: int = 0, *, frame_stack: int = 1, **kinds: Any
+    capacity: int,
+    slots: int,
+    layout: Layout,
+    segment: int = 0,
+    *,
+    frame_stack: int = 1,
+    **kinds: Any,
 ) -> tuple[int, int, int]:
     """How many rows may be drawn from, how many the ring has, and how many make a segment."""
     live = -(-capacity // slots)
@@ -380,5 +437,6 @@ def _pack(finals: dict[int, dict[str, np.ndarray]]) -> dict[str, Any]:
 def _unpack(packed: dict[str, Any]) -> dict[int, dict[str, np.ndarray]]:
     leaves = packed["leaves"]
     return {
-        at: {name: np.array(leaf[i]) for name, leaf in leaves.items()} for i, at in enumerate(packed["at"].tolist())
+        at: {name: np.array(leaf[i]) for name, leaf in leaves.items()}
+        for i, at in enumerate(packed["at"].tolist())
     }

@@ -15,9 +15,11 @@ from poise.sampling.rollout import Rollout
 
 
 class RewardScaler:
-    """Divides rewards by the running deviation of the discounted return (Engstrom et al. 2020, arXiv 2005.12729).
+    """Divides rewards by the running deviation of the discounted return (Engstrom et al. 2020,
+    arXiv 2005.12729).
 
-    Each slot carries R_t = γ (1 - done_{t-1}) R_{t-1} + r_t; the rewards become r_t / √(Var[R] + ε), clipped to ±10.
+    Each slot carries R_t = γ (1 - done_{t-1}) R_{t-1} + r_t; the rewards become r_t / √(Var[R] +
+    ε), clipped to ±10.
     """
 
     def __init__(self, gamma: float) -> None:
@@ -27,7 +29,11 @@ class RewardScaler:
 
     def __call__(self, rollout: Rollout) -> Tensor:
         """Updates the deviation with a rollout's returns and scales its rewards; `[T, B]`."""
-        carry = self.carry if self.carry is not None else torch.zeros(rollout.slots, dtype=torch.float64)
+        carry = (
+            self.carry
+            if self.carry is not None
+            else torch.zeros(rollout.slots, dtype=torch.float64)
+        )
         reward = (rollout.reward * rollout.valid).to(CPU)  # whatever a reset row holds
         going_on = (~(rollout.terminated | rollout.truncated)).to(CPU).double()
         returns = torch.empty(rollout.steps, rollout.slots, dtype=torch.float64)
@@ -36,7 +42,11 @@ class RewardScaler:
             carry = returns[t] * going_on[t]
         self.carry = carry
         self.moments.update(returns.flatten(), rollout.valid.flatten())
-        return (reward * (self.moments.var + 1e-8).rsqrt().float()).clamp_(-10, 10).to(rollout.reward.device)
+        return (
+            (reward * (self.moments.var + 1e-8).rsqrt().float())
+            .clamp_(-10, 10)
+            .to(rollout.reward.device)
+        )
 
     def scale(self, reward: np.ndarray) -> np.ndarray:
         """Rewards of any steps `[N]`, scaled by the deviation as it is now."""
@@ -54,5 +64,9 @@ class RewardScaler:
         """
         self.carry = None if state["carry"] is None else torch.as_tensor(state["carry"])
         if self.carry is not None and self.carry.shape != (slots,):
-            raise ValueError(f"returns of {list(self.carry.shape)} slots are carried, and there are {slots}")
-        self.moments.load_state_dict({k: torch.as_tensor(v) for k, v in state.items() if k != "carry"})
+            raise ValueError(
+                f"returns of {list(self.carry.shape)} slots are carried, and there are {slots}"
+            )
+        self.moments.load_state_dict(
+            {k: torch.as_tensor(v) for k, v in state.items() if k != "carry"}
+        )

@@ -1,7 +1,7 @@
 """A rollout: T steps of B slots, time-major, in memory that is reused.
 
-A slot is one agent of one environment. Under NEXT_STEP autoreset, an episode that ends at row t has its final
-observation in row t + 1, and the step that starts there is the reset: it is not valid.
+A slot is one agent of one environment. Under NEXT_STEP autoreset, an episode that ends at row t has
+its final observation in row t + 1, and the step that starts there is the reset: it is not valid.
 
     row          t-1      t        t+1          t+2
     obs          o        o        final obs    first obs of the next episode
@@ -37,14 +37,16 @@ class Rollout:
     Attributes:
         obs: leaves `[T + 1, B, ...]`; row T is where the next rollout begins.
         action: the distribution's samples, `[T, B, ...]`, before squashing, scaling or clipping.
-        log_prob: of these actions under the policy that chose them, `[T, B]`; zeros where nobody asks for it.
+        log_prob: of these actions under the policy that chose them, `[T, B]`; zeros where nobody
+            asks for it.
         reward: as the environment gave it, `[T, B]`.
         terminated, truncated: how the step ended, `[T, B]` bool.
         valid: 1.0 where a step counts, 0.0 where it only reset, `[T, B]`.
         first: whether an episode starts with this observation, `[T + 1, B]` bool.
         state: the policy's memory at row 0.
         version: of the policy that acted.
-        final: observations that ended an episode and are not the next row (SAME_STEP autoreset): `(t, b, leaves)`.
+        final: observations that ended an episode and are not the next row (SAME_STEP autoreset):
+            `(t, b, leaves)`.
     """
 
     obs: Leaves
@@ -70,9 +72,12 @@ class Rollout:
         *,
         wide: bool = False,
     ) -> Rollout:
-        """Memory for a rollout of `steps` x `slots`, with float64 observations as they are if it is `wide`."""
+        """Memory for a rollout of `steps` x `slots`, with float64 observations as they are if it is
+        `wide`."""
         obs = {
-            leaf.name: torch.zeros(steps + 1, slots, *leaf.shape, dtype=stored_dtype(leaf.dtype.name, wide=wide))
+            leaf.name: torch.zeros(
+                steps + 1, slots, *leaf.shape, dtype=stored_dtype(leaf.dtype.name, wide=wide)
+            )
             for leaf in obs_layout.leaves
         }
         return cls(
@@ -101,7 +106,10 @@ class Rollout:
         if device.type == "cpu":
             return self
         tensors = {name: getattr(self, name).to(device) for name in _PER_SLOT}
-        obs, state = {name: leaf.to(device) for name, leaf in self.obs.items()}, tuple(s.to(device) for s in self.state)
+        obs, state = (
+            {name: leaf.to(device) for name, leaf in self.obs.items()},
+            tuple(s.to(device) for s in self.state),
+        )
         return replace(self, obs=obs, state=state, **tensors)
 
     def part(self, start: int, stop: int) -> Rollout:
@@ -116,8 +124,11 @@ class Rollout:
         )
 
     def describe(self, parts: list[Rollout]) -> None:
-        """Takes over what is no tensor of steps from the parts that this rollout was filled through."""
-        self.state = tuple(torch.cat(each) for each in zip(*(part.state for part in parts), strict=True))
+        """Takes over what is no tensor of steps from the parts that this rollout was filled
+        through."""
+        self.state = tuple(
+            torch.cat(each) for each in zip(*(part.state for part in parts), strict=True)
+        )
         self.version = min(part.version for part in parts)
         self.final, offset = [], 0
         for part in parts:
@@ -125,7 +136,8 @@ class Rollout:
             offset += part.slots
 
     def head(self, steps: int) -> dict[str, Any]:
-        """What has been sampled of a rollout that is not full: its first `steps`, without the actions."""
+        """What has been sampled of a rollout that is not full: its first `steps`, without the
+        actions."""
         kept = {name: getattr(self, name)[:steps].clone() for name in _OUTCOMES}
         return {
             **kept,
@@ -146,18 +158,22 @@ class Rollout:
         self.state = tuple(torch.as_tensor(part) for part in head["state"])
         self.version = head["version"]
         self.final[:] = [
-            (t, b, {name: torch.as_tensor(leaf) for name, leaf in leaves.items()}) for t, b, leaves in head["final"]
+            (t, b, {name: torch.as_tensor(leaf) for name, leaf in leaves.items()})
+            for t, b, leaves in head["final"]
         ]
 
 
 def observation_bytes(obs_layout: Layout) -> int:
     """Memory that an observation takes in a rollout."""
-    return sum(math.prod(leaf.shape) * stored_dtype(leaf.dtype.name).itemsize for leaf in obs_layout.leaves)
+    return sum(
+        math.prod(leaf.shape) * stored_dtype(leaf.dtype.name).itemsize for leaf in obs_layout.leaves
+    )
 
 
 def stored_dtype(dtype: str, *, wide: bool = False) -> torch.dtype:
-    """How a leaf is kept: bytes as bytes, other integers as int64, floats as float32; float64 as it is where it is
-    `wide`, since a normaliser can tell apart there what float32 would round to one number."""
+    """How a leaf is kept: bytes as bytes, other integers as int64, floats as float32; float64 as it
+    is where it is `wide`, since a normaliser can tell apart there what float32 would round to one
+    number."""
     if wide and dtype == "float64":
         return torch.float64
     if dtype == "uint8":
@@ -168,10 +184,15 @@ def stored_dtype(dtype: str, *, wide: bool = False) -> torch.dtype:
 
 
 def gather(rollouts: list[Rollout]) -> Rollout:
-    """Several samplers' rollouts side by side, as one with all their slots. A single one is returned as it is."""
+    """Several samplers' rollouts side by side, as one with all their slots.
+
+    A single one is returned as it is.
+    """
     if len(rollouts) == 1:
         return rollouts[0]
-    tensors: dict[str, Any] = {name: torch.cat([getattr(r, name) for r in rollouts], 1) for name in _PER_SLOT}
+    tensors: dict[str, Any] = {
+        name: torch.cat([getattr(r, name) for r in rollouts], 1) for name in _PER_SLOT
+    }
     obs = {name: torch.cat([r.obs[name] for r in rollouts], 1) for name in rollouts[0].obs}
     result = Rollout(obs=obs, **tensors)
     result.describe(rollouts)

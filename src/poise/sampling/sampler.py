@@ -32,15 +32,17 @@ class Sampler:
         env: NEXT_STEP or SAME_STEP autoreset.
         steps: T, steps of each slot per rollout.
         seed: of the environments and of the exploration noise.
-        correlation: of the noise from step to step, for continuous actions. The noise is a first-order
-            autoregression with unit variance: over time, actions are distributed as the policy says, but given the
-            ones before, they are not, so that gradients are biased a little (Hollenstein et al. 2024 measure it).
+        correlation: of the noise from step to step, for continuous actions. The noise is a
+            first-order autoregression with unit variance: over time, actions are distributed as the
+            policy says, but given the ones before, they are not, so that gradients are biased a
+            little (Hollenstein et al. 2024 measure it).
         failures: counts what fails; shared by all samplers of a run.
         first_slot: the number of its first environment among all of the run.
         halt: is looked at before every step.
 
     Attributes:
-        filled: rows of the rollout under way that are filled; after a halt, the next call goes on there.
+        filled: rows of the rollout under way that are filled; after a halt, the next call goes on
+            there.
         episodes, rows, seconds: see `Harvest`; since the last one.
     """
 
@@ -58,13 +60,17 @@ class Sampler:
     ) -> None:
         mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
-            raise EnvError(f"Vector environments must reset themselves (NEXT_STEP or SAME_STEP); this one says {mode}.")
+            raise EnvError(
+                "Vector environments must reset themselves (NEXT_STEP or SAME_STEP); this one says"
+                f" {mode}."
+            )
         self.policy, self.env, self.steps = policy, env, steps
         self.same_step = mode == AutoresetMode.SAME_STEP
         if self.same_step and policy.recurrent:
             raise EnvError(
-                "A policy with a memory needs environments that reset a step after an episode's end (NEXT_STEP): of a "
-                "last observation apart from the others (SAME_STEP), it could not tell the value."
+                "A policy with a memory needs environments that reset a step after an episode's end"
+                " (NEXT_STEP): of a last observation apart from the others (SAME_STEP), it could"
+                " not tell the value."
             )
         self.slots: int = env.num_envs
         self.correlation = correlation if policy.dist.normal_noise else 0.0
@@ -98,10 +104,15 @@ class Sampler:
         """Memory for a rollout of `slots` such slots."""
         dist = self.policy.dist
         layout, wide = self.policy.obs_layout, self.policy.wide
-        return Rollout.empty(self.steps, slots, layout, dist.action_shape, dist.action_dtype, wide=wide)
+        return Rollout.empty(
+            self.steps, slots, layout, dist.action_shape, dist.action_dtype, wide=wide
+        )
 
     def move_to(self, rollout: Rollout) -> None:
-        """Fills another rollout from now on. It begins where the last one ended, which is left as it is."""
+        """Fills another rollout from now on.
+
+        It begins where the last one ended, which is left as it is.
+        """
         for name, leaf in rollout.obs.items():
             leaf[-1] = self.rollout.obs[name][-1]
         rollout.first[-1] = self.rollout.first[-1]
@@ -117,7 +128,9 @@ class Sampler:
         self._rows = [dict(zip(r.obs, row, strict=True)) for row in leaves], r.first.unbind(0)
 
     def _start(self) -> None:
-        """Begins new episodes everywhere. Only this reset is seeded: later ones follow from the environments' own
+        """Begins new episodes everywhere.
+
+        Only this reset is seeded: later ones follow from the environments' own
         generators. Every start has seeds of its own, so that no episode is ever played twice."""
         obs = reset_seeded(self.env, self._env_seed.spawn(1)[0])
         self._returns[:], self._lengths[:], self._done[:], self._absent[:] = 0.0, 0, False, False
@@ -131,12 +144,12 @@ class Sampler:
         return self._noise is not None and self.filled == self.steps
 
     def stages(self) -> Iterator[None]:
-        """Fills rows, with a pause after each time that the environments were told to step (see `SamplerGroup`),
-        until all are filled or a halt is asked for.
+        """Fills rows, with a pause after each time that the environments were told to step (see
+        `SamplerGroup`), until all are filled or a halt is asked for.
 
         Raises:
-            EnvError: an environment fails for good, or gave an observation or reward that is not finite and cannot be
-                replaced; the sentence names the slot and the step.
+            EnvError: an environment fails for good, or gave an observation or reward that is not
+                finite and cannot be replaced; the sentence names the slot and the step.
         """
         if not (self._started and self._intact):
             self._start()
@@ -146,7 +159,8 @@ class Sampler:
                 return
             self._begin()
         assert self._noise is not None
-        self._intact = False  # until it stops in order: after an error or Ctrl-C, rows and environments disagree
+        # until it stops in order: after an error or Ctrl-C, rows and environments disagree
+        self._intact = False
         policy, env = self.policy, self._halves
         (obs, first), noise = self._rows, self._noise.unbind(0)
         reward, terminated, truncated = self._outcome
@@ -175,7 +189,9 @@ class Sampler:
             if not math.isfinite(reward[t].sum()):
                 self._report_bad(reward[t], "a reward", given)
             self._follow_episodes(t, reward[t], terminated[t] | truncated[t], info)
-            terminated[t] |= info.get("life_lost", False)  # an end for learning alone: the episode goes on
+            terminated[t] |= info.get(
+                "life_lost", False
+            )  # an end for learning alone: the episode goes on
         self.filled = len(actions)
         waited = self.tolerant.waited - waited if self.tolerant else 0.0
         self.seconds["waiting"] += waited
@@ -211,7 +227,9 @@ class Sampler:
             self.rows += self.filled
             self._noise, self.filled = None, 0
 
-    def _follow_episodes(self, t: int, reward: np.ndarray, done: np.ndarray, info: dict[str, Any]) -> None:
+    def _follow_episodes(
+        self, t: int, reward: np.ndarray, done: np.ndarray, info: dict[str, Any]
+    ) -> None:
         """Marks which rows count and where episodes begin, and keeps the books of the running ones."""
         first = self._first
         if self.same_step:
@@ -231,8 +249,10 @@ class Sampler:
             self._end_episodes(t, np.flatnonzero(done), info)
 
     def _follow_failures(self, t: int, stepped: np.ndarray, env: TolerantVectorEnv) -> None:
-        """Drops the episodes that a failure ended. The step that failed did not happen: its row does not count, and
-        the step before it is where the episode was cut, as by a time limit, with this row's observation as its last.
+        """Drops the episodes that a failure ended.
+
+        The step that failed did not happen: its row does not count, and the step before it is where
+        the episode was cut, as by a time limit, with this row's observation as its last.
         """
         if not env.disturbed:
             self.failures.add(env.take_failures(), ())
@@ -260,13 +280,16 @@ class Sampler:
         return taken
 
     def _draw_noise(self) -> Tensor:
-        """Exploration noise `[T, B, ...]`: white, or autoregressive x_t = ρ x_{t-1} + √(1 - ρ²) ε_t."""
+        """Exploration noise `[T, B, ...]`: white, or autoregressive x_t = ρ x_{t-1} + √(1 - ρ²)
+        ε_t."""
         noise = self.policy.dist.noise((self.steps, self.slots), self._generator)
         if self.correlation:
             fresh = math.sqrt(1 - self.correlation**2)
             previous = self._last_noise
             for now in noise.unbind(0):
-                if previous is not None:  # the very first is as it is drawn: its variance is 1 already
+                if (
+                    previous is not None
+                ):  # the very first is as it is drawn: its variance is 1 already
                     now.mul_(fresh).add_(previous, alpha=self.correlation)
                 previous = now
             self._last_noise = noise[-1].clone()
@@ -280,13 +303,14 @@ class Sampler:
                 self._report_bad(target, f"an observation {name!r}", value)
 
     def _report_bad(self, values: np.ndarray, what: str, given: Any) -> None:
-        """Raises for the first slot whose values `[B, ...]` are not finite in the type that they are stored in; `given`
-        is what the environment gave. Step 0 of an episode is its reset."""
+        """Raises for the first slot whose values `[B, ...]` are not finite in the type that they
+        are stored in; `given` is what the environment gave. Step 0 of an episode is its reset."""
         for b in np.flatnonzero(~np.isfinite(values.reshape(self.slots, -1)).all(1)).tolist():
             resets = not self._started or (self._done[b] and not self.same_step)
             raise EnvError(
-                f"Environment {b} {too_large(what, given[b])}, at step "
-                f"{0 if resets else self._lengths[b] + 1} of its episode. Nothing was learnt from it."
+                f"Environment {b} {too_large(what, given[b])}, at step"
+                f" {0 if resets else self._lengths[b] + 1} of its episode. Nothing was learnt"
+                " from it."
             )
 
     def _end_episodes(self, t: int, slots: np.ndarray, info: dict[str, Any]) -> None:
@@ -295,17 +319,24 @@ class Sampler:
             info = info.get("final_info", {})
         for b in slots.tolist():
             numbers, row = episode_info(info, b), self.rows + t + 1
-            ended = Episode(float(self._returns[b]), int(self._lengths[b]), self.first_slot + b, numbers, row)
+            ended = Episode(
+                float(self._returns[b]), int(self._lengths[b]), self.first_slot + b, numbers, row
+            )
             self.episodes.append(ended)
             self.failures.episode_finished(self.first_slot + b)
             if self.same_step:
                 leaves = self.policy.obs_layout.flatten(final[b])
-                kept = {k: torch.as_tensor(np.array(v)).to(self.rollout.obs[k].dtype) for k, v in leaves.items()}
+                kept = {
+                    k: torch.as_tensor(np.array(v)).to(self.rollout.obs[k].dtype)
+                    for k, v in leaves.items()
+                }
                 for name, value in kept.items():
                     if value.is_floating_point() and not torch.isfinite(value).all():
                         raise EnvError(
-                            f"Environment {b} {too_large(f'a final observation {name!r}', np.asarray(leaves[name]))}, "
-                            f"at step {self._lengths[b]} of its episode. Nothing was learnt from it."
+                            f"Environment {b}"
+                            f" {too_large(f'a final observation {name!r}', np.asarray(leaves[name]))},"
+                            f" at step {self._lengths[b]} of its episode. Nothing was learnt"
+                            " from it."
                         )
                 self.rollout.final.append((t, b, kept))
         self._returns[slots] = 0.0
@@ -337,7 +368,12 @@ class Sampler:
             return None
         parts = {"actions": self._actions, "inputs": self._inputs}
         tensors = {name: torch.stack(part) if part else None for name, part in parts.items()}
-        return {**self.rollout.head(self.filled), **tensors, "filled": self.filled, "noise": self._noise}
+        return {
+            **self.rollout.head(self.filled),
+            **tensors,
+            "filled": self.filled,
+            "noise": self._noise,
+        }
 
     def _go_on_with(self, underway: dict[str, Any]) -> None:
         self.filled, self._noise = underway["filled"], torch.as_tensor(underway["noise"])
@@ -358,7 +394,11 @@ class Sampler:
             return []
         self._state = tuple(torch.as_tensor(part) for part in state["memory"])
         self._start()  # the environments must have been reset once, whatever their state becomes
-        self._returns[:], self._lengths[:], self._done[:] = state["returns"], state["lengths"], state["done"]
+        self._returns[:], self._lengths[:], self._done[:] = (
+            state["returns"],
+            state["lengths"],
+            state["done"],
+        )
         if not np.isfinite(self._returns).all():
             raise ValueError("returns of episodes under way are not finite")
         saved = state["env"]

@@ -31,7 +31,9 @@ class Segment:
     identity: tuple[int, int] | None = field(default=None, compare=False)
 
     @classmethod
-    def of_file(cls, file: Path, arrays: Callable[[], dict[str, np.ndarray]], fingerprint: dict[str, Any]) -> Segment:
+    def of_file(
+        cls, file: Path, arrays: Callable[[], dict[str, np.ndarray]], fingerprint: dict[str, Any]
+    ) -> Segment:
         """One that a checkpoint holds."""
         made = cls(file.stem, arrays)
         made.is_at(file, fingerprint)
@@ -57,6 +59,7 @@ def _identity(file: Path) -> tuple[int, int]:
 
 
 def segment_rows(rows: int, size: int) -> int:
-    """How many of the `rows` of a ring of `size` bytes make a segment: there are at most 64, of 4 MiB and more."""
+    """How many of the `rows` of a ring of `size` bytes make a segment: there are at most 64, of 4
+    MiB and more."""
     count = max(1, min(_MOST, size // _SMALLEST, rows))
     return -(-rows // count)

@@ -1,1 +1,2 @@
-"""Layouts of spaces and the masks of actions: pure descriptions, below everything that plays or learns."""
+"""Layouts of spaces and the masks of actions: pure descriptions, below everything that plays or
+learns."""

@@ -1,7 +1,8 @@
 """Space layouts: a Gymnasium space, flattened once into named leaves.
 
-Everything that carries observations or actions (rollouts, shared memory, replay, messages, checkpoints) carries the
-flat leaves, in Gymnasium's own order; models and preprocessors see the nested structure as views of them.
+Everything that carries observations or actions (rollouts, shared memory, replay, messages,
+checkpoints) carries the flat leaves, in Gymnasium's own order; models and preprocessors see the
+nested structure as views of them.
 
     layout = Layout(space)
     leaves = layout.flatten(observation)      # {"camera/left": array, "speed": array}
@@ -45,11 +46,13 @@ class Layout:
     """The named leaves of a space.
 
     Args:
-        space: any nesting of `Dict` and `Tuple` over `Box`, `Discrete`, `MultiDiscrete`, `MultiBinary`.
+        space: any nesting of `Dict` and `Tuple` over `Box`, `Discrete`, `MultiDiscrete`,
+            `MultiBinary`.
 
     Raises:
-        SpaceError: a part of the space has no fixed shape (`Text`, `Graph`, `Sequence`, `OneOf`), there is no part at
-            all, a key of a `Dict` is neither text nor a whole number, or two parts have one name.
+        SpaceError: a part of the space has no fixed shape (`Text`, `Graph`, `Sequence`, `OneOf`),
+            there is no part at all, a key of a `Dict` is neither text nor a whole number, or two
+            parts have one name.
     """
 
     def __init__(self, space: spaces.Space) -> None:
@@ -57,10 +60,14 @@ class Layout:
         self.leaves: tuple[Leaf, ...] = tuple(_leaves(space, ()))
         names = [leaf.name for leaf in self.leaves]
         if not names:
-            raise SpaceError(f"{space} is empty: a policy needs at least one number to look at or to choose.")
+            raise SpaceError(
+                f"{space} is empty: a policy needs at least one number to look at or to choose."
+            )
         if len({*names}) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise SpaceError(f"Two parts of the space are both called {twice!r}: rename a key of the Dict.")
+            raise SpaceError(
+                f"Two parts of the space are both called {twice!r}: rename a key of the Dict."
+            )
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{leaf.name}: {leaf.dtype}{list(leaf.shape)}" for leaf in self.leaves)
@@ -77,18 +84,22 @@ class Layout:
         return _unflatten(self.space, leaves, ())
 
     def element(self, leaves: Mapping[str, np.ndarray], index: int) -> Any:
-        """One element, in the structure of the space, of leaves that hold a batch `[N, ...]`; arrays are views.
+        """One element, in the structure of the space, of leaves that hold a batch `[N, ...]`;
+        arrays are views.
 
         An element of a `Discrete` space is a NumPy integer, all others are arrays.
         """
         parts = {}
         for leaf in self.leaves:
             batch = leaves[leaf.name]
-            parts[leaf.name] = batch[index] if isinstance(leaf.space, spaces.Discrete) else batch[index, ...]
+            parts[leaf.name] = (
+                batch[index] if isinstance(leaf.space, spaces.Discrete) else batch[index, ...]
+            )
         return self.unflatten(parts)
 
     def to_json(self) -> dict[str, Any]:
-        """The space as plain JSON values, from which `from_json` makes an equal one; no pickle, no imports."""
+        """The space as plain JSON values, from which `from_json` makes an equal one; no pickle, no
+        imports."""
         return _to_json(self.space)
 
     @classmethod
@@ -113,28 +124,35 @@ def _children(space: spaces.Space) -> list[tuple[Key, spaces.Space]] | None:
     return None
 
 
-def _leaves(space: spaces.Space, path: tuple[Key, ...], root: spaces.Space | None = None) -> Iterator[Leaf]:
+def _leaves(
+    space: spaces.Space, path: tuple[Key, ...], root: spaces.Space | None = None
+) -> Iterator[Leaf]:
     children = _children(space)
     if children is not None:
         for key, inner in children:
             if not isinstance(key, (str, int, np.integer)):
-                raise SpaceError(f"Keys of a Dict space must be text or whole numbers; {key!r} is neither.")
+                raise SpaceError(
+                    f"Keys of a Dict space must be text or whole numbers; {key!r} is neither."
+                )
             yield from _leaves(inner, (*path, key), space if root is None else root)
     elif isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
         yield Leaf(_name(path), space, tuple(space.shape or ()), np.dtype(space.dtype))
     else:
         where = f" (at {_name(path)!r})" if path else ""
         raise SpaceError(
-            f"{type(space).__name__} spaces{where} have no fixed shape, so no network can take them: "
-            "wrap the environment so that it uses Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple."
-            f"{_cure(root, path)}"
+            f"{type(space).__name__} spaces{where} have no fixed shape, so no network can take"
+            " them: wrap the environment so that it uses Box, Discrete, MultiDiscrete,"
+            f" MultiBinary, Dict or Tuple.{_cure(root, path)}"
         )
 
 
 def _cure(root: spaces.Space | None, path: tuple[Key, ...]) -> str:
     """The wrapper that leaves out a part of an observation that no network can take."""
     if path[:1] == ("mission",):  # MiniGrid's
-        return " For MiniGrid: --wrap minigrid.wrappers:ImgObsWrapper, or minigrid.wrappers:FlatObsWrapper."
+        return (
+            " For MiniGrid: --wrap minigrid.wrappers:ImgObsWrapper, or"
+            " minigrid.wrappers:FlatObsWrapper."
+        )
     if not isinstance(root, spaces.Dict) or len(root) < 2:
         return ""
     rest = json.dumps([key for key in root if key != path[0]])
@@ -159,7 +177,10 @@ def _unflatten(space: spaces.Space, leaves: Mapping[str, Any], path: tuple[Key, 
 
 
 def _bounds(array: np.ndarray) -> Any:
-    """A bound as one number where it is uniform (images), else as nested lists. Infinity is a text: JSON has none."""
+    """A bound as one number where it is uniform (images), else as nested lists.
+
+    Infinity is a text: JSON has none.
+    """
     first = array.flat[0] if array.size else np.zeros((), array.dtype)
     if (array == first).all():
         return _number(first)
@@ -174,20 +195,37 @@ def _number(item: Any) -> Any:
 def _to_json(space: spaces.Space) -> dict[str, Any]:
     if isinstance(space, spaces.Box):
         low, high = _bounds(space.low), _bounds(space.high)
-        return {"type": "Box", "low": low, "high": high, "shape": list(space.shape), "dtype": str(space.dtype)}
+        return {
+            "type": "Box",
+            "low": low,
+            "high": high,
+            "shape": list(space.shape),
+            "dtype": str(space.dtype),
+        }
     if isinstance(space, spaces.Discrete):
         odd = {} if space.dtype == np.int64 else {"dtype": str(space.dtype)}
         return {"type": "Discrete", "n": int(space.n), "start": int(space.start), **odd}
     if isinstance(space, spaces.MultiDiscrete):
         start = space.start.tolist()
-        return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": start, "dtype": str(space.dtype)}
+        return {
+            "type": "MultiDiscrete",
+            "nvec": space.nvec.tolist(),
+            "start": start,
+            "dtype": str(space.dtype),
+        }
     if isinstance(space, spaces.MultiBinary):
-        return {"type": "MultiBinary", "n": int(space.n) if isinstance(space.n, (int, np.integer)) else list(space.n)}
+        return {
+            "type": "MultiBinary",
+            "n": int(space.n) if isinstance(space.n, (int, np.integer)) else list(space.n),
+        }
     children = _children(space)
     assert children is not None  # `Layout` has refused all other spaces
     kind = "Dict" if isinstance(space, spaces.Dict) else "Tuple"
     keys = [key if isinstance(key, str) else int(key) for key, _ in children]
-    return {"type": kind, "spaces": [[key, _to_json(inner)] for key, (_, inner) in zip(keys, children, strict=True)]}
+    return {
+        "type": kind,
+        "spaces": [[key, _to_json(inner)] for key, (_, inner) in zip(keys, children, strict=True)],
+    }
 
 
 def _from_json(data: dict[str, Any]) -> spaces.Space:
@@ -197,14 +235,19 @@ def _from_json(data: dict[str, Any]) -> spaces.Space:
         low, high = (np.array(data[end], float) for end in ("low", "high"))
         if dtype.kind in "iu":
             low, high = (np.array(data[end], dtype) for end in ("low", "high"))
-        low, high = (np.broadcast_to(b.reshape(shape) if b.ndim else b, shape).astype(dtype) for b in (low, high))
+        low, high = (
+            np.broadcast_to(b.reshape(shape) if b.ndim else b, shape).astype(dtype)
+            for b in (low, high)
+        )
         return spaces.Box(low, high, dtype=dtype.type)
     if kind == "Discrete":
         odd = {"dtype": np.dtype(data["dtype"]).type} if "dtype" in data else {}
         return spaces.Discrete(data["n"], start=data["start"], **odd)
     if kind == "MultiDiscrete":
         return spaces.MultiDiscrete(
-            np.array(data["nvec"]), dtype=np.dtype(data["dtype"]).type, start=np.array(data["start"])
+            np.array(data["nvec"]),
+            dtype=np.dtype(data["dtype"]).type,
+            start=np.array(data["start"]),
         )
     if kind == "MultiBinary":
         return spaces.MultiBinary(data["n"])

@@ -1,8 +1,8 @@
 """Action masks: which choices are allowed now.
 
-A mask is part of an observation: the key `action_mask` of a `Dict` observation space, with a 1 for every choice that is
-allowed and a 0 for every other. For `Discrete(n)` actions it has n numbers; for `MultiDiscrete(nvec)` ones sum(nvec),
-those of the first choice first.
+A mask is part of an observation: the key `action_mask` of a `Dict` observation space, with a 1 for
+every choice that is allowed and a 0 for every other. For `Discrete(n)` actions it has n numbers;
+for `MultiDiscrete(nvec)` ones sum(nvec), those of the first choice first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from poise.errors import EnvError, SpaceError
 from poise.spaces.layout import Layout
 
 KEY = "action_mask"
-"""Where a mask is: in a `Dict` observation, and in the info of environments that report it there."""
+"""Where a mask is: in a `Dict` observation, and in the info of environments that report it there.
+"""
 
 INNER = "observation"
 """Where the observation itself is, beside the mask, once an environment is wrapped."""
@@ -42,12 +43,17 @@ def is_masked(observation_space: gym.Space, action_space: gym.Space) -> bool:
     width = mask_width(action_space)
     if width is None:
         raise SpaceError(
-            f"Observations hold {KEY!r}, but only Discrete and MultiDiscrete actions can be masked, not "
-            f"{action_space}: give that part of the observation another name."
+            f"Observations hold {KEY!r}, but only Discrete and MultiDiscrete actions can be masked,"
+            f" not {action_space}: give that part of the observation another name."
         )
     mask = observation_space[KEY]
-    if not (isinstance(mask, (spaces.Box, spaces.MultiBinary)) and np.prod(mask.shape, dtype=int) == width):
-        raise SpaceError(f"The action mask of {action_space} must be a Box of shape ({width},), not {mask}.")
+    if not (
+        isinstance(mask, (spaces.Box, spaces.MultiBinary))
+        and np.prod(mask.shape, dtype=int) == width
+    ):
+        raise SpaceError(
+            f"The action mask of {action_space} must be a Box of shape ({width},), not {mask}."
+        )
     return True
 
 
@@ -56,28 +62,36 @@ def stuck(action_space: gym.Space, masks: np.ndarray) -> np.ndarray:
     allowed: np.ndarray = masks.reshape(len(masks), -1) != 0
     if isinstance(action_space, spaces.MultiDiscrete):
         sizes = action_space.nvec.ravel()
-        allowed = np.logical_or.reduceat(allowed, np.cumsum(sizes) - sizes, axis=1)  # any of each choice's
+        allowed = np.logical_or.reduceat(
+            allowed, np.cumsum(sizes) - sizes, axis=1
+        )  # any of each choice's
         return np.logical_not(allowed.all(axis=1))
     return np.logical_not(allowed.any(axis=1))
 
 
-def complete(observation_space: gym.Space, action_space: gym.Space, observation: Any, mask: Any = None) -> Any:
+def complete(
+    observation_space: gym.Space, action_space: gym.Space, observation: Any, mask: Any = None
+) -> Any:
     """An observation (or a batch) with its mask, from one that may lack it.
 
     Args:
         observation_space, action_space: the policy's.
-        observation: of that space, with or without its mask; of a wrapped environment also what the environment itself
-            gives.
-        mask: takes the place of the one in the observation. Without any, all actions of a wrapped environment are
-            allowed.
+        observation: of that space, with or without its mask; of a wrapped environment also what the
+            environment itself gives.
+        mask: takes the place of the one in the observation. Without any, all actions of a wrapped
+            environment are allowed.
 
     Raises:
         SpaceError: the mask does not fit, or the policy knows no masks.
         EnvError: it allows nothing.
     """
     width = mask_width(action_space)
-    if width is None or not (isinstance(observation_space, spaces.Dict) and KEY in observation_space.spaces):
-        raise SpaceError(f"An action mask was given, but there is no {KEY!r} in the observations of this policy.")
+    if width is None or not (
+        isinstance(observation_space, spaces.Dict) and KEY in observation_space.spaces
+    ):
+        raise SpaceError(
+            f"An action mask was given, but there is no {KEY!r} in the observations of this policy."
+        )
     shape = observation_space[KEY].shape or ()
     if isinstance(observation, Mapping) and KEY in observation:
         mask = observation[KEY] if mask is None else mask
@@ -96,7 +110,10 @@ def complete(observation_space: gym.Space, action_space: gym.Space, observation:
     elif found.shape[1:] in ((width,), shape):
         found = found.reshape(-1, *shape)
     else:
-        raise SpaceError(f"An action mask of shape {found.shape} does not fit: {action_space} has {width} choices.")
+        raise SpaceError(
+            f"An action mask of shape {found.shape} does not fit: {action_space} has {width}"
+            " choices."
+        )
     if stuck(action_space, found.reshape(-1, width)).any():
         raise EnvError("The action mask allows no action.")
     return {**observation, KEY: found}

@@ -1,4 +1,5 @@
-"""How many worker processes pay for an environment: decided by measured numbers, said in one sentence."""
+"""How many worker processes pay for an environment: decided by measured numbers, said in one
+sentence."""
 
 from __future__ import annotations
 
@@ -30,13 +31,16 @@ def available_cores() -> int:
 
 
 def parallel_runs(threads: int, workers: int | str) -> int:
-    """As many runs as there are cores for: one each, and one for every thread or process that samples beside it."""
+    """As many runs as there are cores for: one each, and one for every thread or process that
+    samples beside it."""
     return max(1, available_cores() // (1 + threads + (workers if isinstance(workers, int) else 1)))
 
 
-def batch_seconds(workers: int, step_s: float, cpu_share: float, num_envs: int, cores: int) -> float:
-    """What one step of all environments takes: one after the other here (0 workers), or shared by worker processes,
-    which slow each other down where they want more cores than there are."""
+def batch_seconds(
+    workers: int, step_s: float, cpu_share: float, num_envs: int, cores: int
+) -> float:
+    """What one step of all environments takes: one after the other here (0 workers), or shared by
+    worker processes, which slow each other down where they want more cores than there are."""
     if workers == 0:
         return num_envs * (step_s + INLINE_S)
     return math.ceil(num_envs / workers) * step_s * max(1.0, workers * cpu_share / cores) + BATCH_S
@@ -52,35 +56,50 @@ def advise_workers(step_s: float, cpu_share: float, num_envs: int, cores: int) -
         cores: processor cores at hand.
 
     Returns:
-        The number, a divisor of `num_envs`, or 0 for stepping in this process unless processes win by half; and a
-        sentence that says why.
+        The number, a divisor of `num_envs`, or 0 for stepping in this process unless processes win
+        by half; and a sentence that says why.
     """
     inline = batch_seconds(0, step_s, cpu_share, num_envs, cores)
     shared = {
-        w: batch_seconds(w, step_s, cpu_share, num_envs, cores) for w in range(1, num_envs + 1) if num_envs % w == 0
+        w: batch_seconds(w, step_s, cpu_share, num_envs, cores)
+        for w in range(1, num_envs + 1)
+        if num_envs % w == 0
     }
     fastest = min(shared.values())
-    workers = next(w for w, seconds in shared.items() if seconds <= 1.02 * fastest)  # not more than it takes
-    envs, processors = f"{num_envs} environment{'s' * (num_envs != 1)}", f"{cores} core{'s' * (cores != 1)}"
+    workers = next(
+        w for w, seconds in shared.items() if seconds <= 1.02 * fastest
+    )  # not more than it takes
+    envs, processors = (
+        f"{num_envs} environment{'s' * (num_envs != 1)}",
+        f"{cores} core{'s' * (cores != 1)}",
+    )
     about = f"{envs}, {duration(step_s)} a step, {cpu_share:.0%} of it computing, {processors}"
     if inline < WORTH * fastest:
         return 0, f"No worker processes: stepping in this process is as fast, or nearly ({about})."
-    return workers, (
-        f"{workers} worker process{'es' * (workers != 1)}: a step of the whole batch takes about {duration(fastest)} "
-        f"in them, and {duration(inline)} in this process ({about})."
+    return (
+        workers,
+        (
+            f"{workers} worker process{'es' * (workers != 1)}: a step of the whole batch takes"
+            f" about {duration(fastest)} in them, and {duration(inline)} in this process ({about})."
+        ),
     )
 
 
 def duration(seconds: float) -> str:
     """Seconds with two digits in the unit that fits: `5.2 µs`, `12 ms`, `1.5 s`."""
     number, unit = (
-        (seconds, "s") if seconds >= 1 else (seconds * 1e3, "ms") if seconds >= 1e-3 else (seconds * 1e6, "µs")
+        (seconds, "s")
+        if seconds >= 1
+        else (seconds * 1e3, "ms")
+        if seconds >= 1e-3
+        else (seconds * 1e6, "µs")
     )
     return f"{number:.0f} {unit}" if number >= 10 else f"{number:.1f} {unit}"
 
 
 def waits() -> float:
-    """How often this thread has given up its core by itself, to wait; NaN where the system does not tell."""
+    """How often this thread has given up its core by itself, to wait; NaN where the system does not
+    tell."""
     try:
         import resource
 
@@ -107,9 +126,9 @@ class Clocks:
 def cost(steps: int, wall: float, cpu: float, waited: float) -> tuple[float, float]:
     """`(seconds, share computed)` of a step, from what so many took.
 
-    On a busy machine, time that other processes steal looks like time spent waiting. But a thread from which a core is
-    taken has not given it up: an environment that hardly waits by itself, or computes for more than half of its time,
-    is taken to compute all of it.
+    On a busy machine, time that other processes steal looks like time spent waiting. But a thread
+    from which a core is taken has not given it up: an environment that hardly waits by itself, or
+    computes for more than half of its time, is taken to compute all of it.
     """
     wall, cpu = wall / steps, cpu / steps
     if waited < steps / 2 or cpu > wall / 2:
@@ -117,11 +136,14 @@ def cost(steps: int, wall: float, cpu: float, waited: float) -> tuple[float, flo
     return wall, cpu / wall
 
 
-def measure_step(env: gym.Env, seconds: float = 0.25, clocks: Clocks | None = None) -> tuple[float, float]:
-    """What a step of an environment takes, resets left out: `(seconds, share of them that it computes)`.
+def measure_step(
+    env: gym.Env, seconds: float = 0.25, clocks: Clocks | None = None
+) -> tuple[float, float]:
+    """What a step of an environment takes, resets left out: `(seconds, share of them that it
+    computes)`.
 
-    Plays random actions for about so long. The first steps, which often take longer, are not counted, and of three
-    parts the fastest counts.
+    Plays random actions for about so long. The first steps, which often take longer, are not
+    counted, and of three parts the fastest counts.
     """
     now = clocks or Clocks()
     env.reset(seed=0)
@@ -136,7 +158,11 @@ def measure_step(env: gym.Env, seconds: float = 0.25, clocks: Clocks | None = No
             if warm_up:
                 warm_up -= 1
             else:
-                cpu, wall, counted = cpu + now.cpu() - start_cpu, wall + now.wall() - start, counted + 1
+                cpu, wall, counted = (
+                    cpu + now.cpu() - start_cpu,
+                    wall + now.wall() - start,
+                    counted + 1,
+                )
                 waited += now.waits() - given_up
             if over:
                 env.reset()

@@ -1,7 +1,8 @@
-"""The arrays that a batch of environments is stepped through: private ones, or memory that processes share.
+"""The arrays that a batch of environments is stepped through: private ones, or memory that
+processes share.
 
-Shared memory has no name anywhere, only an open file: it is gone when the last process that has it open is gone,
-however that came about. (On Windows it has a name, and the same life.)
+Shared memory has no name anywhere, only an open file: it is gone when the last process that has it
+open is gone, however that came about. (On Windows it has a name, and the same life.)
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class StepArrays:
         observations, actions: leaves `[B, ...]`.
         reward: `[B]`, float64.
         terminated, truncated, lost, begun: `[B]`, bool; see `TolerantVectorEnv`.
-        pulse: `[workers, 3]`, int64: a count that moves with every environment step, and a phase, so that a watcher
-            can tell slow from stuck; and the nanoseconds spent stepping.
+        pulse: `[workers, 3]`, int64: a count that moves with every environment step, and a phase,
+            so that a watcher can tell slow from stuck; and the nanoseconds spent stepping.
     """
 
     observations: dict[str, np.ndarray]
@@ -43,7 +44,9 @@ class StepArrays:
     pulse: np.ndarray
 
     @classmethod
-    def carve(cls, layouts: tuple[Layout, Layout], slots: int, workers: int = 1, buffer: Any = None) -> StepArrays:
+    def carve(
+        cls, layouts: tuple[Layout, Layout], slots: int, workers: int = 1, buffer: Any = None
+    ) -> StepArrays:
         """The arrays in `buffer` (of at least `size` bytes), or in memory of their own."""
         made: dict[tuple[str, str], np.ndarray] = {}
         offset = 0
@@ -57,7 +60,11 @@ class StepArrays:
             {name: array for (group, name), array in made.items() if group == wanted and name}
             for wanted in ("observations", "actions")
         )
-        return cls(observations, actions, **{group: array for (group, name), array in made.items() if not name})
+        return cls(
+            observations,
+            actions,
+            **{group: array for (group, name), array in made.items() if not name},
+        )
 
     @staticmethod
     def size(layouts: tuple[Layout, Layout], slots: int, workers: int = 1) -> int:
@@ -84,9 +91,14 @@ def _fields(
 ) -> list[tuple[str, str, tuple[int, ...], np.dtype]]:
     groups = zip(("observations", "actions"), layouts, strict=True)
     leaves = [
-        (group, leaf.name, (slots, *leaf.shape), leaf.dtype) for group, layout in groups for leaf in layout.leaves
+        (group, leaf.name, (slots, *leaf.shape), leaf.dtype)
+        for group, layout in groups
+        for leaf in layout.leaves
     ]
-    flags = [(name, "", (slots,), np.dtype(bool)) for name in ("terminated", "truncated", "lost", "begun")]
+    flags = [
+        (name, "", (slots,), np.dtype(bool))
+        for name in ("terminated", "truncated", "lost", "begun")
+    ]
     return [
         *leaves,
         ("reward", "", (slots,), np.dtype(np.float64)),
@@ -104,7 +116,8 @@ class SharedMemory:
     """Memory that a driver makes and its worker processes map.
 
     Attributes:
-        key: what `attach` needs: the number of a file descriptor that the child inherits, or on Windows a name.
+        key: what `attach` needs: the number of a file descriptor that the child inherits, or on
+            Windows a name.
     """
 
     def __init__(self) -> None:

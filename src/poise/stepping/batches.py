@@ -9,7 +9,16 @@ from gymnasium.vector import VectorEnv
 
 from poise.config.base import env_name
 from poise.envs.atari import is_atari, make_atari_vector
-from poise.envs.make import AsEnvError, Quiet, VectorEnvMadeError, checked, env_maker, find_env, is_native, recipe
+from poise.envs.make import (
+    AsEnvError,
+    Quiet,
+    VectorEnvMadeError,
+    checked,
+    env_maker,
+    find_env,
+    is_native,
+    recipe,
+)
 from poise.envs.raised import is_interrupt, said
 from poise.envs.wrap import take_wrappers
 from poise.errors import ConfigError, EnvError
@@ -24,8 +33,9 @@ _WORKERS_PER_CORE = 16
 def make_vector_env(env: Any, num_envs: int, env_config: dict[str, Any] | None = None) -> VectorEnv:
     """Makes a batch of environments with NEXT_STEP semantics, in this process.
 
-    It is native where there is a native version of the environment, which is slower for a single one, or the user's
-    own where that is a vector environment; otherwise the environments are stepped one after the other.
+    It is native where there is a native version of the environment, which is slower for a single
+    one, or the user's own where that is a vector environment; otherwise the environments are
+    stepped one after the other.
 
     Args:
         env, env_config: see `make_env`.
@@ -39,7 +49,9 @@ def make_vector_env(env: Any, num_envs: int, env_config: dict[str, Any] | None =
             return make_atari_vector(source, num_envs, config)
         if num_envs > 1 and is_native(source):
             with Quiet(), AsEnvError(source, config):
-                return gym.make_vec(source, num_envs, vectorization_mode="vector_entry_point", **config)
+                return gym.make_vec(
+                    source, num_envs, vectorization_mode="vector_entry_point", **config
+                )
     try:
         return InlineVectorEnv(env_maker(source, config), num_envs)
     except VectorEnvMadeError as made:
@@ -47,22 +59,27 @@ def make_vector_env(env: Any, num_envs: int, env_config: dict[str, Any] | None =
             raise
         if wrapped:
             raise EnvError(
-                f"{env_name(source)} is a vector environment, and wrappers go around single ones: put vector wrappers "
-                "around it yourself."
+                f"{env_name(source)} is a vector environment, and wrappers go around single ones:"
+                " put vector wrappers around it yourself."
             ) from None
         return GivenVectorEnv(made.env, mine=not isinstance(env, VectorEnv))
 
 
 def make_batches(
-    env: Any, envs_per_worker: int, env_config: dict[str, Any] | None, num_workers: int, limits: Limits
+    env: Any,
+    envs_per_worker: int,
+    env_config: dict[str, Any] | None,
+    num_workers: int,
+    limits: Limits,
 ) -> list[VectorEnv]:
-    """Makes environments as one batch, or as two where several workers step them: while one half steps, actions are
-    found for the other.
+    """Makes environments as one batch, or as two where several workers step them: while one half
+    steps, actions are found for the other.
 
     Args:
         env, env_config: see `make_env`.
         envs_per_worker: environments of each worker.
-        num_workers: processes that step them; for Atari games, threads of the emulator. 0 steps them in this process.
+        num_workers: processes that step them; for Atari games, threads of the emulator. 0 steps
+            them in this process.
         limits: of time and memory, for processes.
 
     Raises:
@@ -72,9 +89,10 @@ def make_batches(
     most = _WORKERS_PER_CORE * available_cores()
     if num_workers > most:
         raise ConfigError(
-            f"num_workers={num_workers} is not allowed for {num_workers * envs_per_worker} environments on "
-            f"{available_cores()} cores: it must be at most {most}. Fewer share the same environments: "
-            f"num_workers={available_cores()} (--num_workers {available_cores()})."
+            f"num_workers={num_workers} is not allowed for {num_workers * envs_per_worker}"
+            f" environments on {available_cores()} cores: it must be at most {most}. Fewer share"
+            f" the same environments: num_workers={available_cores()} (--num_workers"
+            f" {available_cores()})."
         )
     if num_workers == 0:
         return [make_vector_env(env, envs_per_worker, env_config)]
@@ -90,7 +108,9 @@ def make_batches(
     try:
         for i, group in enumerate(groups):
             batches.append(
-                WorkerVectorEnv(described, group * envs_per_worker, group, limits, first_worker=i * groups[0])
+                WorkerVectorEnv(
+                    described, group * envs_per_worker, group, limits, first_worker=i * groups[0]
+                )
             )
         team = [worker for batch in batches for worker in batch.workers]
         for batch in batches:
@@ -103,17 +123,31 @@ def make_batches(
     return list(batches)
 
 
-def choose_workers(env: Any, num_envs: int, env_config: dict[str, Any] | None = None) -> tuple[int, str]:
-    """How many workers step `num_envs` environments fastest (a divisor of it), and a sentence that says why."""
+def choose_workers(
+    env: Any, num_envs: int, env_config: dict[str, Any] | None = None
+) -> tuple[int, str]:
+    """How many workers step `num_envs` environments fastest (a divisor of it), and a sentence that
+    says why."""
     source, wrapped = find_env(env), bool(take_wrappers(dict(env_config or {})))
     if isinstance(source, str) and is_atari(source) and not wrapped:
-        workers = max(n for n in range(1, num_envs + 1) if num_envs % n == 0 and n <= available_cores())
+        workers = max(
+            n for n in range(1, num_envs + 1) if num_envs % n == 0 and n <= available_cores()
+        )
         return (
             workers,
-            f"{workers} threads of the emulator, and actions for one half of the games while the other plays.",
+            (
+                f"{workers} threads of the emulator, and actions for one half of the games while"
+                " the other plays."
+            ),
         )
     if is_native(env) and not wrapped:
-        return 0, f"No worker processes: {env} has a native version, which steps many environments at once."
+        return (
+            0,
+            (
+                f"No worker processes: {env} has a native version, which steps many environments at"
+                " once."
+            ),
+        )
     try:
         made = env_maker(env, env_config)()
     except VectorEnvMadeError as vector:
@@ -130,9 +164,12 @@ def choose_workers(env: Any, num_envs: int, env_config: dict[str, Any] | None = 
         if is_interrupt(error):
             raise
         workers = 2 - num_envs % 2
-        return workers, (
-            f"{workers} worker process{'es' * (workers > 1)}: the environment failed while it was measured "
-            f"({said(error)})."
+        return (
+            workers,
+            (
+                f"{workers} worker process{'es' * (workers > 1)}: the environment failed while it"
+                f" was measured ({said(error)})."
+            ),
         )
     finally:
         made.close()

@@ -36,7 +36,9 @@ class Call:
             EnvError: it has no such method or attribute, or its method raised.
         """
         if not env.has_wrapper_attr(self.name):
-            raise EnvError(f"{type(env.unwrapped).__name__} has no {self.name!r}, nor has a wrapper of it.")
+            raise EnvError(
+                f"{type(env.unwrapped).__name__} has no {self.name!r}, nor has a wrapper of it."
+            )
         if self.kind == "set":
             env.set_wrapper_attr(self.name, self.args[0])
             return None
@@ -56,7 +58,9 @@ class Call:
             return [self.of(each) for each in env.envs]
         batch = env.unwrapped
         if not hasattr(batch, self.name):
-            raise EnvError(f"{type(batch).__name__} steps many environments as one, and has no {self.name!r}.")
+            raise EnvError(
+                f"{type(batch).__name__} steps many environments as one, and has no {self.name!r}."
+            )
         if self.kind == "set":
             setattr(batch, self.name, self.args[0])
             return [None]
@@ -65,15 +69,20 @@ class Call:
 
     def _called(self, method: Any) -> Any:
         if not callable(method):
-            raise EnvError(f"{self.name!r} of the environment is a {type(method).__name__}, not a method.")
+            raise EnvError(
+                f"{self.name!r} of the environment is a {type(method).__name__}, not a method."
+            )
         try:
             return method(*self.args, **self.kwargs)
         except Exception as error:
-            raise EnvError(f"{self.name!r} of the environment raised {said(error)}:\n{own_traceback(error)}") from error
+            raise EnvError(
+                f"{self.name!r} of the environment raised {said(error)}:\n{own_traceback(error)}"
+            ) from error
 
 
 def remember(calls: dict[tuple[str, str], Call], call: Call) -> None:
-    """Keeps what changes an environment, for fresh instances: the latest of each name, in their order."""
+    """Keeps what changes an environment, for fresh instances: the latest of each name, in their
+    order."""
     if call.kind != "get":
         calls.pop((call.kind, call.name), None)
         calls[call.kind, call.name] = call

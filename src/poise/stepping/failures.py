@@ -1,8 +1,10 @@
-"""What happens when an environment fails: it is replaced, counted and reported, and a bug stops the run.
+"""What happens when an environment fails: it is replaced, counted and reported, and a bug stops the
+run.
 
-A failure is an exception, a broken contract (NaN, a wrong shape), or the end, the silence or the hunger for memory of
-a worker process. One is an accident: a fresh instance takes the environment's place and its partial episode is
-dropped. The same everywhere is a bug, and no number of fresh instances will mend it.
+A failure is an exception, a broken contract (NaN, a wrong shape), or the end, the silence or the
+hunger for memory of a worker process. One is an accident: a fresh instance takes the environment's
+place and its partial episode is dropped. The same everywhere is a bug, and no number of fresh
+instances will mend it.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ class Failure:
     """One failure.
 
     Attributes:
-        kind: `raised` an exception, broke Gymnasium's `contract`, or its process `ended`, `hung` or took too much
-            `memory`. A `bug` ends the run at once: no fresh instance would do better. What is only `odd` is reported,
-            not counted, and nothing is replaced.
+        kind: `raised` an exception, broke Gymnasium's `contract`, or its process `ended`, `hung` or
+            took too much `memory`. A `bug` ends the run at once: no fresh instance would do better.
+            What is only `odd` is reported, not counted, and nothing is replaced.
         what: one sentence that says which environment of which worker did what, and when.
         details: the environment's own traceback, or what is known of where it was; may be empty.
     """
@@ -58,7 +60,8 @@ class Failures:
     """
 
     IN_A_ROW = 3
-    """A run stops when each of its environments has failed this often without finishing an episode in between,"""
+    """A run stops when each of its environments has failed this often without finishing an episode
+    in between,"""
     WINDOW = 100
     """or when more than half of so many events, episodes finished and failures, were failures."""
 
@@ -75,7 +78,9 @@ class Failures:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on from the totals that `state_dict` returned."""
-        self.total, self.restarts, self.episodes_lost = (int(state[key]) for key in self.state_dict())
+        self.total, self.restarts, self.episodes_lost = (
+            int(state[key]) for key in self.state_dict()
+        )
 
     def episode_finished(self, slot: int) -> None:
         """To be called for every episode that ended as it should."""
@@ -104,18 +109,19 @@ class Failures:
             self.episodes_lost += 1
         if min(self._in_a_row) >= self.IN_A_ROW:
             raise EnvError(
-                f"Every environment failed {self.IN_A_ROW} times without finishing an episode in between: this is a "
-                f"bug, not an accident. The first failure: {self.first}"
+                f"Every environment failed {self.IN_A_ROW} times without finishing an episode in"
+                f" between: this is a bug, not an accident. The first failure: {self.first}"
             )
         if len(self._ends) == self.WINDOW and sum(self._ends) > self.WINDOW // 2:
             raise EnvError(
-                f"The environment failed {sum(self._ends)} times while {self._ends.count(False)} episodes were "
-                f"finished: too often to go on. The first failure: {self.first}"
+                f"The environment failed {sum(self._ends)} times while {self._ends.count(False)}"
+                f" episodes were finished: too often to go on. The first failure: {self.first}"
             )
 
 
 def said_action(space: spaces.Space, action: Any) -> str:
-    """The action that an environment failed at, and its space; of the first one, how it may be meant."""
+    """The action that an environment failed at, and its space; of the first one, how it may be
+    meant."""
     text, whole = (" ".join(str(part).split()) for part in (action, space))
     if len(text) + len(whole) > 200:
         return f"one of {whole[:180]} ..."

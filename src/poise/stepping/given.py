@@ -20,22 +20,25 @@ from poise.spaces.masks import KEY
 class GivenVectorEnv(VectorEnv):
     """A vector environment, stepped as it is; what it returns is looked at, and its errors name it.
 
-    Its autoreset mode is kept. One that does not reset by itself (DISABLED) is reset after each step, for the slots
-    whose episodes are over, which is SAME_STEP.
+    Its autoreset mode is kept. One that does not reset by itself (DISABLED) is reset after each
+    step, for the slots whose episodes are over, which is SAME_STEP.
 
     Args:
         env: follows Gymnasium's `VectorEnv`.
         mine: whether it was made for this, and is closed with it.
 
     Raises:
-        EnvError: it has no spaces, gives back only some of its environments, or is played in already.
+        EnvError: it has no spaces, gives back only some of its environments, or is played in
+            already.
     """
 
     def __init__(self, env: VectorEnv, *, mine: bool = True) -> None:
         self.env, self._mine = env, mine
         self.name = type(env.unwrapped).__name__
         self.num_envs = int(env.num_envs)
-        self.single_observation_space = getattr(env, "single_observation_space", env.observation_space)
+        self.single_observation_space = getattr(
+            env, "single_observation_space", env.observation_space
+        )
         self.single_action_space = getattr(env, "single_action_space", env.action_space)
         self._layout = Layout(self.single_observation_space)
         self._resets = _autoreset_mode(env) == AutoresetMode.DISABLED
@@ -51,13 +54,19 @@ class GivenVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        obs, info = self._call("reset", seed=seed, **({} if options is None else {"options": options}))
+        obs, info = self._call(
+            "reset", seed=seed, **({} if options is None else {"options": options})
+        )
         self._check(obs)
         space = self.single_observation_space
-        if isinstance(info, Mapping) and KEY in info and not (isinstance(space, spaces.Dict) and KEY in space.spaces):
+        if (
+            isinstance(info, Mapping)
+            and KEY in info
+            and not (isinstance(space, spaces.Dict) and KEY in space.spaces)
+        ):
             warnings.warn(
-                f"{self.name} reports {KEY!r} in its info, which is not seen there: make it a key of a Dict "
-                "observation.",
+                f"{self.name} reports {KEY!r} in its info, which is not seen there: make it a key"
+                " of a Dict observation.",
                 PoiseWarning,
                 stacklevel=2,
             )
@@ -66,14 +75,20 @@ class GivenVectorEnv(VectorEnv):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         found = self._call("step", actions)
         if not (isinstance(found, tuple) and len(found) == 5):
-            raise EnvError(f"step() of {self.name} must return (obs, reward, terminated, truncated, info).")
+            raise EnvError(
+                f"step() of {self.name} must return (obs, reward, terminated, truncated, info)."
+            )
         obs, reward, terminated, truncated, info = found
         self._check(obs)
-        for name, value in (("reward", reward), ("terminated", terminated), ("truncated", truncated)):
+        for name, value in (
+            ("reward", reward),
+            ("terminated", terminated),
+            ("truncated", truncated),
+        ):
             if np.shape(value) != (self.num_envs,):
                 raise EnvError(
-                    f"step() of {self.name} gave {name} of shape {np.shape(value)}, which must be ({self.num_envs},): "
-                    "one for each environment."
+                    f"step() of {self.name} gave {name} of shape {np.shape(value)}, which must be"
+                    f" ({self.num_envs},): one for each environment."
                 )
         terminated, truncated = np.asarray(terminated, bool), np.asarray(truncated, bool)
         info = dict(info) if isinstance(info, Mapping) else {}
@@ -83,7 +98,9 @@ class GivenVectorEnv(VectorEnv):
                 obs, _ = self.reset(options={"reset_mask": over})
             elif self.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP:
                 if info.get("final_obs") is None:
-                    raise EnvError(f"{self.name} resets in the same step, and its info has no 'final_obs'.")
+                    raise EnvError(
+                        f"{self.name} resets in the same step, and its info has no 'final_obs'."
+                    )
                 if isinstance(info["final_obs"], (dict, tuple)):  # a batch, not one for each
                     info["final_obs"] = self._each(info["final_obs"])
         return obs, np.asarray(reward), terminated, truncated, info
@@ -106,21 +123,25 @@ class GivenVectorEnv(VectorEnv):
             if is_interrupt(error):
                 raise
             raise EnvError(
-                f"{method}() of the vector environment {self.name} raised {said(error)}. It is made as a whole, so "
-                f"none of its environments can be replaced.\n{own_traceback(error)}"
+                f"{method}() of the vector environment {self.name} raised {said(error)}. It is made"
+                f" as a whole, so none of its environments can be replaced.\n{own_traceback(error)}"
             ) from error
 
     def _check(self, obs: Any) -> None:
-        """Refuses observations of another shape, which would be spread over all slots without a word."""
+        """Refuses observations of another shape, which would be spread over all slots without a
+        word."""
         try:
             leaves = self._layout.flatten(obs)
         except (KeyError, IndexError, TypeError):
-            raise EnvError(f"{self.name} gave observations that are not built as its space says.") from None
+            raise EnvError(
+                f"{self.name} gave observations that are not built as its space says."
+            ) from None
         for leaf in self._layout.leaves:
             if np.shape(leaves[leaf.name]) != (self.num_envs, *leaf.shape):
                 raise EnvError(
-                    f"{self.name} gave an observation {leaf.name!r} of shape {np.shape(leaves[leaf.name])}, but its "
-                    f"space says {(self.num_envs, *leaf.shape)} for {self.num_envs} environments."
+                    f"{self.name} gave an observation {leaf.name!r} of shape"
+                    f" {np.shape(leaves[leaf.name])}, but its space says"
+                    f" {(self.num_envs, *leaf.shape)} for {self.num_envs} environments."
                 )
 
 
@@ -134,7 +155,7 @@ class EnvCountError(EnvError):
 
     def __init__(self, count: int, configured: int) -> None:
         super().__init__(
-            f"The vector environment has {count} environments, and the configuration says {configured}: leave "
-            f"num_envs_per_worker out, or make one with {configured}."
+            f"The vector environment has {count} environments, and the configuration says"
+            f" {configured}: leave num_envs_per_worker out, or make one with {configured}."
         )
         self.count = count

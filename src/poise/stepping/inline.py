@@ -1,8 +1,8 @@
 """A batch of environments stepped one after the other, in this process or in a worker.
 
-It differs from Gymnasium's `SyncVectorEnv` in that it checks what environments return, replaces those that fail, hands
-out its buffers without copying them, and can say and restore where each of its environments stands, so that a resumed
-run goes on in the middle of its episodes.
+It differs from Gymnasium's `SyncVectorEnv` in that it checks what environments return, replaces
+those that fail, hands out its buffers without copying them, and can say and restore where each of
+its environments stands, so that a resumed run goes on in the middle of its episodes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,17 @@ from poise.stepping import snapshot
 from poise.stepping.arrays import StepArrays
 from poise.stepping.calls import Call, remember
 from poise.stepping.failures import Failure, said_action
-from poise.stepping.intake import FLAGS, LARGEST, REALS, ContractError, Intake, check_flags, number_of, short, too_large
+from poise.stepping.intake import (
+    FLAGS,
+    LARGEST,
+    REALS,
+    ContractError,
+    Intake,
+    check_flags,
+    number_of,
+    short,
+    too_large,
+)
 from poise.stepping.tolerant import TolerantVectorEnv, numbers_in
 
 STEPPING, RESETTING, MAKING, IDLE = range(4)
@@ -38,17 +48,19 @@ _BOUNDS_EVERY = 16  # steps between two looks at the bounds of observations
 
 
 class InlineVectorEnv(TolerantVectorEnv):
-    """`num_envs` environments as one, with NEXT_STEP semantics: the step after an episode's end resets.
+    """`num_envs` environments as one, with NEXT_STEP semantics: the step after an episode's end
+    resets.
 
     Args:
         make: makes one environment.
         num_envs: how many.
         worker: the number of the process that it is in, for its sentences.
-        of: the environments of the whole run, which share the memory for actions that are replayed on a resume.
+        of: the environments of the whole run, which share the memory for actions that are replayed
+            on a resume.
 
     Attributes:
-        observations: the current leaves `[num_envs, ...]`; what `reset` and `step` return are views of them, valid
-            until the next step.
+        observations: the current leaves `[num_envs, ...]`; what `reset` and `step` return are views
+            of them, valid until the next step.
         pulse: a count that moves with every step of an environment, and the phase it is in.
         thread: the identity of the thread that steps them, or did so last.
         report_hang: is told where an environment hangs, while `poise.stepping.watchdog` watches.
@@ -59,7 +71,9 @@ class InlineVectorEnv(TolerantVectorEnv):
 
     report_hang: Callable[[Failure], None]
 
-    def __init__(self, make: Callable[[], gym.Env], num_envs: int, *, worker: int = 0, of: int | None = None) -> None:
+    def __init__(
+        self, make: Callable[[], gym.Env], num_envs: int, *, worker: int = 0, of: int | None = None
+    ) -> None:
         self._make, self._worker = make, worker
         self.envs: list[gym.Env] = []
         try:
@@ -71,9 +85,14 @@ class InlineVectorEnv(TolerantVectorEnv):
             self.close_extras()
             if isinstance(error, Exception) or is_interrupt(error):
                 raise
-            raise EnvError(f"The environment raised {said(error)} when it was made.") from error  # such as sys.exit()
+            raise EnvError(
+                f"The environment raised {said(error)} when it was made."
+            ) from error  # such as sys.exit()
         super().__init__(num_envs, self.envs[0].observation_space, self.envs[0].action_space)
-        self._layout, self._action_layout = Layout(self.single_observation_space), Layout(self.single_action_space)
+        self._layout, self._action_layout = (
+            Layout(self.single_observation_space),
+            Layout(self.single_action_space),
+        )
         self._calls: dict[tuple[str, str], Call] = {}  # for fresh instances
         longest = snapshot.longest_replay(self.single_action_space, of or num_envs)
         self._journals = [snapshot.Journal(longest) for _ in range(num_envs)]
@@ -81,7 +100,9 @@ class InlineVectorEnv(TolerantVectorEnv):
         self._incarnations = [0] * num_envs
         self._done = [False] * num_envs
         self._actions: Any = None
-        self._scalars = isinstance(self.single_action_space, spaces.Box) and not self.single_action_space.shape
+        self._scalars = (
+            isinstance(self.single_action_space, spaces.Box) and not self.single_action_space.shape
+        )
         self._steps = 0
         self._noticed: set[str] = set()
         if worker == 0 and (sentence := normaliser_sentence(self.envs[0])):
@@ -97,12 +118,15 @@ class InlineVectorEnv(TolerantVectorEnv):
         self.lost[:] = self.begun[:] = False  # of a worker that was replaced
         self._intake = Intake(self._layout, self.single_action_space, arrays.observations)
         self._obs = self._layout.unflatten(arrays.observations)
-        self.pulse = memoryview(arrays.pulse.data).cast("B").cast("q")  # the fastest way to write one number
+        self.pulse = (
+            memoryview(arrays.pulse.data).cast("B").cast("q")
+        )  # the fastest way to write one number
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Resets all environments; an integer seed gives `seed, seed + 1, ...`, a list one seed each.
+        """Resets all environments; an integer seed gives `seed, seed + 1, ...`, a list one seed
+        each.
 
         Raises:
             EnvError: one of them failed; at the start that is a bug, and nothing is tried again.
@@ -114,7 +138,9 @@ class InlineVectorEnv(TolerantVectorEnv):
                 try:
                     self._reset_one(i, env_seed, options)
                 except BaseException as error:
-                    if is_interrupt(error) or (isinstance(error, EnvError) and not isinstance(error, ContractError)):
+                    if is_interrupt(error) or (
+                        isinstance(error, EnvError) and not isinstance(error, ContractError)
+                    ):
                         raise
                     raise EnvError(str(self._failure(i, error))) from error
             self._done = [False] * self.num_envs
@@ -125,7 +151,9 @@ class InlineVectorEnv(TolerantVectorEnv):
             self.pulse[1] = IDLE
         return self._obs, {}
 
-    def _reset_one(self, i: int, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
+    def _reset_one(
+        self, i: int, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> None:
         self.pulse[1] = RESETTING
         self.pulse[0] += 1
         self._journals[i].begin(self.envs[i], seed)
@@ -137,12 +165,15 @@ class InlineVectorEnv(TolerantVectorEnv):
         self.pulse[1] = STEPPING
 
     def send(self, actions: Any) -> None:
-        # A copy: an environment may keep or change the action that it was given, and the rollout needs it as it was.
+        # A copy: an environment may keep or change the action that it was given, and the rollout
+        # needs it as it was.
         if isinstance(actions, np.ndarray):
             self._actions = actions.copy()
         else:
             leaves = self._action_layout.flatten(actions)
-            self._actions = self._action_layout.unflatten({name: np.array(leaf) for name, leaf in leaves.items()})
+            self._actions = self._action_layout.unflatten(
+                {name: np.array(leaf) for name, leaf in leaves.items()}
+            )
 
     def recv(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         self.thread = get_ident()
@@ -156,7 +187,11 @@ class InlineVectorEnv(TolerantVectorEnv):
             self.disturbed = False
             self.lost[:] = self.begun[:] = False
         arrays, done, pulse = self._arrays, self._done, self.pulse
-        envs, journals, store = self.envs, self._journals, self._intake.store  # looked up once: each step is dear
+        envs, journals, store = (
+            self.envs,
+            self._journals,
+            self._intake.store,
+        )  # looked up once: each step is dear
         rewards, infos = [0.0] * self.num_envs, dict[str, Any]()
         arrays.terminated.fill(False)
         arrays.truncated.fill(False)
@@ -164,7 +199,9 @@ class InlineVectorEnv(TolerantVectorEnv):
         actions: Any = self._actions
         if not isinstance(actions, np.ndarray):
             actions = iterate(self.action_space, actions)
-        if self._scalars:  # iterating would make NumPy numbers of what the space knows as arrays without axes
+        if (
+            self._scalars
+        ):  # iterating would make NumPy numbers of what the space knows as arrays without axes
             actions = [actions[i, ...] for i in range(self.num_envs)]
         for i, action in enumerate(actions):
             pulse[0] += 1
@@ -186,7 +223,11 @@ class InlineVectorEnv(TolerantVectorEnv):
                     if type(terminated) not in FLAGS or type(truncated) not in FLAGS:
                         check_flags(terminated, truncated)
                     if terminated or truncated:
-                        arrays.terminated[i], arrays.truncated[i], done[i] = bool(terminated), bool(truncated), True
+                        arrays.terminated[i], arrays.truncated[i], done[i] = (
+                            bool(terminated),
+                            bool(truncated),
+                            True,
+                        )
                         infos = self._add_info(infos, self._numbers(info, i), i)
             except BaseException as error:
                 rewards[i] = 0.0
@@ -201,7 +242,8 @@ class InlineVectorEnv(TolerantVectorEnv):
             self._look_at_journals()
         return self._obs, arrays.reward, arrays.terminated, arrays.truncated, infos
 
-    # --- failures -----------------------------------------------------------------------------------------------
+    # --- failures
+    # -----------------------------------------------------------------------------------------------
 
     def _fail(self, i: int, error: BaseException) -> None:
         """Puts a fresh instance in the place of an environment that failed.
@@ -265,11 +307,15 @@ class InlineVectorEnv(TolerantVectorEnv):
         actions, about = self._journals[i].actions, ""
         if actions and self.pulse[1] == STEPPING:
             about = f"The action was {said_action(self.single_action_space, actions[-1])}.\n"
-        return Failure("raised", self._sentence(i, f"raised {said(error)}"), about + own_traceback(error))
+        return Failure(
+            "raised", self._sentence(i, f"raised {said(error)}"), about + own_traceback(error)
+        )
 
     def _sentence(self, i: int, what: str) -> str:
         journal = self._journals[i]
-        step = f"{'above ' if journal.overflowed else ''}{len(journal.actions) - journal.overflowed}"
+        step = (
+            f"{'above ' if journal.overflowed else ''}{len(journal.actions) - journal.overflowed}"
+        )
         when = {RESETTING: "at a reset", MAKING: "when it was made anew"}.get(
             self.pulse[1], f"at step {step} of its episode"
         )
@@ -278,14 +324,21 @@ class InlineVectorEnv(TolerantVectorEnv):
     def _look_at_journals(self) -> None:
         """Says once that an episode is too long to be replayed."""
         long = next((i for i, journal in enumerate(self._journals) if journal.overflowed), None)
-        if long is not None and "long" not in self._noticed and not snapshot.offers_state(self.envs[long]):
+        if (
+            long is not None
+            and "long" not in self._noticed
+            and not snapshot.offers_state(self.envs[long])
+        ):
             self._noticed.add("long")
             longest = self._journals[long].longest
             what = f"has run for more than {longest:,} steps of an episode, too many to replay"
             cure = (
-                "A run that is resumed begins a new episode there, unless the environment has get_state and set_state."
+                "A run that is resumed begins a new episode there, unless the environment has"
+                " get_state and set_state."
             )
-            self.failures.append(Failure("odd", f"Environment {long} of worker {self._worker} {what}. {cure}"))
+            self.failures.append(
+                Failure("odd", f"Environment {long} of worker {self._worker} {what}. {cure}")
+            )
 
     def _look_at_bounds(self) -> None:
         """Says once that observations leave their space. Training goes on: networks take any number."""
@@ -297,14 +350,18 @@ class InlineVectorEnv(TolerantVectorEnv):
         """The numbers in an environment's info; says once that there is none."""
         if isinstance(info, Mapping):
             return numbers_in(info)
-        self._notice("info", i, f"gave {short(info)} as its info, which must be a dict: return {{}}")
+        self._notice(
+            "info", i, f"gave {short(info)} as its info, which must be a dict: return {{}}"
+        )
         return {}
 
     def _notice(self, kind: str, i: int, what: str) -> None:
         """Reports what does no harm, once."""
         if kind not in self._noticed:
             self._noticed.add(kind)
-            text = f"{self._sentence(i, what)} Training goes on with it; `poise check-env` tells more."
+            text = (
+                f"{self._sentence(i, what)} Training goes on with it; `poise check-env` tells more."
+            )
             self.failures.append(Failure("odd", text))
 
     # --- where they stand ---------------------------------------------------------------------------------------
@@ -329,12 +386,17 @@ class InlineVectorEnv(TolerantVectorEnv):
         except BaseException as error:
             if is_interrupt(error):
                 raise
-            return f"Environment {i} of worker {self._worker} raised {said(error)} when it was closed."
+            return (
+                f"Environment {i} of worker {self._worker} raised {said(error)} when it was closed."
+            )
         return None
 
     def state_dict(self) -> dict[str, Any]:
         """Where every environment stands, as arrays and plain values."""
-        slots = [snapshot.save(env, journal) for env, journal in zip(self.envs, self._journals, strict=True)]
+        slots = [
+            snapshot.save(env, journal)
+            for env, journal in zip(self.envs, self._journals, strict=True)
+        ]
         obs = {name: array.copy() for name, array in self.observations.items()}
         return {"slots": slots, "obs": obs, "done": np.array(self._done)}
 
@@ -351,7 +413,9 @@ class InlineVectorEnv(TolerantVectorEnv):
             expected = {name: array[i] for name, array in state["obs"].items()}
             self.pulse[1] = RESETTING
             try:
-                obs = snapshot.restore(self.envs[i], state["slots"][i], self._journals[i], self._beat)
+                obs = snapshot.restore(
+                    self.envs[i], state["slots"][i], self._journals[i], self._beat
+                )
                 if obs is not None and self._is_at(obs, expected):
                     self._intake.store(i, obs)
                     continue

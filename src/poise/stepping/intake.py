@@ -14,7 +14,8 @@ from poise.spaces.masks import KEY, is_masked, stuck
 
 
 class ContractError(EnvError):
-    """An environment returned what it may not; the text says what, without saying which environment."""
+    """An environment returned what it may not; the text says what, without saying which
+    environment."""
 
 
 FLAGS = frozenset((bool, np.bool_))
@@ -24,11 +25,14 @@ REALS = frozenset((float, np.float64))
 
 
 def is_flag(value: Any) -> bool:
-    """Whether a value says clearly that an episode ends or goes on: True, False, 1, 0, or an array of one without axes.
-    None and empty lists mean something else, and so do texts, whatever `bool` makes of them."""
+    """Whether a value says clearly that an episode ends or goes on: True, False, 1, 0, or an array
+    of one without axes. None and empty lists mean something else, and so do texts, whatever `bool`
+    makes of them."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
-    return isinstance(value, (bool, np.bool_)) or (isinstance(value, (int, np.integer)) and value in (0, 1))
+    return isinstance(value, (bool, np.bool_)) or (
+        isinstance(value, (int, np.integer)) and value in (0, 1)
+    )
 
 
 def check_flags(terminated: Any, truncated: Any) -> None:
@@ -39,7 +43,9 @@ def check_flags(terminated: Any, truncated: Any) -> None:
     """
     for name, value in (("terminated", terminated), ("truncated", truncated)):
         if not is_flag(value):
-            raise ContractError(f"gave {name}={short(value)}, which is neither True nor False: use bool(...)")
+            raise ContractError(
+                f"gave {name}={short(value)}, which is neither True nor False: use bool(...)"
+            )
 
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -50,7 +56,10 @@ def too_large(what: str, value: Any) -> str:
     """Says what is wrong with a reward or an observation that is not within ±`LARGEST`."""
     value = value.item() if isinstance(value, np.generic) else value
     if np.isfinite(value).all():
-        return f"gave {what} beyond float32, whose largest number is {LARGEST:.2g}: {short(value)}; scale it down"
+        return (
+            f"gave {what} beyond float32, whose largest number is {LARGEST:.2g}: {short(value)};"
+            " scale it down"
+        )
     return f"gave {what} that is not finite, {short(value)}"
 
 
@@ -60,7 +69,9 @@ def number_of(reward: Any) -> float:
     Raises:
         ContractError: it is none.
     """
-    if isinstance(reward, (int, float, np.number, np.bool_)) and not isinstance(reward, np.complexfloating):
+    if isinstance(reward, (int, float, np.number, np.bool_)) and not isinstance(
+        reward, np.complexfloating
+    ):
         try:
             return float(reward)
         except OverflowError:  # a whole number that no float can hold
@@ -70,7 +81,9 @@ def number_of(reward: Any) -> float:
             raise TypeError
         return float(reward)
     except (TypeError, ValueError):
-        raise ContractError(f"gave a reward that is no number, {short(reward)}: return a float") from None
+        raise ContractError(
+            f"gave a reward that is no number, {short(reward)}: return a float"
+        ) from None
 
 
 class Intake:
@@ -80,19 +93,29 @@ class Intake:
         SpaceError: observations hold an action mask that does not fit `action_space`.
     """
 
-    def __init__(self, layout: Layout, action_space: spaces.Space, arrays: dict[str, np.ndarray]) -> None:
+    def __init__(
+        self, layout: Layout, action_space: spaces.Space, arrays: dict[str, np.ndarray]
+    ) -> None:
         self.layout = layout
         self._action_space = action_space
         self._masks = arrays[KEY] if is_masked(layout.space, action_space) else None
         self.arrays = arrays
         first = next(iter(arrays.values()))
         # Row views are made once: indexing costs as much as copying a small observation.
-        self._rows = {name: [array[i, ...] for i in range(len(first))] for name, array in arrays.items()}
+        self._rows = {
+            name: [array[i, ...] for i in range(len(first))] for name, array in arrays.items()
+        }
         single = layout.leaves[0]
         plain = single.name == ROOT and isinstance(single.space, spaces.Box)
-        self._root = self._rows[ROOT] if plain else None  # the one array that most environments return
+        self._root = (
+            self._rows[ROOT] if plain else None
+        )  # the one array that most environments return
         self._shape, self._dtype = first.shape[1:], first.dtype
-        self._floats = [(name, array, array.reshape(-1)) for name, array in arrays.items() if array.dtype.kind == "f"]
+        self._floats = [
+            (name, array, array.reshape(-1))
+            for name, array in arrays.items()
+            if array.dtype.kind == "f"
+        ]
         self._bounded = [(leaf, arrays[leaf.name]) for leaf in layout.leaves if _has_bounds(leaf)]
 
     def store(self, i: int, obs: Any) -> None:
@@ -102,26 +125,31 @@ class Intake:
             ContractError: its structure, a shape or a type is not that of its space.
         """
         root = self._root
-        if root is not None and type(obs) is np.ndarray and obs.shape == self._shape and obs.dtype == self._dtype:
+        if (
+            root is not None
+            and type(obs) is np.ndarray
+            and obs.shape == self._shape
+            and obs.dtype == self._dtype
+        ):
             root[i][...] = obs
             return
         try:
             leaves = self.layout.flatten(obs)
         except (KeyError, IndexError, TypeError) as error:
             raise ContractError(
-                f"gave an observation that is not built as its space says ({type(error).__name__}: {error}): "
-                f"{short(obs)} is not in {self.layout.space}"
+                f"gave an observation that is not built as its space says ({type(error).__name__}:"
+                f" {error}): {short(obs)} is not in {self.layout.space}"
             ) from None
         for leaf in self.layout.leaves:
             self._rows[leaf.name][i][...] = _converted(leaf, leaves[leaf.name])
 
     @np.errstate(over="ignore", invalid="ignore")
     def faults(self, done: list[bool]) -> dict[int, str]:
-        """Environments whose observation no policy can act on, each with what it gave: one that holds NaN or infinity,
-        or an action mask that allows nothing although the episode goes on.
+        """Environments whose observation no policy can act on, each with what it gave: one that
+        holds NaN or infinity, or an action mask that allows nothing although the episode goes on.
 
-        The product of an array with itself finds NaN in one fast pass: it is finite only if all elements are. (Where
-        it overflows, or may hold what float32 cannot, each is looked at.)
+        The product of an array with itself finds NaN in one fast pass: it is finite only if all
+        elements are. (Where it overflows, or may hold what float32 cannot, each is looked at.)
         """
         found: dict[int, str] = {}
         if self._masks is not None:
@@ -130,7 +158,8 @@ class Intake:
                     found[i] = "gave an action mask that allows no action"
         for name, array, flat in self._floats:
             if not flat.dot(flat) < LARGEST**2:
-                # As a Python number it would become float16's infinity, beside which infinity is inside.
+                # As a Python number it would become float16's infinity, beside which infinity is
+                # inside.
                 inside = np.abs(array.reshape(len(array), -1)) <= np.float32(LARGEST)
                 for i in np.flatnonzero(~inside.all(1)).tolist():
                     found.setdefault(i, too_large(f"an observation {name!r}", array[i]))
@@ -138,17 +167,24 @@ class Intake:
 
     @np.errstate(over="ignore")
     def out_of_bounds(self) -> dict[int, str]:
-        """Environments whose observation is outside the bounds of its `Box`, each with what it gave."""
+        """Environments whose observation is outside the bounds of its `Box`, each with what it
+        gave."""
         found: dict[int, str] = {}
         for leaf, array in self._bounded:
             low, high = leaf.space.low, leaf.space.high  # type: ignore[attr-defined]
-            slack = 1e-4 * np.maximum(1.0, np.minimum(np.abs(low), np.abs(high)))  # for the rounding of bounds
+            slack = 1e-4 * np.maximum(
+                1.0, np.minimum(np.abs(low), np.abs(high))
+            )  # for the rounding of bounds
             outside = ((array < low - slack) | (array > high + slack)).reshape(len(array), -1)
             for i in np.flatnonzero(outside.any(1)).tolist():
                 value = array[i].reshape(-1)[outside[i]][0]
                 where = np.flatnonzero(outside[i])[0]
                 bounds = f"[{np.ravel(low)[where]}, {np.ravel(high)[where]}]"
-                found.setdefault(i, f"gave an observation {leaf.name!r} outside its space: {value} is not in {bounds}")
+                found.setdefault(
+                    i,
+                    f"gave an observation {leaf.name!r} outside its space: {value} is not in"
+                    f" {bounds}",
+                )
         return found
 
 
@@ -169,10 +205,13 @@ def _converted(leaf: Leaf, value: Any) -> np.ndarray:
         if array.dtype.kind not in "biuf":
             raise TypeError
     except (TypeError, ValueError):
-        raise ContractError(f"gave an observation {leaf.name!r} that is no array of numbers: {short(value)}") from None
+        raise ContractError(
+            f"gave an observation {leaf.name!r} that is no array of numbers: {short(value)}"
+        ) from None
     if array.shape != leaf.shape:  # assigning it would broadcast without a word
         raise ContractError(
-            f"gave an observation {leaf.name!r} of shape {array.shape}, but its space says {leaf.shape}"
+            f"gave an observation {leaf.name!r} of shape {array.shape}, but its space says"
+            f" {leaf.shape}"
         )
     if array.dtype == leaf.dtype:
         whole = array
@@ -181,25 +220,30 @@ def _converted(leaf: Leaf, value: Any) -> np.ndarray:
             whole = array.astype(leaf.dtype)
         if leaf.dtype.kind != "f" and not np.array_equal(whole, array):
             raise ContractError(
-                f"gave an observation {leaf.name!r} of type {array.dtype}, which its space's {leaf.dtype} cannot hold: "
-                f"{short(value)}"
+                f"gave an observation {leaf.name!r} of type {array.dtype}, which its space's"
+                f" {leaf.dtype} cannot hold: {short(value)}"
             )
     space = leaf.space
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         n = space.n if isinstance(space, spaces.Discrete) else space.nvec
         if not (np.all(whole >= space.start) and np.all(whole < space.start + n)):
             raise ContractError(
-                f"gave an observation {leaf.name!r} outside its space: {short(value)} is not in {space}"
+                f"gave an observation {leaf.name!r} outside its space: {short(value)} is not in"
+                f" {space}"
             )
     elif isinstance(space, spaces.MultiBinary) and not np.all((whole == 0) | (whole == 1)):
-        raise ContractError(f"gave an observation {leaf.name!r} outside its space: {short(value)} is not in {space}")
+        raise ContractError(
+            f"gave an observation {leaf.name!r} outside its space: {short(value)} is not in {space}"
+        )
     return whole
 
 
 def short(value: Any) -> str:
     """A value in one line of at most 120 characters."""
     try:
-        text = " ".join((str if isinstance(value, np.ndarray) and value.ndim else repr)(value).split())
+        text = " ".join(
+            (str if isinstance(value, np.ndarray) and value.ndim else repr)(value).split()
+        )
     except Exception:  # a __repr__ that fails
         text = f"a {type(value).__name__}"
     return text if len(text) <= 120 else text[:117] + "..."

@@ -105,7 +105,9 @@ class Worker:
         trace = self._trace.fileno() if self._trace else -1
         lasting = "lasting" if threading.current_thread() is threading.main_thread() else "passing"
         passed = {"pass_fds": (*descriptors, trace)} if posix else {}
-        self._process, self.pipe = start("poise.stepping.worker", os.getpid(), trace, lasting, **passed)
+        self._process, self.pipe = start(
+            "poise.stepping.worker", os.getpid(), trace, lasting, **passed
+        )
         self.begin(State.MAKING)
         about = {"worker": self.index, "num_envs": self.size, "memory_limit": self.limits.memory}
         self._send(lambda: self.pipe.send(about))
@@ -205,20 +207,29 @@ class Worker:
         else:
             why = ", as the system does when memory runs out," if -code == signal.SIGKILL else ""
             how = f"was ended by {signal.Signals(-code).name}{why}"
-        return Failure("ended", f"Worker {self.index} {how} while it {self._doing()}.", self._last_trace())
+        return Failure(
+            "ended", f"Worker {self.index} {how} while it {self._doing()}.", self._last_trace()
+        )
 
     def _how_it_hangs(self) -> Failure:
         phase = {MAKING: "made", RESETTING: "reset"}.get(self._phase(), "stepped")
-        if self._process is not None and self._trace is not None:  # C code answers, whoever holds the interpreter
+        if (
+            self._process is not None and self._trace is not None
+        ):  # C code answers, whoever holds the interpreter
             self._process.send_signal(signal.SIGUSR1)
             time.sleep(0.1)
         limit = self.limits.of(self._phase())
-        what = f"An environment of worker {self.index} hangs: it has been {phase} for more than {limit:g} s"
+        what = (
+            f"An environment of worker {self.index} hangs: it has been {phase} for more than"
+            f" {limit:g} s"
+        )
         return Failure("hung", f"{what}.", self._last_trace())
 
     def _doing(self) -> str:
         doing = {State.MAKING: "made its environments", State.RESETTING: "reset its environments"}
-        return doing.get(self.state, "stepped its environments" if self.state == State.STEPPING else "waited")
+        return doing.get(
+            self.state, "stepped its environments" if self.state == State.STEPPING else "waited"
+        )
 
     def _last_trace(self) -> str:
         """What the process wrote about where it was."""
@@ -227,11 +238,16 @@ class Worker:
         self._trace.seek(0)
         text = self._trace.read().decode(errors="replace").strip()
         noise = "/poise/envs/", "/poise/stepping/", "<string>", "Extension modules:"
-        kept = [line for line in text.splitlines() if not any(part in line.replace(os.sep, "/") for part in noise)]
+        kept = [
+            line
+            for line in text.splitlines()
+            if not any(part in line.replace(os.sep, "/") for part in noise)
+        ]
         return "\n".join(kept).rstrip()
 
     def restart_later(self) -> None:
-        """Ends the process; a new one may follow at once, or later if the last ones did not get far."""
+        """Ends the process; a new one may follow at once, or later if the last ones did not get
+        far."""
         if self.state in (State.MAKING, State.RESETTING):
             self.false_starts += 1
         self.end()

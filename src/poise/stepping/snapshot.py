@@ -2,8 +2,9 @@
 
 Gymnasium has no way to save an environment. Three ways are tried, in this order:
 
-1. `get_state()` / `set_state(state)`, where an environment offers both and the state is arrays and plain JSON values.
-2. Seed and replay: the generator's state when the episode was reset, and the actions since. A fresh environment that
+1. `get_state()` / `set_state(state)`, where an environment offers both and the state is arrays and
+plain JSON values. 2. Seed and replay: the generator's state when the episode was reset, and the
+actions since. A fresh environment that
    replays them must arrive at the same observation, or the third way is taken.
 3. A new episode.
 """
@@ -44,7 +45,8 @@ class Journal:
 
     Attributes:
         origin: how it began.
-        actions: every action since, to be appended to at each step; of too long an episode only the last ones.
+        actions: every action since, to be appended to at each step; of too long an episode only the
+            last ones.
     """
 
     def __init__(self, longest: int | None = None) -> None:
@@ -77,10 +79,14 @@ def save(env: gym.Env, journal: Journal) -> dict[str, Any]:
     return {"origin": journal.origin, "actions": _packed(env.action_space, journal.actions)}
 
 
-def restore(env: gym.Env, saved: dict[str, Any], journal: Journal, beat: Callable[[], None] = lambda: None) -> Any:
-    """Puts a fresh `env` where `save` found another; returns the observation there, or None if it cannot be told.
+def restore(
+    env: gym.Env, saved: dict[str, Any], journal: Journal, beat: Callable[[], None] = lambda: None
+) -> Any:
+    """Puts a fresh `env` where `save` found another; returns the observation there, or None if it
+    cannot be told.
 
-    Replaying may take long: `beat` is called before each step of it. What the environment raises comes through.
+    Replaying may take long: `beat` is called before each step of it. What the environment raises
+    comes through.
     """
     if "state" in saved:
         if not offers_state(env):
@@ -116,7 +122,10 @@ def _packed(space: gym.Space, actions: Collection[Any]) -> Any:
         return np.array(list(actions))
     layout = Layout(space)
     flat = [layout.flatten(action) for action in actions]
-    return {leaf.name: np.array([each[leaf.name] for each in flat], leaf.dtype) for leaf in layout.leaves}
+    return {
+        leaf.name: np.array([each[leaf.name] for each in flat], leaf.dtype)
+        for leaf in layout.leaves
+    }
 
 
 def _unpacked(space: gym.Space, packed: Any) -> Sequence[Any]:
@@ -130,20 +139,27 @@ def _unpacked(space: gym.Space, packed: Any) -> Sequence[Any]:
 
 def exact(saved: dict[str, Any]) -> bool:
     """Whether what `save_vector` returned can put all its environments in the same place."""
-    batch = saved.get("state", {"slots": []})  # the fields of a native environment are all there is of it
+    batch = saved.get(
+        "state", {"slots": []}
+    )  # the fields of a native environment are all there is of it
     parts = batch.get("workers", [batch])
-    return all(part is not None and all("unknown" not in s.get("origin", {}) for s in part["slots"]) for part in parts)
+    return all(
+        part is not None and all("unknown" not in s.get("origin", {}) for s in part["slots"])
+        for part in parts
+    )
 
 
 def reset_seeded(env: Any, seed: np.random.SeedSequence) -> Any:
-    """Resets a vector environment from a seed sequence: native ones take one seed, others one for each slot."""
+    """Resets a vector environment from a seed sequence: native ones take one seed, others one for
+    each slot."""
     seeds = [int(s) for s in seed.generate_state(env.num_envs)]
     one_each = isinstance(env, TolerantVectorEnv) or hasattr(env, "envs")
     return env.reset(seed=seeds if one_each else seeds[0])[0]
 
 
 def _generator_state(env: gym.Env) -> dict[str, Any] | None:
-    """The state of an environment's generator, where it is one of NumPy's present ones (ported ones may differ)."""
+    """The state of an environment's generator, where it is one of NumPy's present ones (ported ones
+    may differ)."""
     bits = getattr(getattr(env.unwrapped, "np_random", None), "bit_generator", None)
     return None if bits is None else dict(bits.state)
 
@@ -160,7 +176,8 @@ def offers_state(env: gym.Env) -> bool:
 
 
 def _is_plain(state: Any) -> bool:
-    """Whether a checkpoint can hold a state: some environments have a `get_state` of their own, for other purposes."""
+    """Whether a checkpoint can hold a state: some environments have a `get_state` of their own, for
+    other purposes."""
     if isinstance(state, dict):
         return all(map(_is_plain, state.values()))
     if isinstance(state, (list, tuple)):
@@ -180,13 +197,15 @@ def _time_limits(env: gym.Env) -> list[gym.wrappers.TimeLimit]:
 
 
 _NATIVE_FIELDS = {"CartPoleVectorEnv": ("state", "steps", "prev_done", "low", "high")}
-"""Attributes that hold the whole state of Gymnasium's native vector environments, beside their generator."""
+"""Attributes that hold the whole state of Gymnasium's native vector environments, beside their
+generator."""
 FURTHEST = 1e9
 """What none of them ever reaches: a file that says so was damaged."""
 
 
 def save_vector(env: Any) -> dict[str, Any] | None:
-    """The state of a vector environment: its own `state_dict`, or the known fields of a native one; None if opaque."""
+    """The state of a vector environment: its own `state_dict`, or the known fields of a native one;
+    None if opaque."""
     kind = type(env.unwrapped).__name__
     if hasattr(env, "state_dict"):
         return {"kind": kind, "state": env.state_dict()}
@@ -204,7 +223,9 @@ def restore_vector(env: Any, saved: dict[str, Any]) -> list[int]:
         ValueError: it is no such state of such an environment.
     """
     target = env.unwrapped
-    if type(target).__name__ != saved["kind"]:  # an environment that is made in another way than the saved one
+    if (
+        type(target).__name__ != saved["kind"]
+    ):  # an environment that is made in another way than the saved one
         return list(range(env.num_envs))
     if "state" in saved:
         lost: list[int] = env.load_state_dict(saved["state"])
@@ -213,7 +234,9 @@ def restore_vector(env: Any, saved: dict[str, Any]) -> list[int]:
         array, own = np.array(value), np.array(getattr(target, name))
         alike = (array.shape, array.dtype.kind) == (own.shape, own.dtype.kind)
         if not (alike and (np.abs(array * 1.0) < FURTHEST).all()):
-            raise ValueError(f"{name!r} of the environments is no such array, or not within ±{FURTHEST:g}")
+            raise ValueError(
+                f"{name!r} of the environments is no such array, or not within ±{FURTHEST:g}"
+            )
         setattr(target, name, array if array.ndim else array.item())
     target.np_random = _generator(saved["rng"])
     return []

@@ -15,7 +15,8 @@ from poise.stepping.failures import Failure
 
 
 class TolerantVectorEnv(VectorEnv):
-    """A batch of environments with NEXT_STEP autoreset, whose step is cut in two, and which replaces what fails.
+    """A batch of environments with NEXT_STEP autoreset, whose step is cut in two, and which
+    replaces what fails.
 
         env.send(actions)                 # the environments begin to step
         ...                               # whoever calls may do something else
@@ -25,7 +26,8 @@ class TolerantVectorEnv(VectorEnv):
 
     Attributes:
         disturbed: whether `lost` or `begun` hold anything since the last step.
-        lost: `[num_envs]`, slots whose last step did not happen: it failed, or the slot's worker is being replaced.
+        lost: `[num_envs]`, slots whose last step did not happen: it failed, or the slot's worker is
+            being replaced.
         begun: `[num_envs]`, slots whose observation begins an episode although none ended there.
         failures: what failed, or is odd, since `take_failures` was last called.
         waited: seconds spent doing nothing but waiting for environments, since the start.
@@ -36,7 +38,9 @@ class TolerantVectorEnv(VectorEnv):
     begun: np.ndarray
     waited: float = 0.0
 
-    def __init__(self, num_envs: int, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+    def __init__(
+        self, num_envs: int, observation_space: spaces.Space, action_space: spaces.Space
+    ) -> None:
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
         self.num_envs = num_envs
         self.single_observation_space, self.single_action_space = observation_space, action_space

@@ -1,4 +1,7 @@
-"""Says where an environment hangs that is stepped in this process. It cannot be replaced there; a worker's can."""
+"""Says where an environment hangs that is stepped in this process.
+
+It cannot be replaced there; a worker's can.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,12 @@ def watch(env: InlineVectorEnv, limits: Limits, report: Callable[[Failure], None
         limits: the time that one environment may take.
         report: called from the watching thread, once for each hang.
     """
-    env.report_hang = report  # held by the batch: a thread that held it would keep its trainer alive
-    threading.Thread(target=_watch, args=(weakref.ref(env), limits), name="poise-watch", daemon=True).start()
+    env.report_hang = (
+        report  # held by the batch: a thread that held it would keep its trainer alive
+    )
+    threading.Thread(
+        target=_watch, args=(weakref.ref(env), limits), name="poise-watch", daemon=True
+    ).start()
 
 
 def _watch(reference: weakref.ref[InlineVectorEnv], limits: Limits) -> None:
@@ -35,7 +42,12 @@ def _watch(reference: weakref.ref[InlineVectorEnv], limits: Limits) -> None:
         env = reference()
         if env is None or env.closed:
             return
-        beat, phase, thread, report = int(env.pulse[0]), int(env.pulse[1]), env.thread, env.report_hang
+        beat, phase, thread, report = (
+            int(env.pulse[0]),
+            int(env.pulse[1]),
+            env.thread,
+            env.report_hang,
+        )
         now = time.monotonic()
         if beat != last or phase == IDLE:
             last, since, told = beat, now, False
@@ -52,8 +64,9 @@ def _hang(thread: int, seconds: float) -> Failure:
     below = max((i for i, entry in enumerate(stack) if entry.filename == _INLINE), default=-1)
     where = "".join(traceback.format_list(stack[below + 1 :])).rstrip()
     what = (
-        f"An environment has not returned for {seconds:.0f} s. It is stepped in this process, which cannot go on "
-        "without it: stop the run with Ctrl-C, or use num_workers to have such an environment replaced."
+        f"An environment has not returned for {seconds:.0f} s. It is stepped in this process, which"
+        " cannot go on without it: stop the run with Ctrl-C, or use num_workers to have such an"
+        " environment replaced."
     )
     return Failure("hung", what, where)
 

@@ -1,7 +1,8 @@
 """The process that steps environments for a driver; `poise.stepping.process` starts it.
 
-It imports no PyTorch, reads commands from its standard input and ends when that ends, so that no worker outlives its
-driver. Observations, actions and rewards are in memory that it shares with the driver.
+It imports no PyTorch, reads commands from its standard input and ends when that ends, so that no
+worker outlives its driver. Observations, actions and rewards are in memory that it shares with the
+driver.
 """
 
 from __future__ import annotations
@@ -36,11 +37,14 @@ def main(driver: str, traces: str, lasting: str) -> None:
     Args:
         driver: its process.
         traces: the file descriptor for tracebacks of a crash; -1 has none.
-        lasting: whether the thread that started this process lives as long as the driver; `lasting` or `passing`.
+        lasting: whether the thread that started this process lives as long as the driver; `lasting`
+            or `passing`.
     """
     _die_with(int(driver), lasting=lasting == "lasting")
     pipe, trace = begin(), int(traces)
-    if trace >= 0:  # where a crash or a hang happened, written by C code that needs no interpreter lock
+    if (
+        trace >= 0
+    ):  # where a crash or a hang happened, written by C code that needs no interpreter lock
         faulthandler.enable(trace)
         if hasattr(faulthandler, "register"):
             faulthandler.register(signal.SIGUSR1, trace, all_threads=False)
@@ -54,8 +58,12 @@ def _serve(pipe: Pipe) -> None:
     try:
         from poise.envs.make import recipe_maker
 
-        about.update(cloudpickle.loads(pipe.receive()))  # from the driver, whose child this is, and nobody else
-        env = InlineVectorEnv(recipe_maker(about), about["num_envs"], worker=about["worker"], of=about.get("of"))
+        about.update(
+            cloudpickle.loads(pipe.receive())
+        )  # from the driver, whose child this is, and nobody else
+        env = InlineVectorEnv(
+            recipe_maker(about), about["num_envs"], worker=about["worker"], of=about.get("of")
+        )
         layouts = Layout(env.single_observation_space), Layout(env.single_action_space)
         pipe.send({"spaces": [layout.to_json() for layout in layouts]})
     except BaseException as error:
@@ -75,7 +83,9 @@ def _serve(pipe: Pipe) -> None:
             pipe.linger()
             command = pipe.receive()
         except EOFError:
-            with contextlib.suppress(Exception):  # whatever it says, there is nobody left to hear it
+            with contextlib.suppress(
+                Exception
+            ):  # whatever it says, there is nobody left to hear it
                 env.close()
             raise
         try:
@@ -97,7 +107,12 @@ def _serve(pipe: Pipe) -> None:
                 pipe.send({"state": env.state_dict()})
             elif command["do"] == "restore":
                 fresh = env.load_state_dict(command["state"])
-                pipe.send({"fresh": fresh, "failures": [failure.to_json() for failure in env.take_failures()]})
+                pipe.send(
+                    {
+                        "fresh": fresh,
+                        "failures": [failure.to_json() for failure in env.take_failures()],
+                    }
+                )
         except (EOFError, BrokenPipeError):
             raise
         except BaseException as error:
@@ -127,7 +142,9 @@ def _failure(error: BaseException, worker: int, what: str) -> Failure:
     """Why this process ends."""
     if isinstance(error, EnvError):  # it is a sentence already
         return Failure("bug" if isinstance(error, WrongApiError) else "ended", str(error))
-    return Failure("ended", f"The environment of worker {worker} {what}: {said(error)}.", own_traceback(error))
+    return Failure(
+        "ended", f"The environment of worker {worker} {what}: {said(error)}.", own_traceback(error)
+    )
 
 
 class _Memory:
@@ -152,7 +169,8 @@ class _Memory:
 
 
 def resident_bytes() -> int:
-    """Memory that this process has in use (at most so far, where the system does not tell what it is now)."""
+    """Memory that this process has in use (at most so far, where the system does not tell what it
+    is now)."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -169,9 +187,10 @@ def resident_bytes() -> int:
 def _die_with(driver: int, *, lasting: bool) -> None:
     """Ends this process when its driver has ended, even while an environment hangs.
 
-    On Linux the system sees to it. But to the system, the driver is the thread that started this process: where that
-    thread may end before the driver does, and elsewhere than on Linux, a thread looks every second instead. That needs
-    Python's interpreter lock, which an environment that hangs in C code may hold.
+    On Linux the system sees to it. But to the system, the driver is the thread that started this
+    process: where that thread may end before the driver does, and elsewhere than on Linux, a thread
+    looks every second instead. That needs Python's interpreter lock, which an environment that
+    hangs in C code may hold.
     """
     if sys.platform == "linux" and lasting:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -6,8 +6,8 @@
     (free until `recv`)                 observations and rewards into shared memory
     one byte from each worker   <-
 
-No observation is copied or pickled on its way. A worker that ends, hangs or grows too large is replaced while its
-siblings go on.
+No observation is copied or pickled on its way. A worker that ends, hangs or grows too large is
+replaced while its siblings go on.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ _SPEED_EVERY = 200  # steps between two looks at how fast each worker is
 class WorkerVectorEnv(TolerantVectorEnv):
     """`num_envs` environments in `num_workers` processes, as one batch with NEXT_STEP semantics.
 
-    Making one starts the processes; it can be used after `connect`, so that several start at the same time.
+    Making one starts the processes; it can be used after `connect`, so that several start at the
+    same time.
 
     Args:
         recipe: what a worker needs to make the environments: see `poise.envs.make.recipe`.
@@ -51,17 +52,28 @@ class WorkerVectorEnv(TolerantVectorEnv):
     """
 
     def __init__(
-        self, recipe: dict[str, Any], num_envs: int, num_workers: int, limits: Limits, *, first_worker: int = 0
+        self,
+        recipe: dict[str, Any],
+        num_envs: int,
+        num_workers: int,
+        limits: Limits,
+        *,
+        first_worker: int = 0,
     ) -> None:
         self.num_envs = num_envs
         self._recipe, self._limits = recipe, limits
-        edges = np.linspace(0, num_envs, min(num_workers, num_envs) + 1).round().astype(int).tolist()
+        edges = (
+            np.linspace(0, num_envs, min(num_workers, num_envs) + 1).round().astype(int).tolist()
+        )
         self.workers = [
-            Worker(first_worker + i, i, slice(edges[i], edges[i + 1]), self._limits) for i in range(len(edges) - 1)
+            Worker(first_worker + i, i, slice(edges[i], edges[i + 1]), self._limits)
+            for i in range(len(edges) - 1)
         ]
         self._memory = SharedMemory()
         self._finalizer = weakref.finalize(self, _end_all, self.workers, self._memory)
-        self.team: list[Worker] = self.workers  # all workers of the run, where it has several batches
+        self.team: list[Worker] = (
+            self.workers
+        )  # all workers of the run, where it has several batches
         try:
             for worker in self.workers:
                 self._start(worker)
@@ -84,9 +96,13 @@ class WorkerVectorEnv(TolerantVectorEnv):
         for worker, answer in zip(self.workers, answers, strict=True):
             self._spaces_agree(answer, worker)
         self._layouts = Layout.from_json(self._spaces[0]), Layout.from_json(self._spaces[1])
-        TolerantVectorEnv.__init__(self, self.num_envs, self._layouts[0].space, self._layouts[1].space)
+        TolerantVectorEnv.__init__(
+            self, self.num_envs, self._layouts[0].space, self._layouts[1].space
+        )
         self._size = StepArrays.size(self._layouts, self.num_envs, len(self.workers))
-        arrays = StepArrays.carve(self._layouts, self.num_envs, len(self.workers), self._memory.map(self._size))
+        arrays = StepArrays.carve(
+            self._layouts, self.num_envs, len(self.workers), self._memory.map(self._size)
+        )
         self._arrays = arrays
         self.observations = arrays.observations
         self._obs = self._layouts[0].unflatten(arrays.observations)
@@ -106,7 +122,8 @@ class WorkerVectorEnv(TolerantVectorEnv):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Resets all environments; an integer seed gives `seed, seed + 1, ...`, a list one seed each.
+        """Resets all environments; an integer seed gives `seed, seed + 1, ...`, a list one seed
+        each.
 
         Raises:
             EnvError: one of them failed; at the start that is a bug, and nothing is tried again.
@@ -158,8 +175,8 @@ class WorkerVectorEnv(TolerantVectorEnv):
         return self._seen(), arrays.reward, arrays.terminated, arrays.truncated, self._infos
 
     def _seen(self) -> Any:
-        """The observations; in place of those of workers that are not there, which may be writing new ones, some that
-        are whole and finite."""
+        """The observations; in place of those of workers that are not there, which may be writing
+        new ones, some that are whole and finite."""
         absent = [worker.slots for worker in self.workers if worker.state != State.READY]
         if not absent:
             return self._obs
@@ -194,11 +211,15 @@ class WorkerVectorEnv(TolerantVectorEnv):
             whole[slots] = values
         if answer["memory"]:
             used, limit = answer["memory"] / 2**20, self._limits.memory / 2**20
-            what = f"Worker {worker.index} uses {used:,.0f} MiB of memory, more than its limit of {limit:,.0f} MiB."
+            what = (
+                f"Worker {worker.index} uses {used:,.0f} MiB of memory, more than its limit of"
+                f" {limit:,.0f} MiB."
+            )
             raise WorkerDiedError(Failure("memory", what))
 
     def _look_for_the_slow(self) -> None:
-        """Says once that one worker takes much longer than the others, which wait for it at every step."""
+        """Says once that one worker takes much longer than the others, which wait for it at every
+        step."""
         before, self._busy = self._busy, [worker.busy / worker.size for worker in self.team]
         if len(before) < 2:
             return
@@ -208,12 +229,13 @@ class WorkerVectorEnv(TolerantVectorEnv):
             self._told_slow = True
             worker = self.team[took.index(slowest)]
             text = (
-                f"Worker {worker.index} is slow: a step of its environments takes {duration(slowest)}, and "
-                f"{duration(others)} in others, which wait for it."
+                f"Worker {worker.index} is slow: a step of its environments takes"
+                f" {duration(slowest)}, and {duration(others)} in others, which wait for it."
             )
             self.failures.append(Failure("odd", text))
 
-    # --- replacing workers --------------------------------------------------------------------------------------
+    # --- replacing workers
+    # --------------------------------------------------------------------------------------
 
     def _replace(self, worker: Worker, failure: Failure) -> None:
         """Drops what a worker was doing; `_bring_back` starts it anew.
@@ -235,7 +257,8 @@ class WorkerVectorEnv(TolerantVectorEnv):
         self.lost[worker.slots] = True
 
     def _bring_back(self) -> None:
-        """Moves every worker that is not ready one step towards it; waits only where none of the run's is at work."""
+        """Moves every worker that is not ready one step towards it; waits only where none of the
+        run's is at work."""
         while True:
             for worker in self.workers:
                 if worker.state != State.READY:
@@ -274,7 +297,8 @@ class WorkerVectorEnv(TolerantVectorEnv):
         """Raises where a worker cannot be brought back, however often it is started."""
         if worker.false_starts >= 5:
             raise EnvError(
-                f"Worker {worker.index} failed {worker.false_starts} times in a row before its first step: {failure}"
+                f"Worker {worker.index} failed {worker.false_starts} times in a row before its"
+                f" first step: {failure}"
             )
 
     def _start(self, worker: Worker) -> None:
@@ -282,15 +306,21 @@ class WorkerVectorEnv(TolerantVectorEnv):
             recipe = cloudpickle.dumps(self._recipe)
         except Exception as error:
             raise EnvError(
-                f"{self._recipe['name']} cannot be sent to worker processes: {said(error)}. Use num_workers=0, or let "
-                "the environment's creator make what it needs instead of holding it."
+                f"{self._recipe['name']} cannot be sent to worker processes: {said(error)}. Use"
+                " num_workers=0, or let the environment's creator make what it needs instead of"
+                " holding it."
             ) from error
         worker.start(recipe, self._memory.descriptors)
 
     def _attach(self, worker: Worker) -> None:
         """Tells a worker that has made its environments where its arrays are."""
         worker.attach(self._arrays)
-        where = {"key": self._memory.key, "size": self._size, "slots": self.num_envs, "workers": len(self.workers)}
+        where = {
+            "key": self._memory.key,
+            "size": self._size,
+            "slots": self.num_envs,
+            "workers": len(self.workers),
+        }
         where["calls"] = [call.to_json() for call in self._calls.values()]
         worker.ask({**where, "first": worker.slots.start, "place": worker.place}, State.READY)
 
@@ -304,12 +334,14 @@ class WorkerVectorEnv(TolerantVectorEnv):
     def _spaces_agree(self, answer: dict[str, Any], worker: Worker) -> None:
         if answer["spaces"] != self._spaces:
             raise EnvError(
-                f"The environment of worker {worker.index} has other spaces than those before: {answer['spaces']}."
+                f"The environment of worker {worker.index} has other spaces than those before:"
+                f" {answer['spaces']}."
             )
 
     def call_each(self, call: Call) -> list[Any]:
-        """Does something to every environment, and later to those of workers that are started anew. Those of a worker
-        that is absent have None in the results.
+        """Does something to every environment, and later to those of workers that are started anew.
+
+        Those of a worker that is absent have None in the results.
 
         Raises:
             EnvError: arguments or results cannot be sent, or an environment refused.
@@ -317,9 +349,13 @@ class WorkerVectorEnv(TolerantVectorEnv):
         try:
             encoded(call.to_json())
         except TypeError as error:
-            raise EnvError(f"The arguments of {call.name!r}: {error}; numbers, texts, lists and arrays can.") from None
+            raise EnvError(
+                f"The arguments of {call.name!r}: {error}; numbers, texts, lists and arrays can."
+            ) from None
         if any(worker.state == State.STEPPING for worker in self.workers):
-            raise EnvError(f"{call.name!r} cannot be asked for amid a step: ask between iterations.")
+            raise EnvError(
+                f"{call.name!r} cannot be asked for amid a step: ask between iterations."
+            )
         results: list[Any] = []
         for worker in self.workers:
             answer = {"results": [None] * worker.size}
@@ -337,7 +373,8 @@ class WorkerVectorEnv(TolerantVectorEnv):
         remember(self._calls, call)
         return results
 
-    # --- where they stand ---------------------------------------------------------------------------------------
+    # --- where they stand
+    # ---------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Where every environment stands, worker by worker; those of an absent worker begin anew."""

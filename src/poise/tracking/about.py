@@ -1,4 +1,5 @@
-"""What a run was made with: the commit of the working folder, versions, the machine and the command line."""
+"""What a run was made with: the commit of the working folder, versions, the machine and the command
+line."""
 
 from __future__ import annotations
 
@@ -27,15 +28,17 @@ _SECONDS = 10.0
 
 
 def note_session(folder: RunFolder, *, gpu: bool) -> threading.Thread | None:
-    """Notes in a run's `about.json` with what it begins, or goes on. Whether the working folder has changes takes git
-    a while, so that a thread adds it.
+    """Notes in a run's `about.json` with what it begins, or goes on.
+
+    Whether the working folder has changes takes git a while, so that a thread adds it.
 
     Args:
         folder: claimed by this process.
         gpu: whether the run learns on one.
 
     Returns:
-        The thread, to be joined before the folder is released; None where the working folder is in no repository.
+        The thread, to be joined before the folder is released; None where the working folder is in
+        no repository.
     """
     place = Path.cwd()
     session: dict[str, Any] = {
@@ -77,8 +80,8 @@ def note_session(folder: RunFolder, *, gpu: bool) -> threading.Thread | None:
 
 
 def commit_of(folder: Path) -> str | None:
-    """The commit that is checked out in the git repository around a folder; None where there is none. Read by hand:
-    git itself takes longer to start than a run may."""
+    """The commit that is checked out in the git repository around a folder; None where there is
+    none. Read by hand: git itself takes longer to start than a run may."""
     try:
         top = next((each for each in (folder, *folder.parents) if (each / ".git").exists()), None)
         return None if top is None else _head(top)
@@ -102,14 +105,20 @@ def _head(top: Path) -> str | None:
             return found if _HASH.fullmatch(found) else None
     packed = common / "packed-refs"
     lines = packed.read_text(errors="replace").splitlines() if packed.is_file() else []
-    known = {name: commit for commit, _, name in (line.partition(" ") for line in lines) if _HASH.fullmatch(commit)}
+    known = {
+        name: commit
+        for commit, _, name in (line.partition(" ") for line in lines)
+        if _HASH.fullmatch(commit)
+    }
     return known.get(ref)
 
 
 def dirty(folder: Path) -> bool | None:
     """Whether a working folder differs from its commit, by git; None where git cannot say."""
     try:
-        done = subprocess.run(_GIT_STATUS, cwd=folder, capture_output=True, stdin=subprocess.DEVNULL, timeout=_SECONDS)
+        done = subprocess.run(
+            _GIT_STATUS, cwd=folder, capture_output=True, stdin=subprocess.DEVNULL, timeout=_SECONDS
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return bool(done.stdout.strip()) if done.returncode == 0 else None
@@ -118,7 +127,11 @@ def dirty(folder: Path) -> bool | None:
 def processor() -> str:
     """The processor's model."""
     try:
-        with open("/proc/cpuinfo", errors="replace") as file:  # it has a part for each core: the first is enough
-            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+        with open(
+            "/proc/cpuinfo", errors="replace"
+        ) as file:  # it has a part for each core: the first is enough
+            return next(
+                line.partition(":")[2].strip() for line in file if line.startswith("model name")
+            )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 X = Literal["steps", "episodes", "time"]
 Band = Literal["minmax", "sem", "ci"]
-BANDS = {"minmax": "lowest to highest seed", "sem": "standard error of the mean", "ci": "95 % interval of the mean"}
+BANDS = {
+    "minmax": "lowest to highest seed",
+    "sem": "standard error of the mean",
+    "ci": "95 % interval of the mean",
+}
 """What the band of several seeds is."""
 STUDENT_T = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
@@ -63,14 +67,18 @@ class History:
     def of_folder(cls, folder: RunFolder) -> History:
         saved = folder.config()
         episodes = folder.episodes()
-        return cls(folder.path.name, saved["algorithm"], saved["config"], episodes, results=folder.metrics)
+        return cls(
+            folder.path.name, saved["algorithm"], saved["config"], episodes, results=folder.metrics
+        )
 
     @classmethod
     def of_trainer(cls, trainer: Trainer) -> History:
         metrics, settings = trainer.metrics, trainer.config.to_dict()
         before = metrics.episodes_total - len(metrics.finished)
         episodes, results = list(metrics.finished), list(trainer.history)
-        return cls(f"seed {trainer.config.seed}", trainer.name, settings, episodes, before, lambda: results)
+        return cls(
+            f"seed {trainer.config.seed}", trainer.name, settings, episodes, before, lambda: results
+        )
 
     @property
     def env(self) -> str:
@@ -132,13 +140,22 @@ def axes(x: str, y: str | Sequence[str] | None) -> tuple[str, list[str]]:
     Raises:
         ConfigError: the horizontal one is unknown.
     """
-    names = ["return", "length"] if y is None else [y] if isinstance(y, str) else coerce(list[str], y, "y")
+    names = (
+        ["return", "length"]
+        if y is None
+        else [y]
+        if isinstance(y, str)
+        else coerce(list[str], y, "y")
+    )
     across = RESULT_KEYS.get(x, x) if isinstance(x, str) else x
     return str(coerce(X, across, "x")), [OF_EPISODES.get(name, name) for name in names]
 
 
 def panels(
-    histories: Sequence[History], x: str = "steps", y: str | Sequence[str] | None = None, band: str = "minmax"
+    histories: Sequence[History],
+    x: str = "steps",
+    y: str | Sequence[str] | None = None,
+    band: str = "minmax",
 ) -> list[Panel]:
     """What is to be drawn of some runs: a panel for each vertical axis.
 
@@ -146,8 +163,8 @@ def panels(
         histories: of the runs.
         x: `steps`, `episodes` or `time`.
         y: `return`, `length`, or keys of the results (`learner/kl`); None for return and length.
-        band: of several seeds: from the lowest to the highest (`minmax`), the mean's standard error on both sides
-            (`sem`), or its 95 % interval by Student's t (`ci`).
+        band: of several seeds: from the lowest to the highest (`minmax`), the mean's standard error
+            on both sides (`sem`), or its 95 % interval by Student's t (`ci`).
 
     Raises:
         ConfigError: an axis or a band is unknown.
@@ -160,24 +177,32 @@ def panels(
     made = []
     for side in sides:
         of_episodes = side in ("return", "length")
-        begun = [h for h in histories if (h.episodes if of_episodes else len(_series(h, x, side)[0]))]
+        begun = [
+            h for h in histories if (h.episodes if of_episodes else len(_series(h, x, side)[0]))
+        ]
         if not begun:
             raise _nothing(side, histories)
         windows = {history.window for history in begun}
         window = min(windows) if len(windows) == 1 and of_episodes else None
         curves = _curves(begun, x, side, band)
-        made.append(Panel(title, NAMES[x], NAMES.get(side, side), window, curves, band, of_episodes))
+        made.append(
+            Panel(title, NAMES[x], NAMES.get(side, side), window, curves, band, of_episodes)
+        )
     return made
 
 
 def _nothing(side: str, histories: Sequence[History]) -> PoiseError:
     if side in ("return", "length"):
         return PoiseError("There is nothing to plot: no episode has ended yet.")
-    known = dict.fromkeys(key for history in histories for result in history.results() for key in result)
+    known = dict.fromkeys(
+        key for history in histories for result in history.results() for key in result
+    )
     if side in known:
         return PoiseError(f"There is nothing to plot: {side} has had no value yet.")
     allowed = "it must be 'return' or 'length', or a key of the results"
-    return ConfigError(f"y={side!r} is not allowed: {allowed}.{nearest(side, ['return', 'length', *known])}")
+    return ConfigError(
+        f"y={side!r} is not allowed: {allowed}.{nearest(side, ['return', 'length', *known])}"
+    )
 
 
 def _curves(histories: Sequence[History], x: str, y: str, band: str) -> list[Curve]:
@@ -187,7 +212,10 @@ def _curves(histories: Sequence[History], x: str, y: str, band: str) -> list[Cur
         singles = [_series(history, x, y) for history in group]
         means = singles
         if y in ("return", "length"):
-            means = [_last_of_each(at, trailing_mean(v, h.window)) for (at, v), h in zip(singles, group, strict=True)]
+            means = [
+                _last_of_each(at, trailing_mean(v, h.window))
+                for (at, v), h in zip(singles, group, strict=True)
+            ]
         start, end = max(at[0] for at, _ in means), min(at[-1] for at, _ in means)
         if len(group) == 1:
             alone = len(histories) == 1 and means is not singles
@@ -197,7 +225,9 @@ def _curves(histories: Sequence[History], x: str, y: str, band: str) -> list[Cur
             values = np.stack([np.interp(grid, *mean) for mean in means])
             curves.append(Curve(label, grid, values.mean(0), means, *_band(values, band)))
         else:  # they have not come to the same place yet
-            curves += [Curve(f"{label}: {h.name}", *mean) for h, mean in zip(group, means, strict=True)]
+            curves += [
+                Curve(f"{label}: {h.name}", *mean) for h, mean in zip(group, means, strict=True)
+            ]
     return curves
 
 
@@ -227,14 +257,23 @@ def _series(history: History, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
         return _of_results(history, x, y)
     steps, seconds, rewards, lengths = np.array(history.episodes, dtype=np.float64).T
     episodes = history.before + np.arange(1, len(steps) + 1)
-    return {"steps": steps, "episodes": episodes, "time": seconds}[x], {"return": rewards, "length": lengths}[y]
+    return {"steps": steps, "episodes": episodes, "time": seconds}[x], {
+        "return": rewards,
+        "length": lengths,
+    }[y]
 
 
 def _of_results(history: History, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
     """A key of the results, where it is a finite number."""
     across = {"steps": "timesteps_total", "episodes": "episodes_total", "time": "time_total_s"}[x]
-    pairs = [(r[across], r[y]) for r in history.results() if isinstance(r.get(y), (int, float)) and across in r]
-    points = np.array([pair for pair in pairs if np.isfinite(pair[1])], dtype=np.float64).reshape(-1, 2)
+    pairs = [
+        (r[across], r[y])
+        for r in history.results()
+        if isinstance(r.get(y), (int, float)) and across in r
+    ]
+    points = np.array([pair for pair in pairs if np.isfinite(pair[1])], dtype=np.float64).reshape(
+        -1, 2
+    )
     return points[:, 0], points[:, 1]
 
 
@@ -248,7 +287,8 @@ def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _last_of_each(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Several episodes may end at the same step: the curve goes through the mean after the last of them."""
+    """Several episodes may end at the same step: the curve goes through the mean after the last of
+    them."""
     last = np.append(x[1:] != x[:-1], True)
     return x[last], y[last]
 
@@ -257,7 +297,9 @@ def _groups(histories: Sequence[History]) -> list[list[History]]:
     """Runs that differ by their seed alone belong together."""
     groups: dict[str, list[History]] = defaultdict(list)
     for history in histories:
-        groups[json.dumps([history.algorithm, {**history.settings, "seed": None}], sort_keys=True)].append(history)
+        groups[
+            json.dumps([history.algorithm, {**history.settings, "seed": None}], sort_keys=True)
+        ].append(history)
     return list(groups.values())
 
 
@@ -270,7 +312,11 @@ def _labels(groups: list[list[History]]) -> list[str]:
         label = first.algorithm if len(envs) == 1 else first.env
         if len(envs) > 1 and len(algorithms) > 1:
             label = f"{first.algorithm} on {first.env}"
-        rivals = [other for other in firsts if (other.algorithm, other.env) == (first.algorithm, first.env)]
+        rivals = [
+            other
+            for other in firsts
+            if (other.algorithm, other.env) == (first.algorithm, first.env)
+        ]
         if len(rivals) > 1:
             label += f", {_difference(first, rivals)}"
         seeds = len({str(history.settings.get("seed")) for history in group})
@@ -282,7 +328,11 @@ def _labels(groups: list[list[History]]) -> list[str]:
 def _difference(history: History, rivals: list[History]) -> str:
     """The settings in which a run differs from others, or its name if they are many."""
     flat = [_flatten({**rival.settings, "seed": None}) for rival in rivals]
-    keys = [key for key in dict.fromkeys(chain(*flat)) if any(each.get(key) != flat[0].get(key) for each in flat)]
+    keys = [
+        key
+        for key in dict.fromkeys(chain(*flat))
+        if any(each.get(key) != flat[0].get(key) for each in flat)
+    ]
     own = _flatten(history.settings)
     named = ", ".join(f"{key}={own.get(key)}" for key in keys)
     return named if 0 < len(keys) <= SETTINGS else history.name
@@ -291,5 +341,9 @@ def _difference(history: History, rivals: list[History]) -> str:
 def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= (
+            _flatten(value, f"{prefix}{key}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{key}": value}
+        )
     return flat

@@ -28,7 +28,15 @@ import filelock
 from poise.config.run import rank
 from poise.config.types import a_path
 from poise.errors import RunError, nearest, writing
-from poise.files import folder_name, make_folder, read_json, sync, time_stamp, write_json, write_whole
+from poise.files import (
+    folder_name,
+    make_folder,
+    read_json,
+    sync,
+    time_stamp,
+    write_json,
+    write_whole,
+)
 from poise.tracking.links import refuse_links
 
 STUDIES = ("study.json", "seeds.json")
@@ -71,7 +79,8 @@ class RunFolder:
 
     @property
     def best(self) -> tuple[float, int] | None:
-        """The score of its best checkpoint, and the iteration that it is of: `poise.load(path, which="best")`."""
+        """The score of its best checkpoint, and the iteration that it is of: `poise.load(path,
+        which="best")`."""
         found = []
         for file in self._manifests():
             with suppress(OSError, ValueError):
@@ -85,11 +94,14 @@ class RunFolder:
 
     def _manifests(self) -> list[Path]:
         """Those of its checkpoints, newest first."""
-        found = [file for file in self.checkpoints.glob("*/manifest.json") if file.parent.name.isdigit()]
+        found = [
+            file for file in self.checkpoints.glob("*/manifest.json") if file.parent.name.isdigit()
+        ]
         return sorted(found, key=lambda file: int(file.parent.name), reverse=True)
 
     def claim(self) -> None:
-        """Takes the run for writing; the operating system gives it back when this process ends, however it ends.
+        """Takes the run for writing; the operating system gives it back when this process ends,
+        however it ends.
 
         Raises:
             RunError: another process has it, nobody may write there, or a link leads out of it.
@@ -104,7 +116,9 @@ class RunFolder:
             except filelock.Timeout:
                 status = self.status()
                 who = f"process {status.get('pid', '?')} on {status.get('host', '?')}"
-                raise RunError(f"The run {self.path} is in use by {who}; stop it, or start another run.") from None
+                raise RunError(
+                    f"The run {self.path} is in use by {who}; stop it, or start another run."
+                ) from None
 
     def release(self) -> None:
         """Gives the run back."""
@@ -113,8 +127,8 @@ class RunFolder:
             self._lock = None
 
     def config(self) -> dict[str, Any]:
-        """The run's `config.json`; where that is missing or damaged, what the newest checkpoint knows of it, with
-        `rebuilt` saying why.
+        """The run's `config.json`; where that is missing or damaged, what the newest checkpoint
+        knows of it, with `rebuilt` saying why.
 
         Raises:
             RunError: there is no run here, or its configuration cannot be read.
@@ -125,7 +139,11 @@ class RunFolder:
         try:
             return _checked(read_json(file))
         except (OSError, ValueError) as error:
-            why = "is missing" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or error
+            why = (
+                "is missing"
+                if isinstance(error, FileNotFoundError)
+                else getattr(error, "strerror", None) or error
+            )
         for manifest in self._manifests():
             try:
                 return {**_checked(read_json(manifest)), "rebuilt": f"{why}"}
@@ -138,8 +156,8 @@ class RunFolder:
         write_json(self.path / "config.json", config)
 
     def status(self) -> dict[str, Any]:
-        """The run's `status.json`, with the state `died` where the run says it runs and its process does not, and
-        `damaged` where the file cannot be read."""
+        """The run's `status.json`, with the state `died` where the run says it runs and its process
+        does not, and `damaged` where the file cannot be read."""
         try:
             status = read_json(self.path / "status.json")
         except OSError:
@@ -157,7 +175,8 @@ class RunFolder:
         write_json(self.path / "status.json", {"state": state, **plain(progress), **about})
 
     def sessions(self) -> list[dict[str, Any]]:
-        """What the run was made with each time that it began or went on, oldest first; a damaged file has none."""
+        """What the run was made with each time that it began or went on, oldest first; a damaged
+        file has none."""
         try:
             found = read_json(self.path / "about.json").get("sessions")
         except (OSError, ValueError):
@@ -183,19 +202,28 @@ class RunFolder:
                 lines = file.read().splitlines()
         except OSError:
             return None
-        return next((found for line in reversed(lines) if (found := _result(line)) is not None), None)
+        return next(
+            (found for line in reversed(lines) if (found := _result(line)) is not None), None
+        )
 
     def episodes(self) -> list[tuple[int, float, float, int]]:
-        """Steps, seconds, reward and length of all finished episodes, oldest first; torn lines are left out."""
+        """Steps, seconds, reward and length of all finished episodes, oldest first; torn lines are
+        left out."""
         if not self.episodes_file.is_file():
             return []
         text = self.episodes_file.read_text(errors="replace")
         found = []
-        for line in text[: text.rfind("\n") + 1].splitlines():  # half a number is a number: no newline, no record
+        for line in text[
+            : text.rfind("\n") + 1
+        ].splitlines():  # half a number is a number: no newline, no record
             try:
                 steps, seconds, reward, length = line.split(",")
                 episode = int(steps), float(seconds), float(reward), int(length)
-                if 0 <= episode[0] < 2**63 and 0 <= episode[3] < 2**63 and math.isfinite(episode[1]):
+                if (
+                    0 <= episode[0] < 2**63
+                    and 0 <= episode[3] < 2**63
+                    and math.isfinite(episode[1])
+                ):
                     found.append(episode)
             except ValueError:
                 continue  # the header, or what a full disk tore
@@ -205,11 +233,14 @@ class RunFolder:
         """Copies metrics and episodes beside themselves before a run goes back to an iteration."""
         for file in (self.metrics_file, self.episodes_file):
             if file.is_file():
-                write_whole(file.with_name(f"{file.stem}-{iteration}{file.suffix}"), file.read_text(errors="replace"))
+                write_whole(
+                    file.with_name(f"{file.stem}-{iteration}{file.suffix}"),
+                    file.read_text(errors="replace"),
+                )
 
     def trim(self, iteration: int, steps: int) -> None:
-        """Drops torn lines, results after `iteration` and episodes that ended after `steps`, so that a resumed run
-        appends where it resumes."""
+        """Drops torn lines, results after `iteration` and episodes that ended after `steps`, so
+        that a resumed run appends where it resumes."""
         if self.metrics_file.is_file():
             kept = [r for r in self.metrics() if r["training_iteration"] <= iteration]
             write_whole(self.metrics_file, "".join(json_line(record) for record in kept))
@@ -224,9 +255,21 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: something is missing or of another type.
     """
-    kinds: dict[str, Any] = {"algorithm": str, "config": dict, "options": dict, "names": dict, "changed": list}
+    kinds: dict[str, Any] = {
+        "algorithm": str,
+        "config": dict,
+        "options": dict,
+        "names": dict,
+        "changed": list,
+    }
     kinds |= {"stop": (dict, type(None)), "preset": (str, type(None))}
-    optional: dict[str, Any] = {"options": {}, "names": {}, "changed": [], "stop": None, "preset": None}
+    optional: dict[str, Any] = {
+        "options": {},
+        "names": {},
+        "changed": [],
+        "stop": None,
+        "preset": None,
+    }
     found = {**optional, **{key: value for key, value in config.items() if value is not None}}
     for key, kind in kinds.items():
         if not isinstance(found.get(key), kind):
@@ -237,7 +280,8 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _result(line: str | bytes) -> dict[str, Any] | None:
-    """A line of the metrics; None where it is torn, cut by where reading began, or none that a run writes."""
+    """A line of the metrics; None where it is torn, cut by where reading began, or none that a run
+    writes."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -254,11 +298,15 @@ def json_line(record: dict[str, Any]) -> str:
 
 def episode_lines(episodes: Iterable[tuple[int, float, float, int]]) -> str:
     """Finished episodes as lines of the CSV file."""
-    return "".join(f"{steps},{seconds:.3f},{reward!r},{length}\n" for steps, seconds, reward, length in episodes)
+    return "".join(
+        f"{steps},{seconds:.3f},{reward!r},{length}\n"
+        for steps, seconds, reward, length in episodes
+    )
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold of a value: numbers of NumPy and torch become Python's, NaN and infinity null."""
+    """What JSON can hold of a value: numbers of NumPy and torch become Python's, NaN and infinity
+    null."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -286,7 +334,10 @@ def new_folder(root: str | Path, experiment: str, name: str | None) -> RunFolder
     if name is not None:
         folder = named_folder(root, experiment, name)
         if folder.exists():
-            raise RunError(f"There is a run at {folder.path} already; resume it with `poise resume {folder.path}`.")
+            raise RunError(
+                f"There is a run at {folder.path} already; resume it with `poise resume"
+                f" {folder.path}`."
+            )
         return folder
     base = a_path(root, "folder").absolute() / folder_name("experiment", experiment)
     stamp = time_stamp()
@@ -327,15 +378,24 @@ def all_runs(root: str | Path) -> list[RunFolder]:
 
 
 def run_names(runs: Sequence[RunFolder], root: str | Path) -> list[str]:
-    """What commands call runs: by their own names, and by their paths below `root` where several have one."""
+    """What commands call runs: by their own names, and by their paths below `root` where several
+    have one."""
     base, count = a_path(root, "folder"), Counter(run.path.name for run in runs)
-    return [r.path.name if count[r.path.name] == 1 else r.path.relative_to(base).as_posix() for r in runs]
+    return [
+        r.path.name if count[r.path.name] == 1 else r.path.relative_to(base).as_posix()
+        for r in runs
+    ]
 
 
 def _runs(base: Path, *patterns: str) -> list[RunFolder]:
     """The runs in the folders that some patterns find, oldest first."""
     ends = ("checkpoints", "config.json")
-    found = {file.parent: file for end in ends for each in patterns for file in base.glob(f"{each}/{end}")}
+    found = {
+        file.parent: file
+        for end in ends
+        for each in patterns
+        for file in base.glob(f"{each}/{end}")
+    }
     ages = {folder: file.stat().st_mtime for folder, file in found.items()}
     return [run for run in map(RunFolder, sorted(ages, key=ages.__getitem__)) if run.exists()]
 
@@ -354,9 +414,12 @@ def find_runs(name: str | Path, root: str | Path = "runs") -> list[RunFolder]:
     return [find_run(path, root, others={run.path.parent.name for run in all_runs(root)})]
 
 
-def find_run(name: str | Path, root: str | Path = "runs", *, others: Iterable[str] = ()) -> RunFolder:
-    """The run that `name` means: a path, `experiment/run` or `run` below `root`, or `latest`. A search that has ended,
-    or a configuration with several seeds, means its best run.
+def find_run(
+    name: str | Path, root: str | Path = "runs", *, others: Iterable[str] = ()
+) -> RunFolder:
+    """The run that `name` means: a path, `experiment/run` or `run` below `root`, or `latest`.
+
+    A search that has ended, or a configuration with several seeds, means its best run.
 
     Args:
         name, root: what is meant, and the folder of all runs.
@@ -380,11 +443,22 @@ def find_run(name: str | Path, root: str | Path = "runs", *, others: Iterable[st
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise RunError(f"{len(matches)} runs are called {name}: give the path of one, for example {matches[-1].path}.")
+        raise RunError(
+            f"{len(matches)} runs are called {name}: give the path of one, for example"
+            f" {matches[-1].path}."
+        )
     if Path(name).is_dir():
-        what = "a checkpoint" if (Path(name) / "manifest.json").is_file() else "neither a run nor a checkpoint"
-        raise RunError(f"{name} is {what}: a run has a config.json, and a checkpoint a manifest.json.")
-    hint = nearest(str(name), {*others, *(run.path.name for run in known), *(str(run.path) for run in known)})
+        what = (
+            "a checkpoint"
+            if (Path(name) / "manifest.json").is_file()
+            else "neither a run nor a checkpoint"
+        )
+        raise RunError(
+            f"{name} is {what}: a run has a config.json, and a checkpoint a manifest.json."
+        )
+    hint = nearest(
+        str(name), {*others, *(run.path.name for run in known), *(str(run.path) for run in known)}
+    )
     raise RunError(
         f"There is no run at {name}, nor one of this name in {root}.{hint} "
         "`poise runs` lists them; `latest` is the newest."

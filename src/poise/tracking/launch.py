@@ -30,7 +30,15 @@ from poise.training.callbacks import Callback
 from poise.training.checkpoint import checkpoints, set_aside
 from poise.training.checkpoint import read as read_checkpoint
 from poise.training.greedy import Greedy
-from poise.training.loading import choose, declared_layouts, load, new_trainer, override, restore, take_env
+from poise.training.loading import (
+    choose,
+    declared_layouts,
+    load,
+    new_trainer,
+    override,
+    restore,
+    take_env,
+)
 from poise.training.metrics import Finished
 from poise.training.names import bring_algorithm, from_file, homes
 from poise.training.recording import record
@@ -47,7 +55,8 @@ class Run:
         trainer: ready to act, or to train on.
         path: the run folder.
         result: the last result dict, with `stop_reason`.
-        unsaved: a sentence, if the end could not be saved (the disk is full); `trainer.save` may find another place.
+        unsaved: a sentence, if the end could not be saved (the disk is full); `trainer.save` may
+            find another place.
     """
 
     unsaved: str | None = None
@@ -70,7 +79,9 @@ class Log:
         if not self.quiet:
             try:
                 print(text, flush=True)
-            except OSError:  # whoever read us has seen enough, or the terminal is gone; the run goes on
+            except (
+                OSError
+            ):  # whoever read us has seen enough, or the terminal is gone; the run goes on
                 self.quiet = True
         self.write(text)
 
@@ -103,37 +114,54 @@ def start(
 
     Args:
         algorithm, env, settings, preset: as for `resolve`.
-        stop: stop rules. Without any, a run ends at the environment's own reward threshold or after a million steps.
-        root, experiment, name: the folder `root/experiment/name`; the experiment is named after algorithm and
-            environment, and the run after the time, unless given.
+        stop: stop rules. Without any, a run ends at the environment's own reward threshold or after
+            a million steps.
+        root, experiment, name: the folder `root/experiment/name`; the experiment is named after
+            algorithm and environment, and the run after the time, unless given.
         options: checkpoints, videos, plots.
         callbacks: beside those that record and show.
         signals: signals that end the run cleanly at the next boundary, beside SIGINT.
         quiet: prints nothing.
-        resume_if_exists: goes on with the run of that `name`, where there is one; an ended one stays as it is. Its own
-            settings count, and those asked for that are others are said; a stop rule that is given counts.
+        resume_if_exists: goes on with the run of that `name`, where there is one; an ended one
+            stays as it is. Its own settings count, and those asked for that are others are said; a
+            stop rule that is given counts.
 
     Raises:
-        PoiseError: the user's to mend; one clear sentence. No folder is left behind by a run that never started.
+        PoiseError: the user's to mend; one clear sentence. No folder is left behind by a run that
+            never started.
     """
 
     def check(config: AlgorithmConfig) -> None:
         if config.env is None:
-            raise RunError("There is no environment to train in: give one, for example --env CartPole-v1.")
+            raise RunError(
+                "There is no environment to train in: give one, for example --env CartPole-v1."
+            )
         if not callbacks:  # they may add the keys that a stop rule names
             check_keys(stop, config)
 
     if resume_if_exists:
         if name is None:
-            raise ConfigError("resume_if_exists (--resume-if-exists) needs a name, by which each call finds the run.")
+            raise ConfigError(
+                "resume_if_exists (--resume-if-exists) needs a name, by which each call finds the"
+                " run."
+            )
         asked, _ = resolve(algorithm, env, dict(settings or {}), preset=preset, stop=stop)
         of = algorithm_spec(algorithm)[0]
-        folder = named_folder(root, f"{of}_{env_label(asked.env)}" if experiment is None else experiment, name)
-        shown: dict[str, Any] = {"stop": stop, "callbacks": callbacks, "signals": signals, "quiet": quiet}
+        folder = named_folder(
+            root, f"{of}_{env_label(asked.env)}" if experiment is None else experiment, name
+        )
+        shown: dict[str, Any] = {
+            "stop": stop,
+            "callbacks": callbacks,
+            "signals": signals,
+            "quiet": quiet,
+        }
         if run := _again(folder, of, asked, canonical(type(asked), dict(settings or {})), **shown):
             return run
 
-    trainer = new_trainer(algorithm, env, settings or {}, preset=preset, stop=stop, callbacks=callbacks, check=check)
+    trainer = new_trainer(
+        algorithm, env, settings or {}, preset=preset, stop=stop, callbacks=callbacks, check=check
+    )
     config, used = trainer.config, trainer.preset
     defaults = default_stop(config) if stop is None else None
     rules = defaults if stop is None else stop
@@ -151,12 +179,20 @@ def start(
     changed = [str(change) for change in changes()]
     try:
         rule = dict(rules) if isinstance(rules, Mapping) else None
-        saved: dict[str, Any] = {"algorithm": trainer.name, "preset": used, "stop": rule, "options": asdict(chosen)}
+        saved: dict[str, Any] = {
+            "algorithm": trainer.name,
+            "preset": used,
+            "stop": rule,
+            "options": asdict(chosen),
+        }
         saved |= {"home": home} if (home := home_of(trainer.name)) else {}
         saved |= {"names": homes(config), "changed": changed, "config": config.to_dict()}
         folder.write_config(saved)
         log = Log(folder.path / "log.txt", quiet=quiet)
-        log(f"{trainer.name} on {env_name(config.env)}, seed {config.seed}" + (f", preset {used}" if used else ""))
+        log(
+            f"{trainer.name} on {env_name(config.env)}, seed {config.seed}"
+            + (f", preset {used}" if used else "")
+        )
         script = [f"{name} is the script's own." for name in changed]
         for note in (*trainer.notes, *unused(trainer, rules), *script):
             log(note)
@@ -169,9 +205,17 @@ def start(
 
 
 def _again(
-    folder: RunFolder, algorithm: str, config: AlgorithmConfig, chosen: dict[str, Any], *, stop: Any, **shown: Any
+    folder: RunFolder,
+    algorithm: str,
+    config: AlgorithmConfig,
+    chosen: dict[str, Any],
+    *,
+    stop: Any,
+    **shown: Any,
 ) -> Run | None:
-    """Goes on with a run that was asked for again, or leaves it as it ended. None where it is to begin: there is none,
+    """Goes on with a run that was asked for again, or leaves it as it ended.
+
+    None where it is to begin: there is none,
     or it died before its first checkpoint, and is cleared away."""
     log = Log(folder.path / "log.txt", quiet=shown["quiet"])
     if not checkpoints(folder.checkpoints):
@@ -185,16 +229,25 @@ def _again(
     saved = folder.config()
     runs = [(saved["algorithm"], saved["config"]["env"]), (algorithm, env_name(config.env))]
     if runs[0] != runs[1]:
-        raise RunError(f"The run {folder.path} is one of {' on '.join(runs[0])}, not of {' on '.join(runs[1])}.")
+        raise RunError(
+            f"The run {folder.path} is one of {' on '.join(runs[0])}, not of"
+            f" {' on '.join(runs[1])}."
+        )
     own, asked = (canonical(type(config), each) for each in (saved["config"], config.to_dict()))
     if asked["num_workers"] == "auto":  # which share the environments
         del asked["num_envs_per_worker"]
-    others = sorted(key for key in chosen.keys() & asked.keys() if asked[key] not in (own.get(key), "auto"))
+    others = sorted(
+        key for key in chosen.keys() & asked.keys() if asked[key] not in (own.get(key), "auto")
+    )
     if others:
-        listed = ", ".join(f"{key}={brief(own.get(key))} (asked for: {brief(asked[key])})" for key in others)
+        listed = ", ".join(
+            f"{key}={brief(own.get(key))} (asked for: {brief(asked[key])})" for key in others
+        )
         log(f"The run goes on with its own settings: {listed}. `poise resume` takes others.")
     status = folder.status()
-    if status.get("state") == "finished" and (not isinstance(stop, Mapping) or dict(stop) == saved["stop"]):
+    if status.get("state") == "finished" and (
+        not isinstance(stop, Mapping) or dict(stop) == saved["stop"]
+    ):
         trainer, reason = load(folder.path, env=config.env), {"stop_reason": status.get("reason")}
         log(f"The run {near(folder.path)} has ended: {status.get('reason')}.")
         return Run(trainer, folder, {**(folder.last_result() or {}), **reason})
@@ -215,13 +268,14 @@ def resume(
     quiet: bool = False,
     trust: bool = False,
 ) -> Run:
-    """Goes on with a run from its newest intact checkpoint, towards its own stop rules or new ones; with `env` and
-    `env_config` where a file could keep only their names. `trust` lets it run the code that it names.
+    """Goes on with a run from its newest intact checkpoint, towards its own stop rules or new ones;
+    with `env` and `env_config` where a file could keep only their names. `trust` lets it run the
+    code that it names.
 
     Args:
         overrides: other settings to go on with; the run's config.json records them.
-        which: another checkpoint to go on from: `"best"` or an iteration. Later ones are kept under another name, and
-            later results as `metrics-N.jsonl` and `episodes-N.csv`.
+        which: another checkpoint to go on from: `"best"` or an iteration. Later ones are kept under
+            another name, and later results as `metrics-N.jsonl` and `episodes-N.csv`.
 
     Raises:
         ConfigError: a setting that is none, or that a checkpoint cannot go on with.
@@ -234,7 +288,10 @@ def resume(
     options = run_options(saved["options"])
     rules = stop if stop is not None else saved["stop"]
     if rules is None:
-        raise RunError(f"The run {folder.path} stopped by a function of its script: give a stop rule to resume it.")
+        raise RunError(
+            f"The run {folder.path} stopped by a function of its script: give a stop rule to"
+            " resume it."
+        )
     config = from_file(
         override(saved["algorithm"], saved["config"], overrides or {}),
         folder.path,
@@ -254,7 +311,10 @@ def resume(
         for warning in damaged:
             log(f"Warning: {warning.message}")
         if "rebuilt" in saved:
-            log(f"Warning: its config.json {saved.pop('rebuilt')}; settings and stop rule are the checkpoint's.")
+            log(
+                f"Warning: its config.json {saved.pop('rebuilt')}; settings and stop rule are the"
+                " checkpoint's."
+            )
             folder.write_config({key: value for key, value in saved.items() if key in CONFIG_KEYS})
         manifest, policies, state = read_checkpoint(path)
         declared_layouts(path, manifest, config, policies)
@@ -262,7 +322,9 @@ def resume(
         module = str(config.env).partition(":")[0] if ":" in str(config.env) else None
         if module:
             log(f"Importing {module} for the environment {config.env}.")
-        trainer = Trainer(saved["algorithm"], config, callbacks=callbacks, preset=saved.get("preset"))
+        trainer = Trainer(
+            saved["algorithm"], config, callbacks=callbacks, preset=saved.get("preset")
+        )
         changed = restore(trainer, manifest, policies, state, path, given)
         _ = trainer.samplers  # an environment that cannot begin changes nothing
         with writing(folder.path):
@@ -323,7 +385,10 @@ def _run(
     *,
     first: bool,
 ) -> Run:
-    often: dict[str, Any] = {"interval_s": options.checkpoint_interval_s, "every": options.checkpoint_freq}
+    often: dict[str, Any] = {
+        "interval_s": options.checkpoint_interval_s,
+        "every": options.checkpoint_freq,
+    }
     recorder = RunRecorder(folder, **often, keep=options.keep_checkpoints_num, say=log)
     if options.tensorboard is not False and TensorBoardSink.available():
         trainer.callbacks.append(TensorBoardSink(folder, log, going_on=not first))
@@ -351,7 +416,10 @@ def _run(
     run = Run(trainer, folder, result)
     run.unsaved = recorder.unsaved(trainer)
     if trainer.underway:
-        log(f"{trainer.underway} steps of iteration {trainer.iteration + 1} are kept: `poise resume` goes on amid it.")
+        log(
+            f"{trainer.underway} steps of iteration {trainer.iteration + 1} are kept: `poise"
+            " resume` goes on amid it."
+        )
     log(f"Stopped: {result['stop_reason']}. {run.unsaved or f'The run is in {near(folder.path)}'}")
     return run
 

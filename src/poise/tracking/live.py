@@ -41,7 +41,11 @@ class LivePlot(Callback):
         if self._live:
             figure_class()
         else:
-            warnings.warn("Live plots need a notebook; here, training goes on without one.", PoiseWarning, stacklevel=2)
+            warnings.warn(
+                "Live plots need a notebook; here, training goes on without one.",
+                PoiseWarning,
+                stacklevel=2,
+            )
 
     def on_run_start(self, trainer: Trainer) -> None:
         self._due, self._handle = -math.inf, None  # every `learn` has a picture of its own

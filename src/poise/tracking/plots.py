@@ -16,21 +16,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOTS = 2000
-"""Episodes that a picture shows one by one; of more, some of them evenly, so that it stays light."""
+"""Episodes that a picture shows one by one; of more, some of them evenly, so that it stays light.
+"""
 
 
 def episode_figure(panels: Sequence[Panel]) -> Figure:
     """Curves as a picture, one panel over the other.
 
     Returns:
-        A matplotlib figure, which notebooks show (also those without pyplot); `figure.savefig(path)` keeps it.
+        A matplotlib figure, which notebooks show (also those without pyplot);
+        `figure.savefig(path)` keeps it.
 
     Raises:
         PoiseError: matplotlib is not installed.
     """
     kind = type("EpisodeFigure", (figure_class(),), {"_repr_png_": _png})
     figure = kind(figsize=(7, 1.2 + 2.8 * len(panels)), layout="constrained")
-    for axes, panel in zip(figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True):
+    for axes, panel in zip(
+        figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True
+    ):
         _draw(axes, panel)
         axes.set_ylabel(literal(panel.y_label))
         axes.grid(alpha=0.3)
@@ -47,7 +51,16 @@ def _draw(axes: Any, panel: Panel) -> None:
         if curve.single is not None:
             x, y = curve.single
             every = -(-len(x) // DOTS)
-            axes.plot(x[::every], y[::every], ".", color=colour, markersize=4, alpha=0.4, mew=0, label="one episode")
+            axes.plot(
+                x[::every],
+                y[::every],
+                ".",
+                color=colour,
+                markersize=4,
+                alpha=0.4,
+                mew=0,
+                label="one episode",
+            )
         if curve.low is not None:
             axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
         for x, y in curve.runs:
@@ -58,12 +71,18 @@ def _draw(axes: Any, panel: Panel) -> None:
 def _explain(axes: Any, panel: Panel) -> None:
     """A legend that says what the lines are."""
     mean = panel.explanation
-    bands = f"\nband: {BANDS[panel.band]}" if any(curve.low is not None for curve in panel.curves) else ""
+    bands = (
+        f"\nband: {BANDS[panel.band]}"
+        if any(curve.low is not None for curve in panel.curves)
+        else ""
+    )
     lines, labels = axes.get_legend_handles_labels()
     if len(panel.curves) == 1 and not bands:  # the title says what it is of
         axes.legend(lines, [*labels[:-1], mean], loc="upper left", frameon=False)
     else:
-        axes.legend(lines, labels, title=mean + bands, loc="upper left", frameon=False, alignment="left")
+        axes.legend(
+            lines, labels, title=mean + bands, loc="upper left", frameon=False, alignment="left"
+        )
 
 
 def literal(text: object) -> str:
@@ -95,7 +114,9 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     target = a_path(path)
     known = figure.canvas.get_supported_filetypes()
     if target.suffix[1:].lower() not in known:
-        raise ConfigError(f"path={str(path)!r} is not allowed: its name must end in .png, .pdf or .svg.")
+        raise ConfigError(
+            f"path={str(path)!r} is not allowed: its name must end in .png, .pdf or .svg."
+        )
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(target, dpi=120)

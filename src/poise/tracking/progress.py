@@ -94,27 +94,40 @@ def where() -> str:
         current = shell.get_ipython()
         if current is not None and type(current).__name__ == "ZMQInteractiveShell":
             return "notebook"
-    bars = sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    bars = (
+        sys.stdout is not None
+        and sys.stdout.isatty()
+        and os.environ.get("TERM") not in ("dumb", "unknown")
+    )
     return "terminal" if bars else "lines"
 
 
-def line(result: Mapping[str, Any], goals: Mapping[str, float] | None = None, evaluation: float | None = None) -> str:
-    """A result in one line: reward, steps, speed, time, what the time went into, and how much of it is left."""
+def line(
+    result: Mapping[str, Any],
+    goals: Mapping[str, float] | None = None,
+    evaluation: float | None = None,
+) -> str:
+    """A result in one line: reward, steps, speed, time, what the time went into, and how much of it
+    is left."""
     reward = result["episode_reward_mean"]
     shown = f"reward {reward:8.1f}" if reward == reward else "reward: no episode has ended yet"
-    shares = {name: result[f"perf/{name}_share"] for name in ("env", "inference", "learning", "waiting")}
+    shares = {
+        name: result[f"perf/{name}_share"] for name in ("env", "inference", "learning", "waiting")
+    }
     failures = result.get("env_failures_total", 0)
     busiest = max(shares, key=lambda name: shares[name])
     shown += "" if evaluation is None else f"   eval {evaluation:.1f}"
     return (
         f"{shown}   {_short(result['timesteps_total'])} steps   "
         f"{_short(result['perf/env_steps_per_s'])} steps/s   {result['time_total_s']:.1f} s   "
-        f"{shares[busiest]:.0%} {busiest}" + (f"   {failures} failure{'s' * (failures > 1)}" if failures else "")
+        f"{shares[busiest]:.0%} {busiest}"
+        + (f"   {failures} failure{'s' * (failures > 1)}" if failures else "")
     ) + time_left(goals or {}, result)
 
 
 def time_left(goals: Mapping[str, float], result: Mapping[str, Any]) -> str:
-    """How long it will take to the goals that can be timed, if they are in sight; `at most` if others may end it."""
+    """How long it will take to the goals that can be timed, if they are in sight; `at most` if
+    others may end it."""
     done = fraction_done({key: goal for key, goal in goals.items() if key in TIMED}, result)
     if not 0.005 < done < 1:
         return ""

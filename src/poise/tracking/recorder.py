@@ -1,4 +1,7 @@
-"""Writes a run to its folder while it trains. A full disk never stops training: it is said once, and shown."""
+"""Writes a run to its folder while it trains.
+
+A full disk never stops training: it is said once, and shown.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,13 @@ class RunRecorder(Callback):
         keep: int = 3,
         say: Callable[[str], None] = print,
     ) -> None:
-        self.folder, self.interval_s, self.every, self.keep, self.say = folder, interval_s, every, keep, say
+        self.folder, self.interval_s, self.every, self.keep, self.say = (
+            folder,
+            interval_s,
+            every,
+            keep,
+            say,
+        )
         self._metrics: TextIO | None = None
         self._episodes: TextIO | None = None
         self._last_checkpoint = self._last_beat = self._start = time.monotonic()
@@ -60,7 +69,10 @@ class RunRecorder(Callback):
         checkpoint.sweep(self.folder.checkpoints)
         self._best = checkpoint.best(self.folder.checkpoints)
         self._guard("metrics", self._open)
-        self._guard("status", lambda: self.folder.write_status("running", training_iteration=trainer.iteration))
+        self._guard(
+            "status",
+            lambda: self.folder.write_status("running", training_iteration=trainer.iteration),
+        )
 
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
         self._guard("metrics", lambda: self._append(trainer, result))
@@ -71,13 +83,17 @@ class RunRecorder(Callback):
         due = now - self._last_checkpoint >= self.interval_s
         if due or (self.every and trainer.iteration % self.every == 0):
             self.checkpoint(trainer)
-        elif self._improved(trainer.score) and self._spent + self._cost <= BEST_SHARE * (now - self._start):
-            # A best that comes too early is passed over; the bar stays at the best on the disk, for the next to clear.
+        elif self._improved(trainer.score) and self._spent + self._cost <= BEST_SHARE * (
+            now - self._start
+        ):
+            # A best that comes too early is passed over; the bar stays at the best on the disk, for
+            # the next to clear.
             self._guard("checkpoint", lambda: self._save(trainer))
             self._spent += self._cost
 
     def on_failure(self, trainer: Trainer, failure: Failure) -> None:
-        """The first failure of a kind is told whole; of the same again, the tenth, the hundredth, and so on."""
+        """The first failure of a kind is told whole; of the same again, the tenth, the hundredth,
+        and so on."""
         kind = failure.kind, failure.details.rpartition("\n")[2]
         self._failures[kind] += 1
         times = self._failures[kind]
@@ -97,7 +113,9 @@ class RunRecorder(Callback):
         state = {"preempted": "preempted", "interrupted": "stopped"}.get(reason, "finished")
         if trainer.error is not None or self.unsaved(trainer):
             state = "stopped" if isinstance(trainer.error, KeyboardInterrupt) else "failed"
-        self._guard("status", lambda: self.folder.write_status(state, reason=reason, **progress(trainer)))
+        self._guard(
+            "status", lambda: self.folder.write_status(state, reason=reason, **progress(trainer))
+        )
 
     def unsaved(self, trainer: Trainer) -> str | None:
         """One sentence, if the end of the run could not be saved."""
@@ -105,7 +123,10 @@ class RunRecorder(Callback):
             return None
         last = checkpoint.newest(self.folder.checkpoints)[0]
         rest = f"its last whole checkpoint is {last}" if last else "it has no whole checkpoint"
-        return f"The end of the run {self.folder.path}, iteration {trainer.iteration}, was NOT saved: {rest}."
+        return (
+            f"The end of the run {self.folder.path}, iteration {trainer.iteration}, was NOT saved:"
+            f" {rest}."
+        )
 
     def checkpoint(self, trainer: Trainer) -> None:
         """Writes one now, and removes those that are no longer kept."""
@@ -122,13 +143,18 @@ class RunRecorder(Callback):
         self._cost = time.monotonic() - start
         self._saved_iteration = trainer.iteration
         self._best = checkpoint.best(self.folder.checkpoints)
-        kept = sorted(checkpoint.checkpoints(self.folder.checkpoints), key=lambda p: int(p.name))[-self.keep :]
+        kept = sorted(checkpoint.checkpoints(self.folder.checkpoints), key=lambda p: int(p.name))[
+            -self.keep :
+        ]
         for old in checkpoint.checkpoints(self.folder.checkpoints):
             if old not in kept and (self._best is None or old != self._best[1]):
                 shutil.rmtree(old, ignore_errors=True)
 
     def _open(self) -> None:
-        self._metrics, self._episodes = self.folder.metrics_file.open("a"), self.folder.episodes_file.open("a")
+        self._metrics, self._episodes = (
+            self.folder.metrics_file.open("a"),
+            self.folder.episodes_file.open("a"),
+        )
         if self._episodes.tell() == 0:
             self._episodes.write(EPISODES_HEADER)
 
@@ -154,7 +180,10 @@ class RunRecorder(Callback):
             if what not in self._complained:
                 self._complained.add(what)
                 reason = error.__cause__ or error
-                self.say(f"Warning: the {what} of {self.folder.path} cannot be written ({reason}); training goes on.")
+                self.say(
+                    f"Warning: the {what} of {self.folder.path} cannot be written ({reason});"
+                    " training goes on."
+                )
 
 
 def progress(trainer: Trainer) -> dict[str, Any]:
@@ -168,21 +197,31 @@ def progress(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-GROUPS = {"episode": "rollout", "env_": "rollout", "worker_": "rollout", "time": "time", "training_": "time"}
-"""Where TensorBoard shows results that have no group of their own, by what their names begin with."""
+GROUPS = {
+    "episode": "rollout",
+    "env_": "rollout",
+    "worker_": "rollout",
+    "time": "time",
+    "training_": "time",
+}
+"""Where TensorBoard shows results that have no group of their own, by what their names begin with.
+"""
 
 
 class TensorBoardSink(Callback):
-    """Numbers of every result as TensorBoard scalars, by steps sampled, and the settings as its hyper-parameters. Needs
-    the extra `tensorboard`.
+    """Numbers of every result as TensorBoard scalars, by steps sampled, and the settings as its
+    hyper-parameters. Needs the extra `tensorboard`.
 
     Args:
         folder: of the run.
         say: shows a sentence to the user.
-        going_on: whether the run is resumed: points after its checkpoint, which come again, are purged.
+        going_on: whether the run is resumed: points after its checkpoint, which come again, are
+            purged.
     """
 
-    def __init__(self, folder: RunFolder, say: Callable[[str], None] = print, *, going_on: bool = False) -> None:
+    def __init__(
+        self, folder: RunFolder, say: Callable[[str], None] = print, *, going_on: bool = False
+    ) -> None:
         self._folder, self._say, self._going_on = folder, say, going_on
         self._writer: Any = ""
         self._excepthook = threading.excepthook
@@ -212,7 +251,10 @@ class TensorBoardSink(Callback):
 
         purge = trainer.algorithm.timesteps + 1 if self._going_on else None
         self._writer = SummaryWriter(str(self._folder.path), purge_step=purge)
-        settings = {k: v if isinstance(v, (bool, int, float)) else str(v) for k, v in _flat(trainer.config.to_dict())}
+        settings = {
+            k: v if isinstance(v, (bool, int, float)) else str(v)
+            for k, v in _flat(trainer.config.to_dict())
+        }
         describe: Any = hparams
         for summary in describe(settings, {"rollout/episode_reward_mean": None}):
             self._writer.file_writer.add_summary(summary)
@@ -220,26 +262,36 @@ class TensorBoardSink(Callback):
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
         numbers = {k: float(v) for k, v in result.items() if isinstance(v, (int, float)) and v == v}
         steps = result["timesteps_total"]
-        self._guard(lambda: [self._writer.add_scalar(grouped(k), v, steps) for k, v in numbers.items()])
+        self._guard(
+            lambda: [self._writer.add_scalar(grouped(k), v, steps) for k, v in numbers.items()]
+        )
 
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
         self._guard(lambda: (self._writer.flush(), self._writer.close()))
         threading.excepthook = self._excepthook
 
     def _thread_failed(self, args: threading.ExceptHookArgs) -> None:
-        """TensorBoard's thread would print a traceback of the full disk that `_guard` tells in a sentence."""
-        if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+        """TensorBoard's thread would print a traceback of the full disk that `_guard` tells in a
+        sentence."""
+        if not (
+            isinstance(args.exc_value, OSError)
+            and type(args.thread).__module__.startswith("tensorboard.")
+        ):
             self._excepthook(args)
 
     def _guard(self, write: Callable[[], Any]) -> None:
-        """Its thread reports a full disk at the next write; after that there is nothing to write with."""
+        """Its thread reports a full disk at the next write; after that there is nothing to write
+        with."""
         try:
             if self._writer is not None:
                 write()
         except OSError as error:
             self._writer = None
             path = self._folder.path
-            self._say(f"Warning: the TensorBoard events of {path} cannot be written ({error}); training goes on.")
+            self._say(
+                f"Warning: the TensorBoard events of {path} cannot be written ({error}); training"
+                " goes on."
+            )
 
 
 def grouped(key: str) -> str:

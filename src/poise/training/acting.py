@@ -44,9 +44,12 @@ class Acting:
         """A stream of random numbers of its own, for one of the purposes above."""
         return np.random.SeedSequence(self.config.seed or 0, spawn_key=(purpose, *index))
 
-    def compute_action(self, observation: Any, *, explore: bool = False, action_mask: Any = None) -> Any:
-        """The action for one observation, as the environment takes it. A policy with a memory begins with an empty one
-        at each call, which is said.
+    def compute_action(
+        self, observation: Any, *, explore: bool = False, action_mask: Any = None
+    ) -> Any:
+        """The action for one observation, as the environment takes it.
+
+        A policy with a memory begins with an empty one at each call, which is said.
 
         Args:
             observation: one element of the observation space.
@@ -54,7 +57,9 @@ class Acting:
             action_mask: as in `predict`.
         """
         if self.policy.recurrent:
-            warnings.warn("compute_action forgets: use predict and its state.", PoiseWarning, stacklevel=2)
+            warnings.warn(
+                "compute_action forgets: use predict and its state.", PoiseWarning, stacklevel=2
+            )
         return self.predict(observation, deterministic=not explore, action_mask=action_mask)[0]
 
     def predict(
@@ -65,17 +70,18 @@ class Acting:
         deterministic: bool = True,
         action_mask: Any = None,
     ) -> tuple[Any, Any]:
-        """Actions for one observation or a batch of them, and the policy's memory; as Stable-Baselines3's
-        `predict` (but deterministic unless asked otherwise).
+        """Actions for one observation or a batch of them, and the policy's memory; as
+        Stable-Baselines3's `predict` (but deterministic unless asked otherwise).
 
         Args:
             observation: an element of the observation space, or a batch (one more axis in front).
             state: memory that the last call returned; None at the start.
             episode_start: for a batch, which slots begin an episode.
             deterministic: takes the most likely actions.
-            action_mask: which choices are allowed, for a policy that was trained with masks; in place of the one in the
-                observation. Where the environment reports masks in its info, the observation may come as the
-                environment gives it, and without a mask all is allowed.
+            action_mask: which choices are allowed, for a policy that was trained with masks; in
+                place of the one in the observation. Where the environment reports masks in its
+                info, the observation may come as the environment gives it, and without a mask all
+                is allowed.
 
         Returns:
             Actions, elements of the action space (or of its batched form), and the memory.
@@ -90,7 +96,9 @@ class Acting:
         return act(self.policy, observation, state, episode_start, action_mask, generator)
 
     @telling_interrupts()
-    def evaluate(self, episodes: int | None = None, *, explore: bool | None = None, seed: int = 0) -> dict[str, float]:
+    def evaluate(
+        self, episodes: int | None = None, *, explore: bool | None = None, seed: int = 0
+    ) -> dict[str, float]:
         """Plays fresh episodes in environments of their own.
 
         Args:
@@ -99,17 +107,22 @@ class Acting:
             seed: other seeds give other episodes.
 
         Returns:
-            `episode_reward_mean`, `_min`, `_max`, `_std`, `episode_len_mean`, `episodes`, `info/...`.
+            `episode_reward_mean`, `_min`, `_max`, `_std`, `episode_len_mean`, `episodes`,
+            `info/...`.
         """
         count = coerce(PositiveInt | None, episodes, "episodes") or self.config.evaluation_duration
         sampled = self.config.evaluation_explore if explore is None else explore
         streams, window = self.stream(EVALUATION, self.iteration, seed), self.metrics.window
-        return summarize(self.environments.play(self.policy, count, streams, explore=sampled, window=window))
+        return summarize(
+            self.environments.play(self.policy, count, streams, explore=sampled, window=window)
+        )
 
     def fresh_episodes(self, count: int) -> list[Episode]:
         """Episodes with sampled actions, for a confirmation."""
         streams, window = self.stream(CONFIRMATION, self.iteration), self.metrics.window
-        return self.environments.play(self.policy, count, streams, explore=True, window=window, many=True)
+        return self.environments.play(
+            self.policy, count, streams, explore=True, window=window, many=True
+        )
 
 
 @torch.no_grad()
@@ -123,12 +136,16 @@ def act(
 ) -> tuple[Any, Any]:
     """Actions and memory: see `Acting.predict`. With a generator, actions are sampled from it."""
     if policy.masked or action_mask is not None:
-        observation = masks.complete(policy.obs_layout.space, policy.action_layout.space, observation, action_mask)
+        observation = masks.complete(
+            policy.obs_layout.space, policy.action_layout.space, observation, action_mask
+        )
     single = is_single(policy, observation)
     given = to_tensors(policy, observation)
     obs = {name: value.unsqueeze(0) for name, value in given.items()} if single else given
     batch = len(next(iter(obs.values())))
-    first = torch.as_tensor(np.zeros(batch, bool) if episode_start is None else np.asarray(episode_start))
+    first = torch.as_tensor(
+        np.zeros(batch, bool) if episode_start is None else np.asarray(episode_start)
+    )
     memory = policy.initial_state(batch) if state is None else state
     noise = None if generator is None else policy.dist.noise((batch,), generator)
     action, inputs, memory = policy.act(obs, memory, first, noise)

@@ -25,10 +25,14 @@ class Callback:
         """Before the first iteration of `learn`."""
 
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
-        """After the last iteration of `learn`, with why it ended; also when an error does (then `trainer.error`)."""
+        """After the last iteration of `learn`, with why it ended; also when an error does (then
+        `trainer.error`)."""
 
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
-        """After every iteration. `result` may be added to: later callbacks, stop rules and files see it."""
+        """After every iteration.
+
+        `result` may be added to: later callbacks, stop rules and files see it.
+        """
 
     def on_episode_end(self, trainer: Trainer, episode: Episode) -> None:
         """For every training episode that ended, once the iteration that it ended in is over."""
@@ -40,6 +44,6 @@ class Callback:
         """After an evaluation; the numbers may be added to."""
 
     def on_failure(self, trainer: Trainer, failure: Failure) -> None:
-        """When an environment has failed and is being replaced; at once, in the middle of an iteration. A hang of an
-        environment in this process is told by another thread than the one that trains; IMPALA and APPO tell all
-        failures from the thread that samples."""
+        """When an environment has failed and is being replaced; at once, in the middle of an
+        iteration. A hang of an environment in this process is told by another thread than the one
+        that trains; IMPALA and APPO tell all failures from the thread that samples."""

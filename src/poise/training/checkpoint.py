@@ -7,9 +7,9 @@
         replay-N.safetensors    rows of a replay that will not change any more
         manifest.json           format, what it is of, and the size and SHA-256 of each file; written last
 
-A checkpoint is written into a temporary folder beside its target, flushed to the disk file by file, and renamed into
-place: whenever the process dies, a folder with a verifying manifest is whole. Segments of a replay are written and
-hashed once: later checkpoints link to the same file.
+A checkpoint is written into a temporary folder beside its target, flushed to the disk file by file,
+and renamed into place: whenever the process dies, a folder with a verifying manifest is whole.
+Segments of a replay are written and hashed once: later checkpoints link to the same file.
 """
 
 from __future__ import annotations
@@ -54,10 +54,12 @@ def write(path: Path, policies: Policies, state: dict[str, Any], about: dict[str
         path: the folder; its parents are made.
         policies: the `state_dict` of each.
         state: nested dicts of arrays, tensors and plain values.
-        about: what the manifest says beside the files: algorithm, spaces, configuration, step, grade.
+        about: what the manifest says beside the files: algorithm, spaces, configuration, step,
+            grade.
 
     Raises:
-        CheckpointError: `path` is something else than a checkpoint, or `state` holds what is neither.
+        CheckpointError: `path` is something else than a checkpoint, or `state` holds what is
+            neither.
         OSError: the disk is full or not writable. What was at `path` is untouched.
     """
     make_folder(path.parent)
@@ -70,11 +72,19 @@ def write(path: Path, policies: Policies, state: dict[str, Any], about: dict[str
         text = json.dumps(plain)
         if len(text) > LARGEST_JSON or depth(plain) > DEEPEST_JSON:  # what could not be read again
             raise CheckpointError(
-                f"The state holds {len(text)} bytes beside its arrays, {depth(plain)} levels deep; a checkpoint takes "
-                f"{LARGEST_JSON} and {DEEPEST_JSON}. Let get_state of the environment return arrays."
+                f"The state holds {len(text)} bytes beside its arrays, {depth(plain)} levels deep;"
+                f" a checkpoint takes {LARGEST_JSON} and {DEEPEST_JSON}. Let get_state of the"
+                " environment return arrays."
             )
-        named = {f"policies/{name}/{key}": value for name, policy in policies.items() for key, value in policy.items()}
-        _save_tensors({k: v.detach().cpu().contiguous().clone() for k, v in named.items()}, temporary / _POLICY)
+        named = {
+            f"policies/{name}/{key}": value
+            for name, policy in policies.items()
+            for key, value in policy.items()
+        }
+        _save_tensors(
+            {k: v.detach().cpu().contiguous().clone() for k, v in named.items()},
+            temporary / _POLICY,
+        )
         _save_tensors(arrays, temporary / _ARRAYS)
         (temporary / _STATE).write_text(text)
         files = {file.name: _fingerprint(file) for file in sorted(temporary.iterdir())}
@@ -95,7 +105,8 @@ def write(path: Path, policies: Policies, state: dict[str, Any], about: dict[str
 
 
 def _save_tensors(tensors: dict[str, torch.Tensor], file: Path) -> None:
-    """A safetensors file that whoever may read the files beside it may read: the library makes it the owner's."""
+    """A safetensors file that whoever may read the files beside it may read: the library makes it
+    the owner's."""
     file.touch()
     mode = file.stat().st_mode
     save_file(tensors, file)
@@ -107,7 +118,8 @@ def _file(segment: Segment) -> str:
 
 
 def _write_segment(segment: Segment, folder: Path) -> dict[str, Any]:
-    """Puts a segment into `folder`, as a link where a checkpoint has it already; returns its fingerprint."""
+    """Puts a segment into `folder`, as a link where a checkpoint has it already; returns its
+    fingerprint."""
     target = folder / _file(segment)
     if segment.is_there:
         assert segment.file is not None
@@ -117,7 +129,9 @@ def _write_segment(segment: Segment, folder: Path) -> dict[str, Any]:
             return segment.fingerprint
         except OSError:  # it is gone, on another disk, or on one without links
             pass
-    _save_tensors({name: torch.from_numpy(array) for name, array in segment.arrays().items()}, target)
+    _save_tensors(
+        {name: torch.from_numpy(array) for name, array in segment.arrays().items()}, target
+    )
     return _fingerprint(target)
 
 
@@ -150,26 +164,32 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise CheckpointError(f"There is no checkpoint at {path}.")
     if path.is_file():
-        raise CheckpointError(f"{path} is a file, not a checkpoint folder; Poise never loads pickles.")
+        raise CheckpointError(
+            f"{path} is a file, not a checkpoint folder; Poise never loads pickles."
+        )
     file = path / MANIFEST
     if not file.exists():
         raise CheckpointError(f"{path} is not a checkpoint: it has no {MANIFEST}.")
     try:
         manifest = read_json(file)
         version = manifest["format"]
-        if not isinstance(version, int) or not all(isinstance(entry, dict) for entry in manifest["files"].values()):
+        if not isinstance(version, int) or not all(
+            isinstance(entry, dict) for entry in manifest["files"].values()
+        ):
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(path, f"its {MANIFEST} cannot be read") from None
     if version > FORMAT:
         raise CheckpointError(
-            f"{path} was written in format {version}, but this version of Poise reads up to {FORMAT}: upgrade it."
+            f"{path} was written in format {version}, but this version of Poise reads up to"
+            f" {FORMAT}: upgrade it."
         )
     return dict(manifest)
 
 
 def bring_back(folder: Path, name: str = "*") -> None:
-    """Whoever was replacing a checkpoint died between the two renames: the one before is whole, under another name."""
+    """Whoever was replacing a checkpoint died between the two renames: the one before is whole,
+    under another name."""
     for old in folder.glob(f"{_TEMPORARY}{name if name == '*' else glob.escape(name)}{_REPLACED}*"):
         path = folder / old.name.removeprefix(_TEMPORARY).rpartition(_REPLACED)[0]
         if not path.exists():
@@ -195,14 +215,17 @@ def verify(path: Path) -> dict[str, Any]:
         if Path(name).name != name or not file.is_file():
             raise _damaged(path, f"its file {name!r} is missing")
         if file.stat().st_size != expected.get("size"):
-            raise _damaged(path, f"{name!r} has {file.stat().st_size} bytes instead of {expected.get('size')}")
+            raise _damaged(
+                path, f"{name!r} has {file.stat().st_size} bytes instead of {expected.get('size')}"
+            )
         if _fingerprint(file) != expected:
             raise _damaged(path, f"the content of {name!r} has changed since it was written")
     return manifest
 
 
 def read(path: Path) -> tuple[dict[str, Any], Policies, dict[str, Any]]:
-    """A verified checkpoint's manifest, policies and state, whatever the format that it was written in.
+    """A verified checkpoint's manifest, policies and state, whatever the format that it was written
+    in.
 
     Raises:
         CheckpointError: it is damaged, of a future format, or not a checkpoint.
@@ -235,7 +258,8 @@ def _read_segment(file: Path) -> dict[str, np.ndarray]:
 
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint in `folder` that verifies, and a sentence for each newer one that does not."""
+    """The newest checkpoint in `folder` that verifies, and a sentence for each newer one that does
+    not."""
     problems = []
     bring_back(folder)
     for path in sorted(checkpoints(folder), key=_iteration, reverse=True):
@@ -249,7 +273,8 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def best(folder: Path) -> tuple[float, Path] | None:
-    """The checkpoint in `folder` with the highest score (see `rank`), by its manifest, and that score."""
+    """The checkpoint in `folder` with the highest score (see `rank`), by its manifest, and that
+    score."""
     found = []
     for path in checkpoints(folder):
         with suppress(CheckpointError):
@@ -259,13 +284,16 @@ def best(folder: Path) -> tuple[float, Path] | None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """All folders in `folder` that may be checkpoints, unverified; not the leftovers of writes that died."""
-    return [p for p in folder.iterdir() if p.is_dir() and p.name.isdigit()] if folder.is_dir() else []
+    """All folders in `folder` that may be checkpoints, unverified; not the leftovers of writes that
+    died."""
+    return (
+        [p for p in folder.iterdir() if p.is_dir() and p.name.isdigit()] if folder.is_dir() else []
+    )
 
 
 def set_aside(path: Path, why: str = "damaged") -> None:
-    """Renames a checkpoint to `N.damaged` or `N.left`, so that it is neither taken for one nor in the way of its
-    successor."""
+    """Renames a checkpoint to `N.damaged` or `N.left`, so that it is neither taken for one nor in
+    the way of its successor."""
     target = path.with_name(f"{path.name}.{why}")
     shutil.rmtree(target, ignore_errors=True)
     os.rename(path, target)
@@ -289,12 +317,14 @@ def _fingerprint(file: Path) -> dict[str, Any]:
 
 
 def _encode(value: Any, path: str, arrays: dict[str, torch.Tensor], segments: list[Segment]) -> Any:
-    """Plain JSON with `{"$tensor": name}`, `{"$array": name}` and `{"$segment": file}` where these were; arrays go into
-    `arrays`, and segments into `segments`."""
+    """Plain JSON with `{"$tensor": name}`, `{"$array": name}` and `{"$segment": file}` where these
+    were; arrays go into `arrays`, and segments into `segments`."""
     if isinstance(value, dict):
         parts = {str(key): item for key, item in value.items()}
         return {
-            f"${key}" if key.startswith("$") else key: _encode(item, f"{path}/{key}" if path else key, arrays, segments)
+            f"${key}" if key.startswith("$") else key: _encode(
+                item, f"{path}/{key}" if path else key, arrays, segments
+            )
             for key, item in parts.items()  # a key of a user's own "$tensor" becomes "$$tensor"
         }
     if isinstance(value, (list, tuple)):
@@ -310,12 +340,16 @@ def _encode(value: Any, path: str, arrays: dict[str, torch.Tensor], segments: li
         return {"$tensor": name}
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf":
-            raise CheckpointError(f"{path!r} is an array of {value.dtype}, which a checkpoint cannot hold.")
+            raise CheckpointError(
+                f"{path!r} is an array of {value.dtype}, which a checkpoint cannot hold."
+            )
         arrays[name] = torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))
         return {"$array": name}
     plain = value.item() if isinstance(value, np.generic) else value
     if plain is not None and not isinstance(plain, (bool, int, float, str)):
-        raise CheckpointError(f"{path!r} is a {type(plain).__name__}, which a checkpoint cannot hold.")
+        raise CheckpointError(
+            f"{path!r} is a {type(plain).__name__}, which a checkpoint cannot hold."
+        )
     return plain
 
 
@@ -331,7 +365,9 @@ def _decode(value: Any, arrays: dict[str, Any]) -> Any:
     return [_decode(v, arrays) for v in value] if isinstance(value, list) else value
 
 
-def check_parameters(own: dict[str, torch.Tensor], found: dict[str, torch.Tensor], source: Any) -> None:
+def check_parameters(
+    own: dict[str, torch.Tensor], found: dict[str, torch.Tensor], source: Any
+) -> None:
     """Compares the parameters of a checkpoint with those that its configuration makes.
 
     Raises:
@@ -341,9 +377,14 @@ def check_parameters(own: dict[str, torch.Tensor], found: dict[str, torch.Tensor
         mine, theirs = _kind(own.get(name)), _kind(found.get(name))
         if mine != theirs:
             raise CheckpointError(
-                f"{source} does not fit its own configuration: parameter {name!r} is {theirs} instead of {mine}."
+                f"{source} does not fit its own configuration: parameter {name!r} is {theirs}"
+                f" instead of {mine}."
             )
 
 
 def _kind(tensor: torch.Tensor | None) -> str:
-    return "missing" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+    return (
+        "missing"
+        if tensor is None
+        else f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+    )

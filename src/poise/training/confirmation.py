@@ -1,7 +1,9 @@
-"""A goal that training seems to have reached is confirmed by fresh episodes before the run stops there.
+"""A goal that training seems to have reached is confirmed by fresh episodes before the run stops
+there.
 
-A mean over training episodes is of policies that came before the present one, and the first window of them that
-reaches a goal is a lucky one. What is saved is the present policy, so it is this one that has to reach the goal.
+A mean over training episodes is of policies that came before the present one, and the first window
+of them that reaches a goal is a lucky one. What is saved is the present policy, so it is this one
+that has to reach the goal.
 """
 
 from __future__ import annotations
@@ -20,14 +22,16 @@ FEWEST = 20
 """Episodes that a confirmation plays at least (or as many as there are in a window)."""
 
 SHARE = 0.1
-"""Of the steps trained so far that a confirmation may take where environments step one by one: then fewer episodes."""
+"""Of the steps trained so far that a confirmation may take where environments step one by one: then
+fewer episodes."""
 
 PATIENCE = 2
 """After a confirmation that failed, training goes on for so many times the steps that it took."""
 
 
 class Confirmation:
-    """Plays fresh episodes with sampled actions, as in training, when a stop rule on their means holds.
+    """Plays fresh episodes with sampled actions, as in training, when a stop rule on their means
+    holds.
 
     Args:
         config: of the run.
@@ -40,7 +44,10 @@ class Confirmation:
     """
 
     def __init__(
-        self, config: AlgorithmConfig, play: Callable[[int], list[Episode]], report: Callable[[Failure], None]
+        self,
+        config: AlgorithmConfig,
+        play: Callable[[int], list[Episode]],
+        report: Callable[[Failure], None],
     ) -> None:
         self.config, self._play, self._report = config, play, report
         self.found: dict[str, Any] = {}
@@ -49,7 +56,9 @@ class Confirmation:
         self._again_at = 0
 
     def __call__(self, key: str, goal: float, result: dict[str, Any]) -> str | None:
-        """Why the run stops: fresh episodes reach the goal too. None if they do not, or it is too early to ask again.
+        """Why the run stops: fresh episodes reach the goal too.
+
+        None if they do not, or it is too early to ask again.
 
         Args:
             key: of the results; a statistic of episodes.
@@ -78,8 +87,9 @@ class Confirmation:
         if self._times == 1:
             had = found.get(key, float("nan"))
             what = (
-                f"{key} reached {goal:g} while training, but {len(episodes)} fresh episodes of the "
-                f"present policy have {had:.4g}: training goes on until fresh episodes reach it, too."
+                f"{key} reached {goal:g} while training, but {len(episodes)} fresh episodes of the"
+                f" present policy have {had:.4g}: training goes on until fresh episodes reach it,"
+                " too."
             )
             self._report(Failure("odd", what))
         return None
@@ -91,5 +101,7 @@ class Confirmation:
 
     def _how_many(self, trained: int, length: float) -> int:
         window = self.config.metrics_smoothing_episodes
-        affordable = window if is_native(self.config.env) else int(SHARE * trained / max(length, 1.0))
+        affordable = (
+            window if is_native(self.config.env) else int(SHARE * trained / max(length, 1.0))
+        )
         return min(window, max(FEWEST, affordable))

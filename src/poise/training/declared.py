@@ -1,5 +1,6 @@
-"""What a checkpoint declares, held against what it holds: a declaration that would fill the memory is refused before
-any of it is taken, and a state that is none of this trainer's before it is used."""
+"""What a checkpoint declares, held against what it holds: a declaration that would fill the memory
+is refused before any of it is taken, and a state that is none of this trainer's before it is used.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +30,17 @@ def check_sizes(
     Raises:
         CheckpointError: they are; it names `path`.
     """
-    held = sum(int(file["size"]) for file in manifest["files"].values() if isinstance(file.get("size"), int))
+    held = sum(
+        int(file["size"])
+        for file in manifest["files"].values()
+        if isinstance(file.get("size"), int)
+    )
     for key in ("observation_space", "action_space"):
         size = _numbers(manifest[key])
         if size > max(SMALL, 8 * held):
-            raise CheckpointError(f"{path} declares an {key} of {size:,} numbers, but its files have {held:,} bytes.")
+            raise CheckpointError(
+                f"{path} declares an {key} of {size:,} numbers, but its files have {held:,} bytes."
+            )
     if config.model.custom_model:
         return  # it decides for itself what it makes of the other settings
     stored = sum(tensor.numel() for policy in policies.values() for tensor in policy.values())
@@ -41,7 +48,9 @@ def check_sizes(
     least = sum(a * b for a, b in pairwise(widths)) + sum(widths)
     least += sum(before[0] * after[0] * after[1] ** 2 for before, after in pairwise(filters))
     if least > max(SMALL, stored):
-        raise CheckpointError(f"{path} declares networks of over {least:,} numbers, but its policy has {stored:,}.")
+        raise CheckpointError(
+            f"{path} declares networks of over {least:,} numbers, but its policy has {stored:,}."
+        )
 
 
 def _numbers(space: Mapping[str, Any]) -> int:
@@ -68,16 +77,23 @@ def misfit(own: Any, found: Any, place: str = "") -> str | None:
         if not isinstance(found, dict):
             return f"{place!r} is no mapping"
         for key in own:
-            if key in found and (what := misfit(own[key], found[key], f"{place}/{key}".lstrip("/"))):
+            if key in found and (
+                what := misfit(own[key], found[key], f"{place}/{key}".lstrip("/"))
+            ):
                 return what
         return None
     if isinstance(own, (np.ndarray, torch.Tensor)):
         if not isinstance(found, (np.ndarray, torch.Tensor)):
             return f"{place!r} is no array"
         mine, theirs = torch.as_tensor(own), torch.as_tensor(found)
-        rows = int("replay" in place.split("/"))  # of which a replay has as many as it was filled with
+        rows = int(
+            "replay" in place.split("/")
+        )  # of which a replay has as many as it was filled with
         if (mine.shape[rows:], mine.dtype) != (theirs.shape[rows:], theirs.dtype):
-            return f"{place!r} is {theirs.dtype} {list(theirs.shape)} instead of {mine.dtype} {list(mine.shape)}"
+            return (
+                f"{place!r} is {theirs.dtype} {list(theirs.shape)} instead of {mine.dtype}"
+                f" {list(mine.shape)}"
+            )
         return None
     groups: tuple[tuple[type, ...], ...] = (bool,), (int, float), (list, tuple), (type(own),)
     kinds = next(each for each in groups if isinstance(own, each))

@@ -32,7 +32,8 @@ from poise.training.evaluation import run_episodes, step_limit
 
 
 class Environments:
-    """Makes a trainer's environments, and the samplers that act in them, when they are first needed.
+    """Makes a trainer's environments, and the samplers that act in them, when they are first
+    needed.
 
     Args:
         config: complete; `num_workers="auto"` is resolved in it when environments are made.
@@ -48,7 +49,9 @@ class Environments:
         lost: how many environments could not be restored from such a state.
     """
 
-    def __init__(self, config: AlgorithmConfig, report: Callable[[Failure], None], notes: list[str]) -> None:
+    def __init__(
+        self, config: AlgorithmConfig, report: Callable[[Failure], None], notes: list[str]
+    ) -> None:
         self.config, self.notes = config, notes
         self.halt = Halt()
         self._report = report
@@ -64,36 +67,48 @@ class Environments:
         """Of the observation and the action space of one environment; they are made to be asked.
 
         Raises:
-            EnvCountError: a vector environment of the user's has another number of environments than the configuration.
+            EnvCountError: a vector environment of the user's has another number of environments
+                than the configuration.
         """
         config = self.config
         if isinstance(config.env, VectorEnv) and config.evaluation_interval:
             raise ConfigError(
-                f"evaluation_interval={config.evaluation_interval} is not allowed with a vector environment that is "
-                "made already: episodes of an evaluation would disturb those of the training. Give a function that "
-                "makes it, env=lambda config: ...."
+                f"evaluation_interval={config.evaluation_interval} is not allowed with a vector"
+                " environment that is made already: episodes of an evaluation would disturb those"
+                " of the training. Give a function that makes it, env=lambda config: ...."
             )
-        if config.num_workers == "auto":  # the workers share the environments: what is learnt stays the same
+        if (
+            config.num_workers == "auto"
+        ):  # the workers share the environments: what is learnt stays the same
             config.num_workers, why = choose_workers(config.env, config.num_envs, config.env_config)
             config.num_envs_per_worker //= max(1, config.num_workers)
             self.notes.append(f"num_workers='auto': {why}")
         if not self.batches:
             require_sizes(config)
             workers, envs = config.num_workers, config.num_envs_per_worker
-            self.batches = list(make_batches(config.env, envs, config.env_config, workers, self._limits()))
+            self.batches = list(
+                make_batches(config.env, envs, config.env_config, workers, self._limits())
+            )
             for call in self.calls.values():
                 for batch in self.batches:
                     call.of_batch(batch)
-            if isinstance(given := self.batches[0], GivenVectorEnv) and given.num_envs != config.num_envs:
+            if (
+                isinstance(given := self.batches[0], GivenVectorEnv)
+                and given.num_envs != config.num_envs
+            ):
                 self.close()
                 raise EnvCountError(given.num_envs, config.num_envs)
         env = self.batches[0]
         return Layout(env.single_observation_space), Layout(env.single_action_space)
 
     def make_samplers(
-        self, algorithm: Algorithm, seed: Callable[[int], np.random.SeedSequence], failures: Failures
+        self,
+        algorithm: Algorithm,
+        seed: Callable[[int], np.random.SeedSequence],
+        failures: Failures,
     ) -> SamplerGroup:
-        """Samplers for an algorithm, where it wants them, with seeds of their own; they go on where others stood.
+        """Samplers for an algorithm, where it wants them, with seeds of their own; they go on where
+        others stood.
 
         Raises:
             CheckpointError: the policy was made for other spaces.
@@ -103,7 +118,11 @@ class Environments:
         length = self.config.rollout_fragment_length
         assert length is not None
         correlation = getattr(self.config, "exploration_correlation", 0.0)
-        shared: dict[str, Any] = {"correlation": correlation, "failures": failures, "halt": self.halt}
+        shared: dict[str, Any] = {
+            "correlation": correlation,
+            "failures": failures,
+            "halt": self.halt,
+        }
         members: list[Sampler] = []
         slot = 0
         for i, env in enumerate(self.batches):
@@ -116,14 +135,17 @@ class Environments:
             lost = self._restore(samplers, self.pending)
             if lost:
                 self.lost += lost
-                self.notes.append(f"{lost} of {slot} environments could not be restored and began a new episode.")
+                self.notes.append(
+                    f"{lost} of {slot} environments could not be restored and began a new episode."
+                )
             self.pending = None
         self.samplers = samplers
         return samplers
 
     @staticmethod
     def _restore(samplers: SamplerGroup, states: list[Any]) -> int:
-        """Puts samplers where those before them stood; returns how many environments begin a new episode.
+        """Puts samplers where those before them stood; returns how many environments begin a new
+        episode.
 
         Raises:
             CheckpointError: the states are not those of such samplers.
@@ -131,14 +153,25 @@ class Environments:
         try:
             for own, state in zip(samplers.state_dict(), states, strict=True):
                 if (
-                    what := misfit({**own, **dict.fromkeys(("memory", "env", "noise", "underway"))}, state)
+                    what := misfit(
+                        {**own, **dict.fromkeys(("memory", "env", "noise", "underway"))}, state
+                    )
                 ) is not None:
                     raise ValueError(what)
             return samplers.load_state_dict(states)
-        except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        except (
+            AttributeError,
+            IndexError,
+            KeyError,
+            OverflowError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(
-                f"The state of the environments in the checkpoint does not fit its configuration: {reason}."
+                "The state of the environments in the checkpoint does not fit its configuration:"
+                f" {reason}."
             ) from error
 
     def _fit(self, policy: Policy, *found: Any) -> None:
@@ -151,7 +184,9 @@ class Environments:
     def evaluation(self, slots: int) -> Any:
         """A batch of so many environments beside those that are sampled in; kept for the next one."""
         if slots not in self._evaluation:
-            self._evaluation[slots] = make_vector_env(self.config.env, slots, self.config.env_config)
+            self._evaluation[slots] = make_vector_env(
+                self.config.env, slots, self.config.env_config
+            )
             self._watch(self._evaluation[slots])
             for call in self._evaluation_calls.values():
                 call.of_batch(self._evaluation[slots])
@@ -172,7 +207,8 @@ class Environments:
         Args:
             policy, episodes, seed, explore: as there.
             window: training episodes of late, which say how long episodes are.
-            many: up to 1,000 at once, where the environment is native; otherwise in 20 environments at most.
+            many: up to 1,000 at once, where the environment is native; otherwise in 20 environments
+                at most.
 
         Raises:
             EnvError: the environments fail again and again.
@@ -181,7 +217,10 @@ class Environments:
         native = many and is_native(self.config.env)
         env = self.evaluation(min(episodes, 1000 if native else 20))
         self._fit(policy, env.single_observation_space, env.single_action_space)
-        limit, heard = step_limit(self.config, env, window), {"report": self._report, "halt": self.halt}
+        limit, heard = (
+            step_limit(self.config, env, window),
+            {"report": self._report, "halt": self.halt},
+        )
         return run_episodes(policy, env, episodes, seed, explore=explore, max_steps=limit, **heard)  # type: ignore
 
     def call(self, call: Call, *, evaluation: bool) -> list[Any]:
@@ -218,22 +257,27 @@ class Environments:
 
 
 class EnvAccess:
-    """What a trainer's callbacks may ask of its environments, wherever they step: curricula, difficulties, statistics.
+    """What a trainer's callbacks may ask of its environments, wherever they step: curricula,
+    difficulties, statistics.
 
-    To be used between iterations (`on_run_start`, `on_iteration`, `on_evaluation`). Methods and attributes are those of
-    the environments or of their wrappers. What is called or set last is done to fresh instances too, which take the
-    place of environments and workers that failed. It is not in checkpoints: do it again in `on_run_start`.
+    To be used between iterations (`on_run_start`, `on_iteration`, `on_evaluation`). Methods and
+    attributes are those of the environments or of their wrappers. What is called or set last is
+    done to fresh instances too, which take the place of environments and workers that failed. It is
+    not in checkpoints: do it again in `on_run_start`.
     """
 
     environments: Environments
     samplers: Any
 
-    def call_envs(self, name: str, *args: Any, evaluation: bool = False, **kwargs: Any) -> list[Any]:
+    def call_envs(
+        self, name: str, *args: Any, evaluation: bool = False, **kwargs: Any
+    ) -> list[Any]:
         """Calls a method of every environment.
 
         Args:
             name: of the method.
-            args, kwargs: for it; numbers, texts, lists, dicts and arrays, where workers step the environments.
+            args, kwargs: for it; numbers, texts, lists, dicts and arrays, where workers step the
+                environments.
             evaluation: also of the environments that evaluations use, now and later.
 
         Returns:

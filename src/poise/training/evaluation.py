@@ -38,8 +38,9 @@ def run_episodes(
 ) -> list[Episode]:
     """Plays `episodes` whole episodes, in all of `env`'s slots at once.
 
-    Each slot plays its own share, fixed beforehand: taking the first episodes to end would favour short ones. One that
-    does not end is cut after `max_steps`; its slot waits for the others, and then all begin anew.
+    Each slot plays its own share, fixed beforehand: taking the first episodes to end would favour
+    short ones. One that does not end is cut after `max_steps`; its slot waits for the others, and
+    then all begin anew.
 
     Args:
         policy: acts.
@@ -57,7 +58,9 @@ def run_episodes(
     """
     slots = env.num_envs
     share = np.array([(episodes + i) // slots for i in range(slots)])
-    next_step = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP) == AutoresetMode.NEXT_STEP
+    next_step = (
+        env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP) == AutoresetMode.NEXT_STEP
+    )
     env_seed, noise_seed = seed.spawn(2)
     generator = torch_generator(noise_seed)
     done: list[Episode] = []
@@ -67,7 +70,11 @@ def run_episodes(
         raw = reset_seeded(env, env_seed)
         env_seed = env_seed.spawn(1)[0]
         state, first = policy.initial_state(slots), torch.ones(slots, dtype=torch.bool)
-        returns, lengths, over = np.zeros(slots), np.zeros(slots, np.int64), np.zeros(slots, np.bool_)
+        returns, lengths, over = (
+            np.zeros(slots),
+            np.zeros(slots, np.int64),
+            np.zeros(slots, np.bool_),
+        )
         waits = np.zeros(slots, np.bool_)  # whose episode was cut
         while share[~waits].any():
             if halt is not None and halt.asked:
@@ -80,7 +87,9 @@ def run_episodes(
             if not np.isfinite(reward).all():
                 raise EnvError("An evaluation environment gave a reward that is not finite.")
             stepped = ~over if next_step else np.ones(slots, np.bool_)
-            if isinstance(env, TolerantVectorEnv) and env.disturbed:  # what failed plays its episode again
+            if (
+                isinstance(env, TolerantVectorEnv) and env.disturbed
+            ):  # what failed plays its episode again
                 failures.add(env.take_failures(), np.flatnonzero(env.lost).tolist())
                 returns[env.lost], lengths[env.lost] = 0.0, 0
                 stepped &= ~env.lost
@@ -102,18 +111,26 @@ def run_episodes(
                     done.append(Episode(float(returns[b]), int(lengths[b]), b, numbers))
                 returns[b], lengths[b] = 0.0, 0
     if cut and report is not None:
-        what = f"{cut} of {episodes} evaluation episodes did not end and were cut after {max_steps:,} steps"
-        report(Failure("odd", f"{what} (evaluation_max_steps); they count with what they had earned."))
+        what = (
+            f"{cut} of {episodes} evaluation episodes did not end and were cut after {max_steps:,}"
+            " steps"
+        )
+        report(
+            Failure("odd", f"{what} (evaluation_max_steps); they count with what they had earned.")
+        )
     return done
 
 
 def step_limit(config: AlgorithmConfig, env: VectorEnv, window: Iterable[Episode]) -> int:
-    """Steps after which an evaluation cuts an episode, where `evaluation_max_steps` does not say: as many as the
-    environment's own limit, 10 of the longest training episodes of late, and 10,000, whichever is most."""
+    """Steps after which an evaluation cuts an episode, where `evaluation_max_steps` does not say:
+    as many as the environment's own limit, 10 of the longest training episodes of late, and 10,000,
+    whichever is most."""
     if config.evaluation_max_steps is not None:
         return config.evaluation_max_steps
     spec = env.envs[0].spec if isinstance(env, InlineVectorEnv) else env.spec
-    own = getattr(spec, "max_episode_steps", None) or config.env_config.get("max_episode_steps") or 0
+    own = (
+        getattr(spec, "max_episode_steps", None) or config.env_config.get("max_episode_steps") or 0
+    )
     return max(10_000, own, 10 * max((episode.length for episode in window), default=0))
 
 
@@ -121,16 +138,18 @@ def to_tensors(policy: Policy, obs: Any) -> dict[str, torch.Tensor]:
     """A batch of observations as leaves, in the types that rollouts store."""
     leaves = policy.obs_layout.flatten(obs)
     return {
-        leaf.name: torch.as_tensor(np.asarray(leaves[leaf.name], order="C")).to(
-            stored_dtype(leaf.dtype.name, wide=policy.wide)
+        leaf.name: (
+            torch.as_tensor(np.asarray(leaves[leaf.name], order="C")).to(
+                stored_dtype(leaf.dtype.name, wide=policy.wide)
+            )
         )
         for leaf in policy.obs_layout.leaves
     }
 
 
 def check_outputs(policy: Policy, obs: dict[str, torch.Tensor], inputs: torch.Tensor) -> None:
-    """Looks at what a policy makes of observations, and names whose fault it is where that is not finite. (A choice may
-    be forbidden by minus infinity.)
+    """Looks at what a policy makes of observations, and names whose fault it is where that is not
+    finite. (A choice may be forbidden by minus infinity.)
 
     Raises:
         ModelError: a parameter is not finite.
@@ -140,20 +159,24 @@ def check_outputs(policy: Policy, obs: dict[str, torch.Tensor], inputs: torch.Te
         return
     if policy.overflown is not None:
         raise ModelError(
-            f"The policy's parameter {policy.overflown!r} holds numbers that are not finite: it cannot act."
+            f"The policy's parameter {policy.overflown!r} holds numbers that are not finite: it"
+            " cannot act."
         )
     for name, leaf in obs.items():
         if not torch.isfinite(leaf).all():
-            raise EnvError(f"The observation {name!r} is not finite in {leaf.dtype}, as networks have it.")
+            raise EnvError(
+                f"The observation {name!r} is not finite in {leaf.dtype}, as networks have it."
+            )
     largest, name = max((leaf.double().abs().max().item(), name) for name, leaf in obs.items())
     raise EnvError(
-        f"The observation {name!r} reaches {largest:.2g}, at which the numbers of the network overflow: "
-        "scale it down, or train with normalize_observations."
+        f"The observation {name!r} reaches {largest:.2g}, at which the numbers of the network"
+        " overflow: scale it down, or train with normalize_observations."
     )
 
 
 def is_single(policy: Policy, obs: Any) -> bool:
-    """Whether `obs` is one element of the policy's observation space; False if it is a batch of them.
+    """Whether `obs` is one element of the policy's observation space; False if it is a batch of
+    them.
 
     Raises:
         SpaceError: it is neither.
@@ -162,7 +185,9 @@ def is_single(policy: Policy, obs: Any) -> bool:
     try:
         values = {name: np.asarray(value) for name, value in layout.flatten(obs).items()}
     except (KeyError, IndexError, TypeError, ValueError):
-        raise SpaceError(f"This observation is not built as the policy's observation space, {layout.space}.") from None
+        raise SpaceError(
+            f"This observation is not built as the policy's observation space, {layout.space}."
+        ) from None
     batches = set()
     for leaf in layout.leaves:
         shape, space = values[leaf.name].shape, leaf.space
@@ -171,17 +196,24 @@ def is_single(policy: Policy, obs: Any) -> bool:
         if rest != leaf.shape or len(batch) > 1 or len(batches) > 1:
             part = "" if leaf.name == ROOT else f" {leaf.name!r}"
             raise SpaceError(
-                f"An observation{part} of shape {shape} does not fit: the policy was made for {leaf.shape}."
+                f"An observation{part} of shape {shape} does not fit: the policy was made for"
+                f" {leaf.shape}."
             )
         if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
             index = values[leaf.name] - space.start
-            if (index < 0).any() or (index >= (space.n if isinstance(space, spaces.Discrete) else space.nvec)).any():
-                raise SpaceError(f"The observation {leaf.name!r} is outside its space {space}: {values[leaf.name]}.")
+            if (index < 0).any() or (
+                index >= (space.n if isinstance(space, spaces.Discrete) else space.nvec)
+            ).any():
+                raise SpaceError(
+                    f"The observation {leaf.name!r} is outside its space {space}:"
+                    f" {values[leaf.name]}."
+                )
     return batches == {()}
 
 
 def summarize(episodes: list[Episode]) -> dict[str, float]:
-    """Mean, spread and length of episodes, and the means of the numbers that their environments reported."""
+    """Mean, spread and length of episodes, and the means of the numbers that their environments
+    reported."""
     rewards = np.array([e.reward for e in episodes]) if episodes else np.array([np.nan])
     lengths = np.array([e.length for e in episodes]) if episodes else np.array([np.nan])
     summary = {
@@ -198,4 +230,7 @@ def summarize(episodes: list[Episode]) -> dict[str, float]:
 def info_means(episodes: list[Episode]) -> dict[str, float]:
     """`info/<key>`: the mean of each number that environments reported at an episode's end."""
     keys = dict.fromkeys(key for e in episodes for key in e.info)
-    return {f"info/{key}": float(np.mean([e.info[key] for e in episodes if key in e.info])) for key in keys}
+    return {
+        f"info/{key}": float(np.mean([e.info[key] for e in episodes if key in e.info]))
+        for key in keys
+    }

@@ -1,4 +1,5 @@
-"""Where the most likely actions earn much less than sampled ones: a policy that lives on chance, which is said."""
+"""Where the most likely actions earn much less than sampled ones: a policy that lives on chance,
+which is said."""
 
 from __future__ import annotations
 
@@ -20,29 +21,36 @@ SHARE = 0.25
 ERRORS = 3.0
 """and so many standard errors of a mean over as many episodes."""
 COST = 0.02
-"""Of the calls of environments in training that a look at the end of a run may take. A native batch is one call."""
+"""Of the calls of environments in training that a look at the end of a run may take.
+
+A native batch is one call.
+"""
 FEWEST, MOST = 3, 10
 """Episodes of such a look; where fewer are affordable, there is none."""
 
 
 def falls_short(greedy: float, sampled: Sequence[float], episodes: int) -> bool:
-    """Whether a mean return of so many episodes with the most likely actions is much lower than sampled ones are."""
+    """Whether a mean return of so many episodes with the most likely actions is much lower than
+    sampled ones are."""
     if len(sampled) < 2 or not math.isfinite(greedy):
         return False
     mean = statistics.fmean(sampled)
-    return mean - greedy > max(SHARE * abs(mean), ERRORS * statistics.stdev(sampled) / math.sqrt(episodes))
+    return mean - greedy > max(
+        SHARE * abs(mean), ERRORS * statistics.stdev(sampled) / math.sqrt(episodes)
+    )
 
 
 def sentence(greedy: float, sampled: float, how: str) -> str:
     """What was seen, and what it means."""
     return (
-        f"The most likely actions earn {greedy:.4g}, and sampled ones {sampled:.4g} ({how}): this policy relies on "
-        "chance. Train on, or act with explore=True (--explore)."
+        f"The most likely actions earn {greedy:.4g}, and sampled ones {sampled:.4g} ({how}): this"
+        " policy relies on chance. Train on, or act with explore=True (--explore)."
     )
 
 
 class Greedy(Callback):
-    """Says once that evaluations fall short of training, with the score of sampled actions in the same episodes.
+    """Says once that evaluations fall short of training, with the score of sampled actions in the
+    same episodes.
 
     Args:
         say: takes the sentence; a warning unless given.
@@ -72,5 +80,9 @@ class Greedy(Callback):
             self._told = True
             sampled = trainer.evaluate(episodes, explore=True)["episode_reward_mean"]
             self._say(
-                sentence(greedy, sampled, f"{episodes} episodes each; {statistics.fmean(returns):.4g} in training")
+                sentence(
+                    greedy,
+                    sampled,
+                    f"{episodes} episodes each; {statistics.fmean(returns):.4g} in training",
+                )
             )

@@ -34,13 +34,17 @@ def config_from_dict(algorithm: str, settings: dict[str, Any]) -> AlgorithmConfi
     return build(spec.config, canonical(spec.config, settings))
 
 
-def override(algorithm: str, settings: dict[str, Any], overrides: Mapping[str, Any]) -> AlgorithmConfig:
+def override(
+    algorithm: str, settings: dict[str, Any], overrides: Mapping[str, Any]
+) -> AlgorithmConfig:
     """A resolved configuration from its JSON form, with other settings over it.
 
-    Other workers share the environments that there were; what follows from the size of a batch is derived again.
+    Other workers share the environments that there were; what follows from the size of a batch is
+    derived again.
 
     Raises:
-        ConfigError: an override that is none, contradicts others, or would make another network or environment.
+        ConfigError: an override that is none, contradicts others, or would make another network or
+            environment.
     """
     before = config_from_dict(algorithm, settings)
     if not overrides:
@@ -50,7 +54,9 @@ def override(algorithm: str, settings: dict[str, Any], overrides: Mapping[str, A
     for key, value in chosen.items():
         if key.startswith("model.") or key in ("env", "env_config", "wrappers"):
             what = "network" if key.startswith("model.") else "environment"
-            raise ConfigError(f"{key}={brief(value)} cannot go on from a checkpoint: its {what} stays as it is.")
+            raise ConfigError(
+                f"{key}={brief(value)} cannot go on from a checkpoint: its {what} stays as it is."
+            )
     config = build(kind, {**canonical(kind, settings), **chosen})
     explicit = {*chosen, "num_envs_per_worker"}
     if "num_envs_per_worker" not in chosen:
@@ -73,7 +79,12 @@ def _derived_minibatch(config: AlgorithmConfig) -> bool:
     return bool(again.sgd_minibatch_size == config.sgd_minibatch_size)  # type: ignore[attr-defined]
 
 
-SAMPLING = {"num_workers", "num_envs_per_worker", "rollout_fragment_length", "exploration_correlation"}
+SAMPLING = {
+    "num_workers",
+    "num_envs_per_worker",
+    "rollout_fragment_length",
+    "exploration_correlation",
+}
 """Settings that episodes under way, and steps that nobody has learnt from yet, are bound to."""
 REPLAY = {"buffer_size", "frame_stack", "prioritized_replay"}
 """Settings that a replay is bound to, beside the number of environments."""
@@ -83,11 +94,15 @@ Given = tuple[bool, str]
 """Whether an environment is another one than a checkpoint's, and what to say of it."""
 
 
-def take_env(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any] | None, was: str) -> Given:
-    """Puts an environment that is given, or settings of it, in the place of what a file names; its wrappers stay.
+def take_env(
+    config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any] | None, was: str
+) -> Given:
+    """Puts an environment that is given, or settings of it, in the place of what a file names; its
+    wrappers stay.
 
-    Names decide whether it is another one. A lambda has none, and a function inside another has its own alone: it is
-    taken for the file's where that has none, or the same, which is said unless it stands at the very same place.
+    Names decide whether it is another one. A lambda has none, and a function inside another has its
+    own alone: it is taken for the file's where that has none, or the same, which is said unless it
+    stands at the very same place.
 
     Args:
         config: from the file; is changed.
@@ -95,12 +110,16 @@ def take_env(config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any] | 
         was: the name in the file, which may be one that `poise.register_env` was given.
 
     Returns:
-        Whether it is another one, and what to say of it; nothing, where it is the file's beyond doubt.
+        Whether it is another one, and what to say of it; nothing, where it is the file's beyond
+        doubt.
     """
     known, before = {was, env_name(config.env)}, plain(config.env_config)
     config.env = config.env if env is None else env
     if env_config is not None:
-        config.env_config = {**{k: v for k, v in config.env_config.items() if k == WRAPPERS}, **env_config}
+        config.env_config = {
+            **{k: v for k, v in config.env_config.items() if k == WRAPPERS},
+            **env_config,
+        }
         if isinstance(config.env, Foreign):
             config.env.own_config = True
     name = env_name(config.env)
@@ -123,8 +142,8 @@ def restore(
     path: Path,
     given: Given,
 ) -> dict[str, tuple[Any, Any]]:
-    """Loads a checkpoint into a trainer whose settings may be others than the checkpoint's; `notes` say what begins
-    anew. `given` is what `take_env` returned.
+    """Loads a checkpoint into a trainer whose settings may be others than the checkpoint's; `notes`
+    say what begins anew. `given` is what `take_env` returned.
 
     Returns:
         The settings that are others, with the checkpoint's value and the trainer's.
@@ -139,7 +158,9 @@ def restore(
         and key not in beside
     }  # fmt: skip
     anew: list[str] = []
-    algorithm: dict[str, Any] = state["algorithm"] if isinstance(state.get("algorithm"), dict) else {}
+    algorithm: dict[str, Any] = (
+        state["algorithm"] if isinstance(state.get("algorithm"), dict) else {}
+    )
     if SAMPLING & changed.keys():
         anew.append("episodes under way")
         state |= {"samplers": None, "unfinished_s": 0.0}
@@ -147,7 +168,9 @@ def restore(
         if isinstance(algorithm.get("rewards"), dict):
             algorithm["rewards"]["carry"] = None
     slots = (before.get("num_workers") or 1) * before["num_envs_per_worker"]
-    if (REPLAY & changed.keys() or slots != trainer.config.num_envs) and algorithm.get("replay") is not None:
+    if (REPLAY & changed.keys() or slots != trainer.config.num_envs) and algorithm.get(
+        "replay"
+    ) is not None:
         anew.append("the replay")
         algorithm["replay"] = None
     try:
@@ -160,7 +183,9 @@ def restore(
     if changed:
         trainer.notes.append(f"Other settings than the checkpoint's: {_shown(changed)}.")
     if anew:
-        trainer.notes.append(f"{' and '.join(anew).capitalize()} begin anew; what was learnt and the counters go on.")
+        trainer.notes.append(
+            f"{' and '.join(anew).capitalize()} begin anew; what was learnt and the counters go on."
+        )
     if given[0]:
         trainer.leave_environment(given[1])
         changed["env"] = before["env"], after["env"]
@@ -170,7 +195,9 @@ def restore(
 
 
 def _shown(changed: Mapping[str, tuple[Any, Any]]) -> str:
-    return ", ".join(f"{key}={brief(new)} (was {brief(old)})" for key, (old, new) in changed.items())
+    return ", ".join(
+        f"{key}={brief(new)} (was {brief(old)})" for key, (old, new) in changed.items()
+    )
 
 
 def locate(path: str | Path) -> Path:
@@ -210,12 +237,15 @@ def choose(path: str | Path, which: str | int = "latest") -> Path:
         best = checkpoint.best(folder / "checkpoints")
         if best is None:
             raise CheckpointError(
-                f"No checkpoint of {folder} knows its score: it had no evaluation, and no full window of episodes."
+                f"No checkpoint of {folder} knows its score: it had no evaluation, and no full"
+                " window of episodes."
             )
         return best[1]
     if not str(which).isdecimal() or int(which) not in there:
         known = ", ".join(str(iteration) for iteration in sorted(there)) or "none"
-        raise CheckpointError(f"The run {folder} has no checkpoint {str(which)!r}. It has: {known}; or best, latest.")
+        raise CheckpointError(
+            f"The run {folder} has no checkpoint {str(which)!r}. It has: {known}; or best, latest."
+        )
     return there[int(which)]
 
 
@@ -252,7 +282,8 @@ def new_trainer(
     for key, value in settings.items():
         if aliases.get(key, key) == "num_envs_per_worker":
             raise ConfigError(
-                f"{key}={value} contradicts the vector environment, which has {count} environments: leave it out."
+                f"{key}={value} contradicts the vector environment, which has {count} environments:"
+                " leave it out."
             )
     trainer = begin({**settings, "num_envs_per_worker": count})
     trainer.notes.append(f"num_envs_per_worker={count}: the vector environment has so many.")
@@ -273,7 +304,8 @@ def _reading(path: object) -> Iterator[None]:
 def declared_layouts(
     path: object, manifest: dict[str, Any], config: AlgorithmConfig, policies: checkpoint.Policies
 ) -> tuple[Layout, Layout]:
-    """The layouts of a checkpoint's spaces, once it is known that they and the networks of `config` fit its files.
+    """The layouts of a checkpoint's spaces, once it is known that they and the networks of `config`
+    fit its files.
 
     Raises:
         CheckpointError: they do not, or cannot be read.
@@ -283,7 +315,9 @@ def declared_layouts(
         raise CheckpointError(f"{path} is damaged: its manifest has no whole configuration.")
     with _reading(path):
         check_sizes(path, manifest, config, policies)
-        return Layout.from_json(manifest["observation_space"]), Layout.from_json(manifest["action_space"])
+        return Layout.from_json(manifest["observation_space"]), Layout.from_json(
+            manifest["action_space"]
+        )
 
 
 def load(
@@ -295,8 +329,8 @@ def load(
     trust: bool = False,
     **overrides: Any,
 ) -> Trainer:
-    """The trainer of a checkpoint, or of a run folder's: `poise.load` without names of runs and callbacks, with
-    arguments and errors as there."""
+    """The trainer of a checkpoint, or of a run folder's: `poise.load` without names of runs and
+    callbacks, with arguments and errors as there."""
     manifest, policies, state = checkpoint.read(choose(path, which))
     bring_algorithm(manifest, path, trusted=trust)
     with _reading(path):
@@ -309,8 +343,13 @@ def load(
         warnings.warn(f"{path}: {missing}", PoiseWarning, stacklevel=2)
     trainer = Trainer(manifest["algorithm"], config, layouts=layouts, preset=manifest.get("preset"))
     restore(trainer, manifest, policies, state, Path(path), given)
-    if (name := trainer.policy.overflown) is not None:  # whoever looks for why a run diverged wants to see it
-        what = "holds numbers that are not finite: it may be looked at, but can neither act by them nor learn."
+    if (
+        name := trainer.policy.overflown
+    ) is not None:  # whoever looks for why a run diverged wants to see it
+        what = (
+            "holds numbers that are not finite: it may be looked at, but can neither act by them"
+            " nor learn."
+        )
         warnings.warn(f"{path}: the policy's parameter {name!r} {what}", PoiseWarning, stacklevel=2)
     trainer.notes += unused(trainer)
     return trainer

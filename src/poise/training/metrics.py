@@ -54,10 +54,17 @@ class Metrics:
             seconds: what it took.
         """
         self.finished_this_iter = []
-        for episode in harvest.episodes:  # its row says how much of the iteration was over, and so where the run stood
+        for episode in (
+            harvest.episodes
+        ):  # its row says how much of the iteration was over, and so where the run stood
             row, rows = episode.row, harvest.rows
-            steps, at = before - (-row * (after - before) // rows), self.time_total_s + seconds * row / rows
-            self.finished_this_iter.append(Finished(steps, round(at, 3), episode.reward, episode.length))
+            steps, at = (
+                before - (-row * (after - before) // rows),
+                self.time_total_s + seconds * row / rows,
+            )
+            self.finished_this_iter.append(
+                Finished(steps, round(at, 3), episode.reward, episode.length)
+            )
         self.time_total_s += seconds
         self.episodes_total += len(harvest.episodes)
         self.window.extend(harvest.episodes)
@@ -70,20 +77,25 @@ class Metrics:
             "episode_reward_mean": sum(rewards) / len(rewards) if rewards else math.nan,
             "episode_reward_min": min(rewards, default=math.nan),
             "episode_reward_max": max(rewards, default=math.nan),
-            "episode_len_mean": sum(e.length for e in self.window) / len(rewards) if rewards else math.nan,
+            "episode_len_mean": sum(e.length for e in self.window) / len(rewards)
+            if rewards
+            else math.nan,
             "episodes_total": self.episodes_total,
             **info_means(list(self.window)),
         }
 
     @staticmethod
-    def of_time(spent: dict[str, float], seconds: float, waited: float | None = None) -> dict[str, float]:
+    def of_time(
+        spent: dict[str, float], seconds: float, waited: float | None = None
+    ) -> dict[str, float]:
         """Shares of an iteration's `seconds`; what sampling did not take was spent on learning.
 
         Args:
             spent: on each of `STAGES`.
             seconds: that the iteration took.
-            waited: by the learner, where samplers work beside it. Then `env` and `inference` are shares of the actor's
-                time, and `learning` and `waiting` of the learner's: each two add up to 1 at most.
+            waited: by the learner, where samplers work beside it. Then `env` and `inference` are
+                shares of the actor's time, and `learning` and `waiting` of the learner's: each two
+                add up to 1 at most.
         """
         shares = {stage: spent[stage] / seconds for stage in STAGES}
         if waited is not None:
@@ -103,7 +115,10 @@ class Metrics:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.episodes_total, self.time_total_s = int(state["episodes_total"]), float(state["time_total_s"])
+        self.episodes_total, self.time_total_s = (
+            int(state["episodes_total"]),
+            float(state["time_total_s"]),
+        )
         self.unfinished_s = float(state.get("unfinished_s", 0.0))
         self.window.clear()
         self.window.extend(map(Episode.from_json, state["window"]))

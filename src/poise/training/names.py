@@ -1,5 +1,5 @@
-"""What the names in a run's configuration stand for: written down beside it, and read again through the door of
-`poise.envs.trust`."""
+"""What the names in a run's configuration stand for: written down beside it, and read again through
+the door of `poise.envs.trust`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ _PLACES: list[tuple[str, str, str, Callable[[Any], Any]]] = [
     ("model.custom_model", "model", "model.custom_model_config", registered_model),
     ("model.custom_preprocessor", "preprocessor", "", registered_preprocessor),
 ]
-"""Settings that name code: the key, what it names, the key of its arguments, and what is registered under a name."""
+"""Settings that name code: the key, what it names, the key of its arguments, and what is registered
+under a name."""
 
 
 def homes(config: AlgorithmConfig) -> dict[str, str]:
-    """`module:Name` of what this process has registered under the names of a configuration, so that another process
-    finds it."""
+    """`module:Name` of what this process has registered under the names of a configuration, so that
+    another process finds it."""
     names = [(attrgetter(key)(config), registered) for key, _, _, registered in _PLACES]
     things = {name: registered(name) for name, registered in names if isinstance(name, str)}
     named = {name: env_name(thing) for name, thing in things.items() if thing is not None}
@@ -34,8 +35,8 @@ def homes(config: AlgorithmConfig) -> dict[str, str]:
 
 
 def remember(config: AlgorithmConfig, algorithm: str = "") -> None:
-    """Makes known to this machine what the user's own command or script has trained with, and the home of its
-    algorithm."""
+    """Makes known to this machine what the user's own command or script has trained with, and the
+    home of its algorithm."""
     trust.remember(*_labels(config), *homes(config).values(), *filter(None, [algorithm]))
 
 
@@ -43,15 +44,17 @@ def _labels(config: AlgorithmConfig) -> Iterator[str]:
     model, env = config.model, config.env if isinstance(config.env, str) else env_name(config.env)
     env_config = dict(config.env_config)
     for wrapper, arguments in take_wrappers(env_config):
-        yield from trust.labels(wrapper if isinstance(wrapper, str) else env_name(wrapper), arguments)
+        yield from trust.labels(
+            wrapper if isinstance(wrapper, str) else env_name(wrapper), arguments
+        )
     yield from trust.labels(env, env_config)
     yield from trust.labels(model.custom_model, model.custom_model_config)
     yield from trust.labels(model.custom_preprocessor)
 
 
 def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat settings with `module:Name` where they have an object, or a name that only this process knows, of a module
-    that another process can import."""
+    """Flat settings with `module:Name` where they have an object, or a name that only this process
+    knows, of a module that another process can import."""
     result = dict(settings)
     for key, _, _, registered in _PLACES:
         value = settings.get(key)
@@ -63,7 +66,8 @@ def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def admit(settings: Mapping[str, Any], source: object, *, trusted: bool = False) -> None:
-    """Lets the names in flat settings that came in a file pass, also those that a search chooses from.
+    """Lets the names in flat settings that came in a file pass, also those that a search chooses
+    from.
 
     Args:
         settings: by dotted keys.
@@ -74,7 +78,10 @@ def admit(settings: Mapping[str, Any], source: object, *, trusted: bool = False)
         TrustError: one of them would run code that nobody has confirmed.
     """
     inside = [own for own in _options(settings.get("env_config")) if isinstance(own, Mapping)]
-    given = [*_options(settings.get("wrappers")), *(each for own in inside for each in _options(own.get(WRAPPERS)))]
+    given = [
+        *_options(settings.get("wrappers")),
+        *(each for own in inside for each in _options(own.get(WRAPPERS))),
+    ]
     for name, arguments in (pair for each in given for pair in take_wrappers({WRAPPERS: each})):
         if isinstance(name, str) and trusted:
             trust.remember(*trust.labels(name, arguments))
@@ -98,12 +105,18 @@ def admit(settings: Mapping[str, Any], source: object, *, trusted: bool = False)
 
 
 def _options(value: Any) -> list[Any]:
-    """What a search chooses from, itself perhaps among searches; a value that is settled is the only one."""
-    return [each for option in value.options for each in _options(option)] if hasattr(value, "options") else [value]
+    """What a search chooses from, itself perhaps among searches; a value that is settled is the
+    only one."""
+    return (
+        [each for option in value.options for each in _options(option)]
+        if hasattr(value, "options")
+        else [value]
+    )
 
 
 def bring_algorithm(saved: Mapping[str, Any], source: object, *, trusted: bool = False) -> None:
-    """Imports the module that registers an algorithm, where a file has one that this process does not know.
+    """Imports the module that registers an algorithm, where a file has one that this process does
+    not know.
 
     Args:
         saved: its name (`algorithm`), and what `home_of` said of it (`home`).
@@ -118,7 +131,10 @@ def bring_algorithm(saved: Mapping[str, Any], source: object, *, trusted: bool =
     if not isinstance(name, str) or name in algorithm_names():
         return
     if not isinstance(home, str) or not home:
-        own = "If it is one of your own, go on in the script that calls poise.register_algorithm, or import its module."
+        own = (
+            "If it is one of your own, go on in the script that calls poise.register_algorithm, or"
+            " import its module."
+        )
         raise ConfigError(f"{source} is of {name!r}, and there is no algorithm of this name. {own}")
     if trusted:
         trust.remember(home)
@@ -127,14 +143,19 @@ def bring_algorithm(saved: Mapping[str, Any], source: object, *, trusted: bool =
 
 
 def from_file(
-    config: AlgorithmConfig, source: object, homes: Mapping[str, str] | None = None, *, trusted: bool = False
+    config: AlgorithmConfig,
+    source: object,
+    homes: Mapping[str, str] | None = None,
+    *,
+    trusted: bool = False,
 ) -> AlgorithmConfig:
     """Marks the names of a configuration that came in a file.
 
     Args:
         config: is changed, and returned.
         source: the file, for the sentence.
-        homes: what the file says that registered names stand for; taken where this process knows no such name.
+        homes: what the file says that registered names stand for; taken where this process knows no
+            such name.
         trusted: the user says that they may be used; this machine remembers it.
     """
     homes = homes if isinstance(homes, Mapping) else {}

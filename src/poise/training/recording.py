@@ -33,7 +33,9 @@ def record(
         `{"path", "episode_reward", "episode_len", "frames"}`.
     """
     if not isinstance(trainer, Trainer):
-        raise ConfigError(f"trainer={trainer!r} is not allowed: poise.load makes a trainer of a checkpoint.")
+        raise ConfigError(
+            f"trainer={trainer!r} is not allowed: poise.load makes a trainer of a checkpoint."
+        )
     env = make_filmed_env(trainer.config.env, trainer.config.env_config)
     if trainer.policy.masked and env.observation_space != trainer.policy.obs_layout.space:
         env = ActionMaskInObservation(env)

@@ -46,24 +46,33 @@ class Saving:
 
     @property
     def score(self) -> tuple[str, float] | None:
-        """The result that says how good the policy is now, and its value: the mean of an evaluation where the run has
-        evaluations, else that of a full window of episodes. None where neither is known."""
-        key = "evaluation/episode_reward_mean" if self.config.evaluation_interval else "episode_reward_mean"
+        """The result that says how good the policy is now, and its value: the mean of an evaluation
+        where the run has evaluations, else that of a full window of episodes. None where neither is
+        known."""
+        key = (
+            "evaluation/episode_reward_mean"
+            if self.config.evaluation_interval
+            else "episode_reward_mean"
+        )
         last = self.history[-1] if self.history else self.metrics.of_episodes()
         value = float(last.get(key, math.nan))
-        partial = len(self.metrics.window) < self.config.metrics_smoothing_episodes  # may be one lucky episode
+        partial = (
+            len(self.metrics.window) < self.config.metrics_smoothing_episodes
+        )  # may be one lucky episode
         if not math.isfinite(value) or (partial and not self.config.evaluation_interval):
             return None
         return key, value
 
     @property
     def confirmed(self) -> dict[str, Any]:
-        """`confirmed_reward_mean` and `confirmed_episodes`, if `learn` has confirmed the policy as it is now."""
+        """`confirmed_reward_mean` and `confirmed_episodes`, if `learn` has confirmed the policy as
+        it is now."""
         known = self.confirmation
         return known.found if known is not None and known.at == self.algorithm.timesteps else {}
 
     def save(self, path: str | Path) -> Path:
-        """Writes a checkpoint folder, replacing one that is there; `poise.load(path)` goes on exactly from it.
+        """Writes a checkpoint folder, replacing one that is there; `poise.load(path)` goes on
+        exactly from it.
 
         Raises:
             CheckpointError: `path` is something else than a checkpoint.
@@ -81,7 +90,9 @@ class Saving:
             **self.metrics.state_dict(),
         }
         exact = all(_exact(sampler) for sampler in samplers) and not self.environments.calls
-        mean = (self.history[-1] if self.history else self.metrics.of_episodes())["episode_reward_mean"]
+        mean = (self.history[-1] if self.history else self.metrics.of_episodes())[
+            "episode_reward_mean"
+        ]
         about = {
             "poise": version_of_poise(),
             "algorithm": self.name,
@@ -109,23 +120,35 @@ class Saving:
         return target
 
     def load_state(
-        self, policies: checkpoint.Policies, state: dict[str, Any], *, source: str | Path = "The checkpoint"
+        self,
+        policies: checkpoint.Policies,
+        state: dict[str, Any],
+        *,
+        source: str | Path = "The checkpoint",
     ) -> None:
-        """Restores what `save` wrote into a trainer of the same configuration; the environments follow when needed.
+        """Restores what `save` wrote into a trainer of the same configuration; the environments
+        follow when needed.
 
         Raises:
-            CheckpointError: parameters or state are not those of this configuration; the sentence names `source`.
+            CheckpointError: parameters or state are not those of this configuration; the sentence
+                names `source`.
         """
         if others := policies.keys() - {POLICY}:
-            raise CheckpointError(f"{source} holds policies that are not learnt here: {', '.join(sorted(others))}.")
+            raise CheckpointError(
+                f"{source} holds policies that are not learnt here: {', '.join(sorted(others))}."
+            )
         policy = policies.get(POLICY, {})
         checkpoint.check_parameters(self.algorithm.policy.state_dict(), policy, source)
-        if self.environments.samplers is not None:  # they are in the middle of another course of training
+        if (
+            self.environments.samplers is not None
+        ):  # they are in the middle of another course of training
             self.environments.close()
         self.notes.clear()  # they were said when the run began
         own = {"algorithm": self.algorithm.state_dict(), **self.metrics.state_dict()}
         for learner in own["algorithm"]["learners"].values():
-            learner["optimizer"] = None  # as long as what learns, which is to be frozen and thawed first
+            learner["optimizer"] = (
+                None  # as long as what learns, which is to be frozen and thawed first
+            )
         if (what := misfit(own, state)) is not None:
             raise CheckpointError(f"{source} does not fit its own configuration: {what}.")
         try:
@@ -134,12 +157,22 @@ class Saving:
             self.metrics.load_state_dict(state)
             self.failures.load_state_dict(state["failures"])
             self.environments.pending = state["samplers"]
-        except (AttributeError, LookupError, OverflowError, TypeError, ValueError, RuntimeError) as error:
+        except (
+            AttributeError,
+            LookupError,
+            OverflowError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+        ) as error:
             reason = " ".join(str(error).split())
-            raise CheckpointError(f"{source} does not fit its own configuration: {reason}.") from error
+            raise CheckpointError(
+                f"{source} does not fit its own configuration: {reason}."
+            ) from error
 
     def leave_environment(self, why: str) -> None:
-        """Forgets what belongs to the environment that there was: its episodes, also those under way, and results.
+        """Forgets what belongs to the environment that there was: its episodes, also those under
+        way, and results.
 
         Args:
             why: the beginning of the sentence in `notes`.
@@ -151,8 +184,8 @@ class Saving:
         self.environments.pending = None
         gone = "".join(f"{what}, " for what in self.algorithm.leave_environment())
         self.notes.append(
-            f"{why}: the window of episodes, {gone}results and episodes under way begin anew; the policy, its "
-            "normalisers and the counters go on."
+            f"{why}: the window of episodes, {gone}results and episodes under way begin anew; the"
+            " policy, its normalisers and the counters go on."
         )
 
 

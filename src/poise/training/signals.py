@@ -14,8 +14,8 @@ def acknowledge(reason: str) -> None:
     """Says at once that a signal was heard; from its handler, which may run at any moment."""
     with suppress(Exception):  # a stream that is being written to, or has gone
         print(
-            f"{reason.capitalize()}: stopping before the next step of the environments, or after the update that is "
-            "under way. What was sampled is kept. Ctrl-C now ends at once.",
+            f"{reason.capitalize()}: stopping before the next step of the environments, or after"
+            " the update that is under way. What was sampled is kept. Ctrl-C now ends at once.",
             file=sys.stderr,
             flush=True,
         )
@@ -23,10 +23,11 @@ def acknowledge(reason: str) -> None:
 
 @contextmanager
 def stopping_on(signals: tuple[signal.Signals, ...], stop: Callable[[str], None]) -> Iterator[None]:
-    """While inside, the first of `signals` calls `stop("interrupted" | "preempted")`; a second one is as usual.
+    """While inside, the first of `signals` calls `stop("interrupted" | "preempted")`; a second one
+    is as usual.
 
-    Outside the main thread signals cannot be caught, and nothing is changed. A SIGHUP that the process was told to
-    ignore (`nohup`) stays ignored.
+    Outside the main thread signals cannot be caught, and nothing is changed. A SIGHUP that the
+    process was told to ignore (`nohup`) stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -16,16 +16,22 @@ from poise.errors import ConfigError, nearest
 
 Stop = Mapping[str, float] | Callable[[dict[str, Any]], bool] | None
 
-EPISODE_KEYS = ("episode_reward_mean", "episode_reward_min", "episode_reward_max", "episode_len_mean")
+EPISODE_KEYS = (
+    "episode_reward_mean",
+    "episode_reward_min",
+    "episode_reward_max",
+    "episode_len_mean",
+)
 
 
 DEFAULT_STEPS = 1_000_000
-"""Where training ends that was given no stop rule, unless its environment counts as solved before."""
+"""Where training ends that was given no stop rule, unless its environment counts as solved before.
+"""
 
 
 def default_stop(config: AlgorithmConfig) -> dict[str, float]:
-    """Where training ends that nobody told: after the configuration's `total_timesteps`; without them, at the
-    registry's reward threshold, or after `DEFAULT_STEPS`."""
+    """Where training ends that nobody told: after the configuration's `total_timesteps`; without
+    them, at the registry's reward threshold, or after `DEFAULT_STEPS`."""
     if config.total_timesteps is not None:
         return {"timesteps_total": config.total_timesteps}
     threshold = reward_threshold(config.env)
@@ -38,7 +44,8 @@ COUNTS = (
     "time_this_iter_s", "time_total_s",
 )  # fmt: skip
 RESULT_KEYS = (*EPISODE_KEYS, *COUNTS)
-"""The keys of every result; those with a slash (`learner/kl`, `info/is_success`) depend on what runs."""
+"""The keys of every result; those with a slash (`learner/kl`, `info/is_success`) depend on what
+runs."""
 
 
 def check_keys(stop: Stop, config: AlgorithmConfig) -> None:
@@ -66,12 +73,14 @@ def _no_such(key: str, known: Iterable[str]) -> ConfigError:
 class StopRule:
     """Says why a run should stop, given its latest result.
 
-    A key stops the run once its value is at least the given one; NaN never does. Means over episodes count only when
-    their window is full (`metrics_smoothing_episodes`, 100 unless set): one lucky first episode is not a solved task.
-    The configuration's `total_timesteps` end the run as well, unless the rule names `timesteps_total` itself.
+    A key stops the run once its value is at least the given one; NaN never does. Means over
+    episodes count only when their window is full (`metrics_smoothing_episodes`, 100 unless set):
+    one lucky first episode is not a solved task. The configuration's `total_timesteps` end the run
+    as well, unless the rule names `timesteps_total` itself.
 
     Raises:
-        ConfigError: the rule is neither a mapping of numbers nor callable, or names a key that results do not have.
+        ConfigError: the rule is neither a mapping of numbers nor callable, or names a key that
+            results do not have.
     """
 
     def __init__(self, stop: Stop, config: AlgorithmConfig) -> None:
@@ -80,22 +89,30 @@ class StopRule:
         self.last = None if own else config.total_timesteps
         if isinstance(stop, Mapping):
             if not stop:
-                raise ConfigError("stop={} names no result: training would never end. Fill it, or leave it out.")
+                raise ConfigError(
+                    "stop={} names no result: training would never end. Fill it, or leave it out."
+                )
             kinds = {key: NonNegative if key in COUNTS else float for key in stop}
-            self.stop = {str(key): coerce(kinds[key], value, f"stop {key}") for key, value in stop.items()}
+            self.stop = {
+                str(key): coerce(kinds[key], value, f"stop {key}") for key, value in stop.items()
+            }
         elif stop is not None and not callable(stop):
             raise ConfigError(
-                f"stop={brief(stop)} is not allowed: it must be a mapping of result keys to numbers, or callable."
+                f"stop={brief(stop)} is not allowed: it must be a mapping of result keys to"
+                " numbers, or callable."
             )
 
     def __call__(
-        self, result: dict[str, Any], confirm: Callable[[str, float, dict[str, Any]], str | None] | None = None
+        self,
+        result: dict[str, Any],
+        confirm: Callable[[str, float, dict[str, Any]], str | None] | None = None,
     ) -> str | None:
         """The reason to stop, or None to go on.
 
         Args:
             result: the latest.
-            confirm: is asked before a statistic of training episodes ends the run, and returns the reason.
+            confirm: is asked before a statistic of training episodes ends the run, and returns the
+                reason.
         """
         if self.last is not None and result["timesteps_total"] >= self.last:
             return f"total_timesteps={self.last}"
@@ -114,7 +131,9 @@ class StopRule:
         for key, limit in (self.stop or {}).items():
             if key not in result:
                 # Some are there only after an evaluation, or an episode's end.
-                if key.startswith(("evaluation/", "info/")) and not _needs_evaluation(key, self.config):
+                if key.startswith(("evaluation/", "info/")) and not _needs_evaluation(
+                    key, self.config
+                ):
                     continue
                 raise _no_such(key, result)
             if _of_episodes(key) and result["episodes_total"] < window:

@@ -1,4 +1,5 @@
-"""How many threads PyTorch computes with: what a run was configured for while it trains, the user's own otherwise."""
+"""How many threads PyTorch computes with: what a run was configured for while it trains, the user's
+own otherwise."""
 
 from __future__ import annotations
 

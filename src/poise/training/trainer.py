@@ -42,9 +42,11 @@ class Trainer(EnvAccess, Acting, Saving):
 
     Args:
         algorithm: its name.
-        config: resolved configuration (`poise.config.resolve.resolve`); a seed that is None is drawn and written there.
+        config: resolved configuration (`poise.config.resolve.resolve`); a seed that is None is
+            drawn and written there.
         callbacks: called in this order.
-        layouts: of the single observation and action space. Without them the environment is made at once, to ask it.
+        layouts: of the single observation and action space. Without them the environment is made at
+            once, to ask it.
         preset: name of the preset that the configuration came from, for the record.
 
     Attributes:
@@ -82,10 +84,16 @@ class Trainer(EnvAccess, Acting, Saving):
         config.num_gpus, why = choose(config.num_gpus, pictures=pictures)
         self.notes += [why] if why else []
         if config.num_threads == "auto":
-            config.num_threads = max(1, available_cores() - config.sampling_threads) if pictures else 1
+            config.num_threads = (
+                max(1, available_cores() - config.sampling_threads) if pictures else 1
+            )
         try:
-            with torch_threads(1):  # the decompositions that weights begin with round differently with more of them
-                self.algorithm: Algorithm = make_algorithm(self.name, config, *layouts, self.stream(ALGORITHM))
+            with torch_threads(
+                1
+            ):  # the decompositions that weights begin with round differently with more of them
+                self.algorithm: Algorithm = make_algorithm(
+                    self.name, config, *layouts, self.stream(ALGORITHM)
+                )
             self.notes += self.algorithm.announce() if self.environments.batches else []
         except BaseException:  # such as spaces that no policy can take
             self.environments.close()
@@ -113,10 +121,13 @@ class Trainer(EnvAccess, Acting, Saving):
         made = self.environments.samplers
         if made is None:
             self.algorithm.announce()  # a checkpoint's settings may be those of another machine
-            # Environments that cannot be restored go on with new episodes, never with those of the first time.
+            # Environments that cannot be restored go on with new episodes, never with those of the
+            # first time.
             with learning_mode():
                 made = self.environments.make_samplers(
-                    self.algorithm, lambda i: self.stream(SAMPLERS, i, self.iteration), self.failures
+                    self.algorithm,
+                    lambda i: self.stream(SAMPLERS, i, self.iteration),
+                    self.failures,
                 )
         return made
 
@@ -128,7 +139,8 @@ class Trainer(EnvAccess, Acting, Saving):
         if not listeners:
             warnings.warn(str(failure), PoiseWarning, stacklevel=2)
 
-    # --- training -----------------------------------------------------------------------------------------------
+    # --- training
+    # -----------------------------------------------------------------------------------------------
 
     @telling_interrupts()
     def train(self) -> dict[str, Any]:
@@ -158,7 +170,9 @@ class Trainer(EnvAccess, Acting, Saving):
         if interval and self.iteration % interval == 0:
             with suppress(HaltedError):  # the iteration stands
                 result.update(self._evaluate())
-        self.history.append(result)  # before the callbacks: the checkpoint that one of them writes is of this result
+        self.history.append(
+            result
+        )  # before the callbacks: the checkpoint that one of them writes is of this result
         for callback in self.callbacks:
             callback.on_iteration(self, result)
         return result
@@ -170,7 +184,9 @@ class Trainer(EnvAccess, Acting, Saving):
             callback.on_evaluation(self, evaluation)
         return {f"evaluation/{key}": value for key, value in evaluation.items()}
 
-    def _result(self, steps: int, harvest: Harvest, seconds: float, learner: dict[str, float]) -> dict[str, Any]:
+    def _result(
+        self, steps: int, harvest: Harvest, seconds: float, learner: dict[str, float]
+    ) -> dict[str, Any]:
         return {
             **self.metrics.of_episodes(),
             "episodes_this_iter": len(harvest.episodes),
@@ -226,7 +242,9 @@ class Trainer(EnvAccess, Acting, Saving):
         reason = ""
         self.error = None
         result: dict[str, Any] = dict(self.history[-1]) if self.history else {}
-        self.confirmation = Confirmation(self.config, self.fresh_episodes, self._report) if confirm else None
+        self.confirmation = (
+            Confirmation(self.config, self.fresh_episodes, self._report) if confirm else None
+        )
         try:
             with stopping_on((signal.SIGINT, *signals), self._halt), suppress(HaltedError):
                 for callback in self.callbacks:
@@ -252,7 +270,9 @@ class Trainer(EnvAccess, Acting, Saving):
 
     def stop(self, reason: str | None) -> None:
         """Makes `learn` end after the current iteration; the first reason stays, and None is no reason."""
-        if reason is not None and self._stop_reason is None:  # never undoes what a signal, at any moment, said
+        if (
+            reason is not None and self._stop_reason is None
+        ):  # never undoes what a signal, at any moment, said
             self._stop_reason = reason
 
     def _halt(self, reason: str) -> None:

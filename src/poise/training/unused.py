@@ -1,4 +1,5 @@
-"""Settings that the user gave and that nothing reads where it trains: said once, so that nobody relies on them."""
+"""Settings that the user gave and that nothing reads where it trains: said once, so that nobody
+relies on them."""
 
 from __future__ import annotations
 
@@ -10,25 +11,40 @@ from poise.training.trainer import Trainer
 
 
 def unused(trainer: Trainer, stop: Any = None) -> list[str]:
-    """A sentence for each reason why settings that were given (`AlgorithmConfig.given`) are not used. What is off, as
-    it is where nobody says anything, is not spoken of.
+    """A sentence for each reason why settings that were given (`AlgorithmConfig.given`) are not
+    used. What is off, as it is where nobody says anything, is not spoken of.
 
     Args:
         trainer: made, and not trained yet.
-        stop: the rules of a run; None where whoever has the trainer may call `learn` and `evaluate` themselves.
+        stop: the rules of a run; None where whoever has the trainer may call `learn` and `evaluate`
+            themselves.
     """
-    config, default, said, sentences = trainer.config, type(trainer.config)(), set[str](), list[str]()
+    config, default, said, sentences = (
+        trainer.config,
+        type(trainer.config)(),
+        set[str](),
+        list[str](),
+    )
     for applies, names, why in _reasons(trainer, stop):
-        given = {key: attrgetter(key) for key in names.split() if applies and key in config.given - said}
-        found = [key for key, value in given.items() if value(config) or value(config) != value(default)]
+        given = {
+            key: attrgetter(key) for key in names.split() if applies and key in config.given - said
+        }
+        found = [
+            key for key, value in given.items() if value(config) or value(config) != value(default)
+        ]
         said.update(found)
         sentences += [f"Not used: {', '.join(found)} ({why})."] if found else []
     return sentences
 
 
-_HIDDEN = "model.fcnet_hiddens model.vf_fcnet_hiddens model.fcnet_activation model.initializer model.vf_share_layers"
+_HIDDEN = (
+    "model.fcnet_hiddens model.vf_fcnet_hiddens model.fcnet_activation model.initializer"
+    " model.vf_share_layers"
+)
 _PICTURES = "model.conv_filters model.conv_activation model.conv_dtype"
-_GAUSSIAN = "model.action_distribution model.free_log_std model.log_std_init exploration_correlation"
+_GAUSSIAN = (
+    "model.action_distribution model.free_log_std model.log_std_init exploration_correlation"
+)
 _PRIORITIES = "prioritized_replay_alpha prioritized_replay_beta prioritized_replay_eps"
 _LIMITS = "env_step_timeout_s env_reset_timeout_s env_make_timeout_s"
 
@@ -40,19 +56,46 @@ def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
     pictures = [] if policy.custom else policy.features.pictures
     alone = batch is not None and not hasattr(batch, "workers")
     other = isinstance(stop, dict) and stop.get("timesteps_total", total) != total
-    evaluates, native = stop is None or config.evaluation_interval, not isinstance(batch, InlineVectorEnv)
+    evaluates, native = (
+        stop is None or config.evaluation_interval,
+        not isinstance(batch, InlineVectorEnv),
+    )
     return [
         (policy.custom, f"{_HIDDEN} {_PICTURES}", "a custom model has layers of its own"),
         (not policy.custom, "model.custom_model_config", "there is no model.custom_model"),
-        (policy.custom and not policy.actions.free, "model.log_std_init", "the custom model gives log σ itself"),
-        (not policy.needs_log_prob, "model.vf_share_layers", f"{trainer.name} has no value function beside Q"),
-        (not model.fcnet_hiddens + (model.vf_fcnet_hiddens or []), "model.fcnet_activation", "no layers are hidden"),
+        (
+            policy.custom and not policy.actions.free,
+            "model.log_std_init",
+            "the custom model gives log σ itself",
+        ),
+        (
+            not policy.needs_log_prob,
+            "model.vf_share_layers",
+            f"{trainer.name} has no value function beside Q",
+        ),
+        (
+            not model.fcnet_hiddens + (model.vf_fcnet_hiddens or []),
+            "model.fcnet_activation",
+            "no layers are hidden",
+        ),
         (not pictures, _PICTURES, "observations hold no pictures"),
-        (all(leaf.dtype.kind == "f" for leaf in pictures), "model.conv_dtype", "pictures of floats stay float32"),
+        (
+            all(leaf.dtype.kind == "f" for leaf in pictures),
+            "model.conv_dtype",
+            "pictures of floats stay float32",
+        ),
         (not policy.actions.dim, _GAUSSIAN, "actions are not continuous"),
-        (not policy.moments, "normalize_observations", "observations are Discrete, or go to a custom model"),
+        (
+            not policy.moments,
+            "normalize_observations",
+            "observations are Discrete, or go to a custom model",
+        ),
         (not getattr(config, "prioritized_replay", True), _PRIORITIES, "prioritized_replay is off"),
-        (getattr(config, "opt_type", "") == "adam", "rms_prop_eps rms_prop_decay", "opt_type is 'adam'"),
+        (
+            getattr(config, "opt_type", "") == "adam",
+            "rms_prop_eps rms_prop_decay",
+            "opt_type is 'adam'",
+        ),
         (alone, "worker_memory_mb", "there are no worker processes"),
         (alone and native, _LIMITS, "nothing can watch environments that step as one native batch"),
         (not evaluates, "evaluation_duration evaluation_explore", "evaluation_interval is not set"),

@@ -1,6 +1,8 @@
-"""Processes that run trials in parallel, and are warm: they have imported PyTorch before the first trial comes.
+"""Processes that run trials in parallel, and are warm: they have imported PyTorch before the first
+trial comes.
 
-Each has a thread here that gives it trials and takes its reports; the study decides, one call at a time.
+Each has a thread here that gives it trials and takes its reports; the study decides, one call at a
+time.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from poise.stepping.advice import CORES, available_cores
 from poise.tuning.study import Study
 
 GRACE_S = 120.0
-"""Seconds that runs may take to end once they are told to. Where one hangs, its process is killed: a search that is
+"""Seconds that runs may take to end once they are told to.
+
+Where one hangs, its process is killed: a search that is
 taken up again goes on from its checkpoint."""
 
 

@@ -1,6 +1,6 @@
-"""Population-based training (Jaderberg et al. 2017, "Population Based Training of Neural Networks"): all members
-learn side by side, and from time to time those that are worst go on from where one of the best is (exploit), with its
-settings changed a little (explore).
+"""Population-based training (Jaderberg et al. 2017, "Population Based Training of Neural
+Networks"): all members learn side by side, and from time to time those that are worst go on from
+where one of the best is (exploit), with its settings changed a little (explore).
 """
 
 from __future__ import annotations
@@ -21,38 +21,64 @@ from poise.tuning.space import Choice, Fixed, Number, Primitive, sample, searche
 from poise.tuning.study import Study, Trial
 
 QUARTER = 0.25
-"""The share of the population that goes on from another's place, and the share from which one of those is taken."""
+"""The share of the population that goes on from another's place, and the share from which one of
+those is taken."""
 RESAMPLED = 0.25
 """The chance that a setting is drawn anew instead of being changed a little."""
 FACTORS = (0.8, 1.25)
-FIXED = ("env", "wrappers", "model", "num_", "rollout_fragment_length", "buffer_size", "seed", "normalize_")
+FIXED = (
+    "env",
+    "wrappers",
+    "model",
+    "num_",
+    "rollout_fragment_length",
+    "buffer_size",
+    "seed",
+    "normalize_",
+)
 """Beginnings of settings that cannot change while a policy learns."""
 
 
 class Population(Study):
-    """A study whose trials are the members of a population; each finishes after `generations` parts of its limit.
+    """A study whose trials are the members of a population; each finishes after `generations` parts
+    of its limit.
 
     Members wait for each other after each part, so that they are compared after equally many steps.
 
     Raises:
-        ConfigError: a setting is searched that cannot change while a policy learns, or the limit is not one of steps.
+        ConfigError: a setting is searched that cannot change while a policy learns, or the limit is
+            not one of steps.
     """
 
     def __init__(self, search: Search, folder: Path, callbacks: Any = ()) -> None:
-        if set(search.stop) & {"time_total_s", "training_iteration", "episodes_total"} or search.seeds > 1:
+        if (
+            set(search.stop) & {"time_total_s", "training_iteration", "episodes_total"}
+            or search.seeds > 1
+        ):
             raise ConfigError("pbt needs a limit of timesteps_total alone, and one seed a trial.")
         for place, found in searches(search.config):
             if isinstance(found, Choice) and any(any(searches(option)) for option in found.options):
-                raise ConfigError(f"pbt takes no searches within the options of another, as {place} has.")
+                raise ConfigError(
+                    f"pbt takes no searches within the options of another, as {place} has."
+                )
             if place.startswith(FIXED):
-                raise ConfigError(f"pbt changes settings while policies learn, which {place} cannot: leave it out.")
+                raise ConfigError(
+                    f"pbt changes settings while policies learn, which {place} cannot: leave it"
+                    " out."
+                )
         super().__init__(search, folder, callbacks)
-        self._random = np.random.default_rng([search.seed, sum(len(trial.lineage) for trial in self.trials)])
+        self._random = np.random.default_rng(
+            [search.seed, sum(len(trial.lineage) for trial in self.trials)]
+        )
 
     def _next(self) -> tuple[Trial, str, int] | None:
         """A member that has not done the part that the population is at."""
         alive = [trial for trial in self.trials if trial.state == "running"]
-        part = min((len(trial.results) for trial in alive), default=0) if len(self.trials) == self.total else 0
+        part = (
+            min((len(trial.results) for trial in alive), default=0)
+            if len(self.trials) == self.total
+            else 0
+        )
         for trial in alive:
             if len(trial.results) == part and not self._busy(trial):
                 return trial, "seed_0", self.search.seed + trial.number
@@ -86,7 +112,8 @@ class Population(Study):
         return -math.inf if math.isnan(value) else value if self.search.mode == "max" else -value
 
     def _follow(self, trial: Trial, leader: Trial) -> None:
-        """`trial` goes on from the newest checkpoint of `leader`, with its settings changed a little."""
+        """`trial` goes on from the newest checkpoint of `leader`, with its settings changed a
+        little."""
         source, _ = newest(RunFolder(leader.path).checkpoints)
         if source is None:
             return
@@ -111,7 +138,9 @@ class Population(Study):
         saved = folder.config()
         folder.write_config({**saved, "preset": preset, "config": config.to_dict()})
         trial.params, trial.settings = params, settings
-        trial.lineage.append({"part": len(trial.results), "from": leader.number, "params": dict(params)})
+        trial.lineage.append(
+            {"part": len(trial.results), "from": leader.number, "params": dict(params)}
+        )
         trial.write()
 
     def _explored(self, params: dict[str, Primitive]) -> dict[str, Primitive]:

@@ -72,17 +72,19 @@ def run(
 
     Args:
         algorithm: its name.
-        config: settings, with searches (`uniform`, `choice`, `grid_search`, ... or texts such as `"uniform(0, 1)"`) in
-            the place of some.
+        config: settings, with searches (`uniform`, `choice`, `grid_search`, ... or texts such as
+            `"uniform(0, 1)"`) in the place of some.
         stop: when each run ends; without a limit, after 500,000 steps at the latest.
-        num_samples, metric, mode, sampler, scheduler, generations, seeds, winners, seed, time_budget_s, preset: see
-            `Search`.
+        num_samples, metric, mode, sampler, scheduler, generations, seeds, winners, seed,
+            time_budget_s, preset: see `Search`.
         parallel: runs at a time; None takes as many as there are cores for.
-        folder, experiment: the study is `folder/experiment`, named after algorithm and environment unless given.
+        folder, experiment: the study is `folder/experiment`, named after algorithm and environment
+            unless given.
         callbacks: of every run; they are copied to the processes that run them.
         resume: goes on with the study that is there, with no trial lost.
         quiet: shows nothing.
-        signals: end the search as Ctrl-C does: those underway leave a checkpoint, and `resume` goes on.
+        signals: end the search as Ctrl-C does: those underway leave a checkpoint, and `resume` goes
+            on.
         options: what each run keeps; see `RunOptions`.
 
     Raises:
@@ -92,11 +94,15 @@ def run(
     name, spec = algorithm_spec(algorithm)
     settings = canonical(spec.config, parse(dict(config or {})))
     if callable(stop):
-        raise ConfigError("stop of a search must be a mapping of result keys to numbers, not a function.")
+        raise ConfigError(
+            "stop of a search must be a mapping of result keys to numbers, not a function."
+        )
     if settings.get("env") is None:
         raise ConfigError("There is no environment to search in: give config={'env': ...}.")
     if is_search(settings["env"]):
-        raise ConfigError("env cannot be searched: what is learnt in one environment says nothing about another.")
+        raise ConfigError(
+            "env cannot be searched: what is learnt in one environment says nothing about another."
+        )
     given = {
         "algorithm": name, "config": settings, "stop": dict(stop or {}), "num_samples": num_samples, "metric": metric,
         "mode": mode, "sampler": sampler, "scheduler": scheduler, "generations": generations, "seeds": seeds,
@@ -122,7 +128,8 @@ def begin(
 
     Raises:
         ConfigError: a value of it is not allowed.
-        RunError: it may not `resume`, and there are runs already; or what is there is another search.
+        RunError: it may not `resume`, and there are runs already; or what is there is another
+            search.
     """
     begun = find_study(path) is not None
     if not resume and (begun or any(path.glob("*/config.json"))):
@@ -172,18 +179,21 @@ def resume(
 
     Raises:
         TrustError: it names code that this machine has not used before.
-        RunError: there is none, or only the script that began it can go on (`poise.tune.run(..., resume=True)`).
+        RunError: there is none, or only the script that began it can go on (`poise.tune.run(...,
+            resume=True)`).
     """
     search = Search.read(path := _folder(path))
     if missing := unwritten(search.config):
         raise RunError(
-            f"The study {path} was begun by a script with {', '.join(missing)} as Python objects: go on with it there, "
-            "by poise.tune.run(..., resume=True)."
+            f"The study {path} was begun by a script with {', '.join(missing)} as Python objects:"
+            " go on with it there, by poise.tune.run(..., resume=True)."
         )
     bring_algorithm(vars(search), path, trusted=trust)
     search.config = canonical(algorithm_spec(search.algorithm)[1].config, search.config)
     admit(search.config, path, trusted=trust)
-    search.num_samples = coerce(PositiveInt | None, num_samples, "num_samples") or search.num_samples
+    search.num_samples = (
+        coerce(PositiveInt | None, num_samples, "num_samples") or search.num_samples
+    )
     search.time_budget_s = coerce(Positive | None, time_budget_s, "time_budget_s")
     return conduct(search, path, parallel, (), signals, quiet=quiet)
 
@@ -199,7 +209,13 @@ def load(path: str | Path) -> Analysis:
 
 
 def conduct(
-    search: Search, folder: Path, parallel: Any, callbacks: Sequence[Any], signals: tuple[Any, ...], *, quiet: bool
+    search: Search,
+    folder: Path,
+    parallel: Any,
+    callbacks: Sequence[Any],
+    signals: tuple[Any, ...],
+    *,
+    quiet: bool,
 ) -> Analysis:
     """Runs all of a search that has not ended yet.
 
@@ -208,18 +224,28 @@ def conduct(
     """
     size = coerce(PositiveInt | None, parallel, "parallel")
     if (size or 1) > MAX_PARALLEL:
-        raise ConfigError(f"parallel={size:,} is not allowed: each is a process, and there are at most {MAX_PARALLEL}.")
+        raise ConfigError(
+            f"parallel={size:,} is not allowed: each is a process, and there are at most"
+            f" {MAX_PARALLEL}."
+        )
     if not search.repeated:
         check_installed(search)
     limited = search.limited()
     if limited is not search and not quiet:
-        print(f"No limit was given for a run: each ends after {DEFAULT_LIMIT:,} steps at the latest.", flush=True)
+        print(
+            f"No limit was given for a run: each ends after {DEFAULT_LIMIT:,} steps at the latest.",
+            flush=True,
+        )
     size = min(size or _default_parallel(limited), limited.num_samples * len(limited.points()))
     with _claimed(folder):
         study = _study(limited)(limited, folder, callbacks)
         limited.write(folder)
         ending = (signal.SIGINT, *signals)
-        with Board(study, size, quiet=quiet) as board, Pool(study, size) as pool, stopping_on(ending, pool.stop):
+        with (
+            Board(study, size, quiet=quiet) as board,
+            Pool(study, size) as pool,
+            stopping_on(ending, pool.stop),
+        ):
             while not pool.wait(LOOK_S):
                 with pool.changed:
                     board.update()
@@ -245,12 +271,16 @@ def _claimed(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise RunError(f"The study {folder} is in use by another process: wait for it, or stop it.") from None
+            raise RunError(
+                f"The study {folder} is in use by another process: wait for it, or stop it."
+            ) from None
     try:
         yield
     except RunError as error:
         if isinstance(error.__cause__, OSError) and find_study(folder):  # a full disk, as a rule
-            raise RunError(f"{error} What there is is kept: `poise resume {folder}` goes on.") from error
+            raise RunError(
+                f"{error} What there is is kept: `poise resume {folder}` goes on."
+            ) from error
         raise
     finally:
         lock.release()
@@ -280,7 +310,10 @@ def checked(given: Mapping[str, Any]) -> Search:
     wanted = field_types(RunOptions)
     unknown = [key for key in made.options if key not in wanted]
     if unknown:
-        raise ConfigError(f"There is no argument {unknown[0]!r} of a search.{nearest(unknown[0], [*types, *wanted])}")
+        raise ConfigError(
+            f"There is no argument {unknown[0]!r} of a"
+            f" search.{nearest(unknown[0], [*types, *wanted])}"
+        )
     made.options = {key: coerce(wanted[key], value, key) for key, value in made.options.items()}
     return made
 

@@ -23,7 +23,8 @@ DEFAULT_LIMIT = 500_000
 """Steps after which a trial ends whose stop rule says nothing about how long it may take."""
 
 LIMITS = ("timesteps_total", "time_total_s", "training_iteration", "episodes_total")
-"""Results that grow whatever is learnt: a stop rule on one of them is a limit, on anything else a goal."""
+"""Results that grow whatever is learnt: a stop rule on one of them is a limit, on anything else a
+goal."""
 
 HELD_OUT = 10_000
 """How far the seeds that confirm the winners are from those of the search."""
@@ -55,16 +56,20 @@ class Search:
     """Who proposes settings; a grid is gone through in any case."""
 
     scheduler: Literal["none", "asha", "hyperband", "median", "pbt"] = "none"
-    """Who ends trials early that fall behind, or (`pbt`) lets them go on from where better ones are."""
+    """Who ends trials early that fall behind, or (`pbt`) lets them go on from where better ones
+    are."""
 
     generations: PositiveInt = 10
     """Equal parts of a trial's limit after each of which `pbt` compares it."""
 
     seeds: PositiveInt = 1
-    """Runs of each trial, with seeds of their own; a trial that is in the worse half so far gets no further one."""
+    """Runs of each trial, with seeds of their own; a trial that is in the worse half so far gets no
+    further one."""
 
     winners: NonNegativeInt | None = None
-    """Best trials that run again, with as many seeds that no trial has had. Unless given, three where there are several
+    """Best trials that run again, with as many seeds that no trial has had.
+
+    Unless given, three where there are several
     seeds, and none otherwise."""
 
     seed: NonNegativeInt = 0
@@ -105,8 +110,12 @@ class Search:
         """
         points = grid(self.config)
         if (total := self.num_samples * len(points)) > MAX_TRIALS:
-            of = f"num_samples={self.num_samples:,}" + f" of a grid of {len(points):,}" * (len(points) > 1)
-            raise ConfigError(f"{of} is not allowed: {total:,} trials, and a search has at most {MAX_TRIALS:,}.")
+            of = f"num_samples={self.num_samples:,}" + f" of a grid of {len(points):,}" * (
+                len(points) > 1
+            )
+            raise ConfigError(
+                f"{of} is not allowed: {total:,} trials, and a search has at most {MAX_TRIALS:,}."
+            )
         return points
 
     def limited(self) -> Search:
@@ -122,17 +131,21 @@ class Search:
 
     def missed(self, result: Mapping[str, Any]) -> bool:
         """Whether a run has ended without reaching any of its goals."""
-        return bool(self.goals) and not any(str(result["stop_reason"]).startswith(f"{goal} ") for goal in self.goals)
+        return bool(self.goals) and not any(
+            str(result["stop_reason"]).startswith(f"{goal} ") for goal in self.goals
+        )
 
     def value(self, result: Mapping[str, Any]) -> float:
-        """What a run that has ended is compared by; infinitely bad if it missed the goal that others are timed to."""
+        """What a run that has ended is compared by; infinitely bad if it missed the goal that
+        others are timed to."""
         found = result.get(self.metric)
         if found is None or math.isnan(found) or (self.metric in LIMITS and self.missed(result)):
             return math.inf if self.mode == "min" else -math.inf
         return float(found)
 
     def so_far(self, result: Mapping[str, Any]) -> float:
-        """What runs are compared by on their way: the metric, or the reward where that says only how long they took."""
+        """What runs are compared by on their way: the metric, or the reward where that says only
+        how long they took."""
         value = result.get("episode_reward_mean" if self.metric in LIMITS else self.metric)
         number = math.nan if value is None else float(value)
         return -number if self.metric in LIMITS and self.mode == "min" else number
@@ -142,13 +155,17 @@ class Search:
         return one > other if self.mode == "max" else one < other
 
     def write(self, folder: Path) -> None:
-        """Writes what it is into a study's folder. Functions and objects leave their names: to go on with such a
+        """Writes what it is into a study's folder.
+
+        Functions and objects leave their names: to go on with such a
         study takes the script that began it, or the module that they are in."""
         from poise.training.names import portable
 
         with writing(folder):
             make_folder(folder)
-        text = json.dumps({**vars(self), "config": _written(portable(self.config))}, indent=2, default=repr)
+        text = json.dumps(
+            {**vars(self), "config": _written(portable(self.config))}, indent=2, default=repr
+        )
         write_whole(folder / (SEEDS_FILE if self.repeated else FILE), text + "\n")
 
     @classmethod
@@ -162,19 +179,29 @@ class Search:
         try:
             saved = read_json(file)
             types = field_types(cls)
-            values = {key: coerce(types[key], value, key) for key, value in saved.items() if key != "config"}
+            values = {
+                key: coerce(types[key], value, key)
+                for key, value in saved.items()
+                if key != "config"
+            }
             config = coerce(dict[str, Any], saved["config"], "config")
             return cls(config=parse(config), **values)
         except OSError:
             raise RunError(f"There is no study at {folder}: it has no {FILE}.") from None
         except (ValueError, TypeError, KeyError):
-            raise RunError(f"The study {folder} is damaged: its {file.name} cannot be read.") from None
+            raise RunError(
+                f"The study {folder} is damaged: its {file.name} cannot be read."
+            ) from None
 
 
 def unwritten(value: Any, place: str = "") -> list[str]:
     """The places of settings that a file cannot hold: functions and objects."""
     if isinstance(value, Mapping):
-        return [found for key, item in value.items() for found in unwritten(item, f"{place}.{key}" if place else key)]
+        return [
+            found
+            for key, item in value.items()
+            for found in unwritten(item, f"{place}.{key}" if place else key)
+        ]
     if isinstance(value, Choice):
         return unwritten(list(value.options), place)[:1]
     if isinstance(value, (list, tuple)):
@@ -185,11 +212,21 @@ def unwritten(value: Any, place: str = "") -> list[str]:
 def _written(value: Any) -> Any:
     """A configuration as JSON that `parse` reads."""
     if isinstance(value, Number):
-        name = ("lograndint" if value.log else "randint") if value.whole else "loguniform" if value.log else "uniform"
+        name = (
+            ("lograndint" if value.log else "randint")
+            if value.whole
+            else "loguniform"
+            if value.log
+            else "uniform"
+        )
         bounds = [value.low, value.high + value.whole] + ([value.step] if value.step else [])
         return f"{'q' if value.step else ''}{name}({', '.join(map(repr, bounds))})"
     if isinstance(value, Choice):
-        return {"grid_search" if value.grid else "choice": [_written(option) for option in value.options]}
+        return {
+            "grid_search" if value.grid else "choice": [
+                _written(option) for option in value.options
+            ]
+        }
     if isinstance(value, Mapping):
         return {key: _written(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,5 @@
-"""One configuration over several seeds, in parallel processes: what came of them, and how sure that is."""
+"""One configuration over several seeds, in parallel processes: what came of them, and how sure that
+is."""
 
 from __future__ import annotations
 
@@ -45,7 +46,9 @@ class SeedRuns:
     def __init__(self, study: Study, ended: str | None = None) -> None:
         self.study, self.path, self.ended = study, study.folder, ended
         done = {int(study.label(trial)): trial for trial in study.trials}
-        self.results = {seed: trial.results[-1] for seed, trial in done.items() if trial.state == "finished"}
+        self.results = {
+            seed: trial.results[-1] for seed, trial in done.items() if trial.state == "finished"
+        }
         self.errors = {seed: trial.error for seed, trial in done.items() if trial.state == "failed"}
 
     def __repr__(self) -> str:
@@ -58,14 +61,19 @@ class SeedRuns:
         return {seed: self.path / f"seed_{seed}" for seed in self.results}
 
     def values(self, key: str = "episode_reward_mean") -> dict[int, float]:
-        """The last number that each run has for a result, by seed: an evaluation need not be of the last iteration.
+        """The last number that each run has for a result, by seed: an evaluation need not be of the
+        last iteration.
 
         Raises:
             RunError: no run has a number for it.
         """
         found = {}
         for seed, result in self.results.items():
-            rows = [result] if result.get(key) is not None else reversed(RunFolder(self.runs[seed]).metrics())
+            rows = (
+                [result]
+                if result.get(key) is not None
+                else reversed(RunFolder(self.runs[seed]).metrics())
+            )
             value = next((row[key] for row in rows if not math.isnan(row.get(key, math.nan))), None)
             if value is not None:
                 found[seed] = float(value)
@@ -74,7 +82,8 @@ class SeedRuns:
         return found
 
     def best_run(self, key: str = "episode_reward_mean", mode: str = "max") -> Path:
-        """The folder of the run with the highest (with `mode="min"`, the lowest) number for a result.
+        """The folder of the run with the highest (with `mode="min"`, the lowest) number for a
+        result.
 
         Raises:
             RunError: no run has a number for it.
@@ -83,24 +92,35 @@ class SeedRuns:
         return self.runs[(min if mode == "min" else max)(values, key=values.__getitem__)]
 
     def aggregate(self, key: str = "episode_reward_mean") -> dict[str, float]:
-        """Of a result over the seeds: `mean`, the bounds `low` and `high` of the mean's 95 % confidence interval, `iqm`
-        (the mean of the middle half of the seeds; of fewer than four, the mean), and how many `seeds` that is.
+        """Of a result over the seeds: `mean`, the bounds `low` and `high` of the mean's 95 %
+        confidence interval, `iqm` (the mean of the middle half of the seeds; of fewer than four,
+        the mean), and how many `seeds` that is.
 
-        The interval is Student's: it holds where the results of seeds are distributed about normally. Of fewer than
-        three seeds there is none, and its bounds are NaN.
+        The interval is Student's: it holds where the results of seeds are distributed about
+        normally. Of fewer than three seeds there is none, and its bounds are NaN.
 
         Raises:
             RunError: no run has a number for it.
         """
         values = np.array(list(self.values(key).values()))
-        half = student_t(len(values)) * standard_error(values) if len(values) >= ENOUGH else math.nan
+        half = (
+            student_t(len(values)) * standard_error(values) if len(values) >= ENOUGH else math.nan
+        )
         cut = len(values) // 4
         mean, iqm = float(values.mean()), float(np.sort(values)[cut : len(values) - cut].mean())
-        return {"mean": mean, "low": mean - half, "high": mean + half, "iqm": iqm, "seeds": len(values)}
+        return {
+            "mean": mean,
+            "low": mean - half,
+            "high": mean + half,
+            "iqm": iqm,
+            "seeds": len(values),
+        }
 
     def plot(self, x: str = "steps", y: str | None = None) -> Any:
         """Return and length of episodes as a matplotlib figure: the mean over seeds and a band."""
-        return episode_figure(panels([History.of_folder(RunFolder(path)) for path in self.runs.values()], x, y))
+        return episode_figure(
+            panels([History.of_folder(RunFolder(path)) for path in self.runs.values()], x, y)
+        )
 
 
 def load_seeds(path: str | Path) -> SeedRuns:
@@ -114,7 +134,10 @@ def load_seeds(path: str | Path) -> SeedRuns:
     """
     study = load(find_study(path) or path).study
     if not isinstance(study, Seeds):
-        raise RunError(f"{path} is a search, not several seeds of one configuration: read it by poise.tune.load.")
+        raise RunError(
+            f"{path} is a search, not several seeds of one configuration: read it by"
+            " poise.tune.load."
+        )
     return SeedRuns(study)
 
 
@@ -140,11 +163,12 @@ def run_seeds(
     """Runs the same configuration with several seeds, as many at a time as there are cores for.
 
     Args:
-        algorithm, env, config, stop, preset, folder, settings: as for `poise.run`, with its options of what is kept
-            (`checkpoint_freq`, `video`, ...) among the settings.
+        algorithm, env, config, stop, preset, folder, settings: as for `poise.run`, with its options
+            of what is kept (`checkpoint_freq`, `video`, ...) among the settings.
         seeds: how many.
         seed: the first; the others count on.
-        experiment: the folder of the runs in `folder`; named after algorithm, environment and time unless given.
+        experiment: the folder of the runs in `folder`; named after algorithm, environment and time
+            unless given.
         parallel: runs at a time.
         callbacks: of every run; they are copied to the processes that run them.
         options: what each run keeps.
@@ -161,7 +185,9 @@ def run_seeds(
     given = {**(config or {}), **settings}
     resolved, _ = resolve(algorithm, env, dict(given), preset=preset)
     if resolved.env is None:
-        raise ConfigError("There is no environment to train in: give one, for example --env CartPole-v1.")
+        raise ConfigError(
+            "There is no environment to train in: give one, for example --env CartPole-v1."
+        )
     name, spec = algorithm_spec(algorithm)
     own = f"{name}_{env_label(resolved.env)}_{time_stamp()}"
     path = a_path(folder, "folder") / folder_name("experiment", experiment or own)
@@ -182,7 +208,11 @@ def summary(found: SeedRuns) -> str:
         with suppress(RunError):  # no episode has ended
             of = found.aggregate(key)
             few = f"no interval of fewer than {ENOUGH} seeds"
-            interval = few if math.isnan(of["low"]) else f"95 % interval {of['low']:,.6g} to {of['high']:,.6g}"
+            interval = (
+                few
+                if math.isnan(of["low"])
+                else f"95 % interval {of['low']:,.6g} to {of['high']:,.6g}"
+            )
             iqm = f"; mean of the middle half {of['iqm']:,.6g}" if of["seeds"] >= 4 else ""
             lines.append(f"{key}: mean of {of['seeds']} seeds {of['mean']:,.6g} ({interval}){iqm}")
     return "\n".join(lines)

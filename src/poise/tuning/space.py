@@ -1,9 +1,10 @@
-"""Search spaces: what takes the place of a setting that is to be searched, and what a trial gets instead.
+"""Search spaces: what takes the place of a setting that is to be searched, and what a trial gets
+instead.
 
     config = {"lr": loguniform(1e-5, 1e-2), "model": {"fcnet_hiddens": choice([[64], [64, 64]])}}
 
-They may stand anywhere in a configuration: in nested mappings, in lists, and within the options of a `choice`, whose
-own searches are made only where the option is chosen.
+They may stand anywhere in a configuration: in nested mappings, in lists, and within the options of
+a `choice`, whose own searches are made only where the option is chosen.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ MAX_OPTIONS = 10_000
 MAX_DEPTH = 40
 """Mappings and lists within each other in a configuration that is searched."""
 LARGEST = 1e300
-"""Bounds of a search; of whole numbers, 2^53, up to which floating-point numbers tell them apart."""
+"""Bounds of a search; of whole numbers, 2^53, up to which floating-point numbers tell them apart.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Number:
     """A number from `low` to `high`.
 
     Attributes:
-        low, high: bounds; both can be drawn, but the upper one of `randint`, which is taken off there.
+        low, high: bounds; both can be drawn, but the upper one of `randint`, which is taken off
+            there.
         log: whether its logarithm is uniform.
         step: multiples of it above `low` only.
         whole: an integer.
@@ -60,25 +63,37 @@ class Number:
             if isinstance(bound, bool) or not isinstance(bound, (int, float)):
                 raise ConfigError(f"{bound!r} is no number to search from or to.")
             if not -most <= bound <= most:  # which NaN is not, either
-                raise ConfigError(f"A search cannot reach {brief(bound)}: its bounds go up to {most:g}.")
+                raise ConfigError(
+                    f"A search cannot reach {brief(bound)}: its bounds go up to {most:g}."
+                )
             if self.whole and bound != int(bound):
                 raise ConfigError(f"A search of whole numbers cannot have the bound {bound:g}.")
         if self.low > self.high:
             raise ConfigError(f"There is no number from {self.low:g} to {self.high:g} to search.")
         if self.log and self.low <= 0:
             raise ConfigError(f"A search by the logarithm must begin above 0, not at {self.low:g}.")
-        if self.step is not None and not (self.step > 0 and (self.high - self.low) / self.step <= 2**53):
-            raise ConfigError(f"A search in steps of {self.step:g} gets nowhere: they must be above 0, and no finer.")
+        if self.step is not None and not (
+            self.step > 0 and (self.high - self.low) / self.step <= 2**53
+        ):
+            raise ConfigError(
+                f"A search in steps of {self.step:g} gets nowhere: they must be above 0, and no"
+                " finer."
+            )
 
     def suggest(self, trial: BaseTrial | Fixed, name: str) -> float:
         if self.whole:
-            return trial.suggest_int(name, int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
+            return trial.suggest_int(
+                name, int(self.low), int(self.high), log=self.log, step=int(self.step or 1)
+            )
         return trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values of any kind. A `grid` is gone through from first to last, in every sample."""
+    """One of several values of any kind.
+
+    A `grid` is gone through from first to last, in every sample.
+    """
 
     options: tuple[Any, ...]
     grid: bool = False
@@ -93,15 +108,22 @@ class Choice:
         seen: set[Primitive] = set()
         for label in self.labels:
             if label in seen:
-                raise ConfigError(f"{label!r} stands twice among the values of one search: leave one out.")
+                raise ConfigError(
+                    f"{label!r} stands twice among the values of one search: leave one out."
+                )
             if label != label or (isinstance(label, int) and abs(label) > 2**63):
-                raise ConfigError(f"{name} of {brief(label)} is not allowed: it is no value to choose.")
+                raise ConfigError(
+                    f"{name} of {brief(label)} is not allowed: it is no value to choose."
+                )
             seen.add(label)
 
     @cached_property
     def labels(self) -> list[Primitive]:
-        """The options as they are written down: numbers and texts as they are, everything else as text."""
-        return [option if isinstance(option, Primitive) else as_text(option) for option in self.options]
+        """The options as they are written down: numbers and texts as they are, everything else as
+        text."""
+        return [
+            option if isinstance(option, Primitive) else as_text(option) for option in self.options
+        ]
 
     def suggest(self, trial: BaseTrial | Fixed, name: str) -> Any:
         return self.options[self.labels.index(trial.suggest_categorical(name, self.labels))]
@@ -109,7 +131,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class Computed:
-    """A value that follows from the others: `function(spec)`, where `spec.config` holds those that are known."""
+    """A value that follows from the others: `function(spec)`, where `spec.config` holds those that
+    are known."""
 
     function: Callable[[Any], Any]
 
@@ -161,21 +184,24 @@ def grid_search(values: Sequence[Any]) -> Choice:
 
 
 def sample_from(function: Callable[[Any], Any]) -> Computed:
-    """What `function(spec)` returns, with all other settings of the trial in `spec.config` (as attributes and keys)."""
+    """What `function(spec)` returns, with all other settings of the trial in `spec.config` (as
+    attributes and keys)."""
     return Computed(function)
 
 
 FUNCTIONS: dict[str, Callable[..., Number | Choice]] = {
-    made.__name__: made for made in (uniform, quniform, loguniform, randint, lograndint, choice, grid_search)
+    made.__name__: made
+    for made in (uniform, quniform, loguniform, randint, lograndint, choice, grid_search)
 }
-"""Searches that can be written in JSON, YAML and on the command line: `"loguniform(1e-5, 1e-2)"`."""
+"""Searches that can be written in JSON, YAML and on the command line: `"loguniform(1e-5, 1e-2)"`.
+"""
 
 _CALL = re.compile(r"\s*(\w+)\s*(\(.*\))\s*", re.DOTALL)
 
 
 def parse(value: Any, depth: int = 0) -> Any:
-    """A configuration from JSON or YAML with its searches made: texts such as `uniform(0, 1)`, which are read and not
-    run, and mappings `{"grid_search": [...]}`.
+    """A configuration from JSON or YAML with its searches made: texts such as `uniform(0, 1)`,
+    which are read and not run, and mappings `{"grid_search": [...]}`.
 
     Raises:
         ConfigError: a text that looks like a search and is none, or a nest too deep.
@@ -196,13 +222,23 @@ def parse(value: Any, depth: int = 0) -> Any:
             raise ConfigError(f"{brief(value)} is no search.{hint} Known: {', '.join(FUNCTIONS)}.")
         return value  # a text like any other
     try:
-        given = json.loads(json.dumps(ast.literal_eval(f"[{arguments[1:-1]}]")))  # what a file can hold
+        given = json.loads(
+            json.dumps(ast.literal_eval(f"[{arguments[1:-1]}]"))
+        )  # what a file can hold
         return FUNCTIONS[name](*given)
     except ConfigError:
         raise
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError) as error:
+    except (
+        ValueError,
+        SyntaxError,
+        TypeError,
+        RecursionError,
+        MemoryError,
+        OverflowError,
+    ) as error:
         raise ConfigError(
-            f"{brief(value)} cannot be read as a search ({error}): write, for example, uniform(0, 1)."
+            f"{brief(value)} cannot be read as a search ({error}): write, for example,"
+            " uniform(0, 1)."
         ) from None
 
 
@@ -213,7 +249,9 @@ def check_depth(depth: int) -> None:
         ConfigError: it does.
     """
     if depth > MAX_DEPTH:
-        raise ConfigError(f"Searches stand at most {MAX_DEPTH} mappings and lists deep in a configuration.")
+        raise ConfigError(
+            f"Searches stand at most {MAX_DEPTH} mappings and lists deep in a configuration."
+        )
 
 
 def is_search(value: Any) -> bool:
@@ -221,8 +259,11 @@ def is_search(value: Any) -> bool:
     return isinstance(value, (Number, Choice, Computed))
 
 
-def searches(config: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Number | Choice | Computed]]:
-    """All searches in a configuration, each with its place (`model.fcnet_hiddens.0`); those within options excepted.
+def searches(
+    config: Any, path: str = "", depth: int = 0
+) -> Iterator[tuple[str, Number | Choice | Computed]]:
+    """All searches in a configuration, each with its place (`model.fcnet_hiddens.0`); those within
+    options excepted.
 
     Raises:
         ConfigError: a nest too deep.
@@ -239,19 +280,27 @@ def searches(config: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str,
 
 
 def grid(config: Mapping[str, Any]) -> list[dict[str, Primitive]]:
-    """The points of a configuration's grid, as the labels of their options by place; one empty point without a grid.
+    """The points of a configuration's grid, as the labels of their options by place; one empty
+    point without a grid.
 
     Raises:
         ConfigError: there are more than a search can have trials.
     """
-    axes = [(path, found.labels) for path, found in searches(config) if isinstance(found, Choice) and found.grid]
+    axes = [
+        (path, found.labels)
+        for path, found in searches(config)
+        if isinstance(found, Choice) and found.grid
+    ]
     if (size := math.prod(len(labels) for _, labels in axes)) > MAX_TRIALS:
         product = " x ".join(f"{len(labels):,} of {path}" for path, labels in axes)
         raise ConfigError(
-            f"A grid of {size:,} points ({product}) is not allowed: a search has at most {MAX_TRIALS:,} trials. "
-            "Write choice instead of grid_search, and how many to try."
+            f"A grid of {size:,} points ({product}) is not allowed: a search has at most"
+            f" {MAX_TRIALS:,} trials. Write choice instead of grid_search, and how many to try."
         )
-    return [dict(zip((p for p, _ in axes), point, strict=True)) for point in itertools.product(*(v for _, v in axes))]
+    return [
+        dict(zip((p for p, _ in axes), point, strict=True))
+        for point in itertools.product(*(v for _, v in axes))
+    ]
 
 
 class Fixed:
@@ -270,13 +319,19 @@ class Fixed:
 
     def suggest_categorical(self, name: str, choices: Sequence[Primitive]) -> Primitive:
         value = self._take(name)
-        if name not in self.params or not any(value == choice and type(value) is type(choice) for choice in choices):
+        if name not in self.params or not any(
+            value == choice and type(value) is type(choice) for choice in choices
+        ):
             raise ValueError(f"{name} has no {value!r}")
         return value
 
     def suggest_float(self, name: str, low: float, high: float, **_: Any) -> float:
         value = self._take(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not low <= value <= high
+        ):
             raise ValueError(f"{name} does not reach {value!r}")
         return value
 
@@ -288,7 +343,8 @@ class Fixed:
 
 
 def sample(config: Mapping[str, Any], trial: BaseTrial | Fixed) -> dict[str, Any]:
-    """A configuration without searches: each replaced by what `trial` suggests, then what is computed by its value.
+    """A configuration without searches: each replaced by what `trial` suggests, then what is
+    computed by its value.
 
     Raises:
         ConfigError: a function of `sample_from` failed.
@@ -299,27 +355,38 @@ def sample(config: Mapping[str, Any], trial: BaseTrial | Fixed) -> dict[str, Any
         try:
             owner[key] = computed.function(SimpleNamespace(config=Known(result)))
         except Exception as error:
-            raise ConfigError(f"sample_from of {path!r} failed with {type(error).__name__}: {error}") from error
+            raise ConfigError(
+                f"sample_from of {path!r} failed with {type(error).__name__}: {error}"
+            ) from error
     return result
 
 
 class Known(dict[str, Any]):
-    """A configuration whose keys are attributes, too, as functions of `sample_from` have always read it."""
+    """A configuration whose keys are attributes, too, as functions of `sample_from` have always
+    read it."""
 
     def __getattr__(self, name: str) -> Any:
         try:
             value = self[name]
         except KeyError:
-            raise AttributeError(f"the configuration has no {name!r}.{nearest(name, self)}") from None
+            raise AttributeError(
+                f"the configuration has no {name!r}.{nearest(name, self)}"
+            ) from None
         return Known(value) if isinstance(value, dict) else value
 
 
-def _sampled(value: Any, trial: BaseTrial | Fixed, path: str, later: list[tuple[Any, Any, str, Computed]]) -> Any:
+def _sampled(
+    value: Any, trial: BaseTrial | Fixed, path: str, later: list[tuple[Any, Any, str, Computed]]
+) -> Any:
     if isinstance(value, Number):
         return value.suggest(trial, path)
     if isinstance(value, Choice):
         option = value.suggest(trial, path)
-        return _sampled(option, trial, f"{path}={as_text(option)}", later) if any(searches(option)) else option
+        return (
+            _sampled(option, trial, f"{path}={as_text(option)}", later)
+            if any(searches(option))
+            else option
+        )
     result: Any
     if isinstance(value, Mapping):
         result = dict(value)

@@ -1,6 +1,7 @@
 """Optuna's part: it proposes settings, prunes, and keeps a database that its dashboard opens.
 
-The trials' own files are the truth: a search that is taken up again makes the database anew from them.
+The trials' own files are the truth: a search that is taken up again makes the database anew from
+them.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def optuna_module() -> Any:
         PoiseError: it is not installed; the sentence says how to.
     """
     try:
-        with warnings.catch_warnings():  # its progress bars, which are not used, look for an extension of notebooks
+        with (
+            warnings.catch_warnings()
+        ):  # its progress bars, which are not used, look for an extension of notebooks
             warnings.filterwarnings("ignore", message=".*IProgress not found.*")
             import optuna
     except ImportError:
@@ -62,8 +65,8 @@ def check_installed(search: Search) -> None:
 class Storage:
     """One study of Optuna's, in memory, with a copy of each trial that has ended in a database.
 
-    The database is only ever written: one that is there is replaced without being opened, for Optuna may run what it
-    finds in one (CMA-ES keeps its optimiser as a pickle).
+    The database is only ever written: one that is there is replaced without being opened, for
+    Optuna may run what it finds in one (CMA-ES keeps its optimiser as a pickle).
 
     Args:
         search: names its sampler, its pruner and its direction.
@@ -76,36 +79,48 @@ class Storage:
         self.optuna = optuna_module()
         about: dict[str, Any] = {"study_name": folder.name, "direction": f"{search.mode}imize"}
         self.study = self.optuna.create_study(
-            sampler=_sampler(self.optuna, search, len(trials)), pruner=_pruner(self.optuna, search.scheduler), **about
+            sampler=_sampler(self.optuna, search, len(trials)),
+            pruner=_pruner(self.optuna, search.scheduler),
+            **about,
         )
         self.copy: optuna.Study | None = None
         with self._copying():
-            for old in folder.glob(f"{FILE}*"):  # its journal, too: SQLite would play that into the new one
+            for old in folder.glob(
+                f"{FILE}*"
+            ):  # its journal, too: SQLite would play that into the new one
                 old.unlink()
             self.copy = self.optuna.create_study(storage=self._database(folder), **about)
         for trial in trials:
             self._replay(trial)
 
     def _database(self, folder: Path) -> Any:
-        """A new file; not by an address, in which some characters of a folder's name have a meaning."""
+        """A new file; not by an address, in which some characters of a folder's name have a
+        meaning."""
         from sqlalchemy.pool import NullPool
 
         folder.mkdir(parents=True, exist_ok=True)
         connect = partial(sqlite3.connect, self.file, check_same_thread=False)
-        return self.optuna.storages.RDBStorage("sqlite://", {"creator": connect, "poolclass": NullPool})
+        return self.optuna.storages.RDBStorage(
+            "sqlite://", {"creator": connect, "poolclass": NullPool}
+        )
 
     @contextmanager
     def _copying(self) -> Iterator[None]:
-        """Around what writes the database: where it fails, as on a full disk, the search does without."""
+        """Around what writes the database: where it fails, as on a full disk, the search does
+        without."""
         try:
             yield
         except Exception as error:
             self.copy = None
             reason = str(error.__cause__ or error).partition("\n")[0]
-            print(shown(f"{self.file} cannot be written ({reason}): the search goes on without it."), file=sys.stderr)
+            print(
+                shown(f"{self.file} cannot be written ({reason}): the search goes on without it."),
+                file=sys.stderr,
+            )
 
     def _replay(self, trial: Trial) -> None:
-        """Has Optuna see a trial as it went before, so that its sampler and its pruner know what they knew."""
+        """Has Optuna see a trial as it went before, so that its sampler and its pruner know what
+        they knew."""
         proposed = self.ask(trial.params)
         if self.search.sampler == "cmaes":
             _ = proposed.relative_params  # its state is told by asking
@@ -118,14 +133,17 @@ class Storage:
             self.tell(trial)
 
     def ask(self, point: Mapping[str, Primitive]) -> optuna.Trial:
-        """A trial at a point of the grid; what the grid leaves open is proposed when it is asked for."""
+        """A trial at a point of the grid; what the grid leaves open is proposed when it is asked
+        for."""
         self.study.enqueue_trial(dict(point))
         asked: optuna.Trial = self.study.ask()
         return asked
 
     def prune(self, trial: Trial, percent: int, value: float) -> bool:
         """Takes a value that a trial has on its way; whether it falls behind the others."""
-        theirs = self.optuna.trial.Trial(self.study, self.study.get_trials(deepcopy=False)[trial.number]._trial_id)
+        theirs = self.optuna.trial.Trial(
+            self.study, self.study.get_trials(deepcopy=False)[trial.number]._trial_id
+        )
         theirs.report(value, percent)
         trial.reports.append((percent, value))
         return bool(theirs.should_prune())
@@ -136,12 +154,20 @@ class Storage:
         ended = self.study.tell(trial.number, value, state)
         if self.copy is not None:
             with self._copying():
-                kept = {key: getattr(ended, key) for key in ("params", "distributions", "intermediate_values")}
+                kept = {
+                    key: getattr(ended, key)
+                    for key in ("params", "distributions", "intermediate_values")
+                }
                 about = {"trial": trial.number}
-                self.copy.add_trial(self.optuna.trial.create_trial(state=state, value=value, user_attrs=about, **kept))
+                self.copy.add_trial(
+                    self.optuna.trial.create_trial(
+                        state=state, value=value, user_attrs=about, **kept
+                    )
+                )
 
     def _outcome(self, trial: Trial) -> tuple[Any, float | None]:
-        """A trial's state and value as Optuna has them: numbers, which infinite ones are, but not NaN."""
+        """A trial's state and value as Optuna has them: numbers, which infinite ones are, but not
+        NaN."""
         names = {"finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
         value = trial.value(self.search) if trial.state == "finished" else math.nan
         name = "FAIL" if trial.state == "finished" and math.isnan(value) else names[trial.state]
@@ -163,8 +189,14 @@ class Settled(Storage):
 
 def _sampler(optuna: Any, search: Search, begun: int) -> Any:
     made = optuna.samplers
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of what has been there for years
-    seed = search.seed if not begun else int(np.random.SeedSequence([search.seed, begun]).generate_state(1)[0])
+    warnings.simplefilter(
+        "ignore", optuna.exceptions.ExperimentalWarning
+    )  # of what has been there for years
+    seed = (
+        search.seed
+        if not begun
+        else int(np.random.SeedSequence([search.seed, begun]).generate_state(1)[0])
+    )
     if search.sampler == "qmc":
         return made.QMCSampler(seed=search.seed, scramble=True)
     return {
@@ -179,6 +211,8 @@ def _pruner(optuna: Any, name: str) -> Any:
         "none": made.NopPruner,
         "pbt": made.NopPruner,
         "asha": lambda: made.SuccessiveHalvingPruner(min_resource=4, reduction_factor=3),
-        "hyperband": lambda: made.HyperbandPruner(min_resource=4, max_resource=100, reduction_factor=3),
+        "hyperband": lambda: made.HyperbandPruner(
+            min_resource=4, max_resource=100, reduction_factor=3
+        ),
         "median": lambda: made.MedianPruner(n_warmup_steps=10),
     }[name]()

@@ -44,12 +44,14 @@ class Trial:
     Attributes:
         number: counted from 0.
         params: what was proposed, by its place in the configuration.
-        state: `running`, `finished`, `pruned` or `failed`; a search that was ended leaves it `running`.
+        state: `running`, `finished`, `pruned` or `failed`; a search that was ended leaves it
+            `running`.
         results: the last result of each of its runs that has ended, by seed.
         held_out: the same of those that confirm it.
         error: one sentence, if it failed.
         deaths: processes that have died under it.
-        reports: what it was compared by on its way, each with the per cent of its limit that it had used.
+        reports: what it was compared by on its way, each with the per cent of its limit that it had
+            used.
         lineage: in a population, where it went on from which member and with what.
         settings: its whole configuration.
         path: its folder.
@@ -109,24 +111,32 @@ class Trial:
             if (
                 known.get("state") not in ("running", "finished", "pruned", "failed")
                 or not all(isinstance(vars(found)[name], kind) for name, kind in kinds.items())
-                or not all(isinstance(row, dict) and isinstance(row.get("stop_reason"), str) for row in rows)
-                or not all(isinstance(part, (int, float)) for pair in found.reports for part in pair)
+                or not all(
+                    isinstance(row, dict) and isinstance(row.get("stop_reason"), str)
+                    for row in rows
+                )
+                or not all(
+                    isinstance(part, (int, float)) for pair in found.reports for part in pair
+                )
             ):
                 raise ValueError
             return found
         except (OSError, ValueError, TypeError):
-            raise RunError(f"The trial {file.parent} is damaged: its {file.name} cannot be read.") from None
+            raise RunError(
+                f"The trial {file.parent} is damaged: its {file.name} cannot be read."
+            ) from None
 
 
 def ranked(trials: Sequence[Trial], search: Search) -> list[Trial]:
-    """Those that have finished with a value that counts, the best first; none that has missed its goal."""
+    """Those that have finished with a value that counts, the best first; none that has missed its
+    goal."""
     known = [t for t in trials if t.state == "finished" and math.isfinite(t.value(search))]
     return sorted(known, key=lambda trial: trial.value(search), reverse=search.mode == "max")
 
 
 def registered(algorithm: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run needs that only this process knows, because it was registered or changed here: it goes to the worker
-    with the job."""
+    """What a run needs that only this process knows, because it was registered or changed here: it
+    goes to the worker with the job."""
     env, model = settings.get("env"), settings.get("model.custom_model")
     preprocessor = settings.get("model.custom_preprocessor")
     return {
@@ -150,7 +160,8 @@ class Study:
     Attributes:
         trials: those that have begun, by number.
         total: how many there will be.
-        unused: sentences on settings that runs were given and do not use, in the order in which they were first said.
+        unused: sentences on settings that runs were given and do not use, in the order in which
+            they were first said.
         noun: what a trial is called.
 
     Raises:
@@ -164,9 +175,13 @@ class Study:
         self.search, self.folder, self.callbacks = search, folder, list(callbacks)
         self.points = search.points()
         self.total = search.num_samples * len(self.points)
-        self.trials = sorted(map(Trial.read, folder.glob("*/trial.json")), key=lambda trial: trial.number)
+        self.trials = sorted(
+            map(Trial.read, folder.glob("*/trial.json")), key=lambda trial: trial.number
+        )
         if (numbers := [trial.number for trial in self.trials]) != list(range(len(numbers))):
-            raise RunError(f"The study {folder} is damaged: of its trials, only {numbers} are there.")
+            raise RunError(
+                f"The study {folder} is damaged: of its trials, only {numbers} are there."
+            )
         for trial in self.trials:
             if trial.state != "failed":
                 trial.settings = self._settings(trial)
@@ -189,21 +204,30 @@ class Study:
                 raise ValueError(f"{sorted(proposed.unused)[0]!r} is not searched")
             return settings
         except ValueError as error:
-            raise RunError(f"The study {self.folder} was begun with another search: {error}") from None
+            raise RunError(
+                f"The study {self.folder} was begun with another search: {error}"
+            ) from None
 
     @cached_property
     def storage(self) -> Storage:
-        """Optuna's part, which knows what the trials know; not opened by whoever only reads a study."""
+        """Optuna's part, which knows what the trials know; not opened by whoever only reads a
+        study."""
         return Storage(self.search, self.folder, self.trials)
 
     @property
     def best(self) -> Trial | None:
-        """The best of those that have finished; of those that were confirmed, if any were. None as long as none has
+        """The best of those that have finished; of those that were confirmed, if any were.
+
+        None as long as none has
         got to its goal."""
         best = ranked(self.trials, self.search)
         confirmed = [t for t in best if len(t.held_out) == self.search.seeds]
         if confirmed:
-            best = sorted(confirmed, key=lambda trial: trial.confirmed(self.search), reverse=self.search.mode == "max")
+            best = sorted(
+                confirmed,
+                key=lambda trial: trial.confirmed(self.search),
+                reverse=self.search.mode == "max",
+            )
         return best[0] if best else None
 
     @property
@@ -216,7 +240,8 @@ class Study:
         """Whether its time is over."""
         return self.search.time_budget_s is not None and self.seconds > self.search.time_budget_s
 
-    # --- the desk -----------------------------------------------------------------------------------------------
+    # --- the desk
+    # -----------------------------------------------------------------------------------------------
 
     @property
     def done(self) -> bool:
@@ -279,10 +304,14 @@ class Study:
             "name": name,
             "folder": str(trial.path if alone else trial.path / name),
             "algorithm": self.search.algorithm,
-            "settings": {"seed": seed, **trial.settings} if alone else {**trial.settings, "seed": seed},
+            "settings": (
+                {"seed": seed, **trial.settings} if alone else {**trial.settings, "seed": seed}
+            ),
             "stop": dict(self.search.stop),
             "preset": self.search.preset,
-            "options": RunOptions(**{"confirm": False, **self.search.options}),  # held-out seeds confirm winners
+            "options": RunOptions(
+                **{"confirm": False, **self.search.options}
+            ),  # held-out seeds confirm winners
             "callbacks": self.callbacks,
             "registered": registered(self.search.algorithm, trial.settings),
         }
@@ -297,7 +326,11 @@ class Study:
         last = trial.reports[-1][0] if trial.reports else 0
         if percent <= last or percent == 100 or math.isnan(value):
             return None  # at 100 it ends by itself
-        return f"pruned at {percent} % of its limit" if self.storage.prune(trial, percent, value) else None
+        return (
+            f"pruned at {percent} % of its limit"
+            if self.storage.prune(trial, percent, value)
+            else None
+        )
 
     def finish(self, job: dict[str, Any], end: dict[str, Any]) -> None:
         """Takes the end of a run: `{"done": result, "unused": sentences}`, `{"error": sentence}` or, of a process,

@@ -40,7 +40,11 @@ class Board:
         self._told = {trial.number for trial in study.trials if trial.state != "running"}
         self._times: Counter[str] = Counter()
         self._next = EVERY_S
-        self._live = Live(console=self.console, auto_refresh=False) if sys.stdout.isatty() and not quiet else None
+        self._live = (
+            Live(console=self.console, auto_refresh=False)
+            if sys.stdout.isatty() and not quiet
+            else None
+        )
 
     def __enter__(self) -> Board:
         if self._live is not None:
@@ -69,7 +73,10 @@ class Board:
                     self._say(line(trial, self.study))
         if self._live is not None:
             shown_rows = min(ROWS, max(self.console.height - 8, 3))
-            self._live.update(Group(*table(self.study, self.console.width, shown_rows), self._summary()), refresh=True)
+            self._live.update(
+                Group(*table(self.study, self.console.width, shown_rows), self._summary()),
+                refresh=True,
+            )
         elif self.study.seconds > self._next:
             self._next = self.study.seconds + EVERY_S
             self._say(self._progress())
@@ -83,55 +90,100 @@ class Board:
         self._times[trial.error] += 1
         first = f"{self.study.noun} {self.study.label(trial)} failed{_params(trial)}"
         times = self._times[trial.error]
-        return f"{first}: {trial.error}" if times == 1 else f"{first} for the same reason ({times} so far)"
+        return (
+            f"{first}: {trial.error}"
+            if times == 1
+            else f"{first} for the same reason ({times} so far)"
+        )
 
     def _progress(self) -> str:
         """How far those are that run."""
         ended = sum(trial.state != "running" for trial in self.study.trials)
-        text = f"{ended} of {self.study.total} {self.study.noun}s have ended, {self.study.seconds:.0f} s"
+        text = (
+            f"{ended} of {self.study.total} {self.study.noun}s have ended,"
+            f" {self.study.seconds:.0f} s"
+        )
         for trial in self.study.trials:
             if trial.state == "running" and trial.latest:
-                found = ", ".join(f"{key} {_short(trial.latest.get(name))}" for key, name in _RESULTS.items())
+                found = ", ".join(
+                    f"{key} {_short(trial.latest.get(name))}" for key, name in _RESULTS.items()
+                )
                 text += f"\n  {self.study.noun} {self.study.label(trial)}: {found}"
         return text
 
     def _summary(self) -> Text:
         study, search = self.study, self.study.search
         ended = sum(trial.state != "running" for trial in study.trials)
-        text = f"{ended} of {study.total} {study.noun}s, {self.parallel} at a time, {study.seconds:.0f} s"
+        text = (
+            f"{ended} of {study.total} {study.noun}s, {self.parallel} at a time,"
+            f" {study.seconds:.0f} s"
+        )
         best = study.best
         if best is not None:
-            text += f"; the best is {study.noun} {study.label(best)} with {search.metric} {best.value(search):,.6g}"
+            text += (
+                f"; the best is {study.noun} {study.label(best)} with {search.metric}"
+                f" {best.value(search):,.6g}"
+            )
         return Text(shown(text))
 
 
 def line(trial: Trial, study: Study) -> str:
     """How a trial ended."""
     search = study.search
-    missed = "" if trial.state == "pruned" or not all(map(search.missed, trial.results)) else ", missed its goal"
-    found = [result[search.metric] for result in trial.results if result.get(search.metric) is not None]
+    missed = (
+        ""
+        if trial.state == "pruned" or not all(map(search.missed, trial.results))
+        else ", missed its goal"
+    )
+    found = [
+        result[search.metric] for result in trial.results if result.get(search.metric) is not None
+    ]
     value = f"{statistics.fmean(found):,.6g}" if found else "nothing"
     took = f" after {trial.result['timesteps_total']:,} steps, {trial.result['time_total_s']:.1f} s"
-    return f"{study.noun} {study.label(trial)} {trial.state}{missed}: {search.metric} {value}{took}{_params(trial)}"
+    return (
+        f"{study.noun} {study.label(trial)} {trial.state}{missed}: {search.metric}"
+        f" {value}{took}{_params(trial)}"
+    )
 
 
 def table(study: Study, width: int, rows: int | None = None) -> list[Table | Text]:
-    """The trials as a table that fits into so many characters; of many, those that run and the latest that ended.
+    """The trials as a table that fits into so many characters; of many, those that run and the
+    latest that ended.
 
-    What a trial is and has reached stands whole. Settings take the room that is left, and those for which there is none
-    are named below it.
+    What a trial is and has reached stands whole. Settings take the room that is left, and those for
+    which there is none are named below it.
     """
     order = sorted(study.trials, key=lambda trial: (trial.state == "running", trial.number))
     some = order if rows is None else order[-rows:]
-    columns = {study.noun: [study.label(trial) for trial in some], "state": [trial.state for trial in some]}
+    columns = {
+        study.noun: [study.label(trial) for trial in some],
+        "state": [trial.state for trial in some],
+    }
     if study.search.seeds > 1:
         columns["seeds"] = [f"{len(trial.results)}+{len(trial.held_out)}" for trial in some]
-    columns |= {title: [_short(trial.result.get(key)) for trial in some] for title, key in _RESULTS.items()}
-    least = {study.noun: 5, "state": len("finished"), "reward": 9, "steps": 10, "s": 7}  # so that nothing jumps
-    widths = {title: max(least.get(title, 0), *map(len, (title, *cells))) for title, cells in columns.items()}
+    columns |= {
+        title: [_short(trial.result.get(key)) for trial in some] for title, key in _RESULTS.items()
+    }
+    least = {
+        study.noun: 5,
+        "state": len("finished"),
+        "reward": 9,
+        "steps": 10,
+        "s": 7,
+    }  # so that nothing jumps
+    widths = {
+        title: max(least.get(title, 0), *map(len, (title, *cells)))
+        for title, cells in columns.items()
+    }
     left, dropped = width - sum(widths.values()) - _GAP * (len(widths) - 1), list[str]()
-    for place in dict.fromkeys(name for trial in some for name in trial.params) if study.noun == "trial" else ():
-        title = shown(place.rpartition(".")[2]).replace("_", "_\n")  # a long name stands in several lines
+    for place in (
+        dict.fromkeys(name for trial in some for name in trial.params)
+        if study.noun == "trial"
+        else ()
+    ):
+        title = shown(place.rpartition(".")[2]).replace(
+            "_", "_\n"
+        )  # a long name stands in several lines
         cells = [shown(_short(trial.params.get(place, ""))) for trial in some]
         needed = max(map(cell_len, (*title.split("\n"), *cells)))
         if needed + _GAP > left or dropped or place in columns:
@@ -144,16 +196,23 @@ def table(study: Study, width: int, rows: int | None = None) -> list[Table | Tex
     for title, cells in columns.items():
         head = cells.pop(0) if len(cells) > len(some) else title
         right = title in (*_RESULTS, study.noun)
-        made.add_column(Text(head), width=widths[title], no_wrap=True, justify="right" if right else "left")
+        made.add_column(
+            Text(head), width=widths[title], no_wrap=True, justify="right" if right else "left"
+        )
     best = study.best
     for trial, row in zip(some, zip(*columns.values(), strict=True), strict=True):
         style = "bold" if trial is best else "red" if trial.state == "failed" else None
         made.add_row(*map(Text, row), style=style)
-    return [made, *([Text(f"+{len(dropped)} settings: {', '.join(dropped)}", "dim")] if dropped else [])]
+    return [
+        made,
+        *([Text(f"+{len(dropped)} settings: {', '.join(dropped)}", "dim")] if dropped else []),
+    ]
 
 
 def _params(trial: Trial) -> str:
-    params = ", ".join(f"{name}={_short(value)}" for name, value in trial.params.items() if name != "seed")
+    params = ", ".join(
+        f"{name}={_short(value)}" for name, value in trial.params.items() if name != "seed"
+    )
     return f" ({params})" if params else ""
 
 

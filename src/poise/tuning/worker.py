@@ -1,7 +1,8 @@
 """The process that runs trials for a search, one after the other; `poise.tuning.pool` starts it.
 
-It imports PyTorch once, tells the search every result, and goes on when the search has gone: the run that is underway
-ends at the next boundary with a checkpoint, from which a resumed search continues.
+It imports PyTorch once, tells the search every result, and goes on when the search has gone: the
+run that is underway ends at the next boundary with a checkpoint, from which a resumed search
+continues.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def main() -> None:
 
 @contextmanager
 def _output(file: Path) -> Iterator[None]:
-    """What environments and warnings print goes into a file of the run: the terminal has the table of trials."""
+    """What environments and warnings print goes into a file of the run: the terminal has the table
+    of trials."""
     file.parent.mkdir(parents=True, exist_ok=True)
     kept = os.dup(1), os.dup(2)
     with file.open("ab") as out:
@@ -86,8 +88,14 @@ def _run(pipe: Pipe, job: dict[str, Any]) -> dict[str, Any]:
             run = launch.resume(folder, stop=job["stop"], callbacks=callbacks, quiet=True, **own)
         else:
             _clear(folder)
-            given = {key: job[key] for key in ("algorithm", "settings", "stop", "preset", "options")}
-            given |= {"root": folder.path.parents[1], "experiment": folder.path.parent.name, "name": folder.path.name}
+            given = {
+                key: job[key] for key in ("algorithm", "settings", "stop", "preset", "options")
+            }
+            given |= {
+                "root": folder.path.parents[1],
+                "experiment": folder.path.parent.name,
+                "name": folder.path.name,
+            }
             run = launch.start(**given, callbacks=callbacks, quiet=True)
         with run.trainer:
             return {"done": plain(run.result), "unused": unused(run.trainer, job["stop"])}
@@ -98,7 +106,11 @@ def _run(pipe: Pipe, job: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:
         folder.path.mkdir(parents=True, exist_ok=True)
         (folder.path / "error.txt").write_text(own_traceback(error))
-        return {"error": f"{type(error).__name__}: {error} ({folder.path / 'error.txt'} has the traceback)"}
+        return {
+            "error": (
+                f"{type(error).__name__}: {error} ({folder.path / 'error.txt'} has the traceback)"
+            )
+        }
 
 
 def _register(named: dict[str, Any]) -> None:
@@ -108,7 +120,11 @@ def _register(named: dict[str, Any]) -> None:
         register_algorithm(**named["algorithm"])
     for spec in named["specs"]:
         gymnasium.registry.setdefault(spec.id, spec)
-    kinds: dict[str, Any] = {"envs": register_env, "models": register_model, "preprocessors": register_preprocessor}
+    kinds: dict[str, Any] = {
+        "envs": register_env,
+        "models": register_model,
+        "preprocessors": register_preprocessor,
+    }
     for kind, register in kinds.items():
         for name, thing in named[kind].items():
             register(name, thing)
@@ -117,7 +133,9 @@ def _register(named: dict[str, Any]) -> None:
 def _clear(folder: RunFolder) -> None:
     """Removes what a run has left that was killed before its first checkpoint: it begins anew."""
     for path in folder.path.iterdir() if folder.exists() else ():
-        if path.name not in ("trial.json", ".lock", "output.txt") and not path.name.startswith(("seed_", "held_out_")):
+        if path.name not in ("trial.json", ".lock", "output.txt") and not path.name.startswith(
+            ("seed_", "held_out_")
+        ):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

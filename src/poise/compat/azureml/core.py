@@ -1,4 +1,5 @@
-"""`Run.get_context().log(name, value)`: what a callback logs goes into `logged.jsonl` of the run folder."""
+"""`Run.get_context().log(name, value)`: what a callback logs goes into `logged.jsonl` of the run
+folder."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ class Run:
     """Logs values, one line each: when, what, how much.
 
     Args:
-        path: the folder of the log; where None, the one of the run whose callback is being called, or `.`.
+        path: the folder of the log; where None, the one of the run whose callback is being called,
+            or `.`.
     """
 
     def __init__(self, path: Path | None = None) -> None:

@@ -1,4 +1,7 @@
-"""`gym` as it was before 0.26: `reset()` returns an observation, `step()` four values. All else is Gymnasium's."""
+"""`gym` as it was before 0.26: `reset()` returns an observation, `step()` four values.
+
+All else is Gymnasium's.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ __all__ = ["Env", "OldEnv", "Space", "Wrapper", "make", "register", "spaces", "w
 
 
 class OldEnv:
-    """A Gymnasium environment with the old methods, which is made anew when it is used after `close()`.
+    """A Gymnasium environment with the old methods, which is made anew when it is used after
+    `close()`.
 
     Args:
         env_id, settings: as for `gym.make`.
@@ -25,8 +29,15 @@ class OldEnv:
         self._id, self._settings = env_id, settings
         self._env: gymnasium.Env | None = make_environment(env_id, settings)
         self._seed: int | None = None
-        self.observation_space, self.action_space = self._env.observation_space, self._env.action_space
-        self.spec, self.metadata, self.reward_range = self._env.spec, self._env.metadata, (-float("inf"), float("inf"))
+        self.observation_space, self.action_space = (
+            self._env.observation_space,
+            self._env.action_space,
+        )
+        self.spec, self.metadata, self.reward_range = (
+            self._env.spec,
+            self._env.metadata,
+            (-float("inf"), float("inf")),
+        )
 
     def __repr__(self) -> str:
         return f"<{self._id}, with the old API>"
@@ -54,7 +65,8 @@ class OldEnv:
         return self._open().reset(seed=seed)[0]
 
     def step(self, action: Any) -> tuple[Any, float, bool, dict[str, Any]]:
-        """Observation, reward, whether the episode is over, and more; `TimeLimit.truncated` where time ended it."""
+        """Observation, reward, whether the episode is over, and more; `TimeLimit.truncated` where
+        time ended it."""
         obs, reward, terminated, truncated, info = self._open().step(action)
         if truncated:
             info = {**info, "TimeLimit.truncated": not terminated}

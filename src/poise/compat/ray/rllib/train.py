@@ -1,4 +1,5 @@
-"""`train.create_parser()`: the arguments of `rllib train`, for entry scripts that bring their own `tune.run`.
+"""`train.create_parser()`: the arguments of `rllib train`, for entry scripts that bring their own
+`tune.run`.
 
 The command itself is `poise train --run=A2C --env=CartPole-v0`.
 """
@@ -21,10 +22,14 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ray-num-gpus", type=int, default=None, help="without effect")
     parser.add_argument("--experiment-name", type=str, default="default")
     parser.add_argument("--local-dir", type=str, default="runs", help="the folder of all runs")
-    parser.add_argument("--checkpoint-freq", type=int, default=0, help="iterations between checkpoints")
+    parser.add_argument(
+        "--checkpoint-freq", type=int, default=0, help="iterations between checkpoints"
+    )
     parser.add_argument("--checkpoint-at-end", action="store_true", help="always done")
     parser.add_argument("--keep-checkpoints-num", type=int, default=None)
-    parser.add_argument("--num-samples", type=int, default=1, help="of what the configuration searches")
+    parser.add_argument(
+        "--num-samples", type=int, default=1, help="of what the configuration searches"
+    )
     parser.add_argument("-v", action="store_true", help="without effect")
     parser.add_argument("-vv", action="store_true", help="without effect")
     return parser

@@ -58,7 +58,8 @@ WITHOUT_EFFECT = {
 
 
 class ExperimentAnalysis:
-    """What `run` returns for a configuration that searches nothing; for a search, see `poise.tune.Analysis`.
+    """What `run` returns for a configuration that searches nothing; for a search, see
+    `poise.tune.Analysis`.
 
     Attributes:
         best_config: all settings of the run.
@@ -71,7 +72,9 @@ class ExperimentAnalysis:
         self.best_config: dict[str, Any] = run.trainer.config.to_dict()
         self.best_result, self.best_logdir = run.result, str(run.path)
 
-    def get_best_logdir(self, metric: str | None = None, mode: str | None = None, scope: str = "last") -> str:
+    def get_best_logdir(
+        self, metric: str | None = None, mode: str | None = None, scope: str = "last"
+    ) -> str:
         """The run folder."""
         return self.best_logdir
 
@@ -81,7 +84,9 @@ class ExperimentAnalysis:
         """All settings of the run."""
         return self.best_config
 
-    def get_best_checkpoint(self, trial: Any = None, metric: str | None = None, mode: str | None = None) -> str:
+    def get_best_checkpoint(
+        self, trial: Any = None, metric: str | None = None, mode: str | None = None
+    ) -> str:
         """The newest intact checkpoint.
 
         Raises:
@@ -89,7 +94,9 @@ class ExperimentAnalysis:
         """
         found, problems = newest(RunFolder(trial or self.best_logdir).checkpoints)
         if found is None:
-            raise RunError(f"{trial} has no intact checkpoint{f': {problems[0]}' if problems else '.'}")
+            raise RunError(
+                f"{trial} has no intact checkpoint{f': {problems[0]}' if problems else '.'}"
+            )
         return str(found)
 
     @property
@@ -134,14 +141,16 @@ def run(
         stop: result keys and values, or a function of the trial's name and the result.
         num_samples, metric, mode, time_budget_s: of a search.
         name, local_dir: where it is kept: `local_dir/name`.
-        checkpoint_freq, keep_checkpoints_num: as for `RunOptions`; there is a checkpoint at the end in any case.
+        checkpoint_freq, keep_checkpoints_num: as for `RunOptions`; there is a checkpoint at the end
+            in any case.
         verbose: 0 shows nothing.
         scheduler, search_alg: by name, as `poise.tune.run` has its `scheduler` and `sampler`.
         max_concurrent_trials, resume: of a search.
         others: left out, with a warning where it makes a difference.
 
     Returns:
-        What was found, with `best_config`, `get_best_logdir(metric, mode)`, `get_best_checkpoint(trial, metric, mode)`.
+        What was found, with `best_config`, `get_best_logdir(metric, mode)`,
+        `get_best_checkpoint(trial, metric, mode)`.
     """
     _tell(others)
     algorithm = algorithm_spec(getattr(run_or_experiment, "algorithm", run_or_experiment))[0]
@@ -175,7 +184,11 @@ def run(
             **kept,
         )
     if resume:
-        warnings.warn("resume=True is left out: a run goes on by `poise resume RUN`.", PoiseWarning, stacklevel=2)
+        warnings.warn(
+            "resume=True is left out: a run goes on by `poise resume RUN`.",
+            PoiseWarning,
+            stacklevel=2,
+        )
     rule = (lambda result: stop("", result)) if callable(stop) else stop
     done = start(
         algorithm,
@@ -197,5 +210,8 @@ def _tell(others: Mapping[str, Any]) -> None:
     known = list(inspect.signature(run).parameters)[:-1]
     for key, value in others.items():
         if key not in WITHOUT_EFFECT and value:
-            text = f"tune.run: {key}={value!r} has no equivalent here and is left out.{nearest(key, known)}"
+            text = (
+                f"tune.run: {key}={value!r} has no equivalent here and is left"
+                f" out.{nearest(key, known)}"
+            )
             warnings.warn(text, PoiseWarning, stacklevel=3)

@@ -11,7 +11,9 @@ class DefaultCallbacks:
     def on_train_result(self, *, trainer: Any, result: dict[str, Any], **_: Any) -> None:
         """After each iteration; what is put into `result` is kept with it."""
 
-    def on_episode_end(self, *, worker: Any, base_env: Any, policies: Any, episode: Any, **_: Any) -> None:
+    def on_episode_end(
+        self, *, worker: Any, base_env: Any, policies: Any, episode: Any, **_: Any
+    ) -> None:
         """After each episode, with its `total_reward` and `length`."""
 
     def on_episode_start(self, **_: Any) -> None:

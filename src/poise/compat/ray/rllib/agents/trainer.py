@@ -36,7 +36,9 @@ class Trainer:
     def __init__(self, config: Mapping[str, Any] | None = None, env: Any = None, **_: Any) -> None:
         settings, callbacks = translated(self.algorithm, config or {}, env)
         preset = best_preset(self.algorithm, settings)
-        self.trainer = make_trainer(self.algorithm, config=settings, preset=preset, callbacks=callbacks, progress=False)
+        self.trainer = make_trainer(
+            self.algorithm, config=settings, preset=preset, callbacks=callbacks, progress=False
+        )
         for note in self.trainer.notes:
             print(note, flush=True)
         self.config: dict[str, Any] = {**self.trainer.config.to_dict(), **(config or {})}
@@ -53,14 +55,21 @@ class Trainer:
         """One iteration; the result has RLlib's classic keys."""
         result = self.trainer.train()
         window = list(self.trainer.metrics.window)
-        learner = {key.removeprefix("learner/"): value for key, value in result.items() if key.startswith("learner/")}
+        learner = {
+            key.removeprefix("learner/"): value
+            for key, value in result.items()
+            if key.startswith("learner/")
+        }
         return {
             **result,
             "hist_stats": {
                 "episode_reward": [episode.reward for episode in window],
                 "episode_lengths": [episode.length for episode in window],
             },
-            "info": {"num_steps_sampled": result["timesteps_total"], "learner": {"default_policy": learner}},
+            "info": {
+                "num_steps_sampled": result["timesteps_total"],
+                "learner": {"default_policy": learner},
+            },
             "config": self.config,
             "done": False,
         }
@@ -74,7 +83,11 @@ class Trainer:
     def save(self, checkpoint_dir: str | None = None) -> str:
         """Writes a checkpoint and returns its path."""
         label = env_label(self.trainer.config.env)
-        root = Path(checkpoint_dir) if checkpoint_dir else Path("runs") / f"{self.algorithm}_{label}_checkpoints"
+        root = (
+            Path(checkpoint_dir)
+            if checkpoint_dir
+            else Path("runs") / f"{self.algorithm}_{label}_checkpoints"
+        )
         return str(self.trainer.save(root / f"checkpoint_{self.iteration:06d}"))
 
     def restore(self, checkpoint_path: str | Path) -> None:
