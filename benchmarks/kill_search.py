@@ -20,7 +20,8 @@ import psutil
 from common import Record, Results, parser, table
 
 import poise
-from poise.tracking.folder import RunFolder, find_study
+from poise.tracking.find import find_study
+from poise.tracking.folder import RunFolder
 from poise.tuning.study import Study
 
 STEPS = 40_000

@@ -28,7 +28,8 @@ from poise.config.presets import PRESETS
 from poise.config.resolve import field_types
 from poise.config.run import RunOptions
 from poise.errors import ConfigError, PoiseWarning
-from poise.tracking.folder import RunFolder, all_runs
+from poise.tracking.find import all_runs
+from poise.tracking.folder import RunFolder
 from poise.training import checkpoint
 
 QUICK = ["--env", "CartPole-v1", "--seed", "1", "--no-tensorboard"]

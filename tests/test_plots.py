@@ -27,7 +27,8 @@ from poise.sampling.episodes import STAGES, Episode, Harvest
 from poise.sampling.group import SamplerGroup
 from poise.tracking import recorder
 from poise.tracking.curves import STUDENT_T, History, panels, trailing_mean
-from poise.tracking.folder import EPISODES_HEADER, RunFolder, episode_lines, find_runs
+from poise.tracking.find import find_runs
+from poise.tracking.folder import EPISODES_HEADER, RunFolder, episode_lines
 from poise.tracking.launch import Run
 from poise.tracking.plots import episode_figure
 from poise.training.metrics import KEPT, Metrics

@@ -28,7 +28,8 @@ from poise.config.ppo import PPOConfig
 from poise.config.resolve import resolve
 from poise.errors import RunError
 from poise.tracking import recorder
-from poise.tracking.folder import RunFolder, all_runs, find_run, json_line, new_folder, run_names
+from poise.tracking.find import all_runs, find_run, new_folder, run_names
+from poise.tracking.folder import RunFolder, json_line
 from poise.tracking.launch import Run
 from poise.training import checkpoint
 from poise.training.stopping import DEFAULT_STEPS, default_stop

@@ -35,7 +35,8 @@ from poise.config.docs import field_docs
 from poise.config.presets import SPACES
 from poise.errors import ConfigError, RunError
 from poise.tracking.curves import standard_error, student_t
-from poise.tracking.folder import RunFolder, find_run
+from poise.tracking.find import find_run
+from poise.tracking.folder import RunFolder
 from poise.tuning.analysis import Analysis
 from poise.tuning.population import Population, _changed
 from poise.tuning.run import run

@@ -18,7 +18,7 @@ from poise.cli.main import poise as command
 from poise.envs import trust
 from poise.errors import ConfigError, EnvError, SpaceError, TrustError
 from poise.spaces.layout import Layout
-from poise.tracking.folder import find_run
+from poise.tracking.find import find_run
 
 SMALL = {
     "num_envs_per_worker": 2,

@@ -12,7 +12,8 @@ from poise.config.run import RunOptions
 from poise.config.types import a_path
 from poise.errors import CheckpointError, ConfigError, PoiseWarning, RunError
 from poise.tracking.curves import History, panels
-from poise.tracking.folder import RunFolder, find_run, find_runs, find_study
+from poise.tracking.find import find_run, find_runs, find_study
+from poise.tracking.folder import RunFolder
 from poise.tracking.launch import Run
 from poise.tracking.launch import resume as _resume
 from poise.tracking.launch import start as _start

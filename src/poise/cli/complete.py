@@ -66,7 +66,7 @@ def complete_run(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Runs in the folder of runs by name, newest first, or files where a path was begun."""
-    from poise.tracking.folder import all_runs, run_names
+    from poise.tracking.find import all_runs, run_names
 
     try:
         names = run_names(all_runs(folder := ctx.params.get("folder") or "runs")[::-1], folder)

@@ -12,7 +12,8 @@ import click
 
 from poise.cli.output import echo
 from poise.errors import RunError, shown
-from poise.tracking.folder import RunFolder, all_runs, run_names
+from poise.tracking.find import all_runs, run_names
+from poise.tracking.folder import RunFolder
 
 COLOURS = {"running": "cyan", "finished": "green", "stopped": "yellow", "preempted": "yellow"}
 """Colours of states; a run in any other is in trouble."""

@@ -11,7 +11,7 @@ from poise.cli.complete import complete_run
 from poise.cli.listing import folder_option
 from poise.cli.output import echo
 from poise.errors import RunError, shown
-from poise.tracking.folder import find_runs
+from poise.tracking.find import find_runs
 from poise.tracking.links import refuse_links
 
 STUDY = "study.json"

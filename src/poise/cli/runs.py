@@ -20,7 +20,8 @@ from poise.cli.train import finish
 from poise.config.algorithms import ALGORITHMS, algorithm_spec
 from poise.errors import ConfigError, RunError
 from poise.startup import ENDING
-from poise.tracking.folder import RunFolder, find_run, find_study
+from poise.tracking.find import find_run, find_study
+from poise.tracking.folder import RunFolder
 from poise.tracking.links import refuse_links
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from poise.errors import ConfigError, RunError, nearest, shown, writing
 from poise.files import near
 from poise.tracking.about import note_session
 from poise.tracking.curves import History, panels
-from poise.tracking.folder import RunFolder, named_folder, new_folder
+from poise.tracking.find import named_folder, new_folder
+from poise.tracking.folder import RunFolder
 from poise.tracking.plots import episode_figure, figure_class, save_figure
 from poise.tracking.progress import Progress
 from poise.tracking.recorder import RunRecorder, TensorBoardSink

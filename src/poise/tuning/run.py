@@ -20,7 +20,7 @@ from poise.config.types import Positive, PositiveInt, a_path, coerce
 from poise.errors import ConfigError, RunError, nearest, writing
 from poise.files import folder_name, make_folder, write_whole
 from poise.stepping.advice import parallel_runs
-from poise.tracking.folder import BEST, find_study
+from poise.tracking.find import BEST, find_study
 from poise.tracking.links import refuse_links
 from poise.training.names import admit, bring_algorithm, portable
 from poise.training.signals import stopping_on

@@ -14,7 +14,7 @@ from poise.config.resolve import field_types
 from poise.config.types import NonNegativeInt, Positive, PositiveInt, coerce
 from poise.errors import ConfigError, RunError, writing
 from poise.files import make_folder, read_json, write_whole
-from poise.tracking.folder import STUDIES
+from poise.tracking.find import STUDIES
 from poise.tuning.space import MAX_TRIALS, Choice, Number, Primitive, grid, parse, searches
 
 FILE, SEEDS_FILE = STUDIES

@@ -21,7 +21,8 @@ from poise.config.types import NonNegativeInt, PositiveInt, a_path, coerce
 from poise.errors import ConfigError, RunError
 from poise.files import folder_name, time_stamp
 from poise.tracking.curves import History, panels, standard_error, student_t
-from poise.tracking.folder import RunFolder, find_study
+from poise.tracking.find import find_study
+from poise.tracking.folder import RunFolder
 from poise.tracking.plots import episode_figure
 from poise.training.stopping import default_stop
 from poise.tuning.run import begin, load
