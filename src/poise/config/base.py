@@ -1,17 +1,16 @@
 """What every algorithm's configuration shares: the environment, sampling, the model, evaluation.
 
-A configuration is a dataclass; each field's docstring is its help text (`poise config PPO`, `poise
-train PPO --help`). Fields whose default is `None` and whose docstring says so are derived from the
-others when nobody sets them.
+A configuration is a dataclass. The docstring under a field is its help text (`poise config PPO`,
+`poise train PPO --help`). Where it says "Derived", the value follows from the other fields, unless
+somebody sets it.
 """
 
 from __future__ import annotations
 
-import functools
-import typing
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
+from poise.config.checked import Checked
 from poise.config.types import (
     EnvCount,
     Fraction,
@@ -23,65 +22,14 @@ from poise.config.types import (
     Schedule,
     Seconds,
     ThreadCount,
-    brief,
-    coerce,
 )
-from poise.errors import ConfigError, nearest
+from poise.errors import ConfigError
 
 WRAPPERS = "wrappers"
 """Key of an env config that means the same to all environments."""
 Activation = Literal[
     "linear", "relu", "tanh", "elu", "silu", "swish", "gelu", "leaky_relu", "sigmoid"
 ]
-
-
-class Checked:
-    """Base of configurations: an attribute that there is not is refused with the right name, a
-    value that is not allowed with what is; what cannot change while a policy learns is refused once
-    `settle` was called."""
-
-    adjustable: ClassVar[frozenset[str]] = frozenset()
-    """Attributes that may change then; they count from the next iteration on."""
-
-    def __setattr__(self, key: str, value: Any) -> None:
-        own: Any = type(self)
-        kinds: dict[str, Any] = _kinds(own)
-        if key not in kinds:
-            aliases: dict[str, str] = getattr(self, "aliases", {})
-            known = aliases.get(key, key)
-            right = (
-                f" It is called {known!r} here."
-                if known != key
-                else nearest(key, [*kinds, *aliases])
-            )
-            raise ConfigError(f"A configuration has no {key!r}.{right}")
-        if self.__dict__.get(_SETTLED) and key not in self.adjustable:
-            if value == getattr(self, key):
-                return
-            raise ConfigError(
-                f"{key} cannot change while a policy learns: make a new trainer. What may: "
-                f"{', '.join(name for name in kinds if name in self.adjustable) or 'nothing of this'}."
-            )
-        if is_dataclass(kinds[key]) and not isinstance(value, kinds[key]):
-            raise ConfigError(
-                f"{key}={brief(value)} is not allowed: set its attributes, such as"
-                f" config.{key}.NAME."
-            )
-        self.__dict__[key] = value if is_dataclass(kinds[key]) else coerce(kinds[key], value, key)
-
-    def settle(self) -> None:
-        """Begins to refuse what cannot change while a policy learns."""
-        self.__dict__[_SETTLED] = True
-
-
-_SETTLED = "_settled"
-
-
-@functools.cache
-def _kinds(config: Any) -> dict[str, Any]:
-    """The types of a configuration's attributes."""
-    hints = typing.get_type_hints(config, include_extras=True)
-    return {each.name: hints[each.name] for each in fields(config)}
 
 
 @dataclass
@@ -149,8 +97,8 @@ class AlgorithmConfig(Checked):
     env_config: dict = field(default_factory=dict)
     """Keyword arguments for a Gymnasium id; the one argument of a class or function of yours.
 
-    `max_episode_steps` sets
-    a time limit."""
+    `max_episode_steps` sets a time limit.
+    """
 
     wrappers: list[Any] = field(default_factory=list)
     """Gymnasium's or your own wrappers around each environment, the innermost first:
@@ -257,13 +205,15 @@ class AlgorithmConfig(Checked):
     model: ModelConfig = field(default_factory=ModelConfig)
     """The networks."""
 
-    adjustable: ClassVar[frozenset[str]] = frozenset(
-        {"lr", "grad_clip", "timesteps_per_iteration", "total_timesteps", "clip_rewards", "evaluation_interval",
-         "evaluation_duration", "evaluation_explore", "evaluation_max_steps", "entropy_coeff", "vf_loss_coeff",
-         "clip_param", "vf_clip_param", "target_kl", "num_sgd_iter", "normalize_advantages", "gae_lambda",
-         "final_epsilon", "initial_epsilon", "epsilon_timesteps", "epsilon_schedule", "tau", "grad_clip_value",
-         "target_network_update_freq", "prioritized_replay_beta", "td_error_loss_fn", "learning_starts"}
-    )  # fmt: skip
+    adjustable: ClassVar[frozenset[str]] = frozenset({
+        "lr", "grad_clip", "grad_clip_value", "timesteps_per_iteration", "total_timesteps",
+        "clip_rewards", "evaluation_interval", "evaluation_duration", "evaluation_explore",
+        "evaluation_max_steps", "entropy_coeff", "vf_loss_coeff", "clip_param", "vf_clip_param",
+        "target_kl", "num_sgd_iter", "normalize_advantages", "gae_lambda", "initial_epsilon",
+        "final_epsilon", "epsilon_timesteps", "epsilon_schedule", "tau",
+        "target_network_update_freq", "prioritized_replay_beta", "td_error_loss_fn",
+        "learning_starts",
+    })  # fmt: skip
 
     aliases: ClassVar[dict[str, str]] = {
         "learning_rate": "lr", "max_grad_norm": "grad_clip", "num_env_runners": "num_workers",
@@ -304,30 +254,68 @@ class AlgorithmConfig(Checked):
             self.wrappers = [_wrapper(item) for item in self.wrappers]
             self.env_config = {**self.env_config, WRAPPERS: self.wrappers}
         self._derive_batch(explicit)
-        if (
-            self.clip_rewards and self.normalize_rewards
-        ):  # the one that the user set, not the preset's
-            if {"clip_rewards", "normalize_rewards"} <= explicit:
-                raise ConfigError(
-                    "clip_rewards=True contradicts normalize_rewards=True: choose one of the two."
-                )
-            self.clip_rewards = "normalize_rewards" not in explicit
-            self.normalize_rewards = not self.clip_rewards
+        self._derive_rewards(explicit)
         self._derive_networks(explicit)
         if self.num_gpus != "auto" and self.num_gpus > 1:
             raise ConfigError(
                 f"num_gpus={self.num_gpus:g} is not allowed: one policy learns on one GPU at most."
             )
 
+    def _derive_batch(self, explicit: set[str]) -> None:
+        """Makes `train_batch_size == num_envs * rollout_fragment_length`, whichever were set."""
+        self._share_environments(explicit)
+        workers, envs = self._groups, self.num_envs
+        length, batch = self.rollout_fragment_length, self.train_batch_size
+        times = f"{workers} workers x " if workers > 1 else ""
+        if batch and "train_batch_size" in explicit:
+            if {"num_envs_per_worker", "rollout_fragment_length"} <= explicit and length:
+                if envs * length != batch:
+                    raise ConfigError(
+                        f"train_batch_size={batch} contradicts {times}num_envs_per_worker="
+                        f"{self.num_envs_per_worker} x rollout_fragment_length={length} = "
+                        f"{envs * length}: leave one of the three out."
+                    )
+            elif "rollout_fragment_length" in explicit and length:
+                key = f"{times}rollout_fragment_length"
+                self.num_envs_per_worker = _quotient(batch, key, workers * length)
+            elif "num_envs_per_worker" in explicit:
+                length = _quotient(batch, f"{times}num_envs_per_worker", envs)
+            else:
+                # The most environments that fill the batch exactly, with 16 steps or more in a row:
+                # advantages that are estimated from shorter fragments say little.
+                share = _quotient(batch, "num_workers", workers)
+                most = share // min(16, share)
+                counts = range(1, min(self.num_envs_per_worker, most) + 1)
+                self.num_envs_per_worker = max(n for n in counts if share % n == 0)
+                length = share // self.num_envs_per_worker
+        self.rollout_fragment_length = length = length or 128
+        self.train_batch_size = self.num_envs * length
+
+    def _share_environments(self, explicit: set[str]) -> None:
+        """Shares the environments out: workers multiply only a number that the user set."""
+        if "num_envs_per_worker" not in explicit:
+            self.num_envs_per_worker = max(1, self.num_envs_per_worker // self._groups)
+
+    def _derive_rewards(self, explicit: set[str]) -> None:
+        """Rewards are clipped or normalised: the user's choice drops the preset's."""
+        if not (self.clip_rewards and self.normalize_rewards):
+            return
+        if {"clip_rewards", "normalize_rewards"} <= explicit:
+            raise ConfigError(
+                "clip_rewards=True contradicts normalize_rewards=True: choose one of the two."
+            )
+        self.clip_rewards = "normalize_rewards" not in explicit
+        self.normalize_rewards = not self.clip_rewards
+
     def _derive_networks(self, explicit: set[str]) -> None:
-        """Layers that are shared are nobody's own."""
+        """Hidden layers are shared, or the value function has its own: never both."""
         model, own, shared = self.model, "model.vf_fcnet_hiddens", "model.vf_share_layers"
         if model.vf_fcnet_hiddens is None or not model.vf_share_layers:
             return
         if {own, shared} <= explicit:
             raise ConfigError(
-                f"{own}={model.vf_fcnet_hiddens} contradicts {shared}=True: layers that are shared"
-                " are not the value function's own."
+                f"{own}={model.vf_fcnet_hiddens} contradicts {shared}=True: "
+                "layers that are shared are not the value function's own."
             )
         if own in explicit:
             model.vf_share_layers = False
@@ -341,57 +329,11 @@ class AlgorithmConfig(Checked):
 
     @property
     def _groups(self) -> int:
-        """Workers, this process being one where there are none (or none yet: `auto` shares
-        environments out later)."""
+        """Groups of environments: one per worker, or the one of this process.
+
+        With `num_workers="auto"` there is one, too: it shares the environments out later.
+        """
         return self.num_workers or 1 if isinstance(self.num_workers, int) else 1
-
-    def _derive_batch(self, explicit: set[str]) -> None:
-        """`train_batch_size == num_envs * rollout_fragment_length`, whichever of them were set."""
-        workers = self._groups
-        if (
-            "num_envs_per_worker" not in explicit
-        ):  # the workers share the environments; they do not multiply them
-            self.num_envs_per_worker = max(1, self.num_envs_per_worker // workers)
-        per_worker, length, batch = (
-            self.num_envs_per_worker,
-            self.rollout_fragment_length,
-            self.train_batch_size,
-        )
-        envs = per_worker * workers
-        keys = {"num_envs_per_worker", "rollout_fragment_length", "train_batch_size"}
-        times = f"{workers} workers x " if workers > 1 else ""
-        if keys <= explicit and None not in (length, batch) and envs * length != batch:  # type: ignore[operator]
-            raise ConfigError(
-                f"train_batch_size={batch} contradicts {times}num_envs_per_worker={per_worker} x "
-                f"rollout_fragment_length={length} = {envs * length}: leave one of the three out."  # type: ignore[operator]
-            )
-        if batch is not None and "train_batch_size" in explicit:
-            if "rollout_fragment_length" in explicit and length is not None:
-                per_worker = self._part(batch, f"{times}rollout_fragment_length", workers * length)
-            elif "num_envs_per_worker" in explicit:
-                length = self._part(batch, f"{times}num_envs_per_worker", envs)
-            else:  # as many of the environments as fill the batch exactly, but not with fragments of a few steps
-                whole = self._part(batch, "num_workers", workers)
-                fitting = [
-                    n
-                    for n in range(1, per_worker + 1)
-                    if whole % n == 0 and whole // n >= min(16, whole)
-                ]
-                per_worker = fitting[-1]
-                length = whole // per_worker
-        self.num_envs_per_worker = per_worker
-        self.rollout_fragment_length = length = length or 128
-        self.train_batch_size = per_worker * workers * length
-
-    @staticmethod
-    def _part(batch: int, key: str, value: int) -> int:
-        """`batch / value`, which must be whole."""
-        if batch % value:
-            raise ConfigError(
-                f"train_batch_size={batch} contradicts {key}={value}: it must be a multiple of it, "
-                f"such as {max(value, batch - batch % value)}."
-            )
-        return batch // value
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain JSON values; a class or function becomes its `module:name`."""
@@ -429,6 +371,16 @@ class AlgorithmSpec(NamedTuple):
         return self.algorithm if isinstance(self.algorithm, str) else env_name(self.algorithm)
 
 
+def _quotient(batch: int, key: str, value: int) -> int:
+    """`batch / value`, which must be whole."""
+    if batch % value:
+        raise ConfigError(
+            f"train_batch_size={batch} contradicts {key}={value}: it must be a multiple of it, "
+            f"such as {max(value, batch - batch % value)}."
+        )
+    return batch // value
+
+
 def _wrapper(item: Any) -> Any:
     """A wrapper by its name, where another process can find it by that.
 
@@ -436,12 +388,11 @@ def _wrapper(item: Any) -> Any:
         ConfigError: it is none.
     """
     what, arguments = item if isinstance(item, (list, tuple)) and len(item) == 2 else (item, {})
-    if not (callable(what) or (isinstance(what, str) and ":" in what)) or not isinstance(
-        arguments, dict
-    ):
+    known = callable(what) or (isinstance(what, str) and ":" in what)
+    if not known or not isinstance(arguments, dict):
         raise ConfigError(
-            f"wrappers: {item!r} is not allowed: write module:Class, such as"
-            " gymnasium.wrappers:FlattenObservation, or [module:Class, {arguments}]."
+            f"wrappers: {item!r} is not allowed: write module:Class, "
+            "such as gymnasium.wrappers:FlattenObservation, or [module:Class, {arguments}]."
         )
     name = env_name(what)
     found = what if name.startswith("__main__:") or "<" in name else name
@@ -449,19 +400,19 @@ def _wrapper(item: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it; what it cannot (an object in the env config) becomes its type's
-    name in `<>`."""
+    """A value as JSON can hold it.
+
+    What JSON cannot hold, such as an object in the env config, becomes its type's name in `<>`.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    return (
-        value
-        if value is None or isinstance(value, (bool, int, float, str))
-        else f"<{type(value).__name__}>"
-    )
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return f"<{type(value).__name__}>"
 
 
 def env_label(env: Any) -> str:
@@ -470,12 +421,12 @@ def env_label(env: Any) -> str:
 
 
 def env_name(env: Any) -> str:
-    """The name of an environment for people and files: its id, or `module:qualified_name` of a
-    class or function."""
+    """The name of an environment for people and files.
+
+    It is the id, or the `module:qualified_name` of a class or function.
+    """
     if env is None or isinstance(env, str):
         return env or ""
-    return (
-        f"{env.__module__}:{env.__qualname__}"
-        if hasattr(env, "__qualname__")
-        else type(env).__name__
-    )
+    if hasattr(env, "__qualname__"):
+        return f"{env.__module__}:{env.__qualname__}"
+    return type(env).__name__

@@ -103,12 +103,8 @@ class OffPolicyConfig(AlgorithmConfig):
             self.frame_stack = atari_config(name, self.env_config).stack if name else 1
 
     def _derive_batch(self, explicit: set[str]) -> None:
-        """`gradient_steps * train_batch_size == training_intensity * round_steps`, whichever of the
-        two was set."""
-        if (
-            "num_envs_per_worker" not in explicit
-        ):  # the workers share the environments; they do not multiply them
-            self.num_envs_per_worker = max(1, self.num_envs_per_worker // self._groups)
+        """Makes `gradient_steps * train_batch_size == training_intensity * round_steps`."""
+        self._share_environments(explicit)
         self.rollout_fragment_length = self.rollout_fragment_length or 4
         self.train_batch_size = self.train_batch_size or 64
         batches = self.round_steps / self.train_batch_size  # in the steps of a round
