@@ -1,5 +1,4 @@
-"""What IMPALA and APPO share: samplers in a thread of their own, which sample while the learner
-learns.
+"""What IMPALA and APPO share: samplers in a thread of their own sample while the learner learns.
 
 repeat:
     take the oldest rollout of the queue: its policy μ is a few updates old
@@ -19,10 +18,10 @@ from poise.sampling.rollout import Rollout
 
 
 class Asynchronous(OnPolicy):
-    """Learns from rollouts in the order in which they were sampled, while the next ones are.
+    """Learns from rollouts in the order in which they were sampled, while the next are sampled.
 
     Attributes:
-        learnt: rollouts learnt from by this object.
+        learnt: the rollouts that this object has learnt from.
     """
 
     repeatable = False
@@ -30,12 +29,15 @@ class Asynchronous(OnPolicy):
 
     @abstractmethod
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Learns from one rollout; returns the learner's statistics."""
+        """Learns from one rollout.
+
+        Returns:
+            The learner's statistics.
+        """
 
     def place(self, samplers: SamplerGroup) -> BackgroundGroup:
-        return BackgroundGroup(
-            samplers, self.policy, self.flat, self.config.learner_queue_size, self.updates
-        )
+        waiting = self.config.learner_queue_size
+        return BackgroundGroup(samplers, self.policy, self.flat, waiting, self.updates)
 
     def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
         assert isinstance(samplers, BackgroundGroup)

@@ -353,3 +353,24 @@ class Product:
 def log_tanh_derivative(u: Tensor) -> Tensor:
     """log(1 - tanh²(u)), exact for large |u| too."""
     return 2 * (math.log(2) - u - F.softplus(-2 * u))
+
+
+def correlate_(noise: Tensor, previous: Tensor | None, correlation: float) -> Tensor:
+    """Makes white noise a first-order autoregression of the same variance, in place.
+
+        x_t = ρ x_{t-1} + √(1 - ρ²) ε_t,   and x_0 = ε_0 where nothing came before
+
+    Args:
+        noise: ε, `[T, ...]`, which becomes x.
+        previous: x before the first row; None if there was none.
+        correlation: ρ, from 0 to 1.
+
+    Returns:
+        A copy of the last row, to go on from.
+    """
+    fresh = math.sqrt(1 - correlation**2)
+    for now in noise.unbind(0):
+        if previous is not None:
+            now.mul_(fresh).add_(previous, alpha=correlation)
+        previous = now
+    return noise[-1].clone()

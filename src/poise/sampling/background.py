@@ -5,10 +5,11 @@
     fill a free rollout              ->      learn from it
     take up the latest parameters    <-      publish the parameters, give the rollout back
 
-There are a few rollouts, made once. Samplers that are ahead wait until one is given back, a learner
-that is ahead until one is full. Environments in compiled code or in worker processes step while the
-learner computes, and PyTorch lets go of the interpreter within its operations: the two overlap
-although they are threads.
+There are a few rollouts, allocated once. Samplers that are ahead wait until one is given back, and
+a learner that is ahead waits until one is full.
+
+Although they are threads, the two overlap: environments in compiled code or in worker processes
+step while the learner computes, and PyTorch releases the interpreter's lock in its operations.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import copy
 import threading
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from time import perf_counter
 from typing import Any
 
@@ -39,8 +41,7 @@ ABANDONED_S = 5.0
 
 
 class BackgroundGroup(SamplerGroup):
-    """Samples in the background, with a copy of the policy, within `with` blocks; outside of them
-    all is at rest.
+    """Samples in the background, with a copy of the policy, within `with` blocks.
 
         with group:
             while ...:
@@ -48,17 +49,18 @@ class BackgroundGroup(SamplerGroup):
                 ...                             # learn from it
                 group.publish(version)
 
-    A block's end waits until the rollout that is being filled is full; after a halt its rows are
+    At the end of a block, the rollout that is being filled is filled up; after a halt its rows are
     given up. Full rollouts that were not collected are there in the next block. What fails while
-    sampling is raised by `collect`, or at the block's end. Outside of a block, `collect` samples in
-    the caller's thread.
+    sampling is raised by `collect`, or at the end of the block. Outside of a block nothing runs,
+    and `collect` samples in the caller's thread.
 
     Args:
-        group: whose members act with the copy from now on.
-        policy, flat: the policy being learnt and its parameters.
-        waiting: full rollouts that may wait for the learner. Two more are being filled and learnt
-            from.
-        version: of the policy as it is.
+        group: the samplers, which act with the copy from now on.
+        policy: the policy being learnt.
+        flat: its parameters.
+        waiting: how many full rollouts may wait for the learner. There are two more: one that is
+            being filled and one that is being learnt from.
+        version: of the policy as it is now.
 
     Attributes:
         policy: the copy that acts.
@@ -70,13 +72,12 @@ class BackgroundGroup(SamplerGroup):
     ) -> None:
         super().__init__(group.members)
         self.waited = 0.0
+        self._thread: threading.Thread | None = None
+        # Guards all that follows, and what is published.
+        self._changed = threading.Condition()
         self._free = deque(_Buffer(self.members) for _ in range(waiting + 2))
         self._full: deque[_Buffer] = deque()
         self._taken: _Buffer | None = None
-        self._thread: threading.Thread | None = None
-        self._changed = (
-            threading.Condition()
-        )  # guards all that follows, the three above, and what is published
         self._stopping = False
         self._aborted = False
         self._error: BaseException | None = None
@@ -84,35 +85,38 @@ class BackgroundGroup(SamplerGroup):
         self.follow(policy, flat, version)
 
     def follow(self, policy: Policy, flat: Flat, version: int) -> None:
-        """Acts from now on with a copy of this policy, and drops what was sampled with the one
-        before."""
+        """Acts from now on with a copy of this policy; drops what was sampled with the one before.
+
+        The parameters exist three times: `flat`, which the learner moves; what was last published;
+        and the copy's own, which never change amid a rollout. Each is one vector with all
+        parameters, and what a policy holds beside them, such as the moments of a normaliser.
+        """
         self.rest(at_once=True)
         self.policy = copy.deepcopy(policy)
-        # Parameters in one vector, and what a policy holds beside them, such as a normaliser's
-        # moments.
-        self._flat, mine = flat, Flat(self.policy, flat.places)
-        self._acting = [mine.whole, *mine.beside]
+        self._flat, own = flat, Flat(self.policy, flat.places)
+        self._acting = [own.whole, *own.beside]
         self._published = [tensor.clone() for tensor in (flat.whole, *flat.beside)]
         self._version, self._fresh = version, False
         for member in self.members:
             member.policy, member.version = self.policy, version
-        self._free.extend([*self._full, *([self._taken] if self._taken else [])])
-        self._full.clear()
-        self._taken = None
+        with self._changed:
+            self._give_back()
+            self._free.extend(self._full)
+            self._full.clear()
 
     @property
     def ready(self) -> int:
-        """Full rollouts that wait for the learner."""
+        """How many full rollouts wait for the learner."""
         return len(self._full)
 
     def publish(self, version: int) -> None:
-        """The policy being learnt, as it is now, is what the next rollout begins with."""
+        """Has the next rollout sampled by the policy as it is now."""
         with self._changed:
             _copy([self._flat.whole, *self._flat.beside], self._published)
             self._version, self._fresh = version, True
 
     def collect(self) -> Rollout:
-        """The oldest full rollout, which is the learner's until the next call; waits for one.
+        """Waits for the oldest full rollout, which belongs to the learner until the next call.
 
         Raises:
             Exception: what failed while sampling.
@@ -146,7 +150,8 @@ class BackgroundGroup(SamplerGroup):
         self._thread = threading.Thread(target=self._run, name="poise-sampling", daemon=True)
         try:
             self._thread.start()
-        except BaseException:  # Ctrl-C, when it runs already
+        except BaseException:
+            # Ctrl-C may come when the thread runs already.
             self.rest(at_once=True)
             raise
         return self
@@ -165,26 +170,24 @@ class BackgroundGroup(SamplerGroup):
                 self._raise()
 
     def rest(self, *, at_once: bool) -> None:
-        """Ends the thread: when the rollout that it fills is full, or at once, amid it."""
+        """Ends the thread when its rollout is full, or `at_once`, after the current step."""
         with self._changed:
             self._stopping, self._aborted = True, at_once
             self._changed.notify_all()
-        if (
-            self._thread is not None
-        ):  # one in which an environment hangs cannot be ended, only left behind
+        if self._thread is not None:
+            # A thread in which an environment hangs cannot be ended, only left behind.
             self._thread.join(ABANDONED_S if at_once else None)
             self._thread = self._thread if self._thread.is_alive() else None
 
     def close(self) -> None:
         self.rest(at_once=True)
 
-    # --- the thread
-    # ---------------------------------------------------------------------------------------------
+    # --- the thread ------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        torch.set_num_threads(
-            1
-        )  # of this thread's operations alone: one observation of each slot is little work
+        # This holds for the operations of this thread alone: a single observation of each slot is
+        # too little work to share.
+        torch.set_num_threads(1)
         try:
             while (buffer := self._next()) is not None:
                 whole = False
@@ -200,7 +203,7 @@ class BackgroundGroup(SamplerGroup):
                 self._changed.notify_all()
 
     def _next(self) -> _Buffer | None:
-        """A free buffer, with the policy brought up to date for it; None when it is time to rest."""
+        """Waits for a free buffer and updates the policy for it; None when it is time to stop."""
         with self._changed:
             while not (self._free or self._stopping or self.halt.asked):
                 self._wait(
@@ -216,7 +219,7 @@ class BackgroundGroup(SamplerGroup):
             return self._free.popleft()
 
     def _fill(self, buffer: _Buffer) -> bool:
-        """Samples one rollout; False if it was cut short."""
+        """Samples one rollout into a buffer; returns whether it is full."""
         for member, part in zip(self.members, buffer.parts, strict=True):
             member.move_to(part)
         for _ in self.stages():
@@ -231,11 +234,10 @@ class BackgroundGroup(SamplerGroup):
             buffer.whole.describe(buffer.parts)
         return True
 
-    # --- both sides
-    # ---------------------------------------------------------------------------------------------
+    # --- both sides ------------------------------------------------------------------------------
 
     def _wait(self, sentence: str) -> None:
-        """Waits for a change; what never comes is said once."""
+        """Waits for a change for a while, and says so once if none came."""
         if not self._changed.wait(STALLED_S) and sentence not in self._told:
             self._told.add(sentence)
             self.tell(sentence.format(STALLED_S))
@@ -253,19 +255,21 @@ class BackgroundGroup(SamplerGroup):
 
 
 def _copy(source: list[Tensor], target: list[Tensor]) -> None:
-    for theirs, mine in zip(source, target, strict=True):
-        mine.copy_(theirs)
+    for old, new in zip(target, source, strict=True):
+        old.copy_(new)
 
 
 class _Buffer:
-    """A rollout of all samplers' slots, and each sampler's part of it: they fill it in place, side
-    by side."""
+    """A rollout of all slots, and each sampler's part of it, which it fills in place.
+
+    Attributes:
+        whole: the rollout.
+        parts: for each sampler, a view of its own slots; of a single one, the rollout itself.
+    """
 
     def __init__(self, members: Sequence[Sampler]) -> None:
         self.whole = members[0].make_rollout(sum(member.slots for member in members))
-        self.parts, start = [], 0
-        for member in members:
-            self.parts.append(
-                self.whole.part(start, start + member.slots) if len(members) > 1 else self.whole
-            )
-            start += member.slots
+        self.parts = [self.whole]
+        if len(members) > 1:
+            stops = list(accumulate(member.slots for member in members))
+            self.parts = [self.whole.part(*pair) for pair in pairwise([0, *stops])]

@@ -1,4 +1,4 @@
-"""What has come of sampling: episodes that ended, steps taken, and where the time went."""
+"""The by-products of sampling: episodes that ended, steps taken, and where the time went."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ class Episode:
     """An episode that ended while sampling.
 
     Attributes:
-        reward: its return, undiscounted, as the environment gave it.
-        length: its steps.
+        reward: its return: the undiscounted sum of the rewards that the environment gave.
+        length: its number of steps.
         slot: where it ran.
-        info: numbers that the environment reported with its last step.
-        row: the row that it ended in, counted since episodes were last taken; what orders them in
-            time.
+        info: the numbers that the environment reported with its last step.
+        row: the row that it ended in, counted since the last harvest; it orders episodes in time.
     """
 
     reward: float
@@ -30,11 +29,12 @@ class Episode:
 
     @classmethod
     def from_json(cls, values: Any) -> Episode:
-        """From the list of its values that a checkpoint holds.
+        """Reads an episode from the list that `to_json` made, which a checkpoint holds.
 
         Raises:
-            ValueError, TypeError, OverflowError: it is none.
+            ValueError, TypeError, OverflowError: it is no such list.
         """
+        # Older checkpoints end with `info`.
         reward, length, slot, info, *row = values
         numbers = {str(key): float(number) for key, number in dict(info).items()}
         if not math.isfinite(float(reward)):
@@ -42,22 +42,22 @@ class Episode:
         return cls(float(reward), int(length), int(slot), numbers, *map(int, row))
 
     def to_json(self) -> list[Any]:
-        """Its values."""
+        """Its values as a list."""
         return [self.reward, self.length, self.slot, self.info, self.row]
 
 
 STAGES = ("env", "inference", "waiting")
-"""What sampling spends time on."""
+"""What sampling spends time on: steps of the environments, the policy, waiting for workers."""
 
 
 @dataclass
 class Harvest:
-    """What has come of sampling since it was last asked.
+    """What sampling brought since the last harvest, beside rollouts.
 
     Attributes:
         episodes: those that ended, in the order of their ends.
-        rows: steps that each slot has taken.
-        seconds: spent on each of `STAGES`.
+        rows: the steps that each slot has taken.
+        seconds: the time spent on each of `STAGES`.
     """
 
     episodes: list[Episode]
@@ -66,20 +66,18 @@ class Harvest:
 
 
 def episode_info(info: dict[str, Any], slot: int) -> dict[str, float]:
-    """The numbers in a vector environment's info that belong to `slot`."""
+    """The finite numbers in a vector environment's info that belong to `slot`.
+
+    In Gymnasium's vector environments, `info["_key"]` says which slots `info["key"]` is about.
+    """
     numbers = {}
     for key, value in info.items():
         mask = info.get(f"_{key}")
-        if (
-            key.startswith("_")
-            or mask is None
-            or not mask[slot]
-            or not isinstance(value, np.ndarray)
-        ):
+        if key.startswith("_") or mask is None or not isinstance(value, np.ndarray):
             continue
-        item = value[slot]
-        if isinstance(
-            item, (bool, int, float, np.bool_, np.integer, np.floating)
-        ) and math.isfinite(item):
-            numbers[key] = float(item)
+        if mask[slot] and isinstance(value[slot], _NUMBERS) and math.isfinite(value[slot]):
+            numbers[key] = float(value[slot])
     return numbers
+
+
+_NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)

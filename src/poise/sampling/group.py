@@ -1,10 +1,10 @@
 """All samplers of a run as one object.
 
-Algorithms, the trainer, its metrics and checkpoints see nothing behind it.
+Algorithms, the trainer, its metrics and checkpoints see this object and nothing behind it:
 
-rollout = group.collect()       # T steps of every slot
-...                             # learn from it
-group.publish(version)          # the next rollout is sampled by the policy as it is now
+    rollout = group.collect()       # T steps of every slot
+    ...                             # learn from it
+    group.publish(version)          # the next rollout is sampled by the policy as it is now
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from poise.stepping.failures import Failure
 
 
 class SamplerGroup:
-    """Samplers that act side by side in this thread, with the very policy that is being learnt.
+    """Samplers that take turns in this thread and act with the very policy that is being learnt.
 
     Args:
-        members: at least one; their slots are numbered one after the other.
+        members: at least one sampler; their slots are numbered one after the other.
 
     Attributes:
-        halt: stops sampling between two steps.
-        slots: of all members.
+        halt: the flag that stops sampling between two steps.
+        slots: the number of slots of all members together.
     """
 
     def __init__(self, members: Sequence[Sampler]) -> None:
@@ -38,21 +38,20 @@ class SamplerGroup:
         self.slots = sum(member.slots for member in members)
 
     def collect(self) -> Rollout:
-        """One rollout of all slots.
+        """Samples one rollout `[T, B]` of all slots.
 
-        While the environments of one member step, another finds its actions: where environments
-        step elsewhere, neither waits for the other.
+        While the environments of one member step, another computes its actions. Environments that
+        step in worker processes and the policy in this process therefore work at the same time.
 
         Raises:
             EnvError: see `Sampler.stages`.
-            HaltedError: it was asked to stop; the next call goes on where they stood.
+            HaltedError: sampling was asked to stop; the next call goes on where it stopped.
         """
         try:
             for _ in self.stages():
                 pass
-        except (
-            BaseException
-        ):  # their rows are lost, those of the members that were done before, too
+        except BaseException:
+            # A rollout needs the rows of all members, so that those of the others are lost, too.
             for member in self.members:
                 member.abandon()
             raise
@@ -61,75 +60,80 @@ class SamplerGroup:
         return gather([member.finish() for member in self.members])
 
     def stages(self) -> Iterator[None]:
-        """The `stages` of all members in turn, with a pause after each round."""
+        """Runs the `stages` of all members in turn, with a pause after each round."""
         running = [member.stages() for member in self.members]
         while running:
-            running = [each for each in running if next(each, _DONE) is not _DONE]
+            running = [stages for stages in running if next(stages, _DONE) is not _DONE]
             yield
 
     @property
     def full(self) -> bool:
-        """Whether all members have filled their rollouts, and `finish` is due."""
+        """Whether all members have filled their rollouts."""
         return all(member.full for member in self.members)
 
     def publish(self, version: int) -> None:
-        """The policy being learnt, as it is now, is what the next rollout begins with: here it acts
-        itself, so that only its version is noted."""
+        """Has the next rollout sampled by the policy as it is now.
+
+        Here the policy being learnt acts itself, so that only its version is noted.
+        """
         for member in self.members:
             member.version = version
 
     def harvest(self) -> Harvest:
-        """What has come of sampling since the last call."""
-        each = [member.harvest() for member in self.members]
+        """Takes the episodes, rows and seconds of all members since the last call."""
+        parts = [member.harvest() for member in self.members]
+        episodes = [episode for part in parts for episode in part.episodes]
         return Harvest(
-            episodes=sorted(
-                (episode for part in each for episode in part.episodes), key=lambda e: e.row
-            ),
-            rows=each[0].rows,
-            seconds={stage: sum(part.seconds[stage] for part in each) for stage in STAGES},
+            episodes=sorted(episodes, key=lambda episode: episode.row),
+            rows=parts[0].rows,
+            seconds={stage: sum(part.seconds[stage] for part in parts) for stage in STAGES},
         )
 
     def tell(self, sentence: str) -> None:
-        """Something odd, for whoever trains."""
+        """Reports something odd to whoever trains, with the failures of the environments."""
         self.members[0].failures.add([Failure("odd", sentence)], ())
 
     @property
     def underway(self) -> int:
-        """Environment steps of the rollout that a halt has left amid it."""
+        """Environment steps already taken of a rollout that a halt left unfinished."""
         return sum(member.filled * member.slots for member in self.members)
 
     def largest(self) -> tuple[float, float]:
-        """The largest of the latest observations in floats, and of the latest rewards."""
+        """The largest absolute values in the latest float observations and the latest rewards."""
         rollouts = [member.rollout for member in self.members]
-        leaves = [
-            leaf
-            for rollout in rollouts
-            for leaf in rollout.obs.values()
-            if leaf.is_floating_point()
-        ]
-        rewards = [rollout.reward for rollout in rollouts]
-        observed, rewarded = (
-            max((x.abs().max().item() for x in each), default=0) for each in (leaves, rewards)
-        )
+        leaves = [leaf for rollout in rollouts for leaf in rollout.obs.values()]
+        floats = [leaf for leaf in leaves if leaf.is_floating_point()]
+        observed = max((leaf.abs().max().item() for leaf in floats), default=0)
+        rewarded = max(rollout.reward.abs().max().item() for rollout in rollouts)
         return observed, rewarded
 
     def follow(self, policy: Policy, flat: Flat, version: int) -> None:
-        """Acts from now on with this policy, whose modules or places of parameters are others, and
-        drops what was sampled ahead with the one before."""
+        """Acts from now on with this policy, because its modules were exchanged.
+
+        What was sampled ahead with the policy before is dropped; here nothing ever is ahead.
+
+        Args:
+            policy: the policy being learnt.
+            flat: its parameters, whose places in the vector may be others than before.
+            version: of the policy.
+        """
 
     def close(self) -> None:
-        """Ends sampling; the environments are others' to close."""
+        """Ends sampling; closing the environments is left to their owner."""
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """Each member's."""
+        """The state of each member."""
         return [member.state_dict() for member in self.members]
 
     def load_state_dict(self, states: Sequence[dict[str, Any]]) -> int:
-        """Restores what `state_dict` returned; returns how many slots had to start a new episode."""
-        return sum(
-            len(member.load_state_dict(each))
-            for member, each in zip(self.members, states, strict=True)
-        )
+        """Restores what `state_dict` returned.
+
+        Returns:
+            How many slots had to start a new episode.
+        """
+        pairs = zip(self.members, states, strict=True)
+        return sum(len(member.load_state_dict(state)) for member, state in pairs)
 
 
 _DONE = object()
+"""What `next` returns for a member that has nothing left to do."""

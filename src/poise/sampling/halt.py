@@ -1,11 +1,10 @@
-"""Stopping amid an iteration: between two steps of the environments, wherever they are."""
+"""Stopping in the middle of an iteration: between two steps of the environments."""
 
 from __future__ import annotations
 
 
 class HaltedError(Exception):
-    """Sampling or an evaluation stopped between two steps because it was asked to; nothing is
-    wrong."""
+    """Sampling or an evaluation stopped because it was asked to; nothing is wrong."""
 
 
 class Halt:

@@ -1,4 +1,4 @@
-"""Rewards as the learner sees them: divided by the deviation of the return."""
+"""Reward scaling: rewards divided by the running standard deviation of the return."""
 
 from __future__ import annotations
 
@@ -15,11 +15,21 @@ from poise.sampling.rollout import Rollout
 
 
 class RewardScaler:
-    """Divides rewards by the running deviation of the discounted return (Engstrom et al. 2020,
-    arXiv 2005.12729).
+    """Divides rewards by the running standard deviation of the discounted return.
 
-    Each slot carries R_t = γ (1 - done_{t-1}) R_{t-1} + r_t; the rewards become r_t / √(Var[R] +
-    ε), clipped to ±10.
+    Each slot carries its discounted return from step to step and from rollout to rollout:
+
+        R_t  = γ (1 - done_{t-1}) R_{t-1} + r_t
+        r_t <- clip(r_t / √(Var[R] + ε), -10, 10)
+
+    See Engstrom et al. 2020 (arXiv 2005.12729).
+
+    Args:
+        gamma: γ.
+
+    Attributes:
+        moments: of R, over all slots and steps so far.
+        carry: R of each slot after the last step, `[B]` in float64; None before the first rollout.
     """
 
     def __init__(self, gamma: float) -> None:
@@ -28,13 +38,12 @@ class RewardScaler:
         self.carry: Tensor | None = None
 
     def __call__(self, rollout: Rollout) -> Tensor:
-        """Updates the deviation with a rollout's returns and scales its rewards; `[T, B]`."""
-        carry = (
-            self.carry
-            if self.carry is not None
-            else torch.zeros(rollout.slots, dtype=torch.float64)
-        )
-        reward = (rollout.reward * rollout.valid).to(CPU)  # whatever a reset row holds
+        """Updates the moments with a rollout's returns and scales its rewards; `[T, B]`."""
+        carry = self.carry
+        if carry is None:
+            carry = torch.zeros(rollout.slots, dtype=torch.float64)
+        # A row that only reset has no reward, whatever the environment gave.
+        reward = (rollout.reward * rollout.valid).to(CPU)
         going_on = (~(rollout.terminated | rollout.truncated)).to(CPU).double()
         returns = torch.empty(rollout.steps, rollout.slots, dtype=torch.float64)
         for t in range(rollout.steps):
@@ -42,14 +51,11 @@ class RewardScaler:
             carry = returns[t] * going_on[t]
         self.carry = carry
         self.moments.update(returns.flatten(), rollout.valid.flatten())
-        return (
-            (reward * (self.moments.var + 1e-8).rsqrt().float())
-            .clamp_(-10, 10)
-            .to(rollout.reward.device)
-        )
+        scaled = reward * (self.moments.var + 1e-8).rsqrt().float()
+        return scaled.clamp_(-10, 10).to(rollout.reward.device)
 
     def scale(self, reward: np.ndarray) -> np.ndarray:
-        """Rewards of any steps `[N]`, scaled by the deviation as it is now."""
+        """Scales the rewards `[N]` of any steps by the deviation as it is now."""
         scaled = reward * np.float32(1 / math.sqrt(self.moments.var.item() + 1e-8))
         return np.clip(scaled, -10, 10)
 
@@ -57,16 +63,15 @@ class RewardScaler:
         return {**self.moments.state_dict(), "carry": self.carry}
 
     def load_state_dict(self, state: dict[str, Any], slots: int) -> None:
-        """Restores what `state_dict` returned, for so many slots.
+        """Restores what `state_dict` returned.
 
         Raises:
-            ValueError: it is of another number of slots.
+            ValueError: the state is of another number of slots.
         """
         self.carry = None if state["carry"] is None else torch.as_tensor(state["carry"])
         if self.carry is not None and self.carry.shape != (slots,):
             raise ValueError(
                 f"returns of {list(self.carry.shape)} slots are carried, and there are {slots}"
             )
-        self.moments.load_state_dict(
-            {k: torch.as_tensor(v) for k, v in state.items() if k != "carry"}
-        )
+        moments = {name: torch.as_tensor(v) for name, v in state.items() if name != "carry"}
+        self.moments.load_state_dict(moments)

@@ -4,7 +4,7 @@ A slot is one agent of one environment. Under NEXT_STEP autoreset, an episode th
 its final observation in row t + 1, and the step that starts there is the reset: it is not valid.
 
     row          t-1      t        t+1          t+2
-    obs          o        o        final obs    first obs of the next episode
+    obs          obs      obs      final obs    first obs of the next episode
     terminated   False    True     False        False
     valid        True     True     False        True
     first        False    False    False        True
@@ -24,29 +24,29 @@ from poise.spaces.layout import Layout
 Leaves = dict[str, Tensor]
 
 _PER_SLOT = ("action", "log_prob", "reward", "terminated", "truncated", "valid", "first")
-"""Fields that are one tensor with the slots along its second axis."""
+"""The fields that are a tensor `[T, B, ...]`."""
 
 _OUTCOMES = ("reward", "terminated", "truncated", "valid")
-"""Those of them that are written step by step."""
+"""Those of them that are written step by step; actions follow at the end."""
 
 
 @dataclass
 class Rollout:
-    """What a sampler hands to an algorithm; it is overwritten by the sampler's next rollout.
+    """What a sampler hands to an algorithm; the sampler's next rollout overwrites it.
 
     Attributes:
         obs: leaves `[T + 1, B, ...]`; row T is where the next rollout begins.
         action: the distribution's samples, `[T, B, ...]`, before squashing, scaling or clipping.
-        log_prob: of these actions under the policy that chose them, `[T, B]`; zeros where nobody
-            asks for it.
+        log_prob: of these actions under the policy that chose them, `[T, B]`; zeros if the
+            algorithm does not use it.
         reward: as the environment gave it, `[T, B]`.
-        terminated, truncated: how the step ended, `[T, B]` bool.
+        terminated, truncated: whether the step ended the episode, and how, `[T, B]` bool.
         valid: 1.0 where a step counts, 0.0 where it only reset, `[T, B]`.
         first: whether an episode starts with this observation, `[T + 1, B]` bool.
-        state: the policy's memory at row 0.
+        state: the policy's memory at row 0, each `[B, ...]`.
         version: of the policy that acted.
-        final: observations that ended an episode and are not the next row (SAME_STEP autoreset):
-            `(t, b, leaves)`.
+        final: last observations of episodes that are not in the next row (SAME_STEP autoreset),
+            each as `(t, b, leaves)`.
     """
 
     obs: Leaves
@@ -72,14 +72,20 @@ class Rollout:
         *,
         wide: bool = False,
     ) -> Rollout:
-        """Memory for a rollout of `steps` x `slots`, with float64 observations as they are if it is
-        `wide`."""
-        obs = {
-            leaf.name: torch.zeros(
-                steps + 1, slots, *leaf.shape, dtype=stored_dtype(leaf.dtype.name, wide=wide)
-            )
-            for leaf in obs_layout.leaves
-        }
+        """Allocates a rollout of `steps` (T) x `slots` (B).
+
+        Args:
+            steps: T.
+            slots: B.
+            obs_layout: the leaves of an observation.
+            action_shape: of one action, as the distribution samples it.
+            action_dtype: likewise.
+            wide: whether float64 observations are stored as float64.
+        """
+        obs = {}
+        for leaf in obs_layout.leaves:
+            dtype = stored_dtype(leaf.dtype.name, wide=wide)
+            obs[leaf.name] = torch.zeros(steps + 1, slots, *leaf.shape, dtype=dtype)
         return cls(
             obs=obs,
             action=torch.zeros(steps, slots, *action_shape, dtype=action_dtype),
@@ -93,42 +99,38 @@ class Rollout:
 
     @property
     def steps(self) -> int:
-        """T."""
+        """T, the steps of each slot."""
         return self.reward.shape[0]
 
     @property
     def slots(self) -> int:
-        """B."""
+        """B, the slots."""
         return self.reward.shape[1]
 
     def to(self, device: torch.device) -> Rollout:
-        """The same on a device; `final` stays."""
+        """A copy on another device; `final` stays where it is. On the CPU, the rollout itself."""
         if device.type == "cpu":
             return self
         tensors = {name: getattr(self, name).to(device) for name in _PER_SLOT}
-        obs, state = (
-            {name: leaf.to(device) for name, leaf in self.obs.items()},
-            tuple(s.to(device) for s in self.state),
-        )
+        obs = {name: leaf.to(device) for name, leaf in self.obs.items()}
+        state = tuple(part.to(device) for part in self.state)
         return replace(self, obs=obs, state=state, **tensors)
 
     def part(self, start: int, stop: int) -> Rollout:
-        """The slots from `start` to `stop`, as views."""
+        """The slots from `start` up to `stop`, as views of this rollout's memory."""
         tensors: dict[str, Any] = {name: getattr(self, name)[:, start:stop] for name in _PER_SLOT}
         return Rollout(
             obs={name: leaf[:, start:stop] for name, leaf in self.obs.items()},
             **tensors,
-            state=tuple(each[start:stop] for each in self.state),
+            state=tuple(part[start:stop] for part in self.state),
             version=self.version,
             final=[(t, b - start, leaves) for t, b, leaves in self.final if start <= b < stop],
         )
 
     def describe(self, parts: list[Rollout]) -> None:
-        """Takes over what is no tensor of steps from the parts that this rollout was filled
-        through."""
-        self.state = tuple(
-            torch.cat(each) for each in zip(*(part.state for part in parts), strict=True)
-        )
+        """Takes `state`, `version` and `final` from the parts that this rollout consists of."""
+        states = zip(*(part.state for part in parts), strict=True)
+        self.state = tuple(torch.cat(each) for each in states)
         self.version = min(part.version for part in parts)
         self.final, offset = [], 0
         for part in parts:
@@ -136,11 +138,10 @@ class Rollout:
             offset += part.slots
 
     def head(self, steps: int) -> dict[str, Any]:
-        """What has been sampled of a rollout that is not full: its first `steps`, without the
-        actions."""
-        kept = {name: getattr(self, name)[:steps].clone() for name in _OUTCOMES}
+        """The first `steps` rows of a rollout that is not full yet, without actions."""
+        outcomes = {name: getattr(self, name)[:steps].clone() for name in _OUTCOMES}
         return {
-            **kept,
+            **outcomes,
             "obs": {name: leaf[: steps + 1].clone() for name, leaf in self.obs.items()},
             "first": self.first[: steps + 1].clone(),
             "state": list(self.state),
@@ -164,16 +165,17 @@ class Rollout:
 
 
 def observation_bytes(obs_layout: Layout) -> int:
-    """Memory that an observation takes in a rollout."""
-    return sum(
-        math.prod(leaf.shape) * stored_dtype(leaf.dtype.name).itemsize for leaf in obs_layout.leaves
-    )
+    """The bytes that one observation takes in a rollout."""
+    leaves = obs_layout.leaves
+    return sum(math.prod(leaf.shape) * stored_dtype(leaf.dtype.name).itemsize for leaf in leaves)
 
 
 def stored_dtype(dtype: str, *, wide: bool = False) -> torch.dtype:
-    """How a leaf is kept: bytes as bytes, other integers as int64, floats as float32; float64 as it
-    is where it is `wide`, since a normaliser can tell apart there what float32 would round to one
-    number."""
+    """The type that a leaf of this type is stored as.
+
+    Bytes stay bytes, other integers become int64, and floats float32. Float64 stays as it is if it
+    is `wide`: a normaliser can tell numbers apart there that float32 would round to the same.
+    """
     if wide and dtype == "float64":
         return torch.float64
     if dtype == "uint8":
@@ -184,16 +186,18 @@ def stored_dtype(dtype: str, *, wide: bool = False) -> torch.dtype:
 
 
 def gather(rollouts: list[Rollout]) -> Rollout:
-    """Several samplers' rollouts side by side, as one with all their slots.
+    """Joins the rollouts of several samplers into one with all their slots.
 
     A single one is returned as it is.
     """
     if len(rollouts) == 1:
         return rollouts[0]
-    tensors: dict[str, Any] = {
-        name: torch.cat([getattr(r, name) for r in rollouts], 1) for name in _PER_SLOT
-    }
-    obs = {name: torch.cat([r.obs[name] for r in rollouts], 1) for name in rollouts[0].obs}
+    tensors: dict[str, Any] = {}
+    for name in _PER_SLOT:
+        tensors[name] = torch.cat([getattr(rollout, name) for rollout in rollouts], dim=1)
+    obs = {}
+    for name in rollouts[0].obs:
+        obs[name] = torch.cat([rollout.obs[name] for rollout in rollouts], dim=1)
     result = Rollout(obs=obs, **tensors)
     result.describe(rollouts)
     return result

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from poise.errors import EnvError
+from poise.learning.distributions import correlate_
 from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
 from poise.sampling.episodes import STAGES, Episode, Harvest, episode_info
@@ -28,22 +29,22 @@ class Sampler:
     """One policy, one batch of environments, one reused rollout.
 
     Args:
-        policy: acts; it is not copied.
-        env: NEXT_STEP or SAME_STEP autoreset.
-        steps: T, steps of each slot per rollout.
+        policy: chooses the actions; it is not copied.
+        env: the environments, with NEXT_STEP or SAME_STEP autoreset.
+        steps: T, the steps of each slot per rollout.
         seed: of the environments and of the exploration noise.
         correlation: of the noise from step to step, for continuous actions. The noise is a
             first-order autoregression with unit variance: over time, actions are distributed as the
             policy says, but given the ones before, they are not, so that gradients are biased a
             little (Hollenstein et al. 2024 measure it).
         failures: counts what fails; shared by all samplers of a run.
-        first_slot: the number of its first environment among all of the run.
-        halt: is looked at before every step.
+        first_slot: the number of its first slot among all of the run.
+        halt: the flag that it looks at before every step.
 
     Attributes:
-        filled: rows of the rollout under way that are filled; after a halt, the next call goes on
-            there.
-        episodes, rows, seconds: see `Harvest`; since the last one.
+        filled: how many rows of the current rollout are filled; after a halt, the next call goes
+            on there.
+        episodes, rows, seconds: what the next `Harvest` will hold.
     """
 
     def __init__(
@@ -61,16 +62,16 @@ class Sampler:
         mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise EnvError(
-                "Vector environments must reset themselves (NEXT_STEP or SAME_STEP); this one says"
-                f" {mode}."
+                "Vector environments must reset themselves (NEXT_STEP or SAME_STEP); "
+                f"this one says {mode}."
             )
         self.policy, self.env, self.steps = policy, env, steps
         self.same_step = mode == AutoresetMode.SAME_STEP
         if self.same_step and policy.recurrent:
             raise EnvError(
-                "A policy with a memory needs environments that reset a step after an episode's end"
-                " (NEXT_STEP): of a last observation apart from the others (SAME_STEP), it could"
-                " not tell the value."
+                "A policy with a memory needs environments that reset a step after an episode's "
+                "end (NEXT_STEP): of a last observation apart from the others (SAME_STEP), "
+                "it could not tell the value."
             )
         self.slots: int = env.num_envs
         self.correlation = correlation if policy.dist.normal_noise else 0.0
@@ -81,7 +82,7 @@ class Sampler:
         self.first_slot = first_slot
         self.halt = halt or Halt()
         self.filled = 0
-        self._noise: Tensor | None = None  # of the rollout under way
+        self._noise: Tensor | None = None  # of the current rollout; None between two
         self._actions: list[Tensor] = []
         self._inputs: list[Tensor] = []
         self.episodes: list[Episode] = []
@@ -98,21 +99,16 @@ class Sampler:
         self._done = np.zeros(self.slots, np.bool_)
         self._absent = np.zeros(self.slots, np.bool_)  # slots whose worker is being replaced
         self._started = False
-        self._intact = True
+        self._intact = True  # whether rows and environments agree
 
     def make_rollout(self, slots: int) -> Rollout:
-        """Memory for a rollout of `slots` such slots."""
-        dist = self.policy.dist
-        layout, wide = self.policy.obs_layout, self.policy.wide
-        return Rollout.empty(
-            self.steps, slots, layout, dist.action_shape, dist.action_dtype, wide=wide
-        )
+        """Allocates a rollout of so many slots like those of this sampler."""
+        dist, layout, wide = self.policy.dist, self.policy.obs_layout, self.policy.wide
+        shape, dtype = dist.action_shape, dist.action_dtype
+        return Rollout.empty(self.steps, slots, layout, shape, dtype, wide=wide)
 
     def move_to(self, rollout: Rollout) -> None:
-        """Fills another rollout from now on.
-
-        It begins where the last one ended, which is left as it is.
-        """
+        """Fills another rollout from now on, which begins where the last one ended."""
         for name, leaf in rollout.obs.items():
             leaf[-1] = self.rollout.obs[name][-1]
         rollout.first[-1] = self.rollout.first[-1]
@@ -124,14 +120,16 @@ class Sampler:
         self._valid, self._first = r.valid.numpy(), r.first.numpy()
         self._outcome = r.reward.numpy(), r.terminated.numpy(), r.truncated.numpy()
         # Views of every row, taken at once: indexing a tensor costs as much as a small layer.
-        leaves = zip(*(leaf.unbind(0) for leaf in r.obs.values()), strict=True)
-        self._rows = [dict(zip(r.obs, row, strict=True)) for row in leaves], r.first.unbind(0)
+        rows = zip(*(leaf.unbind(0) for leaf in r.obs.values()), strict=True)
+        self._obs_rows = [dict(zip(r.obs, row, strict=True)) for row in rows]
+        self._first_rows = r.first.unbind(0)
 
     def _start(self) -> None:
         """Begins new episodes everywhere.
 
-        Only this reset is seeded: later ones follow from the environments' own
-        generators. Every start has seeds of its own, so that no episode is ever played twice."""
+        Only this reset is seeded: later ones draw from the environments' own generators. Every
+        start has seeds of its own, so that no episode is ever played twice.
+        """
         obs = reset_seeded(self.env, self._env_seed.spawn(1)[0])
         self._returns[:], self._lengths[:], self._done[:], self._absent[:] = 0.0, 0, False, False
         self._write_obs(self.steps, obs)
@@ -140,12 +138,14 @@ class Sampler:
 
     @property
     def full(self) -> bool:
-        """Whether all rows are filled, and `finish` is due."""
+        """Whether all rows are filled, so that `finish` may be called."""
         return self._noise is not None and self.filled == self.steps
 
     def stages(self) -> Iterator[None]:
-        """Fills rows, with a pause after each time that the environments were told to step (see
-        `SamplerGroup`), until all are filled or a halt is asked for.
+        """Fills rows until all are filled or a halt is asked for.
+
+        It pauses each time that the environments were told to step, so that another sampler can act
+        in the meantime (see `SamplerGroup`).
 
         Raises:
             EnvError: an environment fails for good, or gave an observation or reward that is not
@@ -159,10 +159,10 @@ class Sampler:
                 return
             self._begin()
         assert self._noise is not None
-        # until it stops in order: after an error or Ctrl-C, rows and environments disagree
+        # Until this returns: after an error or Ctrl-C, rows and environments disagree.
         self._intact = False
         policy, env = self.policy, self._halves
-        (obs, first), noise = self._rows, self._noise.unbind(0)
+        obs, first, noise = self._obs_rows, self._first_rows, self._noise.unbind(0)
         reward, terminated, truncated = self._outcome
         actions, inputs = self._actions, self._inputs
         env_seconds, inference_seconds, start = 0.0, 0.0, perf_counter()
@@ -189,9 +189,8 @@ class Sampler:
             if not math.isfinite(reward[t].sum()):
                 self._report_bad(reward[t], "a reward", given)
             self._follow_episodes(t, reward[t], terminated[t] | truncated[t], info)
-            terminated[t] |= info.get(
-                "life_lost", False
-            )  # an end for learning alone: the episode goes on
+            # A lost life is an end for learning alone: the episode goes on.
+            terminated[t] |= info.get("life_lost", False)
         self.filled = len(actions)
         waited = self.tolerant.waited - waited if self.tolerant else 0.0
         self.seconds["waiting"] += waited
@@ -200,7 +199,7 @@ class Sampler:
         self._intact = True
 
     def _begin(self) -> None:
-        """A new rollout, whose first row is the last one of the rollout before."""
+        """Begins a rollout, whose first row is the last one of the rollout before."""
         r = self.rollout
         for array in (*self._obs.values(), self._first):
             array[0] = array[-1]
@@ -209,7 +208,7 @@ class Sampler:
         self._noise, self._actions, self._inputs, self.filled = self._draw_noise(), [], [], 0
 
     def finish(self) -> Rollout:
-        """The rollout, now that it is full; the next one may begin."""
+        """Completes the rollout, now that it is full, and returns it; the next one may begin."""
         start, r = perf_counter(), self.rollout
         torch.stack(self._actions, out=r.action)
         if self._inputs:
@@ -230,13 +229,14 @@ class Sampler:
     def _follow_episodes(
         self, t: int, reward: np.ndarray, done: np.ndarray, info: dict[str, Any]
     ) -> None:
-        """Marks which rows count and where episodes begin, and keeps the books of the running ones."""
+        """Marks which rows count and where episodes begin; adds up their returns and lengths."""
         first = self._first
         if self.same_step:
             first[t + 1] = done
             self._lengths += 1
             self._returns += reward
-        else:  # a step that starts from a final observation only resets
+        else:
+            # A step that starts from a final observation only resets.
             stepped = ~self._done
             first[t + 1] = self._done
             if self.tolerant is not None and (self.tolerant.disturbed or self.tolerant.failures):
@@ -259,7 +259,7 @@ class Sampler:
             return
         lost, begun = env.lost, env.begun
         truncated = self.rollout.truncated.numpy()
-        truncated[t] |= lost  # for what is carried from row to row
+        truncated[t] |= lost  # ends what is carried from row to row, such as a return
         if t:
             truncated[t - 1] |= lost & stepped
         failed = lost & ~self._absent
@@ -270,32 +270,24 @@ class Sampler:
         self.failures.add(env.take_failures(), (np.flatnonzero(failed) + self.first_slot).tolist())
 
     def abandon(self) -> None:
-        """Its last rollout was lost: the next one begins new episodes."""
+        """Its last rollout was lost, so that the next one begins new episodes."""
         self._intact = False
 
     def harvest(self) -> Harvest:
-        """What has come of sampling since the last call."""
+        """Takes the episodes, rows and seconds since the last call."""
         taken = Harvest(self.episodes, self.rows, self.seconds)
         self.episodes, self.rows, self.seconds = [], 0, dict.fromkeys(STAGES, 0.0)
         return taken
 
     def _draw_noise(self) -> Tensor:
-        """Exploration noise `[T, B, ...]`: white, or autoregressive x_t = ρ x_{t-1} + √(1 - ρ²)
-        ε_t."""
+        """Draws exploration noise for a rollout, `[T, B, ...]`."""
         noise = self.policy.dist.noise((self.steps, self.slots), self._generator)
         if self.correlation:
-            fresh = math.sqrt(1 - self.correlation**2)
-            previous = self._last_noise
-            for now in noise.unbind(0):
-                if (
-                    previous is not None
-                ):  # the very first is as it is drawn: its variance is 1 already
-                    now.mul_(fresh).add_(previous, alpha=self.correlation)
-                previous = now
-            self._last_noise = noise[-1].clone()
+            self._last_noise = correlate_(noise, self._last_noise, self.correlation)
         return noise
 
     def _write_obs(self, row: int, obs: Any) -> None:
+        """Writes observations into a row; a tolerant environment has checked them already."""
         for name, value in self.policy.obs_layout.flatten(obs).items():
             target = self._obs[name][row]
             target[...] = value
@@ -303,47 +295,51 @@ class Sampler:
                 self._report_bad(target, f"an observation {name!r}", value)
 
     def _report_bad(self, values: np.ndarray, what: str, given: Any) -> None:
-        """Raises for the first slot whose values `[B, ...]` are not finite in the type that they
-        are stored in; `given` is what the environment gave. Step 0 of an episode is its reset."""
-        for b in np.flatnonzero(~np.isfinite(values.reshape(self.slots, -1)).all(1)).tolist():
+        """Raises for the first slot with a value that is not finite in the type that it has here.
+
+        A sum that merely overflows does not: then each value is finite.
+
+        Args:
+            values: as stored, `[B, ...]`.
+            what: what they are.
+            given: as the environment gave them.
+        """
+        finite = np.isfinite(values.reshape(self.slots, -1)).all(1)
+        for b in np.flatnonzero(~finite).tolist():
             resets = not self._started or (self._done[b] and not self.same_step)
-            raise EnvError(
-                f"Environment {b} {too_large(what, given[b])}, at step"
-                f" {0 if resets else self._lengths[b] + 1} of its episode. Nothing was learnt"
-                " from it."
-            )
+            raise _not_finite(b, what, given[b], 0 if resets else self._lengths[b] + 1)
 
     def _end_episodes(self, t: int, slots: np.ndarray, info: dict[str, Any]) -> None:
+        """Notes the episodes of these slots, which ended with row `t`."""
         if self.same_step:
-            final = info["final_obs"]
+            for b in slots.tolist():
+                self.rollout.final.append((t, b, self._final_leaves(b, info["final_obs"][b])))
             info = info.get("final_info", {})
+        row = self.rows + t + 1
         for b in slots.tolist():
-            numbers, row = episode_info(info, b), self.rows + t + 1
-            ended = Episode(
-                float(self._returns[b]), int(self._lengths[b]), self.first_slot + b, numbers, row
-            )
-            self.episodes.append(ended)
-            self.failures.episode_finished(self.first_slot + b)
-            if self.same_step:
-                leaves = self.policy.obs_layout.flatten(final[b])
-                kept = {
-                    k: torch.as_tensor(np.array(v)).to(self.rollout.obs[k].dtype)
-                    for k, v in leaves.items()
-                }
-                for name, value in kept.items():
-                    if value.is_floating_point() and not torch.isfinite(value).all():
-                        raise EnvError(
-                            f"Environment {b}"
-                            f" {too_large(f'a final observation {name!r}', np.asarray(leaves[name]))},"
-                            f" at step {self._lengths[b]} of its episode. Nothing was learnt"
-                            " from it."
-                        )
-                self.rollout.final.append((t, b, kept))
+            slot, numbers = self.first_slot + b, episode_info(info, b)
+            length = int(self._lengths[b])
+            self.episodes.append(Episode(float(self._returns[b]), length, slot, numbers, row))
+            self.failures.episode_finished(slot)
         self._returns[slots] = 0.0
         self._lengths[slots] = 0
 
+    def _final_leaves(self, b: int, obs: Any) -> dict[str, Tensor]:
+        """The leaves of a last observation that is in no row, in the types of the rollout.
+
+        Raises:
+            EnvError: it is not finite.
+        """
+        kept = {}
+        for name, leaf in self.policy.obs_layout.flatten(obs).items():
+            given = np.array(leaf)
+            kept[name] = value = torch.as_tensor(given).to(self.rollout.obs[name].dtype)
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise _not_finite(b, f"a final observation {name!r}", given, self._lengths[b])
+        return kept
+
     def state_dict(self) -> dict[str, Any]:
-        """All that the next rollout depends on, and what there is of it."""
+        """All that the next rollout depends on, and what there is of an unfinished one."""
         row = -1 if self._noise is None else self.filled
         state = {
             "started": self._started and self._intact,
@@ -363,28 +359,29 @@ class Sampler:
         return {**state, "env": save_vector(self.env) if self._started else None}
 
     def _underway(self) -> dict[str, Any] | None:
-        """The rollout that a halt left unfinished."""
+        """The rollout that a halt left unfinished; None if there is none."""
         if self._noise is None or not self._intact:
             return None
-        parts = {"actions": self._actions, "inputs": self._inputs}
-        tensors = {name: torch.stack(part) if part else None for name, part in parts.items()}
         return {
             **self.rollout.head(self.filled),
-            **tensors,
+            "actions": torch.stack(self._actions) if self._actions else None,
+            "inputs": torch.stack(self._inputs) if self._inputs else None,
             "filled": self.filled,
             "noise": self._noise,
         }
 
     def _go_on_with(self, underway: dict[str, Any]) -> None:
+        """Restores what `_underway` returned."""
         self.filled, self._noise = underway["filled"], torch.as_tensor(underway["noise"])
         self.rollout.put_back(underway, self.filled)
-        self._actions, self._inputs = (
-            [] if underway[name] is None else list(torch.as_tensor(underway[name]).unbind(0))
-            for name in ("actions", "inputs")
-        )
+        self._actions, self._inputs = _rows(underway["actions"]), _rows(underway["inputs"])
 
     def load_state_dict(self, state: dict[str, Any]) -> list[int]:
-        """Restores what `state_dict` returned; returns the slots that had to start a new episode."""
+        """Restores what `state_dict` returned.
+
+        Returns:
+            The slots that had to start a new episode.
+        """
         self._generator.set_state(torch.as_tensor(state["generator"]))
         self._last_noise = None if state["noise"] is None else torch.as_tensor(state["noise"])
         self.version = state["version"]
@@ -393,17 +390,16 @@ class Sampler:
         if not state["started"]:
             return []
         self._state = tuple(torch.as_tensor(part) for part in state["memory"])
-        self._start()  # the environments must have been reset once, whatever their state becomes
-        self._returns[:], self._lengths[:], self._done[:] = (
-            state["returns"],
-            state["lengths"],
-            state["done"],
-        )
+        self._start()  # environments must be reset once before their state can be set
+        self._returns[:] = state["returns"]
+        self._lengths[:] = state["lengths"]
+        self._done[:] = state["done"]
         if not np.isfinite(self._returns).all():
             raise ValueError("returns of episodes under way are not finite")
         saved = state["env"]
         lost = list(range(self.slots)) if saved is None else restore_vector(self.env, saved)
-        fresh = getattr(self.env, "observations", None)  # of slots that begin a new episode instead
+        # What the slots show that could not be restored, and begin a new episode instead.
+        fresh = getattr(self.env, "observations", None)
         kept = np.setdiff1d(np.arange(self.slots), lost)
         for name, leaf in self.rollout.obs.items():
             if fresh is not None:
@@ -414,6 +410,18 @@ class Sampler:
         if state.get("underway") is not None and not lost:
             self._go_on_with(state["underway"])
         return lost
+
+
+def _rows(tensor: Any) -> list[Tensor]:
+    return [] if tensor is None else list(torch.as_tensor(tensor).unbind(0))
+
+
+def _not_finite(b: int, what: str, given: Any, step: int) -> EnvError:
+    """The error for a value that is not finite; step 0 of an episode is its reset."""
+    return EnvError(
+        f"Environment {b} {too_large(what, given)}, at step {step} of its episode. "
+        "Nothing was learnt from it."
+    )
 
 
 class _WholeStep:
