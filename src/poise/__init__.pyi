@@ -14,6 +14,7 @@ from poise.envs.make import register_env as register_env
 from poise.envs.old_gym import OldGymEnv as OldGymEnv
 from poise.envs.video import render_mp4 as render_mp4
 from poise.errors import CheckpointError as CheckpointError
+from poise.errors import ClusterError as ClusterError
 from poise.errors import ConfigError as ConfigError
 from poise.errors import DivergedError as DivergedError
 from poise.errors import EnvError as EnvError

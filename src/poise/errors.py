@@ -69,6 +69,10 @@ class RunError(PoiseError):
     """A run folder that does not exist, is in use, or cannot do what was asked."""
 
 
+class ClusterError(PoiseError):
+    """A cluster that does not answer, lets nobody in, or has too few machines; a job's, too."""
+
+
 class TrustError(PoiseError):
     """A name in a file that would run code which the user has not confirmed, or that is none of
     what it is to be."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -58,11 +59,31 @@ class Harvest:
         episodes: those that ended, in the order of their ends.
         rows: the steps that each slot has taken.
         seconds: the time spent on each of `STAGES`.
+        numbers: what else is to be told of sampling, by the keys of the result.
     """
 
     episodes: list[Episode]
     rows: int
     seconds: dict[str, float]
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, parts: Sequence[Harvest]) -> Harvest:
+        """Of several samplers, as one.
+
+        Where they have taken different numbers of steps, rows are stretched to the largest: what
+        they tell is when in the iteration an episode ended.
+        """
+        rows = max((part.rows for part in parts), default=0)
+        episodes = []
+        for part in parts:
+            for episode in part.episodes:
+                if part.rows != rows:
+                    row = -(-episode.row * rows // max(part.rows, 1))  # rounded up
+                    episode = replace(episode, row=row)
+                episodes.append(episode)
+        seconds = {stage: sum(part.seconds[stage] for part in parts) for stage in STAGES}
+        return cls(sorted(episodes, key=lambda episode: episode.row), rows, seconds)
 
 
 def episode_info(info: dict[str, Any], slot: int) -> dict[str, float]:

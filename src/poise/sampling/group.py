@@ -14,7 +14,7 @@ from typing import Any
 
 from poise.learning.optimizers import Flat
 from poise.models.policy import Policy
-from poise.sampling.episodes import STAGES, Harvest
+from poise.sampling.episodes import Harvest
 from poise.sampling.halt import HaltedError
 from poise.sampling.rollout import Rollout, gather
 from poise.sampling.sampler import Sampler
@@ -81,13 +81,7 @@ class SamplerGroup:
 
     def harvest(self) -> Harvest:
         """Takes the episodes, rows and seconds of all members since the last call."""
-        parts = [member.harvest() for member in self.members]
-        episodes = [episode for part in parts for episode in part.episodes]
-        return Harvest(
-            episodes=sorted(episodes, key=lambda episode: episode.row),
-            rows=parts[0].rows,
-            seconds={stage: sum(part.seconds[stage] for part in parts) for stage in STAGES},
-        )
+        return Harvest.of([member.harvest() for member in self.members])
 
     def tell(self, sentence: str) -> None:
         """Reports something odd to whoever trains, with the failures of the environments."""

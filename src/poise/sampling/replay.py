@@ -288,6 +288,7 @@ class Replay:
             truncated=torch.from_numpy(self.truncated[at]),
             valid=torch.from_numpy(valid.astype(np.float32)),
             first=torch.from_numpy(first),
+            ids=torch.arange(count),
             final=[(t, b, _tensors(self.finals[i])) for t, b, i in finals],
         )
 

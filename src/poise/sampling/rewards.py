@@ -29,7 +29,8 @@ class RewardScaler:
 
     Attributes:
         moments: of R, over all slots and steps so far.
-        carry: R of each slot after the last step, `[B]` in float64; None before the first rollout.
+        carry: R of each slot of the run after its last step, `[slots]` in float64; None before
+            the first rollout.
     """
 
     def __init__(self, gamma: float) -> None:
@@ -39,20 +40,39 @@ class RewardScaler:
 
     def __call__(self, rollout: Rollout) -> Tensor:
         """Updates the moments with a rollout's returns and scales its rewards; `[T, B]`."""
-        carry = self.carry
-        if carry is None:
-            carry = torch.zeros(rollout.slots, dtype=torch.float64)
+        returns = self._returns(rollout)
+        self.moments.update(returns.flatten(), rollout.valid.flatten())
         # A row that only reset has no reward, whatever the environment gave.
         reward = (rollout.reward * rollout.valid).to(CPU)
-        going_on = (~(rollout.terminated | rollout.truncated)).to(CPU).double()
-        returns = torch.empty(rollout.steps, rollout.slots, dtype=torch.float64)
-        for t in range(rollout.steps):
-            returns[t] = carry * self.gamma + reward[t]
-            carry = returns[t] * going_on[t]
-        self.carry = carry
-        self.moments.update(returns.flatten(), rollout.valid.flatten())
         scaled = reward * (self.moments.var + 1e-8).rsqrt().float()
         return scaled.clamp_(-10, 10).to(rollout.reward.device)
+
+    def _returns(self, rollout: Rollout) -> Tensor:
+        """R_t of every step, `[T, B]` in float64; what the last ones are is carried on."""
+        carry = self._carry_of(int(rollout.ids.max()) + 1)
+        reward = (rollout.reward * rollout.valid).to(CPU)
+        going_on = (~(rollout.terminated | rollout.truncated)).to(CPU).double()
+        begins = rollout.first[0].to(CPU)
+        returns = torch.empty(rollout.steps, rollout.slots, dtype=torch.float64)
+        for columns in _distinct(rollout.ids.tolist()):
+            ids = rollout.ids[columns]
+            # A slot that begins anew carries nothing, however its last episode was left.
+            running = carry[ids].masked_fill(begins[columns], 0)
+            for t in range(rollout.steps):
+                returns[t, columns] = running * self.gamma + reward[t, columns]
+                running = returns[t, columns] * going_on[t, columns]
+            carry[ids] = running
+        return returns
+
+    def _carry_of(self, slots: int) -> Tensor:
+        """What is carried, of as many slots at least."""
+        known = 0 if self.carry is None else len(self.carry)
+        if self.carry is None or known < slots:
+            grown = torch.zeros(slots, dtype=torch.float64)
+            if self.carry is not None:
+                grown[:known] = self.carry
+            self.carry = grown
+        return self.carry
 
     def scale(self, reward: np.ndarray) -> np.ndarray:
         """Scales the rewards `[N]` of any steps by the deviation as it is now."""
@@ -75,3 +95,14 @@ class RewardScaler:
             )
         moments = {name: torch.as_tensor(v) for name, v in state.items() if name != "carry"}
         self.moments.load_state_dict(moments)
+
+
+def _distinct(ids: list[int]) -> list[slice]:
+    """Neighbouring columns in as few pieces as there can be without a slot twice in one."""
+    pieces, start, seen = [], 0, set[int]()
+    for column, slot in enumerate(ids):
+        if slot in seen:
+            pieces.append(slice(start, column))
+            start, seen = column, set()
+        seen.add(slot)
+    return [*pieces, slice(start, len(ids))]

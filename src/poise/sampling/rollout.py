@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from poise.models.policy import Policy
 from poise.spaces.layout import Layout
 
 Leaves = dict[str, Tensor]
 
-_PER_SLOT = ("action", "log_prob", "reward", "terminated", "truncated", "valid", "first")
+PER_SLOT = ("action", "log_prob", "reward", "terminated", "truncated", "valid", "first")
 """The fields that are a tensor `[T, B, ...]`."""
 
 _OUTCOMES = ("reward", "terminated", "truncated", "valid")
@@ -43,6 +44,8 @@ class Rollout:
         terminated, truncated: whether the step ended the episode, and how, `[T, B]` bool.
         valid: 1.0 where a step counts, 0.0 where it only reset, `[T, B]`.
         first: whether an episode starts with this observation, `[T + 1, B]` bool.
+        ids: the numbers of these slots among all of the run, `[B]`. Where samplers run ahead of
+            the learner, a slot may be in it twice, the earlier steps first.
         state: the policy's memory at row 0, each `[B, ...]`.
         version: of the policy that acted.
         final: last observations of episodes that are not in the next row (SAME_STEP autoreset),
@@ -57,6 +60,7 @@ class Rollout:
     truncated: Tensor
     valid: Tensor
     first: Tensor
+    ids: Tensor
     state: tuple[Tensor, ...] = ()
     version: int = 0
     final: list[tuple[int, int, Leaves]] = field(default_factory=list)
@@ -71,6 +75,7 @@ class Rollout:
         action_dtype: torch.dtype,
         *,
         wide: bool = False,
+        first_slot: int = 0,
     ) -> Rollout:
         """Allocates a rollout of `steps` (T) x `slots` (B).
 
@@ -81,6 +86,7 @@ class Rollout:
             action_shape: of one action, as the distribution samples it.
             action_dtype: likewise.
             wide: whether float64 observations are stored as float64.
+            first_slot: the number of its first slot; the others follow.
         """
         obs = {}
         for leaf in obs_layout.leaves:
@@ -95,6 +101,7 @@ class Rollout:
             truncated=torch.zeros(steps, slots, dtype=torch.bool),
             valid=torch.ones(steps, slots),
             first=torch.zeros(steps + 1, slots, dtype=torch.bool),
+            ids=torch.arange(first_slot, first_slot + slots),
         )
 
     @property
@@ -111,24 +118,26 @@ class Rollout:
         """A copy on another device; `final` stays where it is. On the CPU, the rollout itself."""
         if device.type == "cpu":
             return self
-        tensors = {name: getattr(self, name).to(device) for name in _PER_SLOT}
+        tensors = {name: getattr(self, name).to(device) for name in PER_SLOT}
         obs = {name: leaf.to(device) for name, leaf in self.obs.items()}
         state = tuple(part.to(device) for part in self.state)
         return replace(self, obs=obs, state=state, **tensors)
 
     def part(self, start: int, stop: int) -> Rollout:
         """The slots from `start` up to `stop`, as views of this rollout's memory."""
-        tensors: dict[str, Any] = {name: getattr(self, name)[:, start:stop] for name in _PER_SLOT}
+        tensors: dict[str, Any] = {name: getattr(self, name)[:, start:stop] for name in PER_SLOT}
         return Rollout(
             obs={name: leaf[:, start:stop] for name, leaf in self.obs.items()},
             **tensors,
+            ids=self.ids[start:stop],
             state=tuple(part[start:stop] for part in self.state),
             version=self.version,
             final=[(t, b - start, leaves) for t, b, leaves in self.final if start <= b < stop],
         )
 
     def describe(self, parts: list[Rollout]) -> None:
-        """Takes `state`, `version` and `final` from the parts that this rollout consists of."""
+        """Takes `ids`, `state`, `version` and `final` from the parts that this one consists of."""
+        self.ids = torch.cat([part.ids for part in parts])
         states = zip(*(part.state for part in parts), strict=True)
         self.state = tuple(torch.cat(each) for each in states)
         self.version = min(part.version for part in parts)
@@ -164,6 +173,17 @@ class Rollout:
         ]
 
 
+def rollout_for(policy: Policy, steps: int, slots: int, first_slot: int = 0) -> Rollout:
+    """Allocates a rollout `[steps, slots]` of what a policy sees and does."""
+    dist, layout = policy.dist, policy.obs_layout
+    shape, dtype = dist.action_shape, dist.action_dtype
+    rollout = Rollout.empty(
+        steps, slots, layout, shape, dtype, wide=policy.wide, first_slot=first_slot
+    )
+    rollout.state = policy.initial_state(slots)
+    return rollout
+
+
 def observation_bytes(obs_layout: Layout) -> int:
     """The bytes that one observation takes in a rollout."""
     leaves = obs_layout.leaves
@@ -193,11 +213,11 @@ def gather(rollouts: list[Rollout]) -> Rollout:
     if len(rollouts) == 1:
         return rollouts[0]
     tensors: dict[str, Any] = {}
-    for name in _PER_SLOT:
+    for name in PER_SLOT:
         tensors[name] = torch.cat([getattr(rollout, name) for rollout in rollouts], dim=1)
     obs = {}
     for name in rollouts[0].obs:
         obs[name] = torch.cat([rollout.obs[name] for rollout in rollouts], dim=1)
-    result = Rollout(obs=obs, **tensors)
+    result = Rollout(obs=obs, **tensors, ids=rollouts[0].ids)
     result.describe(rollouts)
     return result

@@ -18,7 +18,7 @@ from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
 from poise.sampling.episodes import STAGES, Episode, Harvest, episode_info
 from poise.sampling.halt import Halt
-from poise.sampling.rollout import Rollout
+from poise.sampling.rollout import Rollout, rollout_for
 from poise.stepping.failures import Failures
 from poise.stepping.intake import too_large
 from poise.stepping.snapshot import reset_seeded, restore_vector, save_vector
@@ -74,12 +74,12 @@ class Sampler:
                 "it could not tell the value."
             )
         self.slots: int = env.num_envs
+        self.first_slot = first_slot
         self.correlation = correlation if policy.dist.normal_noise else 0.0
         self._bind(self.make_rollout(self.slots))
         self.tolerant = env if isinstance(env, TolerantVectorEnv) else None
         self._halves = env if hasattr(env, "send") and hasattr(env, "recv") else _WholeStep(env)
         self.failures = failures or Failures(self.slots)
-        self.first_slot = first_slot
         self.halt = halt or Halt()
         self.filled = 0
         self._noise: Tensor | None = None  # of the current rollout; None between two
@@ -102,10 +102,8 @@ class Sampler:
         self._intact = True  # whether rows and environments agree
 
     def make_rollout(self, slots: int) -> Rollout:
-        """Allocates a rollout of so many slots like those of this sampler."""
-        dist, layout, wide = self.policy.dist, self.policy.obs_layout, self.policy.wide
-        shape, dtype = dist.action_shape, dist.action_dtype
-        return Rollout.empty(self.steps, slots, layout, shape, dtype, wide=wide)
+        """Allocates a rollout of so many slots, of which the first is this sampler's first."""
+        return rollout_for(self.policy, self.steps, slots, self.first_slot)
 
     def move_to(self, rollout: Rollout) -> None:
         """Fills another rollout from now on, which begins where the last one ended."""
@@ -140,6 +138,11 @@ class Sampler:
     def full(self) -> bool:
         """Whether all rows are filled, so that `finish` may be called."""
         return self._noise is not None and self.filled == self.steps
+
+    @property
+    def taken(self) -> int:
+        """Steps of the current rollout that were taken so far, also as another thread sees it."""
+        return len(self._actions)
 
     def stages(self) -> Iterator[None]:
         """Fills rows until all are filled or a halt is asked for.
