@@ -46,9 +46,9 @@ def check_speed(probe: Probe, env: gym.Env, seconds: float, num_envs: int) -> No
     length = probe.report.facts.get("episode_len_mean")
     if length and reset_s > SLOW_RESET_S and reset_s > length * step_s:
         text = (
-            f"reset() takes {duration(reset_s)}, longer than the {length:.0f} steps of an average"
-            f" episode ({duration(length * step_s)}): do once in __init__ what is the same for"
-            " every episode."
+            f"reset() takes {duration(reset_s)}, longer than the {length:.0f} steps of an average "
+            f"episode ({duration(length * step_s)}): do once in __init__ what is the same for "
+            "every episode."
         )
         probe.finding("warning", "speed", text, method_place(env, "reset"))
     _check_memory(probe, env, memory, clock.steps - warm_steps)
@@ -60,8 +60,8 @@ def _check_memory(probe: Probe, env: gym.Env, memory: list[int], steps: int) -> 
     probe.report.facts["memory_mb_per_1000_steps"] = round(per_1000 / 1e6, 3)
     if per_1000 > LEAK and min(middle - warm, end - middle) > NOISE:
         text = (
-            f"memory grows by {per_1000 / 1e6:.1f} MB in 1,000 steps, {per_1000 / 1e6:.1f} GB in a"
-            " million: look for a list that every step appends to."
+            f"memory grows by {per_1000 / 1e6:.1f} MB in 1,000 steps, "
+            f"{per_1000 / 1e6:.1f} GB in a million: look for a list that every step appends to."
         )
         probe.finding("warning", "memory", text, method_place(env, "step"))
 

@@ -102,8 +102,8 @@ def check_episodes(probe: Probe, env: gym.Env, steps: int, seconds: float) -> No
     _judge(probe, where, episodes, total if total >= steps else 0)
     if brightest == 1:
         text = (
-            "the observation is a uint8 image in which nothing was brighter than 1 of 255: was it"
-            " divided by 255 before it was made uint8? Return 0 to 255."
+            "the observation is a uint8 image in which nothing was brighter than 1 of 255: "
+            "was it divided by 255 before it was made uint8? Return 0 to 255."
         )
         probe.finding("warning", "observation", text, where)
 
@@ -113,17 +113,17 @@ def _check_left_alone(
 ) -> None:
     if not values.same(old, kept):
         text = (
-            "step() changes the observation that was returned before: that is harmless in Poise,"
-            " which copies at once, but other code keeps observations; return a copy, such as"
-            " self.state.copy()."
+            "step() changes the observation that was returned before: that is harmless in Poise, "
+            "which copies at once, but other code keeps observations; return a copy, "
+            "such as self.state.copy()."
         )
         probe.finding("warning", "buffers", text, where)
     for action, given in actions:
         if not values.same(action, given):
             text = (
-                f"step() changes an action that it was given, from {values.short(given)} to"
-                f" {values.short(action)}, and with it what is learnt from: work on a copy,"
-                " np.array(action)."
+                "step() changes an action that it was given, "
+                f"from {values.short(given)} to {values.short(action)}, "
+                "and with it what is learnt from: work on a copy, np.array(action)."
             )
             probe.finding("error", "action", text, where, key="changed")
 
@@ -132,9 +132,9 @@ def _judge(probe: Probe, where: str | None, episodes: list[_Episode], played: in
     lengths = {episode.length for episode in episodes}
     if not episodes and played:
         text = (
-            f"no episode ended within {played:,} steps, and rewards are counted when one does: set"
-            " max_episode_steps in the env_config, or return terminated=True where the task is"
-            " over."
+            f"no episode ended within {played:,} steps, and rewards are counted when one does: "
+            "set max_episode_steps in the env_config, or return terminated=True where the task is "
+            "over."
         )
         probe.finding("warning", "episodes", text, where)
     if len(episodes) < EPISODES:
@@ -145,16 +145,16 @@ def _judge(probe: Probe, where: str | None, episodes: list[_Episode], played: in
         and all(episode.end == "terminated" for episode in episodes)
     ):
         text = (
-            f"all {len(episodes)} episodes were terminated after exactly {min(lengths)} steps: if"
-            " that is a time limit, return truncated=True instead, else a policy learns that the"
-            " clock is a cliff."
+            f"all {len(episodes)} episodes were terminated after exactly {min(lengths)} steps: "
+            "if that is a time limit, return truncated=True instead, "
+            "else a policy learns that the clock is a cliff."
         )
         probe.finding("warning", "episodes", text, where)
     if all(episode.back for episode in episodes):
         text = (
-            "the last observation of every episode was its first one again: if step() resets by"
-            " itself, leave that to the caller, and return the observation in which the episode"
-            " ended."
+            "the last observation of every episode was its first one again: "
+            "if step() resets by itself, leave that to the caller, "
+            "and return the observation in which the episode ended."
         )
         probe.finding("warning", "episodes", text, where)
 
@@ -190,8 +190,8 @@ def check_frames(probe: Probe, env: gym.Env) -> None:
     if filmed.render_mode != "rgb_array":
         text = (
             'its metadata promises "rgb_array", but asked for it the environment has the'
-            f" render_mode {filmed.render_mode!r}, so it cannot be filmed: take render_mode (of the"
-            " config) in __init__, and keep it as self.render_mode."
+            f" render_mode {filmed.render_mode!r}, so it cannot be filmed: "
+            "take render_mode (of the config) in __init__, and keep it as self.render_mode."
         )
         probe.finding("warning", "render", text, method_place(env, "__init__"))
         return

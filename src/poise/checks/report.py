@@ -12,28 +12,28 @@ Level = Literal["error", "warning"]
 CHECKS = {
     "make": "The class or function makes a Gymnasium environment without an exception.",
     "spaces": (
-        "Both spaces are Gymnasium's, of kinds that a network can take, with sound bounds, and the"
-        " same in every instance."
+        "Both spaces are Gymnasium's, of kinds that a network can take, with sound bounds, "
+        "and the same in every instance."
     ),
     "reset": "`reset(seed=, options=)` returns `(observation, info)`.",
     "step": (
-        "`step(action)` returns five values: an observation, a finite number, two truth values, a"
-        " dict."
+        "`step(action)` returns five values: an observation, a finite number, two truth values, "
+        "a dict."
     ),
     "observation": (
-        "Observations are in their space: structure, shape, type, bounds, nothing that is not"
-        " finite."
+        "Observations are in their space: structure, shape, type, bounds, "
+        "nothing that is not finite."
     ),
     "action": "Every action of the space is borne, the corners, too, and none is changed.",
     "buffers": "Observations that were returned are left alone.",
     "seeding": (
-        "The same seed gives the same episode, other seeds others; nothing is drawn from the global"
-        " generators."
+        "The same seed gives the same episode, other seeds others; "
+        "nothing is drawn from the global generators."
     ),
     "sharing": "Two instances do not disturb each other.",
     "episodes": (
-        "Episodes end; a time limit is a truncation; the last observation is that of the episode"
-        " that ends."
+        "Episodes end; a time limit is a truncation; "
+        "the last observation is that of the episode that ends."
     ),
     "render": 'Where `"rgb_array"` is promised, `render()` returns frames.',
     "speed": "A reset costs less than the episode that follows.",
@@ -120,16 +120,16 @@ class Report:
             )
         if "step_s" in facts:
             speed = (
-                f"{facts['steps_per_s']:,.0f} steps/s, {facts['cpu_share']:.0%} of the time"
-                " computing"
+                f"{facts['steps_per_s']:,.0f} steps/s, {facts['cpu_share']:.0%} of the time "
+                "computing"
             )
             rows.append(("step", f"{duration(facts['step_s'])} ({speed})"))
             rows.append(
                 (
                     "reset",
                     (
-                        f"{duration(facts['reset_s'])}; making it took"
-                        f" {duration(facts['construct_s'])}"
+                        f"{duration(facts['reset_s'])}; making it took "
+                        f"{duration(facts['construct_s'])}"
                     ),
                 )
             )

@@ -40,9 +40,9 @@ def check_seeds(probe: Probe, env: gym.Env, seconds: float) -> None:
     first, drawn = _watch_globals(probe, env, actions)
     if drawn:
         text = (
-            f"{' and '.join(sorted(drawn))}: seeds do not decide that, so no episode can be"
-            " repeated or resumed; call super().reset(seed=seed) in reset(), and draw from"
-            " self.np_random."
+            f"{' and '.join(sorted(drawn))}: seeds do not decide that, "
+            "so no episode can be repeated or resumed; call super().reset(seed=seed) in reset(), "
+            "and draw from self.np_random."
         )
         probe.finding("error", "seeding", text, where)
     if not takes(env.reset, "seed"):
@@ -55,25 +55,25 @@ def check_seeds(probe: Probe, env: gym.Env, seconds: float) -> None:
     difference = _difference(first, played(env, probe.seed))
     if difference is not None:
         text = (
-            f"two episodes of one instance with seed={probe.seed} and the same actions differ:"
-            f" {difference}; call super().reset(seed=seed), draw from self.np_random only, and let"
-            " reset() forget the episode before."
+            f"two episodes of one instance with seed={probe.seed} and the same actions differ: "
+            f"{difference}; call super().reset(seed=seed), draw from self.np_random only, "
+            "and let reset() forget the episode before."
         )
         probe.finding("error", "seeding", text, where)
         return
     others = [played(env, probe.seed + i) for i in (1, 2)]
     if not drawn and not any(_difference(first, other) for other in others):
         text = (
-            f"the seeds {probe.seed}, {probe.seed + 1} and {probe.seed + 2} give the same episode:"
-            " that is as it should be in a task without chance; else draw from self.np_random,"
-            " which super().reset(seed=seed) makes."
+            f"the seeds {probe.seed}, {probe.seed + 1} and {probe.seed + 2} give the same episode: "
+            "that is as it should be in a task without chance; else draw from self.np_random, "
+            "which super().reset(seed=seed) makes."
         )
         probe.finding("warning", "seeding", text, where)
     twin = probe.made()
     if is_same(env, twin):
         text = (
-            f"the same {type(env.unwrapped).__name__} was returned twice, and several are played at"
-            " the same time: make a new one at each call."
+            f"the same {type(env.unwrapped).__name__} was returned twice, "
+            "and several are played at the same time: make a new one at each call."
         )
         probe.finding("error", "sharing", text, method_place(env, "__init__"))
         return
@@ -83,8 +83,8 @@ def check_seeds(probe: Probe, env: gym.Env, seconds: float) -> None:
     difference = _difference(first, played(twin, probe.seed), "in the other")
     if difference is not None:
         text = (
-            f"two instances with seed={probe.seed} and the same actions play different episodes:"
-            f" {difference}; what __init__ draws should be drawn in reset(), from self.np_random."
+            f"two instances with seed={probe.seed} and the same actions play different episodes: "
+            f"{difference}; what __init__ draws should be drawn in reset(), from self.np_random."
         )
         probe.finding("warning", "seeding", text, where)
 
@@ -150,8 +150,8 @@ def _check_twin_spaces(probe: Probe, env: gym.Env, twin: gym.Env) -> None:
         one, other = getattr(env, kind), getattr(twin, kind, None)
         if one != other and repr(one) != repr(other):  # NaN differs from itself
             text = (
-                f"two instances have different spaces, {kind} {one} and {other}: a policy needs one"
-                " that stays."
+                f"two instances have different spaces, {kind} {one} and {other}: "
+                "a policy needs one that stays."
             )
             probe.finding("error", "spaces", text, method_place(env, "__init__"))
 

@@ -26,8 +26,8 @@ def space_faults(kind: str, space: Any) -> Iterator[Fault]:
         yield (
             "error",
             (
-                f"{kind}_space must be a gymnasium.spaces.Space, and {what}: set self.{kind}_space"
-                " in __init__."
+                f"{kind}_space must be a gymnasium.spaces.Space, and {what}: "
+                f"set self.{kind}_space in __init__."
             ),
         )
         return
@@ -60,8 +60,8 @@ def _bounds_faults(name: str, box: spaces.Box, *, is_action: bool) -> Iterator[F
         yield (
             "error",
             (
-                f"{name} has low {low[i]} above high {high[i]}{_at(i)}, so nothing is inside:"
-                " exchange them."
+                f"{name} has low {low[i]} above high {high[i]}{_at(i)}, so nothing is inside: "
+                "exchange them."
             ),
         )
         return
@@ -70,9 +70,9 @@ def _bounds_faults(name: str, box: spaces.Box, *, is_action: bool) -> Iterator[F
         yield (
             "warning",
             (
-                f"{name} is unbounded ([{low[i]}, {high[i]}]{_at(i)}), so a policy cannot know how"
-                " large an action is meant to be: give finite bounds, best -1 to 1, and scale them"
-                " in step()."
+                f"{name} is unbounded ([{low[i]}, {high[i]}]{_at(i)}), "
+                "so a policy cannot know how large an action is meant to be: give finite bounds, "
+                "best -1 to 1, and scale them in step()."
             ),
         )
     if is_action and (low == high).any():
@@ -80,8 +80,8 @@ def _bounds_faults(name: str, box: spaces.Box, *, is_action: bool) -> Iterator[F
         yield (
             "warning",
             (
-                f"{name} allows only {low[i]}{_at(i)}: there is nothing to choose; leave that part"
-                " out."
+                f"{name} allows only {low[i]}{_at(i)}: there is nothing to choose; "
+                "leave that part out."
             ),
         )
 
@@ -104,8 +104,8 @@ def value_faults(
         keys = [*space.spaces]
         if not isinstance(value, Mapping):
             text = (
-                f"{name} is {short(value)}, and its space says Dict: return a dict with the keys"
-                f" {keys}."
+                f"{name} is {short(value)}, and its space says Dict: "
+                f"return a dict with the keys {keys}."
             )
             yield ValueFault("error", built, text)
             return
@@ -123,8 +123,8 @@ def value_faults(
     elif isinstance(space, spaces.Tuple):
         if not isinstance(value, (tuple, list)) or len(value) != len(space.spaces):
             text = (
-                f"{name} is {short(value)}, and its space says a tuple of {len(space.spaces)}"
-                " parts: return that."
+                f"{name} is {short(value)}, and its space says a tuple of {len(space.spaces)} "
+                "parts: return that."
             )
             yield ValueFault("error", built, text)
             return
@@ -150,8 +150,8 @@ def _leaf_faults(name: str, space: spaces.Space, value: Any) -> Iterator[ValueFa
     shape, dtype = tuple(space.shape or ()), np.dtype(space.dtype)
     if array.shape != shape:
         text = (
-            f"{name} has the shape {array.shape}, and its space says {shape}:"
-            f" {_shape_hint(array.shape, shape)}."
+            f"{name} has the shape {array.shape}, and its space says {shape}: "
+            f"{_shape_hint(array.shape, shape)}."
         )
         yield ValueFault("error", f"{name}: shape", text)
         return
@@ -159,8 +159,8 @@ def _leaf_faults(name: str, space: spaces.Space, value: Any) -> Iterator[ValueFa
     if not finite.all():
         i = _first(~finite)
         text = (
-            f"{name} is {array[i]}{_at(i)}, and must be finite: look for a division by zero or an"
-            " overflow."
+            f"{name} is {array[i]}{_at(i)}, and must be finite: "
+            "look for a division by zero or an overflow."
         )
         yield ValueFault("error", f"{name}: finite", text)
         return
@@ -176,12 +176,12 @@ def _leaf_faults(name: str, space: spaces.Space, value: Any) -> Iterator[ValueFa
     if outside.any():
         i = _first(outside)
         bounds = (
-            f"{_number(np.broadcast_to(low, shape)[i])} to"
-            f" {_number(np.broadcast_to(high, shape)[i])}"
+            f"{_number(np.broadcast_to(low, shape)[i])} to "
+            f"{_number(np.broadcast_to(high, shape)[i])}"
         )
         text = (
-            f"{name} is {_number(array[i])}{_at(i)}, and its space says {bounds}: widen the space,"
-            " or clip the value."
+            f"{name} is {_number(array[i])}{_at(i)}, and its space says {bounds}: widen the space, "
+            "or clip the value."
         )
         yield ValueFault("error", f"{name}: bounds", text)
 
@@ -215,8 +215,8 @@ def _type_faults(
         yield ValueFault("warning", kind, text)
     elif array.dtype.kind != "b" and not np.can_cast(array.dtype, dtype):
         text = (
-            f"{name} is {array.dtype}, and its space says {dtype}: Poise converts it, where others"
-            f" refuse it; return .astype({_type(space)})."
+            f"{name} is {array.dtype}, and its space says {dtype}: Poise converts it, "
+            f"where others refuse it; return .astype({_type(space)})."
         )
         yield ValueFault("warning", kind, text)
 
@@ -240,8 +240,8 @@ def reward_faults(reward: Any) -> Iterator[Fault]:
         yield (
             "error",
             (
-                f"the reward is {float(reward)}: it must be finite; look for a division by zero or"
-                " an overflow."
+                f"the reward is {float(reward)}: it must be finite; "
+                "look for a division by zero or an overflow."
             ),
         )
 
@@ -252,8 +252,8 @@ def flag_faults(name: str, value: Any) -> Iterator[Fault]:
         yield (
             "warning" if is_flag(value) else "error",
             (
-                f"what step() returns as {name} must be True or False, and is {short(value)}: use"
-                " bool(...)."
+                f"what step() returns as {name} must be True or False, and is {short(value)}: "
+                "use bool(...)."
             ),
         )
 
@@ -264,24 +264,24 @@ def frame_faults(frame: Any) -> Iterator[Fault]:
         yield (
             "error",
             (
-                "render() must return an array [height, width, 3] of uint8, and returned"
-                f" {short(frame)}."
+                "render() must return an array [height, width, 3] of uint8, "
+                f"and returned {short(frame)}."
             ),
         )
     elif frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
         yield (
             "error",
             (
-                "render() must return an array [height, width, 3], and returned one of shape"
-                f" {frame.shape}."
+                "render() must return an array [height, width, 3], "
+                f"and returned one of shape {frame.shape}."
             ),
         )
     elif frame.dtype != np.uint8:
         yield (
             "error",
             (
-                f"render() must return uint8 from 0 to 255, and returned {frame.dtype}: convert the"
-                " frame."
+                f"render() must return uint8 from 0 to 255, and returned {frame.dtype}: "
+                "convert the frame."
             ),
         )
 

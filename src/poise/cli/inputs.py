@@ -42,8 +42,8 @@ def parse_stop(texts: Sequence[str]) -> dict[str, float] | None:
             rules[key.strip()] = parse_text(value.strip())
         else:
             raise ConfigError(
-                f"--stop {text!r} is not allowed: write KEY=NUMBER, for example"
-                " episode_reward_mean=475, or a JSON object of such pairs."
+                f"--stop {text!r} is not allowed: write KEY=NUMBER, "
+                "for example episode_reward_mean=475, or a JSON object of such pairs."
             )
     _check_stop(rules)
     return rules or None
@@ -103,14 +103,14 @@ def _experiment(data: dict[str, Any], name: str | None, where: str) -> Experimen
         )
     if stop is not None and not isinstance(stop, dict):
         raise ConfigError(
-            f"{where}: stop={stop!r} is not allowed: it must be a mapping of result keys to"
-            " numbers."
+            f"{where}: stop={stop!r} is not allowed: it must be a mapping of result keys to "
+            "numbers."
         )
     if "env" in data:
         if settings.get("env", data["env"]) != data["env"]:
             raise ConfigError(
-                f"{where}: env is {data['env']!r}, and {settings['env']!r} in config: leave one"
-                " out."
+                f"{where}: env is {data['env']!r}, and {settings['env']!r} in config: "
+                "leave one out."
             )
         settings = {**settings, "env": data["env"]}
     _check_stop(stop or {})

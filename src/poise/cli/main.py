@@ -78,8 +78,8 @@ class Poise(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in COMMANDS and not ctx.resilient_parsing:
             raise click.UsageError(
-                f"There is no command {args[0]!r}.{nearest(args[0], COMMANDS)} `poise --help` lists"
-                " them."
+                f"There is no command {args[0]!r}.{nearest(args[0], COMMANDS)} `poise --help` "
+                "lists them."
             )
         return super().resolve_command(ctx, args)
 

@@ -234,8 +234,8 @@ def resume(
 
         if stop_texts or given(ctx) or checkpoint != "latest":
             raise click.UsageError(
-                f"{study} is several runs, which go on as they were to: leave out --stop,"
-                " --checkpoint and settings."
+                f"{study} is several runs, which go on as they were to: leave out --stop, "
+                "--checkpoint and settings."
             )
         finish_study(
             ctx, go_on_searching(study, signals=ENDING, trust=trust, quiet=quiet), quiet=quiet
@@ -256,8 +256,8 @@ def resume(
     )
     if resumed.trainer.iteration == before and not quiet:
         echo(
-            "It was there already; --stop sets a further goal, for example --stop"
-            " timesteps_total=1000000."
+            "It was there already; --stop sets a further goal, "
+            "for example --stop timesteps_total=1000000."
         )
     finish(ctx, resumed, quiet=quiet)
 

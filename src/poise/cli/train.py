@@ -46,13 +46,18 @@ if TYPE_CHECKING:
 UNSAVED = 2
 """Exit code of a run whose end is not on the disk, as when the disk is full."""
 EXIT_CODES = {"interrupted": 128 + signal.SIGINT, "preempted": 128 + signal.SIGTERM}
-"""How a run that a signal ended is told from a finished one; its last checkpoint is whole in any
-case."""
+"""By the reason why a run stopped: so one that a signal ended is told from a finished one."""
 
 
 @dataclass
 class Request:
-    """What a first look at the arguments found: only then are the flags known."""
+    """What a first look at the arguments found; the flags depend on it.
+
+    Attributes:
+        algorithm: its registered name; None where none was named.
+        experiment: what `--config` says.
+        env: the environment, where it was given without a flag.
+    """
 
     algorithm: str | None
     experiment: Experiment
@@ -78,44 +83,38 @@ class TrainCommand(click.Command):
             rest = super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             raise click.UsageError(self._unknown(ctx, error.option_name.lstrip("-"))) from None
-        if isinstance(ctx.obj, Request) and ctx.obj.env is not None:
-            if given(ctx).get("env", ctx.obj.env) != ctx.obj.env:
-                raise click.UsageError(
-                    f"env is {ctx.obj.env!r}, and {given(ctx)['env']!r} by --env: leave one out."
-                )
-            note(ctx, "env", ctx.obj.env)
+        if isinstance(ctx.obj, Request) and (env := ctx.obj.env) is not None:
+            by_flag = given(ctx).get("env", env)
+            if by_flag != env:
+                raise click.UsageError(f"env is {env!r}, and {by_flag!r} by --env: leave one out.")
+            note(ctx, "env", env)
         return rest
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return [*super().get_params(ctx), *setting_flags(_algorithm(ctx))]
 
     def _look(self, ctx: click.Context, args: list[str]) -> Request:
-        parser = self.make_parser(
-            ctx
-        )  # of a context without a request: takes the flags of all algorithms
+        """Finds the algorithm, the environment and the `--config` among the arguments."""
+        parser = self.make_parser(ctx)  # without a request, it takes the flags of all algorithms
         parser.ignore_unknown_options = True
         values, rest, _ = parser.parse_args(list(args))
         text = values.get("config_text")
         experiment = read_experiment(text if isinstance(text, str) else None)
-        typed = [
-            word
-            for word in (values.get("algorithm"), values.get("env_name"), *rest)
-            if isinstance(word, str)
-        ]
+        positional = (values.get("algorithm"), values.get("env_name"), *rest)
+        typed = [word for word in positional if isinstance(word, str)]
         words = [word for word in typed if word[:1] != "-"]
         known, before = [word for word in words if known_name(word)], len(ALGORITHMS)
         if not known and words:
             installed = {name.lower() for name in algorithm_names()}
             known = [word for word in words if word.lower() in installed]
-        others = (
-            [word for word in words if word not in known] if words == typed else []
-        )  # else a mistyped flag's value
+        # After a flag that does not exist, a word may be its value.
+        others = [word for word in words if word not in known] if words == typed else []
         written = [*known, values.get("run_name")]
         names = [algorithm_spec(name)[0] for name in written if isinstance(name, str)]
         if not names and experiment.algorithm:
             names = [algorithm_spec(experiment.algorithm)[0]]
-        if len(ALGORITHMS) > before:
-            return self._look(ctx, args)  # whose flags are known now
+        if len(ALGORITHMS) > before:  # a module registered one, whose flags are known now
+            return self._look(ctx, args)
         if not names and others:
             algorithm_spec(others[0])  # says that there is none of this name
         if len(set(names)) > 1:
@@ -127,22 +126,15 @@ class TrainCommand(click.Command):
 
     def _unknown(self, ctx: click.Context, name: str) -> str:
         """One sentence about a flag that does not exist."""
-        options = [
-            option
-            for param in self.get_params(ctx)
-            for option in param.opts
-            if option.startswith("--")
-        ]
+        every = (option for param in self.get_params(ctx) for option in param.opts)
+        options = [option for option in every if option.startswith("--")]
         algorithm = _algorithm(ctx)
         special = ALGORITHMS[algorithm].config.untranslatable if algorithm else {}
-        # Names are compared without their dashes, so that a part of one (`fcnet_hiddens`) finds the
-        # whole.
+        # Without their dashes, so that a part of a name (`fcnet_hiddens`) finds the whole one.
         hint = setting_hint(name, special, [option.lstrip("-") for option in options], flag="--")
         if any(option.startswith(f"--{name}.") for option in options):
-            return (
-                f'There is no flag --{name}: write --{name}.KEY, or {{"{name}": {{...}}}} in'
-                " --config."
-            )
+            in_config = f'{{"{name}": {{...}}}}'
+            return f"There is no flag --{name}: write --{name}.KEY, or {in_config} in --config."
         others = [
             other
             for other in ALGORITHMS
@@ -152,18 +144,14 @@ class TrainCommand(click.Command):
             have = "have" if others[1:] else "has"
             return f"{algorithm} has no setting --{name}; {' and '.join(others)} {have}.{hint}"
         return (
-            f"There is no flag --{name}.{hint} `poise {ctx.info_name} {algorithm or 'PPO'} --help`"
-            " lists them."
+            f"There is no flag --{name}.{hint} `poise {ctx.info_name} {algorithm or 'PPO'} --help` "
+            "lists them."
         )
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         algorithm = _algorithm(ctx)
-        general = (*self.first, KEPT, OTHER)
-        order = (
-            (*self.first, KEPT, own_section(algorithm), SHARED, NETWORKS, OTHER)
-            if algorithm
-            else general
-        )
+        own = (own_section(algorithm), SHARED, NETWORKS) if algorithm else ()
+        order = (*self.first, KEPT, *own, OTHER)
         sections: dict[str, list[tuple[str, str]]] = {section: [] for section in order}
         for param in self.get_params(ctx):
             section = param.section if isinstance(param, Flag) else OTHER
@@ -176,39 +164,47 @@ class TrainCommand(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         algorithm = _algorithm(ctx)
-        examples = [f"poise {ctx.info_name} {name} --help" for name in algorithm_names()]
-        more = (
-            f"`poise config {algorithm}` lists the same settings with their other names (those of"
-            " RLlib and Stable-Baselines3), which are flags as well. A hyphen in a flag is as good"
-            " as an underscore."
-            if algorithm
-            else (
-                f"Every setting of an algorithm is a flag too: `{'` and `'.join(examples)}` list"
-                " them."
+        if algorithm:
+            more = (
+                f"`poise config {algorithm}` lists the same settings with their other names "
+                "(those of RLlib and Stable-Baselines3), which are flags as well. "
+                "A hyphen in a flag is as good as an underscore."
             )
-        )
+        else:
+            examples = [f"`poise {ctx.info_name} {name} --help`" for name in algorithm_names()]
+            more = (
+                f"Every setting of an algorithm is a flag too: {' and '.join(examples)} list them."
+            )
         formatter.write_paragraph()
         formatter.write_text(more)
 
 
 def _algorithm(ctx: click.Context) -> str | None:
+    """The algorithm that the arguments name, if they do."""
     return ctx.obj.algorithm if isinstance(ctx.obj, Request) else None
 
 
 COMMON = [
     click.argument("algorithm", required=False, shell_complete=complete_algorithm),
-    click.argument("env_name", metavar="[ENV]", required=False, expose_value=False, shell_complete=complete_env),
+    click.argument("env_name", metavar="[ENV]", required=False, expose_value=False,
+                   shell_complete=complete_env),
     click.option("--run", "run_name", cls=Flag, metavar="NAME", shell_complete=complete_algorithm,
                  help="The algorithm, as RLlib's command spells it."),
     click.option("--config", "config_text", cls=Flag, metavar="JSON|FILE", type=click.Path(),
-                 help="Settings as a JSON object, or a .yaml or .json file of them (or of run, env, stop and config); "
-                 "for poise tune, with searches in the place of some. Flags win over it."),
-    click.option("--preset", cls=Flag, metavar="NAME|none", default="auto", shell_complete=complete_preset,
-                 help="Settings tuned for an environment. [default: those of --env, if there are any]"),
+                 help="Settings as a JSON object, or a .yaml or .json file of them "
+                 "(or of run, env, stop and config); "
+                 "for poise tune, with searches in the place of some. "
+                 "Flags win over it."),
+    click.option("--preset", cls=Flag, metavar="NAME|none", default="auto",
+                 shell_complete=complete_preset,
+                 help="Settings tuned for an environment. "
+                 "[default: those of --env, if there are any]"),
     click.option("--wrap", "wrappers", cls=Flag, multiple=True, metavar="MODULE:CLASS",
-                 help="A wrapper around each environment; may be repeated, the innermost first. With arguments, as "
-                 'JSON: \'["gymnasium.wrappers:TimeAwareObservation", {"flatten": true}]\'.'),
-    click.option("--folder", cls=Flag, section=KEPT, default="runs", type=click.Path(file_okay=False),
+                 help="A wrapper around each environment; may be repeated, the innermost first. "
+                 "With arguments, as JSON: "
+                 '\'["gymnasium.wrappers:TimeAwareObservation", {"flatten": true}]\'.'),
+    click.option("--folder", cls=Flag, section=KEPT, default="runs",
+                 type=click.Path(file_okay=False),
                  help="The folder of all runs. [default: runs]"),
     click.option("--experiment", cls=Flag, section=KEPT, metavar="NAME",
                  help="The folder in it. [default: named after algorithm and environment]"),
@@ -217,6 +213,7 @@ COMMON = [
 
 
 def with_common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the arguments and flags of `COMMON`."""
     for take in reversed(COMMON):
         command = take(command)
     return command
@@ -232,23 +229,22 @@ def with_common(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @with_common
 @click.option("--stop", "stop_texts", cls=Flag, multiple=True, metavar="KEY=NUMBER",
-              help="Ends the run once a result is at least this; any key of the results, may be repeated, or one JSON "
-              "object. [default: where the environment counts as solved, or 1,000,000 steps]")  # fmt: skip
+              help="Ends the run once a result is at least this; any key of the results, may be "
+              "repeated, or one JSON object. "
+              "[default: where the environment counts as solved, or 1,000,000 steps]")  # fmt: skip
 @click.option("--name", cls=Flag, section=KEPT, metavar="NAME",
               help="The run's own folder in that. [default: the time]")  # fmt: skip
 @click.option("--seeds", cls=Flag, metavar="INT", type=click.IntRange(1), default=1,
-              help="Runs that differ by their seed, in parallel; --seed is the first. [default: 1]")  # fmt: skip
+              help="Runs that differ by their seed, in parallel; --seed is the first. "
+              "[default: 1]")  # fmt: skip
 @click.option("--resume-if-exists", cls=Flag, section=KEPT, is_flag=True,
-              help="Goes on with the run of that --name where there is one, or says that it has ended.")  # fmt: skip
-@click.option(
-    "--quiet",
-    cls=Flag,
-    section=KEPT,
-    is_flag=True,
-    help="Prints only where the run is, at the end.",
-)
+              help="Goes on with the run of that --name where there is one, "
+              "or says that it has ended.")  # fmt: skip
+@click.option("--quiet", cls=Flag, section=KEPT, is_flag=True,
+              help="Prints only where the run is, at the end.")  # fmt: skip
 @click.option("--trust", cls=Flag, section=OTHER, is_flag=True,
-              help="Lets --config run the code that it names, and remembers the names.")  # fmt: skip
+              help="Lets --config run the code that it names, "
+              "and remembers the names.")  # fmt: skip
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -282,19 +278,16 @@ def train(
     written = read_settings(ctx, config, request, trusted=trust)
     settings = {**written, **canonical(config, given(ctx)), **wrapped(wrappers)}
     tuned = None if preset == "none" else preset
-    stop = parse_stop(stop_texts) or request.experiment.stop
-    resolve(
-        request.algorithm, None, settings, preset=tuned
-    )  # so that a mistake is said before PyTorch is loaded
+    # A mistake is said here, before PyTorch is loaded.
+    resolve(request.algorithm, None, settings, preset=tuned)
 
-    experiment = request.experiment.name if experiment is None else experiment
     asked: dict[str, Any] = {
-        "stop": stop,
+        "stop": parse_stop(stop_texts) or request.experiment.stop,
         "preset": tuned,
-        "experiment": experiment,
+        "experiment": request.experiment.name if experiment is None else experiment,
         "quiet": quiet,
+        "options": RunOptions(**options_given(RunOptions, options)),
     }
-    asked["options"] = RunOptions(**options_given(RunOptions, options))
     if seeds > 1:
         if resume_if_exists:
             raise ConfigError(
@@ -321,18 +314,17 @@ def wrapped(texts: tuple[str, ...]) -> dict[str, Any]:
 def read_settings(
     ctx: click.Context, config: type[AlgorithmConfig], request: Request, *, trusted: bool
 ) -> dict[str, Any]:
-    """The settings of `--config`; what they name in a file has passed the door of
-    `poise.envs.trust`."""
+    """The settings of `--config`.
+
+    Where they come from a file, `poise.envs.trust` has let pass the code that they name.
+    """
     settings, text = canonical(config, request.experiment.settings), ctx.params.get("config_text")
     if settings and text and not text.lstrip().startswith("{"):
         from poise.training.names import admit
 
-        kept = canonical(config, given(ctx))
-        admit(
-            {key: value for key, value in settings.items() if key not in kept},
-            text,
-            trusted=trusted,
-        )
+        by_flags = canonical(config, given(ctx))
+        used = {key: value for key, value in settings.items() if key not in by_flags}
+        admit(used, text, trusted=trusted)
     return settings
 
 
@@ -342,10 +334,9 @@ def _train_seeds(
     with without_collection(freeze=True):
         from poise.tuning.seeds import run_seeds
 
+    seed = settings.get("seed") or 0
     rest = {key: value for key, value in settings.items() if key != "seed"}
-    found = run_seeds(
-        algorithm, seed=settings.get("seed") or 0, config=rest, signals=ENDING, **asked
-    )
+    found = run_seeds(algorithm, seed=seed, config=rest, signals=ENDING, **asked)
     finish_seeds(ctx, found, quiet=asked["quiet"])
 
 
@@ -361,9 +352,8 @@ def finish_seeds(ctx: click.Context, found: SeedRuns, *, quiet: bool) -> None:
         echo_last(f"\nNext:\n  poise resume {path}   go on from here")
     else:
         echo_last(f"\n{summary(found)}\n\nNext:")
-        echo_last(
-            f"  poise plot {path}       draw all seeds\n  poise evaluate {path}   play the best"
-        )
+        echo_last(f"  poise plot {path}       draw all seeds")
+        echo_last(f"  poise evaluate {path}   play the best")
     ctx.exit(code)
 
 
@@ -375,24 +365,16 @@ def finish(ctx: click.Context, run: Run, *, quiet: bool) -> None:
             echo_last(run.unsaved, err=True)
         echo_last(near(run.path))
     else:
-        next_steps = (
-            {"resume": "go on from here"}
-            if code
-            else {"evaluate": "play fresh episodes", "record": "film it"}
-        )
         if run.unsaved and not any(run.folder.checkpoints.glob("[0-9]*")):
             ctx.exit(code)  # there is nothing to go on from
-        # As it was called, where the shell would not find it: in a virtual environment that is not
-        # activated.
-        poise = (
-            sys.argv[0] if sys.argv[0].endswith("/poise") and not shutil.which("poise") else "poise"
-        )
-        lines = [
-            (f"{poise} {command} {shlex.quote(str(near(run.path)))}", what)
-            for command, what in next_steps.items()
-        ]
-        width = max(len(command) for command, _ in lines)
-        echo_last(
-            "\nNext:\n" + "\n".join(f"  {command:{width}}   {what}" for command, what in lines)
-        )
+        next_steps = {"evaluate": "play fresh episodes", "record": "film it"}
+        if code:
+            next_steps = {"resume": "go on from here"}
+        # In a virtual environment that is not activated, the shell finds it only as it was called.
+        hidden = sys.argv[0].endswith("/poise") and not shutil.which("poise")
+        poise, path = sys.argv[0] if hidden else "poise", shlex.quote(str(near(run.path)))
+        width = len(f"{poise} {max(next_steps, key=len)} {path}")
+        echo_last("\nNext:")
+        for command, what in next_steps.items():
+            echo_last(f"  {f'{poise} {command} {path}':{width}}   {what}")
     ctx.exit(code)

@@ -172,8 +172,8 @@ def finish_study(ctx: click.Context, analysis: Analysis, *, quiet: bool) -> None
         value = f"{search.metric} {best.value(search):,.6g}"
         if best.held_out:
             value += (
-                f", and {best.confirmed(search):,.6g} with {len(best.held_out)} seeds that no trial"
-                " has had"
+                f", and {best.confirmed(search):,.6g} with {len(best.held_out)} seeds that no "
+                "trial has had"
             )
         echo(f"\nThe best is trial {best.number}: {value}")
         for place, found in best.params.items():

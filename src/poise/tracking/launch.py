@@ -143,8 +143,8 @@ def start(
     if resume_if_exists:
         if name is None:
             raise ConfigError(
-                "resume_if_exists (--resume-if-exists) needs a name, by which each call finds the"
-                " run."
+                "resume_if_exists (--resume-if-exists) needs a name, "
+                "by which each call finds the run."
             )
         asked, _ = resolve(algorithm, env, dict(settings or {}), preset=preset, stop=stop)
         of = algorithm_spec(algorithm)[0]
@@ -231,8 +231,8 @@ def _again(
     runs = [(saved["algorithm"], saved["config"]["env"]), (algorithm, env_name(config.env))]
     if runs[0] != runs[1]:
         raise RunError(
-            f"The run {folder.path} is one of {' on '.join(runs[0])}, not of"
-            f" {' on '.join(runs[1])}."
+            f"The run {folder.path} is one of {' on '.join(runs[0])}, "
+            f"not of {' on '.join(runs[1])}."
         )
     own, asked = (canonical(type(config), each) for each in (saved["config"], config.to_dict()))
     if asked["num_workers"] == "auto":  # which share the environments
@@ -290,8 +290,8 @@ def resume(
     rules = stop if stop is not None else saved["stop"]
     if rules is None:
         raise RunError(
-            f"The run {folder.path} stopped by a function of its script: give a stop rule to"
-            " resume it."
+            f"The run {folder.path} stopped by a function of its script: "
+            "give a stop rule to resume it."
         )
     config = from_file(
         override(saved["algorithm"], saved["config"], overrides or {}),
@@ -313,8 +313,8 @@ def resume(
             log(f"Warning: {warning.message}")
         if "rebuilt" in saved:
             log(
-                f"Warning: its config.json {saved.pop('rebuilt')}; settings and stop rule are the"
-                " checkpoint's."
+                f"Warning: its config.json {saved.pop('rebuilt')}; "
+                "settings and stop rule are the checkpoint's."
             )
             folder.write_config({key: value for key, value in saved.items() if key in CONFIG_KEYS})
         manifest, policies, state = read_checkpoint(path)
@@ -418,8 +418,8 @@ def _run(
     run.unsaved = recorder.unsaved(trainer)
     if trainer.underway:
         log(
-            f"{trainer.underway} steps of iteration {trainer.iteration + 1} are kept: `poise"
-            " resume` goes on amid it."
+            f"{trainer.underway} steps of iteration {trainer.iteration + 1} are kept: "
+            "`poise resume` goes on amid it."
         )
     log(f"Stopped: {result['stop_reason']}. {run.unsaved or f'The run is in {near(folder.path)}'}")
     return run

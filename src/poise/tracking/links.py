@@ -25,6 +25,6 @@ def refuse_links(path: str | Path) -> None:
     for found in inside if target.is_dir() else [str(target)]:
         if os.path.islink(found) and not os.path.realpath(found).startswith(folder + os.sep):
             raise RunError(
-                f"{found} is a symbolic link to {os.readlink(found)}, outside of {folder}: Poise"
-                " writes through none of these. Put there what it leads to, or remove it."
+                f"{found} is a symbolic link to {os.readlink(found)}, outside of {folder}: "
+                "Poise writes through none of these. Put there what it leads to, or remove it."
             )

@@ -124,8 +124,8 @@ class RunRecorder(Callback):
         last = checkpoint.newest(self.folder.checkpoints)[0]
         rest = f"its last whole checkpoint is {last}" if last else "it has no whole checkpoint"
         return (
-            f"The end of the run {self.folder.path}, iteration {trainer.iteration}, was NOT saved:"
-            f" {rest}."
+            f"The end of the run {self.folder.path}, iteration {trainer.iteration}, was NOT saved: "
+            f"{rest}."
         )
 
     def checkpoint(self, trainer: Trainer) -> None:
@@ -181,8 +181,8 @@ class RunRecorder(Callback):
                 self._complained.add(what)
                 reason = error.__cause__ or error
                 self.say(
-                    f"Warning: the {what} of {self.folder.path} cannot be written ({reason});"
-                    " training goes on."
+                    f"Warning: the {what} of {self.folder.path} cannot be written ({reason}); "
+                    "training goes on."
                 )
 
 
@@ -289,8 +289,8 @@ class TensorBoardSink(Callback):
             self._writer = None
             path = self._folder.path
             self._say(
-                f"Warning: the TensorBoard events of {path} cannot be written ({error}); training"
-                " goes on."
+                f"Warning: the TensorBoard events of {path} cannot be written ({error}); "
+                "training goes on."
             )
 
 

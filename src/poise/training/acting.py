@@ -22,7 +22,7 @@ from poise.training.evaluation import check_outputs, is_single, summarize, to_te
 from poise.training.metrics import Metrics
 
 ALGORITHM, SAMPLERS, EVALUATION, ACTING, CONFIRMATION = range(5)
-"""What the streams of random numbers are for that are derived from one seed."""
+"""Purposes: each has a stream of random numbers of its own, derived from the one seed."""
 
 
 class Acting:
@@ -70,18 +70,19 @@ class Acting:
         deterministic: bool = True,
         action_mask: Any = None,
     ) -> tuple[Any, Any]:
-        """Actions for one observation or a batch of them, and the policy's memory; as
-        Stable-Baselines3's `predict` (but deterministic unless asked otherwise).
+        """Actions for one observation or a batch of them, and the policy's memory.
+
+        It is Stable-Baselines3's `predict`, but deterministic unless asked otherwise.
 
         Args:
             observation: an element of the observation space, or a batch (one more axis in front).
             state: memory that the last call returned; None at the start.
             episode_start: for a batch, which slots begin an episode.
             deterministic: takes the most likely actions.
-            action_mask: which choices are allowed, for a policy that was trained with masks; in
-                place of the one in the observation. Where the environment reports masks in its
-                info, the observation may come as the environment gives it, and without a mask all
-                is allowed.
+            action_mask: which choices are allowed, for a policy that was trained with masks; it
+                takes the place of the mask in the observation. Where the environment reports masks
+                in its info, the observation may come as the environment gives it, and without a
+                mask everything is allowed.
 
         Returns:
             Actions, elements of the action space (or of its batched form), and the memory.
@@ -113,16 +114,14 @@ class Acting:
         count = coerce(PositiveInt | None, episodes, "episodes") or self.config.evaluation_duration
         sampled = self.config.evaluation_explore if explore is None else explore
         streams, window = self.stream(EVALUATION, self.iteration, seed), self.metrics.window
-        return summarize(
-            self.environments.play(self.policy, count, streams, explore=sampled, window=window)
-        )
+        play = self.environments.play
+        return summarize(play(self.policy, count, streams, explore=sampled, window=window))
 
     def fresh_episodes(self, count: int) -> list[Episode]:
         """Episodes with sampled actions, for a confirmation."""
         streams, window = self.stream(CONFIRMATION, self.iteration), self.metrics.window
-        return self.environments.play(
-            self.policy, count, streams, explore=True, window=window, many=True
-        )
+        play = self.environments.play
+        return play(self.policy, count, streams, explore=True, window=window, many=True)
 
 
 @torch.no_grad()
@@ -143,9 +142,8 @@ def act(
     given = to_tensors(policy, observation)
     obs = {name: value.unsqueeze(0) for name, value in given.items()} if single else given
     batch = len(next(iter(obs.values())))
-    first = torch.as_tensor(
-        np.zeros(batch, bool) if episode_start is None else np.asarray(episode_start)
-    )
+    start = np.zeros(batch, bool) if episode_start is None else np.asarray(episode_start)
+    first = torch.as_tensor(start)
     memory = policy.initial_state(batch) if state is None else state
     noise = None if generator is None else policy.dist.noise((batch,), generator)
     action, inputs, memory = policy.act(obs, memory, first, noise)

@@ -1,6 +1,6 @@
 """Hooks into a run.
 
-class Print(poise.Callback):
+class Twice(poise.Callback):
     def on_iteration(self, trainer, result):
         result["twice"] = 2 * result["episode_reward_mean"]     # a callback may add metrics
         if result["twice"] > 900:
@@ -25,8 +25,10 @@ class Callback:
         """Before the first iteration of `learn`."""
 
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
-        """After the last iteration of `learn`, with why it ended; also when an error does (then
-        `trainer.error`)."""
+        """After the last iteration of `learn`, with why it ended.
+
+        Also when an exception ended it, which is then `trainer.error`.
+        """
 
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
         """After every iteration.
@@ -44,6 +46,8 @@ class Callback:
         """After an evaluation; the numbers may be added to."""
 
     def on_failure(self, trainer: Trainer, failure: Failure) -> None:
-        """When an environment has failed and is being replaced; at once, in the middle of an
-        iteration. A hang of an environment in this process is told by another thread than the one
-        that trains; IMPALA and APPO tell all failures from the thread that samples."""
+        """When an environment has failed and is being replaced: at once, amid an iteration.
+
+        It may be called from another thread than the one that trains: from a watchdog's where an
+        environment in this process hangs, and from the sampling thread of IMPALA and APPO.
+        """

@@ -5,7 +5,8 @@
         training.safetensors    every other array: optimiser, generators, episodes in progress
         state.json              everything that is not an array, with references to the arrays
         replay-N.safetensors    rows of a replay that will not change any more
-        manifest.json           format, what it is of, and the size and SHA-256 of each file; written last
+        manifest.json           format, what it is of, the size and SHA-256 of each file; written
+                                last
 
 A checkpoint is written into a temporary folder beside its target, flushed to the disk file by file,
 and renamed into place: whenever the process dies, a folder with a verifying manifest is whole.
@@ -42,7 +43,6 @@ _POLICY, _ARRAYS, _STATE = "policy.safetensors", "training.safetensors", "state.
 _TEMPORARY = ".tmp-"
 _REPLACED = "-old-"
 
-
 Policies = dict[str, dict[str, torch.Tensor]]
 """Parameters and normalisers, by policy and by name."""
 
@@ -53,13 +53,13 @@ def write(path: Path, policies: Policies, state: dict[str, Any], about: dict[str
     Args:
         path: the folder; its parents are made.
         policies: the `state_dict` of each.
-        state: nested dicts of arrays, tensors and plain values.
+        state: nested dicts and lists of arrays, tensors and plain values.
         about: what the manifest says beside the files: algorithm, spaces, configuration, step,
             grade.
 
     Raises:
-        CheckpointError: `path` is something else than a checkpoint, or `state` holds what is
-            neither.
+        CheckpointError: `path` is something else than a checkpoint, or `state` holds something
+            else than these.
         OSError: the disk is full or not writable. What was at `path` is untouched.
     """
     make_folder(path.parent)
@@ -72,19 +72,16 @@ def write(path: Path, policies: Policies, state: dict[str, Any], about: dict[str
         text = json.dumps(plain)
         if len(text) > LARGEST_JSON or depth(plain) > DEEPEST_JSON:  # what could not be read again
             raise CheckpointError(
-                f"The state holds {len(text)} bytes beside its arrays, {depth(plain)} levels deep;"
-                f" a checkpoint takes {LARGEST_JSON} and {DEEPEST_JSON}. Let get_state of the"
-                " environment return arrays."
+                f"The state holds {len(text)} bytes beside its arrays, {depth(plain)} levels deep; "
+                f"a checkpoint takes {LARGEST_JSON} and {DEEPEST_JSON}. "
+                "Let get_state of the environment return arrays."
             )
         named = {
-            f"policies/{name}/{key}": value
+            f"policies/{name}/{key}": _on_cpu(value)
             for name, policy in policies.items()
             for key, value in policy.items()
         }
-        _save_tensors(
-            {k: v.detach().cpu().contiguous().clone() for k, v in named.items()},
-            temporary / _POLICY,
-        )
+        _save_tensors(named, temporary / _POLICY)
         _save_tensors(arrays, temporary / _ARRAYS)
         (temporary / _STATE).write_text(text)
         files = {file.name: _fingerprint(file) for file in sorted(temporary.iterdir())}
@@ -105,12 +102,16 @@ def write(path: Path, policies: Policies, state: dict[str, Any], about: dict[str
 
 
 def _save_tensors(tensors: dict[str, torch.Tensor], file: Path) -> None:
-    """A safetensors file that whoever may read the files beside it may read: the library makes it
-    the owner's."""
-    file.touch()
+    """Writes a safetensors file that whoever may read the files beside it may read, too."""
+    file.touch()  # with the usual rights: the library would make it the owner's alone
     mode = file.stat().st_mode
     save_file(tensors, file)
     file.chmod(mode)
+
+
+def _on_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy that a file can take: contiguous, and shared with no other tensor."""
+    return tensor.detach().cpu().contiguous().clone()
 
 
 def _file(segment: Segment) -> str:
@@ -118,8 +119,10 @@ def _file(segment: Segment) -> str:
 
 
 def _write_segment(segment: Segment, folder: Path) -> dict[str, Any]:
-    """Puts a segment into `folder`, as a link where a checkpoint has it already; returns its
-    fingerprint."""
+    """Puts a segment into `folder`, and returns its fingerprint.
+
+    Where another checkpoint has it already, it becomes a link to that file.
+    """
     target = folder / _file(segment)
     if segment.is_there:
         assert segment.file is not None
@@ -129,9 +132,8 @@ def _write_segment(segment: Segment, folder: Path) -> dict[str, Any]:
             return segment.fingerprint
         except OSError:  # it is gone, on another disk, or on one without links
             pass
-    _save_tensors(
-        {name: torch.from_numpy(array) for name, array in segment.arrays().items()}, target
-    )
+    tensors = {name: torch.from_numpy(array) for name, array in segment.arrays().items()}
+    _save_tensors(tensors, target)
     return _fingerprint(target)
 
 
@@ -173,24 +175,26 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = read_json(file)
         version = manifest["format"]
-        if not isinstance(version, int) or not all(
-            isinstance(entry, dict) for entry in manifest["files"].values()
-        ):
+        sound = all(isinstance(entry, dict) for entry in manifest["files"].values())
+        if not isinstance(version, int) or not sound:
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(path, f"its {MANIFEST} cannot be read") from None
     if version > FORMAT:
         raise CheckpointError(
-            f"{path} was written in format {version}, but this version of Poise reads up to"
-            f" {FORMAT}: upgrade it."
+            f"{path} was written in format {version}, but this version of Poise reads up to "
+            f"{FORMAT}: upgrade it."
         )
     return dict(manifest)
 
 
 def bring_back(folder: Path, name: str = "*") -> None:
-    """Whoever was replacing a checkpoint died between the two renames: the one before is whole,
-    under another name."""
-    for old in folder.glob(f"{_TEMPORARY}{name if name == '*' else glob.escape(name)}{_REPLACED}*"):
+    """Gives checkpoints their names back.
+
+    Whoever replaces one and dies between the two renames leaves it whole under another name.
+    """
+    pattern = name if name == "*" else glob.escape(name)
+    for old in folder.glob(f"{_TEMPORARY}{pattern}{_REPLACED}*"):
         path = folder / old.name.removeprefix(_TEMPORARY).rpartition(_REPLACED)[0]
         if not path.exists():
             os.rename(old, path)
@@ -214,18 +218,16 @@ def verify(path: Path) -> dict[str, Any]:
         file = path / name
         if Path(name).name != name or not file.is_file():
             raise _damaged(path, f"its file {name!r} is missing")
-        if file.stat().st_size != expected.get("size"):
-            raise _damaged(
-                path, f"{name!r} has {file.stat().st_size} bytes instead of {expected.get('size')}"
-            )
+        size, declared = file.stat().st_size, expected.get("size")
+        if size != declared:
+            raise _damaged(path, f"{name!r} has {size} bytes instead of {declared}")
         if _fingerprint(file) != expected:
             raise _damaged(path, f"the content of {name!r} has changed since it was written")
     return manifest
 
 
 def read(path: Path) -> tuple[dict[str, Any], Policies, dict[str, Any]]:
-    """A verified checkpoint's manifest, policies and state, whatever the format that it was written
-    in.
+    """A verified checkpoint's manifest, policies and state, in today's form of them.
 
     Raises:
         CheckpointError: it is damaged, of a future format, or not a checkpoint.
@@ -258,8 +260,11 @@ def _read_segment(file: Path) -> dict[str, np.ndarray]:
 
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint in `folder` that verifies, and a sentence for each newer one that does
-    not."""
+    """The newest checkpoint in `folder` that verifies.
+
+    Returns:
+        Its path, or None, and a sentence for each newer one that is damaged.
+    """
     problems = []
     bring_back(folder)
     for path in sorted(checkpoints(folder), key=_iteration, reverse=True):
@@ -273,8 +278,7 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def best(folder: Path) -> tuple[float, Path] | None:
-    """The checkpoint in `folder` with the highest score (see `rank`), by its manifest, and that
-    score."""
+    """The highest score (see `rank`) of the checkpoints in `folder`, and its checkpoint's path."""
     found = []
     for path in checkpoints(folder):
         with suppress(CheckpointError):
@@ -284,16 +288,17 @@ def best(folder: Path) -> tuple[float, Path] | None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """All folders in `folder` that may be checkpoints, unverified; not the leftovers of writes that
-    died."""
-    return (
-        [p for p in folder.iterdir() if p.is_dir() and p.name.isdigit()] if folder.is_dir() else []
-    )
+    """All folders in `folder` that may be checkpoints, unverified; not what a dead write left."""
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if path.is_dir() and path.name.isdigit()]
 
 
 def set_aside(path: Path, why: str = "damaged") -> None:
-    """Renames a checkpoint to `N.damaged` or `N.left`, so that it is neither taken for one nor in
-    the way of its successor."""
+    """Renames a checkpoint to `N.damaged` or `N.left`.
+
+    So it is not taken for one any more, nor in the way of its successor.
+    """
     target = path.with_name(f"{path.name}.{why}")
     shutil.rmtree(target, ignore_errors=True)
     os.rename(path, target)
@@ -317,16 +322,22 @@ def _fingerprint(file: Path) -> dict[str, Any]:
 
 
 def _encode(value: Any, path: str, arrays: dict[str, torch.Tensor], segments: list[Segment]) -> Any:
-    """Plain JSON with `{"$tensor": name}`, `{"$array": name}` and `{"$segment": file}` where these
-    were; arrays go into `arrays`, and segments into `segments`."""
+    """A state as plain JSON, with references to its arrays.
+
+    Where tensors, arrays and segments were stands `{"$tensor": name}`, `{"$array": name}` or
+    `{"$segment": file}`. A user's own key that begins with `$` gets a second one.
+
+    Args:
+        value: of the state, or a part of it.
+        path: the keys that lead to it, with slashes between them.
+        arrays, segments: take what the references are to.
+    """
     if isinstance(value, dict):
-        parts = {str(key): item for key, item in value.items()}
-        return {
-            f"${key}" if key.startswith("$") else key: _encode(
-                item, f"{path}/{key}" if path else key, arrays, segments
-            )
-            for key, item in parts.items()  # a key of a user's own "$tensor" becomes "$$tensor"
-        }
+        encoded = {}
+        for key, item in ((str(key), item) for key, item in value.items()):
+            own = f"${key}" if key.startswith("$") else key
+            encoded[own] = _encode(item, f"{path}/{key}" if path else key, arrays, segments)
+        return encoded
     if isinstance(value, (list, tuple)):
         return [_encode(v, f"{path}/{i}", arrays, segments) for i, v in enumerate(value)]
     if isinstance(value, Segment):
@@ -336,7 +347,7 @@ def _encode(value: Any, path: str, arrays: dict[str, torch.Tensor], segments: li
     while name in arrays:  # a key with a slash in it
         name += "'"
     if isinstance(value, torch.Tensor):
-        arrays[name] = value.detach().cpu().contiguous().clone()
+        arrays[name] = _on_cpu(value)
         return {"$tensor": name}
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf":
@@ -354,6 +365,7 @@ def _encode(value: Any, path: str, arrays: dict[str, torch.Tensor], segments: li
 
 
 def _decode(value: Any, arrays: dict[str, Any]) -> Any:
+    """The state that `_encode` was given."""
     if isinstance(value, dict):
         if "$segment" in value:
             return arrays[value["$segment"]]
@@ -377,14 +389,12 @@ def check_parameters(
         mine, theirs = _kind(own.get(name)), _kind(found.get(name))
         if mine != theirs:
             raise CheckpointError(
-                f"{source} does not fit its own configuration: parameter {name!r} is {theirs}"
-                f" instead of {mine}."
+                f"{source} does not fit its own configuration: "
+                f"parameter {name!r} is {theirs} instead of {mine}."
             )
 
 
 def _kind(tensor: torch.Tensor | None) -> str:
-    return (
-        "missing"
-        if tensor is None
-        else f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
-    )
+    if tensor is None:
+        return "missing"
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"

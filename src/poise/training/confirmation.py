@@ -1,9 +1,8 @@
-"""A goal that training seems to have reached is confirmed by fresh episodes before the run stops
-there.
+"""A goal that training seems to have reached is confirmed by fresh episodes.
 
-A mean over training episodes is of policies that came before the present one, and the first window
-of them that reaches a goal is a lucky one. What is saved is the present policy, so it is this one
-that has to reach the goal.
+A mean over training episodes is of the policies before the present one, and the first window of
+them that reaches a goal is a lucky one. What is saved is the present policy, so it is this one that
+has to reach the goal before a run stops there.
 """
 
 from __future__ import annotations
@@ -22,16 +21,14 @@ FEWEST = 20
 """Episodes that a confirmation plays at least (or as many as there are in a window)."""
 
 SHARE = 0.1
-"""Of the steps trained so far that a confirmation may take where environments step one by one: then
-fewer episodes."""
+"""Of the steps trained so far: a confirmation takes no more where environments are not native."""
 
 PATIENCE = 2
-"""After a confirmation that failed, training goes on for so many times the steps that it took."""
+"""After a failed confirmation, training goes on for so many times the steps that it took."""
 
 
 class Confirmation:
-    """Plays fresh episodes with sampled actions, as in training, when a stop rule on their means
-    holds.
+    """Plays fresh episodes, with sampled actions as in training, when a stop rule holds.
 
     Args:
         config: of the run.
@@ -87,21 +84,22 @@ class Confirmation:
         if self._times == 1:
             had = found.get(key, float("nan"))
             what = (
-                f"{key} reached {goal:g} while training, but {len(episodes)} fresh episodes of the"
-                f" present policy have {had:.4g}: training goes on until fresh episodes reach it,"
-                " too."
+                f"{key} reached {goal:g} while training, "
+                f"but {len(episodes)} fresh episodes of the present policy have {had:.4g}: "
+                "training goes on until fresh episodes reach it, too."
             )
             self._report(Failure("odd", what))
         return None
 
     def _cost(self) -> str:
+        """What all confirmations have taken, where it was more than one."""
         if self._times == 1:
             return ""
         return f" ({self._times} confirmations, {self._steps:,} steps, {self._seconds:.1f} s)"
 
     def _how_many(self, trained: int, length: float) -> int:
+        """Episodes to play: as many as in a window, or fewer where that would take too long."""
         window = self.config.metrics_smoothing_episodes
-        affordable = (
-            window if is_native(self.config.env) else int(SHARE * trained / max(length, 1.0))
-        )
-        return min(window, max(FEWEST, affordable))
+        if is_native(self.config.env):
+            return window
+        return min(window, max(FEWEST, int(SHARE * trained / max(length, 1.0))))

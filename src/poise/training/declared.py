@@ -1,5 +1,7 @@
-"""What a checkpoint declares, held against what it holds: a declaration that would fill the memory
-is refused before any of it is taken, and a state that is none of this trainer's before it is used.
+"""What a checkpoint declares, held against what it holds.
+
+Spaces and networks that would fill the memory are refused before they are made, and a state that is
+not one of this trainer's before it is used.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from poise.errors import CheckpointError
 
 SMALL = 2**22
 """Numbers of a space or a network that need no proof by the size of a checkpoint."""
+
+STATE_ERRORS = (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError)
+"""What a state that `misfit` let pass may still raise where it is loaded."""
 
 
 def check_sizes(
@@ -66,33 +71,34 @@ def _numbers(space: Mapping[str, Any]) -> int:
 
 
 def misfit(own: Any, found: Any, place: str = "") -> str | None:
-    """Where a state differs in kind from one's own: another type, shape or key; None where it fits.
+    """What of a state is of another type or shape than one's own; None where all of it fits.
 
-    What is None in either was not there yet, or is not any more; a number always is. Lists may
-    have any length; a missing key is for the one who needs it to say.
+    What is None in either was not there yet, or is not any more; only numbers are always there.
+    Lists may have any length, and a missing key is left to whoever reads it.
+
+    Args:
+        own: the state of the object that is to take it.
+        found: the state in the checkpoint.
+        place: the keys that lead to both, for the sentence.
     """
     if own is None or (found is None and not isinstance(own, (int, float))):
         return None
     if isinstance(own, dict):
         if not isinstance(found, dict):
             return f"{place!r} is no mapping"
-        for key in own:
-            if key in found and (
-                what := misfit(own[key], found[key], f"{place}/{key}".lstrip("/"))
-            ):
+        for key in filter(found.__contains__, own):
+            if what := misfit(own[key], found[key], f"{place}/{key}".lstrip("/")):
                 return what
         return None
     if isinstance(own, (np.ndarray, torch.Tensor)):
         if not isinstance(found, (np.ndarray, torch.Tensor)):
             return f"{place!r} is no array"
         mine, theirs = torch.as_tensor(own), torch.as_tensor(found)
-        rows = int(
-            "replay" in place.split("/")
-        )  # of which a replay has as many as it was filled with
+        rows = int("replay" in place.split("/"))  # an axis that grows as a replay is filled
         if (mine.shape[rows:], mine.dtype) != (theirs.shape[rows:], theirs.dtype):
             return (
-                f"{place!r} is {theirs.dtype} {list(theirs.shape)} instead of {mine.dtype}"
-                f" {list(mine.shape)}"
+                f"{place!r} is {theirs.dtype} {list(theirs.shape)} instead of {mine.dtype} "
+                f"{list(mine.shape)}"
             )
         return None
     groups: tuple[tuple[type, ...], ...] = (bool,), (int, float), (list, tuple), (type(own),)

@@ -27,13 +27,12 @@ from poise.stepping.given import EnvCountError, GivenVectorEnv
 from poise.stepping.inline import InlineVectorEnv
 from poise.stepping.process import Limits
 from poise.stepping.watchdog import watch
-from poise.training.declared import misfit
+from poise.training.declared import STATE_ERRORS, misfit
 from poise.training.evaluation import run_episodes, step_limit
 
 
 class Environments:
-    """Makes a trainer's environments, and the samplers that act in them, when they are first
-    needed.
+    """Makes a trainer's environments, and the samplers in them, when they are first needed.
 
     Args:
         config: complete; `num_workers="auto"` is resolved in it when environments are made.
@@ -42,9 +41,9 @@ class Environments:
 
     Attributes:
         halt: stops all sampling between two steps.
-        batches: the environments to sample in; empty before they are made.
-        samplers: that act in them; None before they are made.
-        calls: what was asked of the environments that are sampled in.
+        batches: the environments to sample in, one batch per sampler; empty before they are made.
+        samplers: they act in the batches; None before they are made.
+        calls: what was asked of these environments, by kind and name.
         pending: the state of samplers that are not made yet, as a checkpoint or `close` left it.
         lost: how many environments could not be restored from such a state.
     """
@@ -64,7 +63,7 @@ class Environments:
         self._evaluation_calls: dict[tuple[str, str], Call] = {}
 
     def layouts(self) -> tuple[Layout, Layout]:
-        """Of the observation and the action space of one environment; they are made to be asked.
+        """The layouts of one environment's observation and action space; it is made to be asked.
 
         Raises:
             EnvCountError: a vector environment of the user's has another number of environments
@@ -73,29 +72,25 @@ class Environments:
         config = self.config
         if isinstance(config.env, VectorEnv) and config.evaluation_interval:
             raise ConfigError(
-                f"evaluation_interval={config.evaluation_interval} is not allowed with a vector"
-                " environment that is made already: episodes of an evaluation would disturb those"
-                " of the training. Give a function that makes it, env=lambda config: ...."
+                f"evaluation_interval={config.evaluation_interval} is not allowed with a vector "
+                "environment that is made already: episodes of an evaluation would disturb those "
+                "of the training. Give a function that makes it, env=lambda config: ...."
             )
-        if (
-            config.num_workers == "auto"
-        ):  # the workers share the environments: what is learnt stays the same
+        if config.num_workers == "auto":
+            # The workers share the environments, so that what is learnt stays the same.
             config.num_workers, why = choose_workers(config.env, config.num_envs, config.env_config)
             config.num_envs_per_worker //= max(1, config.num_workers)
             self.notes.append(f"num_workers='auto': {why}")
         if not self.batches:
             require_sizes(config)
             workers, envs = config.num_workers, config.num_envs_per_worker
-            self.batches = list(
-                make_batches(config.env, envs, config.env_config, workers, self._limits())
-            )
+            made = make_batches(config.env, envs, config.env_config, workers, self._limits())
+            self.batches = list(made)
             for call in self.calls.values():
                 for batch in self.batches:
                     call.of_batch(batch)
-            if (
-                isinstance(given := self.batches[0], GivenVectorEnv)
-                and given.num_envs != config.num_envs
-            ):
+            given = self.batches[0]
+            if isinstance(given, GivenVectorEnv) and given.num_envs != config.num_envs:
                 self.close()
                 raise EnvCountError(given.num_envs, config.num_envs)
         env = self.batches[0]
@@ -107,8 +102,12 @@ class Environments:
         seed: Callable[[int], np.random.SeedSequence],
         failures: Failures,
     ) -> SamplerGroup:
-        """Samplers for an algorithm, where it wants them, with seeds of their own; they go on where
-        others stood.
+        """Makes the samplers of an algorithm; they go on where those in `pending` stood.
+
+        Args:
+            algorithm: has the policy that acts, and says where samplers live.
+            seed: of the sampler with this index.
+            failures: takes what fails in the environments.
 
         Raises:
             CheckpointError: the policy was made for other spaces.
@@ -117,16 +116,19 @@ class Environments:
         self._fit(policy, *(layout.space for layout in self.layouts()))
         length = self.config.rollout_fragment_length
         assert length is not None
-        correlation = getattr(self.config, "exploration_correlation", 0.0)
-        shared: dict[str, Any] = {
-            "correlation": correlation,
-            "failures": failures,
-            "halt": self.halt,
-        }
         members: list[Sampler] = []
         slot = 0
         for i, env in enumerate(self.batches):
-            sampler = Sampler(policy, env, length, seed(i), first_slot=slot, **shared)
+            sampler = Sampler(
+                policy,
+                env,
+                length,
+                seed(i),
+                first_slot=slot,
+                correlation=getattr(self.config, "exploration_correlation", 0.0),
+                failures=failures,
+                halt=self.halt,
+            )
             members.append(sampler)
             slot += sampler.slots
             self._watch(env)
@@ -144,34 +146,25 @@ class Environments:
 
     @staticmethod
     def _restore(samplers: SamplerGroup, states: list[Any]) -> int:
-        """Puts samplers where those before them stood; returns how many environments begin a new
-        episode.
+        """Puts samplers where those before them stood.
+
+        Returns:
+            How many environments could not follow, and begin a new episode.
 
         Raises:
             CheckpointError: the states are not those of such samplers.
         """
+        checked_elsewhere = dict.fromkeys(("memory", "env", "noise", "underway"))
         try:
             for own, state in zip(samplers.state_dict(), states, strict=True):
-                if (
-                    what := misfit(
-                        {**own, **dict.fromkeys(("memory", "env", "noise", "underway"))}, state
-                    )
-                ) is not None:
+                if (what := misfit({**own, **checked_elsewhere}, state)) is not None:
                     raise ValueError(what)
             return samplers.load_state_dict(states)
-        except (
-            AttributeError,
-            IndexError,
-            KeyError,
-            OverflowError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except STATE_ERRORS as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(
-                "The state of the environments in the checkpoint does not fit its configuration:"
-                f" {reason}."
+                "The state of the environments in the checkpoint does not fit its configuration: "
+                f"{reason}."
             ) from error
 
     def _fit(self, policy: Policy, *found: Any) -> None:
@@ -182,14 +175,13 @@ class Environments:
             )
 
     def evaluation(self, slots: int) -> Any:
-        """A batch of so many environments beside those that are sampled in; kept for the next one."""
+        """A batch of so many environments to evaluate in, made once and kept."""
         if slots not in self._evaluation:
-            self._evaluation[slots] = make_vector_env(
-                self.config.env, slots, self.config.env_config
-            )
-            self._watch(self._evaluation[slots])
+            env = make_vector_env(self.config.env, slots, self.config.env_config)
+            self._evaluation[slots] = env
+            self._watch(env)
             for call in self._evaluation_calls.values():
-                call.of_batch(self._evaluation[slots])
+                call.of_batch(env)
         return self._evaluation[slots]
 
     def play(
@@ -217,11 +209,16 @@ class Environments:
         native = many and is_native(self.config.env)
         env = self.evaluation(min(episodes, 1000 if native else 20))
         self._fit(policy, env.single_observation_space, env.single_action_space)
-        limit, heard = (
-            step_limit(self.config, env, window),
-            {"report": self._report, "halt": self.halt},
+        return run_episodes(
+            policy,
+            env,
+            episodes,
+            seed,
+            explore=explore,
+            report=self._report,
+            max_steps=step_limit(self.config, env, window),
+            halt=self.halt,
         )
-        return run_episodes(policy, env, episodes, seed, explore=explore, max_steps=limit, **heard)  # type: ignore
 
     def call(self, call: Call, *, evaluation: bool) -> list[Any]:
         """Does something to all environments; see `EnvAccess`."""
@@ -257,13 +254,13 @@ class Environments:
 
 
 class EnvAccess:
-    """What a trainer's callbacks may ask of its environments, wherever they step: curricula,
-    difficulties, statistics.
+    """What a trainer's callbacks may ask of its environments, wherever they step.
 
-    To be used between iterations (`on_run_start`, `on_iteration`, `on_evaluation`). Methods and
-    attributes are those of the environments or of their wrappers. What is called or set last is
-    done to fresh instances too, which take the place of environments and workers that failed. It is
-    not in checkpoints: do it again in `on_run_start`.
+    Curricula, difficulties and statistics are made of it, between iterations (`on_run_start`,
+    `on_iteration`, `on_evaluation`). Methods and attributes are those of the environments or of
+    their wrappers. What was called or set last is done to fresh instances too, which take the place
+    of environments and workers that failed. It is not in checkpoints: do it again in
+    `on_run_start`.
     """
 
     environments: Environments

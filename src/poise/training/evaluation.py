@@ -58,9 +58,8 @@ def run_episodes(
     """
     slots = env.num_envs
     share = np.array([(episodes + i) // slots for i in range(slots)])
-    next_step = (
-        env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP) == AutoresetMode.NEXT_STEP
-    )
+    autoreset = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+    next_step = autoreset == AutoresetMode.NEXT_STEP
     env_seed, noise_seed = seed.spawn(2)
     generator = torch_generator(noise_seed)
     done: list[Episode] = []
@@ -70,11 +69,8 @@ def run_episodes(
         raw = reset_seeded(env, env_seed)
         env_seed = env_seed.spawn(1)[0]
         state, first = policy.initial_state(slots), torch.ones(slots, dtype=torch.bool)
-        returns, lengths, over = (
-            np.zeros(slots),
-            np.zeros(slots, np.int64),
-            np.zeros(slots, np.bool_),
-        )
+        returns, lengths = np.zeros(slots), np.zeros(slots, np.int64)
+        over = np.zeros(slots, np.bool_)  # whose episode ended with the last step
         waits = np.zeros(slots, np.bool_)  # whose episode was cut
         while share[~waits].any():
             if halt is not None and halt.asked:
@@ -86,10 +82,10 @@ def run_episodes(
             check_outputs(policy, obs, inputs)
             if not np.isfinite(reward).all():
                 raise EnvError("An evaluation environment gave a reward that is not finite.")
+            # Under NEXT_STEP, the step after an episode's end is its reset, and none of its own.
             stepped = ~over if next_step else np.ones(slots, np.bool_)
-            if (
-                isinstance(env, TolerantVectorEnv) and env.disturbed
-            ):  # what failed plays its episode again
+            if isinstance(env, TolerantVectorEnv) and env.disturbed:
+                # Where an environment failed, a fresh one plays the episode anew.
                 failures.add(env.take_failures(), np.flatnonzero(env.lost).tolist())
                 returns[env.lost], lengths[env.lost] = 0.0, 0
                 stepped &= ~env.lost
@@ -112,44 +108,45 @@ def run_episodes(
                 returns[b], lengths[b] = 0.0, 0
     if cut and report is not None:
         what = (
-            f"{cut} of {episodes} evaluation episodes did not end and were cut after {max_steps:,}"
-            " steps"
+            f"{cut} of {episodes} evaluation episodes did not end and were cut after "
+            f"{max_steps:,} steps (evaluation_max_steps); they count with what they had earned."
         )
-        report(
-            Failure("odd", f"{what} (evaluation_max_steps); they count with what they had earned.")
-        )
+        report(Failure("odd", what))
     return done
 
 
 def step_limit(config: AlgorithmConfig, env: VectorEnv, window: Iterable[Episode]) -> int:
-    """Steps after which an evaluation cuts an episode, where `evaluation_max_steps` does not say:
-    as many as the environment's own limit, 10 of the longest training episodes of late, and 10,000,
-    whichever is most."""
+    """Steps after which an evaluation cuts an episode.
+
+    `evaluation_max_steps`, where it is set; else the largest of the environment's own limit, ten
+    times the longest episode in `window`, and 10,000.
+    """
     if config.evaluation_max_steps is not None:
         return config.evaluation_max_steps
     spec = env.envs[0].spec if isinstance(env, InlineVectorEnv) else env.spec
-    own = (
-        getattr(spec, "max_episode_steps", None) or config.env_config.get("max_episode_steps") or 0
-    )
-    return max(10_000, own, 10 * max((episode.length for episode in window), default=0))
+    own = getattr(spec, "max_episode_steps", None) or config.env_config.get("max_episode_steps")
+    longest = max((episode.length for episode in window), default=0)
+    return max(10_000, own or 0, 10 * longest)
 
 
 def to_tensors(policy: Policy, obs: Any) -> dict[str, torch.Tensor]:
     """A batch of observations as leaves, in the types that rollouts store."""
-    leaves = policy.obs_layout.flatten(obs)
-    return {
-        leaf.name: (
-            torch.as_tensor(np.asarray(leaves[leaf.name], order="C")).to(
-                stored_dtype(leaf.dtype.name, wide=policy.wide)
-            )
-        )
-        for leaf in policy.obs_layout.leaves
-    }
+    values, tensors = policy.obs_layout.flatten(obs), {}
+    for leaf in policy.obs_layout.leaves:
+        tensor = torch.as_tensor(np.asarray(values[leaf.name], order="C"))
+        tensors[leaf.name] = tensor.to(stored_dtype(leaf.dtype.name, wide=policy.wide))
+    return tensors
 
 
 def check_outputs(policy: Policy, obs: dict[str, torch.Tensor], inputs: torch.Tensor) -> None:
-    """Looks at what a policy makes of observations, and names whose fault it is where that is not
-    finite. (A choice may be forbidden by minus infinity.)
+    """Finds out whose fault it is where a policy's outputs are not finite.
+
+    Minus infinity is allowed in them: it forbids a choice.
+
+    Args:
+        policy: that acted.
+        obs: leaves `[B, ...]` that it acted on.
+        inputs: of its action distribution, `[B, ...]`: the outputs of its network.
 
     Raises:
         ModelError: a parameter is not finite.
@@ -159,8 +156,8 @@ def check_outputs(policy: Policy, obs: dict[str, torch.Tensor], inputs: torch.Te
         return
     if policy.overflown is not None:
         raise ModelError(
-            f"The policy's parameter {policy.overflown!r} holds numbers that are not finite: it"
-            " cannot act."
+            f"The policy's parameter {policy.overflown!r} holds numbers that are not finite: "
+            "it cannot act."
         )
     for name, leaf in obs.items():
         if not torch.isfinite(leaf).all():
@@ -169,14 +166,14 @@ def check_outputs(policy: Policy, obs: dict[str, torch.Tensor], inputs: torch.Te
             )
     largest, name = max((leaf.double().abs().max().item(), name) for name, leaf in obs.items())
     raise EnvError(
-        f"The observation {name!r} reaches {largest:.2g}, at which the numbers of the network"
-        " overflow: scale it down, or train with normalize_observations."
+        f"The observation {name!r} reaches {largest:.2g}, "
+        "at which the numbers of the network overflow: scale it down, "
+        "or train with normalize_observations."
     )
 
 
 def is_single(policy: Policy, obs: Any) -> bool:
-    """Whether `obs` is one element of the policy's observation space; False if it is a batch of
-    them.
+    """Whether `obs` is one element of the policy's observation space, and not a batch of them.
 
     Raises:
         SpaceError: it is neither.
@@ -196,24 +193,22 @@ def is_single(policy: Policy, obs: Any) -> bool:
         if rest != leaf.shape or len(batch) > 1 or len(batches) > 1:
             part = "" if leaf.name == ROOT else f" {leaf.name!r}"
             raise SpaceError(
-                f"An observation{part} of shape {shape} does not fit: the policy was made for"
-                f" {leaf.shape}."
+                f"An observation{part} of shape {shape} does not fit: "
+                f"the policy was made for {leaf.shape}."
             )
         if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
             index = values[leaf.name] - space.start
-            if (index < 0).any() or (
-                index >= (space.n if isinstance(space, spaces.Discrete) else space.nvec)
-            ).any():
+            count = space.n if isinstance(space, spaces.Discrete) else space.nvec
+            if (index < 0).any() or (index >= count).any():
                 raise SpaceError(
-                    f"The observation {leaf.name!r} is outside its space {space}:"
-                    f" {values[leaf.name]}."
+                    f"The observation {leaf.name!r} is outside its space {space}: "
+                    f"{values[leaf.name]}."
                 )
     return batches == {()}
 
 
 def summarize(episodes: list[Episode]) -> dict[str, float]:
-    """Mean, spread and length of episodes, and the means of the numbers that their environments
-    reported."""
+    """What episodes returned and how long they were, and means of what environments reported."""
     rewards = np.array([e.reward for e in episodes]) if episodes else np.array([np.nan])
     lengths = np.array([e.length for e in episodes]) if episodes else np.array([np.nan])
     summary = {

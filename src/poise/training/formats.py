@@ -10,7 +10,14 @@ from torch import Tensor
 def from_format_1(
     parameters: dict[str, Tensor], state: dict[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Of one policy without a name and one learner, whose state lay beside the algorithm's.
+    """Format 1: one policy without a name, and the state of one learner beside the algorithm's.
+
+    Args:
+        parameters: of the policy.
+        state: of the run; some of it is moved out of it.
+
+    Returns:
+        The same parameters and the same state, as format 2 has them.
 
     Raises:
         KeyError, AttributeError, TypeError: it is no such state.
@@ -23,13 +30,10 @@ def from_format_1(
     moments = {"first": "exp_avg", "second": "exp_avg_sq", "largest": "max_exp_avg_sq"}
     if "first" not in learner["optimizer"]:  # RMSProp's
         moments["second"] = "square_avg"
-    learner["optimizer"] = {
-        moments.get(key, key): value for key, value in learner["optimizer"].items()
-    }
+    optimizer = learner["optimizer"]
+    learner["optimizer"] = {moments.get(key, key): value for key, value in optimizer.items()}
     algorithm["learners"] = {"policy": learner}
     if "target" in algorithm:
         algorithm["targets"] = {"policy": algorithm.pop("target")}
-    return {f"policies/default/{name}": value for name, value in parameters.items()}, {
-        **state,
-        "algorithm": algorithm,
-    }
+    named = {f"policies/default/{name}": value for name, value in parameters.items()}
+    return named, {**state, "algorithm": algorithm}

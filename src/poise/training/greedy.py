@@ -1,5 +1,4 @@
-"""Where the most likely actions earn much less than sampled ones: a policy that lives on chance,
-which is said."""
+"""Says where a policy relies on chance: where greedy actions earn much less than sampled ones."""
 
 from __future__ import annotations
 
@@ -17,11 +16,11 @@ if TYPE_CHECKING:
     from poise.training.trainer import Trainer
 
 SHARE = 0.25
-"""Of the sampled return by which the greedy one must be lower,"""
+"""The greedy return must be lower by this share of the sampled one,"""
 ERRORS = 3.0
-"""and so many standard errors of a mean over as many episodes."""
+"""and by so many standard errors of a mean over as many episodes."""
 COST = 0.02
-"""Of the calls of environments in training that a look at the end of a run may take.
+"""A look at the end of a run may take this share of the calls of environments in training.
 
 A native batch is one call.
 """
@@ -30,27 +29,32 @@ FEWEST, MOST = 3, 10
 
 
 def falls_short(greedy: float, sampled: Sequence[float], episodes: int) -> bool:
-    """Whether a mean return of so many episodes with the most likely actions is much lower than
-    sampled ones are."""
+    """Whether greedy returns are much lower than sampled ones.
+
+    Args:
+        greedy: the mean return of `episodes` episodes with the most likely actions.
+        sampled: returns of episodes with sampled actions.
+        episodes: how many greedy ones there were.
+    """
     if len(sampled) < 2 or not math.isfinite(greedy):
         return False
     mean = statistics.fmean(sampled)
-    return mean - greedy > max(
-        SHARE * abs(mean), ERRORS * statistics.stdev(sampled) / math.sqrt(episodes)
-    )
+    error = statistics.stdev(sampled) / math.sqrt(episodes)
+    return mean - greedy > max(SHARE * abs(mean), ERRORS * error)
 
 
 def sentence(greedy: float, sampled: float, how: str) -> str:
     """What was seen, and what it means."""
     return (
-        f"The most likely actions earn {greedy:.4g}, and sampled ones {sampled:.4g} ({how}): this"
-        " policy relies on chance. Train on, or act with explore=True (--explore)."
+        f"The most likely actions earn {greedy:.4g}, and sampled ones {sampled:.4g} ({how}): "
+        "this policy relies on chance. Train on, or act with explore=True (--explore)."
     )
 
 
 class Greedy(Callback):
-    """Says once that evaluations fall short of training, with the score of sampled actions in the
-    same episodes.
+    """Says once that evaluations fall short of training.
+
+    The sentence has the score of sampled actions in the same episodes beside it.
 
     Args:
         say: takes the sentence; a warning unless given.
@@ -79,10 +83,5 @@ class Greedy(Callback):
         if falls_short(greedy, returns, episodes):
             self._told = True
             sampled = trainer.evaluate(episodes, explore=True)["episode_reward_mean"]
-            self._say(
-                sentence(
-                    greedy,
-                    sampled,
-                    f"{episodes} episodes each; {statistics.fmean(returns):.4g} in training",
-                )
-            )
+            how = f"{episodes} episodes each; {statistics.fmean(returns):.4g} in training"
+            self._say(sentence(greedy, sampled, how))

@@ -1,4 +1,4 @@
-"""To a trainer: from what a person wrote, or from a checkpoint."""
+"""Making a trainer: from what a person wrote, or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def override(
 ) -> AlgorithmConfig:
     """A resolved configuration from its JSON form, with other settings over it.
 
-    Other workers share the environments that there were; what follows from the size of a batch is
-    derived again.
+    Another number of workers shares the environments that there were, and what follows from the
+    size of a batch is derived again.
 
     Raises:
         ConfigError: an override that is none, contradicts others, or would make another network or
@@ -60,7 +60,7 @@ def override(
     config = build(kind, {**canonical(kind, settings), **chosen})
     explicit = {*chosen, "num_envs_per_worker"}
     if "num_envs_per_worker" not in chosen:
-        groups = config.num_envs // config.num_envs_per_worker
+        groups = config.num_envs // config.num_envs_per_worker  # of which each worker has one
         config.num_envs_per_worker = max(1, before.num_envs // groups)
         if {"train_batch_size", "rollout_fragment_length"} <= explicit:
             explicit.remove("num_envs_per_worker")
@@ -85,10 +85,9 @@ SAMPLING = {
     "rollout_fragment_length",
     "exploration_correlation",
 }
-"""Settings that episodes under way, and steps that nobody has learnt from yet, are bound to."""
+"""With another value of these, episodes under way and steps not yet learnt from cannot go on."""
 REPLAY = {"buffer_size", "frame_stack", "prioritized_replay"}
-"""Settings that a replay is bound to, beside the number of environments."""
-
+"""With another value of these, or another number of environments, a replay cannot go on."""
 
 Given = tuple[bool, str]
 """Whether an environment is another one than a checkpoint's, and what to say of it."""
@@ -97,12 +96,11 @@ Given = tuple[bool, str]
 def take_env(
     config: AlgorithmConfig, env: Any, env_config: Mapping[str, Any] | None, was: str
 ) -> Given:
-    """Puts an environment that is given, or settings of it, in the place of what a file names; its
-    wrappers stay.
+    """Puts an environment that is given, or settings of it, in the place of what a file names.
 
-    Names decide whether it is another one. A lambda has none, and a function inside another has its
-    own alone: it is taken for the file's where that has none, or the same, which is said unless it
-    stands at the very same place.
+    Its wrappers stay. Names decide whether it is another one than the file's. A lambda has no name,
+    and a function inside another has only its own: where the file's has the same, or none either,
+    they are taken for one. That is said unless both stand at the very same place.
 
     Args:
         config: from the file; is changed.
@@ -116,10 +114,8 @@ def take_env(
     known, before = {was, env_name(config.env)}, plain(config.env_config)
     config.env = config.env if env is None else env
     if env_config is not None:
-        config.env_config = {
-            **{k: v for k, v in config.env_config.items() if k == WRAPPERS},
-            **env_config,
-        }
+        wrappers = {k: v for k, v in config.env_config.items() if k == WRAPPERS}
+        config.env_config = {**wrappers, **env_config}
         if isinstance(config.env, Foreign):
             config.env.own_config = True
     name = env_name(config.env)
@@ -142,8 +138,15 @@ def restore(
     path: Path,
     given: Given,
 ) -> dict[str, tuple[Any, Any]]:
-    """Loads a checkpoint into a trainer whose settings may be others than the checkpoint's; `notes`
-    say what begins anew. `given` is what `take_env` returned.
+    """Loads a checkpoint into a trainer whose settings may be others than the checkpoint's.
+
+    The trainer's `notes` say what begins anew.
+
+    Args:
+        trainer: made, and not trained yet.
+        manifest, policies, state: what `checkpoint.read` returned; the state is changed.
+        path: of the checkpoint, for sentences.
+        given: what `take_env` returned.
 
     Returns:
         The settings that are others, with the checkpoint's value and the trainer's.
@@ -152,15 +155,15 @@ def restore(
         CheckpointError: the checkpoint is damaged, or cannot go on with them.
     """
     before, after = manifest["config"], trainer.config.to_dict()
-    beside = ("env", "env_config", "wrappers", "model")
+    comparable = before.keys() - {"env", "env_config", "wrappers", "model"}
     changed = {
-        key: (before[key], value) for key, value in after.items() if key in before and before[key] != value
-        and key not in beside
-    }  # fmt: skip
+        key: (before[key], value)
+        for key, value in after.items()
+        if key in comparable and before[key] != value
+    }
     anew: list[str] = []
-    algorithm: dict[str, Any] = (
-        state["algorithm"] if isinstance(state.get("algorithm"), dict) else {}
-    )
+    found = state.get("algorithm")
+    algorithm: dict[str, Any] = found if isinstance(found, dict) else {}
     if SAMPLING & changed.keys():
         anew.append("episodes under way")
         state |= {"samplers": None, "unfinished_s": 0.0}
@@ -168,9 +171,8 @@ def restore(
         if isinstance(algorithm.get("rewards"), dict):
             algorithm["rewards"]["carry"] = None
     slots = (before.get("num_workers") or 1) * before["num_envs_per_worker"]
-    if (REPLAY & changed.keys() or slots != trainer.config.num_envs) and algorithm.get(
-        "replay"
-    ) is not None:
+    misfits = REPLAY & changed.keys() or slots != trainer.config.num_envs
+    if misfits and algorithm.get("replay") is not None:
         anew.append("the replay")
         algorithm["replay"] = None
     try:
@@ -195,9 +197,8 @@ def restore(
 
 
 def _shown(changed: Mapping[str, tuple[Any, Any]]) -> str:
-    return ", ".join(
-        f"{key}={brief(new)} (was {brief(old)})" for key, (old, new) in changed.items()
-    )
+    pairs = [f"{key}={brief(new)} (was {brief(old)})" for key, (old, new) in changed.items()]
+    return ", ".join(pairs)
 
 
 def locate(path: str | Path) -> Path:
@@ -237,8 +238,8 @@ def choose(path: str | Path, which: str | int = "latest") -> Path:
         best = checkpoint.best(folder / "checkpoints")
         if best is None:
             raise CheckpointError(
-                f"No checkpoint of {folder} knows its score: it had no evaluation, and no full"
-                " window of episodes."
+                f"No checkpoint of {folder} knows its score: it had no evaluation, "
+                "and no full window of episodes."
             )
         return best[1]
     if not str(which).isdecimal() or int(which) not in there:
@@ -282,8 +283,8 @@ def new_trainer(
     for key, value in settings.items():
         if aliases.get(key, key) == "num_envs_per_worker":
             raise ConfigError(
-                f"{key}={value} contradicts the vector environment, which has {count} environments:"
-                " leave it out."
+                f"{key}={value} contradicts the vector environment, "
+                f"which has {count} environments: leave it out."
             )
     trainer = begin({**settings, "num_envs_per_worker": count})
     trainer.notes.append(f"num_envs_per_worker={count}: the vector environment has so many.")
@@ -292,7 +293,7 @@ def new_trainer(
 
 @contextmanager
 def _reading(path: object) -> Iterator[None]:
-    """What fails within is the manifest's fault."""
+    """Turns what fails inside into an error that says how the manifest is damaged."""
     try:
         yield
     except (KeyError, TypeError, AttributeError) as error:
@@ -304,8 +305,9 @@ def _reading(path: object) -> Iterator[None]:
 def declared_layouts(
     path: object, manifest: dict[str, Any], config: AlgorithmConfig, policies: checkpoint.Policies
 ) -> tuple[Layout, Layout]:
-    """The layouts of a checkpoint's spaces, once it is known that they and the networks of `config`
-    fit its files.
+    """The layouts of a checkpoint's observation and action space.
+
+    It is checked first that they and the networks of `config` are no larger than its files.
 
     Raises:
         CheckpointError: they do not, or cannot be read.
@@ -315,9 +317,8 @@ def declared_layouts(
         raise CheckpointError(f"{path} is damaged: its manifest has no whole configuration.")
     with _reading(path):
         check_sizes(path, manifest, config, policies)
-        return Layout.from_json(manifest["observation_space"]), Layout.from_json(
-            manifest["action_space"]
-        )
+        observation, action = manifest["observation_space"], manifest["action_space"]
+        return Layout.from_json(observation), Layout.from_json(action)
 
 
 def load(
@@ -329,8 +330,10 @@ def load(
     trust: bool = False,
     **overrides: Any,
 ) -> Trainer:
-    """The trainer of a checkpoint, or of a run folder's: `poise.load` without names of runs and
-    callbacks, with arguments and errors as there."""
+    """The trainer of a checkpoint, or of a run folder's.
+
+    It is `poise.load` without names of runs and callbacks; arguments and errors are as there.
+    """
     manifest, policies, state = checkpoint.read(choose(path, which))
     bring_algorithm(manifest, path, trusted=trust)
     with _reading(path):
@@ -343,12 +346,11 @@ def load(
         warnings.warn(f"{path}: {missing}", PoiseWarning, stacklevel=2)
     trainer = Trainer(manifest["algorithm"], config, layouts=layouts, preset=manifest.get("preset"))
     restore(trainer, manifest, policies, state, Path(path), given)
-    if (
-        name := trainer.policy.overflown
-    ) is not None:  # whoever looks for why a run diverged wants to see it
+    if (name := trainer.policy.overflown) is not None:
+        # A warning, no error: whoever looks for why a run diverged wants to see it.
         what = (
-            "holds numbers that are not finite: it may be looked at, but can neither act by them"
-            " nor learn."
+            "holds numbers that are not finite: "
+            "it may be looked at, but can neither act by them nor learn."
         )
         warnings.warn(f"{path}: the policy's parameter {name!r} {what}", PoiseWarning, stacklevel=2)
     trainer.notes += unused(trainer)

@@ -14,7 +14,7 @@ KEPT = 50_000
 
 
 class Finished(NamedTuple):
-    """A finished episode, and where the run stood when it ended."""
+    """A finished episode; `steps` and `seconds` are those of the run when it ended."""
 
     steps: int
     seconds: float
@@ -23,7 +23,7 @@ class Finished(NamedTuple):
 
 
 class Metrics:
-    """The books of a run.
+    """The episodes and the time of a run.
 
     Args:
         window: episodes that means are taken over.
@@ -34,7 +34,7 @@ class Metrics:
         finished_this_iter: those of the latest iteration.
         episodes_total: all that ended.
         time_total_s: seconds of all iterations.
-        unfinished_s: seconds of the iteration that a stop has left amid it.
+        unfinished_s: seconds of an iteration that a stop left unfinished.
     """
 
     def __init__(self, window: int) -> None:
@@ -54,17 +54,13 @@ class Metrics:
             seconds: what it took.
         """
         self.finished_this_iter = []
-        for episode in (
-            harvest.episodes
-        ):  # its row says how much of the iteration was over, and so where the run stood
-            row, rows = episode.row, harvest.rows
-            steps, at = (
-                before - (-row * (after - before) // rows),
-                self.time_total_s + seconds * row / rows,
-            )
-            self.finished_this_iter.append(
-                Finished(steps, round(at, 3), episode.reward, episode.length)
-            )
+        rows = harvest.rows
+        for episode in harvest.episodes:
+            # Its row says how much of the iteration was over, and so where the run stood.
+            steps = before - (-episode.row * (after - before) // rows)  # rounded up
+            at = round(self.time_total_s + seconds * episode.row / rows, 3)
+            finished = Finished(steps, at, episode.reward, episode.length)
+            self.finished_this_iter.append(finished)
         self.time_total_s += seconds
         self.episodes_total += len(harvest.episodes)
         self.window.extend(harvest.episodes)
@@ -72,14 +68,12 @@ class Metrics:
 
     def of_episodes(self) -> dict[str, float]:
         """Statistics of the latest episodes; NaN before any has ended."""
-        rewards = [e.reward for e in self.window]
+        rewards, lengths = [e.reward for e in self.window], [e.length for e in self.window]
         return {
             "episode_reward_mean": sum(rewards) / len(rewards) if rewards else math.nan,
             "episode_reward_min": min(rewards, default=math.nan),
             "episode_reward_max": max(rewards, default=math.nan),
-            "episode_len_mean": sum(e.length for e in self.window) / len(rewards)
-            if rewards
-            else math.nan,
+            "episode_len_mean": sum(lengths) / len(lengths) if lengths else math.nan,
             "episodes_total": self.episodes_total,
             **info_means(list(self.window)),
         }
@@ -93,13 +87,13 @@ class Metrics:
         Args:
             spent: on each of `STAGES`.
             seconds: that the iteration took.
-            waited: by the learner, where samplers work beside it. Then `env` and `inference` are
-                shares of the actor's time, and `learning` and `waiting` of the learner's: each two
-                add up to 1 at most.
+            waited: seconds that the learner waited, where samplers work beside it; else None. Then
+                `env` and `inference` are shares of the samplers' time, and `learning` and `waiting`
+                of the learner's: each two add up to 1 at most.
         """
         shares = {stage: spent[stage] / seconds for stage in STAGES}
         if waited is not None:
-            shares["env"] += shares["waiting"]  # which was for worker processes
+            shares["env"] += shares["waiting"]  # samplers wait for worker processes that step
             shares["waiting"] = waited / seconds
             shares["learning"] = max(0.0, 1 - shares["waiting"])
             return {f"perf/{stage}_share": share for stage, share in shares.items()}
@@ -115,10 +109,8 @@ class Metrics:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.episodes_total, self.time_total_s = (
-            int(state["episodes_total"]),
-            float(state["time_total_s"]),
-        )
+        self.episodes_total = int(state["episodes_total"])
+        self.time_total_s = float(state["time_total_s"])
         self.unfinished_s = float(state.get("unfinished_s", 0.0))
         self.window.clear()
         self.window.extend(map(Episode.from_json, state["window"]))

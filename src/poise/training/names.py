@@ -1,5 +1,7 @@
-"""What the names in a run's configuration stand for: written down beside it, and read again through
-the door of `poise.envs.trust`."""
+"""What the names in a run's configuration stand for, written down beside it and read again.
+
+Names that came in a file import nothing before `poise.envs.trust` has let them pass.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,14 @@ _PLACES: list[tuple[str, str, str, Callable[[Any], Any]]] = [
     ("model.custom_model", "model", "model.custom_model_config", registered_model),
     ("model.custom_preprocessor", "preprocessor", "", registered_preprocessor),
 ]
-"""Settings that name code: the key, what it names, the key of its arguments, and what is registered
-under a name."""
+"""Settings that name code: key, what it names, key of its arguments, look-up of a name."""
 
 
 def homes(config: AlgorithmConfig) -> dict[str, str]:
-    """`module:Name` of what this process has registered under the names of a configuration, so that
-    another process finds it."""
+    """`module:Name` of what is registered under the names of a configuration.
+
+    Another process finds it by that, where this one has registered it under a name.
+    """
     names = [(attrgetter(key)(config), registered) for key, _, _, registered in _PLACES]
     things = {name: registered(name) for name, registered in names if isinstance(name, str)}
     named = {name: env_name(thing) for name, thing in things.items() if thing is not None}
@@ -35,26 +38,34 @@ def homes(config: AlgorithmConfig) -> dict[str, str]:
 
 
 def remember(config: AlgorithmConfig, algorithm: str = "") -> None:
-    """Makes known to this machine what the user's own command or script has trained with, and the
-    home of its algorithm."""
+    """Makes known to this machine what the user's own command or script has trained with.
+
+    Args:
+        config: what it has trained with.
+        algorithm: the home of its algorithm, where it has one.
+    """
     trust.remember(*_labels(config), *homes(config).values(), *filter(None, [algorithm]))
 
 
 def _labels(config: AlgorithmConfig) -> Iterator[str]:
-    model, env = config.model, config.env if isinstance(config.env, str) else env_name(config.env)
-    env_config = dict(config.env_config)
+    """What `poise.envs.trust` calls the code that a configuration names."""
+    model, env_config = config.model, dict(config.env_config)
     for wrapper, arguments in take_wrappers(env_config):
-        yield from trust.labels(
-            wrapper if isinstance(wrapper, str) else env_name(wrapper), arguments
-        )
-    yield from trust.labels(env, env_config)
+        yield from trust.labels(_name(wrapper), arguments)
+    yield from trust.labels(_name(config.env), env_config)
     yield from trust.labels(model.custom_model, model.custom_model_config)
     yield from trust.labels(model.custom_preprocessor)
 
 
+def _name(thing: Any) -> str:
+    return thing if isinstance(thing, str) else env_name(thing)
+
+
 def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat settings with `module:Name` where they have an object, or a name that only this process
-    knows, of a module that another process can import."""
+    """Flat settings with `module:Name` in the place of objects and of names of this process alone.
+
+    That needs a module that another process can import; the rest stays as it is.
+    """
     result = dict(settings)
     for key, _, _, registered in _PLACES:
         value = settings.get(key)
@@ -66,8 +77,7 @@ def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def admit(settings: Mapping[str, Any], source: object, *, trusted: bool = False) -> None:
-    """Lets the names in flat settings that came in a file pass, also those that a search chooses
-    from.
+    """Lets the names in flat settings that came in a file pass, also those of a search's choices.
 
     Args:
         settings: by dotted keys.
@@ -77,20 +87,18 @@ def admit(settings: Mapping[str, Any], source: object, *, trusted: bool = False)
     Raises:
         TrustError: one of them would run code that nobody has confirmed.
     """
-    inside = [own for own in _options(settings.get("env_config")) if isinstance(own, Mapping)]
-    given = [
-        *_options(settings.get("wrappers")),
-        *(each for own in inside for each in _options(own.get(WRAPPERS))),
-    ]
+    given = _options(settings.get("wrappers"))
+    for own in _options(settings.get("env_config")):
+        given += _options(own.get(WRAPPERS)) if isinstance(own, Mapping) else []
     for name, arguments in (pair for each in given for pair in take_wrappers({WRAPPERS: each})):
         if isinstance(name, str) and trusted:
             trust.remember(*trust.labels(name, arguments))
         elif isinstance(name, str):
             trust.admit(trust.Foreign(name, source), "wrapper", config=arguments)
-    for key, kind, own, registered in _PLACES:
+    for key, kind, arguments_key, registered in _PLACES:
         configs = [
             {name: value for name, value in each.items() if name != WRAPPERS}
-            for each in _options(settings.get(own))
+            for each in _options(settings.get(arguments_key))
             if isinstance(each, Mapping)
         ]
         for name, config in product(_options(settings.get(key)), configs or [{}]):
@@ -105,18 +113,14 @@ def admit(settings: Mapping[str, Any], source: object, *, trusted: bool = False)
 
 
 def _options(value: Any) -> list[Any]:
-    """What a search chooses from, itself perhaps among searches; a value that is settled is the
-    only one."""
-    return (
-        [each for option in value.options for each in _options(option)]
-        if hasattr(value, "options")
-        else [value]
-    )
+    """All values that a setting may get: its own, or a search's choices and those inside them."""
+    if not hasattr(value, "options"):
+        return [value]
+    return [each for option in value.options for each in _options(option)]
 
 
 def bring_algorithm(saved: Mapping[str, Any], source: object, *, trusted: bool = False) -> None:
-    """Imports the module that registers an algorithm, where a file has one that this process does
-    not know.
+    """Imports the module that registers a file's algorithm, where this process does not know it.
 
     Args:
         saved: its name (`algorithm`), and what `home_of` said of it (`home`).
@@ -131,11 +135,11 @@ def bring_algorithm(saved: Mapping[str, Any], source: object, *, trusted: bool =
     if not isinstance(name, str) or name in algorithm_names():
         return
     if not isinstance(home, str) or not home:
-        own = (
-            "If it is one of your own, go on in the script that calls poise.register_algorithm, or"
-            " import its module."
+        raise ConfigError(
+            f"{source} is of {name!r}, and there is no algorithm of this name. If it is one of "
+            "your own, go on in the script that calls poise.register_algorithm, "
+            "or import its module."
         )
-        raise ConfigError(f"{source} is of {name!r}, and there is no algorithm of this name. {own}")
     if trusted:
         trust.remember(home)
     trust.admit(trust.Foreign(home, source), "algorithm")

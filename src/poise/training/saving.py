@@ -20,7 +20,7 @@ from poise.stepping.failures import Failures
 from poise.training import checkpoint
 from poise.training.callbacks import Callback
 from poise.training.confirmation import Confirmation
-from poise.training.declared import misfit
+from poise.training.declared import STATE_ERRORS, misfit
 from poise.training.environments import Environments
 from poise.training.metrics import Metrics
 from poise.training.names import homes, remember
@@ -46,33 +46,33 @@ class Saving:
 
     @property
     def score(self) -> tuple[str, float] | None:
-        """The result that says how good the policy is now, and its value: the mean of an evaluation
-        where the run has evaluations, else that of a full window of episodes. None where neither is
-        known."""
-        key = (
-            "evaluation/episode_reward_mean"
-            if self.config.evaluation_interval
-            else "episode_reward_mean"
-        )
-        last = self.history[-1] if self.history else self.metrics.of_episodes()
-        value = float(last.get(key, math.nan))
-        partial = (
-            len(self.metrics.window) < self.config.metrics_smoothing_episodes
-        )  # may be one lucky episode
-        if not math.isfinite(value) or (partial and not self.config.evaluation_interval):
-            return None
-        return key, value
+        """The key of the result that says how good the policy is now, and its value.
+
+        It is the mean of an evaluation where the run has evaluations, else that of a full window of
+        episodes: one in a window that is not full may be a lucky one. None where it is not known.
+        """
+        evaluates = bool(self.config.evaluation_interval)
+        key = "evaluation/episode_reward_mean" if evaluates else "episode_reward_mean"
+        full = len(self.metrics.window) >= self.config.metrics_smoothing_episodes
+        value = float(self._last_result().get(key, math.nan))
+        return (key, value) if math.isfinite(value) and (evaluates or full) else None
+
+    def _last_result(self) -> dict[str, Any]:
+        return self.history[-1] if self.history else self.metrics.of_episodes()
 
     @property
     def confirmed(self) -> dict[str, Any]:
-        """`confirmed_reward_mean` and `confirmed_episodes`, if `learn` has confirmed the policy as
-        it is now."""
+        """`confirmed_reward_mean` and `confirmed_episodes`, if the present policy was confirmed."""
         known = self.confirmation
         return known.found if known is not None and known.at == self.algorithm.timesteps else {}
 
     def save(self, path: str | Path) -> Path:
-        """Writes a checkpoint folder, replacing one that is there; `poise.load(path)` goes on
-        exactly from it.
+        """Writes a checkpoint folder, replacing one that is there.
+
+        `poise.load(path)` goes on exactly from it.
+
+        Returns:
+            The folder's absolute path.
 
         Raises:
             CheckpointError: `path` is something else than a checkpoint.
@@ -90,9 +90,7 @@ class Saving:
             **self.metrics.state_dict(),
         }
         exact = all(_exact(sampler) for sampler in samplers) and not self.environments.calls
-        mean = (self.history[-1] if self.history else self.metrics.of_episodes())[
-            "episode_reward_mean"
-        ]
+        mean = self._last_result()["episode_reward_mean"]
         about = {
             "poise": version_of_poise(),
             "algorithm": self.name,
@@ -126,8 +124,9 @@ class Saving:
         *,
         source: str | Path = "The checkpoint",
     ) -> None:
-        """Restores what `save` wrote into a trainer of the same configuration; the environments
-        follow when needed.
+        """Restores what `save` wrote into a trainer of the same configuration.
+
+        The environments follow when they are first needed.
 
         Raises:
             CheckpointError: parameters or state are not those of this configuration; the sentence
@@ -139,16 +138,13 @@ class Saving:
             )
         policy = policies.get(POLICY, {})
         checkpoint.check_parameters(self.algorithm.policy.state_dict(), policy, source)
-        if (
-            self.environments.samplers is not None
-        ):  # they are in the middle of another course of training
+        if self.environments.samplers is not None:  # they are amid another course of training
             self.environments.close()
         self.notes.clear()  # they were said when the run began
         own = {"algorithm": self.algorithm.state_dict(), **self.metrics.state_dict()}
         for learner in own["algorithm"]["learners"].values():
-            learner["optimizer"] = (
-                None  # as long as what learns, which is to be frozen and thawed first
-            )
+            # Its moments are as long as what learns, which loading freezes and thaws first.
+            learner["optimizer"] = None
         if (what := misfit(own, state)) is not None:
             raise CheckpointError(f"{source} does not fit its own configuration: {what}.")
         try:
@@ -157,22 +153,14 @@ class Saving:
             self.metrics.load_state_dict(state)
             self.failures.load_state_dict(state["failures"])
             self.environments.pending = state["samplers"]
-        except (
-            AttributeError,
-            LookupError,
-            OverflowError,
-            TypeError,
-            ValueError,
-            RuntimeError,
-        ) as error:
+        except STATE_ERRORS as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(
                 f"{source} does not fit its own configuration: {reason}."
             ) from error
 
     def leave_environment(self, why: str) -> None:
-        """Forgets what belongs to the environment that there was: its episodes, also those under
-        way, and results.
+        """Forgets what belongs to another environment: its episodes, also unfinished, and results.
 
         Args:
             why: the beginning of the sentence in `notes`.
@@ -184,8 +172,8 @@ class Saving:
         self.environments.pending = None
         gone = "".join(f"{what}, " for what in self.algorithm.leave_environment())
         self.notes.append(
-            f"{why}: the window of episodes, {gone}results and episodes under way begin anew; the"
-            " policy, its normalisers and the counters go on."
+            f"{why}: the window of episodes, {gone}results and episodes under way begin anew; "
+            "the policy, its normalisers and the counters go on."
         )
 
 
@@ -196,5 +184,6 @@ POLICY = "default"
 def _exact(sampler: dict[str, Any]) -> bool:
     """Whether a sampler's state leads on to the very same steps."""
     env = sampler["env"]
-    began = sampler["started"]  # it never did, or an error or a second Ctrl-C left it amid a step
-    return env is not None and snapshot.exact(env) if began else env is None
+    if not sampler["started"]:  # it never began, or an error or a second Ctrl-C left it amid a step
+        return env is None
+    return env is not None and snapshot.exact(env)

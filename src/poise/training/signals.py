@@ -14,8 +14,9 @@ def acknowledge(reason: str) -> None:
     """Says at once that a signal was heard; from its handler, which may run at any moment."""
     with suppress(Exception):  # a stream that is being written to, or has gone
         print(
-            f"{reason.capitalize()}: stopping before the next step of the environments, or after"
-            " the update that is under way. What was sampled is kept. Ctrl-C now ends at once.",
+            f"{reason.capitalize()}: stopping before the next step of the environments, "
+            "or after the update that is under way. What was sampled is kept. "
+            "Ctrl-C now ends at once.",
             file=sys.stderr,
             flush=True,
         )
@@ -23,11 +24,14 @@ def acknowledge(reason: str) -> None:
 
 @contextmanager
 def stopping_on(signals: tuple[signal.Signals, ...], stop: Callable[[str], None]) -> Iterator[None]:
-    """While inside, the first of `signals` calls `stop("interrupted" | "preempted")`; a second one
-    is as usual.
+    """While inside, the first of `signals` calls `stop`; a second one does what it did before.
 
     Outside the main thread signals cannot be caught, and nothing is changed. A SIGHUP that the
     process was told to ignore (`nohup`) stays ignored.
+
+    Args:
+        signals: that are caught.
+        stop: takes `"interrupted"` for SIGINT, `"preempted"` for any other.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

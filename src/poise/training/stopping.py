@@ -17,35 +17,31 @@ from poise.errors import ConfigError, nearest
 Stop = Mapping[str, float] | Callable[[dict[str, Any]], bool] | None
 
 EPISODE_KEYS = (
-    "episode_reward_mean",
-    "episode_reward_min",
-    "episode_reward_max",
-    "episode_len_mean",
-)
-
-
+    "episode_reward_mean", "episode_reward_min", "episode_reward_max", "episode_len_mean",
+)  # fmt: skip
+"""Statistics of the latest training episodes."""
+COUNTS = (
+    "episodes_this_iter", "episodes_total", "timesteps_this_iter", "timesteps_total",
+    "training_iteration", "time_this_iter_s", "time_total_s",
+)  # fmt: skip
+"""Counts and times, which are never negative."""
+RESULT_KEYS = (*EPISODE_KEYS, *COUNTS)
+"""The keys of every result; others, such as `learner/kl`, depend on what runs."""
 DEFAULT_STEPS = 1_000_000
-"""Where training ends that was given no stop rule, unless its environment counts as solved before.
-"""
+"""Steps after which training without a stop rule ends, if the environment is not solved before."""
 
 
 def default_stop(config: AlgorithmConfig) -> dict[str, float]:
-    """Where training ends that nobody told: after the configuration's `total_timesteps`; without
-    them, at the registry's reward threshold, or after `DEFAULT_STEPS`."""
+    """Where training without a stop rule ends.
+
+    After the configuration's `total_timesteps`; without them, at the environment's reward threshold
+    in Gymnasium's registry, or after `DEFAULT_STEPS`.
+    """
     if config.total_timesteps is not None:
         return {"timesteps_total": config.total_timesteps}
     threshold = reward_threshold(config.env)
     reward = {} if threshold is None else {"episode_reward_mean": threshold}
     return {**reward, "timesteps_total": DEFAULT_STEPS}
-
-
-COUNTS = (
-    "episodes_this_iter", "episodes_total", "timesteps_this_iter", "timesteps_total", "training_iteration",
-    "time_this_iter_s", "time_total_s",
-)  # fmt: skip
-RESULT_KEYS = (*EPISODE_KEYS, *COUNTS)
-"""The keys of every result; those with a slash (`learner/kl`, `info/is_success`) depend on what
-runs."""
 
 
 def check_keys(stop: Stop, config: AlgorithmConfig) -> None:
@@ -60,6 +56,7 @@ def check_keys(stop: Stop, config: AlgorithmConfig) -> None:
 
 
 def _needs_evaluation(key: str, config: AlgorithmConfig) -> bool:
+    """Whether a key is a result of evaluations, and the run has none."""
     return key.startswith("evaluation/") and not config.evaluation_interval
 
 
@@ -98,8 +95,8 @@ class StopRule:
             }
         elif stop is not None and not callable(stop):
             raise ConfigError(
-                f"stop={brief(stop)} is not allowed: it must be a mapping of result keys to"
-                " numbers, or callable."
+                f"stop={brief(stop)} is not allowed: it must be a mapping of result keys to "
+                "numbers, or callable."
             )
 
     def __call__(
@@ -126,14 +123,14 @@ class StopRule:
         return None
 
     def _reached(self, result: dict[str, Any]) -> Iterator[tuple[str, float]]:
+        """The keys whose limits a result has reached, with these limits."""
         assert not callable(self.stop)
         window = self.config.metrics_smoothing_episodes
         for key, limit in (self.stop or {}).items():
             if key not in result:
                 # Some are there only after an evaluation, or an episode's end.
-                if key.startswith(("evaluation/", "info/")) and not _needs_evaluation(
-                    key, self.config
-                ):
+                comes = key.startswith(("evaluation/", "info/"))
+                if comes and not _needs_evaluation(key, self.config):
                     continue
                 raise _no_such(key, result)
             if _of_episodes(key) and result["episodes_total"] < window:

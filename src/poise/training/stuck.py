@@ -1,5 +1,4 @@
-"""What to try where nothing is learnt: said once, after the first 100,000 steps of a run without a
-preset."""
+"""What to try where nothing is learnt: said once, early in a run without a preset."""
 
 from __future__ import annotations
 
@@ -57,9 +56,11 @@ class Stuck(Callback):
 
 
 def has_risen(episodes: Sequence[Finished]) -> bool:
-    """Whether the returns of some tenth of the steps are better than those of the first one by more
-    than chance makes them, `ERRORS` standard errors. True as well where too few episodes have ended
-    to tell."""
+    """Whether the returns in some tenth of the steps are better than in the first one.
+
+    Better by more than chance makes them, `ERRORS` standard errors. True as well where too few
+    episodes have ended to tell.
+    """
     length = episodes[-1].steps / PARTS if episodes else 1
     parts: list[list[float]] = [[] for _ in range(PARTS)]
     for episode in episodes:
@@ -68,10 +69,8 @@ def has_risen(episodes: Sequence[Finished]) -> bool:
     if len(known) < 2:
         return True
     first, *later = known
-    return any(
-        statistics.fmean(part) - statistics.fmean(first) > ERRORS * _error(first, part)
-        for part in later
-    )
+    start = statistics.fmean(first)
+    return any(statistics.fmean(part) - start > ERRORS * _error(first, part) for part in later)
 
 
 def _error(first: Sequence[float], second: Sequence[float]) -> float:
@@ -91,23 +90,21 @@ def advice(trainer: Trainer, returns: Sequence[float]) -> str:
     others = [name for name in PRESETS if find_preset(name, env, "auto")[0]]
     if own:
         return (
-            f"{seen}: {trainer.name} has a preset for {env}, which preset=None (--preset none)"
-            " leaves out."
+            f"{seen}: {trainer.name} has a preset for {env}, "
+            "which preset=None (--preset none) leaves out."
         )
     if others:
-        return (
-            f"{seen}: try {' or '.join(others)}, which {'has' if len(others) == 1 else 'have'} a"
-            f" preset for {env}."
-        )
+        have = "have" if others[1:] else "has"
+        return f"{seen}: try {' or '.join(others)}, which {have} a preset for {env}."
     if min(returns) < max(returns):
         return (
-            f"{seen}: try normalize_observations, normalize_rewards, and an lr three times higher"
-            " or lower."
+            f"{seen}: try normalize_observations, normalize_rewards, "
+            "and an lr three times higher or lower."
         )
     return (
-        f"{seen}: nothing has told good actions from bad ones, so explore more"
-        f" ({_exploration(trainer)}), begin episodes nearer to the goal, or reward steps on the way"
-        " to it."
+        f"{seen}: nothing has told good actions from bad ones, "
+        f"so explore more ({_exploration(trainer)}), begin episodes nearer to the goal, "
+        "or reward steps on the way to it."
     )
 
 

@@ -1,5 +1,4 @@
-"""How many threads PyTorch computes with: what a run was configured for while it trains, the user's
-own otherwise."""
+"""How many threads PyTorch computes with: a run's own number while it trains, else the user's."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ class Trainer(EnvAccess, Acting, Saving):
         config: resolved configuration (`poise.config.resolve.resolve`); a seed that is None is
             drawn and written there.
         callbacks: called in this order.
-        layouts: of the single observation and action space. Without them the environment is made at
-            once, to ask it.
+        layouts: of one environment's observation and action space. Without them the environments
+            are made at once, to be asked.
         preset: name of the preset that the configuration came from, for the record.
 
     Attributes:
@@ -84,16 +84,13 @@ class Trainer(EnvAccess, Acting, Saving):
         config.num_gpus, why = choose(config.num_gpus, pictures=pictures)
         self.notes += [why] if why else []
         if config.num_threads == "auto":
-            config.num_threads = (
-                max(1, available_cores() - config.sampling_threads) if pictures else 1
-            )
+            free = max(1, available_cores() - config.sampling_threads)
+            config.num_threads = free if pictures else 1  # small networks are slower with more
         try:
-            with torch_threads(
-                1
-            ):  # the decompositions that weights begin with round differently with more of them
-                self.algorithm: Algorithm = make_algorithm(
-                    self.name, config, *layouts, self.stream(ALGORITHM)
-                )
+            # The QR decompositions of the first weights round differently with more threads.
+            with torch_threads(1):
+                seed = self.stream(ALGORITHM)
+                self.algorithm: Algorithm = make_algorithm(self.name, config, *layouts, seed)
             self.notes += self.algorithm.announce() if self.environments.batches else []
         except BaseException:  # such as spaces that no policy can take
             self.environments.close()
@@ -121,8 +118,8 @@ class Trainer(EnvAccess, Acting, Saving):
         made = self.environments.samplers
         if made is None:
             self.algorithm.announce()  # a checkpoint's settings may be those of another machine
-            # Environments that cannot be restored go on with new episodes, never with those of the
-            # first time.
+            # With the iteration in the stream, environments that cannot be restored begin new
+            # episodes, never those of the first time again.
             with learning_mode():
                 made = self.environments.make_samplers(
                     self.algorithm,
@@ -138,9 +135,6 @@ class Trainer(EnvAccess, Acting, Saving):
             callback.on_failure(self, failure)
         if not listeners:
             warnings.warn(str(failure), PoiseWarning, stacklevel=2)
-
-    # --- training
-    # -----------------------------------------------------------------------------------------------
 
     @telling_interrupts()
     def train(self) -> dict[str, Any]:
@@ -170,9 +164,7 @@ class Trainer(EnvAccess, Acting, Saving):
         if interval and self.iteration % interval == 0:
             with suppress(HaltedError):  # the iteration stands
                 result.update(self._evaluate())
-        self.history.append(
-            result
-        )  # before the callbacks: the checkpoint that one of them writes is of this result
+        self.history.append(result)  # first: a checkpoint that a callback writes is scored by it
         for callback in self.callbacks:
             callback.on_iteration(self, result)
         return result
@@ -213,38 +205,40 @@ class Trainer(EnvAccess, Acting, Saving):
         confirm: bool = True,
         signals: tuple[signal.Signals, ...] = (),
     ) -> dict[str, Any]:
-        """Trains until a condition holds. Ctrl-C stops between two steps of the environments, and the next `learn` (or
-        that of a trainer loaded from a checkpoint) goes on there; a second Ctrl-C ends at once.
+        """Trains until a condition holds.
+
+        Ctrl-C stops between two steps of the environments, and the next `learn` (or that of a
+        trainer loaded from a checkpoint) goes on there; a second Ctrl-C ends at once.
 
         Args:
             total_timesteps: environment steps from now on.
-            stop: result keys and the values at which to stop, or a function of the result. With neither, training
-                ends at the environment's reward threshold, if the registry has one, or after a million steps.
-            confirm: a goal that is a statistic of training episodes (`episode_reward_mean`, `info/...`) ends training
-                only if as many fresh episodes of the present policy reach it, too; otherwise training goes on. Fewer
-                are played where environments are slow; their steps and their random numbers are apart from training.
+            stop: result keys and the values at which to stop, or a function of the result. With
+                neither, training ends at the environment's reward threshold, if the registry has
+                one, or after a million steps.
+            confirm: a goal that is a statistic of training episodes (`episode_reward_mean`,
+                `info/...`) ends training only if as many fresh episodes of the present policy reach
+                it, too; otherwise training goes on. Fewer are played where environments are slow.
+                Their steps and their random numbers are apart from training.
             signals: stop on these too (`poise train` adds SIGTERM and SIGHUP).
 
         Returns:
-            The last result, with `stop_reason` added, and `confirmed_reward_mean` where a confirmation was asked for.
+            The last result, with `stop_reason` added, and `confirmed_reward_mean` where a
+            confirmation was asked for.
         """
         if stop is None and total_timesteps is None:
             stop = default_stop(self.config)
         rule = StopRule(stop, self.config)
         steps = coerce(PositiveInt | None, total_timesteps, "total_timesteps")
         goal = None if steps is None else self.algorithm.timesteps + steps
-        self.goals = {
-            **(stop if isinstance(stop, Mapping) else {}),
-            **({} if goal is None else {"timesteps_total": goal}),
-        }
+        goals = dict(stop) if isinstance(stop, Mapping) else {}
+        self.goals = goals if goal is None else {**goals, "timesteps_total": goal}
         self._stop_reason = None
         self.halt.asked = False
         reason = ""
         self.error = None
         result: dict[str, Any] = dict(self.history[-1]) if self.history else {}
-        self.confirmation = (
-            Confirmation(self.config, self.fresh_episodes, self._report) if confirm else None
-        )
+        confirmation = Confirmation(self.config, self.fresh_episodes, self._report)
+        self.confirmation = confirmation if confirm else None
         try:
             with stopping_on((signal.SIGINT, *signals), self._halt), suppress(HaltedError):
                 for callback in self.callbacks:
@@ -269,14 +263,15 @@ class Trainer(EnvAccess, Acting, Saving):
         return {**result, **self.confirmed, "stop_reason": reason}
 
     def stop(self, reason: str | None) -> None:
-        """Makes `learn` end after the current iteration; the first reason stays, and None is no reason."""
-        if (
-            reason is not None and self._stop_reason is None
-        ):  # never undoes what a signal, at any moment, said
+        """Makes `learn` end after the current iteration.
+
+        The first reason stays, so that nothing undoes what a signal said; None is no reason.
+        """
+        if reason is not None and self._stop_reason is None:
             self._stop_reason = reason
 
     def _halt(self, reason: str) -> None:
-        """What a signal does, at any moment: says that it was heard, and stops before the next step."""
+        """What a signal does, at any moment: it is heard, and stops before the next step."""
         self.halt.asked = True
         self.stop(reason)
         acknowledge(reason)
@@ -288,11 +283,14 @@ class Trainer(EnvAccess, Acting, Saving):
 
     @property
     def underway(self) -> int:
-        """Environment steps of the next iteration that a stop amid it has left."""
+        """Environment steps of an iteration that a stop left unfinished."""
         return self.environments.samplers.underway if self.environments.samplers else 0
 
     def close(self) -> None:
-        """Closes the environments. Where they stand is remembered, so that training or saving can still go on."""
+        """Closes the environments.
+
+        Where they stand is remembered, so that training or saving can still go on.
+        """
         self.environments.close()
 
     def __enter__(self) -> Trainer:

@@ -1,5 +1,4 @@
-"""Settings that the user gave and that nothing reads where it trains: said once, so that nobody
-relies on them."""
+"""Settings that were given and that nothing reads: said once, so that nobody relies on them."""
 
 from __future__ import annotations
 
@@ -11,35 +10,32 @@ from poise.training.trainer import Trainer
 
 
 def unused(trainer: Trainer, stop: Any = None) -> list[str]:
-    """A sentence for each reason why settings that were given (`AlgorithmConfig.given`) are not
-    used. What is off, as it is where nobody says anything, is not spoken of.
+    """A sentence for each reason why settings that were given are not used.
+
+    `AlgorithmConfig.given` says which were. One that is off, as it is by default, is not named.
 
     Args:
         trainer: made, and not trained yet.
         stop: the rules of a run; None where whoever has the trainer may call `learn` and `evaluate`
             themselves.
     """
-    config, default, said, sentences = (
-        trainer.config,
-        type(trainer.config)(),
-        set[str](),
-        list[str](),
-    )
+    config, default = trainer.config, type(trainer.config)()
+    given, sentences = set(config.given), []
     for applies, names, why in _reasons(trainer, stop):
-        given = {
-            key: attrgetter(key) for key in names.split() if applies and key in config.given - said
-        }
-        found = [
-            key for key, value in given.items() if value(config) or value(config) != value(default)
-        ]
-        said.update(found)
-        sentences += [f"Not used: {', '.join(found)} ({why})."] if found else []
+        found = []
+        for key in names.split() if applies else ():
+            value = attrgetter(key)
+            if key in given and (value(config) or value(config) != value(default)):
+                found.append(key)
+                given.remove(key)  # one reason is enough
+        if found:
+            sentences.append(f"Not used: {', '.join(found)} ({why}).")
     return sentences
 
 
 _HIDDEN = (
-    "model.fcnet_hiddens model.vf_fcnet_hiddens model.fcnet_activation model.initializer"
-    " model.vf_share_layers"
+    "model.fcnet_hiddens model.vf_fcnet_hiddens model.fcnet_activation model.initializer "
+    "model.vf_share_layers"
 )
 _PICTURES = "model.conv_filters model.conv_activation model.conv_dtype"
 _GAUSSIAN = (
@@ -50,16 +46,15 @@ _LIMITS = "env_step_timeout_s env_reset_timeout_s env_make_timeout_s"
 
 
 def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
-    """Whether something is the case, settings that are not used then, and how it is said."""
+    """Conditions, the settings that are not used where one holds, and how that is said."""
     config, policy, model = trainer.config, trainer.policy, trainer.config.model
     batch, total = next(iter(trainer.environments.batches), None), config.total_timesteps
     pictures = [] if policy.custom else policy.features.pictures
     alone = batch is not None and not hasattr(batch, "workers")
     other = isinstance(stop, dict) and stop.get("timesteps_total", total) != total
-    evaluates, native = (
-        stop is None or config.evaluation_interval,
-        not isinstance(batch, InlineVectorEnv),
-    )
+    evaluates = stop is None or config.evaluation_interval
+    native = not isinstance(batch, InlineVectorEnv)
+    hidden = model.fcnet_hiddens + (model.vf_fcnet_hiddens or [])
     return [
         (policy.custom, f"{_HIDDEN} {_PICTURES}", "a custom model has layers of its own"),
         (not policy.custom, "model.custom_model_config", "there is no model.custom_model"),
@@ -74,7 +69,7 @@ def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
             f"{trainer.name} has no value function beside Q",
         ),
         (
-            not model.fcnet_hiddens + (model.vf_fcnet_hiddens or []),
+            not hidden,
             "model.fcnet_activation",
             "no layers are hidden",
         ),

@@ -38,8 +38,8 @@ class Analysis:
         ended = sum(trial.state != "running" for trial in self.trials)
         found = f", best {search.metric} {best.value(search):,.6g}" if best else ""
         return (
-            f"<{search.algorithm} on {env_name(search.config['env'])}{found}, {self.path}: {ended}"
-            f" of {of} trials>"
+            f"<{search.algorithm} on {env_name(search.config['env'])}{found}, {self.path}: "
+            f"{ended} of {of} trials>"
         )
 
     def get_best_trial(self, metric: str | None = None, mode: str | None = None) -> Trial:

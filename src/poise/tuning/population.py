@@ -63,8 +63,8 @@ class Population(Study):
                 )
             if place.startswith(FIXED):
                 raise ConfigError(
-                    f"pbt changes settings while policies learn, which {place} cannot: leave it"
-                    " out."
+                    f"pbt changes settings while policies learn, which {place} cannot: "
+                    "leave it out."
                 )
         super().__init__(search, folder, callbacks)
         self._random = np.random.default_rng(

@@ -185,8 +185,8 @@ def resume(
     search = Search.read(path := _folder(path))
     if missing := unwritten(search.config):
         raise RunError(
-            f"The study {path} was begun by a script with {', '.join(missing)} as Python objects:"
-            " go on with it there, by poise.tune.run(..., resume=True)."
+            f"The study {path} was begun by a script with {', '.join(missing)} as Python objects: "
+            "go on with it there, by poise.tune.run(..., resume=True)."
         )
     bring_algorithm(vars(search), path, trusted=trust)
     search.config = canonical(algorithm_spec(search.algorithm)[1].config, search.config)
@@ -225,8 +225,8 @@ def conduct(
     size = coerce(PositiveInt | None, parallel, "parallel")
     if (size or 1) > MAX_PARALLEL:
         raise ConfigError(
-            f"parallel={size:,} is not allowed: each is a process, and there are at most"
-            f" {MAX_PARALLEL}."
+            f"parallel={size:,} is not allowed: each is a process, "
+            f"and there are at most {MAX_PARALLEL}."
         )
     if not search.repeated:
         check_installed(search)
@@ -311,8 +311,8 @@ def checked(given: Mapping[str, Any]) -> Search:
     unknown = [key for key in made.options if key not in wanted]
     if unknown:
         raise ConfigError(
-            f"There is no argument {unknown[0]!r} of a"
-            f" search.{nearest(unknown[0], [*types, *wanted])}"
+            f"There is no argument {unknown[0]!r} of a "
+            f"search.{nearest(unknown[0], [*types, *wanted])}"
         )
     made.options = {key: coerce(wanted[key], value, key) for key, value in made.options.items()}
     return made

@@ -136,8 +136,8 @@ def load_seeds(path: str | Path) -> SeedRuns:
     study = load(find_study(path) or path).study
     if not isinstance(study, Seeds):
         raise RunError(
-            f"{path} is a search, not several seeds of one configuration: read it by"
-            " poise.tune.load."
+            f"{path} is a search, not several seeds of one configuration: "
+            "read it by poise.tune.load."
         )
     return SeedRuns(study)
 

@@ -76,8 +76,8 @@ class Number:
             self.step > 0 and (self.high - self.low) / self.step <= 2**53
         ):
             raise ConfigError(
-                f"A search in steps of {self.step:g} gets nowhere: they must be above 0, and no"
-                " finer."
+                f"A search in steps of {self.step:g} gets nowhere: they must be above 0, "
+                "and no finer."
             )
 
     def suggest(self, trial: BaseTrial | Fixed, name: str) -> float:
@@ -237,8 +237,8 @@ def parse(value: Any, depth: int = 0) -> Any:
         OverflowError,
     ) as error:
         raise ConfigError(
-            f"{brief(value)} cannot be read as a search ({error}): write, for example,"
-            " uniform(0, 1)."
+            f"{brief(value)} cannot be read as a search ({error}): write, for example, uniform(0, "
+            "1)."
         ) from None
 
 
@@ -294,8 +294,9 @@ def grid(config: Mapping[str, Any]) -> list[dict[str, Primitive]]:
     if (size := math.prod(len(labels) for _, labels in axes)) > MAX_TRIALS:
         product = " x ".join(f"{len(labels):,} of {path}" for path, labels in axes)
         raise ConfigError(
-            f"A grid of {size:,} points ({product}) is not allowed: a search has at most"
-            f" {MAX_TRIALS:,} trials. Write choice instead of grid_search, and how many to try."
+            f"A grid of {size:,} points ({product}) is not allowed: "
+            f"a search has at most {MAX_TRIALS:,} trials. Write choice instead of grid_search, "
+            "and how many to try."
         )
     return [
         dict(zip((p for p, _ in axes), point, strict=True))

@@ -100,8 +100,8 @@ class Board:
         """How far those are that run."""
         ended = sum(trial.state != "running" for trial in self.study.trials)
         text = (
-            f"{ended} of {self.study.total} {self.study.noun}s have ended,"
-            f" {self.study.seconds:.0f} s"
+            f"{ended} of {self.study.total} {self.study.noun}s have ended, "
+            f"{self.study.seconds:.0f} s"
         )
         for trial in self.study.trials:
             if trial.state == "running" and trial.latest:
@@ -115,14 +115,14 @@ class Board:
         study, search = self.study, self.study.search
         ended = sum(trial.state != "running" for trial in study.trials)
         text = (
-            f"{ended} of {study.total} {study.noun}s, {self.parallel} at a time,"
-            f" {study.seconds:.0f} s"
+            f"{ended} of {study.total} {study.noun}s, {self.parallel} at a time, "
+            f"{study.seconds:.0f} s"
         )
         best = study.best
         if best is not None:
             text += (
-                f"; the best is {study.noun} {study.label(best)} with {search.metric}"
-                f" {best.value(search):,.6g}"
+                f"; the best is {study.noun} {study.label(best)} with {search.metric} "
+                f"{best.value(search):,.6g}"
             )
         return Text(shown(text))
 
@@ -141,8 +141,8 @@ def line(trial: Trial, study: Study) -> str:
     value = f"{statistics.fmean(found):,.6g}" if found else "nothing"
     took = f" after {trial.result['timesteps_total']:,} steps, {trial.result['time_total_s']:.1f} s"
     return (
-        f"{study.noun} {study.label(trial)} {trial.state}{missed}: {search.metric}"
-        f" {value}{took}{_params(trial)}"
+        f"{study.noun} {study.label(trial)} {trial.state}{missed}: "
+        f"{search.metric} {value}{took}{_params(trial)}"
     )
 
 

@@ -211,7 +211,7 @@ def _tell(others: Mapping[str, Any]) -> None:
     for key, value in others.items():
         if key not in WITHOUT_EFFECT and value:
             text = (
-                f"tune.run: {key}={value!r} has no equivalent here and is left"
-                f" out.{nearest(key, known)}"
+                f"tune.run: {key}={value!r} has no equivalent here and is left "
+                f"out.{nearest(key, known)}"
             )
             warnings.warn(text, PoiseWarning, stacklevel=3)
