@@ -30,10 +30,8 @@ class A2C(OnPolicy):
     def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
         for _ in self.rounds():
             rollout = self.collect(samplers)
-            lr, entropy_coeff = (
-                self.scheduled(self.config.lr),
-                self.scheduled(self.config.entropy_coeff),
-            )
+            lr = self.scheduled(self.config.lr)
+            entropy_coeff = self.scheduled(self.config.entropy_coeff)
             loss, stats = self.loss(rollout, entropy_coeff)
             norm = self.descend(loss, lr)
             self.finish_round(rollout)
@@ -43,23 +41,25 @@ class A2C(OnPolicy):
         return {**dict(zip(names, torch.stack(stats).tolist(), strict=True)), **rest}
 
     def loss(self, rollout: Rollout, entropy_coeff: float) -> tuple[Tensor, list[Tensor]]:
-        """The loss of a rollout, and `[policy_loss, vf_loss, entropy, explained variance]`."""
+        """The loss of a rollout.
+
+        Returns:
+            The loss, and `[policy_loss, vf_loss, entropy, explained variance]`.
+        """
         config, dist, rollout = self.config, self.policy.dist, rollout.to(self.device)
         n = rollout.steps * rollout.slots
         x = self.policy.prepare({k: leaf.flatten(0, 1) for k, leaf in rollout.obs.items()})
         inputs, values = self.policy(x, rollout.state, rollout.first)
         inputs, value = inputs[:n], values[:n]  # row T only bootstraps
         weight = rollout.valid.flatten()
-        share = weight / weight.sum().clamp(min=1)
-        advantage = self.advantages(
-            rollout, values.detach().view(rollout.steps + 1, rollout.slots)
-        ).flatten()
+        share = weight / weight.sum().clamp(min=1)  # for a mean over the steps that count
+        known = values.detach().view(rollout.steps + 1, rollout.slots)
+        advantage = self.advantages(rollout, known).flatten()
         target = value.detach() + advantage
         if config.normalize_advantages:
             advantage = normalize(advantage, weight)
-        policy_loss = -torch.dot(
-            share, dist.log_prob(inputs, rollout.action.flatten(0, 1)) * advantage
-        )
+        log_prob = dist.log_prob(inputs, rollout.action.flatten(0, 1))
+        policy_loss = -torch.dot(share, log_prob * advantage)
         vf_loss = torch.dot(share, (value - target) ** 2)
         loss = policy_loss + config.vf_loss_coeff * vf_loss
         with torch.set_grad_enabled(entropy_coeff > 0):

@@ -1,14 +1,16 @@
 """Asynchronous PPO: PPO's clipped surrogate on rollouts of slightly older policies.
 
-repeat:
-    take a rollout that μ sampled while the learner was busy
-    ρ ← min(ρ̄, π_old(a|s) / μ(a|s))                                 (π_old is the policy as it is now)
-    A ← V-trace's generalized advantages, which ρ weighs,  R ← A + V_old
-    for each epoch, for each minibatch:
-        maximise  min(r A, clip(r, 1 - ε, 1 + ε) A) - c₁ (V - R)² + c₂ H[π],   r = π(a|s) / π_old(a|s)
+    repeat:
+        take a rollout that μ sampled while the learner was busy
+        ρ ← min(ρ̄, π_old(a|s) / μ(a|s))            (π_old is the policy as it is now)
+        A ← V-trace's generalized advantages, which ρ weighs,  R ← A + V_old
+        for each epoch, for each minibatch:
+            maximise  min(r A, clip(r, 1 - ε, 1 + ε) A) - c₁ (V - R)² + c₂ H[π]
+            where  r = π(a|s) / π_old(a|s)
 
-That another policy limits the step than the one which sampled is the decoupled objective of Hilton,
-Cobbe & Schulman 2022 (arXiv 2110.00641). Without a lag, π_old is μ, ρ is 1, and this is PPO.
+The policy that limits the step, π_old, is another than the one that sampled, μ: this is the
+decoupled objective of Hilton, Cobbe & Schulman 2022 (arXiv 2110.00641). Without a lag, π_old is μ,
+ρ is 1, and this is PPO.
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ class APPO(Asynchronous, PPO):
 
     @torch.no_grad()
     def batch(self, rollout: Rollout) -> Batch:
-        """Values, probabilities, advantages and targets of a rollout under the policy as it is now."""
+        """Computes what PPO's loss needs of a rollout, with the policy as it is now.
+
+        That is π_old: beside values, the probabilities of the actions are its own, not μ's.
+        """
         rollout = rollout.to(self.device)
         steps, slots = rollout.steps, rollout.slots
         n = steps * slots
@@ -42,10 +47,8 @@ class APPO(Asynchronous, PPO):
         log_prob = self.policy.dist.log_prob(inputs[:n], action)
         value = values.view(steps + 1, slots)
         ratio = (log_prob.view(steps, slots) - rollout.log_prob).exp_()
-        limit = self.config.vtrace_clip_rho_threshold
-        advantage = self.advantages(
-            rollout, value, rho=ratio.clamp(max=limit), c=ratio.clamp(max=1.0)
-        )
+        rho, c = ratio.clamp(max=self.config.vtrace_clip_rho_threshold), ratio.clamp(max=1.0)
+        advantage = self.advantages(rollout, value, rho, c)
         return Batch(
             x=rows(x, slice(0, n)),  # row T only bootstraps
             action=action,

@@ -6,13 +6,13 @@ dueling             Wang et al. 2016 (arXiv 1511.06581)
 prioritized_replay  Schaul et al. 2016 (arXiv 1511.05952)
 n_step              Sutton 1988; with the others, Hessel et al. 2018 (arXiv 1710.02298)
 
-repeat:
-    sample T steps in each of B environments, ε-greedily by Q, and add them to the replay
-    for each gradient step:
-        draw steps (s, a, r, s') from the replay
-        y ← r + γ (1 - terminated) max_a' Q⁻(s', a')
-        one step along  -∇ huber(Q(s, a) - y)
-    every so often:  θ⁻ ← τ θ + (1 - τ) θ⁻
+    repeat:
+        sample T steps in each of B environments, ε-greedily by Q, and add them to the replay
+        for each gradient step:
+            draw steps (s, a, r, s') from the replay
+            y ← r + γ (1 - terminated) max_a' Q⁻(s', a')
+            one step along  -∇ huber(Q(s, a) - y)
+        every so often:  θ⁻ ← τ θ + (1 - τ) θ⁻
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""IMPALA (Espeholt et al. 2018, arXiv 1802.01561): actor-critic on rollouts of slightly older
-policies.
+"""IMPALA (Espeholt et al. 2018, arXiv 1802.01561): actor-critic with samplers that run ahead.
 
 repeat:
     take a rollout that μ sampled while the learner was busy
@@ -38,7 +37,7 @@ class IMPALA(Asynchronous):
         lr, entropy_coeff = self.scheduled(config.lr), self.scheduled(config.entropy_coeff)
         rollout = rollout.to(self.device)
         reward = self.learner_reward(rollout)
-        slots = config.sgd_minibatch_size // rollout.steps
+        slots = config.sgd_minibatch_size // rollout.steps  # a minibatch holds whole slots
         for _ in range(config.num_sgd_iter):
             for start in range(0, rollout.slots, slots):
                 stop = min(start + slots, rollout.slots)
@@ -52,8 +51,16 @@ class IMPALA(Asynchronous):
     def loss(
         self, rollout: Rollout, reward: Tensor, entropy_coeff: float
     ) -> tuple[Tensor, list[Tensor]]:
-        """The loss of whole trajectories with rewards `[T, B]`, a mean over their steps, and
-        `[policy_loss, vf_loss, entropy, kl, explained variance]`."""
+        """The loss of whole trajectories, a mean over their steps.
+
+        Args:
+            rollout: the trajectories.
+            reward: their rewards as they enter the loss, `[T, B]`.
+            entropy_coeff: c₂.
+
+        Returns:
+            The loss, and `[policy_loss, vf_loss, entropy, kl, explained variance]`.
+        """
         config, dist = self.config, self.policy.dist
         steps, slots = rollout.steps, rollout.slots
         n = steps * slots

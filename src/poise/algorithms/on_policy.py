@@ -1,5 +1,4 @@
-"""What PPO, A2C, IMPALA and APPO share: each rollout is learnt from once, by the values of what
-came next."""
+"""What PPO, A2C, IMPALA and APPO share: they learn from each rollout as a whole, and only once."""
 
 from __future__ import annotations
 
@@ -13,37 +12,41 @@ from poise.sampling.rollout import Rollout
 
 
 class OnPolicy(Algorithm):
-    """What PPO and A2C share: rewards as the learner sees them, values of what came next, the
-    normalisers' turn."""
+    """Base of the algorithms that learn from rollouts: rewards, advantages, normalisers."""
 
     def collect(self, samplers: SamplerGroup) -> Rollout:
-        """A rollout of all samplers."""
+        """Samples one rollout with all samplers."""
         self.warm_up(samplers)
         return samplers.collect()
 
     def warm_up(self, samplers: SamplerGroup) -> None:
-        """The first rollout only shows the observation normaliser what observations are like: a
-        policy that learnt from it would have learnt in another input space than the one it goes on
-        in."""
+        """Shows the observation normaliser a first rollout, from which nothing is learnt.
+
+        A policy that learnt from it would have learnt in another input space than the one that it
+        goes on in.
+        """
         if any(moments.count == 0 for moments in self.policy.moments):
             self.finish_round(samplers.collect())
             samplers.publish(self.updates)
 
     def learner_reward(self, rollout: Rollout) -> Tensor:
-        """Rewards `[T, B]` as they enter the loss: clipped or normalised if asked for.
+        """Rewards `[T, B]` as they enter the loss: raw, clipped to their sign, or scaled.
 
-        Reports use the raw ones.
+        What is reported is always raw.
         """
         if self.config.clip_rewards:
             return rollout.reward.sign()
         return self.reward_scaler(rollout) if self.reward_scaler else rollout.reward
 
     def next_values(self, rollout: Rollout, value: Tensor) -> Tensor:
-        """Values `[T, B]` of the observation each step led to, from the values `[T + 1, B]` of all
-        rows.
+        """Values `[T, B]` of the observations that each step led to.
 
         Under NEXT_STEP that is simply the next row. Where an episode's final observation is not the
         next row, it is in `rollout.final`, and its value is put in its place.
+
+        Args:
+            rollout: the rollout.
+            value: values of all rows, `[T + 1, B]`.
         """
         if not rollout.final:
             return value[1:]
@@ -58,8 +61,13 @@ class OnPolicy(Algorithm):
     def advantages(
         self, rollout: Rollout, value: Tensor, rho: Tensor | None = None, c: Tensor | None = None
     ) -> Tensor:
-        """Generalized advantages `[T, B]` from the values `[T + 1, B]` of all rows; V-trace's with
-        importance weights `[T, B]`."""
+        """Generalized advantages `[T, B]`; with importance weights, those of V-trace's targets.
+
+        Args:
+            rollout: the rollout.
+            value: values of all rows, `[T + 1, B]`.
+            rho, c: clipped importance weights `[T, B]`; see `returns.advantages`.
+        """
         return advantages(
             self.learner_reward(rollout),
             value[:-1],
@@ -73,10 +81,12 @@ class OnPolicy(Algorithm):
         )
 
     def finish_round(self, rollout: Rollout) -> None:
-        """Counts the steps and lets the observation normaliser see them, now that they have been
-        learnt from."""
+        """Counts the steps of a rollout and updates the observation normaliser with them.
+
+        The normaliser comes last: while a rollout is learnt from, the policy must see its
+        observations as it did when it acted.
+        """
         self.timesteps += int(rollout.valid.sum().item())
         if self.policy.moments:
-            self.policy.update_normalizer(
-                {k: v[:-1] for k, v in rollout.obs.items()}, rollout.valid
-            )
+            seen = {name: leaf[:-1] for name, leaf in rollout.obs.items()}
+            self.policy.update_normalizer(seen, rollout.valid)

@@ -4,7 +4,8 @@ repeat:
     sample T steps in each of B environments with π_old
     A ← generalized advantages,  R ← A + V_old
     for each epoch, for each minibatch:
-        maximise  min(r A, clip(r, 1 - ε, 1 + ε) A) - c₁ (V - R)² + c₂ H[π],   r = π(a|s) / π_old(a|s)
+        maximise  min(r A, clip(r, 1 - ε, 1 + ε) A) - c₁ (V - R)² + c₂ H[π]
+        where  r = π(a|s) / π_old(a|s)
 """
 
 from __future__ import annotations
@@ -24,114 +25,8 @@ from poise.models.policy import State, by_portions, rows
 from poise.sampling.group import SamplerGroup
 from poise.sampling.rollout import Rollout
 
-
-@dataclass
-class Batch:
-    """The steps of a rollout as one flat list, `[N, ...]` each.
-
-    Attributes:
-        x: prepared observations (a tensor, or a structure of tensors for custom models).
-        weight: 1 for steps that count, 0 for those that only reset. In a minibatch the weights sum
-            to 1.
-        order: of `x`, where it is not yet that of the rest: copying all pictures at once takes far
-            longer than those of one minibatch after the other, which share memory.
-        state, first: of a policy with a memory, for steps that are T rows of B slots in turn; see
-            `Policy`.
-    """
-
-    x: Any
-    action: Tensor
-    log_prob: Tensor
-    advantage: Tensor
-    value: Tensor
-    target: Tensor
-    weight: Tensor
-    order: Tensor | None = None
-    state: State = ()
-    first: Tensor | None = None
-
-    def __getitem__(self, index: Any) -> Batch:
-        """The same of some steps, or of all in another order."""
-        rest: tuple[Any, ...] = (
-            self.action,
-            self.log_prob,
-            self.advantage,
-            self.value,
-            self.target,
-            self.weight,
-        )
-        order: Tensor | None = None
-        if self.order is not None:
-            order = self.order[index]
-        elif (
-            isinstance(index, Tensor) and isinstance(self.x, Tensor) and self.x.dtype == torch.uint8
-        ):
-            order = index
-        part = Batch(rows(self.x, index) if order is None else self.x, *(t[index] for t in rest))
-        part.order = order
-        return part
-
-    def gathered(self) -> Batch:
-        """The same, with all in one order."""
-        return (
-            self
-            if self.order is None
-            else replace(self, x=self.x.index_select(0, self.order), order=None)
-        )
-
-    def minibatches(self, size: int, *, normalize_advantages: bool) -> Iterator[Batch]:
-        """Consecutive parts of `size` steps (the last may be shorter), as views, with weights that
-        sum to 1.
-
-        Advantages are normalised within each part, but for all parts of equal size at once; those
-        of parts of one step within the whole.
-        """
-        n = len(self.weight)
-        for start, end, length in ((0, n - n % size, size), (n - n % size, n, n % size)):
-            if start == end:
-                continue
-            parts = self[start:end]
-            weight = parts.weight.view(-1, length)
-            counts = weight.sum(1, keepdim=True)
-            if normalize_advantages and length == 1:
-                parts.advantage = normalize(self.advantage, self.weight)[start:end]
-            elif normalize_advantages:
-                parts.advantage = normalize(parts.advantage.view(-1, length), weight).flatten()
-            parts.weight = (weight / counts.clamp(min=1)).flatten()
-            for first, count in zip(
-                range(0, end - start, length), counts.flatten().tolist(), strict=True
-            ):
-                if count:  # a part in which every step only reset holds nothing to learn
-                    yield (
-                        parts if length == end - start else parts[first : first + length]
-                    ).gathered()
-
-    def sequences(
-        self, order: Tensor | None, size: int, *, normalize_advantages: bool
-    ) -> Iterator[Batch]:
-        """Minibatches for a policy with a memory: all steps of so many slots as have about `size`
-        steps."""
-        assert self.first is not None
-        steps, slots = self.first.shape
-        order = torch.arange(slots, device=self.weight.device) if order is None else order
-        rows_of = torch.arange(steps, device=order.device).unsqueeze(1) * slots
-        for chosen in torch.split(order, max(1, size // steps)):
-            part = self[(rows_of + chosen).flatten()].gathered()
-            count = part.weight.sum()
-            if count == 0:
-                continue
-            part.state, part.first = (
-                tuple(each[chosen] for each in self.state),
-                self.first[:, chosen],
-            )
-            if normalize_advantages:
-                part.advantage = normalize(part.advantage, part.weight)
-            part.weight = part.weight / count
-            yield part
-
-
 KL = 2
-"""Where `PPO.loss` reports the divergence from the policy that sampled."""
+"""Where the statistics of `PPO.loss` hold the divergence from the policy that sampled."""
 
 
 class PPO(OnPolicy):
@@ -149,7 +44,7 @@ class PPO(OnPolicy):
 
     @torch.no_grad()
     def batch(self, rollout: Rollout) -> Batch:
-        """Values, advantages and targets of a rollout under the policy that sampled it."""
+        """Computes values, advantages and value targets of a rollout, before any gradient step."""
         rollout = rollout.to(self.device)
         x = self.policy.prepare({name: leaf.flatten(0, 1) for name, leaf in rollout.obs.items()})
         value = by_portions(self.policy.critic, x, rollout.state, rollout.first)
@@ -167,56 +62,42 @@ class PPO(OnPolicy):
             **self.memory(rollout),
         )
 
-    def memory(self, rollout: Rollout) -> dict[str, Any]:
-        """What a batch holds beside its steps for a policy with a memory."""
-        return (
-            {"state": rollout.state, "first": rollout.first[:-1]} if self.policy.recurrent else {}
-        )
-
     def learn(self, batch: Batch) -> dict[str, float]:
-        """All epochs over one batch; returns the statistics of the last (with a target for the KL,
-        of all)."""
+        """Learns from a batch for `num_sgd_iter` epochs, or until `target_kl` is exceeded.
+
+        Returns:
+            Statistics: means over the minibatches of the last epoch, or of all with a `target_kl`.
+        """
         config, size = self.config, self.config.sgd_minibatch_size
         assert size is not None
         lr, clip = self.scheduled(config.lr), self.scheduled(config.clip_param)
         entropy_coeff = self.scheduled(config.entropy_coeff)
+        now = {"cur_lr": lr, "cur_clip_param": clip, "cur_entropy_coeff": entropy_coeff}
         stats: list[Tensor] = []
-        # Where the batch is the minibatch, its order is of no consequence: it is prepared once for
-        # all epochs.
+        # If the batch is a single minibatch, its order does not matter: one serves all epochs.
         whole = list(self.minibatches(batch)) if len(batch.weight) <= size else None
         for epoch in range(config.num_sgd_iter):
+            # Statistics cost time, so that they are computed only where they are used.
             report = config.target_kl is not None or epoch == config.num_sgd_iter - 1
             for minibatch in whole or self.minibatches(batch, self.order(batch)):
                 loss, parts = self.loss(minibatch, clip, entropy_coeff, report=report)
                 if config.target_kl is not None and parts[KL].item() > 1.5 * config.target_kl:
                     stats.append(torch.cat([parts, parts.new_tensor([math.nan])]))
-                    return self._report(stats, batch, lr, clip, entropy_coeff)
+                    return self._report(stats, batch) | now
                 norm = self.descend(loss, lr)
                 if report:
                     stats.append(torch.cat([parts, parts.new_tensor([norm])]))
-        return self._report(stats, batch, lr, clip, entropy_coeff)
-
-    def order(self, batch: Batch) -> Tensor:
-        """A random order of a batch's steps, or of its slots where the policy has a memory."""
-        count = len(batch.weight) if batch.first is None else batch.first.shape[1]
-        return torch.randperm(count, generator=self.generator).to(self.device)
-
-    def minibatches(self, batch: Batch, order: Tensor | None = None) -> Iterator[Batch]:
-        """The minibatches of a batch as the configuration wants them, in an order that `order`
-        gave."""
-        size, normalized = self.config.sgd_minibatch_size, self.config.normalize_advantages
-        assert size is not None
-        if batch.first is not None:
-            return batch.sequences(order, size, normalize_advantages=normalized)
-        return (batch if order is None else batch[order]).minibatches(
-            size, normalize_advantages=normalized
-        )
+        return self._report(stats, batch) | now
 
     def loss(
         self, batch: Batch, clip: float, entropy_coeff: float, *, report: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """The loss of a minibatch, and `[policy_loss, vf_loss, kl, clip_fraction, entropy]` if a
-        report is due."""
+        """The loss of a minibatch.
+
+        Returns:
+            The loss, and, if a report is due,
+            `[policy_loss, vf_loss, kl, clip_fraction, entropy]`.
+        """
         config, dist = self.config, self.policy.dist
         inputs, value = self.policy(batch.x, batch.state, batch.first)
         log_prob = dist.log_prob(inputs, batch.action)
@@ -242,12 +123,139 @@ class PPO(OnPolicy):
             columns = torch.stack([approximate_kl(log_ratio), clipped, dist.entropy(inputs)])
             return loss, torch.cat([torch.stack([policy_loss, vf_loss]), columns.mv(batch.weight)])
 
-    def _report(
-        self, stats: list[Tensor], batch: Batch, lr: float, clip: float, entropy_coeff: float
-    ) -> dict[str, float]:
-        """One read of all statistics: means over minibatches."""
+    def minibatches(self, batch: Batch, order: Tensor | None = None) -> Iterator[Batch]:
+        """Cuts a batch into minibatches of `sgd_minibatch_size` steps, in the given `order`."""
+        size, normalized = self.config.sgd_minibatch_size, self.config.normalize_advantages
+        assert size is not None
+        if batch.first is not None:
+            return batch.sequences(order, size, normalize_advantages=normalized)
+        shuffled = batch if order is None else batch[order]
+        return shuffled.minibatches(size, normalize_advantages=normalized)
+
+    def order(self, batch: Batch) -> Tensor:
+        """A random order of a batch's steps, or of its slots if the policy has a memory."""
+        count = len(batch.weight) if batch.first is None else batch.first.shape[1]
+        return torch.randperm(count, generator=self.generator).to(self.device)
+
+    def memory(self, rollout: Rollout) -> dict[str, Any]:
+        """What a batch holds beside its steps for a policy with a memory."""
+        if not self.policy.recurrent:
+            return {}
+        return {"state": rollout.state, "first": rollout.first[:-1]}
+
+    def _report(self, stats: list[Tensor], batch: Batch) -> dict[str, float]:
+        """Means of the statistics over minibatches, read from the device all at once."""
         names = ("policy_loss", "vf_loss", "kl", "clip_fraction", "entropy", "grad_norm")
         means = torch.stack(stats).nanmean(0).tolist() if stats else [math.nan] * len(names)
         explained = explained_variance(batch.value, batch.target, batch.weight).item()
-        rest = {"cur_lr": lr, "cur_clip_param": clip, "cur_entropy_coeff": entropy_coeff}
-        return {**dict(zip(names, means, strict=True)), "vf_explained_var": explained, **rest}
+        return {**dict(zip(names, means, strict=True)), "vf_explained_var": explained}
+
+
+@dataclass
+class Batch:
+    """The N steps of a rollout as one flat list, `[N, ...]` each.
+
+    Attributes:
+        x: prepared observations (a tensor, or a structure of tensors for custom models).
+        action: as the distribution sampled them.
+        log_prob: log π_old(a|s).
+        advantage: A.
+        value: V_old(s).
+        target: R = A + V_old(s).
+        weight: 1 for steps that count, 0 for those that only reset. In a minibatch the weights sum
+            to 1.
+        order: the order that `x` has yet to be brought into, if it is not that of the rest. Copying
+            all pictures of a batch at once takes far longer than copying those of one minibatch
+            after the other, which share memory.
+        state, first: of a policy with a memory, for steps that are T rows of B slots in turn; see
+            `Policy`.
+    """
+
+    x: Any
+    action: Tensor
+    log_prob: Tensor
+    advantage: Tensor
+    value: Tensor
+    target: Tensor
+    weight: Tensor
+    order: Tensor | None = None
+    state: State = ()
+    first: Tensor | None = None
+
+    def __getitem__(self, index: Any) -> Batch:
+        """Some of the steps, or all of them in another order; without a memory."""
+        x, order = self.x, self.order
+        if order is not None:
+            order = order[index]
+        elif isinstance(index, Tensor) and isinstance(x, Tensor) and x.dtype == torch.uint8:
+            order = index
+        else:
+            x = rows(x, index)
+        return Batch(
+            x=x,
+            action=self.action[index],
+            log_prob=self.log_prob[index],
+            advantage=self.advantage[index],
+            value=self.value[index],
+            target=self.target[index],
+            weight=self.weight[index],
+            order=order,
+        )
+
+    def gathered(self) -> Batch:
+        """The same steps, with the observations in the order of the rest."""
+        if self.order is None:
+            return self
+        return replace(self, x=self.x.index_select(0, self.order), order=None)
+
+    def minibatches(self, size: int, *, normalize_advantages: bool) -> Iterator[Batch]:
+        """Cuts the batch into parts of `size` steps, as views; the last may be shorter.
+
+        Weights are scaled to sum to 1 in each part, and advantages are normalised within each. All
+        parts of full size are treated in one operation. A part of a single step has no deviation:
+        its advantage is normalised within the whole batch.
+        """
+        n = len(self.weight)
+        full = n - n % size  # steps in parts of full size; what is left makes one more part
+        for start, end, length in ((0, full, size), (full, n, n - full)):
+            if start == end:
+                continue
+            parts = self[start:end]
+            weight = parts.weight.view(-1, length)
+            counts = weight.sum(1, keepdim=True)
+            if normalize_advantages and length == 1:
+                parts.advantage = normalize(self.advantage, self.weight)[start:end]
+            elif normalize_advantages:
+                parts.advantage = normalize(parts.advantage.view(-1, length), weight).flatten()
+            parts.weight = (weight / counts.clamp(min=1)).flatten()
+            for i, count in enumerate(counts.flatten().tolist()):
+                if count:  # a part in which every step only reset has nothing to teach
+                    single = length == end - start
+                    part = parts if single else parts[i * length : (i + 1) * length]
+                    yield part.gathered()
+
+    def sequences(
+        self, order: Tensor | None, size: int, *, normalize_advantages: bool
+    ) -> Iterator[Batch]:
+        """Minibatches for a policy with a memory, which learns from whole slots.
+
+        Args:
+            order: of the slots; None leaves it as it is.
+            size: each minibatch has as many slots as make about so many steps.
+            normalize_advantages: whether advantages are normalised within each.
+        """
+        assert self.first is not None
+        steps, slots = self.first.shape
+        order = torch.arange(slots, device=self.weight.device) if order is None else order
+        row = torch.arange(steps, device=order.device).unsqueeze(1) * slots  # where each begins
+        for chosen in torch.split(order, max(1, size // steps)):
+            part = self[(row + chosen).flatten()].gathered()
+            count = part.weight.sum()
+            if count == 0:
+                continue
+            part.state = tuple(memory[chosen] for memory in self.state)
+            part.first = self.first[:, chosen]
+            if normalize_advantages:
+                part.advantage = normalize(part.advantage, part.weight)
+            part.weight = part.weight / count
+            yield part

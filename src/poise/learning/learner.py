@@ -1,5 +1,4 @@
-"""What learns: the parameters of a module, the optimiser that moves them, and the rules by which it
-does.
+"""What learns: the parameters of a module, their optimiser, and the rules of a gradient step.
 
     learner = Learner(policy, Adam, clip=lambda flat: flat.clip_grad_norm(0.5))
     norm = learner.descend(loss, lr)
@@ -20,7 +19,8 @@ from poise.errors import DivergedError
 from poise.learning.optimizers import Change, Flat, Optimizer
 
 MAX_SKIPPED = 10
-"""Steps with a non-finite gradient in a row before training stops."""
+"""So many gradients in a row that are not finite stop training."""
+
 COUNTERS = ("updates", "skipped", "skipped_in_a_row")
 """What a learner counts."""
 
@@ -29,17 +29,17 @@ class Learner:
     """Takes gradient steps for the parameters of a module.
 
     Args:
-        module: its parameters learn, but for frozen ones.
-        optimizer: makes the optimiser of their vector.
-        clip: clips the gradient of their vector, and returns its norm before; by default, nothing
-            is clipped.
+        module: its parameters learn, unless they are frozen.
+        optimizer: makes the optimiser for the vector of parameters.
+        clip: clips the vector's gradient and returns its norm before; by default, nothing is
+            clipped.
 
     Attributes:
-        flat: the parameters and their gradients as two vectors.
-        optimizer: of these.
+        flat: the parameters and their gradients, as two vectors.
+        optimizer: moves them.
         updates: gradient steps taken.
         skipped: gradient steps not taken because the gradient was not finite.
-        skipped_in_a_row: of these, the latest that no step was taken between.
+        skipped_in_a_row: how many of these there were since the last step taken.
     """
 
     def __init__(
@@ -56,8 +56,11 @@ class Learner:
     def bind(self) -> Change | None:
         """Takes up what was changed in the module (see `Flat.bind`); the optimiser follows.
 
+        Returns:
+            What was changed; None if nothing was.
+
         Raises:
-            ModelError: parameters that cannot be learnt, or not side by side.
+            ModelError: a parameter cannot learn, or not in one vector with the others.
         """
         change = self.flat.bind()
         if change is not None and change.places is not None:
@@ -65,7 +68,7 @@ class Learner:
         return change
 
     def descend(self, loss: Tensor, lr: float) -> float:
-        """One step down the gradient of a loss; see `step`."""
+        """Takes one step down the gradient of a loss; see `step`."""
         self.flat.zero_grad()
         if loss.requires_grad:  # a custom model may have nothing to learn
             loss.backward()  # type: ignore[no-untyped-call]
@@ -90,14 +93,14 @@ class Learner:
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= MAX_SKIPPED:
             raise DivergedError(
-                f"the gradient was not finite {MAX_SKIPPED} times in a row: training has diverged."
-                " Lower lr, or normalise observations and rewards. The parameters are those before"
-                " it began."
+                f"the gradient was not finite {MAX_SKIPPED} times in a row: training has diverged. "
+                "Lower lr, or normalise observations and rewards. "
+                "The parameters are those before it began."
             )
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        """All that its next step depends on, but for the parameters themselves."""
+        """All that the next step depends on, beside the parameters themselves."""
         return {
             "frozen": self.flat.frozen,
             "optimizer": self.optimizer.state_dict(),
@@ -107,13 +110,15 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> Change | None:
         """Restores what `state_dict` returned, once the module has its parameters.
 
-        What was frozen then is frozen
-        again, and nothing else is; what `bind` found by that is returned."""
+        What was frozen then is frozen again, and nothing else is.
+
+        Returns:
+            What `bind` returned.
+        """
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(name not in state["frozen"])
         change = self.bind()
-        self.optimizer.load_state_dict(
-            {k: torch.as_tensor(v) for k, v in state["optimizer"].items()}
-        )
+        moments = {name: torch.as_tensor(value) for name, value in state["optimizer"].items()}
+        self.optimizer.load_state_dict(moments)
         self.updates, self.skipped, self.skipped_in_a_row = (int(state[key]) for key in COUNTERS)
         return change

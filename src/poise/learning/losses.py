@@ -9,8 +9,10 @@ from torch import Tensor
 
 
 class _PPOLoss(torch.autograd.Function):
-    """The loss below with its gradient written out: two products instead of the dozens that
-    autograd derives."""
+    """`ppo_loss` with its gradient written out.
+
+    That takes two products, instead of the dozens of operations that autograd would derive.
+    """
 
     @staticmethod
     def forward(
@@ -37,9 +39,9 @@ class _PPOLoss(torch.autograd.Function):
         if vf_clip is not None:
             moved = value - old_value
             near = moved.clamp(-vf_clip, vf_clip).add_(old_value).sub_(target)
-            # There the clipped value counts, which does not move with the value. (Within the
-            # limits, near is the error up to rounding: comparing the two alone would drop the
-            # gradient of many steps by chance.)
+            # Where the clipped error is the larger one, it counts, and it does not move with the
+            # value. (Within the limits, the two are the same up to rounding, so that comparing
+            # them alone would drop the gradient of many steps by chance.)
             fixed = (moved.abs() > vf_clip) & (near.abs() > error.abs())
             vf_loss = torch.dot(weight, torch.where(fixed, near, error).square_())
             error.masked_fill_(fixed, 0)
@@ -70,10 +72,12 @@ def ppo_loss(
     vf_clip: float | None = None,
     vf_coeff: float = 0.5,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """PPO's loss without the entropy bonus (arXiv 1707.06347, eq. 7 and 9, negated), over steps
-    `[N]`:
+    """PPO's loss without the entropy bonus (arXiv 1707.06347, eq. 7 and 9, negated).
 
-        Σ w [ -min(r A, clip(r, 1 - ε, 1 + ε) A) + c (V - R)² ],    r = exp(log π(a|s) - log π_old(a|s))
+        Σ w [ -min(r A, clip(r, 1 - ε, 1 + ε) A) + c (V - R)² ]
+        with  r = exp(log π(a|s) - log π_old(a|s))
+
+    All tensors are lists of steps `[N]`.
 
     Args:
         log_prob: log π(a|s) of the actions taken; differentiated.
@@ -82,8 +86,8 @@ def ppo_loss(
         advantage, target: A and R, constants.
         weight: w, which sum to 1.
         clip: ε.
-        vf_clip: the value error becomes max((V - R)², (V_old + clip(V - V_old, ±vf_clip) - R)²);
-            None does not clip.
+        vf_clip: if given, the value error is the larger of (V - R)² and
+            (V_old + clip(V - V_old, ±vf_clip) - R)².
         vf_coeff: c.
 
     Returns:
@@ -96,16 +100,24 @@ def ppo_loss(
 
 
 def approximate_kl(log_ratio: Tensor) -> Tensor:
-    """KL(π_old || π) from samples of π_old: the unbiased, never negative estimate (r - 1) - log r
-    (Schulman 2020)."""
+    """Estimates KL(π_old || π) from actions of π_old, for each step `[N]`.
+
+    It is (r - 1) - log r, whose mean is unbiased, and which is never negative (Schulman 2020,
+    http://joschu.net/blog/kl-approx.html).
+    """
     return log_ratio.exp() - 1 - log_ratio
 
 
 def explained_variance(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """1 - Var[R - V] / Var[R] over weighted steps: 1 is a perfect value function, 0 as good as a
-    constant.
+    """How much of the targets' variance the predictions explain: 1 - Var[R - V] / Var[R].
 
-    NaN where the targets do not vary: there is nothing to explain.
+    1 is a perfect value function, and 0 is as good as a constant. It is NaN where the targets do
+    not vary, since there is nothing to explain.
+
+    Args:
+        prediction: V, `[N]`.
+        target: R, `[N]`.
+        weight: of the steps, `[N]`.
     """
     weight = weight / weight.sum().clamp(min=1)
 
@@ -117,11 +129,14 @@ def explained_variance(prediction: Tensor, target: Tensor, weight: Tensor) -> Te
 
 
 def normalize(x: Tensor, weight: Tensor) -> Tensor:
-    """Brings rows of `x[..., N]` to mean 0 and deviation 1 over steps with weight 1; weight 0
-    counts in neither.
+    """Brings each row to mean 0 and standard deviation 1.
 
     The deviation is the sample's (divided by n - 1), as in other implementations of PPO. A single
     step has none: it stays as it is, since 0 would teach nothing.
+
+    Args:
+        x: rows of N steps, `[..., N]`.
+        weight: 1 for the steps that count, 0 for those that do not, `[..., N]`.
     """
     count = weight.sum(-1, keepdim=True).clamp_(min=1)
     centred = x - (weight * x).sum(-1, keepdim=True) / count
@@ -132,7 +147,7 @@ def normalize(x: Tensor, weight: Tensor) -> Tensor:
 def huber_loss(error: Tensor) -> Tensor:
     """Huber's loss of errors δ: ½ δ² up to |δ| = 1, |δ| - ½ beyond.
 
-    Its slope is δ clipped to ±1, which is how Mnih et
-    al. 2015 put it."""
+    Its slope is δ clipped to ±1, which is how Mnih et al. 2015 put it.
+    """
     slope = error.clamp(-1, 1)
     return slope * (error - 0.5 * slope)

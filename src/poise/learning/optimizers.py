@@ -1,10 +1,10 @@
 """Optimisers over one flat vector of parameters.
 
-Small networks are bound by the number of tensor operations, and a network of ten tensors costs an
-optimiser ten times what one vector does. So all parameters of a policy live in one vector (`Flat`),
-its gradients in another, and Adam is one operation, whatever the network. It also makes weights one
-buffer to copy, send or save. (The first use of `torch.optim` imports a compiler, which takes a
-second: longer than CartPole takes to learn.)
+How fast a small network learns depends on the number of tensor operations, and an optimiser needs
+ten times as many for a network of ten tensors as for one vector. So all parameters of a policy live
+in one vector (`Flat`), its gradients in another, and Adam is one operation, whatever the network.
+The weights are also one buffer to copy, send or save. (`torch.optim` is not used because its first
+use imports a compiler, which takes a second: longer than CartPole takes to learn.)
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Places = dict[str, tuple[int, torch.Size]]
 
 @dataclass
 class Change:
-    """What `Flat.bind` found to be other than before.
+    """What `Flat.bind` found changed in a module.
 
     Attributes:
-        places: where the parameters that learnt were, if now others learn, or in other places; None
-            if not.
-        replaced: names of parameters that are other tensors.
-        rebuilt: whether modules, buffers or shapes are others: copies of the module are no longer
-            its like.
+        places: where the parameters that learn were before, if others learn now or their places are
+            others; None if not.
+        replaced: names of the parameters that are other tensors now.
+        rebuilt: whether modules, buffers or shapes are others, so that copies of the module no
+            longer match it.
     """
 
     places: Places | None
@@ -47,14 +47,14 @@ class Flat:
     them.
 
     Args:
-        module: theirs.
-        learning: names of the parameters that learn, unless those that are not frozen: the vectors
-            of a copy are in the order of its original's.
+        module: whose parameters they are.
+        learning: names of the parameters that learn; by default, those that are not frozen. A copy
+            is given the names of its original's, so that both vectors have the same order.
 
     Attributes:
         data: all parameters that learn, `[P]`.
         grad: their gradients, `[P]`; `backward()` adds to it, `zero_grad` clears it.
-        whole: `data` and the frozen parameters behind it.
+        whole: `data`, followed by the frozen parameters.
         beside: what has no place there: buffers, and frozen parameters of another type.
         places: of the parameters that learn.
     """
@@ -68,28 +68,30 @@ class Flat:
         self.bind()
 
     def bind(self) -> Change | None:
-        """Makes the parameters that the module has now views of the vectors, with the values that
-        they have now. Where they are already, that takes a few microseconds, and None is returned.
+        """Makes the parameters that the module has now views of the vectors; values stay.
+
+        Where they are views already, that takes a few microseconds.
+
+        Returns:
+            What was changed; None if nothing was.
 
         Raises:
-            ModelError: parameters that cannot be learnt, or not side by side.
+            ModelError: a parameter cannot learn, or not in one vector with the others.
         """
         if self._look() == self._seen:
             return None
         places, held, parts = self.places, self._held, self._parts
         parameters = dict(self.module.named_parameters())
-        learning = {
-            n: p
-            for n, p in parameters.items()
-            if (p.requires_grad if self._learning is None else n in self._learning)
-        }
+        names = self._learning
+        if names is None:
+            names = {name for name, p in parameters.items() if p.requires_grad}
+        learning = {name: p for name, p in parameters.items() if name in names}
         like = next(iter([*learning.values(), *parameters.values()]), torch.empty(0))
         _check(learning, like)
         frozen = {n: p for n, p in parameters.items() if n not in learning and _alike(p, like)}
         values = {n: p.detach().reshape(-1) for n, p in {**learning, **frozen}.items()}
-        replaced = [
-            n for n, p in parameters.items() if n in held and held[n] != (p.data_ptr(), p.shape)
-        ]
+        now = {n: (p.data_ptr(), p.shape) for n, p in parameters.items()}
+        replaced = [name for name in now if name in held and held[name] != now[name]]
         self.whole = torch.cat([*values.values()]) if values else torch.empty(0)
         self.data = self.whole[: sum(p.numel() for p in learning.values())]
         self.grad = torch.zeros_like(self.data)
@@ -97,29 +99,27 @@ class Flat:
         for name, value in values.items():
             parameter, end = parameters[name], start + len(value)
             parameter.data = self.whole[start:end].view(parameter.shape)
-            parameter.grad = (
-                self.grad[start:end].view(parameter.shape) if name in learning else None
-            )
+            parameter.grad = None
             if name in learning:
+                parameter.grad = self.grad[start:end].view(parameter.shape)
                 self.places[name] = start, parameter.shape
             start = end
-        self.beside = [p.data for n, p in parameters.items() if n not in values] + [
-            *self.module.buffers()
-        ]
+        buffers = [*self.module.buffers()]
+        self.beside = [*(p.data for n, p in parameters.items() if n not in values), *buffers]
         self._held = {n: (p.data_ptr(), p.shape) for n, p in parameters.items()}
-        self._parts = [*self.module.modules(), *self.module.buffers()]
+        # The objects themselves, because the id of one that is gone may be given to another.
+        self._parts = [*self.module.modules(), *buffers]
         self._seen = self._look()
-        same = len(parts) == len(self._parts) and all(
-            a is b for a, b in zip(parts, self._parts, strict=True)
-        )
+        same = list(map(id, parts)) == list(map(id, self._parts))
+        shapes = {name: shape for name, (_, shape) in held.items()}
         return Change(
             places=places if places != self.places else None,
             replaced=replaced,
-            rebuilt=not same or {n: shape for n, (_, shape) in held.items()} != self.shapes,
+            rebuilt=not same or shapes != self.shapes,
         )
 
     def _look(self) -> list[object]:
-        """All by which one can tell that nothing has been replaced, frozen or taken away."""
+        """All by which to tell whether something was replaced, frozen or taken away since."""
         seen: list[object] = []
         for module in self.module.modules():
             seen.append(id(module))
@@ -133,7 +133,7 @@ class Flat:
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
-        """Of all parameters, by name."""
+        """The shapes of all parameters, by name."""
         return {name: shape for name, (_, shape) in self._held.items()}
 
     @property
@@ -145,8 +145,11 @@ class Flat:
         self.grad.zero_()
 
     def clip_grad_norm(self, limit: float | None = None) -> float:
-        """Scales the gradient so that its Euclidean norm is at most `limit`; returns the norm
-        before."""
+        """Scales the gradient so that its Euclidean norm is at most `limit`.
+
+        Returns:
+            The norm before.
+        """
         norm = math.sqrt(torch.dot(self.grad, self.grad).item())
         if limit is not None and norm > limit:
             self.grad.mul_(limit / (norm + 1e-6))
@@ -161,25 +164,26 @@ def _check(learning: dict[str, nn.Parameter], like: Tensor) -> None:
     for name, parameter in learning.items():
         if parameter.is_inference():
             raise ModelError(
-                f"The parameter {name!r} was made under torch.inference_mode() and cannot learn:"
-                " make it outside."
+                f"The parameter {name!r} was made under torch.inference_mode() and cannot learn: "
+                "make it outside."
             )
         if not _alike(parameter, like):
             one, other = (
                 f"{str(p.dtype).removeprefix('torch.')} on {p.device}" for p in (parameter, like)
             )
             raise ModelError(
-                f"The parameter {name!r} is {one}, and others are {other}: all that learn must be"
-                " of one type, on one device (or frozen by requires_grad_(False))."
+                f"The parameter {name!r} is {one}, and others are {other}: "
+                "all that learn must be of one type, on one device "
+                "(or frozen by requires_grad_(False))."
             )
 
 
 class Optimizer:
-    """What is remembered of the gradients of a vector of parameters, one number for each.
+    """Moves a vector of parameters by its gradient, and by what it remembers of earlier ones.
 
     Args:
-        flat: what it moves.
-        moments: names of the attributes that remember, vectors `[P]` that begin at 0.
+        flat: the parameters.
+        moments: names of the attributes that remember: vectors `[P]`, which begin at 0.
     """
 
     def __init__(self, flat: Flat, *moments: str) -> None:
@@ -188,11 +192,12 @@ class Optimizer:
             setattr(self, name, torch.zeros_like(flat.data))
 
     def rearrange(self, before: Places) -> None:
-        """Follows the parameters to other places in the vector; those that did not learn before
-        begin anew.
+        """Follows the parameters to other places in the vector.
+
+        Those that did not learn before, or have another shape now, begin anew.
 
         Args:
-            before: where they were.
+            before: the places where they were.
         """
         for moment in self.moments:
             old, new = getattr(self, moment), torch.zeros_like(self.flat.data)
@@ -203,13 +208,14 @@ class Optimizer:
 
     @property
     def overflown(self) -> str | None:
-        """The first of `moments` that holds what is not finite; None without any."""
-        return next(
-            (name for name in self.moments if not torch.isfinite(getattr(self, name)).all()), None
-        )
+        """The first of `moments` that holds a number which is not finite; None if all are."""
+        for name in self.moments:
+            if not torch.isfinite(getattr(self, name)).all():
+                return name
+        return None
 
     def step(self, lr: float) -> None:
-        """One update of the parameters from the gradient that is there."""
+        """Updates the parameters once, by the gradient that is there."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -217,7 +223,8 @@ class Optimizer:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, value in self.state_dict().items():
-            if state[name].shape != value.shape:  # copying would stretch a single number
+            # Without this, `copy_` would stretch a single number.
+            if state[name].shape != value.shape:
                 raise ValueError(
                     f"{name} has the shape {list(state[name].shape)} instead of {list(value.shape)}"
                 )
@@ -231,13 +238,18 @@ class Adam(Optimizer):
         v ← β₂ v + (1 - β₂) g²
 
     The step is the kernel behind `torch.optim.AdamW(fused=True)`: one pass over memory instead of
-    seven. t counts from where a parameter began to learn, as there.
+    seven. As there, t counts from when a parameter began to learn.
 
     Args:
-        flat: what it moves.
-        betas, eps: β and ε.
-        weight_decay: λ of AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101): first, p ← p - lr λ p.
-        amsgrad: v never falls (Reddi, Kale & Kumar 2018, arXiv 1904.09237).
+        flat: the parameters.
+        betas, eps: β₁, β₂ and ε.
+        weight_decay: λ of AdamW, which first does p ← p - lr λ p (Loshchilov & Hutter 2019, arXiv
+            1711.05101).
+        amsgrad: whether v never falls (Reddi, Kale & Kumar 2018, arXiv 1904.09237).
+
+    Attributes:
+        steps: t of the parameters that have learnt from the beginning.
+        joined: the value of `steps` when a parameter began to learn, by its name.
     """
 
     exp_avg: Tensor
@@ -256,17 +268,14 @@ class Adam(Optimizer):
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self.steps = torch.zeros((), device=flat.data.device)
         self.joined: dict[str, float] = {}
-        """Steps before a parameter began to learn, where it did so later than others."""
 
     def rearrange(self, before: Places) -> None:
         super().rearrange(before)
-        steps, places = self.steps.item(), self.flat.places
-        new = {
-            name for name, (_, shape) in places.items() if before.get(name, (0, None))[1] != shape
-        }
-        self.joined = {
-            name: steps if name in new else self.joined.get(name, 0.0) for name in places
-        }
+        joined = {}
+        for name, (_, shape) in self.flat.places.items():
+            is_new = before.get(name, (0, None))[1] != shape
+            joined[name] = self.steps.item() if is_new else self.joined.get(name, 0.0)
+        self.joined = joined
 
     def step(self, lr: float) -> None:
         self.steps += 1
@@ -274,6 +283,7 @@ class Adam(Optimizer):
         if not any(self.joined.values()):
             self._move(vectors, self.steps, lr)
             return
+        # Neighbours that began to learn at the same time are moved together.
         start = 0
         for joined, names in groupby(self.flat.places, key=lambda name: self.joined.get(name, 0.0)):
             end = start + sum(self.flat.places[name][1].numel() for name in names)
@@ -299,12 +309,11 @@ class Adam(Optimizer):
         )
 
     def state_dict(self) -> dict[str, Tensor]:
+        state = {**super().state_dict(), "steps": self.steps}
         joined = [self.joined.get(name, 0.0) for name in self.flat.places]
-        return {
-            **super().state_dict(),
-            "steps": self.steps,
-            **({"joined": torch.tensor(joined, dtype=torch.float64)} if any(joined) else {}),
-        }
+        if any(joined):
+            state["joined"] = torch.tensor(joined, dtype=torch.float64)
+        return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.joined = {}
@@ -314,7 +323,16 @@ class Adam(Optimizer):
 
 
 class RMSProp(Optimizer):
-    """RMSProp (Tieleman & Hinton 2012): v ← α v + (1 - α) g²;  p ← p - lr · g / (√v + ε)."""
+    """RMSProp (Tieleman & Hinton 2012, lecture 6e).
+
+        v ← α v + (1 - α) g²
+        p ← p - lr · g / (√v + ε)
+
+    Args:
+        flat: the parameters.
+        decay: α.
+        eps: ε.
+    """
 
     square_avg: Tensor
 

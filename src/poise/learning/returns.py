@@ -2,17 +2,16 @@
 
 All three are the same backward sum over temporal-difference errors:
 
-    δ_t = ρ_t (r_t + γ_t v'_t - v_t)
-    A_t = δ_t + γ λ c_t (1 - done_t) A_{t+1}
+    δ_t = ρ_t (r_t + γ_t v'_t - v_t)               with  γ_t = γ (1 - terminated_t)
+    A_t = δ_t + γ λ c_t (1 - done_t) A_{t+1}       with  done_t = terminated_t or truncated_t
 
-with γ_t = γ (1 - terminated_t): a time limit is not the end of the world, so the value v'_t of what
-came after the step counts unless the episode truly terminated; and the trace stops at every
-episode's end.
+A time limit is not the end of the world: the value v'_t of what came after the step counts unless
+the episode truly terminated. The trace stops at the end of every episode.
 
 * GAE (Schulman et al. 2016, arXiv 1506.02438, eq. 16): ρ = c = 1.
-* λ-returns: `v + A` of GAE.
-* V-trace targets (Espeholt et al. 2018, arXiv 1802.01561, eq. 1): ρ = min(ρ̄, π/μ), c = λ min(1,
-  π/μ), targets v + A.
+* λ-returns: v + A of GAE.
+* V-trace targets (Espeholt et al. 2018, arXiv 1802.01561, eq. 1): v + A with ρ = min(ρ̄, π/μ) and
+  c = min(1, π/μ).
 """
 
 from __future__ import annotations
@@ -40,15 +39,15 @@ def advantages(
         value: v_t, the value of the observation that the step starts from.
         next_value: v'_t, the value of the observation that the step leads to: of the final one
             where an episode ends.
-        terminated: the episode reached a terminal state at t (bool): nothing is bootstrapped.
-        truncated: the episode was cut at t (bool): v'_t is bootstrapped, the trace is cut.
+        terminated: whether the episode reached a terminal state at t: nothing is bootstrapped.
+        truncated: whether the episode was cut at t: v'_t is bootstrapped, the trace is cut.
         gamma: discount factor γ.
         lambda_: trace decay λ.
         rho: clipped importance weights ρ_t of the error; None means 1.
         c: clipped importance weights c_t of the trace; None means 1.
 
     Returns:
-        A_t, `[T, B]`, in the dtype of `value`. Value targets are `value + advantages`.
+        A_t, `[T, B]`, in the type of `value`. Value targets are `value + advantages`.
     """
     steps = reward.shape[0]
     delta = torch.addcmul(reward - value, next_value, ~terminated, value=gamma)
@@ -73,15 +72,19 @@ def vtrace_policy_advantages(
     gamma: float,
     rho: Tensor,
 ) -> Tensor:
-    """V-trace's advantage for the policy gradient (arXiv 1802.01561, section 4.2): ρ_t (r_t + γ_t
-    v_{t+1} - V(x_t)).
+    """V-trace's advantage for the policy gradient (arXiv 1802.01561, section 4.2).
+
+        ρ_t (r_t + γ_t v_{t+1} - V(x_t))
 
     Args:
         reward, value, terminated: `[T, B]`, as in `advantages`.
-        next_target: the V-trace target of the next step, `[T, B]`; the bootstrap value where the
-            trace ends.
+        next_target: v_{t+1}, the V-trace target of the next step, `[T, B]`; the bootstrap value
+            where the trace ends.
         gamma: discount factor γ.
         rho: clipped importance weights of the policy gradient, `[T, B]`.
+
+    Returns:
+        The advantages, `[T, B]`.
     """
     return rho * torch.addcmul(reward - value, next_target, ~terminated, value=gamma)
 
@@ -99,25 +102,24 @@ def vtrace(
     rho_limit: float = 1.0,
     pg_rho_limit: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """V-trace for the value function and for the policy (arXiv 1802.01561, section 4), from `[T,
-    B]` tensors.
+    """V-trace for the value function and for the policy (arXiv 1802.01561, section 4).
 
-    With λ < 1, the policy's estimate of what follows a step is as far between value and target as
-    the target's own is, v'_t + λ (v_{t+1} - V(x_{t+1})), as in RLax: on-policy, its advantage is
-    then the generalized one.
+    With λ < 1, the policy's estimate of what follows a step lies as far between value and target as
+    it does in the target itself, v'_t + λ (v_{t+1} - V(x_{t+1})), as in RLax. On-policy, the
+    advantage is then the generalized one.
 
     Args:
-        log_ratio: log π(a|s) - log μ(a|s), of the policy that learns and the one that sampled.
+        log_ratio: log π(a|s) - log μ(a|s), where π learns and μ sampled, `[T, B]`.
         reward, value, next_value, terminated, truncated, gamma, lambda_: as in `advantages`.
-        rho_limit, pg_rho_limit: ρ̄, and the same for the policy gradient.
+        rho_limit, pg_rho_limit: ρ̄ of the targets and of the policy gradient.
 
     Returns:
         What the targets add to `value`, and the advantages for the policy gradient; `[T, B]` each.
     """
     ratio = log_ratio.exp()
     rho, c = ratio.clamp(max=rho_limit), ratio.clamp(max=1.0)
-    ends = (reward, value, next_value, terminated, truncated)
-    correction = advantages(*ends, gamma=gamma, lambda_=lambda_, rho=rho, c=c)
+    rows = (reward, value, next_value, terminated, truncated)
+    correction = advantages(*rows, gamma=gamma, lambda_=lambda_, rho=rho, c=c)
     next_target = next_value.clone()
     next_target[:-1] += lambda_ * correction[1:] * ~(terminated | truncated)[:-1]
     pg_rho = rho if pg_rho_limit == rho_limit else ratio.clamp(max=pg_rho_limit)
