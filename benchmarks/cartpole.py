@@ -173,8 +173,8 @@ def parts() -> dict[str, Part]:
     return {
         "process": Part(
             "The whole process: PPO on CartPole-v1 to 475",
-            "`poise train PPO --env CartPole-v1 --stop episode_reward_mean=475 --seed N` and a"
-            " script for each peer.",
+            "`poise train PPO --env CartPole-v1 --stop episode_reward_mean=475 --seed N` and a "
+            "script for each peer.",
             [
                 Side("Poise, `poise train`", "poise", command_line("PPO", "CartPole-v1", 475)),
                 Side(
@@ -189,9 +189,9 @@ def parts() -> dict[str, Part]:
         ),
         "matched": Part(
             "Matched settings: PPO on CartPole-v1 to 475",
-            "The RL Zoo's settings on both sides (8 environments, 32 steps, one batch of 256, 20"
-            " epochs, λ 0.8, γ 0.98, lr 1e-3 and clip 0.2 constant, two towers 64-64 tanh, one"
-            " thread). Training is the loop alone.",
+            "The RL Zoo's settings on both sides (8 environments, 32 steps, one batch of 256, "
+            "20 epochs, λ 0.8, γ 0.98, lr 1e-3 and clip 0.2 constant, two towers 64-64 tanh, "
+            "one thread). Training is the loop alone.",
             [
                 Side("Poise, the Zoo's settings", "poise", script("poise_cartpole.py", "poise")),
                 Side(sb3, "sb3", script("sb3_cartpole.py", "sb3")),
@@ -200,8 +200,8 @@ def parts() -> dict[str, Part]:
         ),
         "v0": Part(
             "The tutorials' task: PPO on CartPole-v0 to 195",
-            "The tutorials' network on both sides, which is also the one of RLlib's tuned settings:"
-            " one linear layer of 32 units.",
+            "The tutorials' network on both sides, which is also the one of RLlib's tuned "
+            "settings: one linear layer of 32 units.",
             [
                 Side(
                     "Poise, `poise train`",
@@ -215,8 +215,8 @@ def parts() -> dict[str, Part]:
         ),
         "a2c": Part(
             "A2C on CartPole-v0 to 195",
-            "SB3's defaults with 8 environments (5 steps, lr 7e-4, two towers 64-64 tanh), once on"
-            " both sides, and Poise's own settings.",
+            "SB3's defaults with 8 environments (5 steps, lr 7e-4, two towers 64-64 tanh), "
+            "once on both sides, and Poise's own settings.",
             [
                 Side("Poise, `poise train`", "poise", command_line("A2C", "CartPole-v0", 195)),
                 Side(
@@ -235,8 +235,8 @@ def parts() -> dict[str, Part]:
         ),
         "impala": Part(
             "IMPALA on CartPole-v1 to 475",
-            "`poise train IMPALA --env CartPole-v1 --stop episode_reward_mean=475 --seed N` and"
-            " RLlib's tuned example, which is ended after four minutes.",
+            "`poise train IMPALA --env CartPole-v1 --stop episode_reward_mean=475 --seed N` and "
+            "RLlib's tuned example, which is ended after four minutes.",
             [
                 Side("Poise, `poise train`", "poise", command_line("IMPALA", "CartPole-v1", 475)),
                 Side(
@@ -334,13 +334,14 @@ def main() -> int:
     for name in chosen:
         measure(results, name, known[name], seeds, pythons)
     rule = (
-        "A run stops when the mean return of its last 100 training episodes reaches the goal, or at"
-        " 1,000,000 steps. Each cell is the median over seeds (lowest to highest), ratios are of"
-        " medians. Process: from the start of Python to its end. Training: the loop alone; for"
-        " `poise train` the sum of its iterations (`time_total_s`). Confirmed: the mean return of"
-        " 100 fresh episodes with sampled actions, which `poise train` plays before it stops,"
-        " within the time of its process. Evaluation: the mean return of 100 fresh deterministic"
-        " episodes, the same evaluator for all, not in any of the times."
+        "A run stops when the mean return of its last 100 training episodes reaches the goal, "
+        "or at 1,000,000 steps. Each cell is the median over seeds (lowest to highest), "
+        "ratios are of medians. Process: from the start of Python to its end. Training: "
+        "the loop alone; for `poise train` the sum of its iterations (`time_total_s`). Confirmed: "
+        "the mean return of 100 fresh episodes with sampled actions, "
+        "which `poise train` plays before it stops, within the time of its process. Evaluation: "
+        "the mean return of 100 fresh deterministic episodes, the same evaluator for all, "
+        "not in any of the times."
     )
     body = "\n".join(
         text for text in (section(results, name, part) for name, part in known.items()) if text

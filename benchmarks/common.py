@@ -104,10 +104,10 @@ def all_versions(pythons: Mapping[str, Path], packages: Iterable[str]) -> str:
 def versions(python: Path, packages: Iterable[str]) -> dict[str, str]:
     """The versions of those packages that are installed beside a Python, and its own."""
     code = (
-        "import json, sys, platform, importlib.metadata as m\nfound ="
-        " {d.metadata['Name'].lower().replace('_', '-'): d.version for d in"
-        " m.distributions()}\nprint(json.dumps({'python': platform.python_version(), **{n: found[n]"
-        " for n in sys.argv[1:] if n in found}}))"
+        "import json, sys, platform, importlib.metadata as m\nfound = "
+        "{d.metadata['Name'].lower().replace('_', '-'): "
+        "d.version for d in m.distributions()}\nprint(json.dumps({'python': "
+        "platform.python_version(), **{n: found[n] for n in sys.argv[1:] if n in found}}))"
     )
     return dict(
         json.loads(subprocess.check_output([str(python), "-c", code, *packages], text=True))

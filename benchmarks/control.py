@@ -41,17 +41,17 @@ class Part:
 PARTS = {
     "pendulum": Part(
         "InvertedDoublePendulum-v5 to 9,000",
-        "Until the mean of 20 deterministic episodes, played every 20,480 steps, is at least 9,000"
-        " (a perfect episode is about 9,350), or a million steps. SB3: 8 environments,"
-        " `VecNormalize`, 256 x 8 steps, batches of 256, 10 epochs.",
+        "Until the mean of 20 deterministic episodes, played every 20,480 steps, "
+        "is at least 9,000 (a perfect episode is about 9,350), or a million steps. SB3: "
+        "8 environments, `VecNormalize`, 256 x 8 steps, batches of 256, 10 epochs.",
         ("--env", "InvertedDoublePendulum-v5", "--goal", "9000"),
         10,
         True,
     ),
     "cheetah": Part(
         "HalfCheetah-v5 after a million steps",
-        "SB3 has the RL Zoo's settings: one environment, batches of 64, 20 epochs, two towers"
-        " 256-256. Scores are compared; the times were taken while other things ran.",
+        "SB3 has the RL Zoo's settings: one environment, batches of 64, 20 epochs, "
+        "two towers 256-256. Scores are compared; the times were taken while other things ran.",
         ("--env", "HalfCheetah-v5"),
         3,
         False,
@@ -132,10 +132,10 @@ def main() -> int:
                     lasting=venv == "sb3" and not part.timed,
                 )
     rule = (
-        "PPO on both sides, one thread, one process at a time, sides alternating. Training: the"
-        " loop; evaluations stop the clock. Cells are medians over seeds (lowest to highest)."
-        " Score: the mean return of 100 fresh deterministic episodes afterwards, by one evaluator"
-        " for both."
+        "PPO on both sides, one thread, one process at a time, sides alternating. Training: "
+        "the loop; evaluations stop the clock. Cells are medians over seeds (lowest to highest). "
+        "Score: the mean return of 100 fresh deterministic episodes afterwards, "
+        "by one evaluator for both."
     )
     body = "\n".join(
         text for text in (section(results, name, part) for name, part in PARTS.items()) if text

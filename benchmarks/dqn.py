@@ -56,12 +56,13 @@ class Part:
 PARTS = {
     "goal": Part(
         "DQN on CartPole-v1 to 475",
-        "Until the mean of 20 greedy episodes, played every 2,500 steps, is at least 475 and 100"
-        " fresh ones confirm it, or 50,000 steps. Evaluations stop the clock. Score: the mean"
-        " return of 100 episodes at the end, by one evaluator for all. SB3: one environment,"
-        " 256-256, 128 gradient steps of 64 for 256 steps. RLlib: `cartpole_dqn.py`, double,"
-        " dueling and prioritized, 2 to 5 steps, one gradient step of 32 after each fragment. The"
-        " tutorial: one environment, 128-128, one gradient step of 128 after each step.",
+        "Until the mean of 20 greedy episodes, played every 2,500 steps, "
+        "is at least 475 and 100 fresh ones confirm it, or 50,000 steps. "
+        "Evaluations stop the clock. Score: the mean return of 100 episodes at the end, "
+        "by one evaluator for all. SB3: one environment, 256-256, "
+        "128 gradient steps of 64 for 256 steps. RLlib: `cartpole_dqn.py`, double, "
+        "dueling and prioritized, 2 to 5 steps, one gradient step of 32 after each fragment. "
+        "The tutorial: one environment, 128-128, one gradient step of 128 after each step.",
         (
             "--env",
             "CartPole-v1",
@@ -86,8 +87,8 @@ PARTS = {
         "The tutorial's task: 600 episodes of CartPole-v1, one update a step",
         "PyTorch's tutorial on DQN, which says that durations reach 500 within 600 episodes: its"
         ' settings on both sides (`poise.DQN(preset="tutorial")`, which looks at its episodes after'
-        " every 200 steps), without its plots. Training episodes, which explore. Agents that live"
-        " longer take more steps, so compare steps/s.",
+        " every 200 steps), without its plots. Training episodes, which explore. "
+        "Agents that live longer take more steps, so compare steps/s.",
         ("--env", "CartPole-v1", "--episodes", "600"),
         ("--episodes", "20"),
         {
@@ -166,8 +167,8 @@ def main() -> int:
     wrong = [n for n in chosen if n not in PARTS] + [s for s in wanted if s not in known]
     if wrong:
         options.error(
-            f"there is no {wrong[0]!r}; comparisons are {', '.join(PARTS)}, and sides"
-            f" {', '.join(known)}"
+            f"there is no {wrong[0]!r}; comparisons are {', '.join(PARTS)}, "
+            f"and sides {', '.join(known)}"
         )
     results = Results("dqn", quick=args.quick, fresh=args.fresh)
     sides = {
@@ -186,8 +187,8 @@ def main() -> int:
                         lambda s=side, a=arguments, n=seed: run(pythons[s.venv], s.script, a, n),
                     )
     rule = (
-        "One thread, one process at a time, sides alternating. Training: the loop alone. Cells are"
-        " medians over seeds (lowest to highest)."
+        "One thread, one process at a time, sides alternating. Training: the loop alone. "
+        "Cells are medians over seeds (lowest to highest)."
     )
     body = "\n".join(
         text for text in (section(results, name, PARTS[name]) for name in chosen) if text

@@ -317,11 +317,12 @@ def section(records: list[Record], half: int) -> str:
     ]
     headers = ["", "SHA-256 of the parameters, straight", "resumed", "Equal", "Results equal"]
     return (
-        "Runs that write a checkpoint after each iteration are ended by `kill -9`, a quarter of"
-        " the times by SIGTERM, at random moments, half of them within 20 ms of the start of a"
-        " checkpoint, a fifth while the process comes up, and resumed each time with nothing"
-        f" cleaned up.\n\n{table(list(COLUMNS.values()), many)}\n{2 * half} iterations straight,"
-        f" and {half}, `kill -9`, resume, {half}:\n\n{table(headers, pairs)}"
+        "Runs that write a checkpoint after each iteration are ended by `kill -9`, "
+        "a quarter of the times by SIGTERM, at random moments, "
+        "half of them within 20 ms of the start of a checkpoint, "
+        "a fifth while the process comes up, and resumed each time with nothing cleaned "
+        f"up.\n\n{table(list(COLUMNS.values()), many)}\n{2 * half} iterations straight, "
+        f"and {half}, `kill -9`, resume, {half}:\n\n{table(headers, pairs)}"
     )
 
 

@@ -196,10 +196,11 @@ def section(records: list[Record]) -> str:
         for r in records
     ]
     return (
-        f"One study each, of runs of {STEPS:,} steps, two at a time, ended at random moments (a"
-        " fifth of them while it comes up) and taken up each time with nothing cleaned up; half of"
-        " the times without waiting for the workers of the killed"
-        f" one.\n\n{table(list(COLUMNS.values()), rows)}"
+        f"One study each, of runs of {STEPS:,} steps, two at a time, "
+        "ended at random moments (a fifth of them while it comes up) "
+        "and taken up each time with nothing cleaned up; "
+        "half of the times without waiting for the workers of the killed "
+        f"one.\n\n{table(list(COLUMNS.values()), rows)}"
     )
 
 

@@ -146,13 +146,13 @@ HEADERS = [
     "Measured at",
 ]
 RULE = (
-    "`poise train ALGORITHM --env ENVIRONMENT --stop timesteps_total=STEPS` with the preset, and"
-    " no stop at the goal: what is learnt must not be lost where it trains on. A goal is reached"
-    " where `episode_reward_mean`, over training episodes, which explore, is there. The score at"
-    f" the end is the mean return of fresh deterministic episodes ({EPISODES} unless said). Seconds"
-    " are those of the process, not of the clock: other things ran beside it. Cells are medians"
-    " over seeds (lowest to highest). Rows that `--only` leaves out stay as they were measured, at"
-    " the commit that they name."
+    "`poise train ALGORITHM --env ENVIRONMENT --stop timesteps_total=STEPS` with the preset, "
+    "and no stop at the goal: what is learnt must not be lost where it trains on. "
+    "A goal is reached where `episode_reward_mean`, over training episodes, which explore, "
+    "is there. The score at the end is the mean return of fresh deterministic episodes "
+    f"({EPISODES} unless said). Seconds are those of the process, not of the clock: "
+    "other things ran beside it. Cells are medians over seeds (lowest to highest). "
+    "Rows that `--only` leaves out stay as they were measured, at the commit that they name."
 )
 
 

@@ -179,26 +179,27 @@ def section(results: Results) -> str:
     ]
     headers += ["Emulator / inference / learning, share of time", "Convolutions in"]
     text = (
-        f"`{ENV}`: the six minimal actions, each for four frames with max-pooling, grey, 84 x 84,"
-        " four pictures, up to 30 no-ops, no sticky actions; steps are agent steps. The first 18"
-        f" is where the mean return of the last {EPISODES} training episodes gets there; confirmed"
-        f" is where {EPISODES} fresh episodes, with the most likely actions, have a mean (the"
-        f" score) of 18, too. Until then it trains on for at least {AGAIN:,} steps, and until the"
-        " training episodes are at 18 again. Evaluations are not in the times. DQN's goal is 10."
+        f"`{ENV}`: the six minimal actions, each for four frames with max-pooling, grey, 84 x 84, "
+        "four pictures, up to 30 no-ops, no sticky actions; steps are agent steps. "
+        f"The first 18 is where the mean return of the last {EPISODES} training episodes gets "
+        f"there; confirmed is where {EPISODES} fresh episodes, with the most likely actions, "
+        f"have a mean (the score) of 18, too. Until then it trains on for at least {AGAIN:,} "
+        "steps, and until the training episodes are at 18 again. Evaluations are not in the times. "
+        "DQN's goal is 10."
     )
     parts = [f"### Pong to 18\n\n{text}\n\n{table(headers, rows)}"] if rows else []
     if curves:
         text = (
-            f"Thousands of steps (median over seeds) until the mean of {EPISODES} training episodes"
-            " is at:"
+            f"Thousands of steps (median over seeds) until the mean of {EPISODES} training "
+            "episodes is at:"
         )
         parts.append(f"### Learning curves\n\n{text}\n\n{table(['', *map(str, LEVELS)], curves)}")
     if game := results.items.get(OTHER_GAME):
         text = (
-            f"PPO with the settings of Pong for {OTHER_GAME_S // 60} minutes on `{OTHER_GAME}`,"
-            f" seed 0: {game['steps']:,} steps at {game['steps_per_s']:,} a second. The last 100"
-            f" training episodes have a mean return of {game['training']:.1f}; {EPISODES} fresh"
-            f" ones, with sampled actions, {game['score']:.1f}."
+            f"PPO with the settings of Pong for {OTHER_GAME_S // 60} minutes on `{OTHER_GAME}`, "
+            f"seed 0: {game['steps']:,} steps at {game['steps_per_s']:,} a second. "
+            f"The last 100 training episodes have a mean return of {game['training']:.1f}; "
+            f"{EPISODES} fresh ones, with sampled actions, {game['score']:.1f}."
         )
         parts.append(f"### Another game\n\n{text}\n")
     rates = [
@@ -208,16 +209,17 @@ def section(results: Results) -> str:
     ]
     if rates:
         text = (
-            "Each trains for a minute on the same game, prepared in the same way. PPO: 8"
-            " environments, rollouts of 128, 4 epochs of minibatches of 256. DQN: one environment,"
-            " a minibatch of 32 every 4 steps, memory for 100,000 steps. Both have the network of"
-            " Mnih et al. 2015, but RLlib's PPO the small one of its examples. IMPALA: the small"
-            " network, one pass over batches of 512 (RLlib's 500). Poise's DQN is double, SB3's"
-            " not. RLlib's memory is that of its driver alone."
+            "Each trains for a minute on the same game, prepared in the same way. PPO: "
+            "8 environments, rollouts of 128, 4 epochs of minibatches of 256. DQN: "
+            "one environment, a minibatch of 32 every 4 steps, memory for 100,000 steps. "
+            "Both have the network of Mnih et al. 2015, "
+            "but RLlib's PPO the small one of its examples. IMPALA: the small network, "
+            "one pass over batches of 512 (RLlib's 500). Poise's DQN is double, SB3's not. "
+            "RLlib's memory is that of its driver alone."
         )
         parts.append(
-            "### Steps a second beside"
-            f" peers\n\n{text}\n\n{table(['', 'Steps/s', 'Memory, MiB'], rates)}"
+            "### Steps a second beside "
+            f"peers\n\n{text}\n\n{table(['', 'Steps/s', 'Memory, MiB'], rates)}"
         )
     return "\n".join(parts)
 

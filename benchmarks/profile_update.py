@@ -218,9 +218,9 @@ def main() -> int:
         for name, r in sampled.items()
     ]
     text = (
-        f"PPO on {ENV}, one thread, medians. Sampling a step moves all environments once. The"
-        f" optimiser's part clips the gradient, too.\n\n{table(headers, rows)}\nForward and"
-        " backward of actor and critic together:\n\n"
+        f"PPO on {ENV}, one thread, medians. Sampling a step moves all environments once. "
+        f"The optimiser's part clips the gradient, too.\n\n{table(headers, rows)}\nForward and "
+        "backward of actor and critic together:\n\n"
     )
     text += table(
         ["µs", "Poise's `MLP`", "`nn.Sequential`", "Ratio"],
@@ -239,9 +239,9 @@ def main() -> int:
         (key for key in parts if key != "the whole process"), key=lambda key: medians[key]
     )
     text += (
-        f"\nA whole process that trains PPO on {ENV} to 475, medians over {len(seconds)} seeds."
-        f" What bounds it now: to {largest}; within training, it is the gradient steps above, and"
-        " within those, matrix products.\n\n"
+        f"\nA whole process that trains PPO on {ENV} to 475, medians over {len(seconds)} seeds. "
+        f"What bounds it now: to {largest}; within training, it is the gradient steps above, "
+        "and within those, matrix products.\n\n"
     )
     text += table(["", *parts], [["seconds", *(f"{medians[key]:.2f}" for key in parts)]])
     results.publish("Where PPO's time goes", text, [*sampled.values(), *measured.values()])

@@ -50,8 +50,8 @@ def main() -> int:
         options.error(f"there is no {wrong[0]!r}; items are {', '.join(items)}")
     if load() > 0.5:
         print(
-            f"The machine is busy (load average {load()}): times will be worse than they are, and"
-            " ratios unsteady.\n"
+            f"The machine is busy (load average {load()}): times will be worse than they are, "
+            "and ratios unsteady.\n"
         )
     flags = [flag for flag, given in (("--quick", args.quick), ("--fresh", args.fresh)) if given]
     rows = []

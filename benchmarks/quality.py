@@ -131,9 +131,9 @@ def main() -> int:
     ]
     headers += ["RL Zoo publishes", "Training, s", "Preset"]
     rule = (
-        "`poise.PPO(env, seed=N)` with the preset of the environment, where there is one. Score:"
-        f" the mean return of {EPISODES} fresh deterministic episodes after training. The Zoo's"
-        " scores are of one run each, over 150,000 steps, and are here for orientation."
+        "`poise.PPO(env, seed=N)` with the preset of the environment, where there is one. Score: "
+        f"the mean return of {EPISODES} fresh deterministic episodes after training. "
+        "The Zoo's scores are of one run each, over 150,000 steps, and are here for orientation."
     )
     results.publish(
         "PPO's quality", f"{rule}\n\n{table(headers, rows)}", list(results.items.values())

@@ -172,12 +172,12 @@ def section(record: Record) -> str:
         "Best mean of 100 episodes": record["reward_best"],
     }
     return (
-        f"PPO on CartPole-v1 as a Python environment, {WORKERS} worker processes; all the while,"
-        " one of them at a time, drawn at random, is ended by"
-        f" SIGKILL.\n\n{table(run.keys(), [list(run.values())])}\nWhat the learner's process holds"
-        f" after a warm-up, and {record['iterations_compared']:,} iterations later; after closing,"
-        f" {record['left']} child processes are"
-        f" left.\n\n{table(['', 'After the warm-up', 'At the end'], held)}"
+        f"PPO on CartPole-v1 as a Python environment, {WORKERS} worker processes; all the while, "
+        "one of them at a time, drawn at random, is ended by "
+        f"SIGKILL.\n\n{table(run.keys(), [list(run.values())])}\nWhat the learner's process holds "
+        f"after a warm-up, and {record['iterations_compared']:,} iterations later; after closing, "
+        f"{record['left']} child processes are "
+        f"left.\n\n{table(['', 'After the warm-up', 'At the end'], held)}"
     )
 
 

@@ -312,10 +312,10 @@ def main() -> int:
     }
     rows = [shown(name, record) for name, record in records.items()]
     text = (
-        "Packages of other people, as a user gives them to `poise.PPO`, each in a virtual"
-        " environment of its own: three iterations of training, a checkpoint, training on from it,"
-        " the same action before and after, an evaluation, and a"
-        f" film.\n\n{table(['Package', 'Version', 'Environment', 'Does', 'Note'], rows)}"
+        "Packages of other people, as a user gives them to `poise.PPO`, "
+        "each in a virtual environment of its own: three iterations of training, a checkpoint, "
+        "training on from it, the same action before and after, an evaluation, "
+        f"and a film.\n\n{table(['Package', 'Version', 'Environment', 'Does', 'Note'], rows)}"
     )
     results.publish("Third-party environments", text, list(records.values()))
     return int(any(record.get("why") for record in records.values()))

@@ -217,27 +217,28 @@ def section(results: Results) -> str:
                          f"{whole:,.0f}" if ray["ended"] < ray["trials"] else "-"])  # fmt: skip
         headers = ["", "Trials that ended", "Reached 195", "Seconds", "For all 20, extrapolated"]
         parts.append(
-            "### The tutorial's search\n\nPPO on CartPole-v0 until the mean return is 195: a grid"
-            " of two widths and two activations, five times, with learning rates from 1e-7 to"
-            " 0.01. A trial that does not get there ends after 500,000 steps; both sides have that"
-            f" limit. Two trials at a time.\n\n{table(headers, rows)}"
+            "### The tutorial's search\n\nPPO on CartPole-v0 until the mean return is 195: "
+            "a grid of two widths and two activations, five times, "
+            "with learning rates from 1e-7 to 0.01. A trial that does not get there ends after "
+            "500,000 steps; both sides have that limit. "
+            f"Two trials at a time.\n\n{table(headers, rows)}"
         )
     if found := items.get("overhead"):
         parts.append(
-            f"### Short trials\n\n{found['trials']} trials of {SHORT_STEPS:,} steps, two at a time:"
-            f" {found['seconds']} s, of which a worker spends {found['per_trial_s']} s a trial on"
-            " anything but training (its start included). Memory of the search and its workers:"
-            f" {found['first_half_mib']:,} MiB in the first half, {found['second_half_mib']:,} MiB"
-            " in the second.\n"
+            f"### Short trials\n\n{found['trials']} trials of {SHORT_STEPS:,} steps, "
+            f"two at a time: {found['seconds']} s, of which a worker spends {found['per_trial_s']} "
+            "s a trial on anything but training (its start included). "
+            f"Memory of the search and its workers: {found['first_half_mib']:,} MiB in the first "
+            f"half, {found['second_half_mib']:,} MiB in the second.\n"
         )
     for who in ("search", "trial"):
         done = [r for key, r in items.items() if key.startswith(f"kill {who}")]
         if done:
             parts.append(
-                f"### Kills of a {who}\n\n{len(done)} searches of six trials, killed (SIGKILL) at a"
-                f" random moment: {sum(r['complete'] for r in done)} completed,"
-                f" {sum(r['lost'] for r in done)} trials were lost, {sum(r['twice'] for r in done)}"
-                " have steps twice in their metrics.\n"
+                f"### Kills of a {who}\n\n{len(done)} searches of six trials, killed (SIGKILL) "
+                f"at a random moment: {sum(r['complete'] for r in done)} completed, "
+                f"{sum(r['lost'] for r in done)} trials were lost, "
+                f"{sum(r['twice'] for r in done)} have steps twice in their metrics.\n"
             )
     rows = []
     for name in ("random", "tpe"):
@@ -248,9 +249,9 @@ def section(results: Results) -> str:
     if rows:
         headers = ["Best mean return after trials:", "5", "10", "20", "30"][: len(rows[0])]
         parts.append(
-            "### Samplers\n\nPPO without a preset on Acrobot-v1, seven settings searched,"
-            f" {ACROBOT_STEPS:,} steps a trial; median (lowest to highest) of three"
-            f" searches.\n\n{table(headers, rows)}"
+            "### Samplers\n\nPPO without a preset on Acrobot-v1, seven settings searched, "
+            f"{ACROBOT_STEPS:,} steps a trial; median (lowest to highest) "
+            f"of three searches.\n\n{table(headers, rows)}"
         )
     rows = []
     for scheduler in ("none", "pbt"):
@@ -265,9 +266,9 @@ def section(results: Results) -> str:
     if rows:
         headers = ["Scheduler", "Best member", "Median member", "Worst member"]
         parts.append(
-            f"### Populations\n\n{MEMBERS} members with random settings on Acrobot-v1,"
-            f" {MEMBER_STEPS:,} steps each, mean return at the end; three"
-            f" searches.\n\n{table(headers, rows)}"
+            f"### Populations\n\n{MEMBERS} members with random settings on Acrobot-v1, "
+            f"{MEMBER_STEPS:,} steps each, mean return at the end; "
+            f"three searches.\n\n{table(headers, rows)}"
         )
     return "\n".join(parts)
 

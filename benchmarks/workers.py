@@ -169,22 +169,25 @@ def stepping(results: Results) -> str:
         ],
     ]
     text = (
-        "Environment steps a second of eight environments that compute for 0 µs, 100 µs or 2 ms a"
-        " step (`time.thread_time`), or sleep for 5 ms; observations are 4 numbers or 84x84x4"
-        " bytes. Calls that only reset are not counted as steps. Medians of repeats, and the"
-        " largest distance from them; the repeats of all systems alternate, and there are four"
-        " times as many of what steps in one process. Gymnasium's Async and SB3's Subproc have a"
-        " process for each environment, Gymnasium with shared memory; with `copy=False` it hands"
-        " out its buffers, as Poise does. RLlib's runners act at random: no network is asked, but"
-        " its connectors run and episodes are kept, which the others do not do."
+        "Environment steps a second of eight environments that compute for 0 µs, "
+        "100 µs or 2 ms a step (`time.thread_time`), or sleep for 5 ms; "
+        "observations are 4 numbers or 84x84x4 bytes. "
+        "Calls that only reset are not counted as steps. Medians of repeats, "
+        "and the largest distance from them; the repeats of all systems alternate, "
+        "and there are four times as many of what steps in one process. "
+        "Gymnasium's Async and SB3's Subproc have a process for each environment, "
+        "Gymnasium with shared memory; with `copy=False` it hands out its buffers, as Poise does. "
+        "RLlib's runners act at random: no network is asked, "
+        "but its connectors run and episodes are kept, which the others do not do."
     )
     about = (
-        "Ratios are of medians, in brackets their range over the repeats; a goal stands behind"
-        " where there is one. The best of several is the one with the best median."
+        "Ratios are of medians, in brackets their range over the repeats; "
+        "a goal stands behind where there is one. The best of several is the one with the best "
+        "median."
     )
     return (
-        "### Stepping"
-        f" alone\n\n{text}\n\n{table(['', *names], rows)}\n{about}\n\n{table(['', *names], ratios)}"
+        "### Stepping "
+        f"alone\n\n{text}\n\n{table(['', *names], rows)}\n{about}\n\n{table(['', *names], ratios)}"
     )
 
 
@@ -198,9 +201,10 @@ def in_turn(results: Results) -> str:
         for cell, r in found["cells"].items()
     ]
     return (
-        "Where a step takes no time, `auto` steps in this process. Poise there, as a multiple of"
-        " the better one of Gymnasium's two Sync rows, in blocks of 50 ms that alternate within"
-        f" one process (medians of 39 blocks, and the middle half of them): {'; '.join(parts)}.\n"
+        "Where a step takes no time, `auto` steps in this process. Poise there, "
+        "as a multiple of the better one of Gymnasium's two Sync rows, "
+        "in blocks of 50 ms that alternate within one process (medians of 39 blocks, "
+        f"and the middle half of them): {'; '.join(parts)}.\n"
     )
 
 
@@ -240,10 +244,10 @@ def learning(results: Results) -> str:
             row.append(shown(found[cell]) + (f" ({parts})" if parts else ""))
         rows.append(row)
     text = (
-        "The same environments under PPO: 8 environments, 128 steps, minibatches of 256, 10 epochs,"
-        " two towers 64-64, one thread. In brackets what Poise's time goes into: `waiting` is time"
-        " in which the learner does nothing but wait for workers, and `env` what stepping costs it"
-        " itself."
+        "The same environments under PPO: 8 environments, 128 steps, minibatches of 256, "
+        "10 epochs, two towers 64-64, one thread. In brackets what Poise's time goes into: "
+        "`waiting` is time in which the learner does nothing but wait for workers, "
+        "and `env` what stepping costs it itself."
     )
     return f"### While PPO learns\n\n{text}\n\n{table(['Steps/s', *names], rows)}"
 

@@ -200,8 +200,8 @@ class Fault:
     def __str__(self) -> str:
         said = f"{self.outcome.where}: {self.outcome.last}".removeprefix(": ")
         return (
-            f"case {self.number} of seed {self.seed}: {self.step.name}, {self.step.what}:"
-            f" {self.outcome.kind}: {said}"
+            f"case {self.number} of seed {self.seed}: {self.step.name}, {self.step.what}: "
+            f"{self.outcome.kind}: {said}"
         )
 
 

@@ -17,8 +17,8 @@ class Log(poise.Callback):
 
     def on_iteration(self, trainer, result):
         print(
-            f"{result['episodes_total']:5} episodes, mean reward"
-            f" {result['episode_reward_mean']:.1f}"
+            f"{result['episodes_total']:5} episodes, mean reward "
+            f"{result['episode_reward_mean']:.1f}"
         )
 
 

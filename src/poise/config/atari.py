@@ -22,13 +22,13 @@ LONGEST_EPISODE = 108_000
 2018)."""
 
 GAMES = (  # noqa: SIM905
-    "Adventure AirRaid Alien Amidar Assault Asterix Asteroids Atlantis BankHeist BattleZone"
-    " BeamRider Berzerk Bowling Boxing Breakout Carnival Centipede ChopperCommand CrazyClimber"
-    " Defender DemonAttack DoubleDunk ElevatorAction Enduro FishingDerby Freeway Frostbite Gopher"
-    " Gravitar Hero IceHockey Jamesbond JourneyEscape Kangaroo Krull KungFuMaster MontezumaRevenge"
-    " MsPacman NameThisGame Phoenix Pitfall Pong Pooyan PrivateEye Qbert Riverraid RoadRunner"
-    " Robotank Seaquest Skiing Solaris SpaceInvaders StarGunner Tennis TimePilot Tutankham UpNDown"
-    " Venture VideoPinball WizardOfWor YarsRevenge Zaxxon"
+    "Adventure AirRaid Alien Amidar Assault Asterix Asteroids Atlantis BankHeist BattleZone "
+    "BeamRider Berzerk Bowling Boxing Breakout Carnival Centipede ChopperCommand CrazyClimber "
+    "Defender DemonAttack DoubleDunk ElevatorAction Enduro FishingDerby Freeway Frostbite Gopher "
+    "Gravitar Hero IceHockey Jamesbond JourneyEscape Kangaroo Krull KungFuMaster MontezumaRevenge "
+    "MsPacman NameThisGame Phoenix Pitfall Pong Pooyan PrivateEye Qbert Riverraid RoadRunner "
+    "Robotank Seaquest Skiing Solaris SpaceInvaders StarGunner Tennis TimePilot Tutankham UpNDown "
+    "Venture VideoPinball WizardOfWor YarsRevenge Zaxxon"
 ).split()
 """The games of Gym's old names: a plain `Pong-v4` is Atari's if it is one of these.
 
@@ -144,8 +144,8 @@ def atari_config(name: AtariName, options: dict[str, Any]) -> AtariConfig:
         target = AtariConfig.aliases.get(key, key)
         if target not in known:
             raise ConfigError(
-                f"Unknown option {key!r} in the env_config of an Atari"
-                f" game.{nearest(key, [*known, *config.aliases])}"
+                f"Unknown option {key!r} in the env_config of an Atari "
+                f"game.{nearest(key, [*known, *config.aliases])}"
             )
         if target in given:
             raise ConfigError(

@@ -86,8 +86,8 @@ class DQNConfig(OffPolicyConfig):
         super().derive(explicit)
         if self.model.vf_fcnet_hiddens is not None and not self.dueling:
             raise ConfigError(
-                f"model.vf_fcnet_hiddens={self.model.vf_fcnet_hiddens} is for dueling=True: without"
-                " it, DQN has no stream for V(s)."
+                f"model.vf_fcnet_hiddens={self.model.vf_fcnet_hiddens} is for dueling=True: "
+                "without it, DQN has no stream for V(s)."
             )
 
 

@@ -15,8 +15,8 @@ _MEMORY = "Policies have no memory in this version."
 _NOISE = "Give exploration_correlation: noise that is correlated in time (PPO, A2C, IMPALA)."
 _KL = "The clipped surrogate is used without a KL penalty; target_kl ends an update early (PPO)."
 _QUIET = (
-    "Progress is shown in terminals and notebooks; poise.PPO(..., progress=False) or {flag}quiet is"
-    " silent."
+    "Progress is shown in terminals and notebooks; poise.PPO(..., progress=False) "
+    "or {flag}quiet is silent."
 )
 _FOLDER = "Say where runs are kept by folder ({flag}folder in the command)."
 
@@ -31,8 +31,8 @@ SETTINGS: dict[str, str] = {
         "Exploration is by epsilon: give initial_epsilon, final_epsilon and epsilon_timesteps."
     ),
     "policy": (
-        "The network follows from the spaces; model holds its settings, and model.custom_model one"
-        " of your own."
+        "The network follows from the spaces; model holds its settings, "
+        "and model.custom_model one of your own."
     ),
     "policy_class": (
         "The network follows from the spaces; model.custom_model names one of your own."
@@ -50,12 +50,12 @@ SETTINGS: dict[str, str] = {
     "num_cpus": "Give num_workers: processes that step environments.",
     "torch_deterministic": "Equal seeds give equal runs: give seed.",
     "capture_video": (
-        "poise.record films a policy; poise.run(..., video=True) or {flag}video does it while"
-        " training."
+        "poise.record films a policy; poise.run(..., video=True) "
+        "or {flag}video does it while training."
     ),
     "track": (
-        "A callback may report to Weights & Biases or MLflow: see 'How do I ...' in the"
-        " documentation."
+        "A callback may report to Weights & Biases or MLflow: "
+        "see 'How do I ...' in the documentation."
     ),
     "wandb_project_name": (
         "A callback may report to Weights & Biases: see 'How do I ...' in the documentation."
@@ -122,8 +122,8 @@ def algorithm_hint(name: str, known: Iterable[str]) -> str:
     """What is near an algorithm that does not exist, with a space in front."""
     if re.search(r"-v\d+$|[:/]", name):
         return (
-            " It looks like an environment: say the algorithm, too, as in poise train PPO --env"
-            " CartPole-v1."
+            " It looks like an environment: say the algorithm, too, "
+            "as in poise train PPO --env CartPole-v1."
         )
     by_lower = {
         other.lower().replace("-", "").replace("_", ""): text for other, text in ALGORITHMS.items()

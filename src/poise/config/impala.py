@@ -135,9 +135,9 @@ class IMPALAConfig(AsynchronousConfig):
             and (size % length or size > batch)
         ):
             raise ConfigError(
-                f"sgd_minibatch_size={size} contradicts rollout_fragment_length={length} and"
-                f" train_batch_size={batch}: it must be a multiple of the one, and not more than"
-                " the other."
+                f"sgd_minibatch_size={size} contradicts rollout_fragment_length={length} and "
+                f"train_batch_size={batch}: it must be a multiple of the one, "
+                "and not more than the other."
             )
         self.sgd_minibatch_size = batch if size is None or size % length or size > batch else size
 

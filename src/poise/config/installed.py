@@ -57,10 +57,10 @@ def bring_in(name: object) -> str:
     except (Exception, SystemExit) as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())
         return (
-            f"The algorithm {entry.name} is of an installed package that cannot be used:"
-            f" {entry.value} ({why})."
+            f"The algorithm {entry.name} is of an installed package that cannot be used: "
+            f"{entry.value} ({why})."
         )
     return (
-        f"The algorithm {entry.name} is of an installed package that has none of this name:"
-        f" {entry.value}."
+        f"The algorithm {entry.name} is of an installed package that has none of this name: "
+        f"{entry.value}."
     )

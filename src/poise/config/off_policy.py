@@ -94,8 +94,8 @@ class OffPolicyConfig(AlgorithmConfig):
         for key in ("rollout_fragment_length", "n_step"):
             if (steps := getattr(self, key) * self.num_envs) > self.buffer_size:
                 raise ConfigError(
-                    f"buffer_size={self.buffer_size} is smaller than the {steps} steps that"
-                    f" {self.num_envs} environments take in {key}={getattr(self, key)}."
+                    f"buffer_size={self.buffer_size} is smaller than the {steps} steps that "
+                    f"{self.num_envs} environments take in {key}={getattr(self, key)}."
                 )
         if self.frame_stack is None:
             # Of pictures that wrappers make, nothing is known.
@@ -115,8 +115,9 @@ class OffPolicyConfig(AlgorithmConfig):
                 steps, intensity * batches
             ):
                 raise ConfigError(
-                    f"gradient_steps={steps:g} contradicts training_intensity={intensity:g}, which"
-                    f" is {intensity * batches:g} gradient steps here: leave one of the two out."
+                    f"gradient_steps={steps:g} contradicts training_intensity={intensity:g}, "
+                    f"which is {intensity * batches:g} gradient steps here: "
+                    "leave one of the two out."
                 )
             steps, intensity = (steps, None) if "gradient_steps" in explicit else (None, intensity)
         if steps is None:

@@ -57,8 +57,8 @@ def register_algorithm(
         )
     if (before := known_name(name)) is not None and _is_ours(before):
         raise ConfigError(
-            f"name={name!r} is not allowed: Poise has an algorithm of this name. Give it one of its"
-            " own."
+            f"name={name!r} is not allowed: Poise has an algorithm of this name. "
+            "Give it one of its own."
         )
     if name in TAKEN:
         raise ConfigError(
@@ -74,15 +74,15 @@ def register_algorithm(
     if config is None:
         if not (parents := parents_of(algorithm)):
             raise ConfigError(
-                f"config=None is not allowed for {algorithm.__name__}: it is derived from no"
-                " algorithm."
+                f"config=None is not allowed for {algorithm.__name__}: "
+                "it is derived from no algorithm."
             )
         config = ALGORITHMS[parents[0]].config
     is_config = isinstance(config, type) and issubclass(config, AlgorithmConfig)
     if not is_config or "__dataclass_fields__" not in vars(config):
         raise ConfigError(
-            f"config={config!r} is not allowed: it must be a @dataclass derived from"
-            " AlgorithmConfig."
+            f"config={config!r} is not allowed: it must be a @dataclass derived from "
+            "AlgorithmConfig."
         )
     _read_annotations(config)
     own = {

@@ -104,8 +104,8 @@ def canonical(config: type[AlgorithmConfig], settings: dict[str, Any]) -> dict[s
             raise ConfigError(f"Unknown config key {brief(key)}.{hint}")
         if target in given:
             raise ConfigError(
-                f"{given[target]!r} and {key!r} are two names of one setting: give only one of"
-                " them."
+                f"{given[target]!r} and {key!r} are two names of one setting: "
+                "give only one of them."
             )
         given[target], result[target] = key, value
     return result
@@ -147,8 +147,8 @@ def _towers(
             continue
         if unknown := own.keys() - {"pi", "vf"}:
             raise ConfigError(
-                f"{key}={brief(value)} is not allowed: {min(unknown, key=str)!r} is neither 'pi'"
-                " nor 'vf'."
+                f"{key}={brief(value)} is not allowed: {min(unknown, key=str)!r} is neither 'pi' "
+                "nor 'vf'."
             )
         pi, vf = own.get("pi", []), own.get("vf", [])
         if first and not (pi or vf):
@@ -156,8 +156,8 @@ def _towers(
             continue
         if first:
             shown = (
-                f"{key}={value!r}: policy and value function have their first layers, {first}, each"
-                " for itself."
+                f"{key}={value!r}: policy and value function have their first layers, {first}, "
+                "each for itself."
             )
             warnings.warn(shown, PoiseWarning, stacklevel=3)
         for name, layers in ((target, pi), ("model.vf_fcnet_hiddens", vf)):

@@ -65,8 +65,8 @@ def _described(env_id: str, options: dict[str, Any] | None) -> tuple[str, AtariC
     name = atari_name(env_id)
     if name is None:
         raise EnvError(
-            f"{env_id!r} is not the name of an Atari game, such as PongNoFrameskip-v4 or"
-            " ALE/Pong-v5."
+            f"{env_id!r} is not the name of an Atari game, "
+            "such as PongNoFrameskip-v4 or ALE/Pong-v5."
         )
     return _rom(env_id, name), atari_config(name, options or {})
 
@@ -238,8 +238,8 @@ class AtariGame(gym.Env):
     def __init__(self, rom: str, config: AtariConfig, render_mode: str | None = None) -> None:
         if render_mode not in (None, "rgb_array"):
             raise EnvError(
-                f"render_mode={render_mode!r} is not allowed: an Atari game renders 'rgb_array' or"
-                " nothing."
+                f"render_mode={render_mode!r} is not allowed: "
+                "an Atari game renders 'rgb_array' or nothing."
             )
         self.render_mode = render_mode
         self._batch = AtariVector(rom, config, 1)

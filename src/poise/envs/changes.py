@@ -129,9 +129,10 @@ def sendable(rooms: tuple[str, ...] = ROOMS) -> list[Change]:
             (b.__module__, b.__qualname__) == (change.module, change.name) for b in bases
         ):
             raise RunError(
-                f"{change} is replaced by {value.__qualname__}, which is derived from it: that"
-                f" cannot go to other processes. Change its methods instead ({change.name}.loss ="
-                " ...), or give it a name of its own with poise.register_algorithm."
+                f"{change} is replaced by {value.__qualname__}, which is derived from it: "
+                "that cannot go to other processes. Change its methods instead "
+                f"({change.name}.loss = ...), or give it a name of its own with "
+                "poise.register_algorithm."
             )
     return [*found, *constants(rooms)]
 
@@ -142,8 +143,8 @@ def lacking(names: object) -> str:
     had = {str(name) for name in names} if isinstance(names, list) else set()
     missing = sorted(had - {str(change) for change in changes()}) if had else []
     what = (
-        f"It was trained with {', '.join(missing)} changed by its script, which this process"
-        " has not"
+        f"It was trained with {', '.join(missing)} changed by its script, "
+        "which this process has not"
     )
     return f"{what}: what is trained now is Poise's own." if missing else ""
 

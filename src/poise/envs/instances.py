@@ -51,9 +51,10 @@ def refuse_if_played(env: Any) -> None:
     if any(id(part) in _players for part in _cores(env)):
         name = type(env.unwrapped).__name__
         raise EnvError(
-            f"The same {name} was returned again while episodes are played in it: each environment,"
-            " also that of an evaluation or a film, must be an instance of its own. Make it inside"
-            f" the function: env=lambda config: {name}(...)."
+            f"The same {name} was returned again while episodes are played in it: "
+            "each environment, also that of an evaluation or a film, "
+            "must be an instance of its own. Make it inside the function: env=lambda config: "
+            f"{name}(...)."
         )
 
 
@@ -81,10 +82,10 @@ def normaliser_sentence(env: gym.Env) -> str | None:
         *(["normalize_rewards"] * rewards),
     ]
     return (
-        f"{' and '.join(found)} inside the environment keeps statistics of its own: each"
-        " environment has others, they go on from episode to episode, no checkpoint holds them,"
-        " and an evaluation begins without any. Leave it out, and train with"
-        f" {' and '.join(f'{key}=True' for key in settings)}."
+        f"{' and '.join(found)} inside the environment keeps statistics of its own: "
+        "each environment has others, they go on from episode to episode, "
+        "no checkpoint holds them, and an evaluation begins without any. Leave it out, "
+        f"and train with {' and '.join(f'{key}=True' for key in settings)}."
     )
 
 

@@ -103,8 +103,8 @@ def _make_bare(env: Any, config: dict[str, Any], render_mode: str | None) -> gym
     for kind in ("observation_space", "action_space"):
         if not isinstance(getattr(made, kind, None), gym.Space):
             raise EnvError(
-                f"{type(made).__name__} has no {kind}: set self.{kind} to a gymnasium.Space in"
-                " __init__."
+                f"{type(made).__name__} has no {kind}: set self.{kind} to a gymnasium.Space in "
+                "__init__."
             )
     refuse_if_played(made)
     return gym.wrappers.TimeLimit(made, limit) if limit else made
@@ -180,8 +180,8 @@ def find_env(env: Any) -> str | Creator:
                 f"gym.make({env.spec.id!r})" if env.spec else f"{type(env.unwrapped).__name__}(...)"
             )
             raise EnvError(
-                f"env={env} is one environment, made already, and training plays several: give what"
-                f" makes them, env=lambda config: {make}{known_as}."
+                f"env={env} is one environment, made already, and training plays several: "
+                f"give what makes them, env=lambda config: {make}{known_as}."
             )
         if not callable(env):
             raise EnvError(
@@ -205,13 +205,13 @@ def find_env(env: Any) -> str | Creator:
                 return cast(Creator, found)
             if module == "__main__":
                 raise EnvError(
-                    f"env={env!r} is defined in the script that trained with it: move {name} into a"
-                    f" module, or pass it as poise.load(path, env={name})."
+                    f"env={env!r} is defined in the script that trained with it: "
+                    f"move {name} into a module, or pass it as poise.load(path, env={name})."
                 )
             options = [n for n, value in vars(imported).items() if callable(value)]
             raise EnvError(
-                f"env={env!r}: {module!r} has and registers no"
-                f" {name!r}.{nearest_of(module, name, options)}"
+                f"env={env!r}: {module!r} has and registers no "
+                f"{name!r}.{nearest_of(module, name, options)}"
             )
         return str(env)
     if env not in gym.registry:
@@ -222,9 +222,9 @@ def find_env(env: Any) -> str | Creator:
             *(form.format(game) for game in GAMES for form in forms),
         ]
         raise EnvError(
-            "There is no environment"
-            f" {env!r}.{_meant(env) or package_hint(env) or nearest(env, known)} Names are those of"
-            " Gymnasium, of poise.register_env, or module:Name."
+            "There is no environment "
+            f"{env!r}.{_meant(env) or package_hint(env) or nearest(env, known)} Names are those of "
+            "Gymnasium, of poise.register_env, or module:Name."
         )
     return str(env)
 
@@ -311,8 +311,8 @@ def call_creator(creator: Creator, config: dict[str, Any]) -> Any:
     needed = [p.name for p in parameters if p.default is p.empty and p.name not in config]
     if needed:
         raise EnvError(
-            f"{env_name(creator)} cannot be made: env_config does not give its"
-            f" {' and '.join(needed)}."
+            f"{env_name(creator)} cannot be made: env_config does not give its "
+            f"{' and '.join(needed)}."
         )
     return creator(**config)
 
@@ -322,10 +322,10 @@ class VectorEnvMadeError(EnvError):
 
     def __init__(self, name: str, env: VectorEnv) -> None:
         super().__init__(
-            f"{name} made a vector environment, a {type(env.unwrapped).__name__}. It trains and is"
-            " evaluated as it is, with num_workers=0 and without max_episode_steps in the"
-            " env_config; films, checks and worker processes need a function that makes a single"
-            " environment."
+            f"{name} made a vector environment, a {type(env.unwrapped).__name__}. "
+            "It trains and is evaluated as it is, with num_workers=0 and without max_episode_steps "
+            "in the env_config; films, checks and worker processes need a function that makes a "
+            "single environment."
         )
         self.env = env
 

@@ -75,8 +75,8 @@ class ActionMaskInObservation(gym.Wrapper):
             found = joined(mask).ravel()
             if found.shape != self._all.shape:
                 raise EnvError(
-                    f"{self.env} gave a mask of {found.size} choices; {self.action_space} has"
-                    f" {len(self._all)}."
+                    f"{self.env} gave a mask of {found.size} choices; "
+                    f"{self.action_space} has {len(self._all)}."
                 )
             self._mask = (found != 0).astype(np.int8)
         return {INNER: observation, KEY: self._mask}

@@ -122,8 +122,8 @@ def convert_space(space: Any) -> spaces.Space:
             f"{space!r} looks like a {kind} space of the old gym package, but {error}."
         ) from None
     raise SpaceError(
-        f"{space!r} is no space that Poise knows: use Box, Discrete, MultiDiscrete, MultiBinary,"
-        " Dict or Tuple of gymnasium.spaces."
+        f"{space!r} is no space that Poise knows: use Box, Discrete, MultiDiscrete, MultiBinary, "
+        "Dict or Tuple of gymnasium.spaces."
     )
 
 
@@ -227,8 +227,8 @@ def _is_pair(found: Any) -> bool:
 def _sentence(env: Any, why: str) -> str:
     name = env_name(env)
     return (
-        f"{name} follows the old Gym API ({why}): wrap it, env=lambda config:"
-        f" poise.OldGymEnv({name}(config)), or port it to Gymnasium's, reset(*, seed=None,"
-        " options=None) -> (obs, info) and step(action) -> (obs, reward, terminated, truncated,"
-        " info)."
+        f"{name} follows the old Gym API ({why}): wrap it, env=lambda config: "
+        f"poise.OldGymEnv({name}(config)), or port it to Gymnasium's, reset(*, seed=None, "
+        "options=None) -> (obs, info) and step(action) -> (obs, reward, terminated, truncated, "
+        "info)."
     )

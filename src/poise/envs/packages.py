@@ -43,13 +43,13 @@ def package_hint(env: str) -> str:
             top = module.partition(".")[0]
             if importlib.util.find_spec(top) is not None:
                 return (
-                    f" It is of the package {top}, which is to be imported first: write"
-                    f" '{module}:{env}'."
+                    f" It is of the package {top}, which is to be imported first: "
+                    f"write '{module}:{env}'."
                 )
             package = top.replace("_", "-")
             return (
-                f" It is of a package that is not installed: pip install {package}, then"
-                f" '{module}:{env}'."
+                f" It is of a package that is not installed: pip install {package}, "
+                f"then '{module}:{env}'."
             )
     return ""
 

@@ -114,8 +114,8 @@ def _pass(label: str, kind: str, what: str, why: str, name: Foreign) -> None:
     before = _read().get(label)
     if before:
         said += (
-            f" (The one that it has used is in {before}; this one is in"
-            f" {_origin(label) or 'none of the folders'}.)"
+            f" (The one that it has used is in {before}; "
+            f"this one is in {_origin(label) or 'none of the folders'}.)"
         )
     if ask is not None and ask(said):
         remember(label)
@@ -263,8 +263,8 @@ def load_module(name: str, kind: str, error: type[PoiseError], hint: str = "") -
         ):
             raise
         raise error(
-            f"{kind}={str(name)!r}: there is no module {missing.name!r} to"
-            f" import.{hint}{_looked(name)}"
+            f"{kind}={str(name)!r}: there is no module {missing.name!r} to "
+            f"import.{hint}{_looked(name)}"
         ) from None
 
 
@@ -321,8 +321,9 @@ def check_callable(found: Any, name: str, kind: str) -> None:
     )
     if native or _standard(home) or not (wrapped or home == module.partition(".")[0]):
         raise TrustError(
-            f"{name!r} is no {kind}: it is of {home!r}. A function must be written in the package"
-            " that its name says, and be no part of Python itself. It was not called."
+            f"{name!r} is no {kind}: it is of {home!r}. "
+            "A function must be written in the package that its name says, "
+            "and be no part of Python itself. It was not called."
         )
 
 
@@ -358,13 +359,13 @@ def find(
     if not callable(found):
         if module.__name__ == "__main__":
             raise error(
-                f"{kind}={str(name)!r} is defined in the script that trained with it: move it into"
-                " a module."
+                f"{kind}={str(name)!r} is defined in the script that trained with it: "
+                "move it into a module."
             )
         options = [each for each, value in vars(module).items() if callable(value)]
         raise error(
-            f"{kind}={str(name)!r}: {module.__name__!r} has no"
-            f" {wanted!r}.{nearest(wanted, options)}"
+            f"{kind}={str(name)!r}: {module.__name__!r} has no "
+            f"{wanted!r}.{nearest(wanted, options)}"
         )
     check_callable(found, str(name), kind)
     return found  # type: ignore[no-any-return]

@@ -56,8 +56,8 @@ def _render_modes(env: gym.Env) -> list[str]:
 
 def _no_frames(env: Any, why: str, modes: list[str]) -> EnvError:
     return EnvError(
-        f"{env_name(env)} cannot be filmed: {why}, and its metadata has render_modes={modes}. Let"
-        " it take render_mode='rgb_array', list that mode, and return frames from render()."
+        f"{env_name(env)} cannot be filmed: {why}, and its metadata has render_modes={modes}. "
+        "Let it take render_mode='rgb_array', list that mode, and return frames from render()."
     )
 
 
@@ -157,8 +157,8 @@ def _played(env: gym.Env, method: str, *args: Any, **kwargs: Any) -> Any:
             raise
         name = type(env.unwrapped).__name__
         raise EnvError(
-            f"{name} raised {said(error)} in {method}() while it was"
-            f" filmed.\n{own_traceback(error)}"
+            f"{name} raised {said(error)} in {method}() "
+            f"while it was filmed.\n{own_traceback(error)}"
         ) from error
 
 
@@ -175,8 +175,9 @@ def _render(env: gym.Env) -> Any:
         egl = os.environ.get("MUJOCO_GL") == "egl" and "egl" in str(error).lower()
         if egl and isinstance(error, (AttributeError, ImportError)):
             raise EnvError(
-                f"{env} cannot be filmed without a display: EGL is missing here (on Debian and"
-                " Ubuntu: apt-get install libegl1 libgl1-mesa-dri)."
+                f"{env} cannot be filmed without a display: "
+                "EGL is missing here (on Debian and Ubuntu: "
+                "apt-get install libegl1 libgl1-mesa-dri)."
             ) from None
         raise
 

@@ -56,8 +56,8 @@ def wrap(env: gym.Env, wrappers: list[tuple[Any, dict[str, Any]]]) -> gym.Env:
             ) from error
         if not isinstance(made, gym.Env):
             raise EnvError(
-                f"The wrapper {env_name(what)!r} made a {type(made).__name__}, which is no"
-                " environment."
+                f"The wrapper {env_name(what)!r} made a {type(made).__name__}, "
+                "which is no environment."
             )
         env = made
     return env

@@ -140,9 +140,9 @@ def _leaves(
     else:
         where = f" (at {_name(path)!r})" if path else ""
         raise SpaceError(
-            f"{type(space).__name__} spaces{where} have no fixed shape, so no network can take"
-            " them: wrap the environment so that it uses Box, Discrete, MultiDiscrete,"
-            f" MultiBinary, Dict or Tuple.{_cure(root, path)}"
+            f"{type(space).__name__} spaces{where} have no fixed shape, "
+            "so no network can take them: wrap the environment so that it uses Box, Discrete, "
+            f"MultiDiscrete, MultiBinary, Dict or Tuple.{_cure(root, path)}"
         )
 
 
@@ -150,8 +150,8 @@ def _cure(root: spaces.Space | None, path: tuple[Key, ...]) -> str:
     """The wrapper that leaves out a part of an observation that no network can take."""
     if path[:1] == ("mission",):  # MiniGrid's
         return (
-            " For MiniGrid: --wrap minigrid.wrappers:ImgObsWrapper, or"
-            " minigrid.wrappers:FlatObsWrapper."
+            " For MiniGrid: --wrap minigrid.wrappers:ImgObsWrapper, "
+            "or minigrid.wrappers:FlatObsWrapper."
         )
     if not isinstance(root, spaces.Dict) or len(root) < 2:
         return ""

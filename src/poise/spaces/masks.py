@@ -43,8 +43,8 @@ def is_masked(observation_space: gym.Space, action_space: gym.Space) -> bool:
     width = mask_width(action_space)
     if width is None:
         raise SpaceError(
-            f"Observations hold {KEY!r}, but only Discrete and MultiDiscrete actions can be masked,"
-            f" not {action_space}: give that part of the observation another name."
+            f"Observations hold {KEY!r}, but only Discrete and MultiDiscrete actions can be "
+            f"masked, not {action_space}: give that part of the observation another name."
         )
     mask = observation_space[KEY]
     if not (
@@ -111,8 +111,8 @@ def complete(
         found = found.reshape(-1, *shape)
     else:
         raise SpaceError(
-            f"An action mask of shape {found.shape} does not fit: {action_space} has {width}"
-            " choices."
+            f"An action mask of shape {found.shape} does not fit: "
+            f"{action_space} has {width} choices."
         )
     if stuck(action_space, found.reshape(-1, width)).any():
         raise EnvError("The action mask allows no action.")

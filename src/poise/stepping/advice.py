@@ -79,8 +79,9 @@ def advise_workers(step_s: float, cpu_share: float, num_envs: int, cores: int) -
     return (
         workers,
         (
-            f"{workers} worker process{'es' * (workers != 1)}: a step of the whole batch takes"
-            f" about {duration(fastest)} in them, and {duration(inline)} in this process ({about})."
+            f"{workers} worker process{'es' * (workers != 1)}: "
+            f"a step of the whole batch takes about {duration(fastest)} in them, "
+            f"and {duration(inline)} in this process ({about})."
         ),
     )
 

@@ -59,8 +59,8 @@ def make_vector_env(env: Any, num_envs: int, env_config: dict[str, Any] | None =
             raise
         if wrapped:
             raise EnvError(
-                f"{env_name(source)} is a vector environment, and wrappers go around single ones:"
-                " put vector wrappers around it yourself."
+                f"{env_name(source)} is a vector environment, and wrappers go around single ones: "
+                "put vector wrappers around it yourself."
             ) from None
         return GivenVectorEnv(made.env, mine=not isinstance(env, VectorEnv))
 
@@ -89,10 +89,10 @@ def make_batches(
     most = _WORKERS_PER_CORE * available_cores()
     if num_workers > most:
         raise ConfigError(
-            f"num_workers={num_workers} is not allowed for {num_workers * envs_per_worker}"
-            f" environments on {available_cores()} cores: it must be at most {most}. Fewer share"
-            f" the same environments: num_workers={available_cores()} (--num_workers"
-            f" {available_cores()})."
+            f"num_workers={num_workers} is not allowed for {num_workers * envs_per_worker} "
+            f"environments on {available_cores()} cores: it must be at most {most}. "
+            f"Fewer share the same environments: num_workers={available_cores()} (--num_workers "
+            f"{available_cores()})."
         )
     if num_workers == 0:
         return [make_vector_env(env, envs_per_worker, env_config)]
@@ -136,16 +136,16 @@ def choose_workers(
         return (
             workers,
             (
-                f"{workers} threads of the emulator, and actions for one half of the games while"
-                " the other plays."
+                f"{workers} threads of the emulator, and actions for one half of the games while "
+                "the other plays."
             ),
         )
     if is_native(env) and not wrapped:
         return (
             0,
             (
-                f"No worker processes: {env} has a native version, which steps many environments at"
-                " once."
+                f"No worker processes: {env} has a native version, "
+                "which steps many environments at once."
             ),
         )
     try:
@@ -167,8 +167,8 @@ def choose_workers(
         return (
             workers,
             (
-                f"{workers} worker process{'es' * (workers > 1)}: the environment failed while it"
-                f" was measured ({said(error)})."
+                f"{workers} worker process{'es' * (workers > 1)}: "
+                f"the environment failed while it was measured ({said(error)})."
             ),
         )
     finally:

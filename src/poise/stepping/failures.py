@@ -109,13 +109,13 @@ class Failures:
             self.episodes_lost += 1
         if min(self._in_a_row) >= self.IN_A_ROW:
             raise EnvError(
-                f"Every environment failed {self.IN_A_ROW} times without finishing an episode in"
-                f" between: this is a bug, not an accident. The first failure: {self.first}"
+                f"Every environment failed {self.IN_A_ROW} times without finishing an episode in "
+                f"between: this is a bug, not an accident. The first failure: {self.first}"
             )
         if len(self._ends) == self.WINDOW and sum(self._ends) > self.WINDOW // 2:
             raise EnvError(
-                f"The environment failed {sum(self._ends)} times while {self._ends.count(False)}"
-                f" episodes were finished: too often to go on. The first failure: {self.first}"
+                f"The environment failed {sum(self._ends)} times while {self._ends.count(False)} "
+                f"episodes were finished: too often to go on. The first failure: {self.first}"
             )
 
 

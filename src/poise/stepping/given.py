@@ -65,8 +65,8 @@ class GivenVectorEnv(VectorEnv):
             and not (isinstance(space, spaces.Dict) and KEY in space.spaces)
         ):
             warnings.warn(
-                f"{self.name} reports {KEY!r} in its info, which is not seen there: make it a key"
-                " of a Dict observation.",
+                f"{self.name} reports {KEY!r} in its info, which is not seen there: "
+                "make it a key of a Dict observation.",
                 PoiseWarning,
                 stacklevel=2,
             )
@@ -87,8 +87,8 @@ class GivenVectorEnv(VectorEnv):
         ):
             if np.shape(value) != (self.num_envs,):
                 raise EnvError(
-                    f"step() of {self.name} gave {name} of shape {np.shape(value)}, which must be"
-                    f" ({self.num_envs},): one for each environment."
+                    f"step() of {self.name} gave {name} of shape {np.shape(value)}, "
+                    f"which must be ({self.num_envs},): one for each environment."
                 )
         terminated, truncated = np.asarray(terminated, bool), np.asarray(truncated, bool)
         info = dict(info) if isinstance(info, Mapping) else {}
@@ -123,8 +123,9 @@ class GivenVectorEnv(VectorEnv):
             if is_interrupt(error):
                 raise
             raise EnvError(
-                f"{method}() of the vector environment {self.name} raised {said(error)}. It is made"
-                f" as a whole, so none of its environments can be replaced.\n{own_traceback(error)}"
+                f"{method}() of the vector environment {self.name} raised {said(error)}. "
+                "It is made as a whole, so none of its environments can be "
+                f"replaced.\n{own_traceback(error)}"
             ) from error
 
     def _check(self, obs: Any) -> None:
@@ -139,9 +140,9 @@ class GivenVectorEnv(VectorEnv):
         for leaf in self._layout.leaves:
             if np.shape(leaves[leaf.name]) != (self.num_envs, *leaf.shape):
                 raise EnvError(
-                    f"{self.name} gave an observation {leaf.name!r} of shape"
-                    f" {np.shape(leaves[leaf.name])}, but its space says"
-                    f" {(self.num_envs, *leaf.shape)} for {self.num_envs} environments."
+                    f"{self.name} gave an observation {leaf.name!r} of shape "
+                    f"{np.shape(leaves[leaf.name])}, but its space says "
+                    f"{(self.num_envs, *leaf.shape)} for {self.num_envs} environments."
                 )
 
 
@@ -155,7 +156,8 @@ class EnvCountError(EnvError):
 
     def __init__(self, count: int, configured: int) -> None:
         super().__init__(
-            f"The vector environment has {count} environments, and the configuration says"
-            f" {configured}: leave num_envs_per_worker out, or make one with {configured}."
+            f"The vector environment has {count} environments, "
+            f"and the configuration says {configured}: leave num_envs_per_worker out, "
+            f"or make one with {configured}."
         )
         self.count = count

@@ -333,8 +333,8 @@ class InlineVectorEnv(TolerantVectorEnv):
             longest = self._journals[long].longest
             what = f"has run for more than {longest:,} steps of an episode, too many to replay"
             cure = (
-                "A run that is resumed begins a new episode there, unless the environment has"
-                " get_state and set_state."
+                "A run that is resumed begins a new episode there, "
+                "unless the environment has get_state and set_state."
             )
             self.failures.append(
                 Failure("odd", f"Environment {long} of worker {self._worker} {what}. {cure}")

@@ -57,8 +57,8 @@ def too_large(what: str, value: Any) -> str:
     value = value.item() if isinstance(value, np.generic) else value
     if np.isfinite(value).all():
         return (
-            f"gave {what} beyond float32, whose largest number is {LARGEST:.2g}: {short(value)};"
-            " scale it down"
+            f"gave {what} beyond float32, whose largest number is {LARGEST:.2g}: {short(value)}; "
+            "scale it down"
         )
     return f"gave {what} that is not finite, {short(value)}"
 
@@ -137,8 +137,8 @@ class Intake:
             leaves = self.layout.flatten(obs)
         except (KeyError, IndexError, TypeError) as error:
             raise ContractError(
-                f"gave an observation that is not built as its space says ({type(error).__name__}:"
-                f" {error}): {short(obs)} is not in {self.layout.space}"
+                f"gave an observation that is not built as its space says ({type(error).__name__}: "
+                f"{error}): {short(obs)} is not in {self.layout.space}"
             ) from None
         for leaf in self.layout.leaves:
             self._rows[leaf.name][i][...] = _converted(leaf, leaves[leaf.name])
@@ -182,8 +182,8 @@ class Intake:
                 bounds = f"[{np.ravel(low)[where]}, {np.ravel(high)[where]}]"
                 found.setdefault(
                     i,
-                    f"gave an observation {leaf.name!r} outside its space: {value} is not in"
-                    f" {bounds}",
+                    f"gave an observation {leaf.name!r} outside its space: "
+                    f"{value} is not in {bounds}",
                 )
         return found
 
@@ -210,8 +210,8 @@ def _converted(leaf: Leaf, value: Any) -> np.ndarray:
         ) from None
     if array.shape != leaf.shape:  # assigning it would broadcast without a word
         raise ContractError(
-            f"gave an observation {leaf.name!r} of shape {array.shape}, but its space says"
-            f" {leaf.shape}"
+            f"gave an observation {leaf.name!r} of shape {array.shape}, "
+            f"but its space says {leaf.shape}"
         )
     if array.dtype == leaf.dtype:
         whole = array
@@ -220,16 +220,16 @@ def _converted(leaf: Leaf, value: Any) -> np.ndarray:
             whole = array.astype(leaf.dtype)
         if leaf.dtype.kind != "f" and not np.array_equal(whole, array):
             raise ContractError(
-                f"gave an observation {leaf.name!r} of type {array.dtype}, which its space's"
-                f" {leaf.dtype} cannot hold: {short(value)}"
+                f"gave an observation {leaf.name!r} of type {array.dtype}, "
+                f"which its space's {leaf.dtype} cannot hold: {short(value)}"
             )
     space = leaf.space
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         n = space.n if isinstance(space, spaces.Discrete) else space.nvec
         if not (np.all(whole >= space.start) and np.all(whole < space.start + n)):
             raise ContractError(
-                f"gave an observation {leaf.name!r} outside its space: {short(value)} is not in"
-                f" {space}"
+                f"gave an observation {leaf.name!r} outside its space: "
+                f"{short(value)} is not in {space}"
             )
     elif isinstance(space, spaces.MultiBinary) and not np.all((whole == 0) | (whole == 1)):
         raise ContractError(

@@ -220,8 +220,8 @@ class Worker:
             time.sleep(0.1)
         limit = self.limits.of(self._phase())
         what = (
-            f"An environment of worker {self.index} hangs: it has been {phase} for more than"
-            f" {limit:g} s"
+            f"An environment of worker {self.index} hangs: "
+            f"it has been {phase} for more than {limit:g} s"
         )
         return Failure("hung", f"{what}.", self._last_trace())
 

@@ -64,9 +64,9 @@ def _hang(thread: int, seconds: float) -> Failure:
     below = max((i for i, entry in enumerate(stack) if entry.filename == _INLINE), default=-1)
     where = "".join(traceback.format_list(stack[below + 1 :])).rstrip()
     what = (
-        f"An environment has not returned for {seconds:.0f} s. It is stepped in this process, which"
-        " cannot go on without it: stop the run with Ctrl-C, or use num_workers to have such an"
-        " environment replaced."
+        f"An environment has not returned for {seconds:.0f} s. It is stepped in this process, "
+        "which cannot go on without it: stop the run with Ctrl-C, "
+        "or use num_workers to have such an environment replaced."
     )
     return Failure("hung", what, where)
 

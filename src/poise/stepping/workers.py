@@ -212,8 +212,8 @@ class WorkerVectorEnv(TolerantVectorEnv):
         if answer["memory"]:
             used, limit = answer["memory"] / 2**20, self._limits.memory / 2**20
             what = (
-                f"Worker {worker.index} uses {used:,.0f} MiB of memory, more than its limit of"
-                f" {limit:,.0f} MiB."
+                f"Worker {worker.index} uses {used:,.0f} MiB of memory, "
+                f"more than its limit of {limit:,.0f} MiB."
             )
             raise WorkerDiedError(Failure("memory", what))
 
@@ -229,8 +229,8 @@ class WorkerVectorEnv(TolerantVectorEnv):
             self._told_slow = True
             worker = self.team[took.index(slowest)]
             text = (
-                f"Worker {worker.index} is slow: a step of its environments takes"
-                f" {duration(slowest)}, and {duration(others)} in others, which wait for it."
+                f"Worker {worker.index} is slow: a step of its environments takes "
+                f"{duration(slowest)}, and {duration(others)} in others, which wait for it."
             )
             self.failures.append(Failure("odd", text))
 
@@ -297,8 +297,8 @@ class WorkerVectorEnv(TolerantVectorEnv):
         """Raises where a worker cannot be brought back, however often it is started."""
         if worker.false_starts >= 5:
             raise EnvError(
-                f"Worker {worker.index} failed {worker.false_starts} times in a row before its"
-                f" first step: {failure}"
+                f"Worker {worker.index} failed {worker.false_starts} times in a row before its "
+                f"first step: {failure}"
             )
 
     def _start(self, worker: Worker) -> None:
@@ -306,9 +306,9 @@ class WorkerVectorEnv(TolerantVectorEnv):
             recipe = cloudpickle.dumps(self._recipe)
         except Exception as error:
             raise EnvError(
-                f"{self._recipe['name']} cannot be sent to worker processes: {said(error)}. Use"
-                " num_workers=0, or let the environment's creator make what it needs instead of"
-                " holding it."
+                f"{self._recipe['name']} cannot be sent to worker processes: {said(error)}. "
+                "Use num_workers=0, or let the environment's creator make what it needs instead of "
+                "holding it."
             ) from error
         worker.start(recipe, self._memory.descriptors)
 
@@ -334,8 +334,8 @@ class WorkerVectorEnv(TolerantVectorEnv):
     def _spaces_agree(self, answer: dict[str, Any], worker: Worker) -> None:
         if answer["spaces"] != self._spaces:
             raise EnvError(
-                f"The environment of worker {worker.index} has other spaces than those before:"
-                f" {answer['spaces']}."
+                f"The environment of worker {worker.index} has other spaces than those before: "
+                f"{answer['spaces']}."
             )
 
     def call_each(self, call: Call) -> list[Any]:
