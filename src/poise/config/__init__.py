@@ -1,1 +1,1 @@
-"""Configurations and presets: everything that needs no torch, so that the command starts at once."""
+"""Configurations and presets: all that needs no torch, so that the command starts at once."""

@@ -1,5 +1,4 @@
-"""APPO: its configuration, the settings tuned for environments, and what is searched where nobody
-says."""
+"""APPO: its configuration, presets and search space."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from poise.config.types import PositiveInt
 
 @dataclass
 class APPOConfig(AsynchronousConfig, PPOConfig):
-    """Asynchronous PPO: PPO's clipped surrogate while the environments go on, corrected by V-trace."""
+    """Asynchronous PPO: it learns while environments go on, and V-trace corrects for the delay."""
 
     rollout_fragment_length: PositiveInt | None = 64
     """Steps that each environment takes before the learner gets them."""
@@ -23,17 +22,14 @@ class APPOConfig(AsynchronousConfig, PPOConfig):
     """Passes (epochs) over each batch."""
 
 
-# PPO's, with no rollout waiting: at this learning rate, older ones do harm.
+# PPO's, with no rollout waiting: at this learning rate, steps of an older policy do harm.
 _CARTPOLE = {**PPO_CARTPOLE, "learner_queue_size": 0}
 
-# PPO's, with shorter rollouts, which keep the policy that samples fresh.
+# PPO's, with shorter rollouts, so that they come from a policy that is less out of date.
 _ATARI_GAMES = {
-    **PPO_PONG,
-    "lr": 5e-4,
-    "entropy_coeff": 0.01,
-    "rollout_fragment_length": 64,
+    **PPO_PONG, "lr": 5e-4, "entropy_coeff": 0.01, "rollout_fragment_length": 64,
     "num_sgd_iter": 2,
-}
+}  # fmt: skip
 _PONG = {**_ATARI_GAMES, **PONG_SCHEDULES}
 
 PRESETS: Presets = {

@@ -15,11 +15,13 @@ from poise.config.types import Fraction, PositiveInt, Range, coerce
 from poise.errors import ConfigError, nearest
 
 FRAMES_PER_SECOND = 60
-"""Of the console."""
+"""Frames that the console shows in a second."""
 
 LONGEST_EPISODE = 108_000
-"""Frames after which an episode is cut, unless a limit is set: half an hour of play (Machado et al.
-2018)."""
+"""Frames after which an episode is cut, unless a limit is set.
+
+It is half an hour of play (Machado et al. 2018).
+"""
 
 GAMES = (  # noqa: SIM905
     "Adventure AirRaid Alien Amidar Assault Asterix Asteroids Atlantis BankHeist BattleZone "
@@ -49,8 +51,11 @@ class AtariName(NamedTuple):
 
 
 def atari_name(env_id: str) -> AtariName | None:
-    """Reads `PongNoFrameskip-v4`, `PongDeterministic-v4`, `Pong-v4` (each also `-v0`) and
-    `ALE/Pong-v5`; None for names of other environments."""
+    """Reads the name of an Atari environment; None for names of other environments.
+
+    They are `PongNoFrameskip-v4`, `PongDeterministic-v4`, `Pong-v4` (each also `-v0`) and
+    `ALE/Pong-v5`.
+    """
     found = _NAME.fullmatch(env_id)
     if found is None:
         return None
@@ -64,8 +69,9 @@ def atari_name(env_id: str) -> AtariName | None:
 class AtariConfig:
     """The `env_config` of Atari games.
 
-    The defaults are the preprocessing of Mnih et al. 2015 and Machado et al. 2018,
-    except that learning sees an episode's end, not a life's."""
+    The defaults are the preprocessing of Mnih et al. 2015 and Machado et al. 2018, except that an
+    episode ends with the game, not with a life.
+    """
 
     frame_skip: Annotated[int, Range(1, 1000)] = 4
     """Frames that each action lasts; the picture is the maximum of the last two."""
@@ -139,13 +145,13 @@ def atari_config(name: AtariName, options: dict[str, Any]) -> AtariConfig:
     given: dict[str, str] = {}
     config = AtariConfig()
     for key, value in options.items():
-        if key == "wrappers":  # they are put around the game
+        if key == "wrappers":  # no option of the emulator: they are put around the game
             continue
         target = AtariConfig.aliases.get(key, key)
         if target not in known:
             raise ConfigError(
-                f"Unknown option {key!r} in the env_config of an Atari "
-                f"game.{nearest(key, [*known, *config.aliases])}"
+                f"Unknown option {key!r} in the env_config of an Atari game."
+                f"{nearest(key, [*known, *config.aliases])}"
             )
         if target in given:
             raise ConfigError(

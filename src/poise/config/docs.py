@@ -1,7 +1,7 @@
-"""The docstrings under the fields of configurations: one text serves as help, as documentation and
-as comment.
+"""Reads the docstrings under the fields of configurations.
 
-Python does not keep a docstring that stands under a field, so it is read from the source.
+One text serves as help, as documentation and as comment. Python does not keep a docstring that
+stands under a field, so it is read from the source.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import typing
 
 
 def field_docs(config_class: type) -> dict[str, str]:
-    """What each field of a config dataclass means, by its name; nested fields are dotted
-    (`model.fcnet_hiddens`).
+    """What each field of a config dataclass means, by its name.
 
-    A field that a subclass redefines without a docstring keeps the one it inherits.
+    Nested fields are dotted (`model.fcnet_hiddens`). A field that a subclass redefines without a
+    docstring keeps the one that it inherits.
     """
     own: dict[str, str] = {}
     for base in reversed(config_class.__mro__):
@@ -45,8 +45,7 @@ def _docs_in_source(config_class: type) -> dict[str, str]:
 
 @functools.cache
 def _classes(module: str) -> list[ast.ClassDef]:
-    """The classes of a module's source, none of an installation without sources: it has no help,
-    but works."""
+    """The classes in a module's source; none in an installation without sources, which has no help."""
     try:
         tree = ast.parse(inspect.getsource(sys.modules[module]))
     except (OSError, KeyError, TypeError):

@@ -1,5 +1,4 @@
-"""DQN: its configuration, the settings tuned for environments, and what is searched where nobody
-says."""
+"""DQN: its configuration, presets and search space."""
 
 from __future__ import annotations
 
@@ -15,8 +14,7 @@ from poise.errors import ConfigError
 
 @dataclass
 class DQNConfig(OffPolicyConfig):
-    """Deep Q-learning (Mnih et al. 2015) with double, dueling, prioritized and n-step learning as
-    options."""
+    """Deep Q-learning (Mnih et al. 2015); double, dueling, prioritized and n-step are options."""
 
     lr: Schedule = 5e-4
     """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between
@@ -29,12 +27,10 @@ class DQNConfig(OffPolicyConfig):
     """Largest size of each number of the gradient; null does not clip."""
 
     double_q: bool = True
-    """Whether the action whose value is the target is chosen by the network that learns (double
-    DQN)."""
+    """Whether the online network chooses the action that the target network values (double DQN)."""
 
     dueling: bool = False
-    """Whether the network has two streams of hidden layers, for V(s) and for A(s, a) (dueling DQN).
-    """
+    """Whether V(s) and A(s, a) have hidden layers of their own (dueling DQN)."""
 
     initial_epsilon: Fraction = 1.0
     """Probability of a random action at the start."""
@@ -73,12 +69,10 @@ class DQNConfig(OffPolicyConfig):
     untranslatable: ClassVar[dict[str, str]] = {
         **OffPolicyConfig.untranslatable,
         "exploration_fraction": (
-            "It is a share of a run's length: give epsilon_timesteps, exploration_fraction x "
-            "total_timesteps."
+            "It is a share of a run's length: "
+            "give epsilon_timesteps, exploration_fraction x total_timesteps."
         ),
-        "exploration_config": (
-            "Give initial_epsilon, final_epsilon and epsilon_timesteps themselves."
-        ),
+        "exploration_config": "Give initial_epsilon, final_epsilon and epsilon_timesteps themselves.",
         "epsilon": "Give initial_epsilon, final_epsilon and epsilon_timesteps.",
     }
 
@@ -91,30 +85,30 @@ class DQNConfig(OffPolicyConfig):
             )
 
 
-# Huber's loss counts all large errors alike, so that the rare fall is lost among the steps that go
-# well: hence squared errors, of scaled rewards. With one hidden layer, one seed in twenty left the
-# track on the same side for ever. Seeds 0 to 40 all reached a confirmed greedy mean of 475: after
-# 13,600 steps on average, the last one after 38,300.
+# Huber's loss grows only linearly with large errors, so that the rare fall is lost among the steps
+# that go well: hence squared errors, of scaled rewards. With one hidden layer, one seed in twenty
+# left the track on the same side for ever. Seeds 0 to 40 all reached a confirmed greedy mean of
+# 475: after 13,600 steps on average, the last one after 38,300.
 _CARTPOLE = {"num_envs_per_worker": 32, "gradient_steps": 8, "train_batch_size": 128,
     "buffer_size": 20_000, "lr": 0.003, "n_step": 5, "tau": 0.03, "target_network_update_freq": 0,
     "td_error_loss_fn": "mse", "normalize_observations": True, "normalize_rewards": True,
     "model.fcnet_hiddens": [128, 128]}  # fmt: skip
 
-# Like CartPole's, with a memory of all steps and a learning rate that falls: at one that stays,
-# greedy episodes swing between -82 and -500.
+# CartPole's, with a replay of all steps and a falling learning rate: at a constant one, greedy
+# episodes swing between -82 and -500.
 _ACROBOT = {**_CARTPOLE, "gradient_steps": 16, "buffer_size": 100_000, "learning_starts": 2000,
     "lr": [[0, 0.001], [50_000, 0.0003], [100_000, 0.00003]], "n_step": 3, "tau": 0.02,
     "td_error_loss_fn": "huber"}  # fmt: skip
 
-# Of RL Baselines3 Zoo; one seed scored -101 after 120,000 steps, more were not measured. Unscaled
-# rewards of -1 make all that is new look better than it is, which is what leads out of the valley.
+# From RL Baselines3 Zoo; one seed scored -101 after 120,000 steps, more were not measured. With
+# unscaled rewards of -1, whatever is new looks better than it is, and that leads out of the valley.
 _MOUNTAIN_CAR = {"num_envs_per_worker": 1, "rollout_fragment_length": 16, "gradient_steps": 8,
     "train_batch_size": 128, "buffer_size": 10_000, "gamma": 0.98, "lr": 0.004,
     "target_network_update_freq": 600, "epsilon_timesteps": 24_000, "final_epsilon": 0.07,
     "model.fcnet_hiddens": [256, 256]}  # fmt: skip
 
-# One parameter for each state and action, as PPO's. Where one wrong step spoils an episode, little
-# chance may be left in the end.
+# One parameter for each state and action, as in PPO's. One wrong step spoils an episode, so that
+# hardly any random ones may be left in the end.
 _TABLE = {"num_envs_per_worker": 32, "gradient_steps": 16, "train_batch_size": 128,
     "buffer_size": 50_000, "lr": [[0, 0.01], [50_000, 0.01], [150_000, 0.0005]], "tau": 0.05,
     "target_network_update_freq": 0, "epsilon_timesteps": 30_000, "final_epsilon": 0.01,
@@ -125,7 +119,8 @@ _TABLE_OF_COSTS = {**_TABLE, "lr": [[0, 0.02], [40_000, 0.02], [100_000, 0.001]]
 # From the literature (RL Baselines3 Zoo), not measured.
 _LUNAR_LANDER = {"num_envs_per_worker": 4, "gradient_steps": 16, "train_batch_size": 128,
     "buffer_size": 50_000, "lr": 0.00063, "target_network_update_freq": 250,
-    "epsilon_timesteps": 12_000, "final_epsilon": 0.1, "model.fcnet_hiddens": [256, 256]}  # fmt: skip
+    "epsilon_timesteps": 12_000, "final_epsilon": 0.1,
+    "model.fcnet_hiddens": [256, 256]}  # fmt: skip
 
 # PyTorch's tutorial "Reinforcement Learning (DQN)": `--preset tutorial`.
 _TUTORIAL = {"num_envs_per_worker": 1, "rollout_fragment_length": 1, "gradient_steps": 1,
@@ -136,14 +131,15 @@ _TUTORIAL = {"num_envs_per_worker": 1, "rollout_fragment_length": 1, "gradient_s
     "model.initializer": "uniform", "model.fcnet_hiddens": [128, 128],
     "model.fcnet_activation": "relu"}  # fmt: skip
 
-# Of Mnih et al. 2015, with the shorter schedules that a processor has time for.
+# Mnih et al. 2015, with the shorter schedules that a processor has time for.
 _ATARI_GAMES = {"num_envs_per_worker": 8, "training_intensity": 8.0, "train_batch_size": 32,
     "buffer_size": 100_000, "learning_starts": 10_000, "lr": 1e-4,
     "target_network_update_freq": 8000, "epsilon_timesteps": 200_000, "final_epsilon": 0.01,
     "clip_rewards": True, "model.fcnet_hiddens": [512]}  # fmt: skip
 
 _PONG = {**_ATARI_GAMES, **SMALL_NETWORK, "lr": 2.5e-4, "n_step": 3,
-    "target_network_update_freq": 2000, "epsilon_timesteps": 50_000, "normalize_observations": True}  # fmt: skip
+    "target_network_update_freq": 2000, "epsilon_timesteps": 50_000,
+    "normalize_observations": True}  # fmt: skip
 
 PRESETS: Presets = {
     **dict.fromkeys(CARTPOLE, _CARTPOLE),
@@ -158,7 +154,8 @@ PRESETS: Presets = {
 }  # fmt: skip
 
 SPEC = AlgorithmSpec(
-    "poise.algorithms.dqn:DQN", DQNConfig, "learns from each step many times, for Discrete actions", PRESETS,
+    "poise.algorithms.dqn:DQN", DQNConfig,
+    "learns from each step many times, for Discrete actions", PRESETS,
     {
         "lr": "loguniform(1e-4, 5e-3)", "gamma": "choice([0.98, 0.99, 0.995])",
         "train_batch_size": "choice([32, 64, 128])",

@@ -1,6 +1,6 @@
-"""Words that other libraries have and Poise has not: what to write instead.
+"""What to write instead of words that other libraries have and Poise has not.
 
-One table for Python, files and flags.
+One table serves Python, files and flags.
 """
 
 from __future__ import annotations
@@ -27,16 +27,12 @@ SETTINGS: dict[str, str] = {
     "anneal_lr": "Give lr as a schedule: [[0, 2.5e-4], [500000, 0]].",
     "num_minibatches": "Give sgd_minibatch_size: steps in one of them.",
     "num_atoms": "Values are expectations, not distributions, in this version.",
-    "noisy": (
-        "Exploration is by epsilon: give initial_epsilon, final_epsilon and epsilon_timesteps."
-    ),
+    "noisy": "Exploration is by epsilon: give initial_epsilon, final_epsilon and epsilon_timesteps.",
     "policy": (
         "The network follows from the spaces; model holds its settings, "
         "and model.custom_model one of your own."
     ),
-    "policy_class": (
-        "The network follows from the spaces; model.custom_model names one of your own."
-    ),
+    "policy_class": "The network follows from the spaces; model.custom_model names one of your own.",
     "ortho_init": "Give model.initializer: 'orthogonal' or 'uniform'.",
     "features_extractor_class": (
         "Give model.custom_model, a module of your own that poise.register_model knows."
@@ -83,26 +79,36 @@ SETTINGS: dict[str, str] = {
 }
 """What has no counterpart under any name. `{flag}` is `--` where a flag was typed."""
 
+_CONTINUOUS = "PPO takes its continuous actions."
+_RAINBOW = "DQN has double, dueling, prioritized and n-step learning as options."
+_MODELS = "Models of the world are not learnt here; PPO and DQN are near."
+_RECORDED = (
+    "Nothing is learnt from recorded data here; "
+    "see 'warm start' in 'How do I ...' of the documentation."
+)
+
 ALGORITHMS: dict[str, str] = {
-    **dict.fromkeys(("SAC", "TD3", "DDPG", "TQC", "CrossQ", "REDQ", "DroQ"), "PPO takes its continuous actions."),
+    **dict.fromkeys(("SAC", "TD3", "DDPG", "TQC", "CrossQ", "REDQ", "DroQ"), _CONTINUOUS),
     **dict.fromkeys(("TRPO", "ARS", "ES", "PG", "REINFORCE", "VPG", "PPG"), "PPO is nearest."),
-    **dict.fromkeys(("RecurrentPPO", "PPO_LSTM", "R2D2", "DRQN"), "Policies have no memory here; PPO is near."),
-    **dict.fromkeys(("QRDQN", "QR-DQN", "C51", "Rainbow", "ApexDQN", "SimpleQ", "DoubleDQN", "DuelingDQN"),
-                    "DQN has double, dueling, prioritized and n-step learning as options."),
+    **dict.fromkeys(
+        ("RecurrentPPO", "PPO_LSTM", "R2D2", "DRQN"), "Policies have no memory here; PPO is near."
+    ),
+    **dict.fromkeys(("QRDQN", "QR-DQN", "C51", "Rainbow", "ApexDQN", "SimpleQ"), _RAINBOW),
+    **dict.fromkeys(("DoubleDQN", "DuelingDQN"), _RAINBOW),
     "MaskablePPO": "PPO takes action masks by itself.",
     "A3C": "A2C is its synchronous form, and IMPALA the asynchronous one.",
     "HER": "It is a replay of goals, which DQN does not have.",
-    **dict.fromkeys(("DreamerV3", "MuZero"), "Models of the world are not learnt here; PPO and DQN are near."),
-    **dict.fromkeys(("BC", "MARWIL", "CQL", "GAIL"), "Nothing is learnt from recorded data here; see 'warm start' in "
-                    "'How do I ...' of the documentation."),
+    **dict.fromkeys(("DreamerV3", "MuZero"), _MODELS),
+    **dict.fromkeys(("BC", "MARWIL", "CQL", "GAIL"), _RECORDED),
     **dict.fromkeys(("QMIX", "MADDPG", "MAPPO"), "Environments have one agent here."),
-}  # fmt: skip
+}
 """Algorithms that others have, and what is near."""
 
 
 def setting_hint(key: str, special: dict[str, str], known: Iterable[str], *, flag: str = "") -> str:
-    """What to do instead of a setting that does not exist, with a space in front; empty where
-    nothing is near.
+    """What to do instead of a setting that does not exist; empty where nothing is near.
+
+    It begins with a space, so that it can follow a sentence.
 
     Args:
         key: as given; of a nested key, the last part counts as well.
@@ -125,8 +131,10 @@ def algorithm_hint(name: str, known: Iterable[str]) -> str:
             " It looks like an environment: say the algorithm, too, "
             "as in poise train PPO --env CartPole-v1."
         )
-    by_lower = {
-        other.lower().replace("-", "").replace("_", ""): text for other, text in ALGORITHMS.items()
-    }
-    found = by_lower.get(name.lower().replace("-", "").replace("_", ""))
+    by_lower = {_letters(other): text for other, text in ALGORITHMS.items()}
+    found = by_lower.get(_letters(name))
     return f" {found}" if found else nearest(name, known)
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")

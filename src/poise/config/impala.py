@@ -1,5 +1,4 @@
-"""IMPALA: its configuration, the settings tuned for environments, and what is searched where nobody
-says."""
+"""IMPALA: its configuration, presets and search space."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ from poise.errors import ConfigError
 
 @dataclass
 class AsynchronousConfig(AlgorithmConfig):
-    """What algorithms share that learn while environments go on."""
+    """What the algorithms share that learn while environments go on."""
 
     num_envs_per_worker: EnvCount = 16
     """Environments that are stepped together, as one batch."""
@@ -46,35 +45,40 @@ class AsynchronousConfig(AlgorithmConfig):
     learner_queue_size: Annotated[int, Range(0, 1000)] = 1
     """Full rollouts that may wait for the learner before the environments wait, too.
 
-    Fewer keep the policy that samples
-    fresh, more even out what differs in speed."""
+    With fewer, the policy that samples is less out of date; with more, uneven speeds even out.
+    """
 
     broadcast_interval: PositiveInt = 1
     """Rollouts that the learner learns from before the actor gets its parameters."""
 
     vtrace_clip_rho_threshold: Positive = 1.0
-    """ρ̄, the largest importance weight of an error. 1 or more; larger trusts what is rare now and
-    was rarer then."""
+    """ρ̄, the largest importance weight of an error in V-trace: 1 or more.
+
+    A larger one gives more weight to actions that have become likelier since they were sampled.
+    """
 
     sampling_threads: ClassVar[int] = 1
 
     untranslatable: ClassVar[dict[str, str]] = {
         "vtrace": "Off-policy steps are always weighted by V-trace.",
         "momentum": "RMSProp has no momentum here.",
-        **dict.fromkeys(("replay_proportion", "replay_buffer_num_slots"), "Every rollout is learnt from once, in the "
-                        "order of sampling."),
         "minibatch_buffer_size": "Give num_sgd_iter to learn from a rollout several times.",
-        **dict.fromkeys(("max_sample_requests_in_flight_per_worker", "max_requests_in_flight_per_env_runner"),
-                        "Give learner_queue_size."),
-        **dict.fromkeys(("min_iter_time_s", "min_time_s_per_iteration"),
-                        "An iteration ends by its steps: give timesteps_per_iteration."),
-    }  # fmt: skip
+        "max_sample_requests_in_flight_per_worker": "Give learner_queue_size.",
+        "max_requests_in_flight_per_env_runner": "Give learner_queue_size.",
+        **dict.fromkeys(
+            ("replay_proportion", "replay_buffer_num_slots"),
+            "Every rollout is learnt from once, in the order of sampling.",
+        ),
+        **dict.fromkeys(
+            ("min_iter_time_s", "min_time_s_per_iteration"),
+            "An iteration ends by its steps: give timesteps_per_iteration.",
+        ),
+    }
 
 
 @dataclass
 class IMPALAConfig(AsynchronousConfig):
-    """IMPALA (Espeholt et al. 2018, arXiv 1802.01561): actor and learner at the same time,
-    corrected by V-trace."""
+    """IMPALA (Espeholt et al. 2018, arXiv 1802.01561): an actor beside a learner, with V-trace."""
 
     lr: Schedule = 5e-4
     """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between
@@ -87,7 +91,7 @@ class IMPALAConfig(AsynchronousConfig):
     """λ of V-trace's targets: 1 is the paper's."""
 
     vtrace_clip_pg_rho_threshold: Positive = 1.0
-    """The same as ρ̄ for the policy's gradient."""
+    """The same bound for the weights in the policy's gradient."""
 
     vf_loss_coeff: NonNegative = 0.5
     """Weight of the value loss."""
@@ -101,7 +105,7 @@ class IMPALAConfig(AsynchronousConfig):
     sgd_minibatch_size: PositiveInt | None = None
     """Steps per gradient step, a multiple of rollout_fragment_length: trajectories stay whole.
 
-    Derived: all.
+    Derived: the whole batch.
     """
 
     rms_prop_eps: Positive = 1e-5
@@ -122,24 +126,19 @@ class IMPALAConfig(AsynchronousConfig):
 
     def derive(self, explicit: set[str]) -> None:
         super().derive(explicit)
-        length, batch, size = (
-            self.rollout_fragment_length,
-            self.train_batch_size,
-            self.sgd_minibatch_size,
-        )
+        length, batch = self.rollout_fragment_length, self.train_batch_size
         assert length is not None
         assert batch is not None
-        if (
-            size is not None
-            and "sgd_minibatch_size" in explicit
-            and (size % length or size > batch)
-        ):
-            raise ConfigError(
-                f"sgd_minibatch_size={size} contradicts rollout_fragment_length={length} and "
-                f"train_batch_size={batch}: it must be a multiple of the one, "
-                "and not more than the other."
-            )
-        self.sgd_minibatch_size = batch if size is None or size % length or size > batch else size
+        size = batch if self.sgd_minibatch_size is None else self.sgd_minibatch_size
+        if size % length or size > batch:
+            if "sgd_minibatch_size" in explicit:
+                raise ConfigError(
+                    f"sgd_minibatch_size={size} contradicts rollout_fragment_length={length} and "
+                    f"train_batch_size={batch}: it must be a multiple of the one, "
+                    "and not more than the other."
+                )
+            size = batch
+        self.sgd_minibatch_size = size
 
 
 # With Adam, one seed in six falls back for long once the pole stands; with RMSProp and a small ε,
@@ -149,15 +148,16 @@ _CARTPOLE = {
     "entropy_coeff": 0.0, "timesteps_per_iteration": 4096,
 }  # fmt: skip
 
-# Entropy and the value's weight (0.25 of a whole square is 0.5 of half of one) of Espeholt et al.
-# 2018. One pass over batches twice as large samples faster, and learns from each step half as much.
+# The weights of entropy and value loss are those of Espeholt et al. 2018 (0.25 of a whole square is
+# 0.5 of half of one). One pass over batches twice as large would sample faster, and learn from each
+# step half as much.
 _ATARI_GAMES = {
     **ATARI_NETWORK, **SMALL_NETWORK, "num_envs_per_worker": 16, "rollout_fragment_length": 32,
     "num_sgd_iter": 2, "sgd_minibatch_size": 256, "lr": 5e-4, "entropy_coeff": 0.01,
     "vf_loss_coeff": 0.25, "normalize_observations": True,
 }  # fmt: skip
-# It takes more steps than PPO: with PPO's learning rates, which have fallen by then, a run was at
-# 14 after 1.4 million.
+# It takes more steps than PPO, and by then PPO's learning rates have fallen: with them, a run was
+# at 14 after 1.4 million.
 _PONG = {**_ATARI_GAMES, "lr": [[0, 0.0005], [50_000, 0.001]]}
 
 PRESETS: Presets = {
@@ -165,10 +165,11 @@ PRESETS: Presets = {
 }  # fmt: skip
 
 SPEC = AlgorithmSpec(
-    "poise.algorithms.impala:IMPALA", IMPALAConfig, "samples while it learns, one update per rollout", PRESETS,
+    "poise.algorithms.impala:IMPALA", IMPALAConfig,
+    "samples while it learns, one update per rollout", PRESETS,
     {
         **ON_POLICY_SEARCH, "num_envs_per_worker": "choice([8, 16, 32])",
-        "rollout_fragment_length": "choice([16, 32, 64])", "opt_type": 'choice(["adam", "rmsprop"])',
-        "vf_loss_coeff": "choice([0.25, 0.5])",
+        "rollout_fragment_length": "choice([16, 32, 64])",
+        "opt_type": 'choice(["adam", "rmsprop"])', "vf_loss_coeff": "choice([0.25, 0.5])",
     },
 )  # fmt: skip

@@ -3,9 +3,9 @@
     [project.entry-points."poise.algorithms"]
     SAC = "my_package.register"
 
-The name is the algorithm's, and what it names is a module that calls `poise.register_algorithm`
-when it is imported, or a function that does when it is called. Neither happens before somebody asks
-for an algorithm of this name.
+The entry's name is the algorithm's. Its value is a module that calls `poise.register_algorithm`
+when it is imported, or a function that does so when it is called. Neither happens before somebody
+asks for an algorithm of this name.
 """
 
 from __future__ import annotations
@@ -23,28 +23,25 @@ GROUP = "poise.algorithms"
 def entries() -> dict[str, EntryPoint]:
     """The entry points by name.
 
-    What lies in the folder where the user stands is a file and not installed, so that it
-    has none."""
-    from importlib.metadata import distributions  # which `poise --help` does without
+    The folder where the user stands is left out: what lies there is a file, not installed.
+    """
+    # Imported here, because `poise --help` does without.
+    from importlib.metadata import distributions
 
     here = os.path.realpath(".")
     path = [folder for folder in sys.path if os.path.realpath(folder) != here]
-    found = [
-        entry
-        for each in distributions(path=path)
-        for entry in each.entry_points
-        if entry.group == GROUP
-    ]
-    return {
-        entry.name: entry for entry in reversed(found)
-    }  # the first of a name counts, as of modules
+    found: dict[str, EntryPoint] = {}
+    for each in distributions(path=path):
+        for entry in each.entry_points.select(group=GROUP):
+            found.setdefault(entry.name, entry)  # the first on the path counts, as of modules
+    return found
 
 
 def bring_in(name: object) -> str:
-    """Has the package that has an algorithm of this name register it.
+    """Lets the installed package that has an algorithm of this name register it.
 
     Returns:
-        A sentence if that failed; empty without such a package.
+        A sentence if that failed or registered nothing; empty without such a package.
     """
     wanted = str(name).lower()
     entry = next((entry for known, entry in entries().items() if known.lower() == wanted), None)

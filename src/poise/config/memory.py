@@ -15,15 +15,16 @@ _USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in
 TRAINED = 4
 """Numbers kept of each parameter: itself, its gradient, and the optimiser's two moments."""
 STEP = 20
-"""Bytes of a step beside its observation: action, log_prob, reward, valid; three flags, and what an
-action has more."""
+"""Bytes of a step beside its observation.
+
+They are its action, log_prob, reward, valid and three flags, and room for more than one action.
+"""
 EPISODE = 150
-"""Bytes that a finished episode is remembered by, at least."""
+"""Bytes that a finished episode takes in the window of episode statistics, at least."""
 
 
 def machine_memory() -> int | None:
-    """Bytes of memory that this machine, or the container that this process is in, has; None where
-    it does not say."""
+    """Bytes of memory of this machine, or of this container; None where the system does not say."""
     known = []
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -50,7 +51,7 @@ def require(size: int, what: str, cure: str = "") -> None:
 
     Args:
         size: bytes that it takes at least.
-        what: takes them, in words that name the setting and its value.
+        what: what takes them, in words that name the setting and its value.
         cure: a sentence about what to do instead.
 
     Raises:
@@ -67,8 +68,8 @@ def require(size: int, what: str, cure: str = "") -> None:
 def require_sizes(config: AlgorithmConfig, observation: int = 0) -> None:
     """Refuses settings whose rollouts, minibatches or window of episodes would not fit into memory.
 
-    It is asked before environments are made, and again once it is known what they show. (A replay
-    fills slowly: see DQN.)
+    It is called before environments are made, and again once it is known how large an observation
+    is. (A replay fills slowly and is checked apart: see DQN.)
 
     Args:
         config: complete.
@@ -77,17 +78,11 @@ def require_sizes(config: AlgorithmConfig, observation: int = 0) -> None:
     Raises:
         ConfigError: it names the setting.
     """
-    steps, envs, queue = (
-        config.rollout_fragment_length or 1,
-        config.num_envs,
-        getattr(config, "learner_queue_size", 0),
-    )
+    steps, envs = config.rollout_fragment_length or 1, config.num_envs
+    queue = getattr(config, "learner_queue_size", 0)
     rollout = (steps + 1) * envs * (observation + STEP)
-    require(
-        rollout,
-        f"A rollout of {steps:,} steps in {envs:,} environments",
-        "Give a smaller train_batch_size.",
-    )
+    what = f"A rollout of {steps:,} steps in {envs:,} environments"
+    require(rollout, what, "Give a smaller train_batch_size.")
     layers = 0 if config.model.custom_model else 4 * sum(config.model.fcnet_hiddens)
     learnt = "sgd_minibatch_size" if hasattr(config, "sgd_minibatch_size") else "train_batch_size"
     takes = {
@@ -100,29 +95,26 @@ def require_sizes(config: AlgorithmConfig, observation: int = 0) -> None:
 
 
 def one_by_one(count: int, of: int, what: str) -> Iterator[int]:
-    """Counts things that are made one by one, and ends where the first of them show that all would
-    not fit.
+    """Counts things that are made one by one, and stops early if all of them would not fit.
 
     Args:
         count: how many are made here.
         of: how many there are to be, in all processes.
-        what: they are, in a sentence.
+        what: what they are, in a sentence.
 
     Raises:
-        ConfigError: they would not.
+        ConfigError: at the pace of the first ones, memory would not last for all.
     """
     began = 0
     for made in range(count):
+        # Looked at 8, 16, 32, ... of them: from 8 on, since the first ones load what all share.
         if made >= 8 and not made & (made - 1) and (pages := _number("/proc/self/statm", 1)):
-            began = began or pages  # the first ones bring what is loaded once
+            began = began or pages
             took = (pages - began) * os.sysconf("SC_PAGE_SIZE")
             if took > 2**25:
-                cure = f"Make fewer {what}."
-                require(
-                    took * (of - made) // (made - 8),
-                    f"Making {of:,} {what}, after the first {made:,},",
-                    cure,
-                )
+                rest = took * (of - made) // (made - 8)
+                making = f"Making {of:,} {what}, after the first {made:,},"
+                require(rest, making, f"Make fewer {what}.")
         yield made
 
 
@@ -136,7 +128,7 @@ def readable(size: float) -> str:
 
 
 def _number(file: str, word: int = 0) -> int | None:
-    """What a file of the system says; None where there is none, or it says `max`."""
+    """A number in a file of the system; None where there is no such file, or it says `max`."""
     try:
         return int(Path(file).read_text().split()[word])
     except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""What the configurations of algorithms share that learn from a replay."""
+"""What the configurations of algorithms that learn from a replay share."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ class OffPolicyConfig(AlgorithmConfig):
     """Steps that each environment takes before gradient steps follow."""
 
     gradient_steps: Positive | Literal[-1] | None = None
-    """Gradient steps after each round of num_envs x rollout_fragment_length steps; 0.5 is one after
-    every second round, and -1 as many as there are steps in it. Derived: from training_intensity.
+    """Gradient steps after each round of num_envs x rollout_fragment_length steps.
+
+    0.5 is one after every second round, and -1 as many as there are steps in it. Derived: from
+    training_intensity.
     """
 
     training_intensity: Positive | None = None
-    """How often a step is learnt from, on average: gradient_steps x train_batch_size per
-    environment step. Derived: from gradient_steps; without either, one gradient step for 4
-    environment steps."""
+    """How often a step is learnt from, on average.
+
+    It is gradient_steps x train_batch_size per environment step. Derived: from gradient_steps;
+    without either, one gradient step for 4 environment steps.
+    """
 
     train_batch_size: PositiveInt | None = 64
     """Steps of each gradient step, drawn from the replay buffer."""
@@ -39,36 +43,41 @@ class OffPolicyConfig(AlgorithmConfig):
     """Environment steps before the first gradient step."""
 
     frame_stack: PositiveInt | None = None
-    """Pictures that an image observation stacks along its first axis, the latest last; the replay
-    buffer then keeps each picture once. Derived: `stack` of Atari games, 1 elsewhere."""
+    """Pictures that an image observation stacks along its first axis, the latest last.
+
+    The replay buffer then keeps each picture once. Derived: `stack` of Atari games, 1 elsewhere.
+    """
 
     target_network_update_freq: NonNegativeInt = 500
-    """Environment steps from one update of the target network to the next; 0 updates it after every
-    gradient step."""
+    """Environment steps from one update of the target network to the next.
+
+    0 updates it after every gradient step.
+    """
 
     tau: Annotated[float, Range(0, 1, open_low=True)] = 1.0
     """τ of the target network's updates, θ⁻ ← τ θ + (1 - τ) θ⁻; 1 copies the parameters."""
 
     n_step: PositiveInt = 1
-    """Rewards that are summed before a value is trusted."""
+    """Rewards that are summed before the target takes the network's own value."""
 
     prioritized_replay: bool = False
-    """Whether steps are drawn in proportion to their latest error instead of all alike."""
+    """Whether steps are drawn in proportion to their latest error instead of uniformly."""
 
     prioritized_replay_alpha: Fraction = 0.6
-    """α: 0 draws all steps alike, 1 in full proportion to their errors."""
+    """α: 0 draws steps uniformly, 1 in full proportion to their errors."""
 
     prioritized_replay_beta: Schedule = 0.4
-    """β of the importance weights: 1 corrects wholly for what is drawn more often than others."""
+    """β of the importance weights: 1 corrects fully for drawing some steps more often than others.
+    """
 
     prioritized_replay_eps: Positive = 1e-6
-    """Added to each error, so that no step is never drawn again."""
+    """Added to each error, so that every step can still be drawn."""
 
     timesteps_per_iteration: NonNegativeInt = 1000
     """A call of `train()` goes on until it has sampled this many steps; 0 means one round."""
 
     aliases: ClassVar[dict[str, str]] = {
-        **{alias: key for alias, key in AlgorithmConfig.aliases.items() if key != "train_batch_size"},
+        **{name: key for name, key in AlgorithmConfig.aliases.items() if key != "train_batch_size"},
         "train_freq": "rollout_fragment_length", "train_frequency": "rollout_fragment_length",
         "batch_size": "train_batch_size", "train_batch_size_per_learner": "train_batch_size",
         "capacity": "buffer_size", "replay_buffer_capacity": "buffer_size",
@@ -92,13 +101,14 @@ class OffPolicyConfig(AlgorithmConfig):
     def derive(self, explicit: set[str]) -> None:
         super().derive(explicit)
         for key in ("rollout_fragment_length", "n_step"):
-            if (steps := getattr(self, key) * self.num_envs) > self.buffer_size:
+            steps = getattr(self, key) * self.num_envs
+            if steps > self.buffer_size:
                 raise ConfigError(
                     f"buffer_size={self.buffer_size} is smaller than the {steps} steps that "
                     f"{self.num_envs} environments take in {key}={getattr(self, key)}."
                 )
         if self.frame_stack is None:
-            # Of pictures that wrappers make, nothing is known.
+            # Nothing is known of pictures that wrappers make.
             name = atari_name(self.env) if isinstance(self.env, str) and not self.wrappers else None
             self.frame_stack = atari_config(name, self.env_config).stack if name else 1
 
@@ -107,19 +117,19 @@ class OffPolicyConfig(AlgorithmConfig):
         self._share_environments(explicit)
         self.rollout_fragment_length = self.rollout_fragment_length or 4
         self.train_batch_size = self.train_batch_size or 64
-        batches = self.round_steps / self.train_batch_size  # in the steps of a round
+        round_batches = self.round_steps / self.train_batch_size
         steps = self.round_steps if self.gradient_steps == -1 else self.gradient_steps
         intensity = self.training_intensity
         if steps is not None and intensity is not None:
-            if {"gradient_steps", "training_intensity"} <= explicit and not math.isclose(
-                steps, intensity * batches
-            ):
+            implied = intensity * round_batches
+            both = {"gradient_steps", "training_intensity"} <= explicit
+            if both and not math.isclose(steps, implied):
                 raise ConfigError(
                     f"gradient_steps={steps:g} contradicts training_intensity={intensity:g}, "
-                    f"which is {intensity * batches:g} gradient steps here: "
-                    "leave one of the two out."
+                    f"which is {implied:g} gradient steps here: leave one of the two out."
                 )
+            # Of two that presets or files set, the one that the user set counts.
             steps, intensity = (steps, None) if "gradient_steps" in explicit else (None, intensity)
         if steps is None:
-            steps = self.round_steps / 4 if intensity is None else intensity * batches
-        self.gradient_steps, self.training_intensity = steps, steps / batches
+            steps = self.round_steps / 4 if intensity is None else intensity * round_batches
+        self.gradient_steps, self.training_intensity = steps, steps / round_batches

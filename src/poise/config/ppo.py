@@ -1,5 +1,4 @@
-"""PPO: its configuration, the settings tuned for environments, and what is searched where nobody
-says."""
+"""PPO: its configuration, presets and search space."""
 
 from __future__ import annotations
 
@@ -30,8 +29,7 @@ from poise.errors import ConfigError
 
 @dataclass
 class PPOConfig(AlgorithmConfig):
-    """Proximal Policy Optimization (Schulman et al. 2017, arXiv 1707.06347) with a clipped
-    surrogate."""
+    """Proximal Policy Optimization (Schulman et al. 2017, arXiv 1707.06347), clipped surrogate."""
 
     num_envs_per_worker: EnvCount = 16
     """Environments that are stepped together, as one batch."""
@@ -49,8 +47,10 @@ class PPOConfig(AlgorithmConfig):
     """ε of the clipped surrogate: the probability ratio earns nothing outside 1 - ε to 1 + ε."""
 
     vf_clip_param: Positive | None = None
-    """How far a value may move from the one predicted while sampling, in units of the value; null
-    does not clip."""
+    """How far a value may move from the one predicted while sampling, in units of the value.
+
+    null does not clip.
+    """
 
     vf_loss_coeff: NonNegative = 0.5
     """Weight of the value loss."""
@@ -59,16 +59,20 @@ class PPOConfig(AlgorithmConfig):
     """Weight of the entropy bonus."""
 
     normalize_advantages: bool = True
-    """Whether each minibatch's advantages are brought to mean 0 and deviation 1."""
+    """Whether each minibatch's advantages are brought to mean 0 and standard deviation 1."""
 
     target_kl: Positive | None = None
-    """Stops a batch's epochs early once the approximate KL divergence exceeds 1.5 times this; null
-    never does."""
+    """Ends a batch's epochs early once the approximate KL divergence exceeds 1.5 times this.
+
+    null never does.
+    """
 
     exploration_correlation: Annotated[float, Range(0, 0.999)] = 0.0
-    """Correlation of the exploration noise from one step to the next, for `Box` actions. 0 is white
-    noise; near 1, the agent keeps to a direction for a while, which finds goals that need momentum
-    (MountainCarContinuous)."""
+    """Correlation of the exploration noise from one step to the next, for `Box` actions.
+
+    0 is white noise; near 1, the agent keeps to a direction for a while, which finds goals that
+    need momentum (MountainCarContinuous).
+    """
 
     aliases: ClassVar[dict[str, str]] = {
         **ON_POLICY_ALIASES, "num_epochs": "num_sgd_iter", "n_epochs": "num_sgd_iter",
@@ -79,18 +83,15 @@ class PPOConfig(AlgorithmConfig):
 
     def derive(self, explicit: set[str]) -> None:
         super().derive(explicit)
-        assert self.train_batch_size is not None
-        if self.sgd_minibatch_size is None:
-            self.sgd_minibatch_size = min(
-                self.train_batch_size, max(64, self.train_batch_size // 8)
+        batch = self.train_batch_size
+        assert batch is not None
+        size = self.sgd_minibatch_size
+        if size and size > batch and "sgd_minibatch_size" in explicit:
+            raise ConfigError(
+                f"sgd_minibatch_size={size} is larger than train_batch_size={batch}: "
+                "a minibatch is a part of the batch."
             )
-        if self.sgd_minibatch_size > self.train_batch_size:
-            if "sgd_minibatch_size" in explicit:
-                raise ConfigError(
-                    f"sgd_minibatch_size={self.sgd_minibatch_size} is larger than train_batch_size="
-                    f"{self.train_batch_size}: a minibatch is a part of the batch."
-                )
-            self.sgd_minibatch_size = self.train_batch_size
+        self.sgd_minibatch_size = min(size or max(64, batch // 8), batch)
 
 
 PPO_CARTPOLE = {
@@ -116,16 +117,15 @@ _ROBOT = {
     "normalize_observations": True, "normalize_rewards": True, "model.log_std_init": -0.5,
 }  # fmt: skip
 
-# From the literature (RL Baselines3 Zoo), not measured: what swimming earns shows late, and it
-# takes a discount near 1 to see it.
+# From the literature (RL Baselines3 Zoo), not measured: swimming pays off late, and it takes a
+# discount near 1 to see that.
 _SWIMMER = {
     "num_envs_per_worker": 4, "rollout_fragment_length": 1024, "sgd_minibatch_size": 256,
     "lr": 0.0006, "gamma": 0.9999, "gae_lambda": 0.98, "normalize_observations": True,
     "normalize_rewards": True,
 }  # fmt: skip
 
-# One parameter for each state and action is all that a table needs: no hidden layer, and a high
-# learning rate.
+# A table needs one parameter for each state and action: no hidden layer, and a high learning rate.
 _TABLE = {
     "num_envs_per_worker": 32, "rollout_fragment_length": 64, "sgd_minibatch_size": 512,
     "num_sgd_iter": 5, "lr": [[0, 0.05], [200_000, 0.005]], "model.fcnet_hiddens": [],
@@ -151,15 +151,16 @@ _WALKER = {
     "normalize_observations": True, "normalize_rewards": True, "model.log_std_init": -0.5,
 }  # fmt: skip
 
-# Of Schulman et al. 2017, but at a constant learning rate: a run has no length that it could fall
-# to zero over.
+# Schulman et al. 2017, but at a constant learning rate: a run has no fixed length over which it
+# could fall to zero.
 _ATARI_GAMES = {
-    **ATARI_NETWORK, "num_envs_per_worker": 8, "rollout_fragment_length": 128, "sgd_minibatch_size": 256,
-    "num_sgd_iter": 4, "lr": 2.5e-4, "clip_param": 0.1, "entropy_coeff": 0.01,
+    **ATARI_NETWORK, "num_envs_per_worker": 8, "rollout_fragment_length": 128,
+    "sgd_minibatch_size": 256, "num_sgd_iter": 4, "lr": 2.5e-4, "clip_param": 0.1,
+    "entropy_coeff": 0.01,
 }  # fmt: skip
 
 # At a high learning rate from the start, one run in a few settles on a single action before the
-# values mean anything. In the end, what is left of chance costs points.
+# values mean anything. In the end, every random action costs points: hence the fall of both.
 PONG_SCHEDULES = {
     "lr": [[0, 0.0005], [50_000, 0.001], [300_000, 0.0003], [600_000, 0.0001]],
     "entropy_coeff": [[0, 0.03], [150_000, 0.01], [400_000, 0.002]],
@@ -173,8 +174,8 @@ PPO_PONG = {
 
 PRESETS: Presets = {
     "CartPole-v1": PPO_CARTPOLE,
-    # Solves it with a linear network too, as tutorials use one: hence normalised observations,
-    # whole returns.
+    # Normalised observations and whole returns: it must solve it with a linear network, too, since
+    # tutorials use one.
     "CartPole-v0": {"num_envs_per_worker": 32, "rollout_fragment_length": 128,
         "sgd_minibatch_size": 1024, "lr": 0.005, "gae_lambda": 1.0, "normalize_observations": True,
         "model.fcnet_hiddens": [48]},
@@ -183,8 +184,8 @@ PRESETS: Presets = {
         "normalize_observations": True, "normalize_rewards": True},
     "Pendulum-v1": {"rollout_fragment_length": 128, "sgd_minibatch_size": 256,
         "lr": [[0, 0.001], [300_000, 0.0001]], "gamma": 0.9, "normalize_rewards": True},
-    # The noise that it begins with reaches the flag now and then. With a discount of 0.99, it stays
-    # at -130: a step less on the way is worth too little.
+    # Untrained, it reaches the flag by chance now and then. With a discount of 0.99, it stays at
+    # -130: a step less on the way is worth too little.
     "MountainCar-v0": {"rollout_fragment_length": 64, "sgd_minibatch_size": 256, "num_sgd_iter": 8,
         "lr": [[0, 0.002], [300_000, 0.0002]], "gamma": 0.999, "gae_lambda": 0.98,
         "normalize_observations": True, "normalize_rewards": True},
@@ -208,11 +209,11 @@ PRESETS: Presets = {
     **dict.fromkeys((f"{robot}-{v}" for robot in ROBOTS for v in ("v4", "v5")), _ROBOT),
     **dict.fromkeys(("Reacher-v4", "Reacher-v5"), _REACHER),
     **dict.fromkeys(("Swimmer-v4", "Swimmer-v5"), _SWIMMER),
-    # That of two poles, not measured on one.
+    # The preset of two poles, not measured on one.
     **dict.fromkeys(("InvertedPendulum-v4", "InvertedPendulum-v5"), _DOUBLE_PENDULUM),
     **dict.fromkeys(("FrozenLake-v1", "FrozenLake8x8-v1"), _TABLE),
     **dict.fromkeys(COST_TABLES, _TABLE_OF_COSTS),
-    # A hand is mostly luck: a mean over 100 of them says little. Single trials.
+    # A hand is mostly luck: a mean over 100 of them says little. From single trials.
     "Blackjack-v1": {"num_envs_per_worker": 32, "sgd_minibatch_size": 512, "num_sgd_iter": 4,
         "lr": [[0, 0.005], [200_000, 0.0005]], "metrics_smoothing_episodes": 5000,
         "model.fcnet_hiddens": [32, 32], "model.fcnet_activation": "relu"},
@@ -221,11 +222,12 @@ PRESETS: Presets = {
 }  # fmt: skip
 
 SPEC = AlgorithmSpec(
-    "poise.algorithms.ppo:PPO", PPOConfig, "the robust default: clipped policy updates, several epochs", PRESETS,
+    "poise.algorithms.ppo:PPO", PPOConfig,
+    "the robust default: clipped policy updates, several epochs", PRESETS,
     {
         **ON_POLICY_SEARCH, "num_envs_per_worker": "choice([8, 16, 32])",
-        "rollout_fragment_length": "choice([32, 64, 128, 256])", "num_sgd_iter": "choice([4, 8, 12])",
-        "sgd_minibatch_size": "choice([64, 128, 256])", "clip_param": "choice([0.1, 0.2, 0.3])",
-        "normalize_observations": "choice([False, True])",
+        "rollout_fragment_length": "choice([32, 64, 128, 256])",
+        "num_sgd_iter": "choice([4, 8, 12])", "sgd_minibatch_size": "choice([64, 128, 256])",
+        "clip_param": "choice([0.1, 0.2, 0.3])", "normalize_observations": "choice([False, True])",
     },
 )  # fmt: skip

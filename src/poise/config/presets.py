@@ -1,9 +1,8 @@
-"""Settings tuned for an environment, used unless `preset=None`, and what is searched where nobody
-says.
+"""Presets and search spaces by algorithm.
 
-Those named in benchmarks/RESULTS.md were measured there, over seeds. The others come from single
-trials, or from the literature where a comment says so. What is not named keeps the algorithm's
-default.
+A preset is settings tuned for an environment, used unless `preset=None`; what it does not name
+keeps the algorithm's default. Those named in benchmarks/RESULTS.md were measured there, over seeds.
+The others come from single trials, or from the literature where a comment says so.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ PRESETS: dict[str, Presets] = {name: spec.presets for name, spec in ALGORITHMS.i
 """By algorithm and environment; a script may change them."""
 
 SPACES: dict[str, dict[str, Any]] = {name: spec.search_space for name, spec in ALGORITHMS.items()}
-"""What `poise tune` searches by algorithm, written as in a file, where nobody says."""
+"""What `poise tune` searches where nobody says, by algorithm, written as in a file."""
 
 
 def find_preset(algorithm: str, env: str, preset: str | None) -> tuple[str | None, dict[str, Any]]:

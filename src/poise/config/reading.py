@@ -41,13 +41,12 @@ def read_file(path: str | Path) -> Any:
         text = data.decode()
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a text file.") from None
-    return (
-        parse_json(text, str(path)) if Path(path).suffix == ".json" else parse_yaml(text, str(path))
-    )
+    parse = parse_json if Path(path).suffix == ".json" else parse_yaml
+    return parse(text, str(path))
 
 
 def parse_json(text: str, where: str) -> Any:
-    """The values in a JSON text; `where` is what the sentence calls it.
+    """The values in a JSON text; `where` is what errors call it.
 
     Raises:
         ConfigError: it is not valid JSON, names a key twice, or is nested too deep.
@@ -55,8 +54,8 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, where))
     except json.JSONDecodeError as error:
-        where_it_is = f"({error.msg} at character {error.pos + 1}): {_around(text, error.pos)}"
-        raise ConfigError(f"{where} is not valid JSON {where_it_is}") from None
+        place = f"({error.msg} at character {error.pos + 1}): {_around(text, error.pos)}"
+        raise ConfigError(f"{where} is not valid JSON {place}") from None
     except RecursionError:
         raise ConfigError(f"{where} is nested too deep to be read.") from None
     except ConfigError:
@@ -66,7 +65,7 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The values in a YAML text, which is never run.
+    """The values in a YAML text, none of whose tags are run.
 
     Raises:
         ConfigError: it is not valid YAML, names a key twice, is nested too deep, or holds more than
@@ -87,23 +86,26 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where} is nested too deep to be read.") from None
     except ConfigError:
         raise
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:  # the 99th of May, a number of thousands of digits
+    except (ValueError, TypeError, AttributeError) as error:
+        # Such as the 99th of May, or a number of thousands of digits.
         raise ConfigError(f"{where} cannot be read: {' '.join(str(error).split())}.") from None
     finally:
         loader.dispose()
 
 
 def _count(node: Any, where: str, known: dict[int, int]) -> int:
-    """Values in a node once references are followed; each node is looked at once."""
+    """Counts the values in a node once references are followed, though it looks at each node once.
+
+    Args:
+        node: of PyYAML's tree.
+        where: what errors call the text.
+        known: counts of nodes by id; -1 while one is being counted, so that a circle shows.
+    """
     if id(node) in known:
         if known[id(node)] < 0:
             raise ConfigError(f"{where} has a value that contains itself.")
         return known[id(node)]
-    known[id(node)] = -1  # being counted
+    known[id(node)] = -1
     parts = node.value if isinstance(node.value, list) else []
     if parts and isinstance(parts[0], tuple):
         names = [key.value for key, _ in parts if isinstance(key.value, str) and key.value != "<<"]
@@ -118,6 +120,7 @@ def _count(node: Any, where: str, known: dict[int, int]) -> int:
 
 
 def _once(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    """The pairs as a dict, which alone would silently keep only the last of a name given twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

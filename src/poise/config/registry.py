@@ -1,5 +1,7 @@
-"""Making an algorithm known by one call, and finding its class; without PyTorch, unless a class is
-asked for."""
+"""Registering algorithms and finding their classes.
+
+PyTorch is imported only when a class is asked for.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from poise.config.types import brief, coerce
 from poise.errors import ConfigError
 
 BASE = "poise.algorithms.base:Algorithm"
-"""What all algorithms are derived from."""
+"""The class that all algorithms are derived from."""
 
 
 def register_algorithm(
@@ -29,8 +31,10 @@ def register_algorithm(
     presets: Mapping[str, Mapping[str, Any]] | None = None,
     search_space: Mapping[str, Any] | None = None,
 ) -> None:
-    """Makes an algorithm known as `name`, everywhere: `poise.NAME`, `poise.make_trainer`,
-    `poise.run`, searches, and the command with its help.
+    """Makes an algorithm known as `name`, everywhere.
+
+    That is `poise.NAME`, `poise.make_trainer`, `poise.run`, searches, and the command with its
+    help.
 
         class Careful(PPO):
             def loss(self, ...): ...
@@ -40,12 +44,12 @@ def register_algorithm(
     Args:
         name: any that no algorithm of Poise has.
         algorithm: the class, or `"module:Class"`, which is imported when it is needed.
-        config: a dataclass derived from `AlgorithmConfig`; that of the class it is derived from
-            unless given.
-        summary: one line.
+        config: a dataclass derived from `AlgorithmConfig`. Unless given, the algorithm has the
+            configuration of the algorithm that it is derived from.
+        summary: one line about it, for lists.
         presets: settings tuned for environments, by the environment's name.
-        search_space: what `poise tune` searches where nobody says, such as `{"lr":
-            "loguniform(1e-4, 1e-2)"}`.
+        search_space: what `poise tune` searches where nobody says, such as
+            `{"lr": "loguniform(1e-4, 1e-2)"}`.
 
     Raises:
         ConfigError: the name is taken, the class is no algorithm, or it is derived from none whose
@@ -55,7 +59,8 @@ def register_algorithm(
         raise ConfigError(
             f"name={brief(name)} is not allowed: letters first, then digits, '_', '-' and '.', too."
         )
-    if (before := known_name(name)) is not None and _is_ours(before):
+    before = known_name(name)
+    if before is not None and _is_ours(before):
         raise ConfigError(
             f"name={name!r} is not allowed: Poise has an algorithm of this name. "
             "Give it one of its own."
@@ -72,7 +77,8 @@ def register_algorithm(
             f"algorithm={algorithm!r} is not allowed: it must be a class derived from an algorithm."
         )
     if config is None:
-        if not (parents := parents_of(algorithm)):
+        parents = parents_of(algorithm)
+        if not parents:
             raise ConfigError(
                 f"config=None is not allowed for {algorithm.__name__}: "
                 "it is derived from no algorithm."
@@ -81,16 +87,17 @@ def register_algorithm(
     is_config = isinstance(config, type) and issubclass(config, AlgorithmConfig)
     if not is_config or "__dataclass_fields__" not in vars(config):
         raise ConfigError(
-            f"config={config!r} is not allowed: it must be a @dataclass derived from "
-            "AlgorithmConfig."
+            f"config={config!r} is not allowed: "
+            "it must be a @dataclass derived from AlgorithmConfig."
         )
     _read_annotations(config)
     own = {
-        env: coerce(dict[str, Any], settings, f"presets[{env!r}]")
-        for env, settings in (presets or {}).items()
+        env: coerce(dict[str, Any], preset, f"presets[{env!r}]")
+        for env, preset in (presets or {}).items()
     }
+    # Workers of a search get presets as JSON.
     try:
-        json.dumps(own)  # other processes get them as they are
+        json.dumps(own)
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"presets={brief(own)} is not allowed: {error}; they must be plain, as in a file."
@@ -102,8 +109,10 @@ def register_algorithm(
 
 
 def _read_annotations(config: type) -> None:
-    """Reads annotations that are texts now: another process may not have what a script has imported
-    for them."""
+    """Replaces annotations that are texts by the types that they mean.
+
+    Another process may not have what the user's script imported for them.
+    """
     for base in config.__mro__:
         if "__annotations__" in vars(base) and not base.__module__.startswith("poise."):
             hints = typing.get_type_hints(base, include_extras=True)
@@ -116,8 +125,7 @@ def homes(algorithm: Any) -> list[str]:
 
 
 def parents_of(algorithm: Any) -> list[str]:
-    """The names of the algorithms that a class is derived from, the nearest first; its own, if it
-    has one, too."""
+    """The names of the algorithms that a class is derived from (or is), the nearest first."""
     return [
         name for home in homes(algorithm) for name, spec in ALGORITHMS.items() if spec.home == home
     ]
@@ -140,8 +148,10 @@ def _is_ours(name: str) -> bool:
 
 
 def home_of(name: str) -> str:
-    """`module:Class` of what makes an algorithm known when it is imported; empty of one of Poise's
-    or of a script."""
+    """`module:Class` of what registers an algorithm when its module is imported.
+
+    It is empty for Poise's own algorithms, and for those of a script, which cannot be imported.
+    """
     name, spec = algorithm_spec(name)
     own = f"{spec.config.__module__}:{spec.config.__qualname__}"
     home = spec.home if own.startswith("poise.") else own
@@ -149,7 +159,7 @@ def home_of(name: str) -> str:
 
 
 def registered_algorithm(name: str) -> dict[str, Any] | None:
-    """The arguments that another process calls `register_algorithm` with; None of one of Poise's."""
+    """The arguments with which another process registers it; None for one of Poise's own."""
     name, spec = algorithm_spec(name)
     now = {"name": name, "presets": PRESETS.get(name), "search_space": SPACES.get(name)}
     return None if _is_ours(name) else {**spec._asdict(), **now}

@@ -1,8 +1,9 @@
 """From what a person wrote to a complete configuration.
 
-defaults  <  preset of (algorithm, environment)  <  what the user set
-                                                    (aliases translated, types checked)
-then `derive()` fills in the rest and finds contradictions.
+    defaults  <  preset of (algorithm, environment)  <  what the user set
+
+Aliases are translated and types are checked; then `derive()` fills in the rest and finds
+contradictions.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ def resolve(
         settings: keys by canonical name or alias; nested keys as `{"model": {...}}` or
             `{"model.fcnet_hiddens": ...}`.
         preset: `"auto"` takes the preset tuned for this environment, if there is one; `None` takes
-            none; an environment's name takes that environment's, and the name of a file that of RL
-            Baselines3 Zoo (`ppo.yml`).
-        stop: the run's stop rules: `timesteps_total` is how long the Zoo's schedules last, as its
-            option `-n`.
+            none; the name of an environment takes that environment's; the name of a file
+            (`ppo.yml`) reads one of RL Baselines3 Zoo.
+        stop: the run's stop rules. Schedules of the Zoo last for its `timesteps_total`, as with the
+            Zoo's option `-n`.
 
     Returns:
         The configuration and the name of the preset that was used, if any.
@@ -73,7 +74,7 @@ def resolve(
 
 
 def _over(tuned: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
-    """What the user set over a preset; of an `env_config`, key by key."""
+    """Lays what the user set over a preset; an `env_config` key by key."""
     below, above = tuned.get("env_config"), chosen.get("env_config")
     if isinstance(below, dict) and isinstance(above, dict):
         return {**tuned, **chosen, "env_config": {**below, **above}}
@@ -112,12 +113,14 @@ def canonical(config: type[AlgorithmConfig], settings: dict[str, Any]) -> dict[s
 
 
 def _flat(config: type[AlgorithmConfig], settings: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Settings as (key, value), those of the model as `model.KEY`."""
     pairs: list[tuple[str, Any]] = []
     for key, value in settings.items():
         if not isinstance(key, str):
             raise ConfigError(f"Unknown config key {brief(key)}: keys are texts.")
         if config.aliases.get(key, key) == "model":
-            value = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+            if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                value = dataclasses.asdict(value)
             if not isinstance(value, dict):
                 raise ConfigError(
                     f"{key}={brief(value)} is not allowed: it must be a mapping of model settings."
@@ -131,12 +134,13 @@ def _flat(config: type[AlgorithmConfig], settings: dict[str, Any]) -> list[tuple
 def _towers(
     config: type[AlgorithmConfig], settings: list[tuple[str, Any]]
 ) -> list[tuple[str, str, Any]]:
-    """Settings as (key as given, canonical key, value), with Stable-Baselines3's `net_arch={"pi":
-    [...], "vf": [...]}` and the `[64, {"pi": [...], "vf": [...]}]` of its first version as the
-    layers of policy and value function.
+    """Settings as (key as given, canonical key, value), with layers by tower split up.
+
+    Towers are Stable-Baselines3's `net_arch={"pi": [...], "vf": [...]}`, and of its first version
+    `[64, {"pi": [...], "vf": [...]}]`, whose first layers are shared.
 
     Raises:
-        ConfigError: they are of something else than policy and value function.
+        ConfigError: a tower is neither the policy's nor the value function's.
     """
     found: list[tuple[str, str, Any]] = []
     for key, value in settings:
@@ -147,8 +151,8 @@ def _towers(
             continue
         if unknown := own.keys() - {"pi", "vf"}:
             raise ConfigError(
-                f"{key}={brief(value)} is not allowed: {min(unknown, key=str)!r} is neither 'pi' "
-                "nor 'vf'."
+                f"{key}={brief(value)} is not allowed: "
+                f"{min(unknown, key=str)!r} is neither 'pi' nor 'vf'."
             )
         pi, vf = own.get("pi", []), own.get("vf", [])
         if first and not (pi or vf):
@@ -156,14 +160,14 @@ def _towers(
             continue
         if first:
             shown = (
-                f"{key}={value!r}: policy and value function have their first layers, {first}, "
-                "each for itself."
+                f"{key}={value!r}: policy and value function have their first layers, "
+                f"{first}, each for itself."
             )
             warnings.warn(shown, PoiseWarning, stacklevel=3)
         for name, layers in ((target, pi), ("model.vf_fcnet_hiddens", vf)):
-            found.append(
-                (key, name, [*first, *layers] if isinstance(layers, (list, tuple)) else layers)
-            )
+            if isinstance(layers, (list, tuple)):
+                layers = [*first, *layers]
+            found.append((key, name, layers))
     return found
 
 
@@ -174,12 +178,8 @@ def field_types(config: type) -> dict[str, Any]:
     for field in dataclasses.fields(config):
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint):
-            types.update(
-                {
-                    f"{field.name}.{key}": inner
-                    for key, inner in field_types(typing.cast(type, hint)).items()
-                }
-            )
+            nested = field_types(typing.cast(type, hint))
+            types.update({f"{field.name}.{key}": inner for key, inner in nested.items()})
         else:
             types[field.name] = hint
     return types

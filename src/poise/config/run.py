@@ -1,5 +1,7 @@
-"""What a run leaves on disk; apart from the code that writes it, so that the command knows it
-without torch."""
+"""What a run leaves on disk.
+
+It stands apart from the code that writes it, so that the command's help needs no torch.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ class RunOptions:
     """Newest checkpoints that are kept, beside the best."""
 
     confirm: bool = True
-    """Whether a goal that is a mean over training episodes ends the run only if fresh episodes
-    reach it, too."""
+    """Whether a goal for a mean over training episodes counts only if fresh episodes reach it, too.
+    """
 
     video: bool = False
     """Whether an episode is filmed before and after training."""
@@ -39,12 +41,14 @@ class RunOptions:
 
 
 def rank(manifest: Mapping[str, Any]) -> tuple[bool, float] | None:
-    """How a checkpoint compares with others of its run, by its manifest: whether its score is an
-    evaluation's, which goes before all others, and the score. None without one."""
-    score = manifest.get(
-        "score", manifest.get("episode_reward_mean")
-    )  # of before there were scores
-    known = isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score)
-    return (
-        (str(manifest.get("score_of")).startswith("evaluation/"), float(score)) if known else None
-    )
+    """How a checkpoint compares with others of its run, by its manifest.
+
+    Returns:
+        Whether its score is an evaluation's, which ranks above every other, and the score; None
+        without a finite score.
+    """
+    # Manifests of older versions have no score.
+    score = manifest.get("score", manifest.get("episode_reward_mean"))
+    if not isinstance(score, (int, float)) or isinstance(score, bool) or not math.isfinite(score):
+        return None
+    return str(manifest.get("score_of")).startswith("evaluation/"), float(score)

@@ -1,5 +1,4 @@
-"""What the configurations of several algorithms share: names of environments with one preset, parts
-of presets, other names of settings, and what is searched."""
+"""What several algorithms share: names of environments, parts of presets, aliases, searches."""
 
 from __future__ import annotations
 
@@ -13,25 +12,24 @@ CARTPOLE = ("CartPole-v0", "CartPole-v1")
 COST_TABLES = (
     "Taxi-v3", "Taxi-v4", "CliffWalking-v0", "CliffWalking-v1", "CliffWalkingSlippery-v1",
 )  # fmt: skip
+"""Environments of a few discrete states in which every step costs something."""
 
 ATARI_NETWORK = {
     "clip_rewards": True, "model.vf_share_layers": True, "model.fcnet_hiddens": [512],
     "model.fcnet_activation": "relu",
 }  # fmt: skip
 
-# The two layers of Mnih et al. 2013 are enough for Pong, and processors compute them in half the
-# time.
+# The two convolutions of Mnih et al. 2013 are enough for Pong, in half the time of Nature's three.
 SMALL_NETWORK = {"model.fcnet_hiddens": [256], "model.conv_filters": [[16, 8, 4], [32, 4, 2]]}
 
 ON_POLICY_ALIASES = {
-    **AlgorithmConfig.aliases,
-    "lambda": "gae_lambda", "lambda_": "gae_lambda", "ent_coef": "entropy_coeff", "vf_coef": "vf_loss_coeff",
+    **AlgorithmConfig.aliases, "lambda": "gae_lambda", "lambda_": "gae_lambda",
+    "ent_coef": "entropy_coeff", "vf_coef": "vf_loss_coeff",
     "n_steps": "rollout_fragment_length", "num_steps": "rollout_fragment_length",
     "normalize_advantage": "normalize_advantages", "norm_adv": "normalize_advantages",
 }  # fmt: skip
 
-# Searches are near those of RL Baselines3 Zoo; widths of batches follow from
-# `rollout_fragment_length`.
+# Searches are near those of RL Baselines3 Zoo; batch sizes follow from `rollout_fragment_length`.
 NETWORK_SEARCH = {"model.fcnet_hiddens": "choice([[64, 64], [256, 256], [64], [128, 128]])"}
 ON_POLICY_SEARCH = {
     "lr": "loguniform(1e-4, 1e-2)", "gamma": "choice([0.98, 0.99, 0.995, 0.999])",

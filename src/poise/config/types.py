@@ -1,8 +1,8 @@
 """The types of configuration values, and the one function that checks a value against its type.
 
-Field annotations say what is allowed (`Fraction`, `PositiveInt`, `Literal[...]`); `coerce` turns a
-value from Python, JSON, YAML or the command line into that type or raises one sentence that names
-the key, the value and what is allowed.
+The annotation of a field says what is allowed (`Fraction`, `PositiveInt`, `Literal[...]`). `coerce`
+turns a value from Python, JSON, YAML or the command line into that type, or raises one sentence
+that names the key, the value and what is allowed.
 """
 
 from __future__ import annotations
@@ -44,27 +44,26 @@ NonNegative = Annotated[float, Range(0)]
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
 Seconds = Annotated[float, Range(0, 1_000_000, open_low=True)]
-"""A limit of time; clocks of operating systems take no more than 24 days."""
+"""A time limit. It is bounded, since operating systems wait for no more than 24 days."""
 ThreadCount = Annotated[int, Range(1, 1024)]
 EnvCount = Annotated[int, Range(1, 100_000)]
-"""Environments of one worker: more than anybody has memory for would be made one by one, without an
-end."""
+"""Environments of one worker. It is bounded, since making a million would seem to take for ever."""
 AnyPath = str | os.PathLike
 Schedule = NonNegative | list[tuple[NonNegativeInt, NonNegative]]
 """A constant, or points `[[timestep, value], ...]` with straight lines between them."""
 
 
 LARGEST_INT, LARGEST_FLOAT = 2**63 - 1, (2 - 2**-23) * 2.0**127
-"""What arrays of int64 and float32 hold."""
+"""The largest numbers that arrays of int64 and float32 hold."""
 LONGEST_SHOWN = 200
-"""Characters of a value that a sentence shows."""
+"""Characters of a value that a message shows."""
 
 
 def a_path(value: Any, key: str = "path") -> Path:
     """A path as a person writes it: `~` is the home folder.
 
     Raises:
-        ConfigError: it is no path, or of a user whom nobody knows.
+        ConfigError: it is no path, or in the home folder of an unknown user.
     """
     text = os.path.expanduser(coerce(AnyPath, value, key))
     if str(text).startswith("~"):
@@ -72,6 +71,17 @@ def a_path(value: Any, key: str = "path") -> Path:
             f"{key}={value!r} is not allowed: there is no home folder {Path(text).parts[0]!r}."
         )
     return Path(text)
+
+
+_WORDS = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    type(None): "null",
+    os.PathLike: "a path",
+    Any: "any value",
+}
 
 
 def describe(annotation: Any) -> str:
@@ -84,37 +94,26 @@ def describe(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(describe(arg) for arg in args)
     if origin is Literal:
-        return (
-            f"one of {', '.join(repr(arg) for arg in args)}"
-            if len(args) > 2
-            else " or ".join(map(repr, args))
-        )
+        choices = list(map(repr, args))
+        return f"one of {', '.join(choices)}" if len(args) > 2 else " or ".join(choices)
     if origin is list:
         return f"a list, each item {describe(args[0])}"
     if origin is tuple:
         return f"[{', '.join(describe(arg) for arg in args)}]"
-    if origin is dict or annotation is dict:
+    if origin is dict or annotation is dict or dataclasses.is_dataclass(annotation):
         return "a mapping"
-    if dataclasses.is_dataclass(annotation):
-        return "a mapping"
-    names = {
-        int: "an integer",
-        float: "a number",
-        bool: "true or false",
-        str: "a text",
-        type(None): "null",
-    }
-    names |= {os.PathLike: "a path", Any: "any value"}
-    return names.get(annotation) or f"a {annotation.__name__}"
+    return _WORDS.get(annotation) or f"a {annotation.__name__}"
 
 
 def coerce(annotation: Any, value: Any, key: str) -> Any:
-    """Returns `value` as `annotation` asks, or raises `ConfigError` with `key`, the value and what
-    is allowed.
+    """Returns `value` in the type of `annotation`.
 
-    Integers pass for floats and whole floats (`1e6`) for integers; texts are never read as numbers
-    here (the command line parses its own), so that `lr="fast"` and `lr="3e-4"` in a Python call are
-    both said to be wrong.
+    Integers pass for floats, and whole floats (`1e6`) for integers. Texts are never read as numbers
+    here, so that `lr="fast"` and `lr="3e-4"` in a Python call are both refused: the command line
+    parses its own.
+
+    Raises:
+        ConfigError: it is not allowed; the sentence names the key, the value and what is allowed.
     """
     try:
         return _coerce(annotation, value, key)
@@ -125,10 +124,11 @@ def coerce(annotation: Any, value: Any, key: str) -> Any:
 
 
 def brief(value: Any) -> str:
-    """A value in a sentence: its `repr` in one line, shortened where it is long."""
+    """A value for a message: its `repr` in one line, shortened where it is long."""
     try:
         text = " ".join(repr(value).split())
-    except Exception as error:  # a number of thousands of digits, an object that cannot be shown
+    except Exception as error:
+        # Such as a number of thousands of digits, or an object whose `__repr__` fails.
         text = f"<{type(value).__name__}: {error}>"
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
@@ -141,9 +141,8 @@ def _coerce(annotation: Any, value: Any, key: str) -> Any:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any:
         return value
-    if type(value).__module__ == "numpy" and hasattr(
-        value, "tolist"
-    ):  # its numbers and arrays are Python's, too
+    # NumPy's numbers and arrays pass for Python's; by the name, since NumPy may not be imported.
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         value = value.tolist()
     if origin is Annotated:
         value = _coerce(args[0], value, key)
@@ -163,11 +162,8 @@ def _coerce(annotation: Any, value: Any, key: str) -> Any:
     if origin is Literal:
         if any(type(arg) is type(value) and arg == value for arg in args):
             return value
-        raise _MismatchError(
-            nearest(value, [a for a in args if isinstance(a, str)])
-            if isinstance(value, str)
-            else ""
-        )
+        texts = [arg for arg in args if isinstance(arg, str)]
+        raise _MismatchError(nearest(value, texts) if isinstance(value, str) else "")
     if origin is list:
         if not isinstance(value, (list, tuple)):
             raise _MismatchError
@@ -187,6 +183,7 @@ def _coerce(annotation: Any, value: Any, key: str) -> Any:
 
 
 def _schedule(value: Any) -> Any:
+    """A number or a schedule, whose points must be there and in order."""
     if isinstance(value, list):
         if not value:
             raise _MismatchError
@@ -201,10 +198,9 @@ def _coerce_scalar(annotation: Any, value: Any) -> Any:
             raise _MismatchError
         return value
     if annotation is int:
-        whole = isinstance(value, Integral) or (
-            isinstance(value, Real) and float(value).is_integer()
-        )
-        if isinstance(value, bool) or not whole:
+        # To Python, True is the integer 1.
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if not number or not (isinstance(value, Integral) or float(value).is_integer()):
             raise _MismatchError
         if not -LARGEST_INT <= value <= LARGEST_INT:
             raise _MismatchError(f" Integers here have 64 bits: {LARGEST_INT:.3g} is the largest.")
@@ -227,20 +223,19 @@ def _coerce_scalar(annotation: Any, value: Any) -> Any:
 
 
 def parse_text(text: str) -> Any:
-    """A value typed on the command line: JSON where it is JSON (`3e-4`, `[64, 64]`), else a list
-    `64,64`, else text."""
+    """A value typed on the command line.
+
+    It is JSON where it can be read as such (`3e-4`, `[64, 64]`), else a list `64,64`, else a text.
+    """
     try:
         return json.loads(text)
-    except (
-        ValueError,
-        RecursionError,
-    ):  # not JSON, digits by the thousand, or nested without an end
+    except (ValueError, RecursionError):
+        # No JSON, or a number of thousands of digits, or nested too deep: a text.
         pass
     if text in ("None", "True", "False"):  # Python's spelling is not JSON's
         return {"None": None, "True": True, "False": False}[text]
     inner = text.strip("[]()")
-    if "," in text and not set(inner) & set(
-        "[](){}"
-    ):  # else it was to be JSON: to be shown as it was typed
+    # Brackets inside mean that JSON was meant: an error should show it as it was typed.
+    if "," in text and not set(inner) & set("[](){}"):
         return [parse_text(part.strip()) for part in inner.split(",") if part.strip()]
     return text

@@ -1,7 +1,7 @@
-"""Hyper-parameters of RL Baselines3 Zoo as presets: a file of theirs (`ppo.yml`), which is read and
-never run.
+"""Hyper-parameters of RL Baselines3 Zoo as presets, from a file of theirs (`ppo.yml`).
 
-Each key of an entry means here what it means there, or is named in one warning as left out.
+The file is read and never run. Each key of an entry means here what it means there, or is named in
+one warning as left out.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from poise.errors import ConfigError, PoiseWarning, nearest
 _SAME = {"gamma": 0.99, "n_envs": 1}
 _ON_POLICY = {**_SAME, "max_grad_norm": 0.5, "ent_coef": 0.0, "vf_coef": 0.5}
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "PPO": {**_ON_POLICY, "n_steps": 2048, "batch_size": 64, "n_epochs": 10, "gae_lambda": 0.95, "clip_range": 0.2,
-            "learning_rate": 3e-4},
+    "PPO": {
+        **_ON_POLICY, "n_steps": 2048, "batch_size": 64, "n_epochs": 10, "gae_lambda": 0.95,
+        "clip_range": 0.2, "learning_rate": 3e-4,
+    },
     "A2C": {**_ON_POLICY, "n_steps": 5, "gae_lambda": 1.0, "learning_rate": 7e-4},
-    "DQN": {**_SAME, "train_freq": 4, "gradient_steps": 1, "batch_size": 32, "buffer_size": 1_000_000, "tau": 1.0,
-            "learning_starts": 100, "target_update_interval": 10_000, "max_grad_norm": 10.0, "double_q": False,
-            "exploration_initial_eps": 1.0, "exploration_final_eps": 0.05, "exploration_fraction": 0.1,
-            "learning_rate": 1e-4, "adam_epsilon": 1e-8},
+    "DQN": {
+        **_SAME, "train_freq": 4, "gradient_steps": 1, "batch_size": 32, "buffer_size": 1_000_000,
+        "tau": 1.0, "learning_starts": 100, "target_update_interval": 10_000,
+        "max_grad_norm": 10.0, "double_q": False, "exploration_initial_eps": 1.0,
+        "exploration_final_eps": 0.05, "exploration_fraction": 0.1, "learning_rate": 1e-4,
+        "adam_epsilon": 1e-8,
+    },
 }  # fmt: skip
 """What Stable-Baselines3 does where a file of the Zoo says nothing."""
 ACTIVATIONS = {
-    "ReLU": "relu",
-    "Tanh": "tanh",
-    "ELU": "elu",
-    "SiLU": "silu",
-    "GELU": "gelu",
+    "ReLU": "relu", "Tanh": "tanh", "ELU": "elu", "SiLU": "silu", "GELU": "gelu",
     "LeakyReLU": "leaky_relu",
-}
+}  # fmt: skip
 ATARI_WRAPPER = "AtariWrapper"
 AS_ALWAYS = {
     "policy": ("MlpPolicy", "MultiInputPolicy"),
@@ -43,21 +44,22 @@ AS_ALWAYS = {
     "optimize_memory_usage": (True, False),
     "use_sde": (False,),
 }
-"""Keys and those of their values that ask for what is done anyway."""
+"""Keys with the values that ask for what Poise does anyway."""
 
 
 def zoo_preset(
     path: str, algorithm: str, env: str, known: Callable[[str], bool], length: Any = None
 ) -> dict[str, Any]:
-    """Settings for an environment from a file of the Zoo; a warning names those that Poise has
-    nothing for.
+    """Settings for an environment from a file of the Zoo.
+
+    A warning names the keys that Poise has nothing for.
 
     Args:
         path: the YAML file, with an entry for each environment.
-        algorithm: what it is for.
-        env: which of them. Atari games share an entry, and other environments one called `default`,
-            unless they have their own.
-        known: whether Poise has a setting of this name.
+        algorithm: the algorithm that it is for.
+        env: the environment. Without an entry of its own, an Atari game takes `atari`, and another
+            environment `default`.
+        known: tells whether Poise has a setting of this name.
         length: steps that schedules last, in place of the entry's `n_timesteps`.
 
     Raises:
@@ -74,11 +76,8 @@ def zoo_preset(
             raise ConfigError(f"{key}={brief(value)} of {path} cannot be read.") from None
     if reader.left_out:
         missing = ", ".join(reader.left_out)
-        warnings.warn(
-            f"{path} asks for what has no equivalent here and is left out: {missing}.",
-            PoiseWarning,
-            stacklevel=4,
-        )
+        shown = f"{path} asks for what has no equivalent here and is left out: {missing}."
+        warnings.warn(shown, PoiseWarning, stacklevel=4)
     return reader.settings
 
 
@@ -97,14 +96,13 @@ class _Reader:
     """Turns an entry's keys into settings.
 
     Attributes:
-        settings: what they become.
-        left_out: in words, what became nothing.
+        settings: what the keys become.
+        left_out: keys and values that became nothing, in words.
     """
 
     def __init__(self, algorithm: str, known: Callable[[str], bool], *, is_game: bool) -> None:
         self.algorithm, self.known, self.is_game = algorithm, known, is_game
-        # The initial weights of its DQN are PyTorch's own; those of the others are orthogonal, as
-        # here.
+        # The Zoo's DQN begins with PyTorch's own weights, its others with orthogonal ones, as here.
         self.model: dict[str, Any] = {"initializer": "uniform"} if algorithm == "DQN" else {}
         self.env_config: dict[str, Any] = {}
         self.settings: dict[str, Any] = {"model": self.model, "env_config": self.env_config}
@@ -133,23 +131,19 @@ class _Reader:
             if steps:
                 self.settings["epsilon_timesteps"] = max(1, int(steps * value))
         elif (
-            key == "train_freq"
-            and isinstance(value, (list, tuple))
-            and value[1:] in (["step"], ("step",))
+            key == "train_freq" and isinstance(value, (list, tuple)) and list(value[1:]) == ["step"]
         ):
             self.settings[key] = value[0]
-        elif (
-            key != "frame_stack" and self.known(key) and not isinstance(value, (list, tuple, dict))
-        ):
-            self.settings[key] = _number(value, steps)
-        else:
+        elif key == "frame_stack" or isinstance(value, (list, tuple, dict)) or not self.known(key):
             self._leave_out(key, value)
+        else:
+            self.settings[key] = _number(value, steps)
 
     def _leave_out(self, key: str, value: Any) -> None:
         self.left_out.append(f"{key}={brief(value)}")
 
     def _pictures(self) -> None:
-        """Its `CnnPolicy`: one convolutional network for all, and a layer of 512 behind it."""
+        """The Zoo's `CnnPolicy`: shared convolutions, and a layer of 512 units behind them."""
         self.sees_pictures = True
         self.model.update({"fcnet_hiddens": [512], "fcnet_activation": "relu"})
         if self.algorithm != "DQN":
@@ -169,8 +163,11 @@ class _Reader:
                 self._leave_out(f"policy_kwargs.{key}", value)
 
     def _layers(self, given: Any) -> None:
-        """`[64, 64]`, `dict(pi=[64], vf=[64])`, `[dict(pi=[64], vf=[64])]` or `[64, dict(pi=[64],
-        vf=[64])]`."""
+        """Widths of layers, shared or by tower.
+
+        They are written `[64, 64]`, `dict(pi=[64], vf=[64])`, `[dict(pi=[64], vf=[64])]` or
+        `[64, dict(pi=[64], vf=[64])]`.
+        """
         if not self.sees_pictures:
             self.model["net_arch"] = given
         elif given:
@@ -186,11 +183,8 @@ class _Reader:
 
     def _normalize(self, given: Any) -> None:
         """`true`, or `{'norm_obs': true, 'norm_reward': false}`."""
-        chosen = (
-            dict(given)
-            if isinstance(given, dict)
-            else {"norm_obs": bool(given), "norm_reward": bool(given)}
-        )
+        both = {"norm_obs": bool(given), "norm_reward": bool(given)}
+        chosen = dict(given) if isinstance(given, dict) else both
         self.settings["normalize_observations"] = bool(chosen.pop("norm_obs", True))
         self.settings["normalize_rewards"] = bool(chosen.pop("norm_reward", True))
         for key, value in chosen.items():
@@ -204,14 +198,12 @@ class _Reader:
                 options = dict(options)
                 self.settings["clip_rewards"] = options.pop("clip_reward", True)
                 sticky = options.pop("action_repeat_probability", None)
-                self.env_config.update(
-                    {
-                        "episodic_life": True,
-                        **({} if sticky is None else {"sticky_actions": sticky}),
-                    }
-                )
+                self.env_config["episodic_life"] = True
+                if sticky is not None:
+                    self.env_config["sticky_actions"] = sticky
                 self.env_config.update(options)
-            else:  # a file's code is not run: the user's own word for it is
+            else:
+                # Code that a file names is not run: the user may name it instead.
                 module, _, last = name.rpartition(".")
                 own = [f"{module}:{last}", options] if options else f"{module}:{last}"
                 self.left_out.append(
@@ -220,8 +212,10 @@ class _Reader:
 
 
 def _number(value: Any, steps: float) -> Any:
-    """`lin_0.001` falls from there to 0 over the run; `1e-4` and `1e6`, which YAML takes for texts,
-    are numbers."""
+    """The number or schedule that a text of the Zoo means; anything else as it is.
+
+    `lin_0.001` falls from there to 0 over the run; YAML takes `1e-4` and `1e6` for texts.
+    """
     if not isinstance(value, str):
         return value
     if value.startswith("lin_"):
@@ -246,12 +240,7 @@ def _literal(text: Any) -> Any:
         return text
 
     def value(node: ast.expr) -> Any:
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id == "dict"
-            and not node.args
-        ):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "dict" and not node.args:
             return {str(keyword.arg): value(keyword.value) for keyword in node.keywords}
         if isinstance(node, ast.Dict):
             keys = [ast.literal_eval(key) for key in node.keys if key is not None]
