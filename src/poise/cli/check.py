@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,31 +20,14 @@ FAULTY = 2
 
 @click.command(name="check-env")
 @click.argument("env", shell_complete=complete_env)
-@click.option(
-    "--env-config",
-    "--env_config",
-    metavar="JSON",
-    default="{}",
-    help="What the environment is made with.",
-)
-@click.option(
-    "--steps",
-    type=click.IntRange(1),
-    default=1000,
-    show_default=True,
-    help="Steps of random play, at most.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    metavar="INT",
-    help="Other seeds play other episodes.",
-)
-@click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True, metavar="SECONDS",
-    help="How long one call may take.",
-)  # fmt: skip
+@click.option("--env-config", "--env_config", metavar="JSON", default="{}",
+              help="What the environment is made with.")  # fmt: skip
+@click.option("--steps", type=click.IntRange(1), default=1000, show_default=True,
+              help="Steps of random play, at most.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, metavar="INT",
+              help="Other seeds play other episodes.")  # fmt: skip
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=20.0,
+              show_default=True, metavar="SECONDS", help="How long one call may take.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def check_env(
@@ -78,6 +61,7 @@ def check_env(
 
 
 def _show(report: Report) -> None:
+    """Prints what was measured, and what is wrong."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -86,35 +70,24 @@ def _show(report: Report) -> None:
 
     console = Console(highlight=False)
 
-    def grid(rows: list[tuple[Any, Any]], *, gap: int) -> Table:
-        table = Table.grid(padding=(0, gap, 0, 0))
+    def grid(rows: list[tuple[Text, Text]]) -> Table:
+        table = Table.grid(padding=(0, 2, 0, 0))
         for title, text in rows:
             table.add_row(title, text)
         return table
 
     console.print(Text(shown(report.env), "bold"))
     if report.measured():
-        console.print(
-            grid(
-                [(Text(f"  {title}", "dim"), Text(text)) for title, text in report.measured()],
-                gap=2,
-            )
-        )
-    for word, colour, findings in (
-        ("error", "red", report.errors),
-        ("warning", "yellow", report.warnings),
-    ):
-        console.print(
-            Text(f"\n{counted(len(findings), word)}", f"bold {colour}" if findings else "green")
-        )
+        rows = [(Text(f"  {title}", "dim"), Text(text)) for title, text in report.measured()]
+        console.print(grid(rows))
+    kinds = (("error", "red", report.errors), ("warning", "yellow", report.warnings))
+    for word, colour, findings in kinds:
+        title = f"\n{counted(len(findings), word)}"
+        console.print(Text(title, f"bold {colour}" if findings else "green"))
         rows = []
         for finding in findings:
             text = Text(shown(finding.text, lines=True))
-            rows.append(
-                (
-                    Text(f"  {finding.check}", colour),
-                    text.append(f"\n{finding.where}" if finding.where else "", "dim"),
-                )
-            )
+            text.append(f"\n{finding.where}" if finding.where else "", "dim")
+            rows.append((Text(f"  {finding.check}", colour), text))
         if rows:
-            console.print(grid(rows, gap=2))
+            console.print(grid(rows))

@@ -32,13 +32,13 @@ def completion(ctx: click.Context, shell: str) -> None:
 def complete_algorithm(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Names of algorithms, whatever the case of what was typed; installed packages are not imported
-    for theirs."""
+    """Names of algorithms, whatever the case of what was typed.
+
+    Those of installed packages have no help: to complete a word, none of these is imported.
+    """
     names = [name for name in algorithm_names() if name.lower().startswith(incomplete.lower())]
-    return [
-        CompletionItem(name, help=ALGORITHMS[name].summary if name in ALGORITHMS else None)
-        for name in names
-    ]
+    known = {name: spec.summary for name, spec in ALGORITHMS.items()}
+    return [CompletionItem(name, help=known.get(name)) for name in names]
 
 
 def complete_env(
@@ -56,10 +56,8 @@ def complete_preset(
     """Presets of all algorithms, and `none`."""
     from poise.config.presets import PRESETS
 
-    return _starting(
-        incomplete,
-        ["none", *dict.fromkeys(name for presets in PRESETS.values() for name in presets)],
-    )
+    names = dict.fromkeys(name for presets in PRESETS.values() for name in presets)
+    return _starting(incomplete, ["none", *names])
 
 
 def complete_run(
@@ -68,8 +66,9 @@ def complete_run(
     """Runs in the folder of runs by name, newest first, or files where a path was begun."""
     from poise.tracking.find import all_runs, run_names
 
+    folder = ctx.params.get("folder") or "runs"
     try:
-        names = run_names(all_runs(folder := ctx.params.get("folder") or "runs")[::-1], folder)
+        names = run_names(all_runs(folder)[::-1], folder)
     except (OSError, PoiseError):
         names = []
     return _starting(incomplete, ["latest", *names]) or [CompletionItem(incomplete, type="dir")]

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDE = 120
-"""Columns from which on a table has room for what is allowed and for other names beside each
-setting."""
+"""Columns from which on a table has room for what is allowed and for other names of a setting."""
 
 
 @click.command()
@@ -39,21 +38,16 @@ def algorithms() -> None:
     console = Console(highlight=False)
     console.print(table)
     for name in ALGORITHMS:
-        console.print(
-            f"\n[bold]presets of {name}[/bold]\n{', '.join(PRESETS.get(name, {})) or 'none'}"
-        )
+        presets = ", ".join(PRESETS.get(name, {})) or "none"
+        console.print(f"\n[bold]presets of {name}[/bold]\n{presets}")
     click.echo("".join(f"\n{sentence}" for sentence in failed))
     click.echo("poise config PPO explains the settings; poise train PPO --env CartPole-v1 begins.")
 
 
 @click.command()
 @click.argument("algorithm", shell_complete=complete_algorithm)
-@click.option(
-    "--env",
-    metavar="NAME",
-    shell_complete=complete_env,
-    help="Show the values that its preset sets.",
-)
+@click.option("--env", metavar="NAME", shell_complete=complete_env,
+              help="Show the values that its preset sets.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def config(algorithm: str, env: str | None, as_json: bool) -> None:
     """Explain every setting of an algorithm."""
@@ -78,8 +72,16 @@ def config(algorithm: str, env: str | None, as_json: bool) -> None:
 def settings_of(
     algorithm: str, env: str | None = None
 ) -> tuple[str | None, dict[str, dict[str, Any]]]:
-    """The preset for an environment, if there is one, and what is to be known about each setting by
-    its key."""
+    """All that is to be known about the settings of an algorithm.
+
+    Args:
+        algorithm: its registered name.
+        env: an environment, whose preset gives values.
+
+    Returns:
+        The preset's name, if there is one; and for each setting, by its key, what `poise config
+        --json` prints.
+    """
     config_class = ALGORITHMS[algorithm].config
     preset, tuned = find_preset(algorithm, env, "auto") if env else (None, {})
     tuned = canonical(config_class, tuned)
@@ -100,6 +102,7 @@ def settings_of(
 
 
 def _table(rows: dict[str, dict[str, Any]], *, wide: bool) -> Table:
+    """The settings in sections; in a narrow terminal, details stand below what each means."""
     from rich.table import Table
     from rich.text import Text
 
@@ -113,19 +116,13 @@ def _table(rows: dict[str, dict[str, Any]], *, wide: bool) -> Table:
             section = row["section"]
             table.add_row()
             table.add_row(Text(section, "bold"))
-        value = Text(
-            show(row["value"]) + ("*" if row["from_preset"] else ""),
-            "bold" if row["from_preset"] else "",
-        )
+        star, style = ("*", "bold") if row["from_preset"] else ("", "")
+        value, meaning = Text(show(row["value"]) + star, style), Text(row["help"])
         names = ", ".join(row["aliases"])
         allowed = "" if row["allowed"] == describe(Any) else row["allowed"]
         if wide:
-            table.add_row(
-                Text(key), value, Text(row["help"]), Text(allowed, "dim"), Text(names, "dim")
-            )
+            table.add_row(Text(key), value, meaning, Text(allowed, "dim"), Text(names, "dim"))
         else:
             details = "; ".join(part for part in (allowed, names and f"also {names}") if part)
-            table.add_row(
-                Text(key), value, Text(row["help"]).append(details and f"\n{details}", "dim")
-            )
+            table.add_row(Text(key), value, meaning.append(details and f"\n{details}", "dim"))
     return table

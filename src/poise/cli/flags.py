@@ -1,5 +1,7 @@
-"""Flags made from dataclasses: every config key is a flag, with its docstring as help and its type
-as the check."""
+"""Flags made from dataclasses.
+
+Every config key is a flag, with its docstring as the help and its type as the check.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +37,7 @@ _METAVARS = {
     "a map": "JSON",
     "a text": "TEXT",
 }
+"""How the help calls a value, by how the description of its type begins."""
 
 
 class Flag(click.Option):
@@ -51,9 +54,8 @@ class Value(click.ParamType):
     def __init__(self, annotation: Any) -> None:
         self.annotation = annotation
         words = describe(annotation)
-        self.name = next(
-            (name for start, name in _METAVARS.items() if words.startswith(start)), "NAME"
-        )
+        fitting = (name for start, name in _METAVARS.items() if words.startswith(start))
+        self.name = next(fitting, "NAME")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str) or self.annotation is Any:
@@ -82,9 +84,9 @@ class Setting(Flag):
         self, spelling: str, annotation: Any, default: Any = None, help: str = "", **attributes: Any
     ) -> None:
         kind = Value(annotation)
-        optional: dict[str, Any] = (
-            {"is_flag": False, "flag_value": "true"} if kind.name == "BOOL" else {}
-        )
+        optional: dict[str, Any] = {}
+        if kind.name == "BOOL":  # alone, it is true
+            optional = {"is_flag": False, "flag_value": "true"}
         super().__init__(
             [f"--{spelling}", "setting_" + re.sub(r"\W", "__", spelling)],
             type=kind,
@@ -100,12 +102,10 @@ class Setting(Flag):
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         if self.hidden:
             return None
+        name = f"--{self.spelling} {self.metavar}"
         if self.annotation is Any:
-            return f"--{self.spelling} {self.metavar}", self.help or ""
-        return (
-            f"--{self.spelling} {self.metavar}",
-            f"{self.help} {_facts(self.annotation, self.shown_default)}",
-        )
+            return name, self.help or ""
+        return name, f"{self.help} {_facts(self.annotation, self.shown_default)}"
 
 
 def _note(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
@@ -122,6 +122,7 @@ def note(ctx: click.Context, key: str, value: Any) -> None:
 
 
 def _facts(annotation: Any, default: Any) -> str:
+    """What the help says of a flag's value: what is allowed, and the default."""
     return f"[{describe(annotation)}; default: {show(default)}]"
 
 
@@ -156,6 +157,7 @@ def visible_flags(algorithm: str) -> list[Setting]:
 
 
 def _flags_of(config: type[AlgorithmConfig], own_section: str) -> Iterable[Setting]:
+    """The flags of a configuration's keys, and of their aliases."""
     types, docs, defaults = field_types(config), field_docs(config), default_values(config)
     shared = field_types(AlgorithmConfig)
     for key, annotation in types.items():
@@ -165,10 +167,10 @@ def _flags_of(config: type[AlgorithmConfig], own_section: str) -> Iterable[Setti
             section = NETWORKS
         else:
             section = SHARED if key in shared else own_section
-        complete = {"shell_complete": complete_env} if key == "env" else {}
-        yield Setting(
-            key, annotation, defaults[key], docs.get(key, ""), section=section, **complete
-        )
+        more: dict[str, Any] = {"section": section}
+        if key == "env":
+            more["shell_complete"] = complete_env
+        yield Setting(key, annotation, defaults[key], docs.get(key, ""), **more)
     for alias, key in config.aliases.items():
         if key in types:
             yield Setting(alias, types[key], hidden=True)
@@ -196,14 +198,15 @@ def show(value: Any) -> str:
 def with_options(
     options: type, section: str, names: Mapping[str, str] = NONE, defaults: Mapping[str, str] = NONE
 ) -> Callable[[click.Command], click.Command]:
-    """Gives a command the flags of a dataclass: what a run leaves on disk, how settings are
-    searched.
+    """Gives a command the flags of a dataclass.
 
     Args:
-        names: of the flags that are not called as their fields are, by field; those of none have no
-            flag.
-        defaults: what the command does where a flag is not given, if it is not what the dataclass
-            does.
+        options: what a run leaves on disk (`RunOptions`), or how settings are searched (`Search`).
+        section: of the help, where the flags stand.
+        names: of the flags that are not called as their fields are, by field; with an empty name, a
+            field has no flag.
+        defaults: what the help calls the default, by field, where the command's own is not that of
+            the dataclass.
     """
 
     def give(command: click.Command) -> click.Command:
@@ -234,7 +237,7 @@ def _option_flags(
 def options_given(
     options: type, values: Mapping[str, Any], names: Mapping[str, str] = NONE
 ) -> dict[str, Any]:
-    """The values of a dataclass's flags, among others; None means not given.
+    """The values of a dataclass's flags that were given, among those of other flags.
 
     Raises:
         ConfigError: a value is of the wrong type or out of range.

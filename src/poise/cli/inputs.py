@@ -1,5 +1,4 @@
-"""What users write in `--stop` and `--config`: pairs, JSON, and files in a layout of their own or
-in RLlib's."""
+"""What users write in `--stop` and `--config`: pairs, JSON, and files, also in RLlib's layout."""
 
 from __future__ import annotations
 
@@ -64,29 +63,25 @@ def read_experiment(text: str | None) -> Experiment:
     where = "--config" if inline else text
     data = _parse_json(text, "--config") if inline else _read_file(text)
     name = None
-    named = {
-        key: value
-        for key, value in data.items()
-        if isinstance(value, dict) and _is_experiment(value)
-    }
-    if named and not _is_experiment(data):
+    if not _is_experiment(data) and any(map(_is_experiment, data.values())):
         if len(data) > 1:
             raise ConfigError(
                 f"{where} has {len(data)} experiments ({', '.join(data)}); keep one of them in it."
             )
-        [(name, data)] = named.items()
+        [(name, data)] = data.items()
     if not _is_experiment(data):
         return Experiment(settings=data)
     return _experiment(data, name, where)
 
 
-def _is_experiment(data: dict[str, Any]) -> bool:
-    return any(
-        key in data for key in _EXPERIMENT_KEYS if key != "env"
-    )  # `env` is a plain setting, too
+def _is_experiment(data: Any) -> bool:
+    """Whether it is more than plain settings, of which `env` is one."""
+    keys = (key for key in _EXPERIMENT_KEYS if key != "env")
+    return isinstance(data, dict) and any(key in data for key in keys)
 
 
 def _experiment(data: dict[str, Any], name: str | None, where: str) -> Experiment:
+    """An experiment from a mapping with the keys of one; `where` is its file, for sentences."""
     for key in data:
         if key not in _EXPERIMENT_KEYS:
             raise ConfigError(
@@ -145,7 +140,7 @@ def _read_file(name: str) -> dict[str, Any]:
 
 
 def _with_numbers(data: Any) -> Any:
-    """`3e-4` in YAML 1.1 is a text, since it has no point; everybody means the number."""
+    """Makes numbers of texts such as `3e-4`: to YAML 1.1 it is none, since it has no point."""
     if isinstance(data, dict):
         return {str(key): _with_numbers(value) for key, value in data.items()}
     if isinstance(data, list):

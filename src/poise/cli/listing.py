@@ -19,14 +19,12 @@ COLOURS = {"running": "cyan", "finished": "green", "stopped": "yellow", "preempt
 """Colours of states; a run in any other is in trouble."""
 
 PIPE_WIDTH = 200
+"""Columns of the table in a pipe, which has no width of its own."""
 
 folder_option = click.option(
-    "--folder",
-    default="runs",
-    show_default=True,
-    type=click.Path(file_okay=False),
+    "--folder", default="runs", show_default=True, type=click.Path(file_okay=False),
     help="The folder of all runs.",
-)
+)  # fmt: skip
 
 
 @click.command()
@@ -46,7 +44,7 @@ def runs(folder: str, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    # A pipe has no width of its own: there, a run stays on one line, for `grep`.
+    # There a run stays on one line, for `grep`.
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for title in ("run", "algorithm", "env", "state"):
@@ -55,17 +53,17 @@ def runs(folder: str, as_json: bool) -> None:
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         state = Text(shown(row["state"]), COLOURS.get(row["state"], "red"))
-        best = _number(row["best"], 1) + (
-            "" if row["best"] is None else f" at {row['best_iteration']:,}"
-        )
-        rest = (
+        names = (Text(shown(row[key])) for key in ("run", "algorithm", "env"))
+        best = "" if row["best"] is None else f" at {row['best_iteration']:,}"
+        table.add_row(
+            *names,
+            state,
             _number(row["iterations"]),
             _number(row["steps"]),
             _number(row["reward"], 1),
-            best,
+            _number(row["best"], 1) + best,
             _time(row["time_s"]),
         )
-        table.add_row(*(Text(shown(row[key])) for key in ("run", "algorithm", "env")), state, *rest)
     Console(highlight=False, width=PIPE_WIDTH if piped else None).print(table)
 
 
@@ -78,9 +76,7 @@ def _row(run: RunFolder, name: str) -> dict[str, Any]:
     if "rebuilt" in saved:
         status = {**status, "state": "damaged"}
     best, iteration = run.best or (None, None)
-    last = (
-        run.last_result() or status
-    )  # the status of a killed run may be seconds older than its last result
+    last = run.last_result() or status  # the status of a killed run may be seconds older
     return {
         "run": name,
         "path": str(run.path),
@@ -90,20 +86,23 @@ def _row(run: RunFolder, name: str) -> dict[str, Any]:
         "iterations": _finite(last.get("training_iteration")),
         "steps": _finite(last.get("timesteps_total")),
         "reward": _finite(last.get("episode_reward_mean")),
-        **{"best": _finite(best), "best_iteration": iteration},
+        "best": _finite(best),
+        "best_iteration": iteration,
         "time_s": _finite(last.get("time_total_s")),
         **_source(run),
     }
 
 
 def _source(run: RunFolder) -> dict[str, Any]:
-    """The commit that the run was last made with, and whether the working folder had changes; None
-    where unknown."""
+    """The commit that the run was last made with, and whether the working folder had changes.
+
+    Each is None where it is not known.
+    """
     session: dict[str, Any] = next(reversed(run.sessions()), {})
-    kinds = {"commit": str, "dirty": bool}
+    commit, dirty = session.get("commit"), session.get("dirty")
     return {
-        key: session.get(key) if isinstance(session.get(key), kind) else None
-        for key, kind in kinds.items()
+        "commit": commit if isinstance(commit, str) else None,
+        "dirty": dirty if isinstance(dirty, bool) else None,
     }
 
 

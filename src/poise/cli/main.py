@@ -60,8 +60,7 @@ class EnvRaised(click.ClickException):
 
 
 class Poise(click.Group):
-    """A group that imports its subcommands when they are called, and ends as a good Unix command
-    does."""
+    """Imports its subcommands when they are called, and ends as a good Unix command does."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -78,8 +77,8 @@ class Poise(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in COMMANDS and not ctx.resilient_parsing:
             raise click.UsageError(
-                f"There is no command {args[0]!r}.{nearest(args[0], COMMANDS)} `poise --help` "
-                "lists them."
+                f"There is no command {args[0]!r}.{nearest(args[0], COMMANDS)} "
+                "`poise --help` lists them."
             )
         return super().resolve_command(ctx, args)
 
@@ -104,7 +103,7 @@ class Poise(click.Group):
 def _show(
     show: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any
 ) -> None:
-    """Prints a warning of Poise's as a sentence; those of other packages keep their file and line."""
+    """Prints a warning of Poise's as a sentence; others keep their file and line."""
     if issubclass(category, PoiseWarning):
         echo(f"Warning: {message}", err=True)
     else:
@@ -147,18 +146,15 @@ def _run() -> None:
             poise(prog_name="poise")
         finally:
             sys.stdout.flush()
-    except (
-        BrokenPipeError
-    ):  # whoever read our output (`| head`) has seen enough: what is still buffered goes nowhere
-        silence()
+    except BrokenPipeError:
+        silence()  # whoever read our output (`| head`) has seen enough: drop what is buffered
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
 
 def _leave(code: int) -> None:
-    """Ends the process without freeing what it holds: to free PyTorch's objects one by one takes
-    0.2 s."""
+    """Ends the process without freeing its objects: one by one, PyTorch's take 0.2 s."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -166,11 +162,14 @@ def _leave(code: int) -> None:
 
 
 def _open_streams() -> None:
-    """Streams that were closed (`>&-`) lead nowhere; those of a narrow encoding show `?` for what
-    it lacks."""
+    """Makes the standard streams safe to use.
+
+    Those that were closed (`>&-`) lead nowhere; in a narrow encoding, what it lacks becomes `?`.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  (as long as the process)
+            opened = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115  (until we end)
+            setattr(sys, name, opened)
         elif mode == "w" and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

@@ -12,13 +12,15 @@ from poise.errors import shown
 
 
 def echo(text: object, *, err: bool = False) -> None:
-    """Prints lines; what a terminal would obey instead of showing it becomes its code."""
+    """Prints lines; a control character, which a terminal would obey, is shown as its code."""
     click.echo(shown(text, lines=True), err=err)
 
 
 def echo_last(text: object, *, err: bool = False) -> None:
-    """Prints the last lines of a command that has done its work: where nobody reads any more, that
-    is no failure."""
+    """Prints the last lines of a command that has done its work.
+
+    It is no failure any more if nobody reads them.
+    """
     try:
         echo(text, err=err)
         sys.stdout.flush()

@@ -1,5 +1,7 @@
-"""`poise plot`: pictures of runs, from their folders, also of runs that are still running; without
-PyTorch."""
+"""`poise plot`: pictures of runs, also of such that still run.
+
+It reads their folders alone, and needs no PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -11,34 +13,27 @@ from poise.cli.complete import complete_run
 from poise.cli.listing import folder_option
 from poise.cli.output import echo
 from poise.errors import RunError, shown
-from poise.tracking.find import find_runs
+from poise.tracking.find import STUDIES, find_runs
 from poise.tracking.links import refuse_links
 
-STUDY = "study.json"
-"""What the folder of a search has."""
 SEVERAL = "episodes.png"
-"""Where several runs are drawn: in the folder where the command is given."""
+"""Where several runs are drawn: a file where the command is given."""
 
 
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=complete_run)
-@click.option(
-    "--x",
-    default="steps",
-    show_default=True,
-    metavar="steps|episodes|time",
-    help="The horizontal axis.",
-)
+@click.option("--x", default="steps", show_default=True, metavar="steps|episodes|time",
+              help="The horizontal axis.")  # fmt: skip
 @click.option("--y", metavar="KEY", multiple=True,
-              help="The vertical axis: return, length, or any key of the results, such as learner/kl or "
-              "evaluation/episode_reward_mean; may be repeated. [default: return and length]")  # fmt: skip
+              help="The vertical axis: return, length, or any key of the results, such as "
+              "learner/kl or evaluation/episode_reward_mean; may be repeated. "
+              "[default: return and length]")  # fmt: skip
 @click.option("--band", default="minmax", show_default=True, metavar="minmax|sem|ci",
-              help="Of several seeds: lowest to highest, standard error, or 95 % interval of the mean.")  # fmt: skip
-@click.option(
-    "--out",
-    metavar="FILE",
-    help=f"The PNG, PDF or SVG file. [default: in the run's plots/; of several runs, ./{SEVERAL}]",
-)
+              help="Of several seeds: lowest to highest, standard error, "
+              "or 95 % interval of the mean.")  # fmt: skip
+@click.option("--out", metavar="FILE",
+              help="The PNG, PDF or SVG file. "
+              f"[default: in the run's plots/; of several runs, ./{SEVERAL}]")  # fmt: skip
 @click.option("--terminal", is_flag=True, help="Draw here; a file is written only with --out.")
 @folder_option
 def plot(
@@ -57,12 +52,8 @@ def plot(
     seed alone become one curve, with a band. The folder of a search means all of its trials, and
     their settings against what came of them.
     """
-    studies = [
-        base / name
-        for name in runs
-        for base in (Path(), Path(folder))
-        if (base / name / STUDY).is_file()
-    ]
+    bases = (Path(), Path(folder))
+    studies = [base / name for name in runs for base in bases if _is_search(base / name)]
     if studies:
         _plot_study(studies[0], out, alone=len(runs) == 1 and not terminal)
         return
@@ -89,15 +80,17 @@ def plot(
     if out or not terminal:
         from poise.tracking.plots import episode_figure, save_figure
 
-        run = next(iter(found.values()))
-        own = (
-            run.plot.with_stem("_".join(sides).replace("/", "-") if y else "episodes")
-            if len(found) == 1
-            else None
-        )
-        if own and not out:
-            refuse_links(run.path)
-        echo(save_figure(episode_figure(pictures), out or own or Path(SEVERAL)))
+        target = Path(SEVERAL)
+        if len(found) == 1:
+            [run] = found.values()
+            target = run.plot.with_stem("_".join(sides).replace("/", "-") if y else "episodes")
+            if not out:
+                refuse_links(run.path)
+        echo(save_figure(episode_figure(pictures), out or target))
+
+
+def _is_search(folder: Path) -> bool:
+    return (folder / STUDIES[0]).is_file()
 
 
 def _plot_study(study: Path, out: str | None, *, alone: bool) -> None:

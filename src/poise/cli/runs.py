@@ -34,24 +34,17 @@ explore_option = click.option(
     "--explore", is_flag=True, help="Sample actions instead of taking the most likely ones."
 )
 seed_option = click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    metavar="INT",
+    "--seed", type=click.IntRange(0), default=0, metavar="INT",
     help="Other seeds give other episodes.",
-)
+)  # fmt: skip
 trust_option = click.option(
     "--trust", is_flag=True, help="Let it run the code that it names, and remember the names."
 )
 checkpoint_option = click.option(
-    "--checkpoint",
-    metavar="WHICH",
-    default="latest",
-    show_default=True,
-    help=(
-        "Which one of a run: `latest`, `best` (the highest score while training), or an iteration."
-    ),
-)
+    "--checkpoint", metavar="WHICH", default="latest", show_default=True,
+    help="Which one of a run: `latest`, `best` (the highest score while training), "
+    "or an iteration.",
+)  # fmt: skip
 
 
 def episodes_option(default: int) -> Callable[[Command], Command]:
@@ -90,7 +83,7 @@ def evaluate(
     with _load(path, trust=trust) as trainer:
         numbers = trainer.evaluate(episodes, explore=explore, seed=seed)
         returns = [episode.reward for episode in trainer.metrics.window]
-        sampled = None
+        sampled = None  # the mean of sampled actions, where a greedy policy earns much less
         if not explore and falls_short(numbers["episode_reward_mean"], returns, episodes):
             sampled = trainer.evaluate(episodes, explore=True, seed=seed)["episode_reward_mean"]
         about = {
@@ -141,11 +134,8 @@ def record(
     from poise.training.recording import record as film
 
     path, owner = find_checkpoint(run, checkpoint, folder)
-    target = (
-        owner.path / "videos" / f"{path.name}.mp4"
-        if owner
-        else path.parent / f"{path.resolve().name}.mp4"
-    )
+    place = owner.path / "videos" if owner else path.parent
+    target = place / f"{path.resolve().name}.mp4"
     if not out:
         refuse_links(owner.path if owner else target)
     with _load(path, trust=trust) as trainer:
@@ -155,7 +145,7 @@ def record(
 
 
 class ResumeCommand(click.Command):
-    """Takes the settings of all algorithms as flags; its help has its own alone."""
+    """Takes the settings of all algorithms as flags, which its help leaves out."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -168,20 +158,20 @@ class ResumeCommand(click.Command):
         return super().parse_args(ctx, args)
 
     def _bring_algorithm(self, ctx: click.Context, args: list[str]) -> None:
-        """Brings in what the run's algorithm is from, whose flags are known then."""
+        """Imports the module that the run's algorithm is from: then its flags are known."""
         from poise.training.names import bring_algorithm
 
         parser = self.make_parser(ctx)
         parser.ignore_unknown_options = True
         values, rest, _ = parser.parse_args(args)
-        for word in (word for word in (values.get("run"), *rest) if isinstance(word, str)):
+        for word in (values.get("run"), *rest):
             with suppress(RunError, ConfigError):
-                found = find_run(word, values.get("folder") or "runs")
-                bring_algorithm(
-                    saved := found.config(), found.path, trusted=bool(values.get("trust"))
-                )
-                algorithm_spec(saved["algorithm"])
-                return
+                if isinstance(word, str):
+                    found = find_run(word, values.get("folder") or "runs")
+                    saved = found.config()
+                    bring_algorithm(saved, found.path, trusted=bool(values.get("trust")))
+                    algorithm_spec(saved["algorithm"])
+                    return
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return [*super().get_params(ctx), *setting_flags(None)]
@@ -201,13 +191,9 @@ class ResumeCommand(click.Command):
     context_settings={"token_normalize_func": lambda name: name.replace("-", "_")},
 )
 @run_argument
-@click.option(
-    "--stop",
-    "stop_texts",
-    multiple=True,
-    metavar="KEY=NUMBER",
-    help="Where to stop now; may be repeated, or one JSON object. [default: where it was to stop]",
-)
+@click.option("--stop", "stop_texts", multiple=True, metavar="KEY=NUMBER",
+              help="Where to stop now; may be repeated, or one JSON object. "
+              "[default: where it was to stop]")  # fmt: skip
 @checkpoint_option
 @folder_option
 @click.option("--quiet", is_flag=True, help="Print only where the run is, at the end.")
@@ -234,12 +220,11 @@ def resume(
 
         if stop_texts or given(ctx) or checkpoint != "latest":
             raise click.UsageError(
-                f"{study} is several runs, which go on as they were to: leave out --stop, "
-                "--checkpoint and settings."
+                f"{study} is several runs, which go on as they were to: "
+                "leave out --stop, --checkpoint and settings."
             )
-        finish_study(
-            ctx, go_on_searching(study, signals=ENDING, trust=trust, quiet=quiet), quiet=quiet
-        )
+        analysis = go_on_searching(study, signals=ENDING, trust=trust, quiet=quiet)
+        finish_study(ctx, analysis, quiet=quiet)
     stop, found = parse_stop(stop_texts), find_run(run, folder)
 
     from poise.tracking.launch import resume as go_on
@@ -279,17 +264,14 @@ def find_checkpoint(run: str, which: str, root: str) -> tuple[Path, RunFolder | 
                 f"{path} is a checkpoint; --checkpoint {which} chooses among those of a run."
             )
         owner = RunFolder(path.resolve().parent.parent)
-        return (
-            path,
-            owner if path.resolve().parent == owner.checkpoints and owner.exists() else None,
-        )
+        inside = path.resolve().parent == owner.checkpoints and owner.exists()
+        return path, owner if inside else None
     found = find_run(run, root)
     return choose(found.path, which), found
 
 
 def _load(path: Path, *, trust: bool) -> Trainer:
-    """The trainer of a checkpoint, after a word about the module that its environment is going to
-    import."""
+    """The trainer of a checkpoint; the module that its environment will import is named."""
     from poise.envs.make import admit_env
     from poise.training.loading import load
 

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 SEARCHED = "How it is searched"
 TRIALS = 20
+"""Trials of a search without a grid, unless told otherwise."""
 FLAGS = {"num_samples": "trials", "time_budget_s": "time-budget"}
 FLAGS |= dict.fromkeys(("algorithm", "config", "stop", "seed", "preset", "options", "home"), "")
-"""Flags of `Search` that are not called as its fields are; those of none are given by flags of
-`poise train`."""
+"""Flags of `Search` that have other names than its fields; an empty name is no flag of its own."""
 GOES_ON = {"study", "num_samples", "time_budget_s", "parallel", "quiet", "trust"}
 """What may be typed beside --resume."""
 
@@ -59,16 +59,18 @@ class TuneCommand(TrainCommand):
 )
 @with_common
 @click.option("--stop", "stop_texts", cls=Flag, multiple=True, metavar="KEY=NUMBER",
-              help="When each run ends; as for poise train. [default: after 500,000 steps]")  # fmt: skip
-@click.option("--parallel", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT", default=None,
+              help="When each run ends; as for poise train. "
+              "[default: after 500,000 steps]")  # fmt: skip
+@click.option("--parallel", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT",
               help="Runs at a time. [default: as many as there are cores for]")  # fmt: skip
 @click.option("--resume", "study", cls=Flag, section=OTHER, metavar="STUDY",
-              help="Goes on with a study that is there: its folder. More --trials make it larger.")  # fmt: skip
+              help="Goes on with a study that is there: its folder. "
+              "More --trials make it larger.")  # fmt: skip
 @click.option("--trust", cls=Flag, section=OTHER, is_flag=True,
-              help="Lets --config or --resume run the code that it names, and remembers the names.")  # fmt: skip
-@click.option(
-    "--quiet", cls=Flag, section=KEPT, is_flag=True, help="Prints only the best settings, as JSON."
-)
+              help="Lets --config or --resume run the code that it names, "
+              "and remembers the names.")  # fmt: skip
+@click.option("--quiet", cls=Flag, section=KEPT, is_flag=True,
+              help="Prints only the best settings, as JSON.")  # fmt: skip
 @click.pass_context
 def tune(
     ctx: click.Context,
@@ -87,9 +89,11 @@ def tune(
     """Search for settings over many runs.
 
     \b
-    poise tune PPO --env CartPole-v1 --stop episode_reward_mean=475 --metric timesteps_total --mode
-    min poise tune PPO --env CartPole-v1 --lr 'loguniform(1e-5, 1e-2)' --gamma 'choice([0.9, 0.99])'
-    --trials 50 poise tune --resume runs/tune_PPO_CartPole-v1
+    poise tune PPO --env CartPole-v1 --stop episode_reward_mean=475 \\
+        --metric timesteps_total --mode min
+    poise tune PPO --env CartPole-v1 --trials 50 \\
+        --lr 'loguniform(1e-5, 1e-2)' --gamma 'choice([0.9, 0.99])'
+    poise tune --resume runs/tune_PPO_CartPole-v1
     """
     request: Request = ctx.obj
     how = options_given(Search, kept, FLAGS)
@@ -98,11 +102,8 @@ def tune(
         from poise.tuning import run as tuning
 
     if study is not None:
-        typed = {
-            name
-            for name in ctx.params
-            if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        }
+        source, by_hand = ctx.get_parameter_source, ParameterSource.COMMANDLINE
+        typed = {name for name in ctx.params if source(name) is by_hand}
         if given(ctx) or typed - GOES_ON:
             raise click.UsageError(
                 "--resume takes a study as it was begun, but for more --trials: leave out the rest."
@@ -115,19 +116,12 @@ def tune(
         )
     else:
         config = ALGORITHMS[request.algorithm].config
-        settings = parse(
-            {
-                **read_settings(ctx, config, request, trusted=trust),
-                **canonical(config, given(ctx)),
-                **wrapped(wrappers),
-            }
-        )
+        written = read_settings(ctx, config, request, trusted=trust)
+        settings = parse({**written, **canonical(config, given(ctx)), **wrapped(wrappers)})
         seed = settings.pop("seed", None)
         if not any(searches(settings)):
-            settings = {
-                **_brought(request.algorithm, lasting=how.get("scheduler") == "pbt"),
-                **settings,
-            }
+            own = _brought(request.algorithm, lasting=how.get("scheduler") == "pbt")
+            settings = {**own, **settings}
         analysis = tuning.run(
             request.algorithm,
             config=settings,
@@ -144,8 +138,12 @@ def tune(
 
 
 def _brought(algorithm: str, *, lasting: bool) -> dict[str, Any]:
-    """The algorithm's own searches, without those that cannot change while a policy learns if they
-    are `lasting`."""
+    """The algorithm's own searches, for a user who searches nothing by name.
+
+    Args:
+        algorithm: its name.
+        lasting: without settings that cannot change while a policy learns.
+    """
     from poise.tuning.population import FIXED
     from poise.tuning.spaces import default_space
 
@@ -156,8 +154,7 @@ def _brought(algorithm: str, *, lasting: bool) -> dict[str, Any]:
 
 
 def finish_study(ctx: click.Context, analysis: Analysis, *, quiet: bool) -> None:
-    """Says what was best and what to type next, and ends with the exit code that fits how the
-    search ended."""
+    """Says what was best and what to type next, and ends with the exit code that fits."""
     if analysis.study.search.repeated:
         from poise.tuning.seeds import SeedRuns
 
@@ -171,10 +168,8 @@ def finish_study(ctx: click.Context, analysis: Analysis, *, quiet: bool) -> None
     else:
         value = f"{search.metric} {best.value(search):,.6g}"
         if best.held_out:
-            value += (
-                f", and {best.confirmed(search):,.6g} with {len(best.held_out)} seeds that no "
-                "trial has had"
-            )
+            confirmed = f"{best.confirmed(search):,.6g} with {len(best.held_out)} seeds"
+            value += f", and {confirmed} that no trial has had"
         echo(f"\nThe best is trial {best.number}: {value}")
         for place, found in best.params.items():
             echo(f"  {place} = {found}")
@@ -185,8 +180,7 @@ def finish_study(ctx: click.Context, analysis: Analysis, *, quiet: bool) -> None
         elif best is not None:
             lines[f"poise evaluate {shlex.quote(str(analysis.best_logdir))}"] = "play the best"
         width = max(map(len, lines))
-        echo(
-            "\nNext:\n"
-            + "\n".join(f"  {command:{width}}   {what}" for command, what in lines.items())
-        )
+        echo("\nNext:")
+        for command, what in lines.items():
+            echo(f"  {command:{width}}   {what}")
     ctx.exit(code)

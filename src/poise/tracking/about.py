@@ -1,5 +1,4 @@
-"""What a run was made with: the commit of the working folder, versions, the machine and the command
-line."""
+"""What a run was made with: commit of the working folder, versions, machine, command line."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from poise.tracking.folder import RunFolder
 _HASH = re.compile(r"[0-9a-f]{40,64}")
 _GIT_STATUS = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "status", "--porcelain")
 _SECONDS = 10.0
-"""For git to compare a working folder with its commit, after which `dirty` stays unknown."""
+"""Git may compare a working folder with its commit for so long; then `dirty` stays unknown."""
 
 
 def note_session(folder: RunFolder, *, gpu: bool) -> threading.Thread | None:
@@ -80,8 +79,10 @@ def note_session(folder: RunFolder, *, gpu: bool) -> threading.Thread | None:
 
 
 def commit_of(folder: Path) -> str | None:
-    """The commit that is checked out in the git repository around a folder; None where there is
-    none. Read by hand: git itself takes longer to start than a run may."""
+    """The commit that is checked out in the git repository around a folder, if there is one.
+
+    It is read by hand: git itself takes longer to start than a run may.
+    """
     try:
         top = next((each for each in (folder, *folder.parents) if (each / ".git").exists()), None)
         return None if top is None else _head(top)
@@ -90,6 +91,7 @@ def commit_of(folder: Path) -> str | None:
 
 
 def _head(top: Path) -> str | None:
+    """The commit that HEAD names, itself or by a branch, in the repository at `top`."""
     git = top / ".git"
     if git.is_file():  # of a worktree or a submodule
         git = top / git.read_text(errors="replace").removeprefix("gitdir:").strip()
@@ -105,12 +107,10 @@ def _head(top: Path) -> str | None:
             return found if _HASH.fullmatch(found) else None
     packed = common / "packed-refs"
     lines = packed.read_text(errors="replace").splitlines() if packed.is_file() else []
-    known = {
-        name: commit
-        for commit, _, name in (line.partition(" ") for line in lines)
-        if _HASH.fullmatch(commit)
-    }
-    return known.get(ref)
+    for commit, _, name in (line.partition(" ") for line in lines):
+        if name == ref and _HASH.fullmatch(commit):
+            return commit
+    return None
 
 
 def dirty(folder: Path) -> bool | None:
@@ -127,11 +127,10 @@ def dirty(folder: Path) -> bool | None:
 def processor() -> str:
     """The processor's model."""
     try:
-        with open(
-            "/proc/cpuinfo", errors="replace"
-        ) as file:  # it has a part for each core: the first is enough
-            return next(
-                line.partition(":")[2].strip() for line in file if line.startswith("model name")
-            )
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        with open("/proc/cpuinfo", errors="replace") as file:
+            for line in file:  # each core has a part of its own: the first is enough
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass  # Linux alone has it
+    return platform.processor() or platform.machine()

@@ -1,5 +1,7 @@
-"""Curves in a terminal, drawn with Braille dots, eight to a character: for machines without a
-screen or matplotlib."""
+"""Curves in a terminal, for machines without a screen or matplotlib.
+
+They are drawn with Unicode's Braille dots, eight to a character.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ from poise.errors import shown
 from poise.tracking.curves import Panel
 
 COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
-_DOTS = np.array(
-    [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]]
-)  # bits of Unicode's Braille, by place
 _BRAILLE = 0x2800
+"""The Braille character without a dot; each dot adds its bit to it."""
+_DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
+"""The bits of the dots `[4 rows, 2 columns]` of a character."""
 
 
 def print_chart(console: Console, panel: Panel, height: int = 12) -> None:
@@ -29,27 +31,24 @@ def print_chart(console: Console, panel: Panel, height: int = 12) -> None:
     margin = max(map(len, ticks))
     width = max(console.width - margin - 2, 8)
     console.print(Text(f"{shown(panel.y_label)}, {panel.explanation}", "bold"))
-    for tick, row in zip(
-        ticks, _rows(panel, width, height, (start, end), (low, high)), strict=True
-    ):
+    rows = _rows(panel, width, height, (start, end), (low, high))
+    for tick, row in zip(ticks, rows, strict=True):
         plain = row if console.encoding.startswith("utf") else _ascii(row)
         console.print(Text(f"{tick:>{margin}} |").append(plain), no_wrap=True, crop=True)
     left, right = rounded(start, 3), f"{rounded(end, 3)} {panel.x_label}"
-    console.print(
-        Text(f"{'':{margin}}  {left}{right:>{max(width - len(left), 1)}}"), no_wrap=True, crop=True
-    )
+    ends = f"{'':{margin}}  {left}{right:>{max(width - len(left), 1)}}"
+    console.print(Text(ends), no_wrap=True, crop=True)
     if len(panel.curves) > 1 or panel.curves[0].low is not None:
         for number, curve in enumerate(panel.curves):
-            console.print(
-                Text(f"{'':{margin}}  ").append(
-                    f"-- {shown(curve.label)}", COLOURS[number % len(COLOURS)]
-                )
-            )
+            colour = COLOURS[number % len(COLOURS)]
+            legend = Text(f"{'':{margin}}  ").append(f"-- {shown(curve.label)}", colour)
+            console.print(legend)
 
 
 def _rows(
     panel: Panel, width: int, height: int, x: tuple[float, float], y: tuple[float, float]
 ) -> Iterator[Text]:
+    """The lines of characters that show a panel's curves; `x` and `y` are the ends of the axes."""
     bits = np.zeros((height, width), np.int64)
     colours = np.zeros((height, width), np.int64)
     at = np.linspace(*x, 2 * width)
@@ -58,9 +57,8 @@ def _rows(
         share = (y[1] - np.interp(at[inside], curve.x, curve.y)) / ((y[1] - y[0]) or 1)
         levels = np.rint(share * (4 * height - 1)).astype(int)
         for column, level, before in zip(inside, levels, [*levels[:1], *levels[:-1]], strict=True):
-            for row in range(
-                min(level, before), max(level, before) + 1
-            ):  # without gaps where it is steep
+            # From the level of the column before to this one's: no gaps where a curve is steep.
+            for row in range(min(level, before), max(level, before) + 1):
                 bits[row // 4, column // 2] |= _DOTS[row % 4, column % 2]
                 colours[row // 4, column // 2] = number
     for line, line_colours in zip(bits.tolist(), colours.tolist(), strict=True):
@@ -78,5 +76,5 @@ def _ascii(row: Text) -> Text:
 
 
 def rounded(number: float, digits: int) -> str:
-    """A number with so many digits that count; large ones are whole, or nearly, with commas."""
+    """A number with so many significant digits; from 100 on with commas, not with an exponent."""
     return f"{number:,.{digits - 3}f}" if abs(number) >= 100 else f"{number:.{digits}g}"

@@ -27,8 +27,9 @@ BANDS = {
 }
 """What the band of several seeds is."""
 STUDENT_T = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
 """The 97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; drawing needs no SciPy."""
 NAMES = {
@@ -42,17 +43,20 @@ NAMES = {
 
 RESULT_KEYS = {"timesteps_total": "steps", "episodes_total": "episodes", "time_total_s": "time"}
 OF_EPISODES = {"reward": "return", "episode_reward_mean": "return", "episode_len_mean": "length"}
-"""Names that results have for what is at an axis: who uses them is understood."""
+"""Names that results have for what is at an axis; they may be used as well."""
 
 POINTS = 400
-"""Of the horizontal axis, at which seeds are compared."""
+"""Places on the horizontal axis at which seeds are compared."""
 SETTINGS = 3
-"""Settings that a legend names; runs that differ in more go by their own names."""
+"""Settings that a legend names at most; runs that differ in more go by their own names."""
 
 
 @dataclass
 class History:
-    """One run's finished episodes, oldest first, and what else a picture needs to know of it."""
+    """One run's finished episodes, oldest first, and what else a picture needs to know of it.
+
+    Each episode is the run's steps and seconds when it ended, its reward and its length.
+    """
 
     name: str
     algorithm: str
@@ -65,20 +69,17 @@ class History:
 
     @classmethod
     def of_folder(cls, folder: RunFolder) -> History:
-        saved = folder.config()
-        episodes = folder.episodes()
-        return cls(
-            folder.path.name, saved["algorithm"], saved["config"], episodes, results=folder.metrics
-        )
+        saved, episodes = folder.config(), folder.episodes()
+        name, settings = folder.path.name, saved["config"]
+        return cls(name, saved["algorithm"], settings, episodes, results=folder.metrics)
 
     @classmethod
     def of_trainer(cls, trainer: Trainer) -> History:
         metrics, settings = trainer.metrics, trainer.config.to_dict()
-        before = metrics.episodes_total - len(metrics.finished)
         episodes, results = list(metrics.finished), list(trainer.history)
-        return cls(
-            f"seed {trainer.config.seed}", trainer.name, settings, episodes, before, lambda: results
-        )
+        before = metrics.episodes_total - len(episodes)
+        name = f"seed {trainer.config.seed}"
+        return cls(name, trainer.name, settings, episodes, before, lambda: results)
 
     @property
     def env(self) -> str:
@@ -140,13 +141,8 @@ def axes(x: str, y: str | Sequence[str] | None) -> tuple[str, list[str]]:
     Raises:
         ConfigError: the horizontal one is unknown.
     """
-    names = (
-        ["return", "length"]
-        if y is None
-        else [y]
-        if isinstance(y, str)
-        else coerce(list[str], y, "y")
-    )
+    given = ["return", "length"] if y is None else y
+    names = [given] if isinstance(given, str) else coerce(list[str], given, "y")
     across = RESULT_KEYS.get(x, x) if isinstance(x, str) else x
     return str(coerce(X, across, "x")), [OF_EPISODES.get(name, name) for name in names]
 
@@ -177,35 +173,34 @@ def panels(
     made = []
     for side in sides:
         of_episodes = side in ("return", "length")
-        begun = [
-            h for h in histories if (h.episodes if of_episodes else len(_series(h, x, side)[0]))
-        ]
+        known = [h.episodes if of_episodes else _series(h, x, side)[0] for h in histories]
+        begun = [history for history, points in zip(histories, known, strict=True) if len(points)]
         if not begun:
             raise _nothing(side, histories)
         windows = {history.window for history in begun}
         window = min(windows) if len(windows) == 1 and of_episodes else None
-        curves = _curves(begun, x, side, band)
-        made.append(
-            Panel(title, NAMES[x], NAMES.get(side, side), window, curves, band, of_episodes)
-        )
+        curves, y_label = _curves(begun, x, side, band), NAMES.get(side, side)
+        made.append(Panel(title, NAMES[x], y_label, window, curves, band, of_episodes))
     return made
 
 
 def _nothing(side: str, histories: Sequence[History]) -> PoiseError:
+    """Why no run has anything to draw at a vertical axis."""
     if side in ("return", "length"):
         return PoiseError("There is nothing to plot: no episode has ended yet.")
-    known = dict.fromkeys(
-        key for history in histories for result in history.results() for key in result
-    )
+    results = (result for history in histories for result in history.results())
+    known = dict.fromkeys(key for result in results for key in result)
     if side in known:
         return PoiseError(f"There is nothing to plot: {side} has had no value yet.")
-    allowed = "it must be 'return' or 'length', or a key of the results"
+    hint = nearest(side, ["return", "length", *known])
     return ConfigError(
-        f"y={side!r} is not allowed: {allowed}.{nearest(side, ['return', 'length', *known])}"
+        f"y={side!r} is not allowed: "
+        f"it must be 'return' or 'length', or a key of the results.{hint}"
     )
 
 
 def _curves(histories: Sequence[History], x: str, y: str, band: str) -> list[Curve]:
+    """One curve for each group of runs that differ by their seed alone."""
     groups = _groups(histories)
     curves = []
     for label, group in zip(_labels(groups), groups, strict=True):
@@ -213,8 +208,8 @@ def _curves(histories: Sequence[History], x: str, y: str, band: str) -> list[Cur
         means = singles
         if y in ("return", "length"):
             means = [
-                _last_of_each(at, trailing_mean(v, h.window))
-                for (at, v), h in zip(singles, group, strict=True)
+                _last_of_each(at, trailing_mean(values, history.window))
+                for (at, values), history in zip(singles, group, strict=True)
             ]
         start, end = max(at[0] for at, _ in means), min(at[-1] for at, _ in means)
         if len(group) == 1:
@@ -225,9 +220,8 @@ def _curves(histories: Sequence[History], x: str, y: str, band: str) -> list[Cur
             values = np.stack([np.interp(grid, *mean) for mean in means])
             curves.append(Curve(label, grid, values.mean(0), means, *_band(values, band)))
         else:  # they have not come to the same place yet
-            curves += [
-                Curve(f"{label}: {h.name}", *mean) for h, mean in zip(group, means, strict=True)
-            ]
+            for history, mean in zip(group, means, strict=True):
+                curves.append(Curve(f"{label}: {history.name}", *mean))
     return curves
 
 
@@ -240,12 +234,12 @@ def _band(values: np.ndarray, band: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def standard_error(values: np.ndarray) -> Any:
-    """Of the mean over the first axis."""
+    """The standard error of the mean over the first axis of `values[runs, ...]`."""
     return values.std(0, ddof=1) / np.sqrt(len(values))
 
 
 def student_t(count: int) -> float:
-    """Standard errors on each side of the mean of so many values in its 95 % confidence interval."""
+    """Standard errors on each side of a mean of `count` values in its 95 % interval."""
     freedom = count - 1
     if freedom <= len(STUDENT_T):
         return STUDENT_T[freedom - 1]
@@ -253,27 +247,25 @@ def student_t(count: int) -> float:
 
 
 def _series(history: History, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """A run's points at two axes: of its episodes, or of its results."""
     if y not in ("return", "length"):
         return _of_results(history, x, y)
     steps, seconds, rewards, lengths = np.array(history.episodes, dtype=np.float64).T
     episodes = history.before + np.arange(1, len(steps) + 1)
-    return {"steps": steps, "episodes": episodes, "time": seconds}[x], {
-        "return": rewards,
-        "length": lengths,
-    }[y]
+    across = {"steps": steps, "episodes": episodes, "time": seconds}
+    return across[x], rewards if y == "return" else lengths
 
 
 def _of_results(history: History, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
     """A key of the results, where it is a finite number."""
     across = {"steps": "timesteps_total", "episodes": "episodes_total", "time": "time_total_s"}[x]
-    pairs = [
-        (r[across], r[y])
-        for r in history.results()
-        if isinstance(r.get(y), (int, float)) and across in r
+    pairs = [(result.get(across), result.get(y)) for result in history.results()]
+    known = [
+        (at, value)
+        for at, value in pairs
+        if at is not None and isinstance(value, (int, float)) and np.isfinite(value)
     ]
-    points = np.array([pair for pair in pairs if np.isfinite(pair[1])], dtype=np.float64).reshape(
-        -1, 2
-    )
+    points = np.array(known, dtype=np.float64).reshape(-1, 2)  # also where there are none
     return points[:, 0], points[:, 1]
 
 
@@ -287,8 +279,7 @@ def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _last_of_each(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Several episodes may end at the same step: the curve goes through the mean after the last of
-    them."""
+    """The points of a curve with one for each x: of episodes that ended at one step, the last."""
     last = np.append(x[1:] != x[:-1], True)
     return x[last], y[last]
 
@@ -297,9 +288,8 @@ def _groups(histories: Sequence[History]) -> list[list[History]]:
     """Runs that differ by their seed alone belong together."""
     groups: dict[str, list[History]] = defaultdict(list)
     for history in histories:
-        groups[
-            json.dumps([history.algorithm, {**history.settings, "seed": None}], sort_keys=True)
-        ].append(history)
+        without_seed = [history.algorithm, {**history.settings, "seed": None}]
+        groups[json.dumps(without_seed, sort_keys=True)].append(history)
     return list(groups.values())
 
 
@@ -327,23 +317,25 @@ def _labels(groups: list[list[History]]) -> list[str]:
 
 def _difference(history: History, rivals: list[History]) -> str:
     """The settings in which a run differs from others, or its name if they are many."""
-    flat = [_flatten({**rival.settings, "seed": None}) for rival in rivals]
+    flat = [flatten({**rival.settings, "seed": None}) for rival in rivals]
+    first, *others = flat
     keys = [
         key
         for key in dict.fromkeys(chain(*flat))
-        if any(each.get(key) != flat[0].get(key) for each in flat)
+        if any(other.get(key) != first.get(key) for other in others)
     ]
-    own = _flatten(history.settings)
-    named = ", ".join(f"{key}={own.get(key)}" for key in keys)
-    return named if 0 < len(keys) <= SETTINGS else history.name
+    if not 0 < len(keys) <= SETTINGS:
+        return history.name
+    own = flatten(history.settings)
+    return ", ".join(f"{key}={own.get(key)}" for key in keys)
 
 
-def _flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= (
-            _flatten(value, f"{prefix}{key}.")
-            if isinstance(value, dict)
-            else {f"{prefix}{key}": value}
-        )
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
     return flat

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from threading import Thread
@@ -80,19 +81,14 @@ class Log:
         if not self.quiet:
             try:
                 print(text, flush=True)
-            except (
-                OSError
-            ):  # whoever read us has seen enough, or the terminal is gone; the run goes on
+            except OSError:  # the terminal is gone, or whoever read us: the run goes on
                 self.quiet = True
         self.write(text)
 
     def write(self, text: str) -> None:
-        """For the file alone."""
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(text + "\n")
-        except OSError:
-            pass  # the recorder says so
+        """Adds a sentence to the file alone."""
+        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")  # where the disk is full, the recorder says so
 
 
 def start(
@@ -148,16 +144,11 @@ def start(
             )
         asked, _ = resolve(algorithm, env, dict(settings or {}), preset=preset, stop=stop)
         of = algorithm_spec(algorithm)[0]
-        folder = named_folder(
-            root, f"{of}_{env_label(asked.env)}" if experiment is None else experiment, name
-        )
-        shown: dict[str, Any] = {
-            "stop": stop,
-            "callbacks": callbacks,
-            "signals": signals,
-            "quiet": quiet,
-        }
-        if run := _again(folder, of, asked, canonical(type(asked), dict(settings or {})), **shown):
+        own = f"{of}_{env_label(asked.env)}"
+        folder = named_folder(root, own if experiment is None else experiment, name)
+        chosen_settings = canonical(type(asked), dict(settings or {}))
+        rest = {"callbacks": callbacks, "signals": signals, "quiet": quiet}
+        if run := _again(folder, of, asked, chosen_settings, stop=stop, **rest):
             return run
 
     trainer = new_trainer(
@@ -179,21 +170,22 @@ def start(
     folder.claim()
     changed = [str(change) for change in changes()]
     try:
-        rule = dict(rules) if isinstance(rules, Mapping) else None
-        saved: dict[str, Any] = {
-            "algorithm": trainer.name,
-            "preset": used,
-            "stop": rule,
-            "options": asdict(chosen),
-        }
-        saved |= {"home": home} if (home := home_of(trainer.name)) else {}
-        saved |= {"names": homes(config), "changed": changed, "config": config.to_dict()}
-        folder.write_config(saved)
-        log = Log(folder.path / "log.txt", quiet=quiet)
-        log(
-            f"{trainer.name} on {env_name(config.env)}, seed {config.seed}"
-            + (f", preset {used}" if used else "")
+        home = home_of(trainer.name)
+        folder.write_config(
+            {
+                "algorithm": trainer.name,
+                "preset": used,
+                "stop": dict(rules) if isinstance(rules, Mapping) else None,
+                "options": asdict(chosen),
+                **({"home": home} if home else {}),
+                "names": homes(config),
+                "changed": changed,
+                "config": config.to_dict(),
+            }
         )
+        log = Log(folder.path / "log.txt", quiet=quiet)
+        from_preset = f", preset {used}" if used else ""
+        log(f"{trainer.name} on {env_name(config.env)}, seed {config.seed}{from_preset}")
         script = [f"{name} is the script's own." for name in changed]
         for note in (*trainer.notes, *unused(trainer, rules), *script):
             log(note)
@@ -212,13 +204,21 @@ def _again(
     chosen: dict[str, Any],
     *,
     stop: Any,
-    **shown: Any,
+    **rest: Any,
 ) -> Run | None:
     """Goes on with a run that was asked for again, or leaves it as it ended.
 
-    None where it is to begin: there is none,
-    or it died before its first checkpoint, and is cleared away."""
-    log = Log(folder.path / "log.txt", quiet=shown["quiet"])
+    Args:
+        folder: where it would be.
+        algorithm, config: what is asked for.
+        chosen: the settings that were given.
+        stop, rest: as for `resume`.
+
+    Returns:
+        The run; None where it is yet to begin. One that died before its first checkpoint is cleared
+        away for that.
+    """
+    log = Log(folder.path / "log.txt", quiet=rest["quiet"])
     if not checkpoints(folder.checkpoints):
         if folder.exists():
             folder.claim()
@@ -237,23 +237,23 @@ def _again(
     own, asked = (canonical(type(config), each) for each in (saved["config"], config.to_dict()))
     if asked["num_workers"] == "auto":  # which share the environments
         del asked["num_envs_per_worker"]
-    others = sorted(
-        key for key in chosen.keys() & asked.keys() if asked[key] not in (own.get(key), "auto")
-    )
+    others = [
+        f"{key}={brief(own.get(key))} (asked for: {brief(asked[key])})"
+        for key in sorted(chosen.keys() & asked.keys())
+        if asked[key] not in (own.get(key), "auto")
+    ]
     if others:
-        listed = ", ".join(
-            f"{key}={brief(own.get(key))} (asked for: {brief(asked[key])})" for key in others
-        )
+        listed = ", ".join(others)
         log(f"The run goes on with its own settings: {listed}. `poise resume` takes others.")
     status = folder.status()
-    if status.get("state") == "finished" and (
-        not isinstance(stop, Mapping) or dict(stop) == saved["stop"]
-    ):
-        trainer, reason = load(folder.path, env=config.env), {"stop_reason": status.get("reason")}
-        log(f"The run {near(folder.path)} has ended: {status.get('reason')}.")
-        return Run(trainer, folder, {**(folder.last_result() or {}), **reason})
+    reason = status.get("reason")
+    same_stop = not isinstance(stop, Mapping) or dict(stop) == saved["stop"]
+    if status.get("state") == "finished" and same_stop:
+        trainer = load(folder.path, env=config.env)
+        log(f"The run {near(folder.path)} has ended: {reason}.")
+        return Run(trainer, folder, {**(folder.last_result() or {}), "stop_reason": reason})
     given = config.env_config if plain(config.env_config) == saved["config"]["env_config"] else None
-    return resume(folder, stop=stop, env=config.env, env_config=given, **shown)
+    return resume(folder, stop=stop, env=config.env, env_config=given, **rest)
 
 
 def resume(
@@ -269,14 +269,17 @@ def resume(
     quiet: bool = False,
     trust: bool = False,
 ) -> Run:
-    """Goes on with a run from its newest intact checkpoint, towards its own stop rules or new ones;
-    with `env` and `env_config` where a file could keep only their names. `trust` lets it run the
-    code that it names.
+    """Goes on with a run from its newest intact checkpoint.
 
     Args:
+        folder: the run's.
+        stop: new stop rules; its own unless given.
+        env, env_config: the environment, where a file could keep only its name.
         overrides: other settings to go on with; the run's config.json records them.
         which: another checkpoint to go on from: `"best"` or an iteration. Later ones are kept under
             another name, and later results as `metrics-N.jsonl` and `episodes-N.csv`.
+        callbacks, signals, quiet: as for `start`.
+        trust: lets it run the code that it names.
 
     Raises:
         ConfigError: a setting that is none, or that a checkpoint cannot go on with.
@@ -293,12 +296,8 @@ def resume(
             f"The run {folder.path} stopped by a function of its script: "
             "give a stop rule to resume it."
         )
-    config = from_file(
-        override(saved["algorithm"], saved["config"], overrides or {}),
-        folder.path,
-        saved.get("names"),
-        trusted=trust,
-    )
+    config = override(saved["algorithm"], saved["config"], overrides or {})
+    from_file(config, folder.path, saved.get("names"), trusted=trust)
     given = take_env(config, env, env_config, saved["config"]["env"])
     if not callbacks:
         check_keys(rules, config)
@@ -320,12 +319,11 @@ def resume(
         manifest, policies, state = read_checkpoint(path)
         declared_layouts(path, manifest, config, policies)
         admit_env(config.env, config.env_config)
-        module = str(config.env).partition(":")[0] if ":" in str(config.env) else None
-        if module:
+        module, colon, _ = str(config.env).partition(":")
+        if module and colon:
             log(f"Importing {module} for the environment {config.env}.")
-        trainer = Trainer(
-            saved["algorithm"], config, callbacks=callbacks, preset=saved.get("preset")
-        )
+        preset = saved.get("preset")
+        trainer = Trainer(saved["algorithm"], config, callbacks=callbacks, preset=preset)
         changed = restore(trainer, manifest, policies, state, path, given)
         _ = trainer.samplers  # an environment that cannot begin changes nothing
         with writing(folder.path):
@@ -338,10 +336,8 @@ def resume(
                 saved["stop"] = dict(stop)  # what it goes on towards when it is resumed once more
             if changed:
                 saved["config"] = trainer.config.to_dict()
-                saved["changed_settings"] = [
-                    *saved.get("changed_settings", []),
-                    {"training_iteration": trainer.iteration, **changed},
-                ]
+                change = {"training_iteration": trainer.iteration, **changed}
+                saved["changed_settings"] = [*saved.get("changed_settings", []), change]
             if changed or given_rule:
                 folder.write_config(saved)
             folder.trim(trainer.iteration, trainer.algorithm.timesteps)
@@ -364,7 +360,7 @@ CONFIG_KEYS = ("algorithm", "preset", "stop", "options", "names", "changed", "co
 
 
 def run_options(saved: Mapping[str, Any]) -> RunOptions:
-    """What a caller or a config.json says of what is kept, checked.
+    """The options of what a run keeps, as a caller or a config.json has them, checked.
 
     Raises:
         ConfigError: a value of another type, or a key that there is not.
@@ -386,11 +382,14 @@ def _run(
     *,
     first: bool,
 ) -> Run:
-    often: dict[str, Any] = {
-        "interval_s": options.checkpoint_interval_s,
-        "every": options.checkpoint_freq,
-    }
-    recorder = RunRecorder(folder, **often, keep=options.keep_checkpoints_num, say=log)
+    """Trains, with all that records and shows a run; `first` where it did not go on."""
+    recorder = RunRecorder(
+        folder,
+        interval_s=options.checkpoint_interval_s,
+        every=options.checkpoint_freq,
+        keep=options.keep_checkpoints_num,
+        say=log,
+    )
     if options.tensorboard is not False and TensorBoardSink.available():
         trainer.callbacks.append(TensorBoardSink(folder, log, going_on=not first))
     elif options.tensorboard:
@@ -426,6 +425,7 @@ def _run(
 
 
 def _note(trainer: Trainer, folder: RunFolder, log: Log) -> Thread | None:
+    """Notes what the run is made with; a thread that is still at it, if there is one."""
     try:
         return note_session(folder, gpu=bool(trainer.config.num_gpus))
     except RunError as error:
@@ -434,6 +434,7 @@ def _note(trainer: Trainer, folder: RunFolder, log: Log) -> Thread | None:
 
 
 def _film(trainer: Trainer, folder: RunFolder, name: str) -> str:
+    """Films an episode; says where the film is, and what was earned in it."""
     filmed = record(trainer, folder.path / "videos" / f"{name}.mp4")
     rewards = filmed["episode_reward"]
     return f"{filmed['path']} (reward {rewards[0]:.0f})" if rewards else filmed["path"]

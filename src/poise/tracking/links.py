@@ -1,4 +1,4 @@
-"""Writing in a folder that may be somebody else's: nothing that Poise writes there lands elsewhere."""
+"""Writing in a folder that somebody else may have packed: nothing of it lands elsewhere."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from poise.errors import RunError
 
 
 def refuse_links(path: str | Path) -> None:
-    """To be called before writing in a folder, or a file of it: whoever packed it may have put
-    links there.
+    """Refuses a folder, or a file in it, with links that lead out of it; call it before writing.
 
     Raises:
         RunError: a symbolic link in it leads out of it.

@@ -17,7 +17,7 @@ from poise.training.trainer import Trainer
 
 REDRAW_S = 1.0
 SHARE = 0.1
-"""Of the time that drawing may take: where a picture takes long, it is drawn less often."""
+"""Drawing may take this share of the time: a picture that takes long is drawn less often."""
 
 
 class LivePlot(Callback):

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOTS = 2000
-"""Episodes that a picture shows one by one; of more, some of them evenly, so that it stays light.
-"""
+"""Episodes that a picture shows one by one at most, so that it stays light: of more, every n-th."""
 
 
 def episode_figure(panels: Sequence[Panel]) -> Figure:
@@ -32,9 +31,8 @@ def episode_figure(panels: Sequence[Panel]) -> Figure:
     """
     kind = type("EpisodeFigure", (figure_class(),), {"_repr_png_": _png})
     figure = kind(figsize=(7, 1.2 + 2.8 * len(panels)), layout="constrained")
-    for axes, panel in zip(
-        figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True
-    ):
+    column = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+    for axes, panel in zip(column, panels, strict=True):
         _draw(axes, panel)
         axes.set_ylabel(literal(panel.y_label))
         axes.grid(alpha=0.3)
@@ -51,16 +49,8 @@ def _draw(axes: Any, panel: Panel) -> None:
         if curve.single is not None:
             x, y = curve.single
             every = -(-len(x) // DOTS)
-            axes.plot(
-                x[::every],
-                y[::every],
-                ".",
-                color=colour,
-                markersize=4,
-                alpha=0.4,
-                mew=0,
-                label="one episode",
-            )
+            dots = {"color": colour, "markersize": 4, "alpha": 0.4, "mew": 0}
+            axes.plot(x[::every], y[::every], ".", label="one episode", **dots)
         if curve.low is not None:
             axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
         for x, y in curve.runs:
@@ -71,22 +61,18 @@ def _draw(axes: Any, panel: Panel) -> None:
 def _explain(axes: Any, panel: Panel) -> None:
     """A legend that says what the lines are."""
     mean = panel.explanation
-    bands = (
-        f"\nband: {BANDS[panel.band]}"
-        if any(curve.low is not None for curve in panel.curves)
-        else ""
-    )
+    banded = any(curve.low is not None for curve in panel.curves)
     lines, labels = axes.get_legend_handles_labels()
-    if len(panel.curves) == 1 and not bands:  # the title says what it is of
-        axes.legend(lines, [*labels[:-1], mean], loc="upper left", frameon=False)
+    look = {"loc": "upper left", "frameon": False}
+    if len(panel.curves) == 1 and not banded:  # the title says what it is of
+        axes.legend(lines, [*labels[:-1], mean], **look)
     else:
-        axes.legend(
-            lines, labels, title=mean + bands, loc="upper left", frameon=False, alignment="left"
-        )
+        title = f"{mean}\nband: {BANDS[panel.band]}" if banded else mean
+        axes.legend(lines, labels, title=title, alignment="left", **look)
 
 
 def literal(text: object) -> str:
-    """Foreign text for a picture: matplotlib reads what stands between dollar signs as a formula."""
+    """Foreign text for a picture: matplotlib would read `$...$` in it as a formula."""
     return shown(text).replace("$", r"\$")
 
 

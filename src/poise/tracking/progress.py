@@ -15,7 +15,7 @@ from poise.training.trainer import Trainer
 
 REDRAW_S = 0.1
 LINES_S = 5.0
-"""Between two lines where there is no bar; in long runs, a hundredth of their time."""
+"""Seconds between two lines where there is no bar; in long runs, a hundredth of their time."""
 TIMED = ("timesteps_total", "training_iteration", "episodes_total", "time_total_s")
 """Goals that come nearer as time goes on, so that the time left can be told."""
 
@@ -24,8 +24,8 @@ class Progress(Callback):
     """Shows a run's progress wherever it runs.
 
     Args:
-        say: takes plain lines (a terminal that is not one, a log file); None prints them.
-        log: takes them where a bar is shown instead.
+        say: takes plain lines, where no bar can be shown; None prints them.
+        log: takes lines where a bar is shown.
         plain: always plain lines.
     """
 
@@ -83,22 +83,19 @@ class Progress(Callback):
 
 
 def seconds_between(result: Mapping[str, Any]) -> float:
-    """How long one line stands before the next."""
+    """Seconds from one line to the next."""
     return max(LINES_S, 0.01 * float(result["time_total_s"]))
 
 
 def where() -> str:
-    """`notebook`, `terminal` or `lines`."""
+    """What progress can be shown in here: `notebook`, `terminal` or `lines`."""
     shell = sys.modules.get("IPython")
     if shell is not None:
         current = shell.get_ipython()
         if current is not None and type(current).__name__ == "ZMQInteractiveShell":
             return "notebook"
-    bars = (
-        sys.stdout is not None
-        and sys.stdout.isatty()
-        and os.environ.get("TERM") not in ("dumb", "unknown")
-    )
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    bars = terminal and os.environ.get("TERM") not in ("dumb", "unknown")
     return "terminal" if bars else "lines"
 
 
@@ -107,27 +104,28 @@ def line(
     goals: Mapping[str, float] | None = None,
     evaluation: float | None = None,
 ) -> str:
-    """A result in one line: reward, steps, speed, time, what the time went into, and how much of it
-    is left."""
-    reward = result["episode_reward_mean"]
-    shown = f"reward {reward:8.1f}" if reward == reward else "reward: no episode has ended yet"
-    shares = {
-        name: result[f"perf/{name}_share"] for name in ("env", "inference", "learning", "waiting")
-    }
-    failures = result.get("env_failures_total", 0)
-    busiest = max(shares, key=lambda name: shares[name])
-    shown += "" if evaluation is None else f"   eval {evaluation:.1f}"
-    return (
-        f"{shown}   {_short(result['timesteps_total'])} steps   "
-        f"{_short(result['perf/env_steps_per_s'])} steps/s   {result['time_total_s']:.1f} s   "
-        f"{shares[busiest]:.0%} {busiest}"
-        + (f"   {failures} failure{'s' * (failures > 1)}" if failures else "")
-    ) + time_left(goals or {}, result)
+    """A result in one line: reward, steps, speed, time, what took most of it, the time left."""
+    reward, failures = result["episode_reward_mean"], result.get("env_failures_total", 0)
+    stages = ("env", "inference", "learning", "waiting")
+    shares = {stage: result[f"perf/{stage}_share"] for stage in stages}
+    busiest = max(shares, key=shares.__getitem__)
+    parts = [
+        f"reward {reward:8.1f}" if reward == reward else "reward: no episode has ended yet",
+        *([] if evaluation is None else [f"eval {evaluation:.1f}"]),
+        f"{_short(result['timesteps_total'])} steps",
+        f"{_short(result['perf/env_steps_per_s'])} steps/s",
+        f"{result['time_total_s']:.1f} s",
+        f"{shares[busiest]:.0%} {busiest}",
+        *([f"{failures} failure{'s' * (failures > 1)}"] if failures else []),
+    ]
+    return "   ".join(parts) + time_left(goals or {}, result)
 
 
 def time_left(goals: Mapping[str, float], result: Mapping[str, Any]) -> str:
-    """How long it will take to the goals that can be timed, if they are in sight; `at most` if
-    others may end it."""
+    """How long it takes to reach the goals that can be timed, if they are in sight.
+
+    With `at most`, if other goals may end the run before.
+    """
     done = fraction_done({key: goal for key, goal in goals.items() if key in TIMED}, result)
     if not 0.005 < done < 1:
         return ""
@@ -138,7 +136,7 @@ def time_left(goals: Mapping[str, float], result: Mapping[str, Any]) -> str:
 
 
 def fraction_done(stop: Mapping[str, float], result: Mapping[str, Any]) -> float:
-    """How near a run is to its nearest goal, 0 to 1."""
+    """How near a run is to its nearest goal, from 0 to 1."""
     done = [0.0]
     for key, goal in stop.items():
         value = result.get(key)
@@ -179,7 +177,8 @@ class _NotebookBar:
 
     def update(self, fraction: float, text: str) -> None:
         bar = f'<progress value="{fraction:.3f}" max="1" style="width: 16em"></progress>'
-        self._handle.update(self._html(f"<div>{bar} <code>{html.escape(text)}</code></div>"))  # type: ignore[no-untyped-call]
+        shown = f"<div>{bar} <code>{html.escape(text)}</code></div>"
+        self._handle.update(self._html(shown))  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         pass

@@ -11,13 +11,14 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
 from poise.errors import PoiseError, RunError
 from poise.install import install
 from poise.stepping.failures import Failure
+from poise.tracking.curves import flatten
 from poise.tracking.folder import EPISODES_HEADER, HEARTBEAT_S, RunFolder, episode_lines, json_line
 from poise.training import checkpoint
 from poise.training.callbacks import Callback
@@ -49,13 +50,8 @@ class RunRecorder(Callback):
         keep: int = 3,
         say: Callable[[str], None] = print,
     ) -> None:
-        self.folder, self.interval_s, self.every, self.keep, self.say = (
-            folder,
-            interval_s,
-            every,
-            keep,
-            say,
-        )
+        self.folder, self.say = folder, say
+        self.interval_s, self.every, self.keep = interval_s, every, keep
         self._metrics: TextIO | None = None
         self._episodes: TextIO | None = None
         self._last_checkpoint = self._last_beat = self._start = time.monotonic()
@@ -69,31 +65,23 @@ class RunRecorder(Callback):
         checkpoint.sweep(self.folder.checkpoints)
         self._best = checkpoint.best(self.folder.checkpoints)
         self._guard("metrics", self._open)
-        self._guard(
-            "status",
-            lambda: self.folder.write_status("running", training_iteration=trainer.iteration),
-        )
+        self._write_status("running", training_iteration=trainer.iteration)
 
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
         self._guard("metrics", lambda: self._append(trainer, result))
         now = time.monotonic()
         if now - self._last_beat >= HEARTBEAT_S:
             self._last_beat = now
-            self._guard("status", lambda: self.folder.write_status("running", **progress(trainer)))
+            self._write_status("running", **progress(trainer))
         due = now - self._last_checkpoint >= self.interval_s
         if due or (self.every and trainer.iteration % self.every == 0):
             self.checkpoint(trainer)
-        elif self._improved(trainer.score) and self._spent + self._cost <= BEST_SHARE * (
-            now - self._start
-        ):
-            # A best that comes too early is passed over; the bar stays at the best on the disk, for
-            # the next to clear.
+        elif self._improved(trainer.score) and self._affordable(now):
             self._guard("checkpoint", lambda: self._save(trainer))
             self._spent += self._cost
 
     def on_failure(self, trainer: Trainer, failure: Failure) -> None:
-        """The first failure of a kind is told whole; of the same again, the tenth, the hundredth,
-        and so on."""
+        """The first failure of a kind is told whole; of the same again, the 10th, the 100th, ..."""
         kind = failure.kind, failure.details.rpartition("\n")[2]
         self._failures[kind] += 1
         times = self._failures[kind]
@@ -103,9 +91,8 @@ class RunRecorder(Callback):
             self.say(f"{failure.what} ({times} failures like this so far.)")
 
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
-        if (
-            trainer.iteration != self._saved_iteration or trainer.underway or trainer.confirmed
-        ) and trainer.error is None:
+        moved_on = trainer.iteration != self._saved_iteration or trainer.underway
+        if trainer.error is None and (moved_on or trainer.confirmed):  # which manifests say
             self.checkpoint(trainer)
         for file in (self._metrics, self._episodes):
             if file is not None:
@@ -113,9 +100,7 @@ class RunRecorder(Callback):
         state = {"preempted": "preempted", "interrupted": "stopped"}.get(reason, "finished")
         if trainer.error is not None or self.unsaved(trainer):
             state = "stopped" if isinstance(trainer.error, KeyboardInterrupt) else "failed"
-        self._guard(
-            "status", lambda: self.folder.write_status(state, reason=reason, **progress(trainer))
-        )
+        self._write_status(state, reason=reason, **progress(trainer))
 
     def unsaved(self, trainer: Trainer) -> str | None:
         """One sentence, if the end of the run could not be saved."""
@@ -123,16 +108,22 @@ class RunRecorder(Callback):
             return None
         last = checkpoint.newest(self.folder.checkpoints)[0]
         rest = f"its last whole checkpoint is {last}" if last else "it has no whole checkpoint"
-        return (
-            f"The end of the run {self.folder.path}, iteration {trainer.iteration}, was NOT saved: "
-            f"{rest}."
-        )
+        end = f"The end of the run {self.folder.path}, iteration {trainer.iteration},"
+        return f"{end} was NOT saved: {rest}."
 
     def checkpoint(self, trainer: Trainer) -> None:
         """Writes one now, and removes those that are no longer kept."""
         self._last_checkpoint = time.monotonic()
         self._guard("metrics", self._flush)
         self._guard("checkpoint", lambda: self._save(trainer))
+
+    def _affordable(self, now: float) -> bool:
+        """Whether one more checkpoint of a new best stays within `BEST_SHARE` of the run's time.
+
+        A best that comes too early is passed over; the next one has to be better than the best on
+        the disk, not better than this one.
+        """
+        return self._spent + self._cost <= BEST_SHARE * (now - self._start)
 
     def _improved(self, score: tuple[str, float] | None) -> bool:
         return score is not None and (self._best is None or score[1] > self._best[0])
@@ -143,18 +134,14 @@ class RunRecorder(Callback):
         self._cost = time.monotonic() - start
         self._saved_iteration = trainer.iteration
         self._best = checkpoint.best(self.folder.checkpoints)
-        kept = sorted(checkpoint.checkpoints(self.folder.checkpoints), key=lambda p: int(p.name))[
-            -self.keep :
-        ]
-        for old in checkpoint.checkpoints(self.folder.checkpoints):
-            if old not in kept and (self._best is None or old != self._best[1]):
+        there = sorted(checkpoint.checkpoints(self.folder.checkpoints), key=lambda p: int(p.name))
+        for old in there[: -self.keep]:
+            if self._best is None or old != self._best[1]:
                 shutil.rmtree(old, ignore_errors=True)
 
     def _open(self) -> None:
-        self._metrics, self._episodes = (
-            self.folder.metrics_file.open("a"),
-            self.folder.episodes_file.open("a"),
-        )
+        self._metrics = self.folder.metrics_file.open("a")
+        self._episodes = self.folder.episodes_file.open("a")
         if self._episodes.tell() == 0:
             self._episodes.write(EPISODES_HEADER)
 
@@ -173,7 +160,11 @@ class RunRecorder(Callback):
                 file.flush()
                 os.fsync(file.fileno())
 
+    def _write_status(self, state: str, **values: Any) -> None:
+        self._guard("status", lambda: self.folder.write_status(state, **values))
+
     def _guard(self, what: str, write: Callable[[], Any]) -> None:
+        """Writes; where it cannot, as on a full disk, that is said once and training goes on."""
         try:
             write()
         except (OSError, RunError) as error:
@@ -204,13 +195,13 @@ GROUPS = {
     "time": "time",
     "training_": "time",
 }
-"""Where TensorBoard shows results that have no group of their own, by what their names begin with.
-"""
+"""The groups in which TensorBoard shows other results, by what their names begin with."""
 
 
 class TensorBoardSink(Callback):
-    """Numbers of every result as TensorBoard scalars, by steps sampled, and the settings as its
-    hyper-parameters. Needs the extra `tensorboard`.
+    """Writes the numbers of every result as TensorBoard scalars, by environment steps.
+
+    The settings are its hyper-parameters. Needs the extra `tensorboard`.
 
     Args:
         folder: of the run.
@@ -252,8 +243,8 @@ class TensorBoardSink(Callback):
         purge = trainer.algorithm.timesteps + 1 if self._going_on else None
         self._writer = SummaryWriter(str(self._folder.path), purge_step=purge)
         settings = {
-            k: v if isinstance(v, (bool, int, float)) else str(v)
-            for k, v in _flat(trainer.config.to_dict())
+            key: value if isinstance(value, (bool, int, float)) else str(value)
+            for key, value in flatten(trainer.config.to_dict()).items()
         }
         describe: Any = hparams
         for summary in describe(settings, {"rollout/episode_reward_mean": None}):
@@ -262,26 +253,25 @@ class TensorBoardSink(Callback):
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
         numbers = {k: float(v) for k, v in result.items() if isinstance(v, (int, float)) and v == v}
         steps = result["timesteps_total"]
-        self._guard(
-            lambda: [self._writer.add_scalar(grouped(k), v, steps) for k, v in numbers.items()]
-        )
+
+        def add() -> None:
+            for key, value in numbers.items():
+                self._writer.add_scalar(grouped(key), value, steps)
+
+        self._guard(add)
 
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
         self._guard(lambda: (self._writer.flush(), self._writer.close()))
         threading.excepthook = self._excepthook
 
     def _thread_failed(self, args: threading.ExceptHookArgs) -> None:
-        """TensorBoard's thread would print a traceback of the full disk that `_guard` tells in a
-        sentence."""
-        if not (
-            isinstance(args.exc_value, OSError)
-            and type(args.thread).__module__.startswith("tensorboard.")
-        ):
+        """Keeps TensorBoard's thread from printing a traceback of a full disk: `_guard` says it."""
+        theirs = type(args.thread).__module__.startswith("tensorboard.")
+        if not (theirs and isinstance(args.exc_value, OSError)):
             self._excepthook(args)
 
     def _guard(self, write: Callable[[], Any]) -> None:
-        """Its thread reports a full disk at the next write; after that there is nothing to write
-        with."""
+        """Writes, until it fails once: TensorBoard tells of a full disk at the write after."""
         try:
             if self._writer is not None:
                 write()
@@ -298,11 +288,3 @@ def grouped(key: str) -> str:
     """A result's name in TensorBoard: `rollout/episode_reward_mean`, `time/timesteps_total`."""
     group = next((group for start, group in GROUPS.items() if key.startswith(start)), None)
     return key if "/" in key or group is None else f"{group}/{key}"
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -5,8 +5,7 @@
         training.safetensors    every other array: optimiser, generators, episodes in progress
         state.json              everything that is not an array, with references to the arrays
         replay-N.safetensors    rows of a replay that will not change any more
-        manifest.json           format, what it is of, the size and SHA-256 of each file; written
-                                last
+        manifest.json           format, what it is of, each file's size and SHA-256; written last
 
 A checkpoint is written into a temporary folder beside its target, flushed to the disk file by file,
 and renamed into place: whenever the process dies, a folder with a verifying manifest is whole.
