@@ -1,11 +1,11 @@
-"""What algorithms have in common: a policy, what learns it, counters and state.
+"""What algorithms have in common: a policy, its learners, counters and state.
 
 An algorithm sees samplers only. The trainer calls
 
     stats = algorithm.advance(samplers)
 
 which takes up what was changed in the policy and calls `iteration`, the paper's loop: sample,
-learn, and (where samplers live elsewhere) broadcast.
+learn, publish.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ RENAMED = {
     "update_target": "update_targets",
     "at": "scheduled",
 }
-"""Methods that subclasses could replace under another name."""
+"""Methods that subclasses could override under another name in earlier versions."""
 
 
 class Algorithm(ABC):
     """Base of all algorithms.
 
     Args:
-        config: resolved configuration.
-        obs_layout, action_layout: of the single spaces.
+        config: the resolved configuration.
+        obs_layout, action_layout: layouts of the single spaces.
         seed: of the initial parameters and of the minibatches.
 
     Attributes:
         policy: the policy being learnt.
         device: where it computes.
         learners: what takes gradient steps, by name; most algorithms have one, of the whole policy.
-        learner: the first of them, which moves what acts.
+        learner: the first of them, whose parameters choose the actions.
         timesteps: environment steps sampled so far; schedules go by it.
-        start: environment steps and gradient steps when the iteration under way began; None between
+        start: environment steps and gradient steps when the current iteration began; None between
             iterations.
         waited: seconds of the latest iteration in which the learner waited for rollouts that were
             sampled beside it; None where sampling and learning take turns.
@@ -81,7 +81,7 @@ class Algorithm(ABC):
         self.config = config
         self.device = GPU if config.num_gpus else CPU
         if config.num_gpus:
-            self.repeatable = False  # sums are in whatever order they are finished
+            self.repeatable = False  # GPUs add numbers in no fixed order
         init_seed, shuffle_seed = seed.spawn(2)
         if config.model.conv_dtype == "auto":
             config.model.conv_dtype = fastest_conv_dtype(obs_layout.leaves, self.device)
@@ -95,26 +95,28 @@ class Algorithm(ABC):
         self.start: tuple[int, int] | None = None
         self.waited: float | None = None
         self._told: set[str] = set()
-        self._restored: list[str] = []  # what a checkpoint froze, until it is said
-        self._changes: list[Change] = []  # in what learns, until samplers and whoever trains know
+        self._restored: list[str] = []  # parameters that a checkpoint froze, until it is said
+        self._changes: list[Change] = []  # of the policy, until `rebind` has told the samplers
 
     def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
-        """The policy, untrained."""
-        normalize = self.config.normalize_observations
-        return Policy(
-            obs_layout, action_layout, self.config.model, normalize_observations=normalize
-        )
+        """Makes the policy, untrained."""
+        config, normalize = self.config.model, self.config.normalize_observations
+        return Policy(obs_layout, action_layout, config, normalize_observations=normalize)
 
     def make_learners(self) -> dict[str, Learner]:
-        """What takes gradient steps, by the names that checkpoints have."""
+        """Makes what takes gradient steps, by the names that it has in checkpoints."""
         return {"policy": Learner(self.policy, self.make_optimizer, self.clip)}
 
     def make_optimizer(self, flat: Flat) -> Optimizer:
-        """What moves the parameters of a learner."""
+        """Makes the optimiser of a learner."""
         return Adam(flat)
 
     def clip(self, flat: Flat) -> float:
-        """Clips the gradient of a learner as the configuration says now; returns its norm before."""
+        """Clips the gradient of a learner.
+
+        Returns:
+            Its norm before.
+        """
         return flat.clip_grad_norm(self.config.grad_clip)
 
     @property
@@ -124,7 +126,7 @@ class Algorithm(ABC):
 
     @property
     def optimizer(self) -> Optimizer:
-        """That of the first learner."""
+        """The optimiser of the first learner."""
         return self.learner.optimizer
 
     @property
@@ -134,7 +136,7 @@ class Algorithm(ABC):
 
     @property
     def skipped(self) -> int:
-        """Gradient steps of all learners that were not taken, because the gradient was not finite."""
+        """Gradient steps of all learners that were skipped: their gradient was not finite."""
         return sum(learner.skipped for learner in self.learners.values())
 
     def announce(self) -> list[str]:
@@ -147,16 +149,19 @@ class Algorithm(ABC):
         return []
 
     def advance(self, samplers: SamplerGroup) -> dict[str, float]:
-        """An iteration of a policy that may have been changed since the last; returns the learner's
-        statistics.
+        """Runs one iteration, with a policy that may have been changed since the last.
 
-        Gradients are followed whatever the caller's mode (`torch.no_grad()`,
-        `torch.inference_mode()`). Where nothing was learnt that should have been, it is said once.
+        Gradients are computed whatever the caller's mode (`torch.no_grad()`,
+        `torch.inference_mode()`). If nothing was learnt although something should have been, this
+        is said once.
+
+        Returns:
+            The learner's statistics.
 
         Raises:
             ModelError: the policy was changed so that it cannot learn.
-            DivergedError: no gradient was finite any more, or parameters overflowed, which are
-                taken back.
+            DivergedError: no gradient was finite any more; or parameters overflowed, and are now
+                those before the iteration.
         """
         with learning_mode():
             self.rebind(samplers)
@@ -166,36 +171,35 @@ class Algorithm(ABC):
             try:
                 stats = self.iteration(samplers)
             except DivergedError as error:
-                raise DivergedError(
-                    f"After {self.timesteps} steps, {error} {_largest(samplers)}"
-                ) from None
+                sentence = f"After {self.timesteps} steps, {error} {_largest(samplers)}"
+                raise DivergedError(sentence) from None
             finally:
                 self._take_back_overflow(before, samplers)
             if self.skipped > skipped == 0:
-                self.say(
-                    samplers,
-                    f"Updates are skipped whose gradient is not finite. {_largest(samplers)}",
-                )
+                why = f"Updates are skipped whose gradient is not finite. {_largest(samplers)}"
+                self.say(samplers, why)
             tried = self.updates + self.skipped > updates + skipped
-            if (
-                tried
-                and lr
-                and all(torch.equal(data, self.learners[n].flat.data) for n, data in before.items())
-            ):
-                self._say_why_nothing_moved(samplers, lr)
+            if tried and lr and not self._moved(before):
+                self._say_why_nothing_moved(samplers)
             return {**stats, "sgd_steps": self.updates - began}
 
     def place(self, samplers: SamplerGroup) -> SamplerGroup:
-        """The samplers where this algorithm wants them: in this thread, unless it says so."""
+        """Takes the samplers to where this algorithm wants them; by default, to this thread."""
         return samplers
 
     @abstractmethod
     def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
-        """Samples and learns in `rounds`; returns the learner's statistics."""
+        """Samples and learns in `rounds`.
+
+        Returns:
+            The learner's statistics.
+        """
 
     def rounds(self) -> Iterator[None]:
-        """As many update rounds as an iteration has (`timesteps_per_iteration`); after a halt,
-        those that are left."""
+        """The rounds of sampling and learning of one iteration; after a halt, those that are left.
+
+        There is at least one, and as many as it takes to `timesteps_per_iteration` steps.
+        """
         start, _ = self.start = self.start or (self.timesteps, self.updates)
         while True:
             yield
@@ -204,18 +208,19 @@ class Algorithm(ABC):
         self.start = None
 
     def rebind(self, samplers: SamplerGroup) -> None:
-        """Takes up what was changed in the policy since the last iteration: parameters or layers
-        that were replaced, gradients that were set to None, layers that were frozen.
+        """Takes up what was changed in the policy since the last iteration.
+
+        Parameters or layers may have been replaced or frozen, and gradients set to None.
 
         Raises:
-            ModelError: nothing is left that could learn.
+            ModelError: nothing is left that could learn, or a parameter is not finite.
         """
         if self.policy.training:
             self.policy.eval()
             self.say(
                 samplers,
-                "The policy was in training mode: it acts and learns in evaluation mode, and is in"
-                " it again.",
+                "The policy was in training mode: "
+                "it acts and learns in evaluation mode, and is in it again.",
             )
         self._bind()
         if any(change.rebuilt or change.places is not None for change in self._changes):
@@ -228,101 +233,112 @@ class Algorithm(ABC):
         self._changes, self._restored = [], []
         if not all(torch.isfinite(learner.flat.whole).all() for learner in self.learners.values()):
             raise ModelError(
-                f"The policy's parameter {self.policy.overflown!r} holds numbers that are not"
-                " finite, from which nothing can be learnt: give it finite ones."
+                f"The policy's parameter {self.policy.overflown!r} holds numbers that are not "
+                "finite, from which nothing can be learnt: give it finite ones."
             )
-        for moment in filter(
-            None, (learner.optimizer.overflown for learner in self.learners.values())
-        ):
-            what = f"The optimiser's {moment!r} moments hold numbers that are not finite"
-            self.say(
-                samplers,
-                f"{what}: parameters that go by them do not move any more. Set grad_clip, begin"
-                " anew.",
-            )
+        for learner in self.learners.values():
+            if learner.optimizer.overflown is not None:
+                self.say(
+                    samplers,
+                    f"The optimiser's {learner.optimizer.overflown!r} moments hold numbers that "
+                    "are not finite: parameters that go by them do not move any more. "
+                    "Set grad_clip, begin anew.",
+                )
         if self._frozen() and not any(learner.flat.places for learner in self.learners.values()):
             raise ModelError(
-                "All parameters of the policy are frozen, so that nothing can be learnt: let some"
-                " learn by requires_grad_(True)."
+                "All parameters of the policy are frozen, so that nothing can be learnt: "
+                "let some learn by requires_grad_(True)."
             )
 
     def _bind(self) -> None:
+        """Has all learners take up what was changed, and notes it for `rebind`."""
         for name, learner in self.learners.items():
             if (change := learner.bind()) is not None:
                 self.follow(name, change)
                 self._changes.append(change)
 
     def _beside(self) -> dict[str, nn.Module]:
-        """What learns and is no part of the policy, such as a temperature, by the names of the
-        learners."""
+        """What learns and is no part of the policy, such as a temperature, by learner."""
         inside = set(self.policy.modules())
-        return {
-            name: each.module for name, each in self.learners.items() if each.module not in inside
-        }
+        modules = {name: learner.module for name, learner in self.learners.items()}
+        return {name: module for name, module in modules.items() if module not in inside}
 
     def _frozen(self) -> list[str]:
         return [name for learner in self.learners.values() for name in learner.flat.frozen]
 
     def follow(self, name: str, change: Change) -> None:
-        """Brings what goes by a learner's parameters, or is a copy of its module, into line with
-        them."""
+        """Brings copies of a learner's module, and whatever else depends on it, into line with it.
+
+        Args:
+            name: of the learner.
+            change: what was changed in its module.
+        """
         self.policy.refresh()
 
     def say(self, samplers: SamplerGroup, sentence: str) -> None:
-        """Tells whoever trains, once."""
+        """Tells whoever trains, but each sentence only once."""
         if sentence not in self._told:
             self._told.add(sentence)
             samplers.tell(sentence)
 
-    def _say_why_nothing_moved(self, samplers: SamplerGroup, lr: float) -> None:
-        why = (
-            "the gradient was 0 throughout"
-            if self.learner.skipped_in_a_row == 0
-            else "no gradient was finite"
-        )
+    def _moved(self, before: dict[str, Tensor]) -> bool:
+        """Whether any parameter that learns is other than before."""
+        learners = self.learners.items()
+        return not all(torch.equal(before[name], learner.flat.data) for name, learner in learners)
+
+    def _say_why_nothing_moved(self, samplers: SamplerGroup) -> None:
+        zero = self.learner.skipped_in_a_row == 0
+        why = "the gradient was 0 throughout" if zero else "no gradient was finite"
         still = f"No parameter moved in an iteration, although lr is not 0: {why}."
         learns = any(learner.flat.places for learner in self.learners.values())
         self.say(samplers, still if learns else "The model has no parameters: nothing is learnt.")
 
     def _take_back_overflow(self, good: dict[str, Tensor], samplers: SamplerGroup) -> None:
-        """Puts parameters back to `good` where an iteration, even one that was broken off, left
-        some of them infinite. A step's gradient is finite, and with it what the optimiser
-        remembers; what it adds up to need not be."""
+        """Puts parameters back to `good` if an iteration left some of them infinite.
+
+        Each gradient that moved them was finite, and so is what the optimiser remembers; what the
+        steps add up to need not be.
+
+        Raises:
+            DivergedError: some were infinite.
+        """
         if all(torch.isfinite(learner.flat.data).all() for learner in self.learners.values()):
             return
         self.take_back(good)
-        samplers.follow(
-            self.policy, self.flat, self.updates
-        )  # what was sampled ahead is of the policy taken back
+        # This drops what was sampled ahead with the infinite parameters.
+        samplers.follow(self.policy, self.flat, self.updates)
         raise DivergedError(
-            f"Parameters overflowed float32 after {self.timesteps} steps: training has diverged."
-            f" Lower lr ({self.scheduled(self.config.lr):g} now), or normalise observations and"
-            f" rewards. The parameters are those before this iteration. {_largest(samplers)}"
+            f"Parameters overflowed float32 after {self.timesteps} steps: training has diverged. "
+            f"Lower lr ({self.scheduled(self.config.lr):g} now), or normalise observations and "
+            f"rewards. The parameters are those before this iteration. {_largest(samplers)}"
         )
 
     def take_back(self, good: dict[str, Tensor]) -> None:
-        """Puts the parameters that learn back to what they were, `[P]` for each learner."""
+        """Puts the parameters that learn back to `good`, which holds a vector per learner."""
         for name, learner in self.learners.items():
             learner.flat.data.copy_(good[name])
 
     def scheduled(self, schedule: float | Points) -> float:
-        """A schedule's value now."""
+        """The value of a schedule now."""
         return schedule_value(schedule, self.timesteps)
 
     def descend(self, loss: Tensor, lr: float) -> float:
-        """One step of the first learner down the gradient of a loss; returns the gradient's norm."""
+        """Takes one step of the first learner down the gradient of a loss; see `Learner.step`."""
         return self.learner.descend(loss, lr)
 
     def leave_environment(self) -> list[str]:
-        """Forgets what belongs to an environment that is given up; returns what there was that a
-        user knows of."""
+        """Forgets what belongs to an environment that is given up.
+
+        Returns:
+            What was forgotten, in words that a user knows.
+        """
         self.start = None
         if self.reward_scaler is not None:
             self.reward_scaler.carry = None
         return []
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a continued run needs of the learners, beside the policy."""
+        """All that a continued run needs, beside the state of the policy."""
         with learning_mode():
             self._bind()
         return {
@@ -335,10 +351,14 @@ class Algorithm(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any], policy: dict[str, Tensor]) -> None:
-        """Restores what `state_dict` returned, and the policy's own.
+        """Restores what `state_dict` returned, and the policy.
+
+        Args:
+            state: of the algorithm.
+            policy: the policy's own state.
 
         Raises:
-            Exception: of many kinds, where the two are not those of such an algorithm.
+            Exception: of many kinds, if the two are not those of such an algorithm.
         """
         with learning_mode():
             self.policy.load_state_dict(policy)
@@ -349,40 +369,40 @@ class Algorithm(ABC):
                     self.follow(name, change)
         self._restored, self._changes = self._frozen(), []
         self.generator.set_state(torch.as_tensor(state["generator"]))
-        if self.reward_scaler and state["rewards"] is not None:  # they may be scaled from here on
+        # A checkpoint has none if rewards are scaled only from here on.
+        if self.reward_scaler and state["rewards"] is not None:
             self.reward_scaler.load_state_dict(state["rewards"], self.config.num_envs)
         self.timesteps = int(state["timesteps"])
-        self.start = (int(start[0]), int(start[1])) if (start := state.get("start")) else None
+        start = state.get("start")
+        self.start = (int(start[0]), int(start[1])) if start else None
 
 
 @contextmanager
 def learning_mode() -> Iterator[None]:
-    """Gradients are followed within the block, whatever the caller's mode."""
+    """Computes gradients within the block, whatever the caller's mode."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
 
 def _largest(samplers: SamplerGroup) -> str:
-    """How large the numbers of the latest rollouts are, where that may be why gradients are not
-    finite."""
+    """How large the latest observations and rewards are, which may be why gradients overflow."""
     observed, rewards = samplers.largest()
     return f"The latest observations reach {observed:.2g}, and rewards {rewards:.2g}."
 
 
 def _replaced(change: Change) -> str:
-    new = (
-        ""
-        if change.places is None
-        else " The optimiser remembers nothing of those that are new to it."
+    """Says which parameters were replaced."""
+    sentence = (
+        f"Parameters of the policy were replaced ({_listed(change.replaced)}): "
+        "training goes on with those that are there now."
     )
-    names = _listed(change.replaced)
-    return (
-        f"Parameters of the policy were replaced ({names}): training goes on with those that are"
-        f" there now.{new}"
-    )
+    if change.places is not None:
+        sentence += " The optimiser remembers nothing of those that are new to it."
+    return sentence
 
 
 def _listed(names: list[str]) -> str:
+    """The first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
@@ -393,7 +413,7 @@ def make_algorithm(
     action_layout: Layout,
     seed: np.random.SeedSequence,
 ) -> Algorithm:
-    """The algorithm registered as `name`."""
+    """Makes the algorithm registered as `name`; see `Algorithm`."""
     with learning_mode():
         made: Algorithm = find_algorithm(name)(config, obs_layout, action_layout, seed)
         return made

@@ -1,5 +1,4 @@
-"""Deep Q-learning (Mnih et al. 2015, doi 10.1038/nature14236), and what its family added, each an
-option:
+"""Deep Q-learning (Mnih et al. 2015, doi 10.1038/nature14236), with later additions as options.
 
 double_q            van Hasselt et al. 2016 (arXiv 1509.06461)
 dueling             Wang et al. 2016 (arXiv 1511.06581)
@@ -38,63 +37,7 @@ from poise.sampling.replay import Replay
 from poise.spaces.layout import Layout
 
 DRAWN_AT_ONCE = 1024
-"""Steps that are drawn from a replay in one go, to be cut into minibatches."""
-
-
-@dataclass
-class Minibatch:
-    """What one gradient step learns from, `[N, ...]` each.
-
-    Attributes:
-        x, next_x: prepared observations, where the steps begin and where the last of the n steps
-            led to.
-        reward: of the n steps.
-        discount: what a value at `next_x` is worth; 0 after a true end.
-        weight: 1 / N, times the importance weights of a prioritized replay.
-        index: where the steps are in the replay.
-        next_q: Q⁻(s', ·), where it is known already.
-    """
-
-    x: Any
-    action: Tensor
-    reward: Tensor
-    next_x: Any
-    discount: Tensor
-    weight: Tensor
-    index: np.ndarray
-    next_q: Tensor | None = None
-
-    def __getitem__(self, part: slice) -> Minibatch:
-        """The same of some steps, as views."""
-        rest = (self.discount[part], self.weight[part], self.index[part])
-        known = None if self.next_q is None else self.next_q[part]
-        return Minibatch(
-            rows(self.x, part),
-            self.action[part],
-            self.reward[part],
-            rows(self.next_x, part),
-            *rest,
-            known,
-        )
-
-
-@dataclass
-class Learnt:
-    """What a gradient step learnt from, `[N]` each."""
-
-    NAMES: ClassVar = ("loss", "td_error", "q", "grad_norm")
-    loss: Tensor
-    error: Tensor
-    q: Tensor
-    weight: Tensor
-    grad_norm: float
-
-    def statistics(self) -> dict[str, float]:
-        """The loss, mean |δ|, mean Q(s, a) and the gradient's norm."""
-        means = torch.stack(
-            [torch.dot(self.loss, self.weight), self.error.abs().mean(), self.q.mean()]
-        )
-        return dict(zip(self.NAMES, [*means.tolist(), self.grad_norm], strict=True))
+"""So many steps are drawn from a replay in one go, and cut into minibatches afterwards."""
 
 
 class DQN(OffPolicy):
@@ -105,12 +48,11 @@ class DQN(OffPolicy):
 
     def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
         config = self.config
-        normalize = config.normalize_observations
         return QPolicy(
             obs_layout,
             action_layout,
             config.model,
-            normalize_observations=normalize,
+            normalize_observations=config.normalize_observations,
             dueling=config.dueling,
         )
 
@@ -150,23 +92,24 @@ class DQN(OffPolicy):
             action = minibatch.action.unsqueeze(1)
             chosen = q.gather(1, action).squeeze(1)
             error = chosen - self.td_target(minibatch)
-            slope = error.clamp(-1, 1) if huber else error
+            slope = error.clamp(-1, 1) if huber else error  # the loss's derivative by Q(s, a)
+            slope = (slope * minibatch.weight).unsqueeze(1)
             self.flat.zero_grad()
-            backward(
-                torch.zeros_like(q).scatter_(1, action, (slope * minibatch.weight).unsqueeze(1))
-            )
+            backward(torch.zeros_like(q).scatter_(1, action, slope))
             norm = self.learner.step(lr)
             if isinstance(replay, PrioritizedReplay) and math.isfinite(norm):
                 replay.update(minibatch.index, error.numpy(force=True))
             if not config.target_network_update_freq:
                 self.update_targets()
-        return Learnt(
-            huber_loss(error) if huber else 0.5 * error**2, error, chosen, minibatch.weight, norm
-        )
+        loss = huber_loss(error) if huber else 0.5 * error**2
+        return Learnt(loss, error, chosen, minibatch.weight, norm)
 
     def minibatches(self, replay: Replay, count: int) -> Iterator[Minibatch]:
-        """Draws `count` minibatches: many at once where none depends on what the ones before it
-        have changed."""
+        """Draws so many minibatches.
+
+        Many are drawn at once, unless the replay is prioritized: then what is learnt from one
+        changes which steps are drawn next.
+        """
         config, size = self.config, self.config.train_batch_size
         assert size is not None
         prioritized = isinstance(replay, PrioritizedReplay)
@@ -183,14 +126,17 @@ class DQN(OffPolicy):
                 weight=weight.mul_(1 / size),
                 index=batch.index,
             )
-            if config.target_network_update_freq:  # the target network stands still meanwhile
+            # Unless it moves with each gradient step, Q⁻ stands still for all minibatches.
+            if config.target_network_update_freq:
                 whole.next_q = self.target.actor(whole.next_x)
-            for end in range(size, parts * size + 1, size):
-                yield whole if parts == 1 else whole[end - size : end]
+            for i in range(parts):
+                yield whole if parts == 1 else whole[i * size : (i + 1) * size]
 
     def td_target(self, minibatch: Minibatch) -> Tensor:
-        """y = r + γⁿ (1 - terminated) Q⁻(s', a'), `[N]`: with a' the best action by Q⁻, or by Q if
-        `double_q`."""
+        """y = r + γⁿ (1 - terminated) Q⁻(s', a'), `[N]`.
+
+        a' is the best action by Q⁻; with `double_q`, it is the best by Q.
+        """
         q = self.target.actor(minibatch.next_x) if minibatch.next_q is None else minibatch.next_q
         if self.config.double_q:
             best = self.policy.actor(minibatch.next_x).argmax(1, keepdim=True)
@@ -202,3 +148,67 @@ class DQN(OffPolicy):
     def statistics(self, learnt: Learnt | None) -> dict[str, float]:
         known = learnt.statistics() if learnt else dict.fromkeys(Learnt.NAMES, math.nan)
         return {**known, "cur_lr": self.scheduled(self.config.lr), "cur_epsilon": self.epsilon}
+
+
+@dataclass
+class Minibatch:
+    """What one gradient step learns from, `[N, ...]` each.
+
+    Attributes:
+        x, next_x: prepared observations: s, where the steps begin, and s', where the last of the n
+            steps led to.
+        action: a.
+        reward: Σ γᵏ r of the n steps.
+        discount: what a value at s' is worth: γⁿ, or 0 if the last of the steps terminated.
+        weight: 1 / N, times the importance weights of a prioritized replay.
+        index: where the steps are in the replay.
+        next_q: Q⁻(s', ·), if it is known already.
+    """
+
+    x: Any
+    action: Tensor
+    reward: Tensor
+    next_x: Any
+    discount: Tensor
+    weight: Tensor
+    index: np.ndarray
+    next_q: Tensor | None = None
+
+    def __getitem__(self, part: slice) -> Minibatch:
+        """Some of the steps, as views."""
+        return Minibatch(
+            x=rows(self.x, part),
+            action=self.action[part],
+            reward=self.reward[part],
+            next_x=rows(self.next_x, part),
+            discount=self.discount[part],
+            weight=self.weight[part],
+            index=self.index[part],
+            next_q=None if self.next_q is None else self.next_q[part],
+        )
+
+
+@dataclass
+class Learnt:
+    """What a gradient step learnt from, `[N]` each.
+
+    Attributes:
+        loss: of each step.
+        error: the temporal-difference errors δ = Q(s, a) - y.
+        q: Q(s, a).
+        weight: as in `Minibatch`.
+        grad_norm: of the gradient, before clipping.
+    """
+
+    NAMES: ClassVar = ("loss", "td_error", "q", "grad_norm")
+    loss: Tensor
+    error: Tensor
+    q: Tensor
+    weight: Tensor
+    grad_norm: float
+
+    def statistics(self) -> dict[str, float]:
+        """The loss, mean |δ|, mean Q(s, a) and the gradient's norm."""
+        loss = torch.dot(self.loss, self.weight)
+        means = torch.stack([loss, self.error.abs().mean(), self.q.mean()])
+        return dict(zip(self.NAMES, [*means.tolist(), self.grad_norm], strict=True))

@@ -1,4 +1,4 @@
-"""What algorithms share that learn from a replay, each step many times.
+"""What algorithms share that learn from a replay: each step may be learnt from many times.
 
 repeat:
     sample T steps in each of B environments, and add them to the replay
@@ -31,16 +31,15 @@ from poise.spaces.layout import Layout
 
 
 class Target:
-    """A copy of a learner's module that follows it slowly: the network Q⁻ that targets are computed
-    with.
+    """A target network: a copy of a learner's module that follows it slowly.
 
     Args:
-        learner: of the module.
-        shared: modules within it that both have, such as running moments.
+        learner: the learner of the module.
+        shared: modules within it that are not copied, such as running moments.
 
     Attributes:
         module: the copy.
-        flat: its parameters, in the order of the learner's.
+        flat: its parameters θ⁻, in the order of the learner's.
     """
 
     def __init__(self, learner: Learner, shared: Iterable[Any] = ()) -> None:
@@ -48,26 +47,26 @@ class Target:
         self._copy()
 
     def _copy(self) -> None:
-        self.module = copy.deepcopy(
-            self._learner.module, {id(module): module for module in self._shared}
-        )
+        known = {id(module): module for module in self._shared}  # what deepcopy leaves as it is
+        self.module = copy.deepcopy(self._learner.module, known)
         self.flat = Flat(self.module, self._learner.flat.places)
 
     def follow(self, change: Change) -> None:
-        """Keeps what it knows where the learner's parameters have moved, or its modules are others
-        of the same kind."""
+        """Follows a change of the learner's module.
+
+        It keeps its parameters if they still have a place; otherwise it becomes a copy of the
+        module as it is now.
+        """
         before = self.flat
-        if change.rebuilt:  # it may be a network of another kind
+        if change.rebuilt:
             self._copy()
+            if before.shapes == self.flat.shapes:
+                self.module.load_state_dict(before.module.state_dict())
         elif change.places is not None:
             self.flat = Flat(self.module, self._learner.flat.places)
-        if (
-            change.rebuilt and before.shapes == self.flat.shapes
-        ):  # if not, it is what the module is now
-            self.module.load_state_dict(before.module.state_dict())
 
     def update(self, tau: float) -> None:
-        """θ⁻ ← τ θ + (1 - τ) θ⁻; what is no parameter becomes as it is in the module."""
+        """θ⁻ ← τ θ + (1 - τ) θ⁻; buffers are copied."""
         if tau == 1:
             self.flat.whole.copy_(self._learner.flat.whole)
         else:
@@ -77,11 +76,11 @@ class Target:
                 theirs.copy_(ours)
 
     def match(self) -> None:
-        """Has the learner's parameters from now on."""
+        """Takes over the learner's parameters: θ⁻ ← θ."""
         self.flat.whole.copy_(self._learner.flat.whole)
 
     def load(self, whole: Tensor) -> None:
-        """Has these parameters, `[P]`, and beside them what the module has now."""
+        """Takes these parameters, `[P]`, and the buffers that the module has now."""
         self.module.load_state_dict(self._learner.module.state_dict())
         self.flat.whole.copy_(whole)
 
@@ -90,10 +89,10 @@ class OffPolicy(Algorithm):
     """Base of the algorithms that learn from a replay.
 
     Attributes:
-        targets: target networks, by the learner that they follow.
-        replay: made with the first rollout.
+        targets: the target networks, by the name of the learner that they follow.
+        replay: where rollouts are kept; None before the first.
         updated: environment steps at the targets' last update.
-        owed: gradient steps that are due, of which only whole ones are taken.
+        owed: the fraction of a gradient step that is left over for the next round.
     """
 
     config: OffPolicyConfig
@@ -104,8 +103,8 @@ class OffPolicy(Algorithm):
         super().__init__(config, obs_layout, action_layout, seed)
         if self.policy.recurrent:
             raise ModelError(
-                f"{type(self).__name__} draws single steps from its replay: its policy can have no"
-                " memory."
+                f"{type(self).__name__} draws single steps from its replay: "
+                "its policy can have no memory."
             )
         self.targets = {
             name: Target(learner, self.policy.moments) for name, learner in self.learners.items()
@@ -117,11 +116,23 @@ class OffPolicy(Algorithm):
 
     @abstractmethod
     def learn(self, replay: Replay, steps: int) -> Any:
-        """Takes so many gradient steps; returns what `statistics` tells of."""
+        """Takes gradient steps.
+
+        Args:
+            replay: where the steps to learn from are drawn.
+            steps: how many gradient steps to take.
+
+        Returns:
+            What `statistics` needs of the last of them.
+        """
 
     @abstractmethod
     def statistics(self, learnt: Any) -> dict[str, float]:
-        """The learner's statistics from what `learn` returned last; None where nothing was learnt."""
+        """The learner's statistics.
+
+        Args:
+            learnt: what `learn` returned last; None if nothing was learnt in this iteration.
+        """
 
     def explore(self) -> None:
         """Sets how much the next rollout explores."""
@@ -136,15 +147,14 @@ class OffPolicy(Algorithm):
             self.remember(samplers.collect())
             if self.timesteps < config.learning_starts or not (self.replay and self.replay.steps):
                 continue
-            if self.timesteps == known:  # resets alone: there is nothing new to learn from
-                continue
+            if self.timesteps == known:
+                continue  # every step only reset: there is nothing new to learn from
             assert config.gradient_steps is not None
             self.owed += config.gradient_steps
             steps, self.owed = int(self.owed), self.owed % 1
             if steps:
-                if (
-                    not self.updates
-                ):  # the parameters may have been given while there was nothing to learn yet
+                # Parameters may have been loaded into the policy before anything was learnt.
+                if not self.updates:
                     for target in self.targets.values():
                         target.match()
                 learnt = self.learn(self.replay, steps)
@@ -157,29 +167,29 @@ class OffPolicy(Algorithm):
         """Adds a rollout to the replay and counts its steps."""
         if self.replay is None:
             self.replay = self._make_replay(rollout.slots)
+        # Called for its moments alone: rewards are kept raw, and scaled when they are drawn.
         if self.reward_scaler:
-            self.reward_scaler(
-                rollout
-            )  # for its moments: rewards are kept raw, and scaled when they are drawn
+            self.reward_scaler(rollout)
         self.replay.add(rollout)
         self.timesteps += int(rollout.valid.numpy().sum())
         if self.policy.moments:
-            self.policy.update_normalizer(
-                {name: leaf[:-1] for name, leaf in rollout.obs.items()}, rollout.valid
-            )
+            seen = {name: leaf[:-1] for name, leaf in rollout.obs.items()}
+            self.policy.update_normalizer(seen, rollout.valid)
 
     def draw(self, replay: Replay, count: int) -> tuple[Batch, Tensor]:
-        """Steps drawn from the replay with their n-step rewards, and their importance weights
-        `[count]`, which are 1 where all are drawn alike."""
+        """Draws steps from the replay, with their n-step rewards.
+
+        Returns:
+            The steps, and their importance weights `[count]`: all 1, unless the replay is a
+            prioritized one.
+        """
         config, index = self.config, replay.draw(count, self.generator)
-        batch = replay.batch(
-            index, n_step=config.n_step, gamma=config.gamma, rescale=self._rescale
-        ).to(self.device)
+        n_step, gamma, rescale = config.n_step, config.gamma, self._rescale
+        batch = replay.batch(index, n_step=n_step, gamma=gamma, rescale=rescale).to(self.device)
         if not isinstance(replay, PrioritizedReplay):
             return batch, torch.ones(count, device=self.device)
-        return batch, replay.weights(index, self.scheduled(config.prioritized_replay_beta)).to(
-            self.device
-        )
+        beta = self.scheduled(config.prioritized_replay_beta)
+        return batch, replay.weights(index, beta).to(self.device)
 
     def update_targets(self) -> None:
         """θ⁻ ← τ θ + (1 - τ) θ⁻."""
@@ -189,53 +199,48 @@ class OffPolicy(Algorithm):
 
     @property
     def _rescale(self) -> Callable[[np.ndarray], np.ndarray] | None:
-        """What becomes of raw rewards in the loss."""
+        """Turns raw rewards into those of the loss; None leaves them as they are."""
         if self.config.clip_rewards:
             return np.sign
         return self.reward_scaler.scale if self.reward_scaler else None
 
     def announce(self) -> list[str]:
-        others, size = super().announce(), self._replay_bytes(self.config.num_envs)
-        return [
-            *others,
-            (
-                f"The replay buffer takes {readable(size)} once it holds"
-                f" {self.config.buffer_size:,} steps."
-            ),
-        ]
+        others, steps = super().announce(), self.config.buffer_size
+        size = readable(self._replay_bytes(self.config.num_envs))
+        return [*others, f"The replay buffer takes {size} once it holds {steps:,} steps."]
 
     def _rows(self) -> dict[str, Any]:
-        """What the rows of the replay hold."""
-        dist = self.policy.dist
-        shared = {"frame_stack": self.config.frame_stack or 1, "wide": self.policy.wide}
+        """What the rows of the replay hold, as arguments of `Replay`."""
         return {
             "layout": self.policy.obs_layout,
-            "action": (dist.action_shape, dist.action_dtype),
-            **shared,
+            "action": (self.policy.dist.action_shape, self.policy.dist.action_dtype),
+            "frame_stack": self.config.frame_stack or 1,
+            "wide": self.policy.wide,
         }
 
     def _replay_bytes(self, slots: int) -> int:
-        """What the replay takes when it is full; raises `ConfigError` where that is more than there
-        is."""
+        """The bytes that the replay takes when it is full.
+
+        Raises:
+            ConfigError: this machine has not so much memory.
+        """
         capacity, memory = self.config.buffer_size, machine_memory()
         size = replay_bytes(capacity, slots, **self._rows())
         if memory is not None and size > memory:
             raise ConfigError(
-                f"buffer_size={capacity} takes {readable(size)}, and this machine has"
-                f" {readable(memory)}: about {int(capacity * memory / size):,} steps would fill all"
-                " of it."
+                f"buffer_size={capacity} takes {readable(size)}, "
+                f"and this machine has {readable(memory)}: "
+                f"about {int(capacity * memory / size):,} steps would fill all of it."
             )
         return size
 
     def _make_replay(self, slots: int, segment: int = 0) -> Replay:
-        config, rows = self.config, self._rows()
+        config, rows = self.config, {**self._rows(), "segment": segment}
         self._replay_bytes(slots)
         if not config.prioritized_replay:
-            return Replay(config.buffer_size, slots, segment=segment, **rows)
+            return Replay(config.buffer_size, slots, **rows)
         alpha, eps = config.prioritized_replay_alpha, config.prioritized_replay_eps
-        return PrioritizedReplay(
-            config.buffer_size, slots, alpha=alpha, eps=eps, segment=segment, **rows
-        )
+        return PrioritizedReplay(config.buffer_size, slots, alpha=alpha, eps=eps, **rows)
 
     def follow(self, name: str, change: Change) -> None:
         super().follow(name, change)
@@ -249,8 +254,9 @@ class OffPolicy(Algorithm):
                 target.match()
 
     def leave_environment(self) -> list[str]:
-        replay, self.replay = self.replay, None
-        return [*super().leave_environment(), *([] if replay is None else ["the replay"])]
+        known = [] if self.replay is None else ["the replay"]
+        self.replay = None
+        return [*super().leave_environment(), *known]
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -268,8 +274,7 @@ class OffPolicy(Algorithm):
         self.updated, self.owed = int(state["updated"]), float(state["owed"])
         self.replay = None
         if state["replay"] is not None:
-            self.replay = self._make_replay(
-                state["replay"]["slots"], state["replay"].get("segment", 0)
-            )
+            segment = state["replay"].get("segment", 0)
+            self.replay = self._make_replay(state["replay"]["slots"], segment)
             self.replay.load_state_dict(state["replay"])
         self.explore()

@@ -1,2 +1,1 @@
-"""The mathematics: pure functions of tensors, time-major `[T, B]`, each with its equation and its
-source."""
+"""The mathematics: functions of tensors, time-major `[T, B]`, with their equations and sources."""

@@ -1,8 +1,8 @@
-"""Where a policy computes: on the processor, or on a GPU.
+"""Where a policy computes: on the CPU, or on a GPU.
 
-Environments, rollouts, the replay and the sampling of actions are on the processor. On a GPU are
-the networks and what is learnt from: observations go there and distribution inputs come back when a
-policy acts, and a rollout or a minibatch goes there as a whole.
+Environments, rollouts, the replay and the sampling of actions are always on the CPU. On a GPU are
+the networks and what is learnt from: when a policy acts, observations go there and distribution
+inputs come back; when it learns, a rollout or a minibatch goes there as a whole.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ def available() -> bool:
 
 
 def choose(wanted: float | Literal["auto"], *, pictures: bool) -> tuple[int, str]:
-    """How many GPUs to learn on, 0 or 1, and a sentence where this is not simply what was asked
-    for.
+    """Chooses how many GPUs to learn on.
 
     Args:
-        wanted: `num_gpus` of the configuration. A part of a GPU is a GPU.
-        pictures: whether observations hold some: `auto` takes a GPU for those alone, since small
-            networks are bound by the number of operations, of which each costs more there.
+        wanted: `num_gpus` of the configuration. A part of a GPU counts as a whole one.
+        pictures: whether observations hold pictures. `auto` takes a GPU for those alone: what a
+            small network takes is the number of its operations, and each costs more on a GPU.
+
+    Returns:
+        0 or 1, and a sentence if this is not simply what was asked for.
     """
     if not wanted:
         return 0, ""

@@ -6,7 +6,8 @@ small operations a step, and whoever draws the noise decides how it is seeded or
 
     dist = Categorical(3)
     noise = dist.noise((T, B), generator)            # [T, B, 3]
-    action = dist.sample(logits, noise[t])           # [B]; dist.mode(logits) is the deterministic choice
+    action = dist.sample(logits, noise[t])           # [B]
+    action = dist.mode(logits)                       # [B], the deterministic choice
     log_prob = dist.log_prob(logits, action)         # [B]
 """
 
@@ -28,41 +29,42 @@ _WEIGHTS = torch.tensor(_MASSES / math.sqrt(math.pi))
 """Nodes z and weights w with E f(z) ≈ Σ w f(z) for a standard normal z."""
 
 MASKED = -1e30
-"""Logit of a choice that a mask rules out: its probability is 0 to the bit, and nothing becomes
-infinite."""
+"""The logit of a choice that a mask rules out: its probability is exactly 0, and all is finite."""
 
-_PADDING = (
-    -3e38
-)  # logit of a choice that does not exist: never chosen, even where all that exist are masked
+_PADDING = -3e38
+"""The logit of a choice that does not exist: never chosen, even if all that exist are masked."""
 
 
 class Distribution(Protocol):
-    """What a policy asks of a distribution. `...` is any batch shape."""
+    """What a policy asks of a distribution. `...` is any batch shape.
+
+    Attributes:
+        num_inputs: how many outputs of the network parametrise one action.
+        action_shape, action_dtype: of one action.
+        noise_size: how many numbers of noise one action takes: the noise's last axis.
+        normal_noise: whether the noise is standard normal: only then may it be correlated in time.
+    """
 
     num_inputs: int
-    """Outputs of the network per action."""
     action_shape: tuple[int, ...]
-    """Shape of one action."""
     action_dtype: torch.dtype
     noise_size: int
-    """Numbers of noise per action: the noise's last axis."""
     normal_noise: bool
-    """Whether the noise is standard normal: only then may it be correlated over time."""
 
     def noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
-        """Standard noise for `shape` actions, to be given to `sample`."""
+        """Draws noise for `shape` actions, to be given to `sample`: `[*shape, noise_size]`."""
 
     def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
-        """Actions `[..., *action_shape]` from inputs `[..., num_inputs]`."""
+        """Actions `[..., *action_shape]` from inputs `[..., num_inputs]` and noise."""
 
     def mode(self, inputs: Tensor) -> Tensor:
-        """The most likely actions."""
+        """The most likely actions, `[..., *action_shape]`."""
 
     def log_prob(self, inputs: Tensor, action: Tensor) -> Tensor:
-        """Log probability (density) of actions, `[...]`."""
+        """The log-probabilities (or log-densities) of actions, `[...]`."""
 
     def entropy(self, inputs: Tensor) -> Tensor:
-        """Entropy, `[...]`."""
+        """The entropies, `[...]`."""
 
 
 class Categorical:
@@ -101,14 +103,15 @@ class Categorical:
 class EpsilonGreedy:
     """The best of n choices, or with probability ε any of them; the inputs are their values.
 
-    What a mask rules out (`MASKED`) is never chosen, at random neither.
+    What a mask rules out (`MASKED`) is not chosen at random either.
 
     Args:
-        n: of them.
+        n: the number of choices.
+        epsilon: ε at first.
         masked: whether values may be `MASKED`.
 
     Attributes:
-        epsilon: ε; a policy's own number, where it has one.
+        epsilon: ε, a tensor; of a policy that has one as a buffer, the very buffer.
     """
 
     action_shape: tuple[int, ...] = ()
@@ -227,10 +230,8 @@ class Gaussian:
 
     action_dtype = torch.float32
     normal_noise = True
-    _limits = (
-        -20.0,
-        2.0,
-    )  # of log σ: beyond, exp() makes a policy that is a point or does not fit into float32
+    # Of log σ. Beyond these, exp() makes a policy that is a single point, or overflows float32.
+    _limits = (-20.0, 2.0)
 
     def __init__(self, dim: int) -> None:
         self.dim = self.noise_size = dim
@@ -241,9 +242,10 @@ class Gaussian:
         return torch.empty(*shape, self.dim).normal_(generator=generator)
 
     def _split(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and log standard deviations, each `[..., d]`."""
         log_std = inputs[..., self.dim :]
-        # Bounded in value but not in gradient: a parameter that overshoots the bounds must be able
-        # to come back.
+        # Only the value is bounded, not the gradient: a parameter beyond the limits must be able to
+        # come back.
         return inputs[..., : self.dim], log_std + (log_std.clamp(*self._limits) - log_std).detach()
 
     def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
@@ -263,32 +265,32 @@ class Gaussian:
 
 
 class SquashedGaussian(Gaussian):
-    """A Gaussian squashed by tanh into (-1, 1)^d (Haarnoja et al. 2018, arXiv 1801.01290, appendix
-    C).
+    """A Gaussian squashed by tanh into (-1, 1)^d.
 
-    Actions are the samples u before squashing, so that log densities stay exact however close
-    tanh(u) is to its bounds: log p(tanh u) = log N(u) - Σ log(1 - tanh² u), and log(1 - tanh² u) =
-    2 (log 2 - u - softplus(-2u)).
+    See Haarnoja et al. 2018 (arXiv 1801.01290, appendix C). Actions are the samples u before
+    squashing, so that log-densities stay exact however close tanh(u) is to its bounds:
+
+        log p(tanh u) = log N(u) - Σ log(1 - tanh² u)
 
     Args:
         dim: d.
-        columns: which of the d are squashed, all unless given; the others stay Gaussian.
+        columns: which of the d are squashed, by default all; the others stay Gaussian.
     """
 
     def __init__(self, dim: int, columns: Sequence[int] | None = None) -> None:
         super().__init__(dim)
-        self.columns = (
-            slice(None) if columns is None or len(columns) == dim else torch.tensor(columns)
-        )
+        whole = columns is None or len(columns) == dim
+        self.columns = slice(None) if whole else torch.tensor(columns)
 
     def log_prob(self, inputs: Tensor, action: Tensor) -> Tensor:
-        return super().log_prob(inputs, action) - log_tanh_derivative(
-            action[..., self.columns]
-        ).sum(-1)
+        squashed = action[..., self.columns]
+        return super().log_prob(inputs, action) - log_tanh_derivative(squashed).sum(-1)
 
     def entropy(self, inputs: Tensor) -> Tensor:
-        """The Gaussian's entropy plus E log |d tanh/du|; the mean has no closed form and is a
-        Gauss-Hermite sum."""
+        """The Gaussian's entropy plus E log |d tanh/du|.
+
+        That mean has no closed form: it is a Gauss-Hermite sum.
+        """
         mean, log_std = (part[..., self.columns] for part in self._split(inputs))
         points = mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * _NODES.to(mean)
         shrinkage = (log_tanh_derivative(points) * _WEIGHTS.to(mean)).sum(-1)
@@ -298,8 +300,8 @@ class SquashedGaussian(Gaussian):
 class Product:
     """Independent distributions side by side, for actions of several kinds.
 
-    Inputs, noise and actions are those of the parts, one after the other: an action is one vector
-    `[..., A]` of floats, in which integers up to 2²⁴ are exact.
+    Inputs, noise and actions are those of the parts, one after the other. An action is one vector
+    `[..., A]` of floats, which hold integers up to 2²⁴ exactly.
     """
 
     action_dtype = torch.float32
@@ -316,18 +318,20 @@ class Product:
         return torch.split(inputs, [part.num_inputs for part in self.parts], -1)
 
     def _join(self, actions: list[Tensor], dtype: torch.dtype) -> Tensor:
+        """The parts' actions as one vector."""
         rows = zip(self.parts, actions, strict=True)
-        return torch.cat(
-            [(a if part.action_shape else a.unsqueeze(-1)).to(dtype) for part, a in rows], -1
-        )
+        vectors = [a if part.action_shape else a.unsqueeze(-1) for part, a in rows]
+        return torch.cat([vector.to(dtype) for vector in vectors], -1)
 
     def _actions(self, action: Tensor) -> list[Tensor]:
-        rows = zip(self.parts, torch.split(action, self._widths, -1), strict=True)
-        shaped = [(part, a if part.action_shape else a.squeeze(-1)) for part, a in rows]
-        return [
-            a if part.action_dtype.is_floating_point else a.to(part.action_dtype)
-            for part, a in shaped
-        ]
+        """The parts' actions, in their own shapes and types, from one vector."""
+        actions = []
+        for part, a in zip(self.parts, torch.split(action, self._widths, -1), strict=True):
+            shaped = a if part.action_shape else a.squeeze(-1)
+            # Floats keep their type, which need not be float32.
+            whole = not part.action_dtype.is_floating_point
+            actions.append(shaped.to(part.action_dtype) if whole else shaped)
+        return actions
 
     def noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
         return torch.cat([part.noise(shape, generator) for part in self.parts], -1)
@@ -351,7 +355,7 @@ class Product:
 
 
 def log_tanh_derivative(u: Tensor) -> Tensor:
-    """log(1 - tanh²(u)), exact for large |u| too."""
+    """log(1 - tanh²(u)), as 2 (log 2 - u - softplus(-2u)), which is exact for large |u| too."""
     return 2 * (math.log(2) - u - F.softplus(-2 * u))
 
 

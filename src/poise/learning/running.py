@@ -6,19 +6,21 @@ import torch
 from torch import Tensor, nn
 
 FAR = 2.0**20
-"""Size from which float32, with its 24 bits, may round away what differs from one observation to
-the next."""
+"""From this size on, float32 with its 24 bits may round away how observations differ."""
 
 
 class RunningMoments(nn.Module):
-    """Mean and variance of all elements seen so far, as buffers, so that they travel with a
-    policy's parameters.
+    """Mean and variance of all elements seen so far.
 
-    They are in float64: a count of 10⁸ and small variances would drown in float32.
+    They are buffers, so that they travel with a policy's parameters. They are in float64, because
+    a count of 10⁸ and small variances would drown in float32.
+
+    Args:
+        shape: of an element.
 
     Attributes:
-        mean, var: `shape`; 0 and 1 before the first update.
-        count: elements seen.
+        mean, var: of that shape; 0 and 1 before the first update.
+        count: how many elements were seen.
     """
 
     mean: Tensor
@@ -55,15 +57,17 @@ class RunningMoments(nn.Module):
         self.count.copy_(total)
 
     def exactly(self, x: Tensor) -> Tensor:
-        """Values as `update` should get them: float64 where they are far from 0, and float32
-        elsewhere, where that is what `normalize` sees."""
+        """Brings values into the precision that `update` should get them in.
+
+        That is float64 if they are far from 0. Otherwise it is float32, as `normalize` sees them.
+        """
         return x.float() if x.dtype == torch.float64 and x.abs().max() < FAR else x
 
     def normalize(self, x: Tensor, limit: float = 10.0) -> Tensor:
         """(x - mean) / √(var + 1e-8) in float32, clipped to ±limit.
 
-        Where float64 values are far from 0, the difference
-        is taken before they are rounded."""
+        If float64 values are far from 0, the difference is taken before they are rounded.
+        """
         scale = (self.var + 1e-8).rsqrt()
         if x.dtype == torch.float64:
             if self.mean.abs().max() >= FAR:

@@ -7,19 +7,18 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 Points = Sequence[tuple[int, float]]
+"""A piecewise linear schedule, `[(timestep, value), ...]`."""
 
 
 def schedule_value(schedule: float | Points, timestep: int) -> float:
-    """A constant's value, or that of a piecewise linear schedule `[(timestep, value), ...]` at
-    `timestep`.
+    """The value of a constant, or of a piecewise linear schedule at `timestep`.
 
     Before the first point and after the last, the value is that of the point.
     """
     if isinstance(schedule, (int, float)):
         return float(schedule)
-    points = sorted(
-        schedule, key=lambda point: point[0]
-    )  # two at one step are a jump, in the order given
+    # Two points at the same step are a jump, and stay in the order that they were given in.
+    points = sorted(schedule, key=lambda point: point[0])
     if timestep <= points[0][0]:
         return float(points[0][1])
     for (start, low), (end, high) in pairwise(points):
@@ -29,9 +28,14 @@ def schedule_value(schedule: float | Points, timestep: int) -> float:
 
 
 def decay(start: float, end: float, share: float, shape: str) -> float:
-    """A value that falls from `start` to `end`: in a straight line (`"linear"`), until a share of 1
-    of the way has been gone, or as end + (start - end) exp(-share) (`"exponential"`), which never
-    quite arrives."""
+    """A value on its way from `start` to `end`.
+
+    Args:
+        start, end: the two values.
+        share: how much of the way has been gone; 1 is all of it.
+        shape: `"linear"` is a straight line, which ends at 1. `"exponential"` is
+            end + (start - end) exp(-share), which never quite arrives.
+    """
     if shape == "exponential":
         return end + (start - end) * math.exp(-share)
     return start + (end - start) * min(share, 1.0)

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 
 def torch_seed(seed: np.random.SeedSequence) -> int:
-    """A seed for PyTorch, 63 bits of the sequence's state."""
+    """A seed for PyTorch: 63 bits of the sequence's state."""
     return int(seed.generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -26,8 +26,9 @@ def torch_generator(seed: np.random.SeedSequence) -> torch.Generator:
 
 
 _TAKES_A_GENERATOR = {
-    "uniform_", "normal_", "random_", "exponential_", "bernoulli_", "geometric_", "log_normal_", "cauchy_", "rand",
-    "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "kaiming_uniform_", "kaiming_normal_",
+    "uniform_", "normal_", "random_", "exponential_", "bernoulli_", "geometric_", "log_normal_",
+    "cauchy_", "rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial",
+    "kaiming_uniform_", "kaiming_normal_",
 }  # fmt: skip
 """Functions that draw from PyTorch's global generator unless they are given one."""
 
@@ -36,10 +37,10 @@ _one_at_a_time = threading.RLock()
 
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
-    """What is drawn within the block follows from the seed, whatever other threads draw meanwhile.
+    """Makes what is drawn within the block depend on the seed alone, not on other threads.
 
     PyTorch's functions draw from a generator of the block's own. For those that take none, the
-    global one is seeded and put back afterwards: of such blocks, one runs at a time.
+    global one is seeded and put back afterwards, so that only one such block runs at a time.
     """
     with _one_at_a_time, torch.random.fork_rng(), _From(torch.Generator().manual_seed(seed)):
         torch.manual_seed(seed)
@@ -47,7 +48,7 @@ def drawing_from(seed: int) -> Iterator[None]:
 
 
 class _From(TorchFunctionMode):
-    """Gives functions that draw numbers on the processor a generator, in this thread."""
+    """Gives a generator to functions that draw numbers on the CPU, in this thread."""
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -62,9 +63,8 @@ class _From(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__name__", "") in _TAKES_A_GENERATOR and kwargs.get("generator") is None:
-            where = kwargs.get("device") or next(
-                (a.device for a in args if isinstance(a, torch.Tensor)), "cpu"
-            )
+            tensors = (arg for arg in args if isinstance(arg, torch.Tensor))
+            where = kwargs.get("device") or next((x.device for x in tensors), "cpu")
             if torch.device(where).type == "cpu":
                 kwargs = {**kwargs, "generator": self.generator}
         return func(*args, **kwargs)
