@@ -3,7 +3,8 @@
 A search draws settings from a space, trains with each, and keeps what came of them:
 
     space = {"env": "CartPole-v1", "lr": poise.tune.loguniform(1e-5, 1e-2)}
-    analysis = poise.tune.run("PPO", config=space, stop={"episode_reward_mean": 475}, num_samples=20)
+    goal = {"episode_reward_mean": 475}
+    analysis = poise.tune.run("PPO", config=space, stop=goal, num_samples=20)
     analysis.best_config
 """
 
@@ -25,6 +26,6 @@ from poise.tuning.space import (
 from poise.tuning.study import Trial
 
 __all__ = [
-    "SPACES", "Analysis", "Trial", "choice", "grid_search", "load", "lograndint", "loguniform", "quniform", "randint",
-    "resume", "run", "sample_from", "uniform",
+    "SPACES", "Analysis", "Trial", "choice", "grid_search", "load", "lograndint", "loguniform",
+    "quniform", "randint", "resume", "run", "sample_from", "uniform",
 ]  # fmt: skip

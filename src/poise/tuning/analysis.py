@@ -20,8 +20,9 @@ from poise.tuning.study import Study, Trial, ranked
 
 
 class Analysis:
-    """The trials of a study and the best of them, by the metric and mode of the search or by
-    others.
+    """The trials of a study, and the best of them.
+
+    The best is by the metric and the mode of the search, unless a method is given others.
 
     Attributes:
         study: what it is of.
@@ -43,8 +44,9 @@ class Analysis:
         )
 
     def get_best_trial(self, metric: str | None = None, mode: str | None = None) -> Trial:
-        """The best trial that finished; where the best were run again with other seeds, the best by
-        those.
+        """The best trial that finished.
+
+        Where the best were run again with other seeds to confirm them, it is the best by those.
 
         Raises:
             RunError: no trial finished with a number for the metric, or none reached the goal that
@@ -52,10 +54,8 @@ class Analysis:
         """
         search, best = self.study.search, self.study.best
         if metric is not None or mode is not None:
-            given, types = (
-                {"metric": metric or search.metric, "mode": mode or search.mode},
-                field_types(Search),
-            )
+            types = field_types(Search)
+            given = {"metric": metric or search.metric, "mode": mode or search.mode}
             checked = {key: coerce(types[key], value, key) for key, value in given.items()}
             search = dataclasses.replace(search, **checked)
             best = next(iter(ranked(self.trials, search)), None)
@@ -66,8 +66,7 @@ class Analysis:
         return best
 
     def get_best_config(self, metric: str | None = None, mode: str | None = None) -> dict[str, Any]:
-        """The settings of the best trial, as `config` takes them; what a preset sets is not among
-        them."""
+        """The settings of the best trial, as `config` takes them, without those of a preset."""
         nested: dict[str, Any] = {}
         for key, value in self.get_best_trial(metric, mode).settings.items():
             inside, dot, name = key.partition(".")
@@ -84,35 +83,35 @@ class Analysis:
         metric: str | None = None,
         mode: str | None = None,
     ) -> Path:
-        """The intact checkpoint of the best trial, or of the one that is given (itself or its
-        folder), that was best when it was written, by the metric and mode of the search or by
-        others; the newer of equals.
+        """The intact checkpoint of a trial that was best when it was written.
 
-        By a metric that only grows, such as `timesteps_total`, it is the newest: the one that the
-        run came to.
+        Of equals, it is the newer. By a metric that only grows, such as `timesteps_total`, it is
+        the newest: the one that the run came to.
+
+        Args:
+            trial: itself or its folder; the best one unless given.
+            metric, mode: by which it is the best; those of the search unless given.
 
         Raises:
             RunError: it has none, or none whose iteration has a number for the metric.
         """
         chosen = trial if trial is not None else self.get_best_trial(metric, mode)
         run = RunFolder(_run_folder(chosen) if isinstance(chosen, Trial) else Path(chosen))
-        key, sign = (
-            metric or self.study.search.metric,
-            -1.0 if (mode or self.study.search.mode) == "min" else 1.0,
-        )
+        key = metric or self.study.search.metric
+        sign = -1.0 if (mode or self.study.search.mode) == "min" else 1.0
         found, problems = newest(run.checkpoints)
         if found is None:
-            raise RunError(
-                f"{run.path} has no intact checkpoint{f': {problems[0]}' if problems else '.'}"
-            )
+            why = f": {problems[0]}" if problems else "."
+            raise RunError(f"{run.path} has no intact checkpoint{why}")
         if key in LIMITS:
             return found
         rows = {row["training_iteration"]: row.get(key, math.nan) for row in run.metrics()}
-        values = {
-            path: sign * rows.get(int(path.name), math.nan) for path in checkpoints(run.checkpoints)
-        }
-        known = {path: value for path, value in values.items() if not math.isnan(value)}
-        for path in sorted(known, key=lambda path: (known[path], int(path.name)), reverse=True):
+        known = []
+        for path in checkpoints(run.checkpoints):
+            value = sign * rows.get(int(path.name), math.nan)
+            if not math.isnan(value):
+                known.append((value, int(path.name), path))
+        for _, _, path in sorted(known, reverse=True):
             with suppress(CheckpointError):  # a damaged one
                 verify(path)
                 return path
@@ -147,8 +146,11 @@ class Analysis:
 
     @property
     def results(self) -> list[dict[str, Any]]:
-        """Each trial as one flat mapping: its state, its value, its last result, and
-        `config/<place>` of what was searched."""
+        """Each trial as a flat mapping.
+
+        It has the trial's state, its value, its last result, and `config/<place>` of what was
+        searched.
+        """
         return [_row(trial, self.study.search) for trial in self.trials]
 
     def plot(self) -> Any:
@@ -171,20 +173,17 @@ class Analysis:
 
 
 def _run_folder(trial: Trial) -> Path:
+    """A trial's own folder, or that of its first run, where it has several."""
     return trial.path if RunFolder(trial.path).exists() else trial.path / "seed_0"
 
 
 def _row(trial: Trial, search: Search) -> dict[str, Any]:
-    searched = {f"config/{name}": value for name, value in trial.params.items()}
-    value = {
-        "value": trial.value(search),
-        **({"held_out": trial.confirmed(search)} if trial.held_out else {}),
-    }
     return {
         "trial": trial.number,
         "state": trial.state,
-        **value,
+        "value": trial.value(search),
+        **({"held_out": trial.confirmed(search)} if trial.held_out else {}),
         **trial.result,
-        **searched,
+        **{f"config/{name}": value for name, value in trial.params.items()},
         "logdir": str(trial.path),
     }

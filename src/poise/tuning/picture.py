@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3
+"""Panels of settings in a row."""
 
 
 def study_figure(study: Study) -> Figure:
-    """One panel with the reward of every trial against its steps, and one for each setting against
-    the trials' values.
+    """How the trials learnt, and what each setting had to do with their values.
 
-    Trials that missed a goal which others are timed to have no value: they are crosses at the edge.
+    One panel has the reward of every trial against its steps; one for each searched setting has the
+    trials' values against it. Trials that missed a goal which others are timed to have no value:
+    they are crosses at the edge.
 
     Raises:
         PoiseError: matplotlib is not installed.
@@ -39,31 +41,21 @@ def study_figure(study: Study) -> Figure:
     grid = figure.add_gridspec(rows, COLUMNS)
     _draw_curves(figure.add_subplot(grid[0, :]), study, trials)
     for number, place in enumerate(places):
-        _draw_setting(
-            figure.add_subplot(grid[1 + number // COLUMNS, number % COLUMNS]), study, trials, place
-        )
+        row, column = divmod(number, COLUMNS)
+        _draw_setting(figure.add_subplot(grid[1 + row, column]), study, trials, place)
     return figure
 
 
 def _draw_curves(axes: Any, study: Study, trials: list[Trial]) -> None:
     best = study.best
-    for trial in sorted(trials, key=lambda trial: trial is best):
+    for trial in sorted(trials, key=lambda trial: trial is best):  # the best is on top
+        look = {"color": "C0", "alpha": 0.4, "linewidth": 1}
+        if trial is best:
+            look = {"color": "C1", "linewidth": 1.8}
         for folder in (trial.path, *sorted(trial.path.glob("seed_*"))):
-            rows = [
-                row
-                for row in RunFolder(folder).metrics()
-                if row.get("episode_reward_mean") is not None
-            ]
-            look = (
-                {"color": "C1", "linewidth": 1.8}
-                if trial is best
-                else {"color": "C0", "alpha": 0.4, "linewidth": 1}
-            )
-            axes.plot(
-                [r["timesteps_total"] for r in rows],
-                [r["episode_reward_mean"] for r in rows],
-                **look,
-            )
+            rows = [row for row in RunFolder(folder).metrics() if "episode_reward_mean" in row]
+            steps = [row["timesteps_total"] for row in rows]
+            axes.plot(steps, [row["episode_reward_mean"] for row in rows], **look)
     ended = sum(trial.state != "running" for trial in study.trials)
     best_text = "" if best is None else f"; the best, trial {best.number}, is orange"
     what = literal(f"{study.search.algorithm} on {study.search.config['env']}")
@@ -80,19 +72,14 @@ def _draw_setting(axes: Any, study: Study, trials: list[Trial], place: str) -> N
         trial.value(search) if trial.results else search.so_far(trial.result) for trial in having
     ]
     known = [value for value in values if math.isfinite(value)]
-    edge = (
-        (max(known, default=1.0) if search.mode == "min" else min(known, default=0.0))
-        if known
-        else 0.0
-    )
+    worst = max if search.mode == "min" else min
+    edge = worst(known, default=0.0)
     space = dict(searches(search.config)).get(place)
     for trial, value in zip(having, values, strict=True):
         x = trial.params[place] if isinstance(space, Number) else str(trial.params[place])
-        look = {
-            "color": "C1" if trial is best else "C0",
-            "marker": "o" if math.isfinite(value) else "x",
-        }
-        axes.plot([x], [value if math.isfinite(value) else edge], linestyle="", alpha=0.8, **look)
+        colour = "C1" if trial is best else "C0"
+        y, marker = (value, "o") if math.isfinite(value) else (edge, "x")
+        axes.plot([x], [y], linestyle="", alpha=0.8, color=colour, marker=marker)
     if isinstance(space, Number) and space.log:
         axes.set_xscale("log")
     axes.set_xlabel(literal(place))

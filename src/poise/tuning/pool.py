@@ -1,5 +1,4 @@
-"""Processes that run trials in parallel, and are warm: they have imported PyTorch before the first
-trial comes.
+"""Processes that run trials in parallel; they import PyTorch once, not for every trial.
 
 Each has a thread here that gives it trials and takes its reports; the study decides, one call at a
 time.
@@ -25,8 +24,8 @@ from poise.tuning.study import Study
 GRACE_S = 120.0
 """Seconds that runs may take to end once they are told to.
 
-Where one hangs, its process is killed: a search that is
-taken up again goes on from its checkpoint."""
+Then their processes are killed: a search that is taken up again goes on from their checkpoints.
+"""
 
 
 class Pool:
@@ -39,8 +38,6 @@ class Pool:
     Attributes:
         changed: to be held by whoever looks at the desk meanwhile; notified when anything happens.
         stopping: the reason why no more is handed out, if there is one.
-
-    Raises what a study's method raises, from `wait`.
     """
 
     def __init__(self, desk: Study, size: int) -> None:
@@ -68,7 +65,11 @@ class Pool:
             worker.end()
 
     def wait(self, seconds: float) -> bool:
-        """Waits so long for anything to happen; whether all is done."""
+        """Waits so long for anything to happen; returns whether all is done.
+
+        Raises:
+            BaseException: what a method of the study raised in one of the threads.
+        """
         with self.changed:
             self.changed.wait(seconds)
             if self._error is not None:
@@ -85,6 +86,7 @@ class Pool:
             self.stopping = reason
 
     def _serve(self) -> None:
+        """What a thread does: it has jobs done by a worker, until there are no more."""
         worker: Worker | None = None
         try:
             while True:
@@ -110,7 +112,7 @@ class Pool:
                 worker.end()
 
     def _take(self) -> dict[str, Any] | None:
-        """The next job, waited for as long as those of other workers may bring it; None at the end."""
+        """The next job; None at the end. It may come only when that of another worker has ended."""
         with self.changed:
             while self.stopping is None:
                 job = self.desk.next_job()
@@ -126,7 +128,7 @@ class Pool:
         return worker
 
     def _follow(self, worker: Worker, job: dict[str, Any]) -> dict[str, Any]:
-        """Has a job done; how it ended."""
+        """Has a job done, and passes on what is said about it; returns how it ended."""
         told = False
         try:
             worker.begin(job)
@@ -145,7 +147,7 @@ class Pool:
 
 
 class Worker:
-    """One process, which counts on `cores` processor cores."""
+    """One process, which is told to count on so many processor cores."""
 
     def __init__(self, cores: int) -> None:
         own = {"start_new_session": os.name == "posix"}  # Ctrl-C is the search's
@@ -162,7 +164,7 @@ class Worker:
         self.pipe.send_bytes(data)
 
     def end(self) -> str:
-        """Ends it; how it ended."""
+        """Ends it; returns how it ended."""
         if self.process.stdin is not None:
             self.process.stdin.close()
         try:

@@ -1,6 +1,8 @@
-"""Population-based training (Jaderberg et al. 2017, "Population Based Training of Neural
-Networks"): all members learn side by side, and from time to time those that are worst go on from
-where one of the best is (exploit), with its settings changed a little (explore).
+"""Population-based training (Jaderberg et al. 2017).
+
+All members learn side by side, and from time to time those that are worst go on from where one of
+the best is (exploit), with its settings changed a little (explore). The paper is "Population Based
+Training of Neural Networks".
 """
 
 from __future__ import annotations
@@ -21,29 +23,23 @@ from poise.tuning.space import Choice, Fixed, Number, Primitive, sample, searche
 from poise.tuning.study import Study, Trial
 
 QUARTER = 0.25
-"""The share of the population that goes on from another's place, and the share from which one of
-those is taken."""
+"""The worst quarter goes on from members of the best quarter."""
 RESAMPLED = 0.25
 """The chance that a setting is drawn anew instead of being changed a little."""
 FACTORS = (0.8, 1.25)
+"""By one of these a setting is changed."""
 FIXED = (
-    "env",
-    "wrappers",
-    "model",
-    "num_",
-    "rollout_fragment_length",
-    "buffer_size",
-    "seed",
+    "env", "wrappers", "model", "num_", "rollout_fragment_length", "buffer_size", "seed",
     "normalize_",
-)
+)  # fmt: skip
 """Beginnings of settings that cannot change while a policy learns."""
 
 
 class Population(Study):
-    """A study whose trials are the members of a population; each finishes after `generations` parts
-    of its limit.
+    """A study whose trials are the members of a population.
 
-    Members wait for each other after each part, so that they are compared after equally many steps.
+    Each member finishes after `generations` equal parts of its limit. Members wait for each other
+    after each part, so that they are compared after equally many steps.
 
     Raises:
         ConfigError: a setting is searched that cannot change while a policy learns, or the limit is
@@ -51,10 +47,8 @@ class Population(Study):
     """
 
     def __init__(self, search: Search, folder: Path, callbacks: Any = ()) -> None:
-        if (
-            set(search.stop) & {"time_total_s", "training_iteration", "episodes_total"}
-            or search.seeds > 1
-        ):
+        other_limits = {"time_total_s", "training_iteration", "episodes_total"} & search.stop.keys()
+        if other_limits or search.seeds > 1:
             raise ConfigError("pbt needs a limit of timesteps_total alone, and one seed a trial.")
         for place, found in searches(search.config):
             if isinstance(found, Choice) and any(any(searches(option)) for option in found.options):
@@ -67,18 +61,15 @@ class Population(Study):
                     "leave it out."
                 )
         super().__init__(search, folder, callbacks)
-        self._random = np.random.default_rng(
-            [search.seed, sum(len(trial.lineage) for trial in self.trials)]
-        )
+        moves = sum(len(trial.lineage) for trial in self.trials)  # where a search is taken up again
+        self._random = np.random.default_rng([search.seed, moves])
 
     def _next(self) -> tuple[Trial, str, int] | None:
         """A member that has not done the part that the population is at."""
         alive = [trial for trial in self.trials if trial.state == "running"]
-        part = (
-            min((len(trial.results) for trial in alive), default=0)
-            if len(self.trials) == self.total
-            else 0
-        )
+        part = 0
+        if len(self.trials) == self.total:
+            part = min((len(trial.results) for trial in alive), default=0)
         for trial in alive:
             if len(trial.results) == part and not self._busy(trial):
                 return trial, "seed_0", self.search.seed + trial.number
@@ -91,7 +82,7 @@ class Population(Study):
         return {**job, "stop": {**self.search.stop, "timesteps_total": math.ceil(limit)}}
 
     def _ended(self, trial: Trial) -> None:
-        """A member has done one part more; once all have, the worst go on from where the best are."""
+        """A member has done a part; once all have, the worst go on from where the best are."""
         part = len(trial.results)
         reached = bool(self.search.goals) and not self.search.missed(trial.results[-1])
         if reached or self.late or part >= self.search.generations:
@@ -112,8 +103,7 @@ class Population(Study):
         return -math.inf if math.isnan(value) else value if self.search.mode == "max" else -value
 
     def _follow(self, trial: Trial, leader: Trial) -> None:
-        """`trial` goes on from the newest checkpoint of `leader`, with its settings changed a
-        little."""
+        """Lets `trial` go on from where `leader` is, with its settings changed a little."""
         source, _ = newest(RunFolder(leader.path).checkpoints)
         if source is None:
             return
@@ -138,22 +128,21 @@ class Population(Study):
         saved = folder.config()
         folder.write_config({**saved, "preset": preset, "config": config.to_dict()})
         trial.params, trial.settings = params, settings
-        trial.lineage.append(
-            {"part": len(trial.results), "from": leader.number, "params": dict(params)}
-        )
+        move = {"part": len(trial.results), "from": leader.number, "params": dict(params)}
+        trial.lineage.append(move)
         trial.write()
 
     def _explored(self, params: dict[str, Primitive]) -> dict[str, Primitive]:
         """Settings near those given, within the search."""
         return {
-            place: _changed(found, params[place], self._random)
-            for place, found in searches(self.search.config)
+            place: _changed(space, params[place], self._random)
+            for place, space in searches(self.search.config)
             if place in params
         }
 
 
 def _changed(space: Any, value: Primitive, random: np.random.Generator) -> Primitive:
-    """A value near `value`: by a factor, or the next option of a choice; or, now and then, any."""
+    """A value near `value`: by a factor, or the next option of a choice; now and then, any."""
     anew = random.random() < RESAMPLED
     if isinstance(space, Choice):
         labels = space.labels

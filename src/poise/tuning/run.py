@@ -67,7 +67,8 @@ def run(
     """Searches for settings: `num_samples` trials, or the whole grid so many times.
 
         space = {"env": "CartPole-v1", "lr": poise.tune.loguniform(1e-5, 1e-2)}
-        analysis = poise.tune.run("PPO", config=space, stop={"episode_reward_mean": 475}, num_samples=20)
+        goal = {"episode_reward_mean": 475}
+        analysis = poise.tune.run("PPO", config=space, stop=goal, num_samples=20)
         analysis.best_config
 
     Args:
@@ -104,9 +105,11 @@ def run(
             "env cannot be searched: what is learnt in one environment says nothing about another."
         )
     given = {
-        "algorithm": name, "config": settings, "stop": dict(stop or {}), "num_samples": num_samples, "metric": metric,
-        "mode": mode, "sampler": sampler, "scheduler": scheduler, "generations": generations, "seeds": seeds,
-        "winners": winners, "seed": seed, "time_budget_s": time_budget_s, "preset": preset, "options": options,
+        "algorithm": name, "config": settings, "stop": dict(stop or {}),
+        "num_samples": num_samples, "metric": metric, "mode": mode,
+        "sampler": sampler, "scheduler": scheduler, "generations": generations,
+        "seeds": seeds, "winners": winners, "seed": seed,
+        "time_budget_s": time_budget_s, "preset": preset, "options": options,
         "home": home_of(name),
     }  # fmt: skip
     own = experiment or f"tune_{name}_{env_label(settings['env'])}"
@@ -125,6 +128,11 @@ def begin(
     quiet: bool,
 ) -> Analysis:
     """Runs a search that the user's own script or command describes.
+
+    Args:
+        given: the fields of a `Search`, not checked yet.
+        path: the study's folder.
+        parallel, callbacks, signals, resume, quiet: as for `run`.
 
     Raises:
         ConfigError: a value of it is not allowed.
@@ -191,9 +199,8 @@ def resume(
     bring_algorithm(vars(search), path, trusted=trust)
     search.config = canonical(algorithm_spec(search.algorithm)[1].config, search.config)
     admit(search.config, path, trusted=trust)
-    search.num_samples = (
-        coerce(PositiveInt | None, num_samples, "num_samples") or search.num_samples
-    )
+    asked = coerce(PositiveInt | None, num_samples, "num_samples")
+    search.num_samples = asked or search.num_samples
     search.time_budget_s = coerce(Positive | None, time_budget_s, "time_budget_s")
     return conduct(search, path, parallel, (), signals, quiet=quiet)
 
@@ -219,6 +226,11 @@ def conduct(
 ) -> Analysis:
     """Runs all of a search that has not ended yet.
 
+    Args:
+        search: checked.
+        folder: the study's.
+        parallel, callbacks, signals, quiet: as for `run`.
+
     Raises:
         RunError: all trials have failed.
     """
@@ -232,10 +244,8 @@ def conduct(
         check_installed(search)
     limited = search.limited()
     if limited is not search and not quiet:
-        print(
-            f"No limit was given for a run: each ends after {DEFAULT_LIMIT:,} steps at the latest.",
-            flush=True,
-        )
+        end = f"each ends after {DEFAULT_LIMIT:,} steps at the latest"
+        print(f"No limit was given for a run: {end}.", flush=True)
     size = min(size or _default_parallel(limited), limited.num_samples * len(limited.points()))
     with _claimed(folder):
         study = _study(limited)(limited, folder, callbacks)
@@ -263,7 +273,10 @@ def conduct(
 
 @contextmanager
 def _claimed(folder: Path) -> Iterator[None]:
-    """Nobody else searches there meanwhile; the lock ends with this process, however it ends."""
+    """Lets nobody else search there meanwhile.
+
+    The lock ends with this process, however that ends.
+    """
     refuse_links(folder)
     with writing(folder):
         make_folder(folder)
@@ -278,16 +291,18 @@ def _claimed(folder: Path) -> Iterator[None]:
         yield
     except RunError as error:
         if isinstance(error.__cause__, OSError) and find_study(folder):  # a full disk, as a rule
-            raise RunError(
-                f"{error} What there is is kept: `poise resume {folder}` goes on."
-            ) from error
+            kept = f"What there is is kept: `poise resume {folder}` goes on."
+            raise RunError(f"{error} {kept}") from error
         raise
     finally:
         lock.release()
 
 
 def _study(search: Search) -> type[Study]:
-    return Seeds if search.repeated else Population if search.scheduler == "pbt" else Study
+    """The kind of study that a search is."""
+    if search.repeated:
+        return Seeds
+    return Population if search.scheduler == "pbt" else Study
 
 
 def checked(given: Mapping[str, Any]) -> Search:
@@ -310,10 +325,8 @@ def checked(given: Mapping[str, Any]) -> Search:
     wanted = field_types(RunOptions)
     unknown = [key for key in made.options if key not in wanted]
     if unknown:
-        raise ConfigError(
-            f"There is no argument {unknown[0]!r} of a "
-            f"search.{nearest(unknown[0], [*types, *wanted])}"
-        )
+        hint = nearest(unknown[0], [*types, *wanted])
+        raise ConfigError(f"There is no argument {unknown[0]!r} of a search.{hint}")
     made.options = {key: coerce(wanted[key], value, key) for key, value in made.options.items()}
     return made
 

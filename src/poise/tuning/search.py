@@ -23,8 +23,7 @@ DEFAULT_LIMIT = 500_000
 """Steps after which a trial ends whose stop rule says nothing about how long it may take."""
 
 LIMITS = ("timesteps_total", "time_total_s", "training_iteration", "episodes_total")
-"""Results that grow whatever is learnt: a stop rule on one of them is a limit, on anything else a
-goal."""
+"""Results that grow whatever is learnt: a stop rule on one is a limit, any other rule is a goal."""
 
 HELD_OUT = 10_000
 """How far the seeds that confirm the winners are from those of the search."""
@@ -69,8 +68,8 @@ class Search:
     winners: NonNegativeInt | None = None
     """Best trials that run again, with as many seeds that no trial has had.
 
-    Unless given, three where there are several
-    seeds, and none otherwise."""
+    Unless given, three where there are several seeds, and none otherwise.
+    """
 
     seed: NonNegativeInt = 0
     """Of the proposals, and the first of the runs' seeds."""
@@ -110,9 +109,8 @@ class Search:
         """
         points = grid(self.config)
         if (total := self.num_samples * len(points)) > MAX_TRIALS:
-            of = f"num_samples={self.num_samples:,}" + f" of a grid of {len(points):,}" * (
-                len(points) > 1
-            )
+            of = f"num_samples={self.num_samples:,}"
+            of += f" of a grid of {len(points):,}" if len(points) > 1 else ""
             raise ConfigError(
                 f"{of} is not allowed: {total:,} trials, and a search has at most {MAX_TRIALS:,}."
             )
@@ -131,21 +129,24 @@ class Search:
 
     def missed(self, result: Mapping[str, Any]) -> bool:
         """Whether a run has ended without reaching any of its goals."""
-        return bool(self.goals) and not any(
-            str(result["stop_reason"]).startswith(f"{goal} ") for goal in self.goals
-        )
+        reason = str(result["stop_reason"])
+        return bool(self.goals) and not any(reason.startswith(f"{goal} ") for goal in self.goals)
 
     def value(self, result: Mapping[str, Any]) -> float:
-        """What a run that has ended is compared by; infinitely bad if it missed the goal that
-        others are timed to."""
+        """What a run that has ended is compared by.
+
+        Infinitely bad, if it missed the goal that others are timed to.
+        """
         found = result.get(self.metric)
         if found is None or math.isnan(found) or (self.metric in LIMITS and self.missed(result)):
             return math.inf if self.mode == "min" else -math.inf
         return float(found)
 
     def so_far(self, result: Mapping[str, Any]) -> float:
-        """What runs are compared by on their way: the metric, or the reward where that says only
-        how long they took."""
+        """What runs are compared by on their way.
+
+        The metric; or the reward, where the metric only says how long they took.
+        """
         value = result.get("episode_reward_mean" if self.metric in LIMITS else self.metric)
         number = math.nan if value is None else float(value)
         return -number if self.metric in LIMITS and self.mode == "min" else number
@@ -155,17 +156,17 @@ class Search:
         return one > other if self.mode == "max" else one < other
 
     def write(self, folder: Path) -> None:
-        """Writes what it is into a study's folder.
+        """Writes itself into a study's folder.
 
-        Functions and objects leave their names: to go on with such a
-        study takes the script that began it, or the module that they are in."""
+        Of functions and objects only the names: such a study needs the script that began it, or
+        the module that they are in, to go on.
+        """
         from poise.training.names import portable
 
         with writing(folder):
             make_folder(folder)
-        text = json.dumps(
-            {**vars(self), "config": _written(portable(self.config))}, indent=2, default=repr
-        )
+        values = {**vars(self), "config": _written(portable(self.config))}
+        text = json.dumps(values, indent=2, default=repr)
         write_whole(folder / (SEEDS_FILE if self.repeated else FILE), text + "\n")
 
     @classmethod
@@ -178,14 +179,10 @@ class Search:
         file = next((folder / name for name in STUDIES if (folder / name).exists()), folder / FILE)
         try:
             saved = read_json(file)
+            config = parse(coerce(dict[str, Any], saved.pop("config"), "config"))
             types = field_types(cls)
-            values = {
-                key: coerce(types[key], value, key)
-                for key, value in saved.items()
-                if key != "config"
-            }
-            config = coerce(dict[str, Any], saved["config"], "config")
-            return cls(config=parse(config), **values)
+            values = {key: coerce(types[key], value, key) for key, value in saved.items()}
+            return cls(config=config, **values)
         except OSError:
             raise RunError(f"There is no study at {folder}: it has no {FILE}.") from None
         except (ValueError, TypeError, KeyError):
@@ -197,11 +194,8 @@ class Search:
 def unwritten(value: Any, place: str = "") -> list[str]:
     """The places of settings that a file cannot hold: functions and objects."""
     if isinstance(value, Mapping):
-        return [
-            found
-            for key, item in value.items()
-            for found in unwritten(item, f"{place}.{key}" if place else key)
-        ]
+        inside = [(f"{place}.{key}" if place else key, item) for key, item in value.items()]
+        return [found for name, item in inside for found in unwritten(item, name)]
     if isinstance(value, Choice):
         return unwritten(list(value.options), place)[:1]
     if isinstance(value, (list, tuple)):
@@ -212,21 +206,14 @@ def unwritten(value: Any, place: str = "") -> list[str]:
 def _written(value: Any) -> Any:
     """A configuration as JSON that `parse` reads."""
     if isinstance(value, Number):
-        name = (
-            ("lograndint" if value.log else "randint")
-            if value.whole
-            else "loguniform"
-            if value.log
-            else "uniform"
-        )
-        bounds = [value.low, value.high + value.whole] + ([value.step] if value.step else [])
-        return f"{'q' if value.step else ''}{name}({', '.join(map(repr, bounds))})"
+        name = "log" * value.log + ("randint" if value.whole else "uniform")
+        bounds = [value.low, value.high + value.whole]  # `randint` ends before its upper one
+        if value.step:
+            name, bounds = f"q{name}", [*bounds, value.step]
+        return f"{name}({', '.join(map(repr, bounds))})"
     if isinstance(value, Choice):
-        return {
-            "grid_search" if value.grid else "choice": [
-                _written(option) for option in value.options
-            ]
-        }
+        name = "grid_search" if value.grid else "choice"
+        return {name: [_written(option) for option in value.options]}
     if isinstance(value, Mapping):
         return {key: _written(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

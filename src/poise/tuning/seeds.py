@@ -1,5 +1,4 @@
-"""One configuration over several seeds, in parallel processes: what came of them, and how sure that
-is."""
+"""One configuration over several seeds: what came of it, and how sure that is."""
 
 from __future__ import annotations
 
@@ -46,11 +45,14 @@ class SeedRuns:
 
     def __init__(self, study: Study, ended: str | None = None) -> None:
         self.study, self.path, self.ended = study, study.folder, ended
-        done = {int(study.label(trial)): trial for trial in study.trials}
-        self.results = {
-            seed: trial.results[-1] for seed, trial in done.items() if trial.state == "finished"
-        }
-        self.errors = {seed: trial.error for seed, trial in done.items() if trial.state == "failed"}
+        self.results: dict[int, dict[str, Any]] = {}
+        self.errors: dict[int, str] = {}
+        for trial in study.trials:
+            seed = int(study.label(trial))
+            if trial.state == "finished":
+                self.results[seed] = trial.results[-1]
+            elif trial.state == "failed":
+                self.errors[seed] = trial.error
 
     def __repr__(self) -> str:
         search, done = self.study.search, f"{len(self.results)} of {self.study.total} seeds"
@@ -62,19 +64,18 @@ class SeedRuns:
         return {seed: self.path / f"seed_{seed}" for seed in self.results}
 
     def values(self, key: str = "episode_reward_mean") -> dict[int, float]:
-        """The last number that each run has for a result, by seed: an evaluation need not be of the
-        last iteration.
+        """The last number that each run has for a result, by seed.
+
+        It need not be of the last iteration: there may have been no evaluation in that.
 
         Raises:
             RunError: no run has a number for it.
         """
         found = {}
         for seed, result in self.results.items():
-            rows = (
-                [result]
-                if result.get(key) is not None
-                else reversed(RunFolder(self.runs[seed]).metrics())
-            )
+            rows = [result]
+            if result.get(key) is None:
+                rows = RunFolder(self.runs[seed]).metrics()[::-1]
             value = next((row[key] for row in rows if not math.isnan(row.get(key, math.nan))), None)
             if value is not None:
                 found[seed] = float(value)
@@ -83,8 +84,11 @@ class SeedRuns:
         return found
 
     def best_run(self, key: str = "episode_reward_mean", mode: str = "max") -> Path:
-        """The folder of the run with the highest (with `mode="min"`, the lowest) number for a
-        result.
+        """The folder of the run with the best number for a result.
+
+        Args:
+            key: of the result.
+            mode: the highest is the best (`"max"`), or the lowest (`"min"`).
 
         Raises:
             RunError: no run has a number for it.
@@ -93,35 +97,39 @@ class SeedRuns:
         return self.runs[(min if mode == "min" else max)(values, key=values.__getitem__)]
 
     def aggregate(self, key: str = "episode_reward_mean") -> dict[str, float]:
-        """Of a result over the seeds: `mean`, the bounds `low` and `high` of the mean's 95 %
-        confidence interval, `iqm` (the mean of the middle half of the seeds; of fewer than four,
-        the mean), and how many `seeds` that is.
+        """Statistics of a result over the seeds.
 
         The interval is Student's: it holds where the results of seeds are distributed about
         normally. Of fewer than three seeds there is none, and its bounds are NaN.
+
+        Args:
+            key: of the result.
+
+        Returns:
+            `mean`; `low` and `high`, the bounds of the mean's 95 % confidence interval; `iqm`, the
+            mean of the middle half of the seeds (of fewer than four, of all); and how many `seeds`
+            that is.
 
         Raises:
             RunError: no run has a number for it.
         """
         values = np.array(list(self.values(key).values()))
-        half = (
-            student_t(len(values)) * standard_error(values) if len(values) >= ENOUGH else math.nan
-        )
-        cut = len(values) // 4
-        mean, iqm = float(values.mean()), float(np.sort(values)[cut : len(values) - cut].mean())
+        count, mean, half = len(values), float(values.mean()), math.nan
+        if count >= ENOUGH:
+            half = student_t(count) * standard_error(values)
+        middle = np.sort(values)[count // 4 : count - count // 4]
         return {
             "mean": mean,
             "low": mean - half,
             "high": mean + half,
-            "iqm": iqm,
-            "seeds": len(values),
+            "iqm": float(middle.mean()),
+            "seeds": count,
         }
 
     def plot(self, x: str = "steps", y: str | None = None) -> Any:
         """Return and length of episodes as a matplotlib figure: the mean over seeds and a band."""
-        return episode_figure(
-            panels([History.of_folder(RunFolder(path)) for path in self.runs.values()], x, y)
-        )
+        histories = [History.of_folder(RunFolder(path)) for path in self.runs.values()]
+        return episode_figure(panels(histories, x, y))
 
 
 def load_seeds(path: str | Path) -> SeedRuns:
@@ -194,10 +202,13 @@ def run_seeds(
     path = a_path(folder, "folder") / folder_name("experiment", experiment or own)
     numbers = grid_search(range(first, first + min(count, MAX_TRIALS + 1)))
     search = {
-        "algorithm": name, "config": {**canonical(spec.config, {**given, "env": resolved.env}), "seed": numbers},
-        "stop": dict(default_stop(resolved) if stop is None else stop), "preset": preset, "home": home_of(name),
+        "algorithm": name,
+        "config": {**canonical(spec.config, {**given, "env": resolved.env}), "seed": numbers},
+        "stop": dict(default_stop(resolved) if stop is None else stop),
+        "preset": preset,
+        "home": home_of(name),
         "options": {**vars(options or RunOptions()), **kept},
-    }  # fmt: skip
+    }
     analysis = begin(search, path, parallel, callbacks, signals, resume=resume, quiet=quiet)
     return SeedRuns(analysis.study, analysis.ended)
 
@@ -208,12 +219,9 @@ def summary(found: SeedRuns) -> str:
     for key in ("episode_reward_mean", "timesteps_total", "time_total_s"):
         with suppress(RunError):  # no episode has ended
             of = found.aggregate(key)
-            few = f"no interval of fewer than {ENOUGH} seeds"
-            interval = (
-                few
-                if math.isnan(of["low"])
-                else f"95 % interval {of['low']:,.6g} to {of['high']:,.6g}"
-            )
+            interval = f"95 % interval {of['low']:,.6g} to {of['high']:,.6g}"
+            if math.isnan(of["low"]):
+                interval = f"no interval of fewer than {ENOUGH} seeds"
             iqm = f"; mean of the middle half {of['iqm']:,.6g}" if of["seeds"] >= 4 else ""
             lines.append(f"{key}: mean of {of['seeds']} seeds {of['mean']:,.6g} ({interval}){iqm}")
     return "\n".join(lines)

@@ -1,5 +1,4 @@
-"""Search spaces: what takes the place of a setting that is to be searched, and what a trial gets
-instead.
+"""Search spaces: what takes the place of a setting, and what a trial gets instead.
 
     config = {"lr": loguniform(1e-5, 1e-2), "model": {"fcnet_hiddens": choice([[64], [64, 64]])}}
 
@@ -29,14 +28,15 @@ if TYPE_CHECKING:
 Primitive = None | bool | int | float | str
 
 MAX_TRIALS = 100_000
-"""Of one search, and so the points of its grid."""
+"""Trials of one search at most, and so the points of its grid."""
 MAX_OPTIONS = 10_000
-"""Values among which one search chooses."""
+"""Values among which one search chooses at most."""
 MAX_DEPTH = 40
-"""Mappings and lists within each other in a configuration that is searched."""
+"""Mappings and lists inside each other in a configuration that is searched, at most."""
 LARGEST = 1e300
-"""Bounds of a search; of whole numbers, 2^53, up to which floating-point numbers tell them apart.
-"""
+"""The largest bound of a search."""
+LARGEST_WHOLE = 2**53
+"""The largest bound of whole numbers: up to it, floating-point numbers tell them apart."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,10 @@ class Number:
     """A number from `low` to `high`.
 
     Attributes:
-        low, high: bounds; both can be drawn, but the upper one of `randint`, which is taken off
-            there.
+        low, high: bounds; both can be drawn.
         log: whether its logarithm is uniform.
-        step: multiples of it above `low` only.
-        whole: an integer.
+        step: with it, only `low`, `low + step`, ... can be drawn.
+        whole: whether it is an integer.
     """
 
     low: float
@@ -58,7 +57,7 @@ class Number:
     whole: bool = False
 
     def __post_init__(self) -> None:
-        most = 2**53 if self.whole else LARGEST
+        most = LARGEST_WHOLE if self.whole else LARGEST
         for bound in (self.low, self.high, self.step or 0):
             if isinstance(bound, bool) or not isinstance(bound, (int, float)):
                 raise ConfigError(f"{bound!r} is no number to search from or to.")
@@ -72,19 +71,16 @@ class Number:
             raise ConfigError(f"There is no number from {self.low:g} to {self.high:g} to search.")
         if self.log and self.low <= 0:
             raise ConfigError(f"A search by the logarithm must begin above 0, not at {self.low:g}.")
-        if self.step is not None and not (
-            self.step > 0 and (self.high - self.low) / self.step <= 2**53
-        ):
+        step = self.step
+        if step is not None and not (step > 0 and (self.high - self.low) / step <= LARGEST_WHOLE):
             raise ConfigError(
-                f"A search in steps of {self.step:g} gets nowhere: they must be above 0, "
-                "and no finer."
+                f"A search in steps of {step:g} gets nowhere: they must be above 0, and no finer."
             )
 
     def suggest(self, trial: BaseTrial | Fixed, name: str) -> float:
         if self.whole:
-            return trial.suggest_int(
-                name, int(self.low), int(self.high), log=self.log, step=int(self.step or 1)
-            )
+            low, high, step = int(self.low), int(self.high), int(self.step or 1)
+            return trial.suggest_int(name, low, high, log=self.log, step=step)
         return trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)
 
 
@@ -119,11 +115,8 @@ class Choice:
 
     @cached_property
     def labels(self) -> list[Primitive]:
-        """The options as they are written down: numbers and texts as they are, everything else as
-        text."""
-        return [
-            option if isinstance(option, Primitive) else as_text(option) for option in self.options
-        ]
+        """The options as they are written down: numbers and texts themselves, the rest as text."""
+        return [each if isinstance(each, Primitive) else as_text(each) for each in self.options]
 
     def suggest(self, trial: BaseTrial | Fixed, name: str) -> Any:
         return self.options[self.labels.index(trial.suggest_categorical(name, self.labels))]
@@ -131,8 +124,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Computed:
-    """A value that follows from the others: `function(spec)`, where `spec.config` holds those that
-    are known."""
+    """A value that follows from the others: `function(spec)`, which has them in `spec.config`."""
 
     function: Callable[[Any], Any]
 
@@ -164,7 +156,7 @@ def lograndint(low: int, high: int) -> Number:
 
 
 def _below(high: Any) -> Any:
-    return high - 1 if isinstance(high, (int, float)) else high  # which `Number` refuses
+    return high - 1 if isinstance(high, (int, float)) else high  # `Number` refuses the rest
 
 
 def _listed(values: Any, name: str) -> tuple[Any, ...]:
@@ -184,8 +176,10 @@ def grid_search(values: Sequence[Any]) -> Choice:
 
 
 def sample_from(function: Callable[[Any], Any]) -> Computed:
-    """What `function(spec)` returns, with all other settings of the trial in `spec.config` (as
-    attributes and keys)."""
+    """What `function(spec)` returns.
+
+    `spec.config` holds all other settings of the trial, as attributes and as keys.
+    """
     return Computed(function)
 
 
@@ -193,15 +187,24 @@ FUNCTIONS: dict[str, Callable[..., Number | Choice]] = {
     made.__name__: made
     for made in (uniform, quniform, loguniform, randint, lograndint, choice, grid_search)
 }
-"""Searches that can be written in JSON, YAML and on the command line: `"loguniform(1e-5, 1e-2)"`.
-"""
+"""Searches that can be written as text in JSON, YAML and commands: `"loguniform(1e-5, 1e-2)"`."""
 
+BAD_TEXT = (
+    ValueError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError,
+)  # fmt: skip
+"""What a text may raise that cannot be read as the arguments of a search."""
 _CALL = re.compile(r"\s*(\w+)\s*(\(.*\))\s*", re.DOTALL)
 
 
 def parse(value: Any, depth: int = 0) -> Any:
-    """A configuration from JSON or YAML with its searches made: texts such as `uniform(0, 1)`,
-    which are read and not run, and mappings `{"grid_search": [...]}`.
+    """A configuration from JSON or YAML, with objects for the searches that are written in it.
+
+    They are texts such as `uniform(0, 1)`, which are read and not run, and mappings
+    `{"grid_search": [...]}`.
+
+    Args:
+        value: a configuration, or a part of one.
+        depth: mappings and lists around it.
 
     Raises:
         ConfigError: a text that looks like a search and is none, or a nest too deep.
@@ -222,23 +225,15 @@ def parse(value: Any, depth: int = 0) -> Any:
             raise ConfigError(f"{brief(value)} is no search.{hint} Known: {', '.join(FUNCTIONS)}.")
         return value  # a text like any other
     try:
-        given = json.loads(
-            json.dumps(ast.literal_eval(f"[{arguments[1:-1]}]"))
-        )  # what a file can hold
+        read = ast.literal_eval(f"[{arguments[1:-1]}]")
+        given = json.loads(json.dumps(read))  # only what a file can hold, too
         return FUNCTIONS[name](*given)
     except ConfigError:
         raise
-    except (
-        ValueError,
-        SyntaxError,
-        TypeError,
-        RecursionError,
-        MemoryError,
-        OverflowError,
-    ) as error:
+    except BAD_TEXT as error:
         raise ConfigError(
-            f"{brief(value)} cannot be read as a search ({error}): write, for example, uniform(0, "
-            "1)."
+            f"{brief(value)} cannot be read as a search ({error}): "
+            "write, for example, uniform(0, 1)."
         ) from None
 
 
@@ -262,8 +257,9 @@ def is_search(value: Any) -> bool:
 def searches(
     config: Any, path: str = "", depth: int = 0
 ) -> Iterator[tuple[str, Number | Choice | Computed]]:
-    """All searches in a configuration, each with its place (`model.fcnet_hiddens.0`); those within
-    options excepted.
+    """All searches in a configuration, each with its place (`model.fcnet_hiddens.0`).
+
+    Those within the options of another are left out.
 
     Raises:
         ConfigError: a nest too deep.
@@ -280,28 +276,27 @@ def searches(
 
 
 def grid(config: Mapping[str, Any]) -> list[dict[str, Primitive]]:
-    """The points of a configuration's grid, as the labels of their options by place; one empty
-    point without a grid.
+    """The points of a configuration's grid; without a grid, one empty point.
+
+    A point has the labels of the chosen options, by place.
 
     Raises:
         ConfigError: there are more than a search can have trials.
     """
     axes = [
-        (path, found.labels)
-        for path, found in searches(config)
+        (place, found.labels)
+        for place, found in searches(config)
         if isinstance(found, Choice) and found.grid
     ]
     if (size := math.prod(len(labels) for _, labels in axes)) > MAX_TRIALS:
-        product = " x ".join(f"{len(labels):,} of {path}" for path, labels in axes)
+        product = " x ".join(f"{len(labels):,} of {place}" for place, labels in axes)
         raise ConfigError(
             f"A grid of {size:,} points ({product}) is not allowed: "
             f"a search has at most {MAX_TRIALS:,} trials. Write choice instead of grid_search, "
             "and how many to try."
         )
-    return [
-        dict(zip((p for p, _ in axes), point, strict=True))
-        for point in itertools.product(*(v for _, v in axes))
-    ]
+    places, labels = [place for place, _ in axes], [labels for _, labels in axes]
+    return [dict(zip(places, point, strict=True)) for point in itertools.product(*labels)]
 
 
 class Fixed:
@@ -320,9 +315,8 @@ class Fixed:
 
     def suggest_categorical(self, name: str, choices: Sequence[Primitive]) -> Primitive:
         value = self._take(name)
-        if name not in self.params or not any(
-            value == choice and type(value) is type(choice) for choice in choices
-        ):
+        known = [(type(choice), choice) for choice in choices]  # 1 is not True, nor 1.0
+        if name not in self.params or (type(value), value) not in known:
             raise ValueError(f"{name} has no {value!r}")
         return value
 
@@ -344,8 +338,9 @@ class Fixed:
 
 
 def sample(config: Mapping[str, Any], trial: BaseTrial | Fixed) -> dict[str, Any]:
-    """A configuration without searches: each replaced by what `trial` suggests, then what is
-    computed by its value.
+    """A configuration without searches.
+
+    Each is replaced by what `trial` suggests, and then what is computed by its value.
 
     Raises:
         ConfigError: a function of `sample_from` failed.
@@ -363,8 +358,7 @@ def sample(config: Mapping[str, Any], trial: BaseTrial | Fixed) -> dict[str, Any
 
 
 class Known(dict[str, Any]):
-    """A configuration whose keys are attributes, too, as functions of `sample_from` have always
-    read it."""
+    """A configuration whose keys are attributes, too: so functions of `sample_from` read it."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -379,15 +373,14 @@ class Known(dict[str, Any]):
 def _sampled(
     value: Any, trial: BaseTrial | Fixed, path: str, later: list[tuple[Any, Any, str, Computed]]
 ) -> Any:
+    """A part of a configuration without searches; what is to be computed goes into `later`."""
     if isinstance(value, Number):
         return value.suggest(trial, path)
     if isinstance(value, Choice):
         option = value.suggest(trial, path)
-        return (
-            _sampled(option, trial, f"{path}={as_text(option)}", later)
-            if any(searches(option))
-            else option
-        )
+        if not any(searches(option)):
+            return option
+        return _sampled(option, trial, f"{path}={as_text(option)}", later)
     result: Any
     if isinstance(value, Mapping):
         result = dict(value)

@@ -13,8 +13,9 @@ from poise.tuning.space import loguniform, parse
 
 
 def default_space(algorithm: str) -> tuple[dict[str, Any], str]:
-    """The searches that come with an algorithm: its own, else those of the one that its class is
-    derived from, else those that suit any.
+    """The searches that come with an algorithm.
+
+    Its own, else those of the algorithm that its class is derived from, else those that suit any.
 
     Returns:
         Settings with searches in the place of some; and a sentence, where they are not its own.
@@ -25,9 +26,8 @@ def default_space(algorithm: str) -> tuple[dict[str, Any], str]:
     known, says = field_types(spec.config), f"{name} says nothing of what to search"
     for parent in parents_of(find_algorithm(name)):
         if space := {key: value for key, value in SPACES.get(parent, {}).items() if key in known}:
-            return parse(
-                space
-            ), f"{says}, so that it is what {parent} searches: {', '.join(space)}."
+            sentence = f"{says}, so that it is what {parent} searches: {', '.join(space)}."
+            return parse(space), sentence
     lr = spec.config().lr
     first = lr[0][1] if isinstance(lr, list) else lr
     rates = {"lr": loguniform(first / 10, first * 10)} if first else {}

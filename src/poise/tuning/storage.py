@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from poise.tuning.study import Trial
 
 FILE = "study.db"
+"""Optuna's database, for its dashboard."""
 
 
 def optuna_module() -> Any:
@@ -39,9 +40,8 @@ def optuna_module() -> Any:
         PoiseError: it is not installed; the sentence says how to.
     """
     try:
-        with (
-            warnings.catch_warnings()
-        ):  # its progress bars, which are not used, look for an extension of notebooks
+        with warnings.catch_warnings():
+            # Its progress bars, which are not used, look for an extension of notebooks.
             warnings.filterwarnings("ignore", message=".*IProgress not found.*")
             import optuna
     except ImportError:
@@ -85,42 +85,34 @@ class Storage:
         )
         self.copy: optuna.Study | None = None
         with self._copying():
-            for old in folder.glob(
-                f"{FILE}*"
-            ):  # its journal, too: SQLite would play that into the new one
-                old.unlink()
+            for old in folder.glob(f"{FILE}*"):
+                old.unlink()  # its journal, too: SQLite would play that into the new one
             self.copy = self.optuna.create_study(storage=self._database(folder), **about)
         for trial in trials:
             self._replay(trial)
 
     def _database(self, folder: Path) -> Any:
-        """A new file; not by an address, in which some characters of a folder's name have a
-        meaning."""
+        """A new database, by its path: in an address, some characters have a meaning."""
         from sqlalchemy.pool import NullPool
 
         folder.mkdir(parents=True, exist_ok=True)
         connect = partial(sqlite3.connect, self.file, check_same_thread=False)
-        return self.optuna.storages.RDBStorage(
-            "sqlite://", {"creator": connect, "poolclass": NullPool}
-        )
+        engine = {"creator": connect, "poolclass": NullPool}
+        return self.optuna.storages.RDBStorage("sqlite://", engine)
 
     @contextmanager
     def _copying(self) -> Iterator[None]:
-        """Around what writes the database: where it fails, as on a full disk, the search does
-        without."""
+        """Around what writes the database: where it fails, the search does without."""
         try:
             yield
         except Exception as error:
             self.copy = None
             reason = str(error.__cause__ or error).partition("\n")[0]
-            print(
-                shown(f"{self.file} cannot be written ({reason}): the search goes on without it."),
-                file=sys.stderr,
-            )
+            what = f"{self.file} cannot be written ({reason}): the search goes on without it."
+            print(shown(what), file=sys.stderr)
 
     def _replay(self, trial: Trial) -> None:
-        """Has Optuna see a trial as it went before, so that its sampler and its pruner know what
-        they knew."""
+        """Has Optuna see a trial as it went: its sampler and its pruner learn from it again."""
         proposed = self.ask(trial.params)
         if self.search.sampler == "cmaes":
             _ = proposed.relative_params  # its state is told by asking
@@ -133,41 +125,37 @@ class Storage:
             self.tell(trial)
 
     def ask(self, point: Mapping[str, Primitive]) -> optuna.Trial:
-        """A trial at a point of the grid; what the grid leaves open is proposed when it is asked
-        for."""
+        """A trial at a point of the grid, which proposes the rest when that is asked for."""
         self.study.enqueue_trial(dict(point))
         asked: optuna.Trial = self.study.ask()
         return asked
 
     def prune(self, trial: Trial, percent: int, value: float) -> bool:
-        """Takes a value that a trial has on its way; whether it falls behind the others."""
-        theirs = self.optuna.trial.Trial(
-            self.study, self.study.get_trials(deepcopy=False)[trial.number]._trial_id
-        )
+        """Takes a value that a trial has on its way; returns whether it falls behind others."""
+        known = self.study.get_trials(deepcopy=False)[trial.number]
+        theirs = self.optuna.trial.Trial(self.study, known._trial_id)
         theirs.report(value, percent)
         trial.reports.append((percent, value))
         return bool(theirs.should_prune())
 
     def tell(self, trial: Trial) -> None:
-        """How a trial ended."""
+        """Tells Optuna how a trial ended."""
         state, value = self._outcome(trial)
         ended = self.study.tell(trial.number, value, state)
         if self.copy is not None:
             with self._copying():
-                kept = {
-                    key: getattr(ended, key)
-                    for key in ("params", "distributions", "intermediate_values")
-                }
-                about = {"trial": trial.number}
-                self.copy.add_trial(
-                    self.optuna.trial.create_trial(
-                        state=state, value=value, user_attrs=about, **kept
-                    )
+                made = self.optuna.trial.create_trial(
+                    state=state,
+                    value=value,
+                    params=ended.params,
+                    distributions=ended.distributions,
+                    intermediate_values=ended.intermediate_values,
+                    user_attrs={"trial": trial.number},
                 )
+                self.copy.add_trial(made)
 
     def _outcome(self, trial: Trial) -> tuple[Any, float | None]:
-        """A trial's state and value as Optuna has them: numbers, which infinite ones are, but not
-        NaN."""
+        """A trial's state and value as Optuna has them; NaN is no value to it, infinity is one."""
         names = {"finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
         value = trial.value(self.search) if trial.state == "finished" else math.nan
         name = "FAIL" if trial.state == "finished" and math.isnan(value) else names[trial.state]
@@ -188,31 +176,29 @@ class Settled(Storage):
 
 
 def _sampler(optuna: Any, search: Search, begun: int) -> Any:
+    """Who proposes settings; after `begun` trials with another seed, so that none comes again."""
     made = optuna.samplers
-    warnings.simplefilter(
-        "ignore", optuna.exceptions.ExperimentalWarning
-    )  # of what has been there for years
-    seed = (
-        search.seed
-        if not begun
-        else int(np.random.SeedSequence([search.seed, begun]).generate_state(1)[0])
-    )
+    # It calls experimental what has been there for years.
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    seed = search.seed
+    if begun:
+        seed = int(np.random.SeedSequence([search.seed, begun]).generate_state(1)[0])
     if search.sampler == "qmc":
         return made.QMCSampler(seed=search.seed, scramble=True)
-    return {
-        "tpe": made.TPESampler, "random": made.RandomSampler, "gp": made.GPSampler, "cmaes": made.CmaEsSampler
-    }[search.sampler](seed=seed)  # fmt: skip
+    kinds = {
+        "tpe": made.TPESampler,
+        "random": made.RandomSampler,
+        "gp": made.GPSampler,
+        "cmaes": made.CmaEsSampler,
+    }
+    return kinds[search.sampler](seed=seed)
 
 
 def _pruner(optuna: Any, name: str) -> Any:
-    """Steps are per cent of a trial's limit."""
-    made = optuna.pruners
-    return {
-        "none": made.NopPruner,
-        "pbt": made.NopPruner,
-        "asha": lambda: made.SuccessiveHalvingPruner(min_resource=4, reduction_factor=3),
-        "hyperband": lambda: made.HyperbandPruner(
-            min_resource=4, max_resource=100, reduction_factor=3
-        ),
-        "median": lambda: made.MedianPruner(n_warmup_steps=10),
-    }[name]()
+    """Who ends trials early; its steps are per cent of a trial's limit."""
+    made, least = optuna.pruners, {"min_resource": 4, "reduction_factor": 3}
+    if name == "asha":
+        return made.SuccessiveHalvingPruner(**least)
+    if name == "hyperband":
+        return made.HyperbandPruner(max_resource=100, **least)
+    return made.MedianPruner(n_warmup_steps=10) if name == "median" else made.NopPruner()

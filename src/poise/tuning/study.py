@@ -2,8 +2,9 @@
 
 runs/<experiment>/
     study.json         the search
-    study.db           Optuna's storage, for its dashboard; made anew from the trials where it is missing
-    trial_00000/       trial.json: what was proposed and what came of it. With one seed, the folder is the run's, too;
+    study.db           Optuna's database, for its dashboard; made anew from the trials
+    trial_00000/       trial.json: what was proposed and what came of it. With one seed, the folder
+                       is the run's, too;
         seed_0/        with several, each has a run folder there,
         held_out_0/    and so have those that confirm a winner
 """
@@ -32,9 +33,9 @@ from poise.tuning.space import Fixed, Primitive, sample
 from poise.tuning.storage import Settled, Storage
 
 MAX_DEATHS = 3
-"""Processes that may die under a trial before it counts as failed."""
+"""A trial has failed once so many processes have died under it."""
 ENOUGH = 4
-"""Trials that must have had as many seeds before one of them is in the worse half of them."""
+"""Trials that must have had as many seeds before one can be in the worse half of them."""
 
 
 @dataclass
@@ -89,7 +90,7 @@ class Trial:
     def write(self) -> None:
         """Keeps it in its folder."""
         known = asdict(self)
-        for name in ("settings", "path", "latest"):
+        for name in ("settings", "path", "latest"):  # they follow from the rest
             del known[name]
         with writing(self.path):
             make_folder(self.path)
@@ -107,18 +108,14 @@ class Trial:
             found = cls(**known, path=file.parent)
             lists = dict.fromkeys(("results", "held_out", "lineage", "reports"), list)
             kinds = {"number": int, "params": dict, "deaths": int, "error": str, **lists}
-            rows = [*found.results, *found.held_out]
-            if (
-                known.get("state") not in ("running", "finished", "pruned", "failed")
-                or not all(isinstance(vars(found)[name], kind) for name, kind in kinds.items())
-                or not all(
-                    isinstance(row, dict) and isinstance(row.get("stop_reason"), str)
-                    for row in rows
-                )
-                or not all(
-                    isinstance(part, (int, float)) for pair in found.reports for part in pair
-                )
-            ):
+            if known.get("state") not in ("running", "finished", "pruned", "failed"):
+                raise ValueError
+            if not all(isinstance(vars(found)[name], kind) for name, kind in kinds.items()):
+                raise ValueError
+            for row in (*found.results, *found.held_out):
+                if not isinstance(row, dict) or not isinstance(row.get("stop_reason"), str):
+                    raise ValueError
+            if not all(isinstance(part, (int, float)) for pair in found.reports for part in pair):
                 raise ValueError
             return found
         except (OSError, ValueError, TypeError):
@@ -128,15 +125,19 @@ class Trial:
 
 
 def ranked(trials: Sequence[Trial], search: Search) -> list[Trial]:
-    """Those that have finished with a value that counts, the best first; none that has missed its
-    goal."""
+    """The trials that have finished with a finite value, the best first.
+
+    One that has missed its goal has none.
+    """
     known = [t for t in trials if t.state == "finished" and math.isfinite(t.value(search))]
     return sorted(known, key=lambda trial: trial.value(search), reverse=search.mode == "max")
 
 
 def registered(algorithm: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run needs that only this process knows, because it was registered or changed here: it
-    goes to the worker with the job."""
+    """What a run needs of that which was registered or changed in this process alone.
+
+    It goes to the worker with the job.
+    """
     env, model = settings.get("env"), settings.get("model.custom_model")
     preprocessor = settings.get("model.custom_preprocessor")
     return {
@@ -175,9 +176,8 @@ class Study:
         self.search, self.folder, self.callbacks = search, folder, list(callbacks)
         self.points = search.points()
         self.total = search.num_samples * len(self.points)
-        self.trials = sorted(
-            map(Trial.read, folder.glob("*/trial.json")), key=lambda trial: trial.number
-        )
+        trials = map(Trial.read, folder.glob("*/trial.json"))
+        self.trials = sorted(trials, key=lambda trial: trial.number)
         if (numbers := [trial.number for trial in self.trials]) != list(range(len(numbers))):
             raise RunError(
                 f"The study {folder} is damaged: of its trials, only {numbers} are there."
@@ -210,23 +210,18 @@ class Study:
 
     @cached_property
     def storage(self) -> Storage:
-        """Optuna's part, which knows what the trials know; not opened by whoever only reads a
-        study."""
+        """Optuna's part, which knows what the trials know; who only reads a study needs none."""
         return Storage(self.search, self.folder, self.trials)
 
     @property
     def best(self) -> Trial | None:
-        """The best of those that have finished; of those that were confirmed, if any were.
-
-        None as long as none has
-        got to its goal."""
-        best = ranked(self.trials, self.search)
-        confirmed = [t for t in best if len(t.held_out) == self.search.seeds]
-        if confirmed:
+        """The best trial that has finished, or was confirmed, if any were; None without one."""
+        best, search = ranked(self.trials, self.search), self.search
+        if confirmed := [trial for trial in best if len(trial.held_out) == search.seeds]:
             best = sorted(
                 confirmed,
-                key=lambda trial: trial.confirmed(self.search),
-                reverse=self.search.mode == "max",
+                key=lambda trial: trial.confirmed(search),
+                reverse=search.mode == "max",
             )
         return best[0] if best else None
 
@@ -239,9 +234,6 @@ class Study:
     def late(self) -> bool:
         """Whether its time is over."""
         return self.search.time_budget_s is not None and self.seconds > self.search.time_budget_s
-
-    # --- the desk
-    # -----------------------------------------------------------------------------------------------
 
     @property
     def done(self) -> bool:
@@ -299,25 +291,29 @@ class Study:
 
     def _job(self, trial: Trial, name: str, seed: int) -> dict[str, Any]:
         alone = self.search.seeds == 1 and name == "seed_0"
+        settings = {**trial.settings, "seed": seed}
+        if alone:  # the seed may be what is searched
+            settings = {"seed": seed, **trial.settings}
         return {
             "trial": trial.number,
             "name": name,
             "folder": str(trial.path if alone else trial.path / name),
             "algorithm": self.search.algorithm,
-            "settings": (
-                {"seed": seed, **trial.settings} if alone else {**trial.settings, "seed": seed}
-            ),
+            "settings": settings,
             "stop": dict(self.search.stop),
             "preset": self.search.preset,
-            "options": RunOptions(
-                **{"confirm": False, **self.search.options}
-            ),  # held-out seeds confirm winners
+            # Held-out seeds confirm the winners, not fresh episodes of each run.
+            "options": RunOptions(**{"confirm": False, **self.search.options}),
             "callbacks": self.callbacks,
             "registered": registered(self.search.algorithm, trial.settings),
         }
 
     def report(self, job: dict[str, Any], result: dict[str, Any]) -> str | None:
-        """Takes a result of a run that is underway; the reason to stop it, if its trial falls behind."""
+        """Takes a result of a run that is underway.
+
+        Returns:
+            The reason to stop it, if its trial falls behind.
+        """
         trial = self.trials[job["trial"]]
         trial.latest = result
         if self.search.scheduler in ("none", "pbt") or job["name"] != "seed_0":
@@ -326,15 +322,17 @@ class Study:
         last = trial.reports[-1][0] if trial.reports else 0
         if percent <= last or percent == 100 or math.isnan(value):
             return None  # at 100 it ends by itself
-        return (
-            f"pruned at {percent} % of its limit"
-            if self.storage.prune(trial, percent, value)
-            else None
-        )
+        falls_behind = self.storage.prune(trial, percent, value)
+        return f"pruned at {percent} % of its limit" if falls_behind else None
 
     def finish(self, job: dict[str, Any], end: dict[str, Any]) -> None:
-        """Takes the end of a run: `{"done": result, "unused": sentences}`, `{"error": sentence}` or, of a process,
-        `{"died": how}`."""
+        """Takes the end of a run.
+
+        Args:
+            job: the run.
+            end: `{"done": result, "unused": sentences}`, `{"error": sentence}`, or `{"died": how}`,
+                if its process did.
+        """
         trial = self.trials[job["trial"]]
         self._underway.discard((trial.number, job["name"]))
         trial.latest = {}
@@ -364,7 +362,7 @@ class Study:
             self.storage.tell(trial)
 
     def _ended(self, trial: Trial) -> None:
-        """A run of it has ended well: whether that was its last."""
+        """Settles a trial's state after one of its runs has ended well: that may be its last."""
         reason, had = trial.results[-1]["stop_reason"], len(trial.results)
         if reason.startswith("pruned") or (had < self.search.seeds and self._falls_behind(trial)):
             trial.state = "pruned"

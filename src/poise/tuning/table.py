@@ -40,11 +40,8 @@ class Board:
         self._told = {trial.number for trial in study.trials if trial.state != "running"}
         self._times: Counter[str] = Counter()
         self._next = EVERY_S
-        self._live = (
-            Live(console=self.console, auto_refresh=False)
-            if sys.stdout.isatty() and not quiet
-            else None
-        )
+        live = sys.stdout.isatty() and not quiet
+        self._live = Live(console=self.console, auto_refresh=False) if live else None
 
     def __enter__(self) -> Board:
         if self._live is not None:
@@ -72,11 +69,9 @@ class Board:
                 elif self._live is None:
                     self._say(line(trial, self.study))
         if self._live is not None:
-            shown_rows = min(ROWS, max(self.console.height - 8, 3))
-            self._live.update(
-                Group(*table(self.study, self.console.width, shown_rows), self._summary()),
-                refresh=True,
-            )
+            rows = min(ROWS, max(self.console.height - 8, 3))
+            parts = (*table(self.study, self.console.width, rows), self._summary())
+            self._live.update(Group(*parts), refresh=True)
         elif self.study.seconds > self._next:
             self._next = self.study.seconds + EVERY_S
             self._say(self._progress())
@@ -90,68 +85,57 @@ class Board:
         self._times[trial.error] += 1
         first = f"{self.study.noun} {self.study.label(trial)} failed{_params(trial)}"
         times = self._times[trial.error]
-        return (
-            f"{first}: {trial.error}"
-            if times == 1
-            else f"{first} for the same reason ({times} so far)"
-        )
+        if times == 1:
+            return f"{first}: {trial.error}"
+        return f"{first} for the same reason ({times} so far)"
 
     def _progress(self) -> str:
         """How far those are that run."""
-        ended = sum(trial.state != "running" for trial in self.study.trials)
-        text = (
-            f"{ended} of {self.study.total} {self.study.noun}s have ended, "
-            f"{self.study.seconds:.0f} s"
-        )
-        for trial in self.study.trials:
+        study = self.study
+        ended = sum(trial.state != "running" for trial in study.trials)
+        lines = [f"{ended} of {study.total} {study.noun}s have ended, {study.seconds:.0f} s"]
+        for trial in study.trials:
             if trial.state == "running" and trial.latest:
-                found = ", ".join(
-                    f"{key} {_short(trial.latest.get(name))}" for key, name in _RESULTS.items()
-                )
-                text += f"\n  {self.study.noun} {self.study.label(trial)}: {found}"
-        return text
+                latest = {title: trial.latest.get(key) for title, key in _RESULTS.items()}
+                found = ", ".join(f"{title} {_short(value)}" for title, value in latest.items())
+                lines.append(f"  {study.noun} {study.label(trial)}: {found}")
+        return "\n".join(lines)
 
     def _summary(self) -> Text:
         study, search = self.study, self.study.search
         ended = sum(trial.state != "running" for trial in study.trials)
-        text = (
-            f"{ended} of {study.total} {study.noun}s, {self.parallel} at a time, "
-            f"{study.seconds:.0f} s"
-        )
+        trials = f"{ended} of {study.total} {study.noun}s"
+        text = f"{trials}, {self.parallel} at a time, {study.seconds:.0f} s"
         best = study.best
         if best is not None:
-            text += (
-                f"; the best is {study.noun} {study.label(best)} with {search.metric} "
-                f"{best.value(search):,.6g}"
-            )
+            value = f"{search.metric} {best.value(search):,.6g}"
+            text += f"; the best is {study.noun} {study.label(best)} with {value}"
         return Text(shown(text))
 
 
 def line(trial: Trial, study: Study) -> str:
     """How a trial ended."""
-    search = study.search
-    missed = (
-        ""
-        if trial.state == "pruned" or not all(map(search.missed, trial.results))
-        else ", missed its goal"
-    )
-    found = [
-        result[search.metric] for result in trial.results if result.get(search.metric) is not None
-    ]
-    value = f"{statistics.fmean(found):,.6g}" if found else "nothing"
-    took = f" after {trial.result['timesteps_total']:,} steps, {trial.result['time_total_s']:.1f} s"
-    return (
-        f"{study.noun} {study.label(trial)} {trial.state}{missed}: "
-        f"{search.metric} {value}{took}{_params(trial)}"
-    )
+    search, last = study.search, trial.result
+    ended = f"{study.noun} {study.label(trial)} {trial.state}"
+    if trial.state != "pruned" and all(map(search.missed, trial.results)):
+        ended += ", missed its goal"
+    values = [result.get(search.metric) for result in trial.results]
+    found = [value for value in values if value is not None]
+    mean = f"{statistics.fmean(found):,.6g}" if found else "nothing"
+    took = f"{last['timesteps_total']:,} steps, {last['time_total_s']:.1f} s"
+    return f"{ended}: {search.metric} {mean} after {took}{_params(trial)}"
 
 
 def table(study: Study, width: int, rows: int | None = None) -> list[Table | Text]:
-    """The trials as a table that fits into so many characters; of many, those that run and the
-    latest that ended.
+    """The trials as a table that fits into so many characters.
 
     What a trial is and has reached stands whole. Settings take the room that is left, and those for
-    which there is none are named below it.
+    which there is none are named below the table.
+
+    Args:
+        study: whose trials.
+        width: characters of a line.
+        rows: of many trials, so many are shown: those that run, then the latest that ended.
     """
     order = sorted(study.trials, key=lambda trial: (trial.state == "running", trial.number))
     some = order if rows is None else order[-rows:]
@@ -161,29 +145,19 @@ def table(study: Study, width: int, rows: int | None = None) -> list[Table | Tex
     }
     if study.search.seeds > 1:
         columns["seeds"] = [f"{len(trial.results)}+{len(trial.held_out)}" for trial in some]
-    columns |= {
-        title: [_short(trial.result.get(key)) for trial in some] for title, key in _RESULTS.items()
-    }
-    least = {
-        study.noun: 5,
-        "state": len("finished"),
-        "reward": 9,
-        "steps": 10,
-        "s": 7,
-    }  # so that nothing jumps
+    for title, key in _RESULTS.items():
+        columns[title] = [_short(trial.result.get(key)) for trial in some]
+    # Wide enough from the start, so that nothing jumps.
+    least = {study.noun: 5, "state": len("finished"), "reward": 9, "steps": 10, "s": 7}
     widths = {
         title: max(least.get(title, 0), *map(len, (title, *cells)))
         for title, cells in columns.items()
     }
     left, dropped = width - sum(widths.values()) - _GAP * (len(widths) - 1), list[str]()
-    for place in (
-        dict.fromkeys(name for trial in some for name in trial.params)
-        if study.noun == "trial"
-        else ()
-    ):
-        title = shown(place.rpartition(".")[2]).replace(
-            "_", "_\n"
-        )  # a long name stands in several lines
+    places = dict.fromkeys(name for trial in some for name in trial.params)
+    for place in places if study.noun == "trial" else ():
+        # A long name stands in several lines.
+        title = shown(place.rpartition(".")[2]).replace("_", "_\n")
         cells = [shown(_short(trial.params.get(place, ""))) for trial in some]
         needed = max(map(cell_len, (*title.split("\n"), *cells)))
         if needed + _GAP > left or dropped or place in columns:
@@ -195,25 +169,22 @@ def table(study: Study, width: int, rows: int | None = None) -> list[Table | Tex
     made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for title, cells in columns.items():
         head = cells.pop(0) if len(cells) > len(some) else title
-        right = title in (*_RESULTS, study.noun)
-        made.add_column(
-            Text(head), width=widths[title], no_wrap=True, justify="right" if right else "left"
-        )
+        side: Any = "right" if title in (*_RESULTS, study.noun) else "left"
+        made.add_column(Text(head), width=widths[title], no_wrap=True, justify=side)
     best = study.best
     for trial, row in zip(some, zip(*columns.values(), strict=True), strict=True):
         style = "bold" if trial is best else "red" if trial.state == "failed" else None
         made.add_row(*map(Text, row), style=style)
-    return [
-        made,
-        *([Text(f"+{len(dropped)} settings: {', '.join(dropped)}", "dim")] if dropped else []),
-    ]
+    if not dropped:
+        return [made]
+    return [made, Text(f"+{len(dropped)} settings: {', '.join(dropped)}", "dim")]
 
 
 def _params(trial: Trial) -> str:
-    params = ", ".join(
-        f"{name}={_short(value)}" for name, value in trial.params.items() if name != "seed"
-    )
-    return f" ({params})" if params else ""
+    """What was proposed for a trial, as the end of a sentence; its seed is its name already."""
+    params = {name: value for name, value in trial.params.items() if name != "seed"}
+    listed = ", ".join(f"{name}={_short(value)}" for name, value in params.items())
+    return f" ({listed})" if params else ""
 
 
 def _short(value: Any) -> str:

@@ -57,8 +57,7 @@ def main() -> None:
 
 @contextmanager
 def _output(file: Path) -> Iterator[None]:
-    """What environments and warnings print goes into a file of the run: the terminal has the table
-    of trials."""
+    """Sends what environments and warnings print into a file: the terminal shows the trials."""
     file.parent.mkdir(parents=True, exist_ok=True)
     kept = os.dup(1), os.dup(2)
     with file.open("ab") as out:
@@ -76,7 +75,7 @@ def _output(file: Path) -> Iterator[None]:
 
 
 def _run(pipe: Pipe, job: dict[str, Any]) -> dict[str, Any]:
-    """Runs a trial, from its checkpoint if there is one; how it ended."""
+    """Runs a trial, from its checkpoint if there is one; returns how it ended."""
     folder = RunFolder(job["folder"])
     callbacks = [*job["callbacks"], Reporter(pipe)]
     try:
@@ -88,15 +87,18 @@ def _run(pipe: Pipe, job: dict[str, Any]) -> dict[str, Any]:
             run = launch.resume(folder, stop=job["stop"], callbacks=callbacks, quiet=True, **own)
         else:
             _clear(folder)
-            given = {
-                key: job[key] for key in ("algorithm", "settings", "stop", "preset", "options")
-            }
-            given |= {
-                "root": folder.path.parents[1],
-                "experiment": folder.path.parent.name,
-                "name": folder.path.name,
-            }
-            run = launch.start(**given, callbacks=callbacks, quiet=True)
+            run = launch.start(
+                job["algorithm"],
+                settings=job["settings"],
+                stop=job["stop"],
+                preset=job["preset"],
+                root=folder.path.parents[1],
+                experiment=folder.path.parent.name,
+                name=folder.path.name,
+                options=job["options"],
+                callbacks=callbacks,
+                quiet=True,
+            )
         with run.trainer:
             return {"done": plain(run.result), "unused": unused(run.trainer, job["stop"])}
     except (EOFError, BrokenPipeError):
@@ -104,13 +106,10 @@ def _run(pipe: Pipe, job: dict[str, Any]) -> dict[str, Any]:
     except PoiseError as error:
         return {"error": str(error)}
     except Exception as error:
+        file = folder.path / "error.txt"
         folder.path.mkdir(parents=True, exist_ok=True)
-        (folder.path / "error.txt").write_text(own_traceback(error))
-        return {
-            "error": (
-                f"{type(error).__name__}: {error} ({folder.path / 'error.txt'} has the traceback)"
-            )
-        }
+        file.write_text(own_traceback(error))
+        return {"error": f"{type(error).__name__}: {error} ({file} has the traceback)"}
 
 
 def _register(named: dict[str, Any]) -> None:
@@ -132,15 +131,14 @@ def _register(named: dict[str, Any]) -> None:
 
 def _clear(folder: RunFolder) -> None:
     """Removes what a run has left that was killed before its first checkpoint: it begins anew."""
+    of_trial, of_other_runs = ("trial.json", ".lock", "output.txt"), ("seed_", "held_out_")
     for path in folder.path.iterdir() if folder.exists() else ():
-        if path.name not in ("trial.json", ".lock", "output.txt") and not path.name.startswith(
-            ("seed_", "held_out_")
-        ):
+        if path.name not in of_trial and not path.name.startswith(of_other_runs):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _wait_for(folder: RunFolder) -> None:
-    """A worker of a search that was killed may still be leaving the run with a last checkpoint."""
+    """Waits for the worker of a search that was killed: it may still write a last checkpoint."""
     end = time.monotonic() + LEAVE_S
     while folder.exists():
         try:
