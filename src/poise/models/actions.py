@@ -1,8 +1,12 @@
 """From an action space to a distribution, and from its samples to what the environment takes.
 
-Leaves of one kind share one distribution, however nested the space is: all `Box` leaves one
-Gaussian, all `Discrete` and `MultiDiscrete` ones one `MultiCategorical`, all `MultiBinary` ones one
-`Bernoulli`; where there are several kinds, the action is their product.
+Leaves of one kind share one distribution, however nested the space is:
+
+    Box                         Gaussian, or SquashedGaussian
+    Discrete, MultiDiscrete     MultiCategorical (Categorical if the space is one Discrete)
+    MultiBinary                 Bernoulli
+
+If there are several kinds, the action is their product.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from poise.learning.distributions import (
 from poise.models.features import categories
 from poise.spaces.layout import ROOT, Layout, Leaf
 
+# Gaussians last, so that their log σ are the last inputs.
 _KINDS: tuple[tuple[type, ...], ...] = (
     (spaces.Discrete, spaces.MultiDiscrete),
     (spaces.MultiBinary,),
@@ -36,16 +41,16 @@ _KINDS: tuple[tuple[type, ...], ...] = (
 
 
 class Actions:
-    """What a policy's samples mean.
+    """What a policy's samples mean: their distribution, and the actions that they stand for.
 
     Args:
         layout: of the single action space.
-        config: `action_distribution` and `free_log_std` are for the `Box` leaves.
+        config: the `model` settings, whose `action_distribution` and `free_log_std` are for the
+            `Box` leaves.
 
     Attributes:
-        dist: the distribution. Where it is or holds a Gaussian, the log σ are the last of its
-            inputs.
-        dim: numbers in all `Box` leaves.
+        dist: the distribution. If there is a Gaussian, its log σ are the last of the inputs.
+        dim: how many numbers all `Box` leaves have.
         free: how many log σ are parameters of the policy instead of outputs of the network.
 
     Raises:
@@ -54,40 +59,39 @@ class Actions:
 
     def __init__(self, layout: Layout, config: ModelConfig) -> None:
         self.layout = layout
-        # Gaussians last, so that their log σ are the last inputs.
-        ordered = [
-            leaf for kind in _KINDS for leaf in layout.leaves if isinstance(leaf.space, kind)
-        ]
-        ends = np.cumsum([math.prod(leaf.shape) for leaf in ordered]).tolist()
-        self._columns = dict(
-            zip([leaf.name for leaf in ordered], zip([0, *ends], ends, strict=False), strict=True)
-        )
-        boxes = [leaf for leaf in ordered if isinstance(leaf.space, spaces.Box)]
+        kinds = [[leaf for leaf in layout.leaves if isinstance(leaf.space, k)] for k in _KINDS]
+        choices, bits, boxes = kinds
+        self._columns: dict[str, slice] = {}  # of each leaf in a sample
+        end = 0
+        for leaf in (*choices, *bits, *boxes):
+            start, end = end, end + math.prod(leaf.shape)
+            self._columns[leaf.name] = slice(start, end)
         self.dim = sum(math.prod(leaf.shape) for leaf in boxes)
-        squashed = (
-            self._squashed(boxes) if config.action_distribution == "squashed_gaussian" else []
-        )
-        self.dist = self._distribution(ordered, squashed)
+        squashed = []
+        if config.action_distribution == "squashed_gaussian":
+            squashed = self._squashed(boxes)
+        self.dist = self._distribution(choices, bits, boxes, squashed)
         self.free = self.dim if config.free_log_std else 0
-        self._decoders = {
-            leaf.name: _Bounded(leaf, squashed=leaf in squashed) if leaf in boxes else _Whole(leaf)
-            for leaf in layout.leaves
-        }
+        self._decoders: dict[str, _Bounded | _Whole] = {}
+        for leaf in layout.leaves:
+            decoder = _Bounded(leaf, squashed=leaf in squashed) if leaf in boxes else _Whole(leaf)
+            self._decoders[leaf.name] = decoder
         self._single = ROOT if layout.leaves[0].space is layout.space else None
 
     def _squashed(self, boxes: list[Leaf]) -> list[Leaf]:
+        """The `Box` leaves that tanh can squash: those with finite bounds."""
         found = [leaf for leaf in boxes if finite_bounds(leaf) is not None]
         if boxes and not found:
             raise SpaceError(
-                "action_distribution='squashed_gaussian' needs finite action bounds; use"
-                " 'gaussian'."
+                "action_distribution='squashed_gaussian' needs finite action bounds; "
+                "use 'gaussian'."
             )
         return found
 
-    def _distribution(self, ordered: list[Leaf], squashed: list[Leaf]) -> Distribution:
-        choices, bits, boxes = (
-            [leaf for leaf in ordered if isinstance(leaf.space, kind)] for kind in _KINDS
-        )
+    def _distribution(
+        self, choices: list[Leaf], bits: list[Leaf], boxes: list[Leaf], squashed: list[Leaf]
+    ) -> Distribution:
+        """The distribution of all leaves."""
         parts: list[Distribution] = []
         if isinstance(self.layout.space, spaces.Discrete):
             parts.append(Categorical(int(self.layout.space.n)))
@@ -102,43 +106,43 @@ class Actions:
         return parts[0] if len(parts) == 1 else Product(parts)
 
     def to_env(self, action: Tensor) -> Any:
-        """Samples `[N, ...]` as the environment's batched space has them: always inside it, in its
-        types.
+        """Turns samples `[N, ...]` into actions, which are always inside the environments' space.
 
         Returns:
-            An array `[N, ...]`, or a dict or tuple of them as the space is nested.
+            An array `[N, ...]` of the space's type, or a dict or tuple of such arrays, as the space
+            is nested.
         """
         if self._single is not None:
             return self._decoders[self._single](action)
-        parts = {
-            name: decode(action[:, slice(*self._columns[name])])
-            for name, decode in self._decoders.items()
-        }
+        columns = self._columns
+        parts = {name: decode(action[:, columns[name]]) for name, decode in self._decoders.items()}
         return self.layout.unflatten(parts)
 
 
 class _Whole:
-    """Choices and bits: counted from where the space starts, in its shape and type."""
+    """Turns samples of choices and bits into actions of a leaf."""
 
     def __init__(self, leaf: Leaf) -> None:
         self.shape, self.dtype = leaf.shape, leaf.dtype
-        first = np.asarray(getattr(leaf.space, "start", 0))
+        first = np.asarray(getattr(leaf.space, "start", 0))  # samples count from 0
         self.start = first if first.any() else None
 
     def __call__(self, action: Tensor) -> np.ndarray:
-        chosen = action.numpy()
+        chosen: np.ndarray = action.numpy()
         if chosen.shape[1:] != self.shape:
             chosen = chosen.reshape(len(chosen), *self.shape)
         if chosen.dtype != self.dtype:
             chosen = chosen.astype(self.dtype)
-        return (
-            chosen if self.start is None else (chosen + self.start).astype(self.dtype, copy=False)
-        )
+        if self.start is not None:
+            chosen = (chosen + self.start).astype(self.dtype, copy=False)
+        return chosen
 
 
 class _Bounded:
-    """Numbers of a `Box`: -1 and 1 become its bounds where it has both, whole numbers are rounded,
-    all are clipped."""
+    """Turns samples of numbers into actions of a `Box` leaf.
+
+    Where it has finite bounds, -1 and 1 become these. Integers are rounded, and all are clipped.
+    """
 
     def __init__(self, leaf: Leaf, *, squashed: bool) -> None:
         space = leaf.space
@@ -147,16 +151,14 @@ class _Bounded:
         self.bounds = finite_bounds(leaf)
         self.low, self.high = space.low, space.high
         self.rounds = leaf.dtype.kind != "f"
-        if (
-            self.rounds
-        ):  # limits that float64 can hold: beyond them, turning a float into an integer overflows
+        if self.rounds:
+            # Limits that float64 can hold: beyond, turning a float into an integer overflows.
             self.limits = _inner(space.low, 1), _inner(space.high, -1)
-        else:  # never infinite, even where the space is
+        else:
+            # An action is never infinite, even where the space is.
             finite = np.finfo(leaf.dtype)
-            self.low, self.high = (
-                np.maximum(space.low, finite.min),
-                np.minimum(space.high, finite.max),
-            )
+            self.low = np.maximum(space.low, finite.min)
+            self.high = np.minimum(space.high, finite.max)
 
     def __call__(self, action: Tensor) -> np.ndarray:
         if self.squashed:
@@ -166,9 +168,8 @@ class _Bounded:
             low, high = self.bounds
             values = low + (np.clip(values, -1.0, 1.0) + 1.0) * (0.5 * (high - low))
         if self.rounds:
-            whole = np.clip(np.rint(values.astype(np.float64, copy=False)), *self.limits).astype(
-                self.dtype
-            )
+            nearest = np.rint(values.astype(np.float64, copy=False))
+            whole = np.clip(nearest, *self.limits).astype(self.dtype)
             rounded: np.ndarray = np.minimum(np.maximum(whole, self.low), self.high)
             return rounded
         clipped: np.ndarray = np.clip(values, self.low, self.high).astype(self.dtype, copy=False)
@@ -176,27 +177,31 @@ class _Bounded:
 
 
 def _inner(bound: np.ndarray, direction: int) -> np.ndarray:
-    """The float64 nearest to a whole bound that is not beyond it (above it for 1, below it for -1)."""
+    """The float64 numbers nearest to integer bounds, not beyond them.
+
+    Args:
+        bound: the bounds.
+        direction: where the inside is: 1 for a lower bound, -1 for an upper one.
+    """
     flat = []
     for exact in bound.ravel().tolist():
         near = float(exact)
-        flat.append(
-            near
-            if (int(near) - int(exact)) * direction >= 0
-            else math.nextafter(near, direction * math.inf)
-        )
+        if (int(near) - int(exact)) * direction < 0:
+            near = math.nextafter(near, direction * math.inf)
+        flat.append(near)
     return np.array(flat).reshape(bound.shape)
 
 
 def finite_bounds(leaf: Leaf) -> tuple[np.ndarray, np.ndarray] | None:
-    """A `Box` leaf's bounds in float64, if all are finite.
+    """The bounds of a `Box` leaf in float64; None unless all are finite.
 
-    The limits of a large type bound nothing.
+    Bounds that are but the limits of a large integer type count as infinite, and so do those that
+    are too far apart for float64.
     """
     space = leaf.space
-    if not isinstance(space, spaces.Box) or not (
-        np.isfinite(space.low).all() and np.isfinite(space.high).all()
-    ):
+    if not isinstance(space, spaces.Box):
+        return None
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         return None
     if leaf.dtype.kind in "iu" and leaf.dtype.itemsize >= 4:
         limits = np.iinfo(leaf.dtype)

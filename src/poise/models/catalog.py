@@ -1,12 +1,12 @@
-"""Models and preprocessors of the user's own, by name.
+"""The user's own models and preprocessors, by name.
 
     poise.register_model("mine", MyModule)                # model={"custom_model": "mine"}
     poise.register_preprocessor("log", LogPreprocessor)   # model={"custom_preprocessor": "log"}
 
-    model={"custom_model": "nets:Net"}                    # a class of an importable module needs no registration
+A class of an importable module needs no registration: `model={"custom_model": "nets:Net"}`.
 
-Names go into configurations and checkpoints. Loading one imports what it names only where this
-machine knows it, or the user says so (`poise.envs.trust`).
+Names go into configurations and checkpoints. Loading one imports what it names only if this machine
+knows it, or the user says so (`poise.envs.trust`).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def register_model(name: str, model: Callable[..., Any]) -> None:
         name: for `model={"custom_model": name}`.
         model: called as `model(observation_space, num_outputs, **custom_model_config)`; returns an
             `nn.Module` whose `forward(observation)` takes batched tensors in the structure of the
-            space (float where it is not bytes) and returns distribution inputs `[N, num_outputs]`
-            and values `[N]`.
+            space (floats, or bytes as they are) and returns distribution inputs
+            `[N, num_outputs]` and values `[N]`.
     """
     _models[name] = model
 
@@ -41,32 +41,43 @@ def register_preprocessor(name: str, preprocessor: Callable[[spaces.Space], Any]
 
     Args:
         name: for `model={"custom_preprocessor": name}`.
-        preprocessor: called with the observation space; returns an object with a `space` (what it
-            makes of it, usually a `Box`) and a `transform(observation)` from batched tensors in the
-            structure of the observation space to batched tensors in the structure of that one.
+        preprocessor: called with the observation space; returns an object with a `space` (that of
+            what it makes, usually a `Box`) and a method `transform(observation)`, from batched
+            tensors in the structure of the observation space to batched tensors in the structure
+            of `space`.
     """
     _preprocessors[name] = preprocessor
 
 
 def registered_model(name: str | None) -> Callable[..., Any] | None:
-    """What `register_model` was given under a name."""
+    """What `register_model` was given under a name; None if nothing was."""
     return _models.get(name) if name else None
 
 
 def registered_preprocessor(name: str | None) -> Callable[[spaces.Space], Any] | None:
-    """What `register_preprocessor` was given under a name."""
+    """What `register_preprocessor` was given under a name; None if nothing was."""
     return _preprocessors.get(name) if name else None
 
 
 def find_model(name: str, config: dict[str, Any] | None = None) -> Callable[..., Any]:
-    """The model registered as `name`, or that `module:Class` names, to be made with `config`;
-    raises `ModelError` with the nearest name."""
+    """Finds the model registered as `name`, or that `module:Class` names.
+
+    Args:
+        name: of the model.
+        config: what it will be made with, which may hold names that need the user's trust, too.
+
+    Raises:
+        ModelError: there is none; the sentence has the nearest name.
+    """
     return _find(name, _models, "model", "register_model", config)
 
 
 def find_preprocessor(name: str) -> Callable[[spaces.Space], Any]:
-    """The preprocessor registered as `name`, or that `module:Class` names; raises `ModelError` with
-    the nearest."""
+    """Finds the preprocessor registered as `name`, or that `module:Class` names.
+
+    Raises:
+        ModelError: there is none; the sentence has the nearest name.
+    """
     return _find(name, _preprocessors, "preprocessor", "register_preprocessor")
 
 
@@ -82,6 +93,7 @@ def _find(
     if ":" in name:
         return trust.find(name, kind, ModelError, config)
     raise ModelError(
-        f"There is no {kind} {name!r}.{nearest(name, known)} Call poise.{register}({name!r}, ...)"
-        f" first, or give module:Class; registered: {', '.join(known) or 'none'}."
+        f"There is no {kind} {name!r}.{nearest(name, known)} "
+        f"Call poise.{register}({name!r}, ...) first, or give module:Class; "
+        f"registered: {', '.join(known) or 'none'}."
     )

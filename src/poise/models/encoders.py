@@ -1,4 +1,4 @@
-"""From pictures to vectors.
+"""From pictures to vectors: convolutional encoders.
 
 Pictures are stored as bytes, and stay bytes until the network scales them.
 """
@@ -22,7 +22,7 @@ from poise.models.mlp import ACTIVATIONS, init_linear
 from poise.spaces.layout import Leaf
 
 WHITE_LIMIT = 5.0
-"""Deviations from its mean beyond which a normalised pixel is cut off."""
+"""A normalised pixel is clipped to so many standard deviations from its mean."""
 
 
 def is_image(leaf: Leaf) -> bool:
@@ -33,26 +33,26 @@ def is_image(leaf: Leaf) -> bool:
 
 
 def byte_limit(leaf: Leaf) -> int:
-    """What the bytes of a leaf are divided by: their largest upper bound, 255 for common pictures."""
+    """What the bytes of a leaf are divided by: their upper bound, 255 for common pictures."""
     return max(1, int(leaf.space.high.max(initial=1)))  # type: ignore[attr-defined]
 
 
 class ImageEncoder(nn.Module):
-    """Convolutions over pictures of any size and channel order; `[N, *shape]` (bytes or floats) ->
-    `[N, size]`, in bfloat16 where that is what they are computed in: the layer that follows goes on
-    in it.
+    """Convolutions over pictures of any size and channel order: `[N, *shape]` -> `[N, size]`.
 
-    The channel axis is the smallest of the first and last axes. Bytes are divided by their upper
-    bound. When no filters are given, the stack shrinks the picture to about ten pixels (for 84x84,
-    that of Mnih et al. 2015: 8x8/4, 4x4/2, 3x3/1).
+    The channel axis is the smaller of the first and the last axis. Bytes are divided by their upper
+    bound. By default, the stack shrinks the picture to about ten pixels (for 84x84, it is that of
+    Mnih et al. 2015: 8x8/4, 4x4/2, 3x3/1). The output is in bfloat16 if that is what convolutions
+    are computed in; the layer that follows goes on in it.
 
     Args:
         leaf: the pictures.
-        config: the layers.
-        pixels: moments of each pixel, by which pictures are normalised instead (see `_whitened`).
+        config: the `model` settings.
+        pixels: the moments of each pixel. If given, pictures are normalised by them (see
+            `_whitened`) instead of divided by their upper bound.
 
     Attributes:
-        size: length of the output vectors.
+        size: the length of the output vectors.
     """
 
     def __init__(
@@ -74,16 +74,14 @@ class ImageEncoder(nn.Module):
         for out_channels, kernel, stride in filters:
             if min(height, width) < kernel:
                 raise ModelError(
-                    f"conv_filters={filters} do not fit images of {leaf.shape}: a kernel of"
-                    f" {kernel} meets a picture of {height}x{width}."
+                    f"conv_filters={filters} do not fit images of {leaf.shape}: "
+                    f"a kernel of {kernel} meets a picture of {height}x{width}."
                 )
-            self.layers.append(nn.Conv2d(channels, out_channels, kernel, stride))
-            init_linear(self.layers[-1], math.sqrt(2))  # type: ignore[arg-type]
-            channels, height, width = (
-                out_channels,
-                (height - kernel) // stride + 1,
-                (width - kernel) // stride + 1,
-            )
+            layer = nn.Conv2d(channels, out_channels, kernel, stride)
+            init_linear(layer, math.sqrt(2))
+            self.layers.append(layer)
+            channels = out_channels
+            height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
         self.size = channels * height * width
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,26 +94,23 @@ class ImageEncoder(nn.Module):
         elif self.channels_last:
             x = x.permute(0, 3, 1, 2)
         if not self.reduced:
-            x = x.contiguous(
-                memory_format=torch.channels_last
-            )  # in which processors convolve float32 faster
+            # CPUs convolve float32 faster in this order.
+            x = x.contiguous(memory_format=torch.channels_last)
         x = x.to(dtype)
-        weight = (
-            first * self.scale if self.scale != 1.0 else first
-        )  # it is much smaller than the pictures
+        # Scaling the first weights scales the pictures, and there are far fewer of them.
+        scaled = first * self.scale if self.scale != 1.0 else first
         for i, layer in enumerate(self.layers):
-            x = conv2d(
-                x, (layer.weight if i else weight).to(dtype), layer.bias.to(dtype), layer.stride
-            )  # type: ignore
+            weight: Tensor = layer.weight if i else scaled  # type: ignore[assignment]
+            x = conv2d(x, weight.to(dtype), layer.bias.to(dtype), layer.stride)  # type: ignore
             x = self.activation(x)
         return x.flatten(1)
 
     def _whitened(self, x: Tensor, pixels: RunningMoments, dtype: torch.dtype) -> Tensor:
-        """Each pixel minus its mean, over its deviation, within ±`WHITE_LIMIT` (Burda et al. 2018,
-        arXiv 1810.12894, section 2.4): what never changes vanishes, and what is small and rare,
-        such as a ball, stands out.
+        """Normalises each pixel: minus its mean, over its deviation, within ±`WHITE_LIMIT`.
 
-        A byte that hardly ever differs counts as one that deviates by one grey level.
+        What never changes vanishes, and what is small and rare, such as a ball, stands out (Burda
+        et al. 2018, arXiv 1810.12894, section 2.4). A byte that hardly ever changes is treated as
+        if it deviated by one grey level.
         """
         scale = pixels.var.sqrt().clamp_(min=self.least_deviation).reciprocal_()
         white = x.to(dtype, copy=True).sub_(pixels.mean.to(dtype)).mul_(scale.to(dtype))
@@ -125,27 +120,26 @@ class ImageEncoder(nn.Module):
 def fastest_conv_dtype(
     leaves: Sequence[Leaf], device: torch.device = CPU
 ) -> Literal["float32", "bfloat16"]:
-    """What to convolve these leaves in: bfloat16 halves the time of an update on processors that
-    multiply it (measured on an AMD EPYC with AVX-512 BF16), and takes ten times as long on those
-    that only imitate it.
+    """The type to compute convolutions of these leaves in.
 
-    The processor's instructions decide, not a clock: the same seed on the same machine has to give
-    the same run. GPUs say themselves what they multiply.
+    Bfloat16 halves the time of an update on CPUs that multiply it (measured on an AMD EPYC with
+    AVX-512 BF16), and takes ten times as long on those that only emulate it. The CPU's instructions
+    decide, not a clock: the same seed on the same machine has to give the same run. GPUs say
+    themselves what they multiply.
     """
     pictures = any(is_image(leaf) and leaf.dtype.name == "uint8" for leaf in leaves)
+    if not pictures:
+        return "float32"
     if device.type == "cuda":
-        return (
-            "bfloat16"
-            if pictures and torch.cuda.is_bf16_supported(including_emulation=False)
-            else "float32"
-        )
-    instructions = torch.cpu.get_capabilities()
-    multiplies = any(instructions.get(name) for name in ("avx512_bf16", "amx_bf16"))
-    return "bfloat16" if pictures and multiplies else "float32"
+        multiplies = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        instructions = torch.cpu.get_capabilities()
+        multiplies = any(instructions.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return "bfloat16" if multiplies else "float32"
 
 
 def default_filters(height: int, width: int) -> list[tuple[int, int, int]]:
-    """A stack of convolutions `(channels, kernel, stride)` for a picture of this size."""
+    """Convolutions `(channels, kernel, stride)` that suit pictures of this size."""
     side = min(height, width)
     if side >= 60:
         return [(32, 8, 4), (64, 4, 2), (64, 3, 1)]

@@ -1,5 +1,4 @@
-"""The default networks: prepared observations in; distribution inputs and values, or action values,
-out."""
+"""The default networks: from prepared observations to distribution inputs and values."""
 
 from __future__ import annotations
 
@@ -13,19 +12,22 @@ from poise.models.features import Features
 from poise.models.mlp import MLP, init_linear, parallel
 
 POLICY_GAIN = 0.01
-"""Gain of the policy's last layer: the first policy is nearly uniform."""
+"""The gain of the policy's last layer is small, so that the first policy is nearly uniform."""
 
 Q_GAIN = 0.1
-"""Gain of the last layer of action values: the first ones are near 0, which is where returns begin.
-"""
+"""The gain of the last layer of action values is small, so that the first values are near 0."""
 
 
 class ActorCritic(nn.Module):
-    """The default networks; what `Features.gather` made -> distribution inputs `[N, outputs]` and
-    values `[N]`.
+    """Policy and value function: two towers, or one trunk with two heads (`vf_share_layers`).
 
-    Two towers, or one trunk with two heads when `vf_share_layers`. Pictures go through convolutions
-    first, and categories through tables.
+    It goes from what `Features.gather` made to distribution inputs `[N, num_outputs]` and values
+    `[N]`. Pictures go through convolutions first, and categories through tables.
+
+    Args:
+        features: how observations enter the networks.
+        num_outputs: how many distribution inputs there are.
+        config: the layers.
     """
 
     def __init__(self, features: Features, num_outputs: int, config: ModelConfig) -> None:
@@ -74,12 +76,12 @@ class ActorCritic(nn.Module):
 
 
 class QNetwork(nn.Module):
-    """The value of each action, `[N, outputs]`; what `Features.gather` made goes in.
+    """The value of each action, from what `Features.gather` made.
 
     Args:
-        features, num_outputs, config: as for `ActorCritic`.
-        dueling: two streams of layers instead of one, behind convolutions and tables that they
-            share: one for V(s), one for the advantages (Wang et al. 2016, arXiv 1511.06581).
+        features, num_outputs, config: as for `ActorCritic`, with one output per action.
+        dueling: whether there are two streams of layers, one for V(s) and one for the advantages,
+            behind convolutions and tables that they share (Wang et al. 2016, arXiv 1511.06581).
     """
 
     def __init__(
@@ -93,6 +95,6 @@ class QNetwork(nn.Module):
         self.value = MLP([size, *own, 1], activation, output_gain=Q_GAIN) if dueling else None
 
     def forward(self, x: Any) -> tuple[Tensor, Tensor | None]:
-        """Q(s, a) and None; with two streams, A(s, a) and V(s), `[N, 1]`."""
+        """Q(s, ·) `[N, n]` and None; with two streams, A(s, ·) `[N, n]` and V(s) `[N, 1]`."""
         x = x if self.encoder is None else self.encoder(x)
         return (self.q(x), None) if self.value is None else parallel(self.q, self.value, x)

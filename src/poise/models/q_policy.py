@@ -21,20 +21,21 @@ from poise.spaces.layout import Layout
 class QPolicy(Policy):
     """Acts by Q(s, a), the network's estimate of the return that follows each action.
 
-    With two streams (of the default network, or the outputs and values of a custom model),
+    With two streams (of the default network, or the outputs and values of a custom model), it is
+    eq. 9 of Wang et al. 2016 (arXiv 1511.06581):
 
-        Q(s, a) = V(s) + A(s, a) - mean of A(s, ·)            (Wang et al. 2016, arXiv 1511.06581, eq. 9)
+        Q(s, a) = V(s) + A(s, a) - mean of A(s, ·)
 
     Args:
         obs_layout, action_layout, config, normalize_observations: as for `Policy`.
-        dueling: two streams.
+        dueling: whether there are two streams.
 
     Attributes:
         epsilon: ε of the ε-greedy actions; a buffer, so that it travels with the parameters to
             wherever actions are chosen.
 
     Raises:
-        SpaceError: actions are not one `Discrete`.
+        SpaceError: the action space is not a single `Discrete`.
     """
 
     dist: EpsilonGreedy
@@ -54,16 +55,15 @@ class QPolicy(Policy):
         if not isinstance(space, spaces.Discrete):
             shown = " ".join(str(space).split())
             raise SpaceError(
-                f"DQN compares the values of single actions, which must be Discrete, not {shown}:"
-                " PPO and A2C take actions of any kind."
+                f"DQN compares the values of single actions, which must be Discrete, not {shown}: "
+                "PPO and A2C take actions of any kind."
             )
-        make = partial(QNetwork, dueling=dueling)
         super().__init__(
             obs_layout,
             action_layout,
             config,
             normalize_observations=normalize_observations,
-            network=make,
+            network=partial(QNetwork, dueling=dueling),
         )
         self.dueling = dueling
         self.dist = EpsilonGreedy(int(space.n), masked=self.masked)
@@ -75,7 +75,8 @@ class QPolicy(Policy):
 
     def refresh(self) -> None:
         super().refresh()
-        if "epsilon" in self._buffers:  # not while the base is being made
+        # The base class calls this before there is an ε.
+        if "epsilon" in self._buffers:
             self.epsilon = self.epsilon.cpu()  # actions are chosen there
             self.dist.epsilon = self.epsilon
 
@@ -87,10 +88,13 @@ class QPolicy(Policy):
         return q, q.amax(-1)
 
     def actor(self, x: Any) -> Tensor:
-        """Q(s, ·), `[N, n]`; `MASKED` where an action is not allowed but another is. (Where a time
-        limit has cut an episode, a mask may allow none, and the state has a value all the same.)"""
+        """Q(s, ·), `[N, n]`, with `MASKED` for actions that are not allowed.
+
+        A mask may allow none where a time limit has cut an episode. The state has a value all the
+        same, so that such a mask is ignored.
+        """
         q: Tensor
-        if self._traceable:  # nothing but one stack of layers
+        if self._traceable:
             q = self.network.q(x)
             return q
         x, forbidden = x if self.masked else (x, None)
@@ -102,18 +106,18 @@ class QPolicy(Policy):
         return q.masked_fill(forbidden & ~forbidden.all(-1, keepdim=True), MASKED)
 
     def trace(self, x: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
-        """Q(s, ·), `[N, n]`, and a function from its gradient to the parameters', which are 0
-        before."""
+        """Q(s, ·), `[N, n]`, and a function that backpropagates a gradient of it.
+
+        The function adds to the parameters' gradients, or overwrites them: they must be 0 before.
+        """
         if self._traceable:
             traced: tuple[Tensor, Callable[[Tensor], Any]] | None = self.network.q.trace(x)
             if traced is not None:
                 return traced
         with torch.enable_grad():
             q = self.actor(x)
-        return (
-            q.detach(),
-            q.backward if q.requires_grad else lambda _: None,
-        )  # a custom model may have nothing to learn
+        # A custom model may have nothing to learn.
+        return q.detach(), q.backward if q.requires_grad else lambda _: None
 
     def critic(self, x: Any, state: State = (), first: Tensor | None = None) -> Tensor:
         """The value of acting greedily, max Q(s, ·), `[N]`."""

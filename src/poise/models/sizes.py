@@ -1,4 +1,4 @@
-"""What a network takes, held against memory before it is taken."""
+"""The memory that a network takes, checked before it is taken."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ _MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.r
 
 
 class WithinMemory(TorchFunctionMode):
-    """Counts the numbers that a network is made of within the block, and refuses the tensor that
-    would not fit.
+    """Counts the parameters that are made within the block, and refuses one that would not fit.
 
-    That is so for all modules of PyTorch, in custom models too. What these take beside it (arrays
-    of NumPy, files that they load) nobody can know before their code has run, and taken it.
+    It sees all modules of PyTorch, in custom models too. What these take beside it (arrays of
+    NumPy, files that they load) nobody can know before their code has taken it.
 
     Args:
-        config: names what asks for it.
+        config: the `model` settings, to name the one that asks for so much.
+
+    Attributes:
+        numbers: how many numbers have been asked for so far.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -42,15 +44,14 @@ class WithinMemory(TorchFunctionMode):
             first = args[0] if args else (kwargs or {}).get("size", ())
             shape = first if isinstance(first, (tuple, list)) else args
             self.numbers += math.prod(shape)
-            what = (
-                f"Learning {self.numbers:,} parameters or more, as {self._setting(len(shape))} asks"
-                " for,"
-            )
+            setting = self._setting(len(shape))
+            what = f"Learning {self.numbers:,} parameters or more, as {setting} asks for,"
             require(4 * TRAINED * self.numbers, what, "Give a smaller network.")
         return func(*args, **(kwargs or {}))
 
     def _setting(self, axes: int) -> str:
-        """The setting that decides about a tensor."""
-        custom = self.config.custom_model
-        key = "custom_model" if custom else "conv_filters" if axes == 4 else "fcnet_hiddens"
+        """The setting that decides how large a tensor of so many axes is."""
+        key = "conv_filters" if axes == 4 else "fcnet_hiddens"
+        if self.config.custom_model:
+            key = "custom_model"
         return f"model.{key}={brief(getattr(self.config, key))}"
