@@ -1,8 +1,8 @@
-"""What a user may have done wrong, as one sentence each.
+"""The errors that a user can cause, each told in one sentence.
 
-Every error a person can cause (a typo, a wrong type, a damaged file) is a `PoiseError`: the command
-prints its text and exits with code 2, without a traceback. Anything else is a bug of Poise's and
-keeps its traceback.
+Every one of them (a typo, a wrong type, a damaged file) is a `PoiseError`: the command prints its
+text and exits with code 2, without a traceback. Anything else is a bug of Poise and keeps its
+traceback.
 """
 
 from __future__ import annotations
@@ -21,21 +21,16 @@ class PoiseError(Exception):
         return shown(super().__str__(), lines=True)
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows instead of all frames within Poise: the user's own line, and the
-        sentence."""
-        frames = [
-            f
-            for f in traceback.extract_tb(self.__traceback__)
-            if os.path.dirname(__file__) not in f.filename
-        ]
-        where = (
-            f"line {frames[-1].lineno}:  {frames[-1].line}\n" if frames and frames[-1].line else ""
-        )
+        """What a notebook shows: the user's own line and the sentence, without frames of Poise."""
+        here = os.path.dirname(__file__)
+        frames = [f for f in traceback.extract_tb(self.__traceback__) if here not in f.filename]
+        last = frames[-1] if frames else None
+        where = f"line {last.lineno}:  {last.line}\n" if last and last.line else ""
         return [f"{where}{type(self).__name__}: {self}"]
 
 
 class PoiseWarning(UserWarning, RuntimeWarning):
-    """What is left out, replaced or odd, and ends nothing: one sentence, said once."""
+    """Something is left out, replaced or odd, but work goes on: one sentence, said once."""
 
     def __str__(self) -> str:
         return shown(super().__str__(), lines=True)
@@ -74,13 +69,11 @@ class ClusterError(PoiseError):
 
 
 class TrustError(PoiseError):
-    """A name in a file that would run code which the user has not confirmed, or that is none of
-    what it is to be."""
+    """A name in a file that would run code which the user has not confirmed, or the wrong kind."""
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """`" Did you mean 'x'?"` for the option nearest to `name`, or the empty string when none is
-    near.
+    """`" Did you mean 'x'?"` for the option nearest to `name`; empty when none is near.
 
     Upper and lower case count as equal, and a part of a name finds the whole (`cartpole` finds
     `CartPole-v1`).
@@ -93,8 +86,9 @@ def nearest(name: str, options: Iterable[str]) -> str:
 
 
 def shown(text: object, *, lines: bool = False) -> str:
-    """Foreign text (a name from a file, an environment's message) as a terminal may print it: what
-    is no visible character, such as an escape that would move the cursor or turn the text round,
+    """Foreign text (a name from a file, an environment's message) as a terminal may print it.
+
+    An invisible character, such as an escape that would move the cursor or turn the text round,
     becomes its code.
 
     Args:
@@ -110,11 +104,10 @@ def shown(text: object, *, lines: bool = False) -> str:
 
 @contextmanager
 def writing(path: object) -> Iterator[None]:
-    """Around what writes at `path`: a full disk, or a folder that nobody may write to, becomes a
-    sentence.
+    """Surrounds what writes at `path`, so that a full or forbidden disk becomes one sentence.
 
     Raises:
-        RunError: from the operating system's error, which is its `__cause__`.
+        RunError: the operating system refused; its own error is the `__cause__`.
     """
     try:
         yield

@@ -1,8 +1,8 @@
 """Small files: written whole, read within bounds; and the names that folders may have.
 
-`write_json` is how every small JSON file of a run or a search is written: a reader, also one after
-a power loss, finds the old content or the new one, never half of it. `read_json` is how one is read
-that may be damaged or hostile.
+`write_json` writes every small JSON file of a run or a search: a reader, also one after a power
+loss, finds the old content or the new one, never half of it. `read_json` reads files that may be
+damaged or hostile.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 from poise.errors import ConfigError, writing
 
 LARGEST_JSON = 64 * 2**20
-"""Bytes of a JSON file that are read at most."""
+"""Bytes of the largest JSON file that is read."""
 DEEPEST_JSON = 64
-"""Lists and mappings inside each other that are read at most."""
+"""Lists and mappings inside each other, in the deepest JSON file that is read."""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -49,7 +49,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and those above it, where there are none, and flushes their names to the disk."""
+    """Makes a folder and those above it where they are missing, and flushes their names to disk."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in reversed(missing):
@@ -60,9 +60,8 @@ def sync(path: Path) -> None:
     """Flushes a file, or the names in a folder, to the disk."""
     if path.is_dir() and os.name == "nt":
         return  # Windows cannot flush a folder
-    descriptor = os.open(
-        path, os.O_RDONLY if path.is_dir() else os.O_RDWR
-    )  # Windows flushes what it may write
+    # Windows flushes only what it may write.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -73,8 +72,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file.
 
     Raises:
-        ValueError: it is none, or larger or deeper than any that Poise writes; the text ends a
-            sentence on the file.
+        ValueError: it is no mapping, or larger or deeper than any that Poise writes. The text
+            completes a sentence that begins with the file's name.
         OSError: there is no such file, or nobody may read it.
     """
     if path.stat().st_size > LARGEST_JSON:
@@ -93,20 +92,20 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def depth(value: Any) -> int:
-    """How many lists and mappings are inside each other; without recursion, which a hostile file
-    would exhaust."""
+    """How many lists and mappings are inside each other.
+
+    It goes layer by layer, without recursion, which a hostile file would exhaust.
+    """
     layers, layer = 0, [value]
     while layer:
         layers += 1
-        inside = (
-            item for each in layer for item in (each.values() if isinstance(each, dict) else each)
-        )
-        layer = [item for item in inside if isinstance(item, (dict, list))]
+        parts = [each.values() if isinstance(each, dict) else each for each in layer]
+        layer = [item for part in parts for item in part if isinstance(item, (dict, list))]
     return layers
 
 
 def near(path: Path) -> Path:
-    """A path as a person would write it: from where they stand, if it lies below."""
+    """A path as a person would write it: relative, if it lies below the current folder."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
@@ -116,19 +115,15 @@ def time_stamp() -> str:
 
 
 def folder_name(key: str, text: Any) -> str:
-    """`text`, where it is the name of one folder.
+    """Returns `text` if it is the name of one folder.
 
     Raises:
-        ConfigError: it is not: a path, nothing, or a character that no name may have; the sentence
-            names `key`.
+        ConfigError: it is empty, a path, too long, or has a character that no name may have; the
+            sentence names `key`.
     """
-    good = (
-        isinstance(text, str)
-        and text not in ("", ".", "..")
-        and not set(text) & {"/", "\\", os.sep}
+    is_name = isinstance(text, str) and text not in ("", ".", "..")
+    if is_name and not set(text) & {"/", "\\"} and text.isprintable() and len(text.encode()) <= 200:
+        return str(text)
+    raise ConfigError(
+        f"{key}={text!r} is not allowed: it must be the name of a folder, without a path to it."
     )
-    if not good or not text.isprintable() or len(text.encode()) > 200:
-        raise ConfigError(
-            f"{key}={text!r} is not allowed: it must be the name of a folder, without a path to it."
-        )
-    return str(text)

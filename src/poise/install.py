@@ -1,5 +1,4 @@
-"""Which Poise this is and how it was installed: messages about what is missing name the very
-command that brings it."""
+"""Which Poise this is and how it was installed, so that messages name the command that helps."""
 
 from __future__ import annotations
 
@@ -14,8 +13,10 @@ from urllib.request import url2pathname
 
 
 def install(extra: str) -> str:
-    """The command that installs an extra beside this Poise: from its checkout, its wheel or its
-    repository, or from the index if it is from there."""
+    """The command that installs an extra from where this Poise came from.
+
+    That is its checkout, its wheel, its repository, or the index.
+    """
     return f"{_pip()} install {_what(extra)}"
 
 
@@ -28,17 +29,20 @@ def version_of_poise() -> str:
 
 
 def _what(extra: str) -> str:
+    """What `pip install` gets: this Poise, by its origin as pip wrote it down, with the extra."""
     try:
         about = json.loads(distribution("poise").read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):
         about = {}
-        checkout = Path(__file__).parents[2]  # it may run from its sources, without being installed
+        # It may run from its sources, without being installed.
+        checkout = Path(__file__).parents[2]
         if (checkout / "pyproject.toml").is_file():
             about = {"url": checkout.as_uri(), "dir_info": {"editable": True}}
     url = str(about.get("url", ""))
     if "dir_info" in about:
         folder = url2pathname(unquote(urlsplit(url).path))
-        return f'{"-e " * bool(about["dir_info"].get("editable"))}"{folder}[{extra}]"'
+        editable = "-e " if about["dir_info"].get("editable") else ""
+        return f'{editable}"{folder}[{extra}]"'
     if "vcs_info" in about:
         vcs = about["vcs_info"]
         return f'"poise[{extra}] @ {vcs.get("vcs", "git")}+{url}@{vcs.get("commit_id", "HEAD")}"'
@@ -46,7 +50,7 @@ def _what(extra: str) -> str:
 
 
 def _pip() -> str:
-    """`pip`, where that is the one of this Python."""
+    """`pip` if that is the one of this Python, else the long form that surely is."""
     found = shutil.which("pip")
     same = found is not None and os.path.dirname(found) == os.path.dirname(sys.executable)
     return "pip" if same else f"{sys.executable} -m pip"

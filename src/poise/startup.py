@@ -1,5 +1,4 @@
-"""Starting fast (PyTorch's import makes a million objects, and none of them is garbage), and ending
-in order."""
+"""Starting fast, and ending in order."""
 
 from __future__ import annotations
 
@@ -9,17 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""What a process is sent before it is ended: by a cluster, and by a terminal that closes."""
+"""Signals that ask a process to end: from a cluster, and from a terminal that closes."""
 
 
 @contextmanager
 def without_collection(*, freeze: bool = False) -> Iterator[None]:
-    """Runs a block (imports) without garbage collection, which would walk every new object several
-    times.
+    """Runs a block without garbage collection: for imports.
+
+    PyTorch's import makes a million objects, none of which is garbage, and the collector would walk
+    them several times.
 
     Args:
-        freeze: what exists at the end is never walked again. For processes of our own, not in a
-            user's.
+        freeze: whether what exists at the end is never walked again. Only for processes of our own,
+            not for a user's.
     """
     enabled = gc.isenabled()
     gc.disable()

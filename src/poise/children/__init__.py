@@ -1,2 +1,1 @@
-"""Processes that Poise starts for itself: how they begin, and how they talk with whoever started
-them."""
+"""Child processes of Poise: how they begin, and how they talk with whoever started them."""

@@ -1,4 +1,4 @@
-"""Both ends of a process of our own: how a driver starts it, and how it begins.
+"""Both ends of a child process: how a driver starts it, and how it begins.
 
 process, pipe = start("poise.tuning.worker")        # in the driver
 pipe = begin()                                      # in that module's `main`
@@ -19,25 +19,27 @@ _BOOT = (
     "import sys, importlib; module, count, *rest = sys.argv[1:]; sys.path[:] = rest[int(count):]; "
     "importlib.import_module(module).main(*rest[:int(count)])"
 )
-"""Not `-m`, which would look for modules in the current folder first."""
+"""Calls `main` of a module. `python -m` would look for modules in the current folder first."""
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""Small computations of many processes: more threads in each would only be in each other's way."""
+"""Of many processes with small computations, threads would only be in each other's way."""
 
 
 def command(module: str, *arguments: object) -> list[str]:
-    """The command of a process that calls `main(*arguments)` of a module, with texts, and imports
-    from where this one does."""
+    """The command of a process that calls `main` of a module, with the arguments as texts.
+
+    The process imports from the same folders as this one.
+    """
     texts = [str(argument) for argument in arguments]
     return [sys.executable, "-c", _BOOT, module, str(len(texts)), *texts, *map(str, sys.path)]
 
 
 def start(module: str, *arguments: object, **options: Any) -> tuple[subprocess.Popen[bytes], Pipe]:
-    """Starts such a process, with a pipe to it.
+    """Starts the process of `command`, with a pipe to it.
 
     Args:
         module, arguments: see `command`.
-        options: of `subprocess.Popen`; `env` adds to this process's own environment.
+        options: of `subprocess.Popen`; `env` adds to this process's own environment variables.
     """
     environment = {**_ONE_THREAD, **os.environ, **options.pop("env", {})}
     process = subprocess.Popen(
@@ -54,17 +56,18 @@ def start(module: str, *arguments: object, **options: Any) -> tuple[subprocess.P
 
 
 def begin() -> Pipe:
-    """The pipe to whoever started this process.
+    """Begins a child process: returns the pipe to whoever started it.
 
-    What is printed goes to standard error, so that it does not get between
-    the messages, and what usually ends a process is the driver's to decide about."""
+    From here on, what is printed goes to standard error, so that it does not get between the
+    messages. Signals that would end the process do nothing: the driver decides about its end.
+    """
     pipe = Pipe(os.dup(0), os.dup(1))
     os.dup2(2, 1)
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it may end without a chance to flush
+    # By lines, since the process may be killed before it could flush.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    # Not SIG_IGN, which programs that environments start would inherit.
     for number in (signal.SIGINT, *ENDING):
-        signal.signal(
-            number, lambda *_: None
-        )  # not SIG_IGN, which programs that environments start would inherit
+        signal.signal(number, lambda *_: None)
     return pipe

@@ -1,5 +1,7 @@
-"""How a driver and its worker processes talk: one byte for a step, which is all that most messages
-are, and JSON with arrays for the rest. Nothing that comes from a worker is unpickled.
+"""How a driver and its worker processes talk.
+
+Most messages are a step, which is one byte; the rest are JSON with arrays. Nothing that comes from
+a worker is unpickled.
 """
 
 from __future__ import annotations
@@ -15,13 +17,11 @@ from typing import Any
 import numpy as np
 
 STEP = b"s"
-"""To a worker: step with the actions in shared memory.
-
-From it: done, and there is nothing to tell.
-"""
+"""To a worker: step with the actions in shared memory. From it: done, with nothing to tell."""
 _MESSAGE = b"m"
 _BYTES = b"b"
 _LINGER_S = 50e-6
+"""About as long as it takes to wake a process that sleeps."""
 
 
 class Pipe:
@@ -61,13 +61,13 @@ class Pipe:
         return data if kind == _BYTES else json.loads(data, object_hook=_decode)
 
     def ready(self, seconds: float) -> bool:
-        """Waits for the start of a message, or the other end's death, for so long; whether there is
-        one."""
+        """Waits at most so long for a message or the other end's death; whether either came."""
         if sys.platform != "win32":
             return bool(self._poll.poll(seconds * 1000))
-        import _winapi  # pipes cannot be waited for there: look every millisecond
+        import _winapi
         import msvcrt
 
+        # Windows cannot wait for a pipe: look every millisecond.
         end = time.perf_counter() + seconds
         handle = msvcrt.get_osfhandle(self._read)
         while True:
@@ -81,8 +81,10 @@ class Pipe:
             time.sleep(0.001)
 
     def linger(self) -> None:
-        """Looks for a message for some 50 µs, giving way to whoever else wants the core: it takes
-        as long to wake a process that sleeps as many environments take to step."""
+        """Looks for a message for some 50 µs, and gives way to whoever else wants the core.
+
+        Many environments step faster than a process that sleeps is woken.
+        """
         if not hasattr(os, "sched_yield"):
             return
         end = time.perf_counter() + _LINGER_S
@@ -95,9 +97,10 @@ class Pipe:
             view = view[os.write(self._write, view) :]
 
     def _exactly(self, size: int) -> bytes:
-        data = os.read(self._read, size)
+        """Reads so many bytes, however many pieces they come in."""
+        data = b""
         while len(data) < size:
-            more = os.read(self._read, size - len(data)) if data or size else b""
+            more = os.read(self._read, size - len(data))
             if not more:
                 raise EOFError
             data += more
@@ -105,7 +108,7 @@ class Pipe:
 
 
 def encoded(message: Any) -> bytes:
-    """A message as it travels.
+    """A message as bytes, the way it travels.
 
     Raises:
         TypeError: it holds something else than plain values and arrays.

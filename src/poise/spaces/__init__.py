@@ -1,2 +1,1 @@
-"""Layouts of spaces and the masks of actions: pure descriptions, below everything that plays or
-learns."""
+"""Layouts of spaces and masks of actions: pure descriptions, below all that plays or learns."""

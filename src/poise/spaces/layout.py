@@ -33,7 +33,7 @@ class Leaf:
         name: its path in the structure, joined by `/`, or `ROOT`.
         space: the fundamental space there (`Box`, `Discrete`, `MultiDiscrete` or `MultiBinary`).
         shape: shape of one element; `()` for `Discrete`.
-        dtype: as Gymnasium hands it out.
+        dtype: the element type of the arrays that Gymnasium gives.
     """
 
     name: str
@@ -84,22 +84,19 @@ class Layout:
         return _unflatten(self.space, leaves, ())
 
     def element(self, leaves: Mapping[str, np.ndarray], index: int) -> Any:
-        """One element, in the structure of the space, of leaves that hold a batch `[N, ...]`;
-        arrays are views.
+        """One element of leaves that hold a batch `[N, ...]`, in the structure of the space.
 
-        An element of a `Discrete` space is a NumPy integer, all others are arrays.
+        An element of a `Discrete` space is a NumPy integer, all others are arrays, which are views.
         """
         parts = {}
         for leaf in self.leaves:
-            batch = leaves[leaf.name]
-            parts[leaf.name] = (
-                batch[index] if isinstance(leaf.space, spaces.Discrete) else batch[index, ...]
-            )
+            # With the `...`, NumPy gives an array also where one number is left.
+            at = index if isinstance(leaf.space, spaces.Discrete) else (index, ...)
+            parts[leaf.name] = leaves[leaf.name][at]
         return self.unflatten(parts)
 
     def to_json(self) -> dict[str, Any]:
-        """The space as plain JSON values, from which `from_json` makes an equal one; no pickle, no
-        imports."""
+        """The space as plain JSON values, from which `from_json` makes an equal one."""
         return _to_json(self.space)
 
     @classmethod
@@ -117,6 +114,7 @@ def _name(path: tuple[Key, ...]) -> str:
 
 
 def _children(space: spaces.Space) -> list[tuple[Key, spaces.Space]] | None:
+    """The parts of a `Dict` or a `Tuple` with their keys; None for any other space."""
     if isinstance(space, spaces.Dict):
         return list(space.spaces.items())
     if isinstance(space, spaces.Tuple):
@@ -127,6 +125,7 @@ def _children(space: spaces.Space) -> list[tuple[Key, spaces.Space]] | None:
 def _leaves(
     space: spaces.Space, path: tuple[Key, ...], root: spaces.Space | None = None
 ) -> Iterator[Leaf]:
+    """The leaves below `space`, which lies at `path` in `root`."""
     children = _children(space)
     if children is not None:
         for key, inner in children:
@@ -155,8 +154,9 @@ def _cure(root: spaces.Space | None, path: tuple[Key, ...]) -> str:
         )
     if not isinstance(root, spaces.Dict) or len(root) < 2:
         return ""
-    rest = json.dumps([key for key in root if key != path[0]])
-    return f""" To leave it out: --wrap '["gymnasium.wrappers:FilterObservation", {{"filter_keys": {rest}}}]'."""
+    keys = {"filter_keys": [key for key in root if key != path[0]]}
+    wrapper = json.dumps(["gymnasium.wrappers:FilterObservation", keys])
+    return f" To leave it out: --wrap '{wrapper}'."
 
 
 def _flatten(space: spaces.Space, value: Any, path: tuple[Key, ...], into: dict[str, Any]) -> None:
@@ -194,61 +194,42 @@ def _number(item: Any) -> Any:
 
 def _to_json(space: spaces.Space) -> dict[str, Any]:
     if isinstance(space, spaces.Box):
-        low, high = _bounds(space.low), _bounds(space.high)
-        return {
-            "type": "Box",
-            "low": low,
-            "high": high,
-            "shape": list(space.shape),
-            "dtype": str(space.dtype),
-        }
+        bounds = {"low": _bounds(space.low), "high": _bounds(space.high)}
+        return {"type": "Box", **bounds, "shape": list(space.shape), "dtype": str(space.dtype)}
     if isinstance(space, spaces.Discrete):
         odd = {} if space.dtype == np.int64 else {"dtype": str(space.dtype)}
         return {"type": "Discrete", "n": int(space.n), "start": int(space.start), **odd}
     if isinstance(space, spaces.MultiDiscrete):
-        start = space.start.tolist()
-        return {
-            "type": "MultiDiscrete",
-            "nvec": space.nvec.tolist(),
-            "start": start,
-            "dtype": str(space.dtype),
-        }
+        sizes = {"nvec": space.nvec.tolist(), "start": space.start.tolist()}
+        return {"type": "MultiDiscrete", **sizes, "dtype": str(space.dtype)}
     if isinstance(space, spaces.MultiBinary):
-        return {
-            "type": "MultiBinary",
-            "n": int(space.n) if isinstance(space.n, (int, np.integer)) else list(space.n),
-        }
+        n = int(space.n) if isinstance(space.n, (int, np.integer)) else list(space.n)
+        return {"type": "MultiBinary", "n": n}
     children = _children(space)
     assert children is not None  # `Layout` has refused all other spaces
     kind = "Dict" if isinstance(space, spaces.Dict) else "Tuple"
-    keys = [key if isinstance(key, str) else int(key) for key, _ in children]
-    return {
-        "type": kind,
-        "spaces": [[key, _to_json(inner)] for key, (_, inner) in zip(keys, children, strict=True)],
-    }
+    parts = [[key if isinstance(key, str) else int(key), _to_json(part)] for key, part in children]
+    return {"type": kind, "spaces": parts}
 
 
 def _from_json(data: dict[str, Any]) -> spaces.Space:
     kind = data["type"]
     if kind == "Box":
         shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"])
-        low, high = (np.array(data[end], float) for end in ("low", "high"))
-        if dtype.kind in "iu":
-            low, high = (np.array(data[end], dtype) for end in ("low", "high"))
+        # Of integers as such, since large ones are no floats; of all others, "inf" is one.
+        read = dtype if dtype.kind in "iu" else np.dtype(float)
+        bounds = [np.array(data[end], read) for end in ("low", "high")]
         low, high = (
-            np.broadcast_to(b.reshape(shape) if b.ndim else b, shape).astype(dtype)
-            for b in (low, high)
+            np.broadcast_to(bound.reshape(shape) if bound.ndim else bound, shape).astype(dtype)
+            for bound in bounds
         )
         return spaces.Box(low, high, dtype=dtype.type)
     if kind == "Discrete":
         odd = {"dtype": np.dtype(data["dtype"]).type} if "dtype" in data else {}
         return spaces.Discrete(data["n"], start=data["start"], **odd)
     if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(
-            np.array(data["nvec"]),
-            dtype=np.dtype(data["dtype"]).type,
-            start=np.array(data["start"]),
-        )
+        nvec, start, dtype = np.array(data["nvec"]), np.array(data["start"]), data["dtype"]
+        return spaces.MultiDiscrete(nvec, dtype=np.dtype(dtype).type, start=start)
     if kind == "MultiBinary":
         return spaces.MultiBinary(data["n"])
     if kind == "Dict":

@@ -18,11 +18,10 @@ from poise.errors import EnvError, SpaceError
 from poise.spaces.layout import Layout
 
 KEY = "action_mask"
-"""Where a mask is: in a `Dict` observation, and in the info of environments that report it there.
-"""
+"""The mask's key: in a `Dict` observation, and in the info of environments that report it there."""
 
 INNER = "observation"
-"""Where the observation itself is, beside the mask, once an environment is wrapped."""
+"""The key of the observation itself, beside the mask, once an environment is wrapped."""
 
 
 def mask_width(action_space: gym.Space) -> int | None:
@@ -47,10 +46,8 @@ def is_masked(observation_space: gym.Space, action_space: gym.Space) -> bool:
             f"masked, not {action_space}: give that part of the observation another name."
         )
     mask = observation_space[KEY]
-    if not (
-        isinstance(mask, (spaces.Box, spaces.MultiBinary))
-        and np.prod(mask.shape, dtype=int) == width
-    ):
+    numbers = isinstance(mask, (spaces.Box, spaces.MultiBinary))
+    if not numbers or np.prod(mask.shape or (), dtype=int) != width:
         raise SpaceError(
             f"The action mask of {action_space} must be a Box of shape ({width},), not {mask}."
         )
@@ -62,9 +59,8 @@ def stuck(action_space: gym.Space, masks: np.ndarray) -> np.ndarray:
     allowed: np.ndarray = masks.reshape(len(masks), -1) != 0
     if isinstance(action_space, spaces.MultiDiscrete):
         sizes = action_space.nvec.ravel()
-        allowed = np.logical_or.reduceat(
-            allowed, np.cumsum(sizes) - sizes, axis=1
-        )  # any of each choice's
+        # Each choice of its own must leave something.
+        allowed = np.logical_or.reduceat(allowed, np.cumsum(sizes) - sizes, axis=1)
         return np.logical_not(allowed.all(axis=1))
     return np.logical_not(allowed.any(axis=1))
 
@@ -76,8 +72,8 @@ def complete(
 
     Args:
         observation_space, action_space: the policy's.
-        observation: of that space, with or without its mask; of a wrapped environment also what the
-            environment itself gives.
+        observation: of that space, with or without its mask. Of a wrapped environment, it may also
+            be what the environment inside gives.
         mask: takes the place of the one in the observation. Without any, all actions of a wrapped
             environment are allowed.
 
@@ -86,18 +82,17 @@ def complete(
         EnvError: it allows nothing.
     """
     width = mask_width(action_space)
-    if width is None or not (
-        isinstance(observation_space, spaces.Dict) and KEY in observation_space.spaces
-    ):
+    parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {}
+    if width is None or KEY not in parts:
         raise SpaceError(
             f"An action mask was given, but there is no {KEY!r} in the observations of this policy."
         )
-    shape = observation_space[KEY].shape or ()
+    shape = parts[KEY].shape or ()
     if isinstance(observation, Mapping) and KEY in observation:
         mask = observation[KEY] if mask is None else mask
-    elif set(observation_space.spaces) == {INNER, KEY}:
+    elif set(parts) == {INNER, KEY}:
         if mask is None:
-            inner = Layout(observation_space[INNER])
+            inner = Layout(parts[INNER])
             leaf = inner.leaves[0]
             batch = np.shape(inner.flatten(observation)[leaf.name])
             mask = np.ones((*batch[: len(batch) - len(leaf.shape)], width), np.int8)
