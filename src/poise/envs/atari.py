@@ -21,7 +21,7 @@ from poise.errors import EnvError, nearest
 from poise.install import install
 
 _NOT_FOR_ONE = {"combat", "joust", "maze_craze", "warlords"}
-"""Games that take two players."""
+"""Games that take two players, by the emulator's names."""
 
 
 def is_atari(env_id: str) -> bool:
@@ -29,10 +29,10 @@ def is_atari(env_id: str) -> bool:
 
     A name that somebody else registered with Gymnasium is theirs.
     """
+    if atari_name(env_id) is None:
+        return False
     known = gym.registry.get(env_id)
-    return atari_name(env_id) is not None and (
-        known is None or str(known.entry_point).startswith("ale_py")
-    )
+    return known is None or str(known.entry_point).startswith("ale_py")
 
 
 def make_atari(
@@ -55,8 +55,7 @@ def make_atari(
 def make_atari_vector(
     env_id: str, num_envs: int, options: dict[str, Any] | None = None
 ) -> AtariVector:
-    """Makes `num_envs` games that are played as one batch; arguments and errors as for
-    `make_atari`."""
+    """Makes `num_envs` games that are played as one batch; otherwise as `make_atari`."""
     return AtariVector(*_described(env_id, options), num_envs)
 
 
@@ -72,6 +71,7 @@ def _described(env_id: str, options: dict[str, Any] | None) -> tuple[str, AtariC
 
 
 def _rom(env_id: str, name: AtariName) -> str:
+    """The emulator's name of a game: `ms_pacman`."""
     known = _roms()
     if name.game not in known:
         close = nearest(env_id, [env_id.replace(name.game, game) for game in known])
@@ -81,7 +81,7 @@ def _rom(env_id: str, name: AtariName) -> str:
 
 @lru_cache(1)
 def _roms() -> dict[str, str]:
-    """From `MsPacman` to `ms_pacman`, for every game that ale-py brings."""
+    """The emulator's name (`ms_pacman`) of every game that ale-py brings, by ours (`MsPacman`)."""
     _import_ale()
     from ale_py import roms
     from ale_py.registration import rom_id_to_name
@@ -105,15 +105,15 @@ class AtariVector(VectorEnv):
     stack` colour planes; rewards are the game's own. `step` is `send`, which starts the emulator's
     threads, and `recv`, which waits for them: in between, the interpreter is free.
 
-    The info of a step holds `lives`; with `episodic_life`, also `life_lost`, which learning takes
-    for the end that the emulator's own option of that name would make of it by restarting the game.
+    The info of a step holds `lives`. With `episodic_life`, it also holds `life_lost`, which
+    learning takes for an end; the emulator's own option of that name would restart the game.
 
     Args:
         rom: the emulator's name of the game: `ms_pacman`.
         config: complete options (`poise.config.atari.atari_config`).
-        num_envs: how many.
-        screen: the picture's height and width, if it is to be a single one in full colour instead
-            of what the options say. The game takes the same course in both.
+        num_envs: number of games.
+        screen: height and width of the picture, if it shall be a single one in full colour instead
+            of what the options say. The game takes the same course either way.
     """
 
     def __init__(
@@ -137,8 +137,9 @@ class AtariVector(VectorEnv):
             noop_max=config.noop_max,
             use_fire_reset=config.fire_reset,
             max_num_frames_per_episode=config.max_episode_steps * config.frame_skip,
-            reward_clipping=False,  # scores are real; `clip_rewards` clips for learning
-            # it would restart the game, so that only first lives were ever played
+            # Scores are real; `clip_rewards` clips for learning.
+            reward_clipping=False,
+            # It would restart the game, so that only first lives were ever played.
             episodic_life=False,
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )
@@ -146,9 +147,8 @@ class AtariVector(VectorEnv):
             "autoreset_mode": AutoresetMode.NEXT_STEP,
             "render_fps": max(1, round(FRAMES_PER_SECOND / config.frame_skip)),
         }
-        self._close_at_exit = weakref.finalize(
-            self, self._native.__dict__.clear
-        )  # nanobind reports what is left over
+        # Else, at the end of Python, nanobind would report the emulator as a leak.
+        self._close_at_exit = weakref.finalize(self, self._native.__dict__.clear)
         self.num_envs = num_envs
         channels = stack if grey else 3 * stack
         self._grey, self._episodic_life = grey, config.episodic_life
@@ -165,18 +165,21 @@ class AtariVector(VectorEnv):
         seed: int | list[int] | np.ndarray | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begins new games everywhere; an integer seeds them with `seed, seed + 1, ...`, a list
-        with one seed each. Without one, each emulator's generator goes on."""
-        if (
-            self._stepping
-        ):  # since Ctrl-C: the emulator would take that step's result for the reset's, or crash
+        """Begins new games everywhere.
+
+        An integer seeds them with `seed, seed + 1, ...`, a list with one seed each. Without a seed,
+        each emulator's generator goes on.
+        """
+        # Ctrl-C came between `send` and `recv`: the emulator would take that step's result for the
+        # reset's, or crash.
+        if self._stepping:
             self._native.recv()
             self._stepping = False
         if seed is not None:
             seeds = np.asarray(seed, np.int64)
-            seed = (
-                seeds + np.arange(self.num_envs) if seeds.ndim == 0 else seeds
-            ) % 2**31  # it takes no larger ones
+            if seeds.ndim == 0:
+                seeds = seeds + np.arange(self.num_envs)
+            seed = seeds % 2**31  # the emulator takes no larger ones
         obs, info = self._native.reset(seed=seed)
         self._over = np.ones(self.num_envs, np.bool_)
         return self._planes(obs), self._follow_lives(info, np.zeros(self.num_envs, np.bool_))
@@ -194,28 +197,21 @@ class AtariVector(VectorEnv):
         self._stepping = True
 
     def recv(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Waits for the step that `send` started; returns what `step` returns, in arrays of its
-        own."""
+        """Waits for the step that `send` started; returns what `step` does, in arrays of its own."""
         obs, reward, terminated, truncated, info = self._native.recv()
         self._stepping = False
-        return (
-            self._planes(obs),
-            reward,
-            terminated,
-            truncated,
-            self._follow_lives(info, terminated | truncated),
-        )
+        info = self._follow_lives(info, terminated | truncated)
+        return self._planes(obs), reward, terminated, truncated, info
 
     def _planes(self, obs: np.ndarray) -> np.ndarray:
-        """Colour pictures `[B, stack, H, W, 3]` as planes `[B, 3 * stack, H, W]`, which
-        convolutions take."""
+        """Colour pictures `[B, stack, H, W, 3]` as the planes `[B, 3 * stack, H, W]` of a CNN."""
         return obs if self._grey else np.moveaxis(obs, -1, 2).reshape(len(obs), -1, *obs.shape[2:4])
 
     def _follow_lives(self, info: dict[str, Any], over: np.ndarray) -> dict[str, Any]:
+        """The info of a step, `over` `[B]` telling which games it ended."""
         lives = info["lives"]
-        lost = (
-            lives < self._lives
-        ) & ~self._over  # a new game may begin with fewer than the last one had
+        # A new game may begin with fewer lives than the last one had: that is no loss.
+        lost = (lives < self._lives) & ~self._over
         self._lives, self._over = lives, over
         return {"lives": lives, "life_lost": lost} if self._episodic_life else {"lives": lives}
 
@@ -226,9 +222,8 @@ class AtariVector(VectorEnv):
 class AtariGame(gym.Env):
     """One game: a batch of one.
 
-    With the seed `s + i` it takes the course of slot `i` of a batch with the seed `s`.
-
-    To be filmed, it plays the same game a second time beside the first, in full size and colour.
+    With the seed `s + i`, it takes the same course as game `i` of a batch with the seed `s`. To be
+    filmed, it plays the same game a second time beside the first, in full size and colour.
 
     Args:
         rom, config: as for `AtariVector`.
@@ -243,14 +238,11 @@ class AtariGame(gym.Env):
             )
         self.render_mode = render_mode
         self._batch = AtariVector(rom, config, 1)
-        self._screen = (
-            AtariVector(rom, config, 1, screen=_screen_size(rom)) if render_mode else None
-        )
+        screen = _screen_size(rom) if render_mode else None
+        self._screen = AtariVector(rom, config, 1, screen) if screen else None
         self._picture: np.ndarray | None = None
-        self.metadata = {
-            "render_modes": ["rgb_array"],
-            "render_fps": self._batch.metadata["render_fps"],
-        }
+        fps = self._batch.metadata["render_fps"]
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps}
         self.observation_space = self._batch.single_observation_space
         self.action_space = self._batch.single_action_space
         self._over = True
@@ -261,11 +253,9 @@ class AtariGame(gym.Env):
         """Begins a new game."""
         super().reset(seed=seed)
         if self._screen is not None:
-            seed = (
-                int(self.np_random.integers(2**31))
-                if seed is None and self._picture is None
-                else seed
-            )
+            # Both games need the same generator from the start; later, both go on in step.
+            if seed is None and self._picture is None:
+                seed = int(self.np_random.integers(2**31))
             self._picture = self._screen.reset(seed=seed)[0]
         obs, info = self._batch.reset(seed=seed)
         self._over = False

@@ -1,15 +1,15 @@
-"""Which batch plays in which environment: two that share one would each disturb the other's
-episodes.
+"""Which batch plays in which environment: two in the same one would disturb each other.
 
-A function that returns an instance it holds, or a class that is a singleton, gives the same
-environment again and again, perhaps in wrappers of its own each time. The environment inside the
-wrappers tells.
+A function that returns an instance which it keeps, or a class that is a singleton, gives the same
+environment again and again, perhaps in new wrappers each time. The environment inside the wrappers
+tells.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -17,29 +17,33 @@ import gymnasium as gym
 from poise.errors import EnvError
 
 _players: dict[int, weakref.ref[Any]] = {}
-"""By the identity of an environment, the batch that plays in it.
+"""The batch that plays in an environment, by the environment's `id`.
 
-It holds the environment: the identity is not
-another's before the batch is gone."""
+The batch keeps the environment alive, so that no other object gets this `id` before the batch is
+gone.
+"""
 
 
 def claim(env: gym.Env, player: Any) -> None:
-    """Notes that a batch plays in an environment from now on, until it is released or the batch is
-    gone.
+    """Notes that a batch plays in an environment, until it is released or the batch is gone.
 
     Raises:
         EnvError: a batch plays in it already.
     """
     refuse_if_played(env)
-    for part in _cores(env):
-        key = id(part)
-        _players[key] = weakref.ref(player, lambda _, key=key: _players.pop(key, None))  # type: ignore[misc]
+    for key in map(id, _cores(env)):
+        gone = partial(_forget, key)
+        _players[key] = weakref.ref(player, gone)
+
+
+def _forget(key: int, _: object = None) -> None:
+    _players.pop(key, None)
 
 
 def release(env: gym.Env) -> None:
     """Forgets who plays in an environment."""
     for part in _cores(env):
-        _players.pop(id(part), None)
+        _forget(id(part))
 
 
 def refuse_if_played(env: Any) -> None:
@@ -52,9 +56,8 @@ def refuse_if_played(env: Any) -> None:
         name = type(env.unwrapped).__name__
         raise EnvError(
             f"The same {name} was returned again while episodes are played in it: "
-            "each environment, also that of an evaluation or a film, "
-            "must be an instance of its own. Make it inside the function: env=lambda config: "
-            f"{name}(...)."
+            "each environment, also that of an evaluation or a film, must be an instance of its "
+            f"own. Make it inside the function: env=lambda config: {name}(...)."
         )
 
 
@@ -76,22 +79,21 @@ def normaliser_sentence(env: gym.Env) -> str | None:
         env = env.env
     if not found:
         return None
-    rewards = any("reward" in name.lower() for name in found)
-    settings = [
-        *(["normalize_observations"] * (found != ["NormalizeReward"])),
-        *(["normalize_rewards"] * rewards),
-    ]
+    settings = []
+    if found != ["NormalizeReward"]:
+        settings.append("normalize_observations=True")
+    if any("reward" in name.lower() for name in found):
+        settings.append("normalize_rewards=True")
     return (
         f"{' and '.join(found)} inside the environment keeps statistics of its own: "
         "each environment has others, they go on from episode to episode, "
-        "no checkpoint holds them, and an evaluation begins without any. Leave it out, "
-        f"and train with {' and '.join(f'{key}=True' for key in settings)}."
+        "no checkpoint holds them, and an evaluation begins without any. "
+        f"Leave it out, and train with {' and '.join(settings)}."
     )
 
 
 def _cores(env: Any) -> Iterator[Any]:
-    """The environment inside all wrappers, and those that adapters to Gymnasium's API keep as their
-    `env`."""
+    """The environment inside all wrappers, and those inside it, which adapters keep as their `env`."""
     seen: list[Any] = []
     while all(hasattr(env, method) for method in ("reset", "step")) and not isinstance(env, type):
         env = getattr(env, "unwrapped", env)

@@ -1,4 +1,4 @@
-"""From the name of an environment, a class or a function to an environment, or a batch of them."""
+"""From a name, a class or a function to the environment that it stands for."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def _make_bare(env: Any, config: dict[str, Any], render_mode: str | None) -> gym
     for kind in ("observation_space", "action_space"):
         if not isinstance(getattr(made, kind, None), gym.Space):
             raise EnvError(
-                f"{type(made).__name__} has no {kind}: set self.{kind} to a gymnasium.Space in "
-                "__init__."
+                f"{type(made).__name__} has no {kind}: "
+                f"set self.{kind} to a gymnasium.Space in __init__."
             )
     refuse_if_played(made)
     return gym.wrappers.TimeLimit(made, limit) if limit else made
@@ -113,16 +113,16 @@ def _make_bare(env: Any, config: dict[str, Any], render_mode: str | None) -> gym
 def is_native(env: Any) -> bool:
     """Whether there is a version of an environment that steps many at once in compiled code."""
     source = find_env(env)
-    return isinstance(source, str) and (
-        is_atari(source) or _spec(source).vector_entry_point is not None
-    )
+    if not isinstance(source, str):
+        return False
+    return is_atari(source) or _spec(source).vector_entry_point is not None
 
 
 def env_maker(env: Any, env_config: dict[str, Any] | None = None) -> Callable[[], gym.Env]:
     """A function that makes one environment after the other, action masks in their observations.
 
-    Whether there are
-    masks is asked of the first one only."""
+    Only the first one is asked whether there are masks.
+    """
     masked: list[bool] = []
 
     def make() -> gym.Env:
@@ -135,25 +135,33 @@ def env_maker(env: Any, env_config: dict[str, Any] | None = None) -> Callable[[]
 
 
 def recipe(env: Any, env_config: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What another process needs to make an environment: names that only this process knows are
-    resolved."""
+    """What another process needs to make an environment.
+
+    Names that only this process knows are replaced by what they stand for.
+    """
     source = find_env(env)
     spec = own_spec(source) if isinstance(source, str) else None
     config = checked(env, env_config)
     if wrappers := take_wrappers(config):
         config[WRAPPERS] = resolved(wrappers)
-    described = {"name": env_name(env), "env": source, "env_config": config, "spec": spec}
-    return {**described, "changes": sendable(("spaces.", "envs.", "stepping.", "config."))}
+    return {
+        "name": env_name(env),
+        "env": source,
+        "env_config": config,
+        "spec": spec,
+        "changes": sendable(("spaces.", "envs.", "stepping.", "config.")),
+    }
 
 
 def own_spec(env: str) -> Any:
-    """The registry's entry of an id that is not one of Gymnasium's, which another process may not
-    have."""
+    """The registry's entry of an id that a script or a package registered; None for Gymnasium's.
+
+    Another process may not have imported what registers it.
+    """
     known = gym.registry.get(env)
-    own = known is None or (
-        isinstance(known.entry_point, str) and known.entry_point.startswith("gymnasium.")
-    )
-    return None if own else known
+    home = known.entry_point if known is not None else None
+    is_gymnasiums = isinstance(home, str) and home.startswith("gymnasium.")
+    return None if is_gymnasiums else known
 
 
 def recipe_maker(described: dict[str, Any]) -> Callable[[], gym.Env]:
@@ -175,13 +183,12 @@ def find_env(env: Any) -> str | Creator:
         if isinstance(env, VectorEnv):
             return lambda: cast(Any, env)
         if isinstance(env, gym.Env):
-            known_as = f", or {env.spec.id!r}" if env.spec else ""
-            make = (
-                f"gym.make({env.spec.id!r})" if env.spec else f"{type(env.unwrapped).__name__}(...)"
-            )
+            make = f"{type(env.unwrapped).__name__}(...)"
+            if env.spec:
+                make = f"gym.make({env.spec.id!r}), or {env.spec.id!r}"
             raise EnvError(
                 f"env={env} is one environment, made already, and training plays several: "
-                f"give what makes them, env=lambda config: {make}{known_as}."
+                f"give what makes them, env=lambda config: {make}."
             )
         if not callable(env):
             raise EnvError(
@@ -210,28 +217,28 @@ def find_env(env: Any) -> str | Creator:
                 )
             options = [n for n, value in vars(imported).items() if callable(value)]
             raise EnvError(
-                f"env={env!r}: {module!r} has and registers no "
-                f"{name!r}.{nearest_of(module, name, options)}"
+                f"env={env!r}: {module!r} has and registers no {name!r}."
+                f"{nearest_of(module, name, options)}"
             )
         return str(env)
     if env not in gym.registry:
         forms = ("{}-v4", "{}NoFrameskip-v4", "{}Deterministic-v4", "ALE/{}-v5")
-        known = [
-            *_creators,
-            *gym.registry,
-            *(form.format(game) for game in GAMES for form in forms),
-        ]
+        games = [form.format(game) for game in GAMES for form in forms]
+        known = [*_creators, *gym.registry, *games]
+        hint = _meant(env) or package_hint(env) or nearest(env, known)
         raise EnvError(
-            "There is no environment "
-            f"{env!r}.{_meant(env) or package_hint(env) or nearest(env, known)} Names are those of "
-            "Gymnasium, of poise.register_env, or module:Name."
+            f"There is no environment {env!r}.{hint} "
+            "Names are those of Gymnasium, of poise.register_env, or module:Name."
         )
     return str(env)
 
 
 def admit_env(env: Any, env_config: dict[str, Any] | None = None) -> None:
-    """Lets an environment that came in a file pass, with its wrappers, or raises `TrustError`;
-    nothing is imported."""
+    """Lets an environment that came in a file pass, with its wrappers; nothing is imported.
+
+    Raises:
+        TrustError: nobody knows or confirms one of them.
+    """
     env_config = dict(env_config or {})
     for wrapper, arguments in take_wrappers(env_config):
         if isinstance(wrapper, str):
@@ -241,37 +248,36 @@ def admit_env(env: Any, env_config: dict[str, Any] | None = None) -> None:
 
 
 def _offers(env: str, module: ModuleType) -> bool:
-    """Whether a loaded module has an environment of this name that is none of a function's making."""
+    """Whether a loaded module has an environment of this name: a registered id or a class."""
     name = env.partition(":")[2]
     found = trust.attribute(module, name)
-    return name in gym.registry or (
-        isinstance(found, type) and issubclass(found, (gym.Env, VectorEnv))
-    )
+    is_class = isinstance(found, type) and issubclass(found, (gym.Env, VectorEnv))
+    return name in gym.registry or is_class
 
 
 def _meant(env: str) -> str:
-    """`" Did you mean 'envs:Maze'?"` for `envs.Maze` and `envs.py:Maze`, where there is such a
-    module."""
+    """`" Did you mean 'envs:Maze'?"` for `envs.Maze` and `envs.py:Maze`, if there is a module."""
     found = re.fullmatch(r"(\w[\w.]*?)(?:\.py)?[.:](\w+)", env)
-    module = found[1].partition(".")[0] if found else ""
-    there = found and importlib.machinery.PathFinder.find_spec(module) is not None
-    return f" Did you mean '{found[1]}:{found[2]}'?" if found and there else ""
+    if found is None:
+        return ""
+    module, name = found.groups()
+    spec = importlib.machinery.PathFinder.find_spec(module.partition(".")[0])
+    return "" if spec is None else f" Did you mean '{module}:{name}'?"
 
 
 def checked(env: Any, env_config: dict[str, Any] | None) -> dict[str, Any]:
-    """A copy of an env config, its time limit checked: the one key that means the same to all
-    environments.
+    """A copy of an env config whose time limit, which all environments know, is checked.
 
     Raises:
+        ConfigError: the time limit is not allowed.
         TrustError: it came in a file, with what may be paths or modules, and nobody knows or
             confirms it.
     """
     config, key = dict(env_config or {}), "max_episode_steps"
     admit_env(env, config)
-    if config.get(key) is not None:
-        config[key] = coerce(PositiveInt, config[key], f"env_config.{key}")
-    else:
-        config.pop(key, None)  # None is as if it were not given, also where it would be handed on
+    limit = config.pop(key, None)
+    if limit is not None:
+        config[key] = coerce(PositiveInt, limit, f"env_config.{key}")
     return config
 
 
@@ -285,13 +291,12 @@ def reward_threshold(env: Any) -> float | None:
 
 
 def _spec(env_id: str) -> Any:
-    """The registry's entry; it does not know the `module:` that `find_env` has imported."""
+    """The registry's entry, which is without the `module:` that `find_env` has imported."""
     return gym.spec(env_id.rpartition(":")[2])
 
 
 def call_creator(creator: Creator, config: dict[str, Any]) -> Any:
-    """`creator(config)` where it takes one argument, `creator(**config)` where it takes keywords or
-    nothing.
+    """Calls `creator(config)` if it takes one argument, else `creator(**config)`.
 
     A creator that takes no `render_mode` is not given one: whether it renders shows in what it
     makes.
@@ -299,20 +304,18 @@ def call_creator(creator: Creator, config: dict[str, Any]) -> Any:
     signature = inspect.signature(creator).parameters
     parameters = [p for p in signature.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     required = [p for p in parameters if p.default is p.empty and p.kind != p.KEYWORD_ONLY]
-    takes_config = len(required) == 1 or (
-        parameters and parameters[0].name in ("config", "env_config", "env_ctx")
-    )
-    if takes_config and not (required and required[0].name in config):
+    usual = bool(parameters) and parameters[0].name in ("config", "env_config", "env_ctx")
+    is_keyword = bool(required) and required[0].name in config
+    if (usual or len(required) == 1) and not is_keyword:
         return creator(config)
-    if "render_mode" not in signature and not any(
-        p.kind == p.VAR_KEYWORD for p in signature.values()
-    ):
+    takes_any = any(p.kind == p.VAR_KEYWORD for p in signature.values())
+    if "render_mode" not in signature and not takes_any:
         config = {key: value for key, value in config.items() if key != "render_mode"}
     needed = [p.name for p in parameters if p.default is p.empty and p.name not in config]
     if needed:
         raise EnvError(
-            f"{env_name(creator)} cannot be made: env_config does not give its "
-            f"{' and '.join(needed)}."
+            f"{env_name(creator)} cannot be made: "
+            f"env_config does not give its {' and '.join(needed)}."
         )
     return creator(**config)
 
@@ -323,16 +326,15 @@ class VectorEnvMadeError(EnvError):
     def __init__(self, name: str, env: VectorEnv) -> None:
         super().__init__(
             f"{name} made a vector environment, a {type(env.unwrapped).__name__}. "
-            "It trains and is evaluated as it is, with num_workers=0 and without max_episode_steps "
-            "in the env_config; films, checks and worker processes need a function that makes a "
-            "single environment."
+            "It trains and is evaluated as it is, with num_workers=0 "
+            "and without max_episode_steps in the env_config; "
+            "films, checks and worker processes need a function that makes a single environment."
         )
         self.env = env
 
 
 class Quiet(warnings.catch_warnings):
-    """Silences Gymnasium's notice that an older version of an environment was asked for: that was
-    on purpose."""
+    """Silences Gymnasium's notice of a newer version: the older one was asked for on purpose."""
 
     def __enter__(self) -> Any:
         result = super().__enter__()
@@ -341,7 +343,7 @@ class Quiet(warnings.catch_warnings):
 
 
 class AsEnvError:
-    """Turns Gymnasium's own errors (which say what to install) into an `EnvError`."""
+    """Turns errors while an environment is made into an `EnvError` that says what to do."""
 
     def __init__(self, name: str, config: dict[str, Any]) -> None:
         self.name, self.config = name, config
@@ -350,18 +352,14 @@ class AsEnvError:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, gym.error.DependencyNotInstalled) and (
-            found := _EXTRA.search(str(error))
-        ):
+        missing = isinstance(error, gym.error.DependencyNotInstalled)
+        if missing and (found := _EXTRA.search(str(error))):
             raise EnvError(f"{self.name} needs an extra: {install(found[1])}") from None
         if isinstance(error, gym.error.Error):
             raise EnvError(f"{self.name} cannot be made: {error}") from error
         if isinstance(error, ImportError) and "gymnasium-robotics" in str(error):
-            known = max(
-                name
-                for name in gym.registry
-                if name.startswith(self.name.rpartition("-")[0] + "-v")
-            )
+            family = self.name.rpartition("-")[0] + "-v"
+            known = max(name for name in gym.registry if name.startswith(family))
             raise EnvError(
                 f"{self.name} is no longer part of Gymnasium. Did you mean {known!r}?"
             ) from None

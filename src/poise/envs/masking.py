@@ -1,5 +1,4 @@
-"""Environments that report action masks in their info, wrapped so that their observations hold
-them:
+"""Action masks that environments report in their info become a part of the observations.
 
 if reports_mask(env):
     env = ActionMaskInObservation(env)
@@ -21,22 +20,20 @@ from poise.spaces.masks import INNER, KEY, joined, mask_width
 def reports_mask(env: gym.Env) -> bool:
     """Whether an environment reports masks in its info: resets it once and looks."""
     observed = env.observation_space
-    if mask_width(env.action_space) is None or (
-        isinstance(observed, spaces.Dict) and KEY in observed.spaces
-    ):
+    has_mask = isinstance(observed, spaces.Dict) and KEY in observed.spaces
+    if has_mask or mask_width(env.action_space) is None:
         return False
     try:
         _, info = env.reset()
-    except Exception:  # that it fails is told where it is reset in earnest
+    except Exception:  # the first reset of an episode will tell it
         return False
     return isinstance(info, Mapping) and info.get(KEY) is not None
 
 
 class ActionMaskInObservation(gym.Wrapper):
-    """Observations `{"observation": ..., "action_mask": ...}`, with the mask from the info of
-    `reset` and `step`.
+    """Observations are `{"observation": ..., "action_mask": ...}`.
 
-    Where the info holds none, everything is allowed.
+    The mask comes from the info of `reset` and `step`; where that holds none, all is allowed.
 
     Raises:
         SpaceError: actions of this kind cannot be masked.
@@ -54,6 +51,7 @@ class ActionMaskInObservation(gym.Wrapper):
         self._mask = self._all
         mask_space = spaces.Box(0, 1, (width,), np.int8)
         self.observation_space = spaces.Dict({INNER: env.observation_space, KEY: mask_space})
+        # Offered only where the environment inside can do it, since checkpoints look for them.
         if env.has_wrapper_attr("get_state") and env.has_wrapper_attr("set_state"):
             self.get_state, self.set_state = self._get_state, self._set_state
 

@@ -8,6 +8,7 @@ imports the `gym` package: its classes are known by what they have.
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,16 +30,16 @@ class OldGymEnv(gym.Env):
     package's did, else `terminated`.
 
     Args:
-        env: has `reset`, `step`, `observation_space` and `action_space`; `seed`, `render` and
-            `close` where it likes.
-        render_mode: what `render` shows. By default frames, where the environment's metadata offers
+        env: has `reset`, `step`, `observation_space` and `action_space`; it may have `seed`,
+            `render` and `close`.
+        render_mode: what `render` shows; by default frames, if the environment's metadata offers
             them.
 
     Attributes:
         env: the environment of the old API.
 
     Raises:
-        SpaceError: a space of it has no counterpart in Gymnasium.
+        SpaceError: one of its spaces has no counterpart in Gymnasium.
     """
 
     def __init__(self, env: Any, render_mode: str | None = None) -> None:
@@ -54,7 +55,7 @@ class OldGymEnv(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Seeds and begins an episode; `options` are unknown to the old API."""
+        """Seeds and begins an episode; the old API knows no `options`, which are left out."""
         super().reset(seed=seed)
         if callable(getattr(self.env, "seed", None)):
             self.env.seed(int(self.np_random.integers(2**31)) if seed is None else seed)
@@ -64,7 +65,7 @@ class OldGymEnv(gym.Env):
         return found, {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One step; an environment that returns five values already has its way."""
+        """One step; five values are Gymnasium's already and stay as they are."""
         found = self.env.step(action)
         if len(found) == 5:
             return found  # type: ignore[no-any-return]
@@ -75,11 +76,9 @@ class OldGymEnv(gym.Env):
     def render(self) -> Any:
         """What the environment shows in `render_mode`."""
         render = self.env.render
-        return (
-            render(mode=self.render_mode)
-            if "mode" in inspect.signature(render).parameters
-            else render()
-        )
+        if "mode" in inspect.signature(render).parameters:
+            return render(mode=self.render_mode)
+        return render()
 
     def close(self) -> None:
         if callable(getattr(self.env, "close", None)):
@@ -98,14 +97,12 @@ def convert_space(space: Any) -> spaces.Space:
     """
     if isinstance(space, spaces.Space):
         return space
-    kind = type(space).__name__.removesuffix("Space")  # as some call their own
+    kind = type(space).__name__.removesuffix("Space")  # some call theirs `BoxSpace`
     try:
         if kind == "Box":
             dtype = np.dtype(space.dtype or np.float32)
-            low, high = (
-                np.broadcast_to(bound, space.shape).astype(dtype)
-                for bound in (space.low, space.high)
-            )
+            low = np.broadcast_to(space.low, space.shape).astype(dtype)
+            high = np.broadcast_to(space.high, space.shape).astype(dtype)
             return spaces.Box(low, high, tuple(map(int, space.shape)), dtype.type)
         if kind == "Discrete":
             return spaces.Discrete(int(space.n), start=int(getattr(space, "start", 0)))
@@ -122,14 +119,13 @@ def convert_space(space: Any) -> spaces.Space:
             f"{space!r} looks like a {kind} space of the old gym package, but {error}."
         ) from None
     raise SpaceError(
-        f"{space!r} is no space that Poise knows: use Box, Discrete, MultiDiscrete, MultiBinary, "
-        "Dict or Tuple of gymnasium.spaces."
+        f"{space!r} is no space that Poise knows: "
+        "use Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple of gymnasium.spaces."
     )
 
 
 def old_api_sentence(env: Any) -> str | None:
-    """What to say of an environment that follows the old Gym API, as far as that shows before it is
-    played.
+    """What to say of an environment of the old Gym API, as far as that shows before it is played.
 
     Args:
         env: anything that a user's class or function made.
@@ -141,14 +137,13 @@ def old_api_sentence(env: Any) -> str | None:
         parts = ("reset", "step", "observation_space", "action_space")
         looks_old = not isinstance(env, type) and all(hasattr(env, part) for part in parts)
         return _sentence(env, "it is not a gymnasium.Env") if looks_old else None
-    return (
-        None if takes(env.unwrapped.reset, "seed") else _sentence(env, "its reset() takes no seed")
-    )
+    if takes(env.unwrapped.reset, "seed"):
+        return None
+    return _sentence(env, "its reset() takes no seed")
 
 
 class WrongApiError(EnvError):
-    """An environment does not return what Gymnasium's interface says: no fresh instance would do
-    better."""
+    """An environment does not return what Gymnasium's interface says; a fresh one would not either."""
 
 
 def old_reset_sentence(env: gym.Env, found: Any) -> str | None:
@@ -156,13 +151,13 @@ def old_reset_sentence(env: gym.Env, found: Any) -> str | None:
     pair = isinstance(found, tuple) and len(found) == 2
     if pair and (isinstance(found[1], dict) or not isinstance(env.observation_space, spaces.Tuple)):
         return None
-    if found is None or isinstance(found, (str, tuple)):  # none that was ever an observation
+    if found is None or isinstance(found, (str, tuple)):  # these are no observations, either
         return f"reset() of {env_name(env)} must return (obs, info), and returned {_what(found)}."
     return _sentence(env, "its reset() returns only an observation")
 
 
 def old_step_sentence(env: gym.Env, found: Any) -> str | None:
-    """What to say where `step` returned `found`: None if that are Gymnasium's five values."""
+    """What to say where `step` returned `found`: None if those are Gymnasium's five values."""
     if isinstance(found, tuple) and len(found) == 5:
         return None
     if isinstance(found, tuple) and len(found) == 4:
@@ -172,20 +167,16 @@ def old_step_sentence(env: gym.Env, found: Any) -> str | None:
 
 
 def explain_step(env: gym.Env, action: Any, error: BaseException) -> str | None:
-    """What to say where a step failed because one of Gymnasium's wrappers could not unpack it; else
-    None.
+    """What to say where one of Gymnasium's wrappers could not unpack a step; else None.
 
     Wrappers do not tell what they got, so the environment below them is stepped once more: only for
     environments that are given up after `error`.
     """
     if not isinstance(error, (ValueError, TypeError)):
         return None
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    if last is None or not last.tb_frame.f_globals.get("__name__", "").startswith(
-        ("gymnasium.", "poise.")
-    ):
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    raised_by = frames[-1].f_globals.get("__name__", "") if frames else ""
+    if not raised_by.startswith(("gymnasium.", "poise.")):
         return None  # it was raised by the user's own code
     try:
         return old_step_sentence(env, env.unwrapped.step(action))
@@ -194,15 +185,14 @@ def explain_step(env: gym.Env, action: Any, error: BaseException) -> str | None:
 
 
 def takes(function: Any, keyword: str) -> bool:
-    """Whether a function can be called with this keyword; True where its signature cannot be read."""
+    """Whether a function can be called with this keyword; True if its signature cannot be read."""
     try:
         parameters: Mapping[str, inspect.Parameter] = inspect.signature(function).parameters
     except (TypeError, ValueError):
         return True
     found = parameters.get(keyword)
-    return (found is not None and found.kind != found.POSITIONAL_ONLY) or any(
-        p.kind == p.VAR_KEYWORD for p in parameters.values()
-    )
+    by_name = found is not None and found.kind != found.POSITIONAL_ONLY
+    return by_name or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
 
 
 def env_name(env: Any) -> str:
@@ -211,13 +201,9 @@ def env_name(env: Any) -> str:
 
 
 def _what(found: Any) -> str:
-    return (
-        "None"
-        if found is None
-        else f"{len(found)} values"
-        if isinstance(found, tuple)
-        else f"a {type(found).__name__}"
-    )
+    if found is None:
+        return "None"
+    return f"{len(found)} values" if isinstance(found, tuple) else f"a {type(found).__name__}"
 
 
 def _is_pair(found: Any) -> bool:
@@ -227,8 +213,8 @@ def _is_pair(found: Any) -> bool:
 def _sentence(env: Any, why: str) -> str:
     name = env_name(env)
     return (
-        f"{name} follows the old Gym API ({why}): wrap it, env=lambda config: "
-        f"poise.OldGymEnv({name}(config)), or port it to Gymnasium's, reset(*, seed=None, "
-        "options=None) -> (obs, info) and step(action) -> (obs, reward, terminated, truncated, "
-        "info)."
+        f"{name} follows the old Gym API ({why}): "
+        f"wrap it, env=lambda config: poise.OldGymEnv({name}(config)), or port it to Gymnasium's, "
+        "reset(*, seed=None, options=None) -> (obs, info) "
+        "and step(action) -> (obs, reward, terminated, truncated, info)."
     )

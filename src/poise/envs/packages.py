@@ -1,5 +1,4 @@
-"""Packages that register environments, so that an id without its module is told where it is at
-home."""
+"""Packages that register environments, for the hint to an id without its module."""
 
 from __future__ import annotations
 
@@ -9,19 +8,15 @@ import gymnasium as gym
 
 from poise.errors import nearest
 
+_HIGHWAY = (
+    "highway-", "merge-", "roundabout-", "parking-", "intersection-", "racetrack-", "exit-",
+    "u-turn-",
+)  # fmt: skip
+
 PACKAGES: dict[str, tuple[str, ...]] = {
     "minigrid": ("MiniGrid-", "BabyAI-"),
     "miniworld": ("MiniWorld-",),
-    "highway_env": (
-        "highway-",
-        "merge-",
-        "roundabout-",
-        "parking-",
-        "intersection-",
-        "racetrack-",
-        "exit-",
-        "u-turn-",
-    ),
+    "highway_env": _HIGHWAY,
     "gymnasium_robotics": ("Fetch", "Hand", "AntMaze", "PointMaze", "AdroitHand", "FrankaKitchen"),
     "panda_gym": ("Panda",),
     "flappy_bird_gymnasium": ("FlappyBird",),
@@ -32,40 +27,34 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "bsuite": ("bsuite/",),
     "ale_py": ("ALE/",),
 }
-"""By the module that registers them: how their ids begin."""
+"""How the ids of environments begin, by the module that registers them."""
 
 
 def package_hint(env: str) -> str:
-    """Which package registers an id, and how to name it or what to install; empty where nobody
-    knows."""
-    for module, beginnings in PACKAGES.items():
-        if env.startswith(beginnings):
-            top = module.partition(".")[0]
-            if importlib.util.find_spec(top) is not None:
-                return (
-                    f" It is of the package {top}, which is to be imported first: "
-                    f"write '{module}:{env}'."
-                )
-            package = top.replace("_", "-")
-            return (
-                f" It is of a package that is not installed: pip install {package}, "
-                f"then '{module}:{env}'."
-            )
-    return ""
+    """Which package registers an id, and what to write or install; empty where that is unknown."""
+    module = next((each for each, ids in PACKAGES.items() if env.startswith(ids)), None)
+    if module is None:
+        return ""
+    top = module.partition(".")[0]
+    if importlib.util.find_spec(top) is not None:
+        return (
+            f" It is of the package {top}, which is to be imported first: write '{module}:{env}'."
+        )
+    package = top.replace("_", "-")
+    return (
+        f" It is of a package that is not installed: pip install {package}, then '{module}:{env}'."
+    )
 
 
 def nearest_of(module: str, name: str, callables: list[str]) -> str:
-    """`" Did you mean 'module:Env-v4'?"`, of what a module has and of the ids that it has
-    registered."""
+    """`" Did you mean 'module:Env-v4'?"`, from what a module has and the ids that it registered."""
     top = module.partition(".")[0]
     own = [env_id for env_id, spec in gym.registry.items() if _home(spec.entry_point) == top]
     return nearest(name, [*callables, *own]).replace("'", f"'{module}:", 1)
 
 
 def _home(entry_point: object) -> str:
-    module = (
-        entry_point.partition(":")[0]
-        if isinstance(entry_point, str)
-        else getattr(entry_point, "__module__", "")
-    )
-    return str(module).partition(".")[0]
+    """The package of an entry point: a text `module:Name`, or a class or function itself."""
+    if not isinstance(entry_point, str):
+        entry_point = getattr(entry_point, "__module__", "")
+    return str(entry_point).partition(":")[0].partition(".")[0]

@@ -1,5 +1,4 @@
-"""What an environment's code raised: its own traceback, in one line, and whether it was the user's
-Ctrl-C."""
+"""What an environment's code raised: its own traceback, one line about it, or the user's Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,15 +11,15 @@ from types import FrameType, TracebackType
 
 
 def own_traceback(error: BaseException) -> str:
-    """The traceback of an exception from the environment's code on: frames of Poise's before it are
-    left out."""
+    """The traceback of an exception, without the frames of Poise before the environment's code."""
     frame: TracebackType | None = error.__traceback__
-    while (
-        frame is not None
-        and str(frame.tb_frame.f_globals.get("__package__")).partition(".")[0] == "poise"
-    ):
+    while frame is not None and _is_ours(frame):
         frame = frame.tb_next
     return "".join(traceback.format_exception(type(error), error, frame)).rstrip()
+
+
+def _is_ours(frame: TracebackType) -> bool:
+    return str(frame.tb_frame.f_globals.get("__package__")).partition(".")[0] == "poise"
 
 
 def said(error: BaseException) -> str:
@@ -33,16 +32,14 @@ def said(error: BaseException) -> str:
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether an exception from an environment's code is the user's Ctrl-C, and not the
-    environment's failure.
+    """Whether an exception from an environment's code is the user's Ctrl-C, and no failure of it.
 
-    A handler written in Python leaves its frame in the traceback; the interpreter's own leaves
-    none, and whatever comes while it is in force is taken for the user's: see `telling_interrupts`.
+    A signal handler written in Python leaves its frame in the traceback. The interpreter's own
+    leaves none: whatever comes while that is in force is taken for the user's (see
+    `telling_interrupts`).
     """
-    if (
-        not isinstance(error, KeyboardInterrupt)
-        or threading.current_thread() is not threading.main_thread()
-    ):
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or not isinstance(error, KeyboardInterrupt):
         return False
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
@@ -54,8 +51,10 @@ def is_interrupt(error: BaseException) -> bool:
 
 @contextmanager
 def telling_interrupts() -> Iterator[None]:
-    """While inside, Ctrl-C can be told from a `KeyboardInterrupt` that an environment raises by
-    itself."""
+    """Inside, Ctrl-C can be told from a `KeyboardInterrupt` that an environment raises by itself.
+
+    It replaces the interpreter's own handler by one in Python, which shows in tracebacks.
+    """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield

@@ -1,10 +1,9 @@
-"""What a name that came in a file may do: `module:Name` in a checkpoint, a run's configuration, a
-study.
+"""Whether a name that came in a file may be imported and called.
 
-Importing a module and calling what it holds runs code with all of the user's rights. A name that
-the user's own command or script gives is the user's; one from a file is `Foreign` and waits at the
-door (`admit`) until it is known to be harmless, known to this machine, or confirmed. See
-docs/security.md.
+Such names, `module:Name`, stand in checkpoints, configurations of runs, and studies. Importing a
+module and calling what it holds runs code with all of the user's rights. A name from the user's own
+command or script is the user's. One from a file is `Foreign` and waits at the door (`admit`) until
+it is harmless, known to this machine, or confirmed. See docs/security.md.
 """
 
 from __future__ import annotations
@@ -36,16 +35,18 @@ METHODS = {
     "preprocessor": ("transform",),
     "algorithm": ("iteration",),
 }
-"""What a class must have to be called at all, by what it is to be."""
+"""Methods that a class of each kind must have before it is called."""
 WRITING = ("RecordVideo",)
 """Classes that write files, and are therefore never harmless."""
 _TELLING = re.compile(r"[/\\:~]|^\.")
-"""In a text: it may be a path or a module."""
+"""What shows that a text may be a path or a module."""
 
 ask: Callable[[str], bool] | None = None
 """Asks the user, where there is one to ask; the command sets it in a terminal."""
 _granted: set[str] = set()
+"""Names that this process has used."""
 _warned: set[Path] = set()
+"""Files of known names that could not be written, of which was warned once."""
 
 
 class Foreign(str):
@@ -53,7 +54,7 @@ class Foreign(str):
 
     Attributes:
         source: the file.
-        own_config: whether what it is to be made with is the user's, nevertheless.
+        own_config: whether its arguments are the user's own, although the name is not.
     """
 
     source: str
@@ -74,40 +75,41 @@ def admit(
     """Lets a name pass, or raises. Nothing is imported; a name of the user's own always passes.
 
     Args:
-        name: what is to be made.
-        kind: what it is to be, for the sentence.
-        offers: whether a module that is loaded already has something harmless of this name; a class
-            of its kind is.
-        config: what it is to be made with.
+        name: the name of what shall be made.
+        kind: what it shall be, a key of `METHODS`.
+        offers: tells whether a module that is loaded already has something harmless of this name;
+            by default, a class of this kind is harmless.
+        config: the arguments that it shall be made with.
 
     Raises:
         TrustError: it came in a file, and nobody knows or confirms it.
     """
     if not isinstance(name, Foreign):
         return
-    module, _, there = name.partition(":")
-    offers = offers or (
-        lambda loaded: there not in WRITING and _is_class(attribute(loaded, there), kind)
-    )
-    if (
-        ":" in name
-        and _is_there(module)
-        and not (module in sys.modules and offers(sys.modules[module]))
-    ):
-        _pass(
-            str(name),
-            kind,
-            f"the {kind} {str(name)!r}",
-            f"making it runs code of the module {module!r}",
-            name,
-        )
+    module, _, inside = name.partition(":")
+    if ":" in name and _is_there(module) and not _is_harmless(module, inside, kind, offers):
+        what, why = f"the {kind} {str(name)!r}", f"making it runs code of the module {module!r}"
+        _pass(str(name), kind, what, why, name)
     if config and not name.own_config and _telling(config):
         given = json.dumps(config, default=str)[:200]
         what = f"settings of the {kind} {str(name)!r} that may lead to files or modules, {given}"
         _pass(_label(name, config), kind, what, f"{str(name)!r} does with them what it likes", name)
 
 
+def _is_harmless(
+    module: str, inside: str, kind: str, offers: Callable[[types.ModuleType], bool] | None
+) -> bool:
+    """Whether a module is loaded, so that its code ran already, and has a class of this kind."""
+    loaded = sys.modules.get(module)
+    if loaded is None:
+        return False
+    if offers is not None:
+        return offers(loaded)
+    return inside not in WRITING and _is_class(attribute(loaded, inside), kind)
+
+
 def _pass(label: str, kind: str, what: str, why: str, name: Foreign) -> None:
+    """Lets pass what this machine knows or the user confirms, and raises `TrustError` else."""
     if known(label):
         return
     said = f"{name.source} names {what}, which this machine has not used before: {why}."
@@ -120,24 +122,22 @@ def _pass(label: str, kind: str, what: str, why: str, name: Foreign) -> None:
     if ask is not None and ask(said):
         remember(label)
         return
-    own = (
-        "or give your own (env=...)"
-        if kind == "environment"
-        else f"or register a {kind} under this name".replace("a a", "an a")
-    )
+    article = "an" if kind.startswith("a") else "a"
+    own = f"or register {article} {kind} under this name"
+    if kind == "environment":
+        own = "or give your own (env=...)"
     raise TrustError(f"{said} If you trust it, add --trust (in Python, trust=True), {own}.")
 
 
 def known(label: str) -> bool:
-    """Whether this process or this machine has used a name before, out of the same file."""
+    """Whether this process or this machine has used a name before, and its module is the same file."""
     if label not in _granted and _read().get(label) == _origin(label):
         _granted.add(label)
     return label in _granted
 
 
 def remember(*labels: str) -> None:
-    """Writes names down as known to this machine, in a file that only the user reads; once for each
-    process."""
+    """Writes names down as known to this machine, in a file that only the user can read."""
     fresh = [label for label in labels if label not in _granted]
     if not fresh:
         return
@@ -149,7 +149,7 @@ def remember(*labels: str) -> None:
     text = json.dumps(dict(list(names.items())[-MOST:]), indent=1)
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=file.parent)  # readable by its owner only
+        descriptor, temporary = tempfile.mkstemp(dir=file.parent)  # which only its owner can read
         try:
             with os.fdopen(descriptor, "w") as out:
                 out.write(text)
@@ -161,15 +161,12 @@ def remember(*labels: str) -> None:
     except OSError as error:
         if file not in _warned:
             _warned.add(file)
-            warnings.warn(
-                f"{file} cannot be written ({error.strerror}): known names are asked for again.",
-                PoiseWarning,
-                stacklevel=3,
-            )
+            said = f"{file} cannot be written ({error.strerror}): known names are asked for again."
+            warnings.warn(said, PoiseWarning, stacklevel=3)
 
 
 def labels(name: object, config: Mapping[str, Any] | None = None) -> Iterator[str]:
-    """What `remember` is to know of a name that the user gave; nothing of one that came in a file."""
+    """What `remember` writes down of a name that the user gave; nothing of one out of a file."""
     if isinstance(name, str) and name and not isinstance(name, Foreign):
         if ":" in name:
             yield name
@@ -178,11 +175,12 @@ def labels(name: object, config: Mapping[str, Any] | None = None) -> Iterator[st
 
 
 def _label(name: str, config: Mapping[str, Any]) -> str:
+    """How a name with its arguments is written down."""
     return f"{name} {json.dumps(config, sort_keys=True, default=str)}"
 
 
 def _telling(value: Any) -> bool:
-    """Whether there is a text in it that could be a path or a module."""
+    """Whether a value holds a text that could be a path or a module."""
     if isinstance(value, Mapping):
         return any(map(_telling, value.values())) or any(map(_telling, value))
     if isinstance(value, (list, tuple)):
@@ -199,12 +197,12 @@ def _is_there(module: str) -> bool:
 
 
 def _file() -> Path:
+    """Where this machine's known names are written down."""
     home = os.environ.get("POISE_HOME")
     if home:
         return Path(home) / "known.json"
-    return (
-        Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "poise" / "known.json"
-    )
+    settings = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(settings) / "poise" / "known.json"
 
 
 def _read() -> dict[str, str]:
@@ -217,8 +215,11 @@ def _read() -> dict[str, str]:
 
 
 def _origin(label: str) -> str:
-    """Where the module of a name comes from, so that another one of its name is not taken for it;
-    found without running any of it."""
+    """The file that the module of a name comes from, found without running any of it.
+
+    Another module of the same name is not taken for it. Installed ones count as one place, so that
+    an update is no change.
+    """
     module, colon, _ = label.partition(" ")[0].partition(":")
     if not colon:
         return ""
@@ -232,23 +233,22 @@ def _origin(label: str) -> str:
     if spec is None:
         return ""
     path = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
-    path = os.path.realpath(path) if path not in ("built-in", "frozen") else path
-    installed = {
-        os.path.realpath(sysconfig.get_path(kind)) for kind in ("purelib", "platlib", "stdlib")
-    }
-    return "installed" if any(path.startswith(folder + os.sep) for folder in installed) else path
+    if path in ("built-in", "frozen"):
+        return path
+    path = os.path.realpath(path)
+    folders = [os.path.realpath(sysconfig.get_path(k)) for k in ("purelib", "platlib", "stdlib")]
+    return "installed" if any(path.startswith(folder + os.sep) for folder in folders) else path
 
 
-# --- looking up
-# -----------------------------------------------------------------------------------------------------
+# --- looking up ---------------------------------------------------------------------------------
 
 
 def load_module(name: str, kind: str, error: type[PoiseError], hint: str = "") -> types.ModuleType:
     """The module of `module:Name`, imported.
 
     Raises:
-        PoiseError: of the type `error`: there is none, or it is no name of one; the sentence says where it was looked
-            for.
+        PoiseError: of the type `error`: there is none, or the name cannot be one's. The sentence
+            says where it was looked for.
     """
     module = name.partition(":")[0]
     if not all(part.isidentifier() for part in module.split(".")):
@@ -258,31 +258,23 @@ def load_module(name: str, kind: str, error: type[PoiseError], hint: str = "") -
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as missing:
-        if missing.name is None or not (
-            module == missing.name or module.startswith(missing.name + ".")
-        ):
+        # Another module may be missing inside it, which is not the name's fault.
+        if missing.name is None or not f"{module}.".startswith(f"{missing.name}."):
             raise
         raise error(
-            f"{kind}={str(name)!r}: there is no module {missing.name!r} to "
-            f"import.{hint}{_looked(name)}"
+            f"{kind}={str(name)!r}: there is no module {missing.name!r} to import."
+            f"{hint}{_looked(name)}"
         ) from None
 
 
 def _looked(name: str) -> str:
     """Where a module was looked for, and where it was the last time."""
-    here = os.getcwd()
-    beside = [os.path.abspath(path) for path in sys.path if os.path.isdir(path or here)]
-    python = sysconfig.get_path("stdlib")
-    own = [
-        path
-        for path in dict.fromkeys(beside)
-        if "site-packages" not in path and not path.startswith(python)
-    ]
-    said = (
-        f" It was looked for in {', '.join(own[:3])} and among the installed packages."
-        if own
-        else ""
-    )
+    here, python = os.getcwd(), sysconfig.get_path("stdlib")
+    folders = dict.fromkeys(os.path.abspath(p) for p in sys.path if os.path.isdir(p or here))
+    own = [p for p in folders if "site-packages" not in p and not p.startswith(python)]
+    said = ""
+    if own:
+        said = f" It was looked for in {', '.join(own[:3])} and among the installed packages."
     before = _read().get(str(name), "")
     if os.path.isabs(before):
         folder = os.path.dirname(before)
@@ -292,7 +284,7 @@ def _looked(name: str) -> str:
 
 
 def attribute(module: types.ModuleType, name: str) -> Any:
-    """What a module has of a dotted name; None without it."""
+    """What a module has under a name, which may be dotted; None if it has nothing."""
     found: Any = module
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -300,8 +292,10 @@ def attribute(module: types.ModuleType, name: str) -> Any:
 
 
 def check_callable(found: Any, name: str, kind: str) -> None:
-    """Refuses to call what a name stands for where it is none of what it is to be, trusted or not: a class must have
-    the methods of its kind, and a function must be of the package that the name says, and not of Python itself.
+    """Refuses to call what is not of its kind, whether the name is trusted or not.
+
+    A class must have the methods of its kind. A function must be written in the package that its
+    name says, and not in Python itself: `os:system` is none.
 
     Raises:
         TrustError: it is something else, such as `os:system`.
@@ -316,22 +310,19 @@ def check_callable(found: Any, name: str, kind: str) -> None:
     while isinstance(found, functools.partial):
         found = found.func
     home = str(getattr(found, "__module__", None) or type(found).__module__).partition(".")[0]
-    native = isinstance(
-        found, (types.BuiltinFunctionType, types.MethodType, types.MethodWrapperType)
-    )
-    if native or _standard(home) or not (wrapped or home == module.partition(".")[0]):
+    bound = (types.BuiltinFunctionType, types.MethodType, types.MethodWrapperType)
+    elsewhere = not wrapped and home != module.partition(".")[0]
+    if isinstance(found, bound) or _standard(home) or elsewhere:
         raise TrustError(
-            f"{name!r} is no {kind}: it is of {home!r}. "
-            "A function must be written in the package that its name says, "
-            "and be no part of Python itself. It was not called."
+            f"{name!r} is no {kind}: it is of {home!r}. A function must be written in the package "
+            "that its name says, and be no part of Python itself. It was not called."
         )
 
 
 def _is_class(found: Any, kind: str) -> bool:
-    """Whether it is a class with the methods of a kind."""
-    return isinstance(found, type) and all(
-        callable(getattr(found, method, None)) for method in METHODS[kind]
-    )
+    """Whether something is a class with the methods of a kind."""
+    methods = [getattr(found, method, None) for method in METHODS[kind]]
+    return isinstance(found, type) and all(map(callable, methods))
 
 
 def _standard(module: str) -> bool:
@@ -339,9 +330,8 @@ def _standard(module: str) -> bool:
     if module not in sys.stdlib_module_names:
         return False
     file = getattr(sys.modules.get(module), "__file__", None)
-    return file is None or os.path.realpath(file).startswith(
-        os.path.realpath(sysconfig.get_path("stdlib")) + os.sep
-    )
+    folder = os.path.realpath(sysconfig.get_path("stdlib"))
+    return file is None or os.path.realpath(file).startswith(folder + os.sep)
 
 
 def find(
@@ -350,7 +340,7 @@ def find(
     """What `module:Name` stands for: a model, a preprocessor or a wrapper.
 
     Raises:
-        TrustError: it came in a file, and nobody knows or confirms it; or it is something else.
+        TrustError: it came in a file, and nobody knows or confirms it; or it is of another kind.
         PoiseError: of the type `error`: there is none.
     """
     admit(name, kind, config=config)
@@ -364,8 +354,8 @@ def find(
             )
         options = [each for each, value in vars(module).items() if callable(value)]
         raise error(
-            f"{kind}={str(name)!r}: {module.__name__!r} has no "
-            f"{wanted!r}.{nearest(wanted, options)}"
+            f"{kind}={str(name)!r}: {module.__name__!r} has no {wanted!r}."
+            f"{nearest(wanted, options)}"
         )
     check_callable(found, str(name), kind)
     return found  # type: ignore[no-any-return]

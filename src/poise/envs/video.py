@@ -1,5 +1,7 @@
-"""Films of environments: any that renders `rgb_array`, without a display, frame by frame into the
-encoder."""
+"""Films of environments that render `rgb_array`, without a display.
+
+Frames go to the encoder one by one, so that a long film needs no memory.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +35,15 @@ def make_filmed_env(env: Any, env_config: dict[str, Any] | None = None) -> gym.E
         made = make_env(env, env_config, render_mode="rgb_array")
     except PoiseError:
         raise
-    except Exception as error:  # perhaps because it was asked for frames
+    except Exception as error:
+        # Perhaps it fails only because it was asked for frames: if so, that is said.
         plain = make_env(env, env_config)
         modes = _render_modes(plain)
         plain.close()
         if "rgb_array" in modes:
             raise
-        raise _no_frames(
-            env, f"with render_mode='rgb_array' it raises {said(error)}", modes
-        ) from error
+        why = f"with render_mode='rgb_array' it raises {said(error)}"
+        raise _no_frames(env, why, modes) from error
     modes = _render_modes(made)
     if made.render_mode != "rgb_array" or (modes and "rgb_array" not in modes):
         made.close()
@@ -76,12 +78,13 @@ def film(
     The last frame of each episode stays for a second, so that a short one can be seen.
 
     Args:
-        env: renders `rgb_array`; it is not closed.
+        env: an environment that renders `rgb_array`; it is not closed.
         act: from an observation to an action, as the environment takes it.
         path: the file; its folder is made.
-        episodes: how many, one after the other.
-        max_steps: of all episodes together, so that one without an end does not fill the disk.
-        seed: of the first reset.
+        episodes: number of episodes, one after the other.
+        max_steps: steps of all episodes together, so that one without an end does not fill the
+            disk.
+        seed: the seed of the first reset.
         fps: frames per second; what the environment says (`metadata["render_fps"]`), or 30.
 
     Returns:
@@ -100,6 +103,7 @@ def film(
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     rate = fps or frame_rate(env)
+    held = max(1, round(rate * HOLD_S)) - 1
     rewards: list[float] = []
     lengths: list[int] = []
     writer: Any = None
@@ -118,26 +122,19 @@ def film(
                     writer.send(frame)
                 frames += 1
                 if over or frames >= max_steps:
-                    for _ in range(max(1, round(rate * HOLD_S)) - 1):
+                    for _ in range(held):
                         writer.send(frame)
                     break
                 obs, reward, terminated, truncated, _ = _played(env, "step", act(obs))
-                total, length, over = (
-                    total + float(reward),
-                    length + 1,
-                    bool(terminated or truncated),
-                )
+                total, length = total + float(reward), length + 1
+                over = bool(terminated or truncated)
             rewards.append(total)
             lengths.append(length)
     finally:
         if writer is not None:
             writer.close()
-    return {
-        "path": str(target),
-        "episode_reward": rewards,
-        "episode_len": lengths,
-        "frames": frames,
-    }
+    played = {"episode_reward": rewards, "episode_len": lengths, "frames": frames}
+    return {"path": str(target), **played}
 
 
 def frame_rate(env: Any) -> float:
@@ -149,7 +146,11 @@ def frame_rate(env: Any) -> float:
 
 
 def _played(env: gym.Env, method: str, *args: Any, **kwargs: Any) -> Any:
-    """What a call of the environment returns; what it raises is told with its traceback."""
+    """Calls a method of the environment.
+
+    Raises:
+        EnvError: the method failed; the text has its traceback.
+    """
     try:
         return getattr(env, method)(*args, **kwargs)
     except BaseException as error:
@@ -163,6 +164,11 @@ def _played(env: gym.Env, method: str, *args: Any, **kwargs: Any) -> Any:
 
 
 def _render(env: gym.Env) -> Any:
+    """A picture of the environment.
+
+    Raises:
+        EnvError: it cannot be filmed; the text says what to do about the common causes.
+    """
     try:
         return _played(env, "render")
     except EnvError as told:
@@ -171,23 +177,21 @@ def _render(env: gym.Env) -> Any:
             raise EnvError(
                 f"{env} cannot be filmed: it has no render() that returns a frame."
             ) from None
-        # What PyOpenGL and MuJoCo raise without the library or a driver.
+        # PyOpenGL and MuJoCo raise these without the library or a driver.
         egl = os.environ.get("MUJOCO_GL") == "egl" and "egl" in str(error).lower()
         if egl and isinstance(error, (AttributeError, ImportError)):
             raise EnvError(
-                f"{env} cannot be filmed without a display: "
-                "EGL is missing here (on Debian and Ubuntu: "
-                "apt-get install libegl1 libgl1-mesa-dri)."
+                f"{env} cannot be filmed without a display: EGL is missing here "
+                "(on Debian and Ubuntu: apt-get install libegl1 libgl1-mesa-dri)."
             ) from None
         raise
 
 
 def as_frame(rendered: Any) -> np.ndarray:
-    """A frame as the encoder takes it: bytes, and even sides, as H.264 with 4:2:0 colours needs
-    them.
+    """A frame as the encoder takes it: bytes `[height, width, 3]` with even sides.
 
-    Of an odd side a pixel is cropped, and a single one doubled. Fractions from 0 to 1 become 0 to
-    255, and what lies beyond is clipped.
+    H.264 with 4:2:0 colours needs even sides: an odd one loses a pixel, and a single pixel is
+    doubled. Fractions from 0 to 1 become 0 to 255, and what lies beyond is clipped.
 
     Raises:
         EnvError: it is no array (height, width, 3).
@@ -198,9 +202,8 @@ def as_frame(rendered: Any) -> np.ndarray:
         raise EnvError(f"render() returned {what}; a frame is (height, width, 3) bytes.")
     if frame.dtype != np.uint8:
         fractions = frame.dtype.kind == "b" or (frame.dtype.kind == "f" and np.nanmax(frame) <= 1)
-        frame = np.clip(np.nan_to_num(frame * 255.0 if fractions else frame), 0, 255).astype(
-            np.uint8
-        )
+        scaled = np.nan_to_num(frame * 255.0 if fractions else frame)
+        frame = np.clip(scaled, 0, 255).astype(np.uint8)
     height, width = frame.shape[:2]
     frame = frame.repeat(2 if height == 1 else 1, axis=0).repeat(2 if width == 1 else 1, axis=1)
     height, width = frame.shape[:2]
@@ -208,13 +211,13 @@ def as_frame(rendered: Any) -> np.ndarray:
 
 
 def open_writer(path: Path, frame: np.ndarray, fps: float) -> Any:
-    """Takes frames by its `send`, all of the size of `frame`, until it is closed."""
+    """A generator that takes frames by `send`, all of the size of `frame`, until it is closed."""
     import imageio_ffmpeg
 
     size = (frame.shape[1], frame.shape[0])
-    name = os.path.abspath(
-        path
-    )  # a name that begins with "-" or a word and ":" would mean something else to ffmpeg
+    # A relative name could begin with "-" or a word and ":", which ffmpeg takes for an option or a
+    # protocol.
+    name = os.path.abspath(path)
     writer = imageio_ffmpeg.write_frames(
         name, size, fps=fps, codec="libx264", pix_fmt_out="yuv420p", macro_block_size=2, quality=7
     )
@@ -223,8 +226,7 @@ def open_writer(path: Path, frame: np.ndarray, fps: float) -> Any:
 
 
 class Html(str):
-    """A text of HTML that notebooks show as what it describes, and that `IPython.display.HTML`
-    takes as well."""
+    """HTML that notebooks show as what it describes; `IPython.display.HTML` takes it as well."""
 
     def _repr_html_(self) -> str:
         return str(self)

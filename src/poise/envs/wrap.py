@@ -1,7 +1,8 @@
-"""Gymnasium's wrappers around an environment, by name:
-`wrappers=["gymnasium.wrappers:FlattenObservation"]`.
+"""Wrappers around an environment, by name.
 
-They are a key of the env config, so that whoever makes the environment (workers, evaluations,
+    wrappers=["gymnasium.wrappers:FlattenObservation"]
+
+They are a key of the env config, so that whatever makes the environment (workers, evaluations,
 films, a resumed run) puts them around it.
 """
 
@@ -17,8 +18,9 @@ from poise.errors import EnvError
 
 
 def take_wrappers(config: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
-    """Removes the wrappers from an env config, in which an environment may have such a key of its
-    own.
+    """Removes the wrappers from an env config.
+
+    An environment may have such a key of its own, with other values: these stay.
 
     Returns:
         Each wrapper, a class or its `module:Name`, with its arguments, the innermost first.
@@ -45,9 +47,7 @@ def wrap(env: gym.Env, wrappers: list[tuple[Any, dict[str, Any]]]) -> gym.Env:
             something else.
     """
     for what, arguments in wrappers:
-        wrapper = (
-            trust.find(what, "wrapper", EnvError, arguments) if isinstance(what, str) else what
-        )
+        wrapper = _find(what, arguments)
         try:
             made = wrapper(env, **arguments)
         except (TypeError, AssertionError, ValueError) as error:
@@ -65,10 +65,11 @@ def wrap(env: gym.Env, wrappers: list[tuple[Any, dict[str, Any]]]) -> gym.Env:
 
 def resolved(wrappers: list[tuple[Any, dict[str, Any]]]) -> list[tuple[Any, dict[str, Any]]]:
     """The same with classes instead of names, for a child process."""
-    return [
-        (
-            trust.find(what, "wrapper", EnvError, arguments) if isinstance(what, str) else what,
-            arguments,
-        )
-        for what, arguments in wrappers
-    ]
+    return [(_find(what, arguments), arguments) for what, arguments in wrappers]
+
+
+def _find(wrapper: Any, arguments: dict[str, Any]) -> Any:
+    """The class of a wrapper that may be a name."""
+    if isinstance(wrapper, str):
+        return trust.find(wrapper, "wrapper", EnvError, arguments)
+    return wrapper
