@@ -45,7 +45,7 @@ def _docs_in_source(config_class: type) -> dict[str, str]:
 
 @functools.cache
 def _classes(module: str) -> list[ast.ClassDef]:
-    """The classes in a module's source; none in an installation without sources, which has no help."""
+    """The classes in a module's source; none without sources, where there is no help, either."""
     try:
         tree = ast.parse(inspect.getsource(sys.modules[module]))
     except (OSError, KeyError, TypeError):

@@ -72,7 +72,9 @@ class DQNConfig(OffPolicyConfig):
             "It is a share of a run's length: "
             "give epsilon_timesteps, exploration_fraction x total_timesteps."
         ),
-        "exploration_config": "Give initial_epsilon, final_epsilon and epsilon_timesteps themselves.",
+        "exploration_config": (
+            "Give initial_epsilon, final_epsilon and epsilon_timesteps themselves."
+        ),
         "epsilon": "Give initial_epsilon, final_epsilon and epsilon_timesteps.",
     }
 

@@ -27,12 +27,16 @@ SETTINGS: dict[str, str] = {
     "anneal_lr": "Give lr as a schedule: [[0, 2.5e-4], [500000, 0]].",
     "num_minibatches": "Give sgd_minibatch_size: steps in one of them.",
     "num_atoms": "Values are expectations, not distributions, in this version.",
-    "noisy": "Exploration is by epsilon: give initial_epsilon, final_epsilon and epsilon_timesteps.",
+    "noisy": (
+        "Exploration is by epsilon: give initial_epsilon, final_epsilon and epsilon_timesteps."
+    ),
     "policy": (
         "The network follows from the spaces; model holds its settings, "
         "and model.custom_model one of your own."
     ),
-    "policy_class": "The network follows from the spaces; model.custom_model names one of your own.",
+    "policy_class": (
+        "The network follows from the spaces; model.custom_model names one of your own."
+    ),
     "ortho_init": "Give model.initializer: 'orthogonal' or 'uniform'.",
     "features_extractor_class": (
         "Give model.custom_model, a module of your own that poise.register_model knows."

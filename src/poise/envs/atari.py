@@ -197,7 +197,7 @@ class AtariVector(VectorEnv):
         self._stepping = True
 
     def recv(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Waits for the step that `send` started; returns what `step` does, in arrays of its own."""
+        """Waits for the step that `send` began; returns what `step` does, in arrays of its own."""
         obs, reward, terminated, truncated, info = self._native.recv()
         self._stepping = False
         info = self._follow_lives(info, terminated | truncated)

@@ -93,7 +93,7 @@ def normaliser_sentence(env: gym.Env) -> str | None:
 
 
 def _cores(env: Any) -> Iterator[Any]:
-    """The environment inside all wrappers, and those inside it, which adapters keep as their `env`."""
+    """The environment inside all wrappers, and what adapters in it keep as their `env`."""
     seen: list[Any] = []
     while all(hasattr(env, method) for method in ("reset", "step")) and not isinstance(env, type):
         env = getattr(env, "unwrapped", env)

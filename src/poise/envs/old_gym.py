@@ -143,7 +143,7 @@ def old_api_sentence(env: Any) -> str | None:
 
 
 class WrongApiError(EnvError):
-    """An environment does not return what Gymnasium's interface says; a fresh one would not either."""
+    """An environment does not return what Gymnasium's interface says; nor would a fresh one."""
 
 
 def old_reset_sentence(env: gym.Env, found: Any) -> str | None:

@@ -130,7 +130,7 @@ def _pass(label: str, kind: str, what: str, why: str, name: Foreign) -> None:
 
 
 def known(label: str) -> bool:
-    """Whether this process or this machine has used a name before, and its module is the same file."""
+    """Whether this process or machine has used a name before, with its module in the same file."""
     if label not in _granted and _read().get(label) == _origin(label):
         _granted.add(label)
     return label in _granted
@@ -240,7 +240,7 @@ def _origin(label: str) -> str:
     return "installed" if any(path.startswith(folder + os.sep) for folder in folders) else path
 
 
-# --- looking up ---------------------------------------------------------------------------------
+# --- looking up -----------------------------------------------------------------------------------
 
 
 def load_module(name: str, kind: str, error: type[PoiseError], hint: str = "") -> types.ModuleType:

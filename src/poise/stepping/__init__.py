@@ -1,1 +1,1 @@
-"""Stepping environments in batches: here, natively or in worker processes, whatever fails."""
+"""Stepping batches of environments: here, natively or in worker processes, whatever fails."""

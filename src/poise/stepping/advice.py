@@ -1,5 +1,4 @@
-"""How many worker processes pay for an environment: decided by measured numbers, said in one
-sentence."""
+"""How many worker processes are worth it: decided by measured numbers, said in one sentence."""
 
 from __future__ import annotations
 
@@ -12,15 +11,15 @@ from time import perf_counter, thread_time
 import gymnasium as gym
 
 INLINE_S = 3e-6
-"""What stepping one environment in this process costs beside the environment itself."""
+"""Seconds that stepping one environment in this process costs beside the environment itself."""
 BATCH_S = 60e-6
-"""What a step of the whole batch costs for being sent to worker processes and back."""
+"""Seconds that it costs to send a step of the whole batch to worker processes and back."""
 WORTH = 1.5
 """Processes must be faster by this factor: they cost memory and time to start."""
 
 
 CORES = "POISE_CORES"
-"""Environment variable: how many processor cores to count on, where not all of them."""
+"""Environment variable with the number of processor cores to count on, if not all of them."""
 
 
 def available_cores() -> int:
@@ -31,19 +30,26 @@ def available_cores() -> int:
 
 
 def parallel_runs(threads: int, workers: int | str) -> int:
-    """As many runs as there are cores for: one each, and one for every thread or process that
-    samples beside it."""
-    return max(1, available_cores() // (1 + threads + (workers if isinstance(workers, int) else 1)))
+    """The number of runs that there are cores for at a time.
+
+    Each takes one, and one for every thread or process that samples beside it.
+    """
+    sampling = threads + (workers if isinstance(workers, int) else 1)
+    return max(1, available_cores() // (1 + sampling))
 
 
 def batch_seconds(
     workers: int, step_s: float, cpu_share: float, num_envs: int, cores: int
 ) -> float:
-    """What one step of all environments takes: one after the other here (0 workers), or shared by
-    worker processes, which slow each other down where they want more cores than there are."""
+    """Seconds that one step of all environments takes.
+
+    They step one after the other here (0 workers), or shared by worker processes, which slow each
+    other down where they want more cores than there are.
+    """
     if workers == 0:
         return num_envs * (step_s + INLINE_S)
-    return math.ceil(num_envs / workers) * step_s * max(1.0, workers * cpu_share / cores) + BATCH_S
+    crowding = max(1.0, workers * cpu_share / cores)
+    return math.ceil(num_envs / workers) * step_s * crowding + BATCH_S
 
 
 def advise_workers(step_s: float, cpu_share: float, num_envs: int, cores: int) -> tuple[int, str]:
@@ -60,47 +66,36 @@ def advise_workers(step_s: float, cpu_share: float, num_envs: int, cores: int) -
         by half; and a sentence that says why.
     """
     inline = batch_seconds(0, step_s, cpu_share, num_envs, cores)
-    shared = {
-        w: batch_seconds(w, step_s, cpu_share, num_envs, cores)
-        for w in range(1, num_envs + 1)
-        if num_envs % w == 0
-    }
+    divisors = [w for w in range(1, num_envs + 1) if num_envs % w == 0]
+    shared = {w: batch_seconds(w, step_s, cpu_share, num_envs, cores) for w in divisors}
     fastest = min(shared.values())
-    workers = next(
-        w for w, seconds in shared.items() if seconds <= 1.02 * fastest
-    )  # not more than it takes
-    envs, processors = (
-        f"{num_envs} environment{'s' * (num_envs != 1)}",
-        f"{cores} core{'s' * (cores != 1)}",
-    )
+    # The fewest that are about as fast as the best.
+    workers = next(w for w, seconds in shared.items() if seconds <= 1.02 * fastest)
+    envs = f"{num_envs} environment{'s' * (num_envs != 1)}"
+    processors = f"{cores} core{'s' * (cores != 1)}"
     about = f"{envs}, {duration(step_s)} a step, {cpu_share:.0%} of it computing, {processors}"
     if inline < WORTH * fastest:
         return 0, f"No worker processes: stepping in this process is as fast, or nearly ({about})."
-    return (
-        workers,
-        (
-            f"{workers} worker process{'es' * (workers != 1)}: "
-            f"a step of the whole batch takes about {duration(fastest)} in them, "
-            f"and {duration(inline)} in this process ({about})."
-        ),
+    return workers, (
+        f"{workers} worker process{'es' * (workers != 1)}: "
+        f"a step of the whole batch takes about {duration(fastest)} in them, "
+        f"and {duration(inline)} in this process ({about})."
     )
 
 
 def duration(seconds: float) -> str:
     """Seconds with two digits in the unit that fits: `5.2 µs`, `12 ms`, `1.5 s`."""
-    number, unit = (
-        (seconds, "s")
-        if seconds >= 1
-        else (seconds * 1e3, "ms")
-        if seconds >= 1e-3
-        else (seconds * 1e6, "µs")
-    )
+    if seconds >= 1:
+        number, unit = seconds, "s"
+    elif seconds >= 1e-3:
+        number, unit = seconds * 1e3, "ms"
+    else:
+        number, unit = seconds * 1e6, "µs"
     return f"{number:.0f} {unit}" if number >= 10 else f"{number:.1f} {unit}"
 
 
 def waits() -> float:
-    """How often this thread has given up its core by itself, to wait; NaN where the system does not
-    tell."""
+    """How often this thread gave up its core by itself, to wait; NaN if the system is silent."""
     try:
         import resource
 
@@ -111,11 +106,11 @@ def waits() -> float:
 
 @dataclass(frozen=True)
 class Clocks:
-    """What a step is measured by.
+    """The clocks that a step is measured by.
 
     Attributes:
-        wall: seconds that pass.
-        cpu: seconds that this thread computes.
+        wall: seconds that have passed.
+        cpu: seconds that this thread has computed.
         waits: see `waits`.
     """
 
@@ -125,11 +120,11 @@ class Clocks:
 
 
 def cost(steps: int, wall: float, cpu: float, waited: float) -> tuple[float, float]:
-    """`(seconds, share computed)` of a step, from what so many took.
+    """`(seconds, share computed)` of one step, from what so many took.
 
     On a busy machine, time that other processes steal looks like time spent waiting. But a thread
-    from which a core is taken has not given it up: an environment that hardly waits by itself, or
-    computes for more than half of its time, is taken to compute all of it.
+    whose core was taken away has not given it up by itself: an environment that hardly ever does,
+    or computes for more than half of its time, counts as computing all the time.
     """
     wall, cpu = wall / steps, cpu / steps
     if waited < steps / 2 or cpu > wall / 2:
@@ -140,11 +135,10 @@ def cost(steps: int, wall: float, cpu: float, waited: float) -> tuple[float, flo
 def measure_step(
     env: gym.Env, seconds: float = 0.25, clocks: Clocks | None = None
 ) -> tuple[float, float]:
-    """What a step of an environment takes, resets left out: `(seconds, share of them that it
-    computes)`.
+    """What a step of an environment takes, without resets: `(seconds, share computed)`.
 
-    Plays random actions for about so long. The first steps, which often take longer, are not
-    counted, and of three parts the fastest counts.
+    Plays random actions for about so long, in three parts, of which the fastest counts. The first
+    steps, which often take longer, are left out.
     """
     now = clocks or Clocks()
     env.reset(seed=0)
@@ -159,11 +153,8 @@ def measure_step(
             if warm_up:
                 warm_up -= 1
             else:
-                cpu, wall, counted = (
-                    cpu + now.cpu() - start_cpu,
-                    wall + now.wall() - start,
-                    counted + 1,
-                )
+                cpu, wall = cpu + now.cpu() - start_cpu, wall + now.wall() - start
+                counted += 1
                 waited += now.waits() - given_up
             if over:
                 env.reset()

@@ -1,8 +1,7 @@
-"""The arrays that a batch of environments is stepped through: private ones, or memory that
-processes share.
+"""The arrays that a batch of environments is stepped through, in private or in shared memory.
 
-Shared memory has no name anywhere, only an open file: it is gone when the last process that has it
-open is gone, however that came about. (On Windows it has a name, and the same life.)
+Shared memory has no name, only an open file: it is gone with the last process that has it open,
+however that ends. (On Windows it has a name, and lives as long.)
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ class StepArrays:
         observations, actions: leaves `[B, ...]`.
         reward: `[B]`, float64.
         terminated, truncated, lost, begun: `[B]`, bool; see `TolerantVectorEnv`.
-        pulse: `[workers, 3]`, int64: a count that moves with every environment step, and a phase,
-            so that a watcher can tell slow from stuck; and the nanoseconds spent stepping.
+        pulse: `[workers, 3]`, int64: a count that rises with every step of an environment, and a
+            phase, by which a watcher tells slow from stuck; and the nanoseconds spent stepping.
     """
 
     observations: dict[str, np.ndarray]
@@ -47,7 +46,7 @@ class StepArrays:
     def carve(
         cls, layouts: tuple[Layout, Layout], slots: int, workers: int = 1, buffer: Any = None
     ) -> StepArrays:
-        """The arrays in `buffer` (of at least `size` bytes), or in memory of their own."""
+        """Lays the arrays out in `buffer`, of at least `size` bytes, or in memory of their own."""
         made: dict[tuple[str, str], np.ndarray] = {}
         offset = 0
         for group, name, shape, dtype in _fields(layouts, slots, workers):
@@ -56,15 +55,14 @@ class StepArrays:
             else:
                 made[group, name] = np.ndarray(shape, dtype, buffer, offset)
                 offset += _room(shape, dtype)
-        observations, actions = (
-            {name: array for (group, name), array in made.items() if group == wanted and name}
-            for wanted in ("observations", "actions")
-        )
-        return cls(
-            observations,
-            actions,
-            **{group: array for (group, name), array in made.items() if not name},
-        )
+        leaves: dict[str, dict[str, np.ndarray]] = {"observations": {}, "actions": {}}
+        others: dict[str, np.ndarray] = {}
+        for (group, name), array in made.items():
+            if name:
+                leaves[group][name] = array
+            else:
+                others[group] = array
+        return cls(leaves["observations"], leaves["actions"], **others)
 
     @staticmethod
     def size(layouts: tuple[Layout, Layout], slots: int, workers: int = 1) -> int:
@@ -89,25 +87,19 @@ class StepArrays:
 def _fields(
     layouts: tuple[Layout, Layout], slots: int, workers: int
 ) -> list[tuple[str, str, tuple[int, ...], np.dtype]]:
-    groups = zip(("observations", "actions"), layouts, strict=True)
-    leaves = [
-        (group, leaf.name, (slots, *leaf.shape), leaf.dtype)
-        for group, layout in groups
-        for leaf in layout.leaves
-    ]
-    flags = [
-        (name, "", (slots,), np.dtype(bool))
-        for name in ("terminated", "truncated", "lost", "begun")
-    ]
-    return [
-        *leaves,
-        ("reward", "", (slots,), np.dtype(np.float64)),
-        *flags,
-        ("pulse", "", (workers, 3), np.dtype(np.int64)),
-    ]
+    """The arrays in their order: attribute, leaf (empty where there are none), shape and type."""
+    found: list[tuple[str, str, tuple[int, ...], np.dtype]] = []
+    for group, layout in zip(("observations", "actions"), layouts, strict=True):
+        found += [(group, leaf.name, (slots, *leaf.shape), leaf.dtype) for leaf in layout.leaves]
+    found.append(("reward", "", (slots,), np.dtype(np.float64)))
+    for name in ("terminated", "truncated", "lost", "begun"):
+        found.append((name, "", (slots,), np.dtype(bool)))
+    found.append(("pulse", "", (workers, 3), np.dtype(np.int64)))
+    return found
 
 
 def _room(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Bytes that an array takes, rounded up to whole cache lines."""
     size = int(np.prod(shape)) * dtype.itemsize
     return -(-max(size, 1) // _ALIGNMENT) * _ALIGNMENT
 
@@ -116,8 +108,8 @@ class SharedMemory:
     """Memory that a driver makes and its worker processes map.
 
     Attributes:
-        key: what `attach` needs: the number of a file descriptor that the child inherits, or on
-            Windows a name.
+        key: what `attach` needs. It is the number of a file descriptor that the child inherits, or
+            on Windows a name.
     """
 
     def __init__(self) -> None:

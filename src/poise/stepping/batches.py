@@ -1,4 +1,4 @@
-"""From an environment's name to a batch: which kind of batch, here or in how many worker processes."""
+"""From an environment's name to a batch: native or not, here or in worker processes."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _WORKERS_PER_CORE = 16
 def make_vector_env(env: Any, num_envs: int, env_config: dict[str, Any] | None = None) -> VectorEnv:
     """Makes a batch of environments with NEXT_STEP semantics, in this process.
 
-    It is native where there is a native version of the environment, which is slower for a single
-    one, or the user's own where that is a vector environment; otherwise the environments are
+    It is native where the environment has a native version (not for a single one, which would be
+    slower), and the user's own if that is a vector environment. Otherwise the environments are
     stepped one after the other.
 
     Args:
         env, env_config: see `make_env`.
-        num_envs: how many; a vector environment of the user's has as many as it has.
+        num_envs: number of environments; a vector environment of the user's keeps its own.
     """
     config = checked(env, env_config)
     source = find_env(env)
@@ -72,8 +72,9 @@ def make_batches(
     num_workers: int,
     limits: Limits,
 ) -> list[VectorEnv]:
-    """Makes environments as one batch, or as two where several workers step them: while one half
-    steps, actions are found for the other.
+    """Makes environments as one batch, or as two if several workers step them.
+
+    While one half steps, the policy chooses actions for the other.
 
     Args:
         env, env_config: see `make_env`.
@@ -86,13 +87,13 @@ def make_batches(
         ConfigError: there would be more workers than the machine can start in a reasonable time.
         EnvError: the environment cannot be made, or cannot be sent to a process.
     """
-    most = _WORKERS_PER_CORE * available_cores()
+    cores = available_cores()
+    most = _WORKERS_PER_CORE * cores
     if num_workers > most:
         raise ConfigError(
             f"num_workers={num_workers} is not allowed for {num_workers * envs_per_worker} "
-            f"environments on {available_cores()} cores: it must be at most {most}. "
-            f"Fewer share the same environments: num_workers={available_cores()} (--num_workers "
-            f"{available_cores()})."
+            f"environments on {cores} cores: it must be at most {most}. "
+            f"Fewer share the same environments: num_workers={cores} (--num_workers {cores})."
         )
     if num_workers == 0:
         return [make_vector_env(env, envs_per_worker, env_config)]
@@ -107,16 +108,14 @@ def make_batches(
     batches: list[WorkerVectorEnv] = []
     try:
         for i, group in enumerate(groups):
-            batches.append(
-                WorkerVectorEnv(
-                    described, group * envs_per_worker, group, limits, first_worker=i * groups[0]
-                )
-            )
+            envs, first = group * envs_per_worker, i * groups[0]
+            batches.append(WorkerVectorEnv(described, envs, group, limits, first_worker=first))
         team = [worker for batch in batches for worker in batch.workers]
         for batch in batches:
             batch.team = team
             batch.connect()
-    except BaseException:  # whoever keeps the traceback would keep the processes too
+    except BaseException:
+        # Not left to the garbage collector: whoever keeps the traceback would keep the processes.
         for batch in batches:
             batch.close_extras()
         raise
@@ -126,27 +125,23 @@ def make_batches(
 def choose_workers(
     env: Any, num_envs: int, env_config: dict[str, Any] | None = None
 ) -> tuple[int, str]:
-    """How many workers step `num_envs` environments fastest (a divisor of it), and a sentence that
-    says why."""
+    """How many workers step `num_envs` environments fastest.
+
+    Returns:
+        The number, a divisor of `num_envs`, and a sentence that says why.
+    """
     source, wrapped = find_env(env), bool(take_wrappers(dict(env_config or {})))
     if isinstance(source, str) and is_atari(source) and not wrapped:
-        workers = max(
-            n for n in range(1, num_envs + 1) if num_envs % n == 0 and n <= available_cores()
-        )
-        return (
-            workers,
-            (
-                f"{workers} threads of the emulator, and actions for one half of the games while "
-                "the other plays."
-            ),
+        most = min(num_envs, available_cores())
+        workers = max(n for n in range(1, most + 1) if num_envs % n == 0)
+        return workers, (
+            f"{workers} threads of the emulator, "
+            "and actions for one half of the games while the other plays."
         )
     if is_native(env) and not wrapped:
-        return (
-            0,
-            (
-                f"No worker processes: {env} has a native version, "
-                "which steps many environments at once."
-            ),
+        return 0, (
+            f"No worker processes: {env} has a native version, "
+            "which steps many environments at once."
         )
     try:
         made = env_maker(env, env_config)()
@@ -154,22 +149,21 @@ def choose_workers(
         if vector.env is not env:
             vector.env.close()
         return 0, "No worker processes: a vector environment steps its environments itself."
-    except (SystemExit, KeyboardInterrupt) as error:  # they would end the caller's process
+    except (SystemExit, KeyboardInterrupt) as error:
+        # An environment's own, such as sys.exit(), would end the caller's process.
         if is_interrupt(error):
             raise
         raise EnvError(f"The environment raised {said(error)} when it was made.") from error
     try:
         return advise_workers(*measure_step(made), num_envs, available_cores())
-    except BaseException as error:  # in a process of its own, it is replaced when it fails again
+    except BaseException as error:
         if is_interrupt(error):
             raise
+        # In worker processes, since there it can be replaced, however it fails again.
         workers = 2 - num_envs % 2
-        return (
-            workers,
-            (
-                f"{workers} worker process{'es' * (workers > 1)}: "
-                f"the environment failed while it was measured ({said(error)})."
-            ),
+        return workers, (
+            f"{workers} worker process{'es' * (workers > 1)}: "
+            f"the environment failed while it was measured ({said(error)})."
         )
     finally:
         made.close()

@@ -17,8 +17,8 @@ class Call:
 
     Attributes:
         kind: to call a method, or to set or get an attribute.
-        name: of the method or attribute, of the environment or one of its wrappers.
-        args, kwargs: of the method; the one argument of `set` is the value.
+        name: name of the method or attribute, of the environment or one of its wrappers.
+        args, kwargs: arguments of the method; the one argument of `set` is the value.
     """
 
     kind: Literal["call", "set", "get"]
@@ -81,8 +81,7 @@ class Call:
 
 
 def remember(calls: dict[tuple[str, str], Call], call: Call) -> None:
-    """Keeps what changes an environment, for fresh instances: the latest of each name, in their
-    order."""
+    """Keeps what changes an environment, for fresh instances: the latest of each name, in order."""
     if call.kind != "get":
         calls.pop((call.kind, call.name), None)
         calls[call.kind, call.name] = call

@@ -1,10 +1,9 @@
-"""What happens when an environment fails: it is replaced, counted and reported, and a bug stops the
-run.
+"""When an environment fails, it is counted, reported and replaced; a bug stops the run.
 
-A failure is an exception, a broken contract (NaN, a wrong shape), or the end, the silence or the
-hunger for memory of a worker process. One is an accident: a fresh instance takes the environment's
-place and its partial episode is dropped. The same everywhere is a bug, and no number of fresh
-instances will mend it.
+A failure is an exception, a broken contract (NaN, a wrong shape), or a worker process that ends,
+hangs or takes too much memory. A single one is an accident: a fresh instance takes the
+environment's place, and its partial episode is dropped. The same failure everywhere is a bug, which
+no number of fresh instances will mend.
 """
 
 from __future__ import annotations
@@ -26,9 +25,10 @@ class Failure:
     """One failure.
 
     Attributes:
-        kind: `raised` an exception, broke Gymnasium's `contract`, or its process `ended`, `hung` or
-            took too much `memory`. A `bug` ends the run at once: no fresh instance would do better.
-            What is only `odd` is reported, not counted, and nothing is replaced.
+        kind: the environment `raised` an exception or broke Gymnasium's `contract`, or its process
+            `ended`, `hung` or took too much `memory`. A `bug` ends the run at once, since no fresh
+            instance would do better. What is only `odd` is reported; it is not counted, and nothing
+            is replaced.
         what: one sentence that says which environment of which worker did what, and when.
         details: the environment's own traceback, or what is known of where it was; may be empty.
     """
@@ -49,7 +49,7 @@ class Failures:
     """Counts failures and stops a run that only fails. One for all environments of a run.
 
     Args:
-        slots: how many environments there are.
+        slots: number of environments.
         report: called with every failure, at once.
 
     Attributes:
@@ -60,10 +60,10 @@ class Failures:
     """
 
     IN_A_ROW = 3
-    """A run stops when each of its environments has failed this often without finishing an episode
-    in between,"""
+    """A run stops when every environment has failed this often without finishing an episode."""
     WINDOW = 100
-    """or when more than half of so many events, episodes finished and failures, were failures."""
+    """It also stops when most of so many latest events (episodes finished, failures) are failures.
+    """
 
     def __init__(self, slots: int, report: Callable[[Failure], None] | None = None) -> None:
         self.report = report
@@ -78,9 +78,8 @@ class Failures:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on from the totals that `state_dict` returned."""
-        self.total, self.restarts, self.episodes_lost = (
-            int(state[key]) for key in self.state_dict()
-        )
+        self.total, self.restarts = int(state["total"]), int(state["restarts"])
+        self.episodes_lost = int(state["episodes_lost"])
 
     def episode_finished(self, slot: int) -> None:
         """To be called for every episode that ended as it should."""
@@ -102,29 +101,35 @@ class Failures:
             if begins:
                 self.first, begins = failure, False
             self.total += 1
-            self._ends.append(True)  # one, though it may have ended the episodes of many slots
+            # One event, though a worker's end may end the episodes of many slots.
+            self._ends.append(True)
             self.restarts += failure.kind in ("ended", "hung", "memory")
         for slot in slots:
             self._in_a_row[slot] += 1
             self.episodes_lost += 1
         if min(self._in_a_row) >= self.IN_A_ROW:
             raise EnvError(
-                f"Every environment failed {self.IN_A_ROW} times without finishing an episode in "
-                f"between: this is a bug, not an accident. The first failure: {self.first}"
+                f"Every environment failed {self.IN_A_ROW} times "
+                "without finishing an episode in between: this is a bug, not an accident. "
+                f"The first failure: {self.first}"
             )
-        if len(self._ends) == self.WINDOW and sum(self._ends) > self.WINDOW // 2:
+        failed, finished = self._ends.count(True), self._ends.count(False)
+        if failed + finished == self.WINDOW and failed > self.WINDOW // 2:
             raise EnvError(
-                f"The environment failed {sum(self._ends)} times while {self._ends.count(False)} "
-                f"episodes were finished: too often to go on. The first failure: {self.first}"
+                f"The environment failed {failed} times while {finished} episodes were finished: "
+                f"too often to go on. The first failure: {self.first}"
             )
 
 
 def said_action(space: spaces.Space, action: Any) -> str:
-    """The action that an environment failed at, and its space; of the first one, how it may be
-    meant."""
+    """The action that an environment failed at, and its space.
+
+    Action 0 may be one that the environment does not know because it counts from 1: a hint says so.
+    """
     text, whole = (" ".join(str(part).split()) for part in (action, space))
     if len(text) + len(whole) > 200:
         return f"one of {whole[:180]} ..."
-    counted = isinstance(space, spaces.Discrete) and int(space.start) == 0 and int(action) == 0
-    hint = f" (where actions count from 1, it is Discrete({space.n}, start=1))" if counted else ""  # type: ignore[attr-defined]
+    hint = ""
+    if isinstance(space, spaces.Discrete) and int(space.start) == 0 and int(action) == 0:
+        hint = f" (where actions count from 1, it is Discrete({space.n}, start=1))"
     return f"{text} of {whole}{hint}"

@@ -18,14 +18,14 @@ from poise.spaces.masks import KEY
 
 
 class GivenVectorEnv(VectorEnv):
-    """A vector environment, stepped as it is; what it returns is looked at, and its errors name it.
+    """A user's vector environment, stepped as it is; its returns are checked, its errors name it.
 
-    Its autoreset mode is kept. One that does not reset by itself (DISABLED) is reset after each
-    step, for the slots whose episodes are over, which is SAME_STEP.
+    Its autoreset mode is kept. If it does not reset by itself (DISABLED), the slots whose episodes
+    are over are reset after each step, which is SAME_STEP.
 
     Args:
-        env: follows Gymnasium's `VectorEnv`.
-        mine: whether it was made for this, and is closed with it.
+        env: an environment that follows Gymnasium's `VectorEnv`.
+        mine: whether it was made for this batch, and is closed with it.
 
     Raises:
         EnvError: it has no spaces, gives back only some of its environments, or is played in
@@ -36,9 +36,8 @@ class GivenVectorEnv(VectorEnv):
         self.env, self._mine = env, mine
         self.name = type(env.unwrapped).__name__
         self.num_envs = int(env.num_envs)
-        self.single_observation_space = getattr(
-            env, "single_observation_space", env.observation_space
-        )
+        observed = getattr(env, "single_observation_space", env.observation_space)
+        self.single_observation_space = observed
         self.single_action_space = getattr(env, "single_action_space", env.action_space)
         self._layout = Layout(self.single_observation_space)
         self._resets = _autoreset_mode(env) == AutoresetMode.DISABLED
@@ -54,22 +53,15 @@ class GivenVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        obs, info = self._call(
-            "reset", seed=seed, **({} if options is None else {"options": options})
-        )
+        given = {} if options is None else {"options": options}
+        obs, info = self._call("reset", seed=seed, **given)
         self._check(obs)
         space = self.single_observation_space
-        if (
-            isinstance(info, Mapping)
-            and KEY in info
-            and not (isinstance(space, spaces.Dict) and KEY in space.spaces)
-        ):
-            warnings.warn(
-                f"{self.name} reports {KEY!r} in its info, which is not seen there: "
-                "make it a key of a Dict observation.",
-                PoiseWarning,
-                stacklevel=2,
-            )
+        observed = isinstance(space, spaces.Dict) and KEY in space.spaces
+        if isinstance(info, Mapping) and KEY in info and not observed:
+            lost = f"{self.name} reports {KEY!r} in its info, which is not seen there: "
+            cure = "make it a key of a Dict observation."
+            warnings.warn(lost + cure, PoiseWarning, stacklevel=2)
         return obs, info
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -80,11 +72,8 @@ class GivenVectorEnv(VectorEnv):
             )
         obs, reward, terminated, truncated, info = found
         self._check(obs)
-        for name, value in (
-            ("reward", reward),
-            ("terminated", terminated),
-            ("truncated", truncated),
-        ):
+        each = {"reward": reward, "terminated": terminated, "truncated": truncated}
+        for name, value in each.items():
             if np.shape(value) != (self.num_envs,):
                 raise EnvError(
                     f"step() of {self.name} gave {name} of shape {np.shape(value)}, "
@@ -92,7 +81,8 @@ class GivenVectorEnv(VectorEnv):
                 )
         terminated, truncated = np.asarray(terminated, bool), np.asarray(truncated, bool)
         info = dict(info) if isinstance(info, Mapping) else {}
-        if (over := terminated | truncated).any():
+        over = terminated | truncated
+        if over.any():
             if self._resets:
                 info = {"final_obs": self._each(obs), "final_info": info}
                 obs, _ = self.reset(options={"reset_mask": over})
@@ -101,7 +91,8 @@ class GivenVectorEnv(VectorEnv):
                     raise EnvError(
                         f"{self.name} resets in the same step, and its info has no 'final_obs'."
                     )
-                if isinstance(info["final_obs"], (dict, tuple)):  # a batch, not one for each
+                # Some give a batch, and not one observation for each environment.
+                if isinstance(info["final_obs"], (dict, tuple)):
                     info["final_obs"] = self._each(info["final_obs"])
         return obs, np.asarray(reward), terminated, truncated, info
 
@@ -124,13 +115,12 @@ class GivenVectorEnv(VectorEnv):
                 raise
             raise EnvError(
                 f"{method}() of the vector environment {self.name} raised {said(error)}. "
-                "It is made as a whole, so none of its environments can be "
-                f"replaced.\n{own_traceback(error)}"
+                "It is made as a whole, so none of its environments can be replaced.\n"
+                f"{own_traceback(error)}"
             ) from error
 
     def _check(self, obs: Any) -> None:
-        """Refuses observations of another shape, which would be spread over all slots without a
-        word."""
+        """Refuses observations of another shape: NumPy would silently spread them over the slots."""
         try:
             leaves = self._layout.flatten(obs)
         except (KeyError, IndexError, TypeError):
@@ -147,7 +137,7 @@ class GivenVectorEnv(VectorEnv):
 
 
 def _autoreset_mode(env: Any) -> AutoresetMode:
-    """What a vector environment says; by itself Gymnasium's default."""
+    """The autoreset mode that a vector environment names, else Gymnasium's default."""
     return AutoresetMode((env.metadata or {}).get("autoreset_mode", AutoresetMode.NEXT_STEP))
 
 

@@ -48,21 +48,20 @@ _BOUNDS_EVERY = 16  # steps between two looks at the bounds of observations
 
 
 class InlineVectorEnv(TolerantVectorEnv):
-    """`num_envs` environments as one, with NEXT_STEP semantics: the step after an episode's end
-    resets.
+    """A batch of environments with NEXT_STEP autoreset: the step after an episode's end resets.
 
     Args:
         make: makes one environment.
-        num_envs: how many.
-        worker: the number of the process that it is in, for its sentences.
-        of: the environments of the whole run, which share the memory for actions that are replayed
-            on a resume.
+        num_envs: number of environments.
+        worker: number of the process that they are in, for messages.
+        of: number of environments in the whole run; they share the memory for actions that are
+            replayed on a resume.
 
     Attributes:
         observations: the current leaves `[num_envs, ...]`; what `reset` and `step` return are views
             of them, valid until the next step.
-        pulse: a count that moves with every step of an environment, and the phase it is in.
-        thread: the identity of the thread that steps them, or did so last.
+        pulse: a count that rises with every step of an environment, and the phase it is in.
+        thread: identity of the thread that steps them, or did so last.
         report_hang: is told where an environment hangs, while `poise.stepping.watchdog` watches.
 
     Raises:
@@ -81,18 +80,16 @@ class InlineVectorEnv(TolerantVectorEnv):
                 env = make()
                 claim(env, self)
                 self.envs.append(env)
-        except BaseException as error:  # whoever keeps the traceback would keep them, too
+        except BaseException as error:
+            # Not left to the garbage collector: whoever keeps the traceback would keep them.
             self.close_extras()
             if isinstance(error, Exception) or is_interrupt(error):
                 raise
-            raise EnvError(
-                f"The environment raised {said(error)} when it was made."
-            ) from error  # such as sys.exit()
+            # Such as an environment's sys.exit().
+            raise EnvError(f"The environment raised {said(error)} when it was made.") from error
         super().__init__(num_envs, self.envs[0].observation_space, self.envs[0].action_space)
-        self._layout, self._action_layout = (
-            Layout(self.single_observation_space),
-            Layout(self.single_action_space),
-        )
+        self._layout = Layout(self.single_observation_space)
+        self._action_layout = Layout(self.single_action_space)
         self._calls: dict[tuple[str, str], Call] = {}  # for fresh instances
         longest = snapshot.longest_replay(self.single_action_space, of or num_envs)
         self._journals = [snapshot.Journal(longest) for _ in range(num_envs)]
@@ -100,9 +97,8 @@ class InlineVectorEnv(TolerantVectorEnv):
         self._incarnations = [0] * num_envs
         self._done = [False] * num_envs
         self._actions: Any = None
-        self._scalars = (
-            isinstance(self.single_action_space, spaces.Box) and not self.single_action_space.shape
-        )
+        acted = self.single_action_space
+        self._scalars = isinstance(acted, spaces.Box) and not acted.shape
         self._steps = 0
         self._noticed: set[str] = set()
         if worker == 0 and (sentence := normaliser_sentence(self.envs[0])):
@@ -115,18 +111,16 @@ class InlineVectorEnv(TolerantVectorEnv):
         self._arrays = arrays
         self.observations = arrays.observations
         self.lost, self.begun = arrays.lost, arrays.begun
-        self.lost[:] = self.begun[:] = False  # of a worker that was replaced
+        self.lost[:] = self.begun[:] = False  # a worker before this one may have left some
         self._intake = Intake(self._layout, self.single_action_space, arrays.observations)
         self._obs = self._layout.unflatten(arrays.observations)
-        self.pulse = (
-            memoryview(arrays.pulse.data).cast("B").cast("q")
-        )  # the fastest way to write one number
+        # A memoryview is the fastest way to write one number.
+        self.pulse = memoryview(arrays.pulse.data).cast("B").cast("q")
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Resets all environments; an integer seed gives `seed, seed + 1, ...`, a list one seed
-        each.
+        """Resets all environments; a seed is as for `seed_of_each`.
 
         Raises:
             EnvError: one of them failed; at the start that is a bug, and nothing is tried again.
@@ -138,16 +132,15 @@ class InlineVectorEnv(TolerantVectorEnv):
                 try:
                     self._reset_one(i, env_seed, options)
                 except BaseException as error:
-                    if is_interrupt(error) or (
-                        isinstance(error, EnvError) and not isinstance(error, ContractError)
-                    ):
+                    if is_interrupt(error) or _is_final(error):
                         raise
                     raise EnvError(str(self._failure(i, error))) from error
             self._done = [False] * self.num_envs
             for i, what in self._intake.faults(self._done).items():
                 raise EnvError(self._sentence(i, what))
             self._look_at_bounds()
-        finally:  # it does not hang, even if an error or Ctrl-C came amid it
+        finally:
+            # The watchdog must not take the time after an error or Ctrl-C for a hang.
             self.pulse[1] = IDLE
         return self._obs, {}
 
@@ -187,11 +180,8 @@ class InlineVectorEnv(TolerantVectorEnv):
             self.disturbed = False
             self.lost[:] = self.begun[:] = False
         arrays, done, pulse = self._arrays, self._done, self.pulse
-        envs, journals, store = (
-            self.envs,
-            self._journals,
-            self._intake.store,
-        )  # looked up once: each step is dear
+        # Attributes are looked up once, since this loop runs for every step of every environment.
+        envs, journals, store = self.envs, self._journals, self._intake.store
         rewards, infos = [0.0] * self.num_envs, dict[str, Any]()
         arrays.terminated.fill(False)
         arrays.truncated.fill(False)
@@ -199,9 +189,8 @@ class InlineVectorEnv(TolerantVectorEnv):
         actions: Any = self._actions
         if not isinstance(actions, np.ndarray):
             actions = iterate(self.action_space, actions)
-        if (
-            self._scalars
-        ):  # iterating would make NumPy numbers of what the space knows as arrays without axes
+        # The space has arrays without axes, of which iterating would make NumPy numbers.
+        if self._scalars:
             actions = [actions[i, ...] for i in range(self.num_envs)]
         for i, action in enumerate(actions):
             pulse[0] += 1
@@ -223,11 +212,9 @@ class InlineVectorEnv(TolerantVectorEnv):
                     if type(terminated) not in FLAGS or type(truncated) not in FLAGS:
                         check_flags(terminated, truncated)
                     if terminated or truncated:
-                        arrays.terminated[i], arrays.truncated[i], done[i] = (
-                            bool(terminated),
-                            bool(truncated),
-                            True,
-                        )
+                        arrays.terminated[i] = bool(terminated)
+                        arrays.truncated[i] = bool(truncated)
+                        done[i] = True
                         infos = self._add_info(infos, self._numbers(info, i), i)
             except BaseException as error:
                 rewards[i] = 0.0
@@ -242,14 +229,14 @@ class InlineVectorEnv(TolerantVectorEnv):
             self._look_at_journals()
         return self._obs, arrays.reward, arrays.terminated, arrays.truncated, infos
 
-    # --- failures
-    # -----------------------------------------------------------------------------------------------
+    # --- failures ---------------------------------------------------------------------------------
 
     def _fail(self, i: int, error: BaseException) -> None:
         """Puts a fresh instance in the place of an environment that failed.
 
         Raises:
-            EnvError: that would not help: it follows the old Gym API, or the fresh ones fail at once.
+            EnvError: that would not help, since it follows the old Gym API, or fresh instances fail
+                at once.
             KeyboardInterrupt: it did not fail: the user pressed Ctrl-C.
         """
         if is_interrupt(error):
@@ -257,7 +244,7 @@ class InlineVectorEnv(TolerantVectorEnv):
         journal = self._journals[i].actions
         if journal and (sentence := explain_step(self.envs[i], journal[-1], error)):
             raise WrongApiError(sentence) from error
-        if isinstance(error, EnvError) and not isinstance(error, ContractError):
+        if _is_final(error):
             raise error
         first = self._failure(i, error)
         self.failures.append(first)
@@ -266,10 +253,10 @@ class InlineVectorEnv(TolerantVectorEnv):
         self._renew(i, f"after it failed. The first failure: {first}")
 
     def _renew(self, i: int, why: str) -> None:
-        """Puts a fresh instance in the place of an environment, which begins an episode that was never played.
+        """Puts a fresh instance in the place of an environment; it begins an unplayed episode.
 
         Raises:
-            EnvError: the fresh ones fail at once.
+            EnvError: fresh instances fail at once.
         """
         self._done[i] = False
         for attempt in range(1, _ATTEMPTS + 1):
@@ -307,41 +294,34 @@ class InlineVectorEnv(TolerantVectorEnv):
         actions, about = self._journals[i].actions, ""
         if actions and self.pulse[1] == STEPPING:
             about = f"The action was {said_action(self.single_action_space, actions[-1])}.\n"
-        return Failure(
-            "raised", self._sentence(i, f"raised {said(error)}"), about + own_traceback(error)
-        )
+        what = self._sentence(i, f"raised {said(error)}")
+        return Failure("raised", what, about + own_traceback(error))
 
     def _sentence(self, i: int, what: str) -> str:
+        """Says what an environment did, and at which step."""
         journal = self._journals[i]
-        step = (
-            f"{'above ' if journal.overflowed else ''}{len(journal.actions) - journal.overflowed}"
-        )
-        when = {RESETTING: "at a reset", MAKING: "when it was made anew"}.get(
-            self.pulse[1], f"at step {step} of its episode"
-        )
+        above = "above " if journal.overflowed else ""
+        step = f"{above}{len(journal.actions) - journal.overflowed}"
+        phases = {RESETTING: "at a reset", MAKING: "when it was made anew"}
+        when = phases.get(self.pulse[1], f"at step {step} of its episode")
         return f"Environment {i} of worker {self._worker} {what}, {when}."
 
     def _look_at_journals(self) -> None:
         """Says once that an episode is too long to be replayed."""
         long = next((i for i, journal in enumerate(self._journals) if journal.overflowed), None)
-        if (
-            long is not None
-            and "long" not in self._noticed
-            and not snapshot.offers_state(self.envs[long])
-        ):
-            self._noticed.add("long")
-            longest = self._journals[long].longest
-            what = f"has run for more than {longest:,} steps of an episode, too many to replay"
-            cure = (
-                "A run that is resumed begins a new episode there, "
-                "unless the environment has get_state and set_state."
-            )
-            self.failures.append(
-                Failure("odd", f"Environment {long} of worker {self._worker} {what}. {cure}")
-            )
+        if long is None or "long" in self._noticed or snapshot.offers_state(self.envs[long]):
+            return
+        self._noticed.add("long")
+        text = (
+            f"Environment {long} of worker {self._worker} has run for more than "
+            f"{self._journals[long].longest:,} steps of an episode, too many to replay. "
+            "A run that is resumed begins a new episode there, "
+            "unless the environment has get_state and set_state."
+        )
+        self.failures.append(Failure("odd", text))
 
     def _look_at_bounds(self) -> None:
-        """Says once that observations leave their space. Training goes on: networks take any number."""
+        """Says once that observations leave their space, which networks can take."""
         if "bounds" not in self._noticed:
             for i, what in self._intake.out_of_bounds().items():
                 self._notice("bounds", i, what)
@@ -350,24 +330,21 @@ class InlineVectorEnv(TolerantVectorEnv):
         """The numbers in an environment's info; says once that there is none."""
         if isinstance(info, Mapping):
             return numbers_in(info)
-        self._notice(
-            "info", i, f"gave {short(info)} as its info, which must be a dict: return {{}}"
-        )
+        what = f"gave {short(info)} as its info, which must be a dict: return {{}}"
+        self._notice("info", i, what)
         return {}
 
     def _notice(self, kind: str, i: int, what: str) -> None:
         """Reports what does no harm, once."""
         if kind not in self._noticed:
             self._noticed.add(kind)
-            text = (
-                f"{self._sentence(i, what)} Training goes on with it; `poise check-env` tells more."
-            )
-            self.failures.append(Failure("odd", text))
+            more = "Training goes on with it; `poise check-env` tells more."
+            self.failures.append(Failure("odd", f"{self._sentence(i, what)} {more}"))
 
-    # --- where they stand ---------------------------------------------------------------------------------------
+    # --- where they stand -------------------------------------------------------------------------
 
     def call_each(self, call: Call) -> list[Any]:
-        """Does something to every environment, and later to those that take the place of one that failed."""
+        """Does something to every environment, and later to those that replace a failed one."""
         results = [call.of(env) for env in self.envs]
         remember(self._calls, call)
         return results
@@ -379,24 +356,20 @@ class InlineVectorEnv(TolerantVectorEnv):
             warnings.warn(f"{failed[0]}{others}", PoiseWarning, stacklevel=2)
 
     def _close(self, i: int) -> str | None:
-        """Closes an environment; says so where that fails, which must not leave the others open."""
+        """Closes an environment; a failure is returned, since it must not leave the others open."""
         release(self.envs[i])
         try:
             self.envs[i].close()
         except BaseException as error:
             if is_interrupt(error):
                 raise
-            return (
-                f"Environment {i} of worker {self._worker} raised {said(error)} when it was closed."
-            )
+            name = f"Environment {i} of worker {self._worker}"
+            return f"{name} raised {said(error)} when it was closed."
         return None
 
     def state_dict(self) -> dict[str, Any]:
         """Where every environment stands, as arrays and plain values."""
-        slots = [
-            snapshot.save(env, journal)
-            for env, journal in zip(self.envs, self._journals, strict=True)
-        ]
+        slots = list(map(snapshot.save, self.envs, self._journals))
         obs = {name: array.copy() for name, array in self.observations.items()}
         return {"slots": slots, "obs": obs, "done": np.array(self._done)}
 
@@ -404,8 +377,8 @@ class InlineVectorEnv(TolerantVectorEnv):
         """Restores what `state_dict` returned.
 
         Returns:
-            The slots that could not be restored (their environment did not replay to the same observation): they
-            start a new episode.
+            The slots that start a new episode instead, because their environment did not replay to
+            the same observation.
         """
         lost = []
         self._done = [bool(done) for done in state["done"]]
@@ -413,9 +386,8 @@ class InlineVectorEnv(TolerantVectorEnv):
             expected = {name: array[i] for name, array in state["obs"].items()}
             self.pulse[1] = RESETTING
             try:
-                obs = snapshot.restore(
-                    self.envs[i], state["slots"][i], self._journals[i], self._beat
-                )
+                saved, journal = state["slots"][i], self._journals[i]
+                obs = snapshot.restore(self.envs[i], saved, journal, self._beat)
                 if obs is not None and self._is_at(obs, expected):
                     self._intake.store(i, obs)
                     continue
@@ -429,13 +401,19 @@ class InlineVectorEnv(TolerantVectorEnv):
         return lost
 
     def _beat(self) -> None:
-        """A step of a replay: each has its own time."""
+        """Moves the pulse at each step of a replay, so that each has the time limit of its own."""
         self.pulse[1] = STEPPING
         self.pulse[0] += 1
 
     def _is_at(self, obs: Any, expected: dict[str, np.ndarray]) -> bool:
+        """Whether an observation equals the one that was saved."""
         found = {name: np.asarray(leaf) for name, leaf in self._layout.flatten(obs).items()}
         return all(
             np.array_equal(found[name].astype(leaf.dtype), leaf, equal_nan=leaf.dtype.kind == "f")
             for name, leaf in expected.items()
         )
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether an error stops the run: an `EnvError` does, but for one environment's accident."""
+    return isinstance(error, EnvError) and not isinstance(error, ContractError)

@@ -14,29 +14,30 @@ from poise.spaces.masks import KEY, is_masked, stuck
 
 
 class ContractError(EnvError):
-    """An environment returned what it may not; the text says what, without saying which
-    environment."""
+    """An environment returned what it may not; the text says what, and leaves out which one."""
 
 
 FLAGS = frozenset((bool, np.bool_))
-"""What `terminated` and `truncated` are without a second look,"""
+"""Types of `terminated` and `truncated` that need no second look."""
 REALS = frozenset((float, np.float64))
-"""and what rewards are."""
+"""Types of rewards that need none."""
 
 
 def is_flag(value: Any) -> bool:
-    """Whether a value says clearly that an episode ends or goes on: True, False, 1, 0, or an array
-    of one without axes. None and empty lists mean something else, and so do texts, whatever `bool`
-    makes of them."""
+    """Whether a value says clearly that an episode ends or goes on.
+
+    True, False, 1, 0 and an array of one of these without axes do. None, empty lists and texts
+    mean something else, whatever `bool` makes of them.
+    """
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
-    return isinstance(value, (bool, np.bool_)) or (
-        isinstance(value, (int, np.integer)) and value in (0, 1)
-    )
+    if isinstance(value, (bool, np.bool_)):
+        return True
+    return isinstance(value, (int, np.integer)) and value in (0, 1)
 
 
 def check_flags(terminated: Any, truncated: Any) -> None:
-    """Refuses flags that are none.
+    """Refuses `terminated` or `truncated` if it is no flag.
 
     Raises:
         ContractError: it names the flag and what it is.
@@ -49,7 +50,7 @@ def check_flags(terminated: Any, truncated: Any) -> None:
 
 
 LARGEST = float(np.finfo(np.float32).max)
-"""What is learnt with is float32, which holds no larger numbers."""
+"""The largest number of float32, in which policies compute."""
 
 
 def too_large(what: str, value: Any) -> str:
@@ -69,9 +70,8 @@ def number_of(reward: Any) -> float:
     Raises:
         ContractError: it is none.
     """
-    if isinstance(reward, (int, float, np.number, np.bool_)) and not isinstance(
-        reward, np.complexfloating
-    ):
+    is_complex = isinstance(reward, np.complexfloating)
+    if isinstance(reward, (int, float, np.number, np.bool_)) and not is_complex:
         try:
             return float(reward)
         except OverflowError:  # a whole number that no float can hold
@@ -102,20 +102,15 @@ class Intake:
         self.arrays = arrays
         first = next(iter(arrays.values()))
         # Row views are made once: indexing costs as much as copying a small observation.
-        self._rows = {
-            name: [array[i, ...] for i in range(len(first))] for name, array in arrays.items()
-        }
+        slots = range(len(first))
+        self._rows = {name: [array[i, ...] for i in slots] for name, array in arrays.items()}
+        # Most environments return one array, which has a fast path of its own.
         single = layout.leaves[0]
         plain = single.name == ROOT and isinstance(single.space, spaces.Box)
-        self._root = (
-            self._rows[ROOT] if plain else None
-        )  # the one array that most environments return
+        self._root = self._rows[ROOT] if plain else None
         self._shape, self._dtype = first.shape[1:], first.dtype
-        self._floats = [
-            (name, array, array.reshape(-1))
-            for name, array in arrays.items()
-            if array.dtype.kind == "f"
-        ]
+        floats = {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
+        self._floats = [(name, array, array.reshape(-1)) for name, array in floats.items()]
         self._bounded = [(leaf, arrays[leaf.name]) for leaf in layout.leaves if _has_bounds(leaf)]
 
     def store(self, i: int, obs: Any) -> None:
@@ -145,11 +140,14 @@ class Intake:
 
     @np.errstate(over="ignore", invalid="ignore")
     def faults(self, done: list[bool]) -> dict[int, str]:
-        """Environments whose observation no policy can act on, each with what it gave: one that
-        holds NaN or infinity, or an action mask that allows nothing although the episode goes on.
+        """Environments whose observation no policy can act on, each with what it gave.
+
+        Such an observation holds NaN, infinity, or an action mask that allows nothing although the
+        episode goes on (`done` tells which do not).
 
         The product of an array with itself finds NaN in one fast pass: it is finite only if all
-        elements are. (Where it overflows, or may hold what float32 cannot, each is looked at.)
+        elements are. Where it overflows, or may hold what float32 cannot, each element is looked
+        at.
         """
         found: dict[int, str] = {}
         if self._masks is not None:
@@ -158,8 +156,8 @@ class Intake:
                     found[i] = "gave an action mask that allows no action"
         for name, array, flat in self._floats:
             if not flat.dot(flat) < LARGEST**2:
-                # As a Python number it would become float16's infinity, beside which infinity is
-                # inside.
+                # Compared as float32: to float16, a Python number this large would be infinity, so
+                # that infinity would not exceed it.
                 inside = np.abs(array.reshape(len(array), -1)) <= np.float32(LARGEST)
                 for i in np.flatnonzero(~inside.all(1)).tolist():
                     found.setdefault(i, too_large(f"an observation {name!r}", array[i]))
@@ -167,29 +165,24 @@ class Intake:
 
     @np.errstate(over="ignore")
     def out_of_bounds(self) -> dict[int, str]:
-        """Environments whose observation is outside the bounds of its `Box`, each with what it
-        gave."""
+        """Environments whose observation lies outside its `Box`, each with what it gave."""
         found: dict[int, str] = {}
         for leaf, array in self._bounded:
             low, high = leaf.space.low, leaf.space.high  # type: ignore[attr-defined]
-            slack = 1e-4 * np.maximum(
-                1.0, np.minimum(np.abs(low), np.abs(high))
-            )  # for the rounding of bounds
+            # Bounds may be rounded.
+            slack = 1e-4 * np.maximum(1.0, np.minimum(np.abs(low), np.abs(high)))
             outside = ((array < low - slack) | (array > high + slack)).reshape(len(array), -1)
             for i in np.flatnonzero(outside.any(1)).tolist():
                 value = array[i].reshape(-1)[outside[i]][0]
                 where = np.flatnonzero(outside[i])[0]
                 bounds = f"[{np.ravel(low)[where]}, {np.ravel(high)[where]}]"
-                found.setdefault(
-                    i,
-                    f"gave an observation {leaf.name!r} outside its space: "
-                    f"{value} is not in {bounds}",
-                )
+                what = f"gave an observation {leaf.name!r} outside its space"
+                found.setdefault(i, f"{what}: {value} is not in {bounds}")
         return found
 
 
 def _has_bounds(leaf: Leaf) -> bool:
-    """Whether values can lie outside a leaf's `Box` at all: no byte is outside 0 to 255."""
+    """Whether values can lie outside a leaf's `Box` at all: a byte cannot outside 0 to 255."""
     if not isinstance(leaf.space, spaces.Box) or leaf.dtype.kind == "b":
         return False
     if leaf.dtype.kind in "iu":
@@ -199,7 +192,11 @@ def _has_bounds(leaf: Leaf) -> bool:
 
 
 def _converted(leaf: Leaf, value: Any) -> np.ndarray:
-    """A leaf's value as its space has it; raises `ContractError` where that would change it."""
+    """A leaf's value in the type of its space.
+
+    Raises:
+        ContractError: its shape is another, or the conversion would change it.
+    """
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "biuf":
@@ -208,7 +205,7 @@ def _converted(leaf: Leaf, value: Any) -> np.ndarray:
         raise ContractError(
             f"gave an observation {leaf.name!r} that is no array of numbers: {short(value)}"
         ) from None
-    if array.shape != leaf.shape:  # assigning it would broadcast without a word
+    if array.shape != leaf.shape:  # NumPy would silently broadcast it
         raise ContractError(
             f"gave an observation {leaf.name!r} of shape {array.shape}, "
             f"but its space says {leaf.shape}"
@@ -241,9 +238,8 @@ def _converted(leaf: Leaf, value: Any) -> np.ndarray:
 def short(value: Any) -> str:
     """A value in one line of at most 120 characters."""
     try:
-        text = " ".join(
-            (str if isinstance(value, np.ndarray) and value.ndim else repr)(value).split()
-        )
+        is_array = isinstance(value, np.ndarray) and value.ndim
+        text = " ".join((str(value) if is_array else repr(value)).split())
     except Exception:  # a __repr__ that fails
         text = f"a {type(value).__name__}"
     return text if len(text) <= 120 else text[:117] + "..."

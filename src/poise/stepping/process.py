@@ -38,23 +38,23 @@ class Limits:
     memory: int = 0
 
     def of(self, phase: int) -> float:
-        """The limit of a phase of `poise.stepping.inline`."""
+        """The time limit of a phase of `poise.stepping.inline`."""
         return {MAKING: self.make, RESETTING: self.reset}.get(phase, self.step)
 
 
 class State(Enum):
-    """Where a worker is."""
+    """What a worker is doing."""
 
     MAKING = auto()
     """It makes its environments."""
     RESETTING = auto()
-    """It resets them for the first time."""
+    """It resets them, or answers a question about them."""
     READY = auto()
     """It waits for a command."""
     STEPPING = auto()
     """It has been told to step."""
     ENDED = auto()
-    """Its process is gone, and a new one is to be started at `again_at`."""
+    """Its process is gone, and a new one may be started at `again_at`."""
 
 
 class WorkerDiedError(Exception):
@@ -71,13 +71,13 @@ class Worker:
     Args:
         index: its number among all workers of a run.
         place: its number among those of its batch.
-        slots: the environments of the batch that are its own.
+        slots: the environments of the batch that it steps.
         limits: of its environments.
 
     Attributes:
-        state: where it is.
+        state: what it is doing.
         incarnation: how often it was started anew.
-        again_at: when an ended worker may be started again.
+        again_at: when it may be started again, once it has ended.
         false_starts: how often in a row it failed before its first step.
     """
 
@@ -101,7 +101,8 @@ class Worker:
         """Starts the process, which makes its environments by a pickled recipe."""
         self.incarnation += 1
         posix = os.name == "posix"
-        self._trace = tempfile.TemporaryFile() if posix else None  # noqa: SIM115  (lives as long as the process)
+        # The file lives as long as the process, and is closed with it.
+        self._trace = tempfile.TemporaryFile() if posix else None  # noqa: SIM115
         trace = self._trace.fileno() if self._trace else -1
         lasting = "lasting" if threading.current_thread() is threading.main_thread() else "passing"
         passed = {"pass_fds": (*descriptors, trace)} if posix else {}
@@ -119,12 +120,12 @@ class Worker:
 
     @property
     def pid(self) -> int | None:
-        """Of its process, while it has one."""
+        """The id of its process, while it has one."""
         return None if self._process is None else self._process.pid
 
     @property
     def busy(self) -> float:
-        """Seconds that it has spent stepping; of its present incarnation and those before."""
+        """Seconds that it has spent stepping, those before it was started anew included."""
         return 0.0 if self._pulse is None else float(self._pulse[0, 2]) * 1e-9
 
     def begin(self, state: State) -> None:
@@ -156,7 +157,7 @@ class Worker:
             WorkerDiedError: it hangs.
         """
         while not self.pipe.ready(_LOOK if wait else 0.0):
-            if self._moved():  # it has gone on to the next environment, which has its own time
+            if self._moved():  # on to the next environment, which has a time limit of its own
                 self._since = time.monotonic()
             elif time.monotonic() - self._since > self._limit():
                 raise WorkerDiedError(self._how_it_hangs())
@@ -165,6 +166,7 @@ class Worker:
         return True
 
     def _moved(self) -> bool:
+        """Whether its pulse has moved since the last look."""
         before, self._beat = self._beat, 0 if self._pulse is None else int(self._pulse[0, 0])
         return before != self._beat
 
@@ -174,7 +176,10 @@ class Worker:
         return MAKING if self.state == State.MAKING else RESETTING
 
     def _limit(self) -> float:
-        """All environments are made before the pulse can be seen; later, each has its own time."""
+        """The time limit of what it does now.
+
+        All environments are made before the pulse can be seen; later, each has a limit of its own.
+        """
         return self.limits.of(self._phase()) * (self.size if self.state == State.MAKING else 1)
 
     def receive(self) -> Any:
@@ -213,41 +218,35 @@ class Worker:
 
     def _how_it_hangs(self) -> Failure:
         phase = {MAKING: "made", RESETTING: "reset"}.get(self._phase(), "stepped")
-        if (
-            self._process is not None and self._trace is not None
-        ):  # C code answers, whoever holds the interpreter
+        # C code in the process writes a traceback, whoever holds the interpreter lock.
+        if self._process is not None and self._trace is not None:
             self._process.send_signal(signal.SIGUSR1)
             time.sleep(0.1)
         limit = self.limits.of(self._phase())
         what = (
             f"An environment of worker {self.index} hangs: "
-            f"it has been {phase} for more than {limit:g} s"
+            f"it has been {phase} for more than {limit:g} s."
         )
-        return Failure("hung", f"{what}.", self._last_trace())
+        return Failure("hung", what, self._last_trace())
 
     def _doing(self) -> str:
-        doing = {State.MAKING: "made its environments", State.RESETTING: "reset its environments"}
-        return doing.get(
-            self.state, "stepped its environments" if self.state == State.STEPPING else "waited"
-        )
+        verbs = {State.MAKING: "made", State.RESETTING: "reset", State.STEPPING: "stepped"}
+        verb = verbs.get(self.state)
+        return f"{verb} its environments" if verb else "waited"
 
     def _last_trace(self) -> str:
-        """What the process wrote about where it was."""
+        """The traceback that the process wrote, without lines that are not the environment's."""
         if self._trace is None:
             return ""
         self._trace.seek(0)
         text = self._trace.read().decode(errors="replace").strip()
         noise = "/poise/envs/", "/poise/stepping/", "<string>", "Extension modules:"
-        kept = [
-            line
-            for line in text.splitlines()
-            if not any(part in line.replace(os.sep, "/") for part in noise)
-        ]
+        lines = text.splitlines()
+        kept = [x for x in lines if not any(part in x.replace(os.sep, "/") for part in noise)]
         return "\n".join(kept).rstrip()
 
     def restart_later(self) -> None:
-        """Ends the process; a new one may follow at once, or later if the last ones did not get
-        far."""
+        """Ends the process; a new one may follow, later if the last ones failed at the start."""
         if self.state in (State.MAKING, State.RESETTING):
             self.false_starts += 1
         self.end()
@@ -255,12 +254,12 @@ class Worker:
         self.again_at = time.monotonic() + wait
 
     def dismiss(self) -> None:
-        """Lets it close its environments and end, if nothing holds it up."""
+        """Lets it close its environments and end by itself, if nothing holds it up."""
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
     def end(self, seconds: float = 0.0) -> None:
-        """Ends the process, at once or when it has not ended by itself after so many seconds."""
+        """Ends the process, after it had so many seconds to end by itself."""
         self.state = State.ENDED
         if self._process is None:
             return

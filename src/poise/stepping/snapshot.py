@@ -3,9 +3,9 @@
 Gymnasium has no way to save an environment. Three ways are tried, in this order:
 
 1. `get_state()` / `set_state(state)`, where an environment offers both and the state is arrays and
-plain JSON values. 2. Seed and replay: the generator's state when the episode was reset, and the
-actions since. A fresh environment that
-   replays them must arrive at the same observation, or the third way is taken.
+   plain JSON values.
+2. Seed and replay: the generator's state when the episode was reset, and the actions since. A fresh
+   environment that replays them must arrive at the same observation, or the third way is taken.
 3. A new episode.
 """
 
@@ -25,13 +25,13 @@ from poise.stepping.tolerant import TolerantVectorEnv
 LONGEST_REPLAY = 100_000
 """Steps of an episode beyond which replaying it would cost more than losing it."""
 REPLAY_BYTES = 64 * 2**20
-"""Of the actions that the environments of a run keep for a replay, all together."""
+"""Bytes that the actions which a run's environments keep for a replay may take, all together."""
 _NUMBER, _ARRAY = 40, 128
-"""Bytes of Python's own for an action that is a number, and for others."""
+"""Bytes of Python's overhead for an action that is a number, and for others."""
 
 
 def longest_replay(space: gym.Space, envs: int) -> int:
-    """Steps of an episode that can be replayed where so many environments keep their actions."""
+    """Steps of an episode that can be replayed if so many environments keep their actions."""
     size = _NUMBER if isinstance(space, gym.spaces.Discrete) else _ARRAY
     size += sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in Layout(space).leaves)
     return min(LONGEST_REPLAY, REPLAY_BYTES // (size * envs))
@@ -44,9 +44,9 @@ class Journal:
         longest: steps beyond which the episode cannot be replayed.
 
     Attributes:
-        origin: how it began.
-        actions: every action since, to be appended to at each step; of too long an episode only the
-            last ones.
+        origin: how the episode began: `seed`, the generator's state `rng`, or `unknown`.
+        actions: every action since, appended at each step. Of too long an episode, only the last
+            ones are left.
     """
 
     def __init__(self, longest: int | None = None) -> None:
@@ -82,11 +82,16 @@ def save(env: gym.Env, journal: Journal) -> dict[str, Any]:
 def restore(
     env: gym.Env, saved: dict[str, Any], journal: Journal, beat: Callable[[], None] = lambda: None
 ) -> Any:
-    """Puts a fresh `env` where `save` found another; returns the observation there, or None if it
-    cannot be told.
+    """Puts a fresh `env` where `save` found another. What the environment raises comes through.
 
-    Replaying may take long: `beat` is called before each step of it. What the environment raises
-    comes through.
+    Args:
+        env: the environment; it is reset.
+        saved: what `save` returned.
+        journal: takes the replayed episode, so that it can be saved again.
+        beat: called before each step of a replay, which may take long.
+
+    Returns:
+        The observation there, or None if it cannot be told.
     """
     if "state" in saved:
         if not offers_state(env):
@@ -117,19 +122,17 @@ def restore(
 
 
 def _packed(space: gym.Space, actions: Collection[Any]) -> Any:
-    """Actions as one array, or as one of each leaf where their space is nested."""
+    """Actions as one array, or as one for each leaf if their space is nested."""
     if not isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple)):
         return np.array(list(actions))
     layout = Layout(space)
     flat = [layout.flatten(action) for action in actions]
-    return {
-        leaf.name: np.array([each[leaf.name] for each in flat], leaf.dtype)
-        for leaf in layout.leaves
-    }
+    leaves = {leaf.name: leaf.dtype for leaf in layout.leaves}
+    return {name: np.array([each[name] for each in flat], kind) for name, kind in leaves.items()}
 
 
 def _unpacked(space: gym.Space, packed: Any) -> Sequence[Any]:
-    """The actions that `_packed` took."""
+    """The actions that `_packed` was given."""
     if not isinstance(packed, dict):
         actions: Sequence[Any] = packed
         return actions
@@ -139,9 +142,8 @@ def _unpacked(space: gym.Space, packed: Any) -> Sequence[Any]:
 
 def exact(saved: dict[str, Any]) -> bool:
     """Whether what `save_vector` returned can put all its environments in the same place."""
-    batch = saved.get(
-        "state", {"slots": []}
-    )  # the fields of a native environment are all there is of it
+    # A native environment has no slots: its fields are all there is of it.
+    batch = saved.get("state", {"slots": []})
     parts = batch.get("workers", [batch])
     return all(
         part is not None and all("unknown" not in s.get("origin", {}) for s in part["slots"])
@@ -150,16 +152,17 @@ def exact(saved: dict[str, Any]) -> bool:
 
 
 def reset_seeded(env: Any, seed: np.random.SeedSequence) -> Any:
-    """Resets a vector environment from a seed sequence: native ones take one seed, others one for
-    each slot."""
+    """Resets a vector environment from a seed sequence; returns the observations.
+
+    Native ones take one seed, others one for each slot.
+    """
     seeds = [int(s) for s in seed.generate_state(env.num_envs)]
     one_each = isinstance(env, TolerantVectorEnv) or hasattr(env, "envs")
     return env.reset(seed=seeds if one_each else seeds[0])[0]
 
 
 def _generator_state(env: gym.Env) -> dict[str, Any] | None:
-    """The state of an environment's generator, where it is one of NumPy's present ones (ported ones
-    may differ)."""
+    """The state of an environment's generator; None if it has none of NumPy's `Generator`s."""
     bits = getattr(getattr(env.unwrapped, "np_random", None), "bit_generator", None)
     return None if bits is None else dict(bits.state)
 
@@ -171,13 +174,12 @@ def _generator(state: dict[str, Any]) -> np.random.Generator:
 
 
 def offers_state(env: gym.Env) -> bool:
-    """Whether an environment can tell and take its whole state."""
+    """Whether an environment has both `get_state` and `set_state`."""
     return bool(env.has_wrapper_attr("get_state") and env.has_wrapper_attr("set_state"))
 
 
 def _is_plain(state: Any) -> bool:
-    """Whether a checkpoint can hold a state: some environments have a `get_state` of their own, for
-    other purposes."""
+    """Whether a checkpoint can hold a state: some have a `get_state` for other uses."""
     if isinstance(state, dict):
         return all(map(_is_plain, state.values()))
     if isinstance(state, (list, tuple)):
@@ -197,15 +199,16 @@ def _time_limits(env: gym.Env) -> list[gym.wrappers.TimeLimit]:
 
 
 _NATIVE_FIELDS = {"CartPoleVectorEnv": ("state", "steps", "prev_done", "low", "high")}
-"""Attributes that hold the whole state of Gymnasium's native vector environments, beside their
-generator."""
+"""Attributes that are the whole state of Gymnasium's native environments, beside the generator."""
 FURTHEST = 1e9
-"""What none of them ever reaches: a file that says so was damaged."""
+"""A number that none of them ever reaches: a file with a larger one was damaged."""
 
 
 def save_vector(env: Any) -> dict[str, Any] | None:
-    """The state of a vector environment: its own `state_dict`, or the known fields of a native one;
-    None if opaque."""
+    """The state of a vector environment; None if it is opaque.
+
+    It is the environment's own `state_dict`, or the known fields of a native one.
+    """
     kind = type(env.unwrapped).__name__
     if hasattr(env, "state_dict"):
         return {"kind": kind, "state": env.state_dict()}
@@ -223,9 +226,8 @@ def restore_vector(env: Any, saved: dict[str, Any]) -> list[int]:
         ValueError: it is no such state of such an environment.
     """
     target = env.unwrapped
-    if (
-        type(target).__name__ != saved["kind"]
-    ):  # an environment that is made in another way than the saved one
+    # The batch may be made in another way now, such as by workers.
+    if type(target).__name__ != saved["kind"]:
         return list(range(env.num_envs))
     if "state" in saved:
         lost: list[int] = env.load_state_dict(saved["state"])

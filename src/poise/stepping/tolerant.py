@@ -15,22 +15,22 @@ from poise.stepping.failures import Failure
 
 
 class TolerantVectorEnv(VectorEnv):
-    """A batch of environments with NEXT_STEP autoreset, whose step is cut in two, and which
-    replaces what fails.
+    """A batch with NEXT_STEP autoreset that replaces what fails, and whose step is cut in two.
 
         env.send(actions)                 # the environments begin to step
-        ...                               # whoever calls may do something else
+        ...                               # the caller may do something else
         obs, reward, terminated, truncated, infos = env.recv()
 
     `step` is both. What `recv` returns is valid until the next `send`.
 
     Attributes:
         disturbed: whether `lost` or `begun` hold anything since the last step.
-        lost: `[num_envs]`, slots whose last step did not happen: it failed, or the slot's worker is
-            being replaced.
-        begun: `[num_envs]`, slots whose observation begins an episode although none ended there.
+        lost: `[num_envs]`, bool: slots whose last step did not happen, because it failed or the
+            slot's worker is being replaced.
+        begun: `[num_envs]`, bool: slots whose observation begins an episode although none ended
+            there.
         failures: what failed, or is odd, since `take_failures` was last called.
-        waited: seconds spent doing nothing but waiting for environments, since the start.
+        waited: seconds spent only waiting for environments, since the start.
     """
 
     disturbed: bool = False
@@ -49,7 +49,7 @@ class TolerantVectorEnv(VectorEnv):
         self.failures: list[Failure] = []
 
     def seed_of_each(self, seed: int | list[int | None] | None) -> list[int | None]:
-        """What `reset` makes of its `seed`."""
+        """One seed for each environment: an integer gives `seed, seed + 1, ...`, a list its own."""
         if isinstance(seed, list):
             return list(seed)
         return [None if seed is None else seed + i for i in range(self.num_envs)]

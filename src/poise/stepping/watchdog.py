@@ -1,6 +1,6 @@
 """Says where an environment hangs that is stepped in this process.
 
-It cannot be replaced there; a worker's can.
+It cannot be replaced there, as one in a worker process can.
 """
 
 from __future__ import annotations
@@ -27,38 +27,33 @@ def watch(env: InlineVectorEnv, limits: Limits, report: Callable[[Failure], None
         limits: the time that one environment may take.
         report: called from the watching thread, once for each hang.
     """
-    env.report_hang = (
-        report  # held by the batch: a thread that held it would keep its trainer alive
-    )
-    threading.Thread(
-        target=_watch, args=(weakref.ref(env), limits), name="poise-watch", daemon=True
-    ).start()
+    # The batch holds it: a thread that did would keep the trainer alive.
+    env.report_hang = report
+    args = (weakref.ref(env), limits)
+    threading.Thread(target=_watch, args=args, name="poise-watch", daemon=True).start()
 
 
 def _watch(reference: weakref.ref[InlineVectorEnv], limits: Limits) -> None:
+    """Looks at the pulse now and then, until the batch is gone."""
     last, since, told = -1, time.monotonic(), False
     while True:
         time.sleep(min(_LOOK_S, limits.step / 2))
         env = reference()
         if env is None or env.closed:
             return
-        beat, phase, thread, report = (
-            int(env.pulse[0]),
-            int(env.pulse[1]),
-            env.thread,
-            env.report_hang,
-        )
+        beat, phase = int(env.pulse[0]), int(env.pulse[1])
+        thread, report = env.thread, env.report_hang
         now = time.monotonic()
         if beat != last or phase == IDLE:
             last, since, told = beat, now, False
         elif now - since > limits.of(phase) and not told:
             told = True
             report(_hang(thread, now - since))
-        del env, report
+        del env, report  # else they would live on while this thread sleeps
 
 
 def _hang(thread: int, seconds: float) -> Failure:
-    """What hangs, with the frames of the thread that are not Poise's own."""
+    """What hangs, with the frames of the thread below Poise's own."""
     frame = sys._current_frames().get(thread)
     stack = traceback.extract_stack(frame) if frame is not None else []
     below = max((i for i, entry in enumerate(stack) if entry.filename == _INLINE), default=-1)

@@ -35,16 +35,15 @@ def main(driver: str, traces: str, lasting: str) -> None:
     """Serves the driver at the other end of the standard streams.
 
     Args:
-        driver: its process.
-        traces: the file descriptor for tracebacks of a crash; -1 has none.
-        lasting: whether the thread that started this process lives as long as the driver; `lasting`
-            or `passing`.
+        driver: the id of its process.
+        traces: the file descriptor for tracebacks of a crash or a hang; -1 for none.
+        lasting: `lasting` if the thread that started this process lives as long as the driver, else
+            `passing`.
     """
     _die_with(int(driver), lasting=lasting == "lasting")
     pipe, trace = begin(), int(traces)
-    if (
-        trace >= 0
-    ):  # where a crash or a hang happened, written by C code that needs no interpreter lock
+    # C code writes them, which needs no interpreter lock.
+    if trace >= 0:
         faulthandler.enable(trace)
         if hasattr(faulthandler, "register"):
             faulthandler.register(signal.SIGUSR1, trace, all_threads=False)
@@ -54,16 +53,15 @@ def main(driver: str, traces: str, lasting: str) -> None:
 
 
 def _serve(pipe: Pipe) -> None:
+    """Makes the environments and does what the driver asks, until the driver is gone."""
     about = pipe.receive()
     try:
         from poise.envs.make import recipe_maker
 
-        about.update(
-            cloudpickle.loads(pipe.receive())
-        )  # from the driver, whose child this is, and nobody else
-        env = InlineVectorEnv(
-            recipe_maker(about), about["num_envs"], worker=about["worker"], of=about.get("of")
-        )
+        # It comes from the driver, whose child this is, and from nobody else.
+        about.update(cloudpickle.loads(pipe.receive()))
+        make, worker = recipe_maker(about), about["worker"]
+        env = InlineVectorEnv(make, about["num_envs"], worker=worker, of=about.get("of"))
         layouts = Layout(env.single_observation_space), Layout(env.single_action_space)
         pipe.send({"spaces": [layout.to_json() for layout in layouts]})
     except BaseException as error:
@@ -74,7 +72,7 @@ def _serve(pipe: Pipe) -> None:
     arrays = StepArrays.carve(layouts, where["slots"], where["workers"], memory)
     arrays = arrays.part(where["first"], where["first"] + env.num_envs, where["place"])
     env.bind(arrays)
-    for call in where["calls"]:  # what was asked of the environments whose place these take
+    for call in where["calls"]:  # those that changed the environments whose place these take
         env.call_each(Call(**call))
     actions = layouts[1].unflatten(arrays.actions)
     watch = _Memory(about["memory_limit"])
@@ -83,9 +81,8 @@ def _serve(pipe: Pipe) -> None:
             pipe.linger()
             command = pipe.receive()
         except EOFError:
-            with contextlib.suppress(
-                Exception
-            ):  # whatever it says, there is nobody left to hear it
+            # Nobody is left to hear what went wrong.
+            with contextlib.suppress(Exception):
                 env.close()
             raise
         try:
@@ -107,12 +104,7 @@ def _serve(pipe: Pipe) -> None:
                 pipe.send({"state": env.state_dict()})
             elif command["do"] == "restore":
                 fresh = env.load_state_dict(command["state"])
-                pipe.send(
-                    {
-                        "fresh": fresh,
-                        "failures": [failure.to_json() for failure in env.take_failures()],
-                    }
-                )
+                pipe.send({"fresh": fresh, "failures": _failures(env)})
         except (EOFError, BrokenPipeError):
             raise
         except BaseException as error:
@@ -121,7 +113,7 @@ def _serve(pipe: Pipe) -> None:
 
 
 def _answer(env: InlineVectorEnv, call: Call) -> dict[str, Any]:
-    """The results of a call, or why there are none: that is no reason for a worker to end."""
+    """The results of a call, or why there are none, for which the worker need not end."""
     try:
         results = env.call_each(call)
         encoded(results)
@@ -131,20 +123,20 @@ def _answer(env: InlineVectorEnv, call: Call) -> dict[str, Any]:
 
 
 def _news(env: InlineVectorEnv, infos: dict[str, Any], watch: _Memory) -> dict[str, Any]:
-    return {
-        "infos": infos,
-        "failures": [failure.to_json() for failure in env.take_failures()],
-        "memory": watch.excess(),
-    }
+    """What a step has to tell beside the shared arrays."""
+    return {"infos": infos, "failures": _failures(env), "memory": watch.excess()}
+
+
+def _failures(env: InlineVectorEnv) -> list[dict[str, Any]]:
+    return [failure.to_json() for failure in env.take_failures()]
 
 
 def _failure(error: BaseException, worker: int, what: str) -> Failure:
     """Why this process ends."""
     if isinstance(error, EnvError):  # it is a sentence already
         return Failure("bug" if isinstance(error, WrongApiError) else "ended", str(error))
-    return Failure(
-        "ended", f"The environment of worker {worker} {what}: {said(error)}.", own_traceback(error)
-    )
+    sentence = f"The environment of worker {worker} {what}: {said(error)}."
+    return Failure("ended", sentence, own_traceback(error))
 
 
 class _Memory:
@@ -169,8 +161,7 @@ class _Memory:
 
 
 def resident_bytes() -> int:
-    """Memory that this process has in use (at most so far, where the system does not tell what it
-    is now)."""
+    """Memory that this process has in use; the most so far, if the system does not tell that."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -188,9 +179,9 @@ def _die_with(driver: int, *, lasting: bool) -> None:
     """Ends this process when its driver has ended, even while an environment hangs.
 
     On Linux the system sees to it. But to the system, the driver is the thread that started this
-    process: where that thread may end before the driver does, and elsewhere than on Linux, a thread
-    looks every second instead. That needs Python's interpreter lock, which an environment that
-    hangs in C code may hold.
+    process. If that thread may end before the driver does, or the system is not Linux, a thread of
+    our own looks every second instead. That needs Python's interpreter lock, which an environment
+    that hangs in C code may hold.
     """
     if sys.platform == "linux" and lasting:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -15,6 +15,7 @@ from __future__ import annotations
 import statistics
 import time
 import weakref
+from itertools import pairwise
 from typing import Any
 
 import cloudpickle
@@ -42,10 +43,10 @@ class WorkerVectorEnv(TolerantVectorEnv):
 
     Args:
         recipe: what a worker needs to make the environments: see `poise.envs.make.recipe`.
-        num_envs: how many in all.
-        num_workers: how many processes; the environments are spread evenly.
+        num_envs: number of environments in all.
+        num_workers: number of processes; the environments are spread evenly.
         limits: of time and memory.
-        first_worker: number of the first worker, where a run has several such batches.
+        first_worker: number of the first worker, if a run has several such batches.
 
     Raises:
         EnvError: the environment cannot be sent to a process.
@@ -62,18 +63,13 @@ class WorkerVectorEnv(TolerantVectorEnv):
     ) -> None:
         self.num_envs = num_envs
         self._recipe, self._limits = recipe, limits
-        edges = (
-            np.linspace(0, num_envs, min(num_workers, num_envs) + 1).round().astype(int).tolist()
-        )
-        self.workers = [
-            Worker(first_worker + i, i, slice(edges[i], edges[i + 1]), self._limits)
-            for i in range(len(edges) - 1)
-        ]
+        edges = np.linspace(0, num_envs, min(num_workers, num_envs) + 1).round().astype(int)
+        slots = [slice(start, end) for start, end in pairwise(edges.tolist())]
+        self.workers = [Worker(first_worker + i, i, own, limits) for i, own in enumerate(slots)]
         self._memory = SharedMemory()
         self._finalizer = weakref.finalize(self, _end_all, self.workers, self._memory)
-        self.team: list[Worker] = (
-            self.workers
-        )  # all workers of the run, where it has several batches
+        # All workers of the run: whoever makes several batches sets it.
+        self.team: list[Worker] = self.workers
         try:
             for worker in self.workers:
                 self._start(worker)
@@ -96,14 +92,11 @@ class WorkerVectorEnv(TolerantVectorEnv):
         for worker, answer in zip(self.workers, answers, strict=True):
             self._spaces_agree(answer, worker)
         self._layouts = Layout.from_json(self._spaces[0]), Layout.from_json(self._spaces[1])
-        TolerantVectorEnv.__init__(
-            self, self.num_envs, self._layouts[0].space, self._layouts[1].space
-        )
-        self._size = StepArrays.size(self._layouts, self.num_envs, len(self.workers))
-        arrays = StepArrays.carve(
-            self._layouts, self.num_envs, len(self.workers), self._memory.map(self._size)
-        )
-        self._arrays = arrays
+        observed, acted = (layout.space for layout in self._layouts)
+        TolerantVectorEnv.__init__(self, self.num_envs, observed, acted)
+        shape = (self._layouts, self.num_envs, len(self.workers))
+        self._size = StepArrays.size(*shape)
+        self._arrays = arrays = StepArrays.carve(*shape, self._memory.map(self._size))
         self.observations = arrays.observations
         self._obs = self._layouts[0].unflatten(arrays.observations)
         # What the driver itself says about a step; a worker's own part is in the shared arrays.
@@ -122,8 +115,7 @@ class WorkerVectorEnv(TolerantVectorEnv):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Resets all environments; an integer seed gives `seed, seed + 1, ...`, a list one seed
-        each.
+        """Resets all environments; a seed is as for `seed_of_each`.
 
         Raises:
             EnvError: one of them failed; at the start that is a bug, and nothing is tried again.
@@ -175,8 +167,10 @@ class WorkerVectorEnv(TolerantVectorEnv):
         return self._seen(), arrays.reward, arrays.terminated, arrays.truncated, self._infos
 
     def _seen(self) -> Any:
-        """The observations; in place of those of workers that are not there, which may be writing
-        new ones, some that are whole and finite."""
+        """The observations, with harmless ones in the rows of workers that are not ready.
+
+        Such a worker may be writing there.
+        """
         absent = [worker.slots for worker in self.workers if worker.state != State.READY]
         if not absent:
             return self._obs
@@ -218,8 +212,7 @@ class WorkerVectorEnv(TolerantVectorEnv):
             raise WorkerDiedError(Failure("memory", what))
 
     def _look_for_the_slow(self) -> None:
-        """Says once that one worker takes much longer than the others, which wait for it at every
-        step."""
+        """Says once that the others wait at every step for a worker that takes much longer."""
         before, self._busy = self._busy, [worker.busy / worker.size for worker in self.team]
         if len(before) < 2:
             return
@@ -234,8 +227,7 @@ class WorkerVectorEnv(TolerantVectorEnv):
             )
             self.failures.append(Failure("odd", text))
 
-    # --- replacing workers
-    # --------------------------------------------------------------------------------------
+    # --- replacing workers ------------------------------------------------------------------------
 
     def _replace(self, worker: Worker, failure: Failure) -> None:
         """Drops what a worker was doing; `_bring_back` starts it anew.
@@ -252,13 +244,15 @@ class WorkerVectorEnv(TolerantVectorEnv):
             array[worker.slots] = 0
 
     def _absent(self, worker: Worker) -> None:
-        """In the rows of a worker that is not there, nothing happened."""
+        """Notes that nothing happened in the rows of a worker that is not ready."""
         self.disturbed = True
         self.lost[worker.slots] = True
 
     def _bring_back(self) -> None:
-        """Moves every worker that is not ready one step towards it; waits only where none of the
-        run's is at work."""
+        """Moves every worker that is not ready one step towards it.
+
+        It waits only if no worker of the whole run is at work.
+        """
         while True:
             for worker in self.workers:
                 if worker.state != State.READY:
@@ -277,6 +271,7 @@ class WorkerVectorEnv(TolerantVectorEnv):
                 self._absent(worker)
 
     def _advance(self, worker: Worker) -> None:
+        """Takes the next step with a worker: ended, making, resetting, ready."""
         if worker.state == State.ENDED:
             if time.monotonic() >= worker.again_at:
                 self._start(worker)
@@ -307,8 +302,8 @@ class WorkerVectorEnv(TolerantVectorEnv):
         except Exception as error:
             raise EnvError(
                 f"{self._recipe['name']} cannot be sent to worker processes: {said(error)}. "
-                "Use num_workers=0, or let the environment's creator make what it needs instead of "
-                "holding it."
+                "Use num_workers=0, "
+                "or let the environment's creator make what it needs instead of holding it."
             ) from error
         worker.start(recipe, self._memory.descriptors)
 
@@ -320,9 +315,11 @@ class WorkerVectorEnv(TolerantVectorEnv):
             "size": self._size,
             "slots": self.num_envs,
             "workers": len(self.workers),
+            "first": worker.slots.start,
+            "place": worker.place,
+            "calls": [call.to_json() for call in self._calls.values()],
         }
-        where["calls"] = [call.to_json() for call in self._calls.values()]
-        worker.ask({**where, "first": worker.slots.start, "place": worker.place}, State.READY)
+        worker.ask(where, State.READY)
 
     def _reset(self, worker: Worker, options: dict[str, Any] | None = None) -> None:
         """Resets a worker's environments, with seeds of its own for every incarnation."""
@@ -333,10 +330,8 @@ class WorkerVectorEnv(TolerantVectorEnv):
 
     def _spaces_agree(self, answer: dict[str, Any], worker: Worker) -> None:
         if answer["spaces"] != self._spaces:
-            raise EnvError(
-                f"The environment of worker {worker.index} has other spaces than those before: "
-                f"{answer['spaces']}."
-            )
+            name = f"The environment of worker {worker.index}"
+            raise EnvError(f"{name} has other spaces than those before: {answer['spaces']}.")
 
     def call_each(self, call: Call) -> list[Any]:
         """Does something to every environment, and later to those of workers that are started anew.
@@ -359,7 +354,8 @@ class WorkerVectorEnv(TolerantVectorEnv):
         results: list[Any] = []
         for worker in self.workers:
             answer = {"results": [None] * worker.size}
-            if worker.state == State.RESETTING:  # it began with the calls before this one
+            # It began with the calls before this one, and begins once more with all of them.
+            if worker.state == State.RESETTING:
                 worker.end()
             if worker.state == State.READY:
                 try:
@@ -373,11 +369,10 @@ class WorkerVectorEnv(TolerantVectorEnv):
         remember(self._calls, call)
         return results
 
-    # --- where they stand
-    # ---------------------------------------------------------------------------------------
+    # --- where they stand -------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Where every environment stands, worker by worker; those of an absent worker begin anew."""
+        """Where every environment stands, by worker; those of an absent worker begin anew."""
         states: list[Any] = []
         for worker in self.workers:
             if worker.state == State.READY:
@@ -418,10 +413,12 @@ class WorkerVectorEnv(TolerantVectorEnv):
 
 
 def _fresh(seed: int, incarnation: int) -> int:
+    """A seed for a worker that was started anew, so that no episode is played twice."""
     return int(np.random.SeedSequence((seed, 1, incarnation)).generate_state(1)[0])
 
 
 def _end_all(workers: list[Worker], memory: SharedMemory) -> None:
+    """Ends all workers; those that wait for a command may first close their environments."""
     polite = [worker for worker in workers if worker.state == State.READY]
     for worker in polite:
         worker.dismiss()
