@@ -57,8 +57,7 @@ class Part:
     max_seeds: int = 100
 
 
-# --- running one process
-# --------------------------------------------------------------------------------------------
+# --- running one process --------------------------------------------------------------------------
 
 
 def timed(command: list[str], folder: Path) -> tuple[float, str]:
@@ -84,9 +83,8 @@ def timed(command: list[str], folder: Path) -> tuple[float, str]:
         raise TimeoutError from None
     finally:
         seconds = time.perf_counter() - start
-        if (
-            process.poll() is None
-        ):  # stopped by the limit or by Ctrl-C; RLlib has children of its own
+        # Stopped by the limit or by Ctrl-C; the whole group, since RLlib has children of its own.
+        if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if process.returncode:
@@ -161,8 +159,7 @@ def finish(record: Record) -> Record:
     return {**record, "steps_per_s": round(rate), "process_s": round(record["process_s"], 3)}
 
 
-# --- the comparisons
-# ------------------------------------------------------------------------------------------------
+# --- the comparisons ------------------------------------------------------------------------------
 
 
 def parts() -> dict[str, Part]:

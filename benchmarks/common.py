@@ -46,8 +46,7 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     return made
 
 
-# --- machine and code
-# -----------------------------------------------------------------------------------------------
+# --- machine and code -----------------------------------------------------------------------------
 
 
 def cpu() -> str:
@@ -103,19 +102,22 @@ def all_versions(pythons: Mapping[str, Path], packages: Iterable[str]) -> str:
 
 def versions(python: Path, packages: Iterable[str]) -> dict[str, str]:
     """The versions of those packages that are installed beside a Python, and its own."""
-    code = (
-        "import json, sys, platform, importlib.metadata as m\nfound = "
-        "{d.metadata['Name'].lower().replace('_', '-'): "
-        "d.version for d in m.distributions()}\nprint(json.dumps({'python': "
-        "platform.python_version(), **{n: found[n] for n in sys.argv[1:] if n in found}}))"
-    )
-    return dict(
-        json.loads(subprocess.check_output([str(python), "-c", code, *packages], text=True))
-    )
+    answer = subprocess.check_output([str(python), "-c", _VERSIONS, *packages], text=True)
+    return dict(json.loads(answer))
 
 
-# --- results that survive a stop
-# ------------------------------------------------------------------------------------
+_VERSIONS = """
+import importlib.metadata, json, platform, sys
+found = {
+    each.metadata["Name"].lower().replace("_", "-"): each.version
+    for each in importlib.metadata.distributions()
+}
+here = {name: found[name] for name in sys.argv[1:] if name in found}
+print(json.dumps({"python": platform.python_version(), **here}))
+"""
+
+
+# --- results that survive a stop ------------------------------------------------------------------
 
 
 class Results:
@@ -199,8 +201,7 @@ def _parse(line: str) -> Record | None:
         return None
 
 
-# --- Markdown
-# -------------------------------------------------------------------------------------------------------
+# --- Markdown -------------------------------------------------------------------------------------
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -235,7 +236,7 @@ def write_section(name: str, text: str) -> None:
 
 
 def left(name: str, text: str) -> str:
-    """Parts (`###`) of a section of RESULTS.md that a new text of it lacks, each with when it was measured."""
+    """Parts (`###`) of a section of RESULTS.md that a new text of it lacks, each with its date."""
     head, *parts = re.split("^(?=### )", _section(name), flags=re.MULTILINE)
     about = re.search(r"[\d-]{10}[^;]*; load [^;]*; commit [^.]*", head)
     when = f"\nMeasured earlier: {about[0]}.\n" if about else ""
@@ -257,14 +258,14 @@ def published(name: str, headers: Sequence[str]) -> list[list[str]]:
     return found[2:] if found and found[0] == list(headers) else []
 
 
-# --- virtual environments -------------------------------------------------------------------------------------------
+# --- virtual environments -------------------------------------------------------------------------
 
 
 def venv_python(name: str, *more: str) -> Path:
     """The Python in which a side is measured, installed first where need be, with `more` packages.
 
-    `poise` is this repository without extras, as `pip install` leaves it, and current. Peers are taken from the folder
-    in the environment variable `POISE_PEERS` where it has them.
+    `poise` is this repository without extras, as `pip install` leaves it, and current. Peers are
+    taken from the folder in the environment variable `POISE_PEERS`, if it has them.
     """
     ready = Path(os.environ.get("POISE_PEERS", VENVS)) / name
     if name in PEERS and ready != VENVS / name and _python(ready).is_file():

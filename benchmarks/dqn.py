@@ -106,49 +106,35 @@ PARTS = {
 
 def section(results: Results, name: str, part: Part) -> str:
     """What is measured of one comparison, as Markdown."""
-    ratio = (
-        "Training time, as a multiple of Poise's"
-        if name == "goal"
-        else "Steps/s, as a multiple of Poise's"
-    )
-    key = "train_s" if name == "goal" else "steps_per_s"
+    goal = name == "goal"
+    key, what = ("train_s", "Training time") if goal else ("steps_per_s", "Steps/s")
     rows, ours = [], 0.0
     for side in part.sides:
-        found = [
-            r for item, r in results.items.items() if item.startswith(f"{name}: {side}, seed ")
-        ]
+        prefix = f"{name}: {side}, seed "
+        found = [record for item, record in results.items.items() if item.startswith(prefix)]
         if not found:
             continue
         middle = statistics.median(r[key] for r in found)
         ours = ours or middle
+        at_least = "" if all(r.get("reached", True) for r in found) else "at least "
         rows.append(
             [
                 side,
                 reached(found),
-                *(
-                    spread((r[k] for r in found), digits)
-                    for k, digits in (("train_s", 1), ("steps", 0))
-                ),
+                spread((r["train_s"] for r in found), 1),
+                spread((r["steps"] for r in found), 0),
                 spread((r["steps_per_s"] for r in found), 0),
-                (
-                    f"{'' if all(r.get('reached', True) for r in found) else 'at least '}{middle / ours:.2f}"
-                ),
+                f"{at_least}{middle / ours:.2f}",
                 *(spread((r[k] for r in found), digits) for k, digits in part.columns.values()),
             ]
         )
+    if not rows:
+        return ""
     headers = [
-        "",
-        "Reached the goal" if name == "goal" else "Reached 500",
-        "Training, s",
-        "Steps",
-        "Steps/s",
-        ratio,
-    ]
-    return (
-        f"### {part.title}\n\n{part.rule}\n\n{table([*headers, *part.columns], rows)}"
-        if rows
-        else ""
-    )
+        "", "Reached the goal" if goal else "Reached 500", "Training, s", "Steps", "Steps/s",
+        f"{what}, as a multiple of Poise's", *part.columns,
+    ]  # fmt: skip
+    return f"### {part.title}\n\n{part.rule}\n\n{table(headers, rows)}"
 
 
 def reached(found: list[Record]) -> str:

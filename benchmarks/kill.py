@@ -86,8 +86,7 @@ def finish(order: dict[str, Any], expected: int = 0) -> None:
         )
 
 
-# --- what a run came to
-# ---------------------------------------------------------------------------------------------
+# --- what a run came to ---------------------------------------------------------------------------
 
 
 def fingerprint(run: Path) -> str:
@@ -110,8 +109,7 @@ def size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-# --- 50 kills
-# -------------------------------------------------------------------------------------------------------
+# --- 50 kills -------------------------------------------------------------------------------------
 
 
 class StuckError(Exception):
@@ -153,8 +151,9 @@ def one_kill(
     Args:
         order: for the child.
         run: the run folder.
-        moment: `write` kills within 20 ms of a new line in metrics.jsonl (a checkpoint is written after each line),
-            `anywhere` within half a second of one, `start` while the process comes up.
+        moment: `write` kills within 20 ms of a new line in metrics.jsonl (a checkpoint is written
+            after each line), `anywhere` within half a second of one, `start` while the process
+            comes up.
         number: SIGKILL, or SIGTERM, after which it ends by itself.
         rng: of the delays.
 
@@ -167,7 +166,7 @@ def one_kill(
         if moment == "start":
             time.sleep(rng.uniform(0.0, 3.0))
         else:
-            # A resumed run first cuts the metrics back to its checkpoint, and then says that it runs.
+            # A resumed run first cuts the metrics back to its checkpoint, then says that it runs.
             wait_until(process, lambda: says_that_it_runs(process, run))
             wait_for_line(process, metrics)
             time.sleep(rng.uniform(0.0, 0.5))
@@ -199,7 +198,7 @@ def one_kill(
 
 
 def kills(algorithm: str, env: str, settings: dict[str, Any], count: int, seed: int) -> Record:
-    """Kills one run again and again, then compares its end with that of a run that was left alone."""
+    """Kills one run again and again, and compares its end with that of a run left alone."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         order: dict[str, Any] = {
@@ -259,7 +258,7 @@ def kills(algorithm: str, env: str, settings: dict[str, Any], count: int, seed: 
         }
 
 
-# --- 15 + kill + 15 = 30 --------------------------------------------------------------------------------------------
+# --- 15 + kill + 15 = 30 --------------------------------------------------------------------------
 
 
 def exact(algorithm: str, env: str, settings: dict[str, Any], half: int) -> Record:

@@ -26,8 +26,9 @@ from poise.tuning.study import Study
 
 STEPS = 40_000
 COMMON = [
-    "--env=CartPole-v1", "--num-envs-per-worker=4", "--rollout-fragment-length=64", "--num-sgd-iter=2",
-    f"--stop=timesteps_total={STEPS}", "--preset=none", "--checkpoint-freq=2", "--experiment=s",
+    "--env=CartPole-v1", "--num-envs-per-worker=4", "--rollout-fragment-length=64",
+    "--num-sgd-iter=2", f"--stop=timesteps_total={STEPS}", "--preset=none", "--checkpoint-freq=2",
+    "--experiment=s",
 ]  # fmt: skip
 TUNE = ["tune", "PPO", *COMMON, "--lr=loguniform(1e-5, 1e-2)", "--parallel=2"]
 LOOPS: dict[str, tuple[list[str], list[str]]] = {
@@ -106,9 +107,8 @@ class Loop:
             return False
         family = psutil.Process(process.pid).children(recursive=True)
         way = signal.SIGKILL if self.random.random() < 0.6 else signal.SIGTERM
-        if (
-            way == signal.SIGKILL and family and self.random.random() < 0.2
-        ):  # a worker, and at once its search
+        # Now and then a worker, and at once its search.
+        if way == signal.SIGKILL and family and self.random.random() < 0.2:
             self.counts["workers"] += 1
             self.random.choice(family).kill()
         process.send_signal(way)

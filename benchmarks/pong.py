@@ -95,10 +95,8 @@ def run(part: Part, seed: int, most: int) -> Record:
             reasons = [trainer.learn(AGAIN)["stop_reason"]] if tries else []
             result = trainer.learn(stop=stop, confirm=False)
             seconds += time.perf_counter() - start
-            if "interrupted" in (
-                *reasons,
-                result["stop_reason"],
-            ):  # Ctrl-C ends `learn` alone; it means this benchmark
+            # Ctrl-C ends only `learn`, in good order, but is meant for this benchmark.
+            if "interrupted" in (*reasons, result["stop_reason"]):
                 raise KeyboardInterrupt
             tries += 1
             score = trainer.evaluate(EPISODES, seed=1000 * tries + seed)["episode_reward_mean"]

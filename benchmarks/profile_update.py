@@ -77,9 +77,8 @@ def gradient_steps(algorithm: Any, batch: Any, clocks: Clock) -> None:
         if minibatch is None:
             return
         shuffled = time.perf_counter()
-        algorithm.policy(
-            minibatch.x
-        )  # once for the clock: the loss below has a forward pass of its own
+        # Once for the clock: the loss below has a forward pass of its own.
+        algorithm.policy(minibatch.x)
         forward = time.perf_counter()
         loss, _ = algorithm.loss(minibatch, clip, entropy_coeff)
         lost = time.perf_counter()

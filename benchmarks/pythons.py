@@ -22,21 +22,22 @@ import hashlib, json, platform, torch, poise
 run = poise.run("PPO", "CartPole-v1", stop={"episode_reward_mean": 475}, seed=1, quiet=True)
 digest = hashlib.sha256(run.trainer.algorithm.flat.data.numpy().tobytes()).hexdigest()[:16]
 print(json.dumps({
-    "python": platform.python_version(), "torch": torch.__version__, "reward": run.result["episode_reward_mean"],
-    "steps": run.result["timesteps_total"], "parameters": digest,
+    "python": platform.python_version(), "torch": torch.__version__,
+    "reward": run.result["episode_reward_mean"], "steps": run.result["timesteps_total"],
+    "parameters": digest,
 }))
 """
 
 
 def interpreter(version: str) -> str | None:
-    """A Python of this version that runs (a version manager may have a name for one that does not)."""
+    """A Python of this version that runs; a version manager may name one that does not."""
     found = shutil.which(f"python{version}")
     works = found and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0
     return found if works else None
 
 
 def install_and_train(python: str) -> Record:
-    """Builds the wheel, installs it into a fresh environment with nothing else, and trains there."""
+    """Builds the wheel, installs it into a fresh environment, and trains there."""
     with tempfile.TemporaryDirectory() as folder:
         wheels, inside = Path(folder) / "wheels", str(Path(folder) / "venv" / "bin" / "python")
         pip = ["-m", "pip", "--disable-pip-version-check", "-q"]

@@ -64,9 +64,8 @@ def run(task: Task, seed: int, steps: int) -> Record:
         start = time.perf_counter()
         result = trainer.learn(total_timesteps=steps)
         seconds = time.perf_counter() - start
-        if (
-            result["stop_reason"] == "interrupted"
-        ):  # Ctrl-C ends `learn` in good order, and is meant for this benchmark
+        # Ctrl-C ends only `learn`, in good order, but is meant for this benchmark.
+        if result["stop_reason"] == "interrupted":
             raise KeyboardInterrupt
         score = trainer.evaluate(EPISODES, seed=seed + 1)
         return {

@@ -40,8 +40,7 @@ def make(config: dict[str, Any]) -> Any:
     return gymnasium.make("CartPole-v1")
 
 
-# --- what a process holds
-# -------------------------------------------------------------------------------------------
+# --- what a process holds -------------------------------------------------------------------------
 
 
 def children(states: str = "RSDZ") -> list[int]:
@@ -57,7 +56,7 @@ def children(states: str = "RSDZ") -> list[int]:
 
 
 def holds() -> dict[str, int]:
-    """Memory in KiB, open files, threads, children, and entries in shared memory that has a name."""
+    """Memory in KiB, and numbers of open files, threads, children and named shared memories."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return {
@@ -69,8 +68,7 @@ def holds() -> dict[str, int]:
     }
 
 
-# --- the run
-# --------------------------------------------------------------------------------------------------------
+# --- the run --------------------------------------------------------------------------------------
 
 
 class Killer(threading.Thread):
@@ -94,7 +92,7 @@ class Killer(threading.Thread):
 
 
 def soak(seconds: float, every: float) -> Record:
-    """Trains for so long under fire; what the process holds is compared between the end of a warm-up and the end."""
+    """Trains for so long under fire; compares what it holds after a warm-up and at the end."""
     import poise
 
     warnings.simplefilter("ignore", RuntimeWarning)  # one for every kill
@@ -142,7 +140,7 @@ def whole(trainer: Any) -> bool:
 
 
 def sound(record: Record) -> bool:
-    """Whether it learnt, every kill was mended, and nothing piled up; memory may differ by a twentieth."""
+    """Whether it learnt, every kill was mended, and nothing piled up (memory: by a twentieth)."""
     before, after = record["before"], record["after"]
     counts = all(before[key] == after[key] for key in ("files", "threads", "children", "shm"))
     memory = after["rss_kib"] <= 1.05 * before["rss_kib"]

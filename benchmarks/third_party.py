@@ -215,7 +215,7 @@ def outcome(name: str) -> Record:
 
 
 def attempt(name: str) -> None:
-    """In the package's own environment: every step in turn; prints what was done, and what failed."""
+    """Takes every step in the package's own environment; prints what was done, and what failed."""
     import poise
 
     package = PACKAGES[name]
@@ -227,9 +227,8 @@ def attempt(name: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             _steps(poise, package, env, Path(folder), tried.append)
     except poise.PoiseError as error:
-        why = f"{type(error).__name__}: {error}".splitlines()[
-            0
-        ]  # an environment's own traceback follows
+        # The first line, since an environment's own traceback may follow.
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
     except Exception as error:  # the table shows it
         import traceback
 

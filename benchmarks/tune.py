@@ -114,8 +114,8 @@ def overhead(folder: Path, quick: bool) -> Record:
     start = time.perf_counter()
     config = {"env": "CartPole-v1", "lr": loguniform(1e-4, 1e-2)}
     analysis = poise.tune.run(
-        "PPO", config=config, stop={"timesteps_total": SHORT_STEPS}, num_samples=trials, sampler="random",
-        folder=folder, quiet=True, tensorboard=False, parallel=2,
+        "PPO", config=config, stop={"timesteps_total": SHORT_STEPS}, num_samples=trials,
+        sampler="random", folder=folder, quiet=True, tensorboard=False, parallel=2,
     )  # fmt: skip
     seconds = time.perf_counter() - start
     trained = sum(trial.result["time_total_s"] for trial in analysis.trials)
@@ -133,9 +133,11 @@ def overhead(folder: Path, quick: bool) -> Record:
 CHILD = """
 import sys, poise
 if __name__ == "__main__":
-    poise.tune.run("PPO", config={"env": "CartPole-v1", "lr": poise.tune.loguniform(1e-4, 1e-2)},
-                   stop={"timesteps_total": 100_000}, num_samples=6, folder=sys.argv[1], experiment="s",
-                   resume="resume" in sys.argv, quiet=True, tensorboard=False, checkpoint_interval_s=0.5)
+    poise.tune.run(
+        "PPO", config={"env": "CartPole-v1", "lr": poise.tune.loguniform(1e-4, 1e-2)},
+        stop={"timesteps_total": 100_000}, num_samples=6, folder=sys.argv[1], experiment="s",
+        resume="resume" in sys.argv, quiet=True, tensorboard=False, checkpoint_interval_s=0.5,
+    )
 """
 
 
@@ -175,10 +177,10 @@ def killed(folder: Path, who: str, number: int) -> Record:
 
 def sampler(folder: Path, name: str, seed: int, quick: bool) -> Record:
     """The best of the first so many trials."""
+    steps, trials = (5000, 4) if quick else (ACROBOT_STEPS, ACROBOT_TRIALS)
     analysis = poise.tune.run(
-        "PPO", config=ACROBOT, stop={"timesteps_total": 5000 if quick else ACROBOT_STEPS}, preset=None,
-        num_samples=4 if quick else ACROBOT_TRIALS, sampler=name, seed=seed, folder=folder, quiet=True,
-        tensorboard=False,
+        "PPO", config=ACROBOT, stop={"timesteps_total": steps}, preset=None, num_samples=trials,
+        sampler=name, seed=seed, folder=folder, quiet=True, tensorboard=False,
     )  # fmt: skip
     rewards = [trial.value(analysis.study.search) for trial in analysis.trials]
     return {"best": max(rewards), "curve": [max(rewards[: i + 1]) for i in range(len(rewards))]}
@@ -187,9 +189,10 @@ def sampler(folder: Path, name: str, seed: int, quick: bool) -> Record:
 def population(folder: Path, scheduler: str, seed: int, quick: bool) -> Record:
     """Eight members, with and without learning from each other."""
     config = {key: value for key, value in ACROBOT.items() if key == "env" or key in SCHEDULED}
+    stop = {"timesteps_total": 10_000 if quick else MEMBER_STEPS}
     analysis = poise.tune.run(
-        "PPO", config=config, stop={"timesteps_total": 10_000 if quick else MEMBER_STEPS}, preset=None, seed=seed,
-        num_samples=MEMBERS, sampler="random", scheduler=scheduler, folder=folder, quiet=True, tensorboard=False,
+        "PPO", config=config, stop=stop, preset=None, seed=seed, num_samples=MEMBERS,
+        sampler="random", scheduler=scheduler, folder=folder, quiet=True, tensorboard=False,
     )  # fmt: skip
     rewards = [trial.value(analysis.study.search) for trial in analysis.trials]
     return {"best": max(rewards), "median": statistics.median(rewards), "worst": min(rewards)}
@@ -213,8 +216,9 @@ def section(results: Results) -> str:
         ]
         if ray := items.get("tutorial: Ray Tune and RLlib"):
             whole = ray["seconds"] * ray["trials"] / max(ray["ended"], 1)
-            rows.append(["Ray Tune and RLlib", f"{ray['ended']} of {ray['trials']}", ray["reached"], ray["seconds"],
-                         f"{whole:,.0f}" if ray["ended"] < ray["trials"] else "-"])  # fmt: skip
+            ended = f"{ray['ended']} of {ray['trials']}"
+            all_of_them = f"{whole:,.0f}" if ray["ended"] < ray["trials"] else "-"
+            rows.append(["Ray Tune and RLlib", ended, ray["reached"], ray["seconds"], all_of_them])
         headers = ["", "Trials that ended", "Reached 195", "Seconds", "For all 20, extrapolated"]
         parts.append(
             "### The tutorial's search\n\nPPO on CartPole-v0 until the mean return is 195: "

@@ -6,7 +6,8 @@ cartpole.gif   the policy before training (left) and after it (right), four seco
 plots.png      three seeds each of PPO and DQN, by the command
 pong.gif       APPO after a few minutes, eight seconds (Poise's player is the right one)
 durations.png  PyTorch's tutorial on DQN: 600 episodes
-samplers.png   the best of a search so far, by who proposes; what `benchmarks/tune.py --only samplers` has measured
+samplers.png   the best of a search so far, by who proposes, as `benchmarks/tune.py --only samplers`
+               has measured it
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ SECONDS = 4
 FILTER = (
     f"[0]fps={FPS},crop=600:320:0:80,scale={WIDTH}:-1:flags=lanczos,pad=iw+4:ih:0:0:white[left];"
     f"[1]fps={FPS},crop=600:320:0:80,scale={WIDTH}:-1:flags=lanczos[right];"
-    "[left][right]hstack,split[a][b];[a]palettegen=max_colors=24[palette];[b][palette]paletteuse=dither=none"
+    "[left][right]hstack,split[a][b];[a]palettegen=max_colors=24[palette];"
+    "[b][palette]paletteuse=dither=none"
 )
 
 

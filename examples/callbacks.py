@@ -7,7 +7,7 @@ from poise import Trainer
 
 
 class Steadiness(poise.Callback):
-    """Adds the share of recent episodes that lasted to the end, and says when there is a new best."""
+    """Adds the share of recent episodes that lasted to the end, and tells a new best."""
 
     def __init__(self) -> None:
         self.lengths: list[int] = []

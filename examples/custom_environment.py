@@ -22,9 +22,8 @@ class Chase(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(
-            seed=seed
-        )  # self.np_random is the generator: with it, runs repeat and resume exactly
+        # It seeds self.np_random: with that as the only generator, runs repeat and resume exactly.
+        super().reset(seed=seed)
         self.here, self.goal = self.np_random.integers(self.size, size=(2, 2))
         return self.look(), {}
 

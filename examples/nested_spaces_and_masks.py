@@ -12,7 +12,7 @@ CRATES = np.array([1, 2, 3, 5])
 
 
 class Lorry(gym.Env):
-    """Fill the lorry exactly, crate by crate; what is loaded already, or would not fit, is masked."""
+    """Fill the lorry exactly, crate by crate; crates that are loaded or do not fit are masked."""
 
     observation_space = gym.spaces.Dict(
         {

@@ -27,25 +27,27 @@ CASES = 2000
 ENVS = ("CartPole-v1", "CartPole-v1", "FrozenLake-v1", "Pendulum-v1", "MountainCarContinuous-v0")
 SKIPPED = {"env", "num_gpus"}
 MOST_WORKERS = 3
-MANY = frozenset(
-    {"num_sgd_iter", "timesteps_per_iteration", "evaluation_duration", "learning_starts", "num_envs_per_worker",
-     "train_batch_size", "rollout_fragment_length", "gradient_steps", "training_intensity", "buffer_size"}
-)  # fmt: skip
-"""Settings whose valid values may ask for any amount of work: what is large is not drawn for them.
-"""
+MANY = frozenset({
+    "num_sgd_iter", "timesteps_per_iteration", "evaluation_duration", "learning_starts",
+    "num_envs_per_worker", "train_batch_size", "rollout_fragment_length", "gradient_steps",
+    "training_intensity", "buffer_size",
+})  # fmt: skip
+"""Settings whose valid values may ask for any amount of work: they get no large ones."""
 INTEGERS = (-1, 0, 1, 1, 2, 2, 3, 4, 5, 7, 8, 16, 17, 32, 64, 100, 128, 129)
 FLOATS = (0.0, 1e-8, 1e-5, 3e-4, 1e-2, 0.1, 0.5, 0.9, 0.99, 1.0, 1.5, 2.0, 10.0, 100.0, 1e4, 1e8)
 ODD = (
-    None, True, False, "", "nan", "inf", "auto", "1", "3e-4", "None", "x" * 3000, "\ud800", "[[0,1e-3]]", b"x",
-    math.nan, math.inf, -math.inf, -1, -0.0, 0, 1.5, 1e-45, 1e-30, 1e30, 1e38, 1e39, 1e300, 1.7e308,
-    2**31, 2**63, 2**64, 10**30, 10**400, 0.5 + 0j, [], {}, [[]], [[0, 1]], [[0, 1], [0, 2]], [[5, 1], [0, 1]],
-    [None], (1, 2), {"a": 1}, {1: 2}, [1e-3], [[0, 1e-3], [10**30, 0]], [[0, math.nan]],
-    np.float32(0.3), np.int64(3), np.array(0.5), np.array([1, 2]), np.array(["auto"]), object(), int, print,
+    None, True, False, "", "nan", "inf", "auto", "1", "3e-4", "None", "x" * 3000, "\ud800",
+    "[[0,1e-3]]", b"x", math.nan, math.inf, -math.inf, -1, -0.0, 0, 1.5, 1e-45, 1e-30, 1e30, 1e38,
+    1e39, 1e300, 1.7e308, 2**31, 2**63, 2**64, 10**30, 10**400, 0.5 + 0j, [], {}, [[]], [[0, 1]],
+    [[0, 1], [0, 2]], [[5, 1], [0, 1]], [None], (1, 2), {"a": 1}, {1: 2}, [1e-3],
+    [[0, 1e-3], [10**30, 0]], [[0, math.nan]], np.float32(0.3), np.int64(3), np.array(0.5),
+    np.array([1, 2]), np.array(["auto"]), object(), int, print,
 )  # fmt: skip
 """Values that few settings take."""
 STOPS = (
-    {}, {"training_iteration": np.int64(2)}, {"training_iteration": 10**400}, {1: 2}, {"": 1}, {"lr": math.nan}, [1],
-    "x", {"training_iteration": "2"}, {"timesteps_total": np.float32(10)}, {"timesteps_total": [1]}, None,
+    {}, {"training_iteration": np.int64(2)}, {"training_iteration": 10**400}, {1: 2}, {"": 1},
+    {"lr": math.nan}, [1], "x", {"training_iteration": "2"}, {"timesteps_total": np.float32(10)},
+    {"timesteps_total": [1]}, None,
 )  # fmt: skip
 """Stop rules, of which some are right."""
 

@@ -293,7 +293,7 @@ def case(rng: random.Random, base: None, work: Path) -> Iterator[Step]:
 
 
 def train(algorithm: str, workers: int, fault: dict[str, Any], folder: Path) -> None:
-    """Trains, saves, goes on in a sound environment, evaluates; nothing but a sentence may end it."""
+    """Trains, saves, goes on in a sound environment, evaluates; only a sentence may end it."""
     settings: dict[str, Any] = {
         "num_envs_per_worker": 2,
         "rollout_fragment_length": 16,
@@ -314,8 +314,7 @@ def train(algorithm: str, workers: int, fault: dict[str, Any], folder: Path) -> 
                 loaded.train()
             algo.evaluate(2)
     except Exception as error:
-        if (
-            fault["kind"] == "make" and error is ERRORS[fault["what"]]
-        ):  # it has its own traceback, in this process
+        # In this process, an error of its making comes through with its own traceback.
+        if fault["kind"] == "make" and error is ERRORS[fault["what"]]:
             return
         raise

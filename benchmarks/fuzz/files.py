@@ -146,8 +146,7 @@ def went_on(run: Path) -> None:
         raise SilentError(f"The iterations in metrics.jsonl are {iterations}.")
 
 
-# --- damage
-# ---------------------------------------------------------------------------------------------------------
+# --- damage ---------------------------------------------------------------------------------------
 
 
 def damage(file: Path, rng: random.Random) -> str:
@@ -238,14 +237,16 @@ def _damage_tensors(file: Path, rng: random.Random) -> str:
     name = rng.choice(sorted(tensors))
     tensor = tensors[name]
     whole = not tensor.is_floating_point()
+    unsigned = tensor.dtype in (torch.bool, torch.uint8)
+    another = torch.int8 if tensor.dtype == torch.float64 else torch.float64
+    extreme = 1 if tensor.dtype == torch.bool else 100 if whole else float("nan")
     ways: dict[str, Callable[[], torch.Tensor]] = {
         "empty": lambda: torch.zeros(0),
         "shorter": lambda: tensor.reshape(-1)[:-1].clone(),
-        "of another type": lambda: tensor.to(torch.int8 if tensor.dtype == torch.float64 else torch.float64),
-        "out of range": lambda: torch.full_like(tensor, 100 if tensor.dtype != torch.bool else 1) if whole
-        else torch.full_like(tensor, float("nan")),
-        "negative": lambda: tensor if tensor.dtype in (torch.bool, torch.uint8) else torch.full_like(tensor, -1),
-    }  # fmt: skip
+        "of another type": lambda: tensor.to(another),
+        "out of range": lambda: torch.full_like(tensor, extreme),
+        "negative": lambda: tensor if unsigned else torch.full_like(tensor, -1),
+    }
     way = rng.choice([*ways, "missing", "beside another"])
     if way == "missing":
         del tensors[name]

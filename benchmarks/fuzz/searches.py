@@ -16,47 +16,35 @@ from benchmarks.fuzz.common import SilentError, Step
 ABOUT = "searches and studies"
 CASES = 1000
 
-NUMBERS = ["0", "1", "-1", "1e-5", "1e-2", "1e400", "nan", "5", "1e308", "-1e308", "3.5", "True", "None", "'a'", "[1]",
-           "(1, 2)", "1e-320", "10**400", "9" * 400, "1j", "b'x'", "{}", "__import__('os')", "'[/red]'"]  # fmt: skip
+NUMBERS = [
+    "0", "1", "-1", "1e-5", "1e-2", "1e400", "nan", "5", "1e308", "-1e308", "3.5", "True", "None",
+    "'a'", "[1]", "(1, 2)", "1e-320", "10**400", "9" * 400, "1j", "b'x'", "{}", "__import__('os')",
+    "'[/red]'",
+]  # fmt: skip
 NAMES = [
-    "uniform",
-    "quniform",
-    "loguniform",
-    "randint",
-    "lograndint",
-    "choice",
-    "grid_search",
-    "unifrom",
-    "eval",
-]
+    "uniform", "quniform", "loguniform", "randint", "lograndint", "choice", "grid_search",
+    "unifrom", "eval",
+]  # fmt: skip
 MAPPINGS: list[Any] = [
-    {"choice": []}, {"grid_search": ["uniform(0, 1)", 3]}, {"choice": [None, True, 1, 1.0]}, {"choice": "x"},
-    {"choice": [math.nan, 1]}, {"grid_search": [{"choice": [1, 2]}]}, {"grid_search": list(range(20_000))},
+    {"choice": []}, {"grid_search": ["uniform(0, 1)", 3]}, {"choice": [None, True, 1, 1.0]},
+    {"choice": "x"}, {"choice": [math.nan, 1]}, {"grid_search": [{"choice": [1, 2]}]},
+    {"grid_search": list(range(20_000))},
 ]  # fmt: skip
 VALUES: list[Any] = [
-    None,
-    True,
-    -1,
-    0,
-    7,
-    1.5,
-    1e400,
-    10**30,
-    "",
-    "x",
-    "../..",
-    "\x1b[2J[/x]",
-    [],
-    [1],
-    {},
+    None, True, -1, 0, 7, 1.5, 1e400, 10**30, "", "x", "../..", "\x1b[2J[/x]", [], [1], {},
     {"a": 1},
-]
+]  # fmt: skip
 
 
 def result(reward: float) -> dict[str, Any]:
     """What a run that has ended says."""
-    return {"episode_reward_mean": reward, "timesteps_total": 1000, "training_iteration": 1, "time_total_s": 1.0,
-            "stop_reason": "timesteps_total reached 1000"}  # fmt: skip
+    return {
+        "episode_reward_mean": reward,
+        "timesteps_total": 1000,
+        "training_iteration": 1,
+        "time_total_s": 1.0,
+        "stop_reason": "timesteps_total reached 1000",
+    }
 
 
 def serve(study: Any, most: int = 1000) -> None:

@@ -1,10 +1,11 @@
-"""Random nested spaces in every algorithm: training, saving, loading, acting, going on, evaluating."""
+"""Random nested spaces in every algorithm: train, save, load, act, go on, evaluate."""
 
 from __future__ import annotations
 
 import copy
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,8 @@ def case(rng: random.Random, base: None, work: Path) -> Iterator[Step]:
         if rng.random() < 0.2 and algorithm != "DQN":
             settings["model"] = {"action_distribution": "squashed_gaussian"}
         what = " ".join(f"{observed} -> {chosen}".split())[:300]
-        yield Step(
-            algorithm,
-            what,
-            lambda algorithm=algorithm, chosen=chosen, settings=settings: play(  # type: ignore[misc]
-                algorithm, observed, chosen, settings, work / algorithm
-            ),
-        )
+        run = partial(play, algorithm, observed, chosen, settings, work / algorithm)
+        yield Step(algorithm, what, run)
 
 
 def play(

@@ -37,9 +37,8 @@ def main() -> None:
         for _ in range(BLOCKS):
             for name, (step, _, _) in steppers.items():
                 rates[name].append(rate(step))
-        theirs = np.max(
-            [rates[name][1:] for name in NAMES[1:]], 0
-        )  # the first blocks are a warm-up
+        # The first blocks are a warm-up.
+        theirs = np.max([rates[name][1:] for name in NAMES[1:]], 0)
         ratios = sorted((np.array(rates[NAMES[0]][1:]) / theirs).tolist())
         quarters = statistics.quantiles(ratios, n=4)
         cells[cell] = {"ratio": statistics.median(ratios), "low": quarters[0], "high": quarters[2]}

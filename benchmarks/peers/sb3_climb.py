@@ -11,8 +11,9 @@ from climb import arguments, climb
 from torch import nn
 
 warnings.filterwarnings("ignore")
+# SB3 imports its extras if they are there, which takes a second.
 for extra in ("tensorboard", "tqdm", "cv2"):
-    sys.modules[extra] = None  # type: ignore[assignment]  # SB3 imports its extras where they are, which takes a second
+    sys.modules[extra] = None  # type: ignore[assignment]
 from stable_baselines3 import PPO  # noqa: E402
 from stable_baselines3.common.env_util import make_vec_env  # noqa: E402
 from stable_baselines3.common.vec_env import VecNormalize  # noqa: E402

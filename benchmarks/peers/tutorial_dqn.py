@@ -78,7 +78,7 @@ class Tutorial:
         self.target.load_state_dict(slow)
 
     def loop(self, seed: int) -> Iterator[int]:
-        """Trains without an end; after each step, the duration of the episode that it ended, or 0."""
+        """Trains without an end; yields the duration of the episode that a step ended, or 0."""
         obs, _ = self.env.reset(seed=seed)
         while True:
             state, duration, done = torch.tensor(obs, dtype=torch.float32).unsqueeze(0), 0, False

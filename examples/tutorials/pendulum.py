@@ -14,9 +14,8 @@ with poise.PPO(
     model={"action_distribution": "squashed_gaussian"},
 ) as algo:
     before = algo.evaluate(10)["episode_reward_mean"]
-    result = algo.learn(
-        total_timesteps=12_000
-    )  # 50,000 in the tutorial's page, a million for the whole
+    # 50,000 in the tutorial's page, a million for the whole.
+    result = algo.learn(total_timesteps=12_000)
     print(
         "training episodes:",
         result["episode_reward_mean"],
