@@ -55,16 +55,15 @@ def __getattr__(name: str) -> Any:
 
 @cache
 def _maker(name: str, config: type) -> Any:
-    """`poise.PPO` and its siblings: `make_trainer` with the algorithm's own signature and
-    documentation."""
+    """`poise.PPO` and its siblings: `make_trainer` with an algorithm's signature and settings."""
     from poise.config.signature import documentation, signature
 
     def make(*env: Any, **settings: Any) -> Any:
         policy = env and isinstance(env[0], str) and env[0].endswith("Policy")
         if policy or len(env) + ("env" in settings) > 1:
             raise ConfigError(
-                f"poise.{name} takes the environment alone: poise.{name}('CartPole-v1'). The"
-                " network follows from its spaces; settings are keywords."
+                f"poise.{name} takes the environment alone: poise.{name}('CartPole-v1'). "
+                "The network follows from its spaces; settings are keywords."
             )
         return __getattr__("make_trainer")(name, *env, **settings)
 

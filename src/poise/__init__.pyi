@@ -1,5 +1,7 @@
-"""What `import poise` offers, and where it is: the one list, which editors, type checkers and
-`poise` itself read."""
+"""What `import poise` offers, and where it is.
+
+It is the one list, which editors, type checkers and `poise` itself read.
+"""
 
 from poise import tune as tune
 from poise.api import load as load

@@ -94,8 +94,7 @@ def load(
     progress: bool | None = None,
     **overrides: Any,
 ) -> Trainer:
-    """The trainer that a checkpoint was saved from, to act with or to train on, exactly from where
-    it was.
+    """The trainer that a checkpoint was saved from, to act with, or to train on exactly from there.
 
     No environment is made before one is needed: the policy is rebuilt from the layouts of its
     spaces. What the checkpoint names as `module:Name` is imported only where it is harmless or
@@ -155,9 +154,20 @@ def run(
     resume_if_exists: bool = False,
     **settings: Any,
 ) -> Run:
-    """Trains with everything kept in a run folder, as `poise train` does; see `RunOptions` for what
-    is kept. With `resume_if_exists`, a run of that `name` goes on where it was, or stays as it is
-    where it has ended."""
+    """Trains with everything kept in a run folder, as `poise train` does.
+
+    Args:
+        algorithm, env, config, preset, settings: as for `make_trainer`.
+        stop: as for `Trainer.learn`.
+        folder, experiment, name: the run is `folder/experiment/name`; the experiment is named after
+            algorithm and environment, and the run after the time, unless given.
+        callbacks: beside those that record and show.
+        quiet: prints nothing.
+        checkpoint_interval_s, checkpoint_freq, keep_checkpoints_num, confirm, video, plot,
+            tensorboard: what is kept; see `RunOptions`.
+        resume_if_exists: a run of that `name` goes on where it was, or stays as it is where it has
+            ended.
+    """
     options = RunOptions(
         checkpoint_interval_s,
         checkpoint_freq,
@@ -167,20 +177,20 @@ def run(
         plot,
         tensorboard,
     )
-    asked: dict[str, Any] = {
-        "stop": stop,
-        "preset": preset,
-        "root": folder,
-        "experiment": experiment,
-        "name": name,
-    }
-    asked |= {
-        "options": options,
-        "callbacks": callbacks,
-        "quiet": quiet,
-        "resume_if_exists": resume_if_exists,
-    }
-    return _start(algorithm, env, {**(config or {}), **settings}, **asked)
+    return _start(
+        algorithm,
+        env,
+        {**(config or {}), **settings},
+        stop=stop,
+        preset=preset,
+        root=folder,
+        experiment=experiment,
+        name=name,
+        options=options,
+        callbacks=callbacks,
+        quiet=quiet,
+        resume_if_exists=resume_if_exists,
+    )
 
 
 def resume(

@@ -43,8 +43,7 @@ def check_env(
     timeout: float = 20.0,
     num_envs: int = 8,
 ) -> Report:
-    """Makes an environment, plays it at random, and reports every violation of Gymnasium's contract
-    at once.
+    """Plays an environment at random, and reports all violations of Gymnasium's contract at once.
 
     Args:
         env: a Gymnasium id, `module:Env-v0`, `module:Class`, a registered name, a class, or a
@@ -61,37 +60,22 @@ def check_env(
 
     Returns:
         A report: `report.ok`, `report.errors`, `report.warnings`, `report.facts`; `print(report)`
-            shows it.
+        shows it.
 
     Raises:
         EnvError: there is no environment of that name.
     """
-    order = {
-        "env": env,
-        "env_config": env_config or {},
-        "steps": steps,
-        "seed": seed,
-        "seconds": seconds,
-    }
-    order["num_envs"] = num_envs
+    how: dict[str, Any] = {"steps": steps, "seed": seed, "seconds": seconds, "num_envs": num_envs}
     if isinstance(env, str) and _known_elsewhere(env):
-        return _check_in_child(order, timeout)
-    find_env(env)  # a name that is none is no finding
+        return _check_in_child({"env": env, "env_config": env_config or {}, **how}, timeout)
+    find_env(env)  # raises where there is none of this name: that is no finding
     report = Report(env if isinstance(env, str) else getattr(env, "__qualname__", repr(env)))
-    inspect_env(
-        lambda mode: make_env(env, env_config, mode),
-        report,
-        steps=steps,
-        seed=seed,
-        seconds=seconds,
-        num_envs=num_envs,
-    )
+    inspect_env(lambda mode: make_env(env, env_config, mode), report, **how)
     return report
 
 
 def _known_elsewhere(env: str) -> bool:
-    """Whether another process finds an environment by its name, without what was registered in this
-    one."""
+    """Whether another process finds an environment by its name, which knows no registered ones."""
     module, colon, _ = env.partition(":")
     if env in make._creators or module == "__main__":
         return False
@@ -102,6 +86,7 @@ def _known_elsewhere(env: str) -> bool:
 
 
 def _check_in_child(order: dict[str, Any], timeout: float) -> Report:
+    """Has an environment checked in a process of its own; `order` are the arguments of that."""
     with (
         tempfile.TemporaryDirectory(prefix="poise-check-") as name,
         _started(Path(name), order) as child,
@@ -125,8 +110,10 @@ def _check_in_child(order: dict[str, Any], timeout: float) -> Report:
 
 @contextmanager
 def _started(folder: Path, order: dict[str, Any]) -> Iterator[subprocess.Popen]:
-    """A child, in a session of its own, so that nothing that the environment starts outlives the
-    check."""
+    """Starts a child that checks.
+
+    It has a session of its own, so that nothing that the environment starts outlives the check.
+    """
     try:
         (folder / ORDER).write_text(json.dumps(order))
     except TypeError:
@@ -135,9 +122,8 @@ def _started(folder: Path, order: dict[str, Any]) -> Iterator[subprocess.Popen]:
         ) from None
     (folder / FOUND).touch()
     silent: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    with subprocess.Popen(
-        command("poise.checks.child", folder), start_new_session=True, **silent
-    ) as child:
+    started = command("poise.checks.child", folder)
+    with subprocess.Popen(started, start_new_session=True, **silent) as child:
         try:
             yield child
         finally:
@@ -152,30 +138,34 @@ def _wait(child: subprocess.Popen, folder: Path, timeout: float) -> bool:
     seen, since = b"", time.monotonic()
     while child.poll() is None:
         time.sleep(_POLL_S)
-        now = (folder / WHERE).read_bytes() if (folder / WHERE).exists() else b""
+        now = _bytes(folder / WHERE)
         if now != seen:
             seen, since = now, time.monotonic()
         phase = read_where(now)[0]
         if time.monotonic() - since > _limit(phase, timeout):
-            if hasattr(signal, "SIGUSR1"):  # it says where it is
+            if hasattr(signal, "SIGUSR1"):  # asks where it is: it writes its traceback
                 child.send_signal(signal.SIGUSR1)
                 time.sleep(0.3)
             return True
     return False
 
 
+def _bytes(file: Path) -> bytes:
+    """What is in a file; nothing, if the child has not made it yet."""
+    return file.read_bytes() if file.exists() else b""
+
+
 def _limit(phase: Phase, timeout: float) -> float:
-    """Seconds that a call may take: three times as many for making an environment, which imports
-    what that needs."""
+    """Seconds that a call may take; thrice as many to make an environment, which imports much."""
     return 3 * timeout if phase is Phase.MAKE else timeout
 
 
 def _end(
     child: subprocess.Popen, folder: Path, places: dict[str, str | None], timeout: float | None
 ) -> Finding:
-    """What to say of a child that did not come to its end, and where in the user's code that was."""
-    phase, step = read_where((folder / WHERE).read_bytes() if (folder / WHERE).exists() else b"")
-    dump = (folder / DUMP).read_text(errors="replace") if (folder / DUMP).exists() else ""
+    """What to say of a child that did not come to its end, and where in the user's code it was."""
+    phase, step = read_where(_bytes(folder / WHERE))
+    dump = _bytes(folder / DUMP).decode(errors="replace")
     where, line = dump_place(dump)
     doing = phase.title(step) + (f", at `{line}`" if line else "")
     if timeout is not None:

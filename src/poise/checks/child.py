@@ -1,5 +1,4 @@
-"""The checks in a process of their own, which tells its parent through the files of a folder what
-it finds."""
+"""The checks in a process of their own, which tells its parent by files what it finds."""
 
 from __future__ import annotations
 
@@ -11,6 +10,7 @@ import signal
 import struct
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from poise.checks.probe import Phase
 from poise.checks.report import Finding, Report
 
 ORDER, FOUND, WHERE, DUMP, DONE = "order.json", "found.jsonl", "where", "dump.txt", "done"
-"""Files: what to check; what was found, a line each; which call is being made; tracebacks of a
-crash; the end."""
+"""Files: the order; findings, a line each; the call being made; tracebacks of a crash; the end."""
 
 _WHERE = struct.Struct("<qqq")
 """Phase, step in its episode, calls so far."""
@@ -53,6 +52,7 @@ def main(name: str) -> None:
 
 
 def _check(order: dict[str, Any], log: Any, here: mmap.mmap) -> None:
+    """Makes the checks; findings go into `log`, and the call that is being made into `here`."""
     from poise.checks.inspect import inspect_env
     from poise.checks.where import method_place
     from poise.envs.make import find_env, make_env
@@ -73,9 +73,8 @@ def _check(order: dict[str, Any], log: Any, here: mmap.mmap) -> None:
         tell("finding", asdict(finding))
 
     def made(env: Any) -> None:  # for a crash that leaves no traceback
-        tell(
-            "facts", {"places": {phase.method: method_place(env, phase.method) for phase in Phase}}
-        )
+        places = {phase.method: method_place(env, phase.method) for phase in Phase}
+        tell("facts", {"places": places})
 
     name, config = order.pop("env"), order.pop("env_config")
     report = Report(name)
@@ -84,11 +83,8 @@ def _check(order: dict[str, Any], log: Any, here: mmap.mmap) -> None:
     except EnvError as error:
         tell("unknown", str(error))
         return
-    except (
-        BaseException
-    ):  # the module cannot be imported: the checks meet that again, and report it
-        pass
-    inspect_env(
-        lambda mode: make_env(name, config, mode), report, found=found, at=at, made=made, **order
-    )
+    except BaseException:
+        pass  # its module cannot be imported: the checks meet that again, and report it
+    make = partial(make_env, name, config)
+    inspect_env(make, report, found=found, at=at, made=made, **order)
     tell("facts", {**report.facts, "places": None})

@@ -1,5 +1,4 @@
-"""How fast an environment is, and whether it leaks: nothing is looked at here but the clock and the
-memory."""
+"""How fast an environment is, and whether its memory grows; nothing else is looked at here."""
 
 from __future__ import annotations
 
@@ -15,12 +14,13 @@ from poise.stepping.advice import advise_workers, available_cores, cost, duratio
 from poise.stepping.worker import resident_bytes
 
 SLOW_RESET_S = 0.02
-"""A reset that takes less is never called slow,"""
+"""A reset that takes fewer seconds is never called slow."""
 LEAK = 100_000
-"""nor is memory said to grow that grows by fewer bytes in 1,000 steps,"""
+"""Memory that grows by fewer bytes in 1,000 steps is not said to grow;"""
 NOISE = 300_000
-"""or by fewer in a half of the measurement."""
+"""nor is that which grows by fewer in a half of the measurement."""
 MOST_STEPS = 300_000
+"""Steps of the measurement, at most."""
 
 
 def check_speed(probe: Probe, env: gym.Env, seconds: float, num_envs: int) -> None:
@@ -34,15 +34,16 @@ def check_speed(probe: Probe, env: gym.Env, seconds: float, num_envs: int) -> No
     step_s, share = cost(max(clock.steps, 1), clock.stepping, clock.computing, clock.waited)
     reset_s = clock.resetting / max(clock.resets, 1)
     workers, why = advise_workers(step_s, share, num_envs, available_cores())
-    facts = {
-        "step_s": step_s,
-        "reset_s": reset_s,
-        "steps_per_s": 1 / max(step_s, 1e-9),
-        "cpu_share": share,
-        "num_workers": workers,
-        "num_workers_why": why,
-    }
-    probe.report.facts.update(facts)
+    probe.report.facts.update(
+        {
+            "step_s": step_s,
+            "reset_s": reset_s,
+            "steps_per_s": 1 / max(step_s, 1e-9),
+            "cpu_share": share,
+            "num_workers": workers,
+            "num_workers_why": why,
+        }
+    )
     length = probe.report.facts.get("episode_len_mean")
     if length and reset_s > SLOW_RESET_S and reset_s > length * step_s:
         text = (
@@ -76,13 +77,9 @@ class _Clock:
         self._length, self._done = 0, True
 
     def play(self, seconds: float) -> None:
-        probe, env, limit, most = (
-            self._probe,
-            self._env,
-            self._probe.limit,
-            self.steps + MOST_STEPS // 3,
-        )
-        start, fewest = perf_counter(), self.steps + 2
+        """Plays for so many seconds, but two steps at least."""
+        probe, env, start = self._probe, self._env, perf_counter()
+        fewest, most = self.steps + 2, self.steps + MOST_STEPS // 3
         while self.steps < fewest or (perf_counter() - start < seconds and self.steps < most):
             before = perf_counter()
             if self._done:
@@ -97,9 +94,8 @@ class _Clock:
             self.stepping += perf_counter() - before
             self.waited += waits() - given_up
             self.steps, self._length = self.steps + 1, self._length + 1
-            self._done = (
-                bool(np.any(terminated)) or bool(np.any(truncated)) or self._length == limit
-            )
+            over = bool(np.any(terminated)) or bool(np.any(truncated))
+            self._done = over or self._length == probe.limit
 
 
 def _memory() -> int:

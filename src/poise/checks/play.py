@@ -1,5 +1,7 @@
-"""Checks of one environment that is played: spaces, signature, episodes, corners of the action
-space, frames."""
+"""Checks of one environment that is played.
+
+They look at its spaces and signatures, its episodes, the corners of its action space, its frames.
+"""
 
 from __future__ import annotations
 
@@ -95,10 +97,9 @@ def check_episodes(probe: Probe, env: gym.Env, steps: int, seconds: float) -> No
         if end is not None:
             episodes.append(_Episode(length, end, moved and values.same(obs, first)))
     probe.step_s = (perf_counter() - start) / max(total, 1)
+    lengths = [episode.length for episode in episodes]
     probe.report.facts["episodes"] = len(episodes)
-    probe.report.facts["episode_len_mean"] = (
-        float(np.mean([e.length for e in episodes])) if episodes else None
-    )
+    probe.report.facts["episode_len_mean"] = float(np.mean(lengths)) if lengths else None
     _judge(probe, where, episodes, total if total >= steps else 0)
     if brightest == 1:
         text = (
@@ -111,6 +112,7 @@ def check_episodes(probe: Probe, env: gym.Env, steps: int, seconds: float) -> No
 def _check_left_alone(
     probe: Probe, where: str | None, old: Any, kept: Any, actions: list[tuple[Any, Any]]
 ) -> None:
+    """Whether a step changed what was returned before (`old`, as it was: `kept`), or an action."""
     if not values.same(old, kept):
         text = (
             "step() changes the observation that was returned before: that is harmless in Poise, "
@@ -129,21 +131,19 @@ def _check_left_alone(
 
 
 def _judge(probe: Probe, where: str | None, episodes: list[_Episode], played: int) -> None:
+    """Looks at what the episodes have in common; `played` steps were asked for, or 0."""
     lengths = {episode.length for episode in episodes}
     if not episodes and played:
         text = (
             f"no episode ended within {played:,} steps, and rewards are counted when one does: "
-            "set max_episode_steps in the env_config, or return terminated=True where the task is "
-            "over."
+            "set max_episode_steps in the env_config, "
+            "or return terminated=True where the task is over."
         )
         probe.finding("warning", "episodes", text, where)
     if len(episodes) < EPISODES:
         return
-    if (
-        len(lengths) == 1
-        and min(lengths) > 1
-        and all(episode.end == "terminated" for episode in episodes)
-    ):
+    terminated = all(episode.end == "terminated" for episode in episodes)
+    if terminated and len(lengths) == 1 and min(lengths) > 1:
         text = (
             f"all {len(episodes)} episodes were terminated after exactly {min(lengths)} steps: "
             "if that is a time limit, return truncated=True instead, "
@@ -189,8 +189,8 @@ def check_frames(probe: Probe, env: gym.Env) -> None:
     filmed = probe.made("rgb_array")
     if filmed.render_mode != "rgb_array":
         text = (
-            'its metadata promises "rgb_array", but asked for it the environment has the'
-            f" render_mode {filmed.render_mode!r}, so it cannot be filmed: "
+            'its metadata promises "rgb_array", but asked for it the environment has the '
+            f"render_mode {filmed.render_mode!r}, so it cannot be filmed: "
             "take render_mode (of the config) in __init__, and keep it as self.render_mode."
         )
         probe.finding("warning", "render", text, method_place(env, "__init__"))

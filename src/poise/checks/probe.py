@@ -1,5 +1,4 @@
-"""How checks call an environment: each call says where it is, and whatever is raised becomes a
-finding."""
+"""How checks call an environment: each call is announced, and what it raises becomes a finding."""
 
 from __future__ import annotations
 
@@ -32,14 +31,8 @@ class Phase(IntEnum):
 
     def title(self, step: int) -> str:
         """As a sentence says it; `step` counts from 1 within the episode."""
-        names = (
-            "making the environment",
-            "reset()",
-            f"step {step} of an episode",
-            "render()",
-            "close()",
-        )
-        return names[self]
+        making, stepping = "making the environment", f"step {step} of an episode"
+        return (making, "reset()", stepping, "render()", "close()")[self]
 
     @property
     def method(self) -> str:
@@ -93,7 +86,7 @@ class Probe:
     def finding(
         self, level: Level, check: str, text: str, where: str | None = None, key: Any = None
     ) -> None:
-        """Reports a violation; of those with the same `key` (by default: the text) only the first."""
+        """Reports a violation, once for each `key`, which is the text unless given."""
         mark = (check, text if key is None else key)
         if mark not in self._seen:
             self._seen.add(mark)
@@ -111,9 +104,8 @@ class Probe:
             pass
         except Exception as error:  # values so odd that the check itself stumbled over them
             where, line = error_place(error)
-            self.finding(
-                "error", "step", f"a check could not be made: {said(error)}" + _in(line), where
-            )
+            text = f"a check could not be made: {said(error)}{_in(line)}"
+            self.finding("error", "step", text, where)
 
     @contextmanager
     def about(self, what: str) -> Iterator[None]:
@@ -138,11 +130,8 @@ class Probe:
         except BaseException as error:  # also of an environment that calls sys.exit()
             where, line = error_place(error)
             ours = phase is Phase.MAKE and isinstance(error, PoiseError) and where is None
-            text = (
-                str(error)
-                if ours
-                else f"{phase.title(self._length)}{self._about} raised {said(error)}" + _in(line)
-            )
+            what = f"{phase.title(self._length)}{self._about}"
+            text = str(error) if ours else f"{what} raised {said(error)}{_in(line)}"
             self.finding("error", phase.check, text, where, key=("raised", where, type(error)))
             raise Stop from error
 
@@ -160,16 +149,15 @@ class Probe:
     def reset(self, env: gym.Env, seed: int | None = None) -> Any:
         """What `reset` returns, called with the keywords that it takes."""
         self._length = 0
-        wanted = {"seed": seed, "options": None}
         keywords = {
-            key: wanted[key]
-            for key in wanted
+            key: value
+            for key, value in {"seed": seed, "options": None}.items()
             if all(takes(layer.reset, key) for layer in layers(env))
         }
         return self.call(Phase.RESET, env.reset, **keywords)
 
     def step(self, env: gym.Env, action: Any) -> tuple[Any, Any, Any, Any, Any]:
-        """The five values of a step, also of an environment that returns the four of the old API."""
+        """The five values of a step, also where an environment returns the old API's four."""
         self._length += 1
         found = self.call(Phase.STEP, env.step, action)
         sentence = old_step_sentence(env, found)
@@ -194,8 +182,7 @@ class Probe:
         return obs
 
     def next(self, env: gym.Env, action: Any) -> tuple[Any, bool, bool]:
-        """Takes a step and returns observation, terminated and truncated, after a look at
-        everything."""
+        """Takes a step, looks at everything, and returns observation, terminated and truncated."""
         obs, reward, terminated, truncated, info = self.step(env, action)
         where = method_place(env, "step")
         for level, text in values.reward_faults(reward):
@@ -220,10 +207,8 @@ class Probe:
 
     def _look_at_info(self, info: Any, method: str, where: str | None) -> None:
         if not isinstance(info, dict):
-            text = (
-                f"the info that {method}() returns must be a dict, and is {values.short(info)}:"
-                " return {}."
-            )
+            got = values.short(info)
+            text = f"the info that {method}() returns must be a dict, and is {got}: return {{}}."
             self.finding("error", method, text, where, key="info")
 
 

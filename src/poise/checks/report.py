@@ -17,8 +17,8 @@ CHECKS = {
     ),
     "reset": "`reset(seed=, options=)` returns `(observation, info)`.",
     "step": (
-        "`step(action)` returns five values: an observation, a finite number, two truth values, "
-        "a dict."
+        "`step(action)` returns five values: "
+        "an observation, a finite number, two truth values, a dict."
     ),
     "observation": (
         "Observations are in their space: structure, shape, type, bounds, "
@@ -112,27 +112,14 @@ class Report:
                 rows.append((kind, facts[f"{kind}_space"]))
         if "episodes" in facts:
             mean = facts["episode_len_mean"]
-            rows.append(
-                (
-                    "episodes",
-                    f"{facts['episodes']} of {mean:.0f} steps on average" if mean else "none ended",
-                )
-            )
+            lengths = f"{facts['episodes']} of {mean:.0f} steps on average" if mean else ""
+            rows.append(("episodes", lengths or "none ended"))
         if "step_s" in facts:
-            speed = (
-                f"{facts['steps_per_s']:,.0f} steps/s, {facts['cpu_share']:.0%} of the time "
-                "computing"
-            )
-            rows.append(("step", f"{duration(facts['step_s'])} ({speed})"))
-            rows.append(
-                (
-                    "reset",
-                    (
-                        f"{duration(facts['reset_s'])}; making it took "
-                        f"{duration(facts['construct_s'])}"
-                    ),
-                )
-            )
+            speed = f"{facts['steps_per_s']:,.0f} steps/s"
+            share = f"{facts['cpu_share']:.0%} of the time computing"
+            rows.append(("step", f"{duration(facts['step_s'])} ({speed}, {share})"))
+            making = f"making it took {duration(facts['construct_s'])}"
+            rows.append(("reset", f"{duration(facts['reset_s'])}; {making}"))
         if "num_workers_why" in facts:
             rows.append(("workers", facts["num_workers_why"]))
         return rows
@@ -149,11 +136,9 @@ class Report:
         printer.text(str(self))
 
     def __repr__(self) -> str:
-        errors, warnings = (
-            counted(len(self.errors), "error"),
-            counted(len(self.warnings), "warning"),
-        )
-        return f"<Report on {self.env}: {errors}, {warnings}>"
+        errors, warnings = len(self.errors), len(self.warnings)
+        found = f"{counted(errors, 'error')}, {counted(warnings, 'warning')}"
+        return f"<Report on {self.env}: {found}>"
 
 
 def counted(number: int, word: str) -> str:

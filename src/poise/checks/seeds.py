@@ -26,7 +26,7 @@ Trajectory = list[tuple[str, Any]]
 
 
 def check_seeds(probe: Probe, env: gym.Env, seconds: float) -> None:
-    """Plays the same actions again and again: with one seed, with others, in one instance, in two."""
+    """Plays the same actions again and again, with one seed and others, in one instance and two."""
     steps = int(np.clip(seconds / PLAYS / max(probe.step_s, 1e-6), 3, STEPS))
     sample = probe.sampler(env)
     actions = [sample() for _ in range(steps)]
@@ -47,9 +47,7 @@ def check_seeds(probe: Probe, env: gym.Env, seconds: float) -> None:
         probe.finding("error", "seeding", text, where)
     if not takes(env.reset, "seed"):
         return  # that was found already, and the rest follows from it
-    if sentence := normaliser_sentence(
-        env
-    ):  # episodes differ, and it is not reset() that is to blame
+    if sentence := normaliser_sentence(env):  # to blame for what differs, instead of reset()
         probe.finding("warning", "seeding", sentence)
         return
     difference = _difference(first, played(env, probe.seed))
@@ -105,6 +103,7 @@ def _play(probe: Probe, env: gym.Env, seed: int, actions: list[Any]) -> Iterator
 
 
 def _observation(found: Any) -> Any:
+    """The observation of what `reset` returned, also by the old API."""
     pair = isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)
     return copy.deepcopy(found[0] if pair else found)
 
@@ -138,6 +137,7 @@ def _watch_globals(probe: Probe, env: gym.Env, actions: list[Any]) -> tuple[Traj
 
 
 def _generators() -> dict[str, Any]:
+    """The states of the global generators, by what they are called."""
     _, keys, position, *_ = np.random.get_state(legacy=True)
     return {
         "the global np.random": (np.asarray(keys).tobytes(), position),
@@ -170,33 +170,26 @@ def _check_sharing(
     difference = _difference(alone, beside, "beside the other")
     if difference is None:
         return False
-    suspects = _class_attributes(env)
     text = f"an instance is disturbed by another one that plays, too: alone, {difference}"
-    mend = (
-        f"; {' and '.join(suspects)} belong{'s' * (len(suspects) == 1)} to the class"
-        if suspects
-        else ""
-    )
-    text = f"{text}{mend}; make in __init__ or reset() what changes, as an attribute of self."
-    probe.finding(
-        "error", "sharing", text, method_place(env, "__init__") or method_place(env, "reset")
-    )
+    if suspects := _class_attributes(env):
+        belong = "belongs" if len(suspects) == 1 else "belong"
+        text += f"; {' and '.join(suspects)} {belong} to the class"
+    text += "; make in __init__ or reset() what changes, as an attribute of self."
+    where = method_place(env, "__init__") or method_place(env, "reset")
+    probe.finding("error", "sharing", text, where)
     return True
 
 
 def _class_attributes(env: gym.Env) -> list[str]:
     """What instances share and could change: mutable attributes of the user's classes."""
+    mutable = (list, dict, set, bytearray, np.ndarray, np.random.Generator)
     found = []
     for layer in layers(env):
         for cls in type(layer).__mro__:
-            if not cls.__module__.startswith("gymnasium."):
-                kinds = (list, dict, set, bytearray, np.ndarray, np.random.Generator)
-                mine = (
-                    k for k, v in vars(cls).items() if isinstance(v, kinds) and k not in vars(layer)
-                )
-                found += [
-                    f"{cls.__name__}.{name}"
-                    for name in mine
-                    if name != "metadata" and not name.startswith("__")
-                ]
+            if cls.__module__.startswith("gymnasium."):
+                continue
+            for name, value in vars(cls).items():
+                special = name == "metadata" or name.startswith("__") or name in vars(layer)
+                if isinstance(value, mutable) and not special:
+                    found.append(f"{cls.__name__}.{name}")
     return found

@@ -19,17 +19,19 @@ Fault = tuple[Level, str]
 
 
 def space_faults(kind: str, space: Any) -> Iterator[Fault]:
-    """What is wrong with `env.observation_space` or `env.action_space` (`kind`: observation,
-    action)."""
+    """What is wrong with `env.observation_space` or `env.action_space`.
+
+    Args:
+        kind: `observation` or `action`.
+        space: whatever stands there.
+    """
     if not isinstance(space, spaces.Space):
         what = "there is none" if space is None else f"it is {short(space)}"
-        yield (
-            "error",
-            (
-                f"{kind}_space must be a gymnasium.spaces.Space, and {what}: "
-                f"set self.{kind}_space in __init__."
-            ),
+        text = (
+            f"{kind}_space must be a gymnasium.spaces.Space, and {what}: "
+            f"set self.{kind}_space in __init__."
         )
+        yield "error", text
         return
     try:
         leaves = Layout(space).leaves
@@ -39,10 +41,8 @@ def space_faults(kind: str, space: Any) -> Iterator[Fault]:
     for leaf in leaves:
         name = _title(f"{kind}_space", leaf.name.split("/") if space is not leaf.space else [])
         if 0 in leaf.shape:
-            yield (
-                "error",
-                f"{name} has the shape {leaf.shape}, in which there is no number: leave it out.",
-            )
+            text = f"{name} has the shape {leaf.shape}, in which there is no number: leave it out."
+            yield "error", text
         elif isinstance(leaf.space, spaces.Box):
             yield from _bounds_faults(name, leaf.space, is_action=kind == "action")
 
@@ -50,40 +50,31 @@ def space_faults(kind: str, space: Any) -> Iterator[Fault]:
 def _bounds_faults(name: str, box: spaces.Box, *, is_action: bool) -> Iterator[Fault]:
     low, high = box.low, box.high
     if np.isnan(low).any() or np.isnan(high).any():
-        yield (
-            "error",
-            f"{name} has NaN among its bounds, so nothing is inside: give numbers, or ±np.inf.",
-        )
+        text = f"{name} has NaN among its bounds, so nothing is inside: give numbers, or ±np.inf."
+        yield "error", text
         return
     if (low > high).any():
         i = _first(low > high)
-        yield (
-            "error",
-            (
-                f"{name} has low {low[i]} above high {high[i]}{_at(i)}, so nothing is inside: "
-                "exchange them."
-            ),
+        text = (
+            f"{name} has low {low[i]} above high {high[i]}{_at(i)}, so nothing is inside: "
+            "exchange them."
         )
+        yield "error", text
         return
     if is_action and not (np.isfinite(low).all() and np.isfinite(high).all()):
         i = _first(~(np.isfinite(low) & np.isfinite(high)))
-        yield (
-            "warning",
-            (
-                f"{name} is unbounded ([{low[i]}, {high[i]}]{_at(i)}), "
-                "so a policy cannot know how large an action is meant to be: give finite bounds, "
-                "best -1 to 1, and scale them in step()."
-            ),
+        text = (
+            f"{name} is unbounded ([{low[i]}, {high[i]}]{_at(i)}), "
+            "so a policy cannot know how large an action is meant to be: give finite bounds, "
+            "best -1 to 1, and scale them in step()."
         )
+        yield "warning", text
     if is_action and (low == high).any():
         i = _first(low == high)
-        yield (
-            "warning",
-            (
-                f"{name} allows only {low[i]}{_at(i)}: there is nothing to choose; "
-                "leave that part out."
-            ),
+        text = (
+            f"{name} allows only {low[i]}{_at(i)}: there is nothing to choose; leave that part out."
         )
+        yield "warning", text
 
 
 class ValueFault(NamedTuple):
@@ -111,11 +102,9 @@ def value_faults(
             return
         missing, more = [k for k in keys if k not in value], [k for k in value if k not in keys]
         if missing or more:
-            wrong = (
-                f"lacks the keys {missing}"
-                if missing
-                else f"has the keys {more} more than its space"
-            )
+            wrong = f"has the keys {more} more than its space"
+            if missing:
+                wrong = f"lacks the keys {missing}"
             yield ValueFault("error", built, f"{name} {wrong}: return exactly {keys}.")
         for key, inner in space.spaces.items():
             if key in value:
@@ -123,8 +112,8 @@ def value_faults(
     elif isinstance(space, spaces.Tuple):
         if not isinstance(value, (tuple, list)) or len(value) != len(space.spaces):
             text = (
-                f"{name} is {short(value)}, and its space says a tuple of {len(space.spaces)} "
-                "parts: return that."
+                f"{name} is {short(value)}, "
+                f"and its space says a tuple of {len(space.spaces)} parts: return that."
             )
             yield ValueFault("error", built, text)
             return
@@ -167,21 +156,16 @@ def _leaf_faults(name: str, space: spaces.Space, value: Any) -> Iterator[ValueFa
     yield from _type_faults(name, space, value, array)
     low, high = limits(space)
     with np.errstate(over="ignore"):  # bounds at the end of a type
-        slack = (
-            1e-4 * np.maximum(1.0, np.minimum(np.abs(low), np.abs(high)))
-            if dtype.kind == "f"
-            else 0
-        )  # rounding
+        slack: Any = 0
+        if dtype.kind == "f":  # for rounding
+            slack = 1e-4 * np.maximum(1.0, np.minimum(np.abs(low), np.abs(high)))
         outside = (array < low - slack) | (array > high + slack)
     if outside.any():
         i = _first(outside)
-        bounds = (
-            f"{_number(np.broadcast_to(low, shape)[i])} to "
-            f"{_number(np.broadcast_to(high, shape)[i])}"
-        )
+        least, most = (_number(np.broadcast_to(bound, shape)[i]) for bound in (low, high))
         text = (
-            f"{name} is {_number(array[i])}{_at(i)}, and its space says {bounds}: widen the space, "
-            "or clip the value."
+            f"{name} is {_number(array[i])}{_at(i)}, and its space says {least} to {most}: "
+            "widen the space, or clip the value."
         )
         yield ValueFault("error", f"{name}: bounds", text)
 
@@ -192,16 +176,10 @@ def _type_faults(
     kind, dtype = f"{name}: type", np.dtype(space.dtype)
     if array.dtype.kind == "f" and dtype.kind in "iu":
         broken = array != np.round(array)
-        if (
-            dtype == np.uint8
-            and array.ndim >= 2
-            and broken.any()
-            and array.min() >= 0
-            and array.max() <= 1
-        ):
+        mend = f"return whole numbers as {_type(space)}, or make the space a Box of np.float32"
+        image = dtype == np.uint8 and array.ndim >= 2
+        if image and broken.any() and array.min() >= 0 and array.max() <= 1:
             mend = "return 0 to 255 as np.uint8, or make the space Box(0.0, 1.0, ..., np.float32)"
-        else:
-            mend = f"return whole numbers as {_type(space)}, or make the space a Box of np.float32"
         example = array[_first(broken)] if broken.any() else array.flat[0]
         text = (
             f"{name} holds {array.dtype} such as {example:.4g}, and its space says {dtype}: {mend}."
@@ -231,59 +209,49 @@ def reward_faults(reward: Any) -> Iterator[Fault]:
             yield "error", f"the reward must be one number, and is {short(reward)}: {mend}."
             return
         level: Level = "error" if isinstance(reward, str) or np.shape(reward) else "warning"
-        yield (
-            level,
-            f"the reward must be a number, and is {short(reward)}: {mend}, such as float(reward).",
+        text = (
+            f"the reward must be a number, and is {short(reward)}: {mend}, such as float(reward)."
         )
+        yield level, text
         reward = number
     if not math.isfinite(reward):
-        yield (
-            "error",
-            (
-                f"the reward is {float(reward)}: it must be finite; "
-                "look for a division by zero or an overflow."
-            ),
+        text = (
+            f"the reward is {float(reward)}: it must be finite; "
+            "look for a division by zero or an overflow."
         )
+        yield "error", text
 
 
 def flag_faults(name: str, value: Any) -> Iterator[Fault]:
     """What is wrong with `terminated` or `truncated`."""
     if not isinstance(value, (bool, np.bool_)):
-        yield (
-            "warning" if is_flag(value) else "error",
-            (
-                f"what step() returns as {name} must be True or False, and is {short(value)}: "
-                "use bool(...)."
-            ),
+        text = (
+            f"what step() returns as {name} must be True or False, and is {short(value)}: "
+            "use bool(...)."
         )
+        yield "warning" if is_flag(value) else "error", text
 
 
 def frame_faults(frame: Any) -> Iterator[Fault]:
     """What is wrong with a frame that `render()` returned for `rgb_array`."""
     if not isinstance(frame, np.ndarray):
-        yield (
-            "error",
-            (
-                "render() must return an array [height, width, 3] of uint8, "
-                f"and returned {short(frame)}."
-            ),
+        text = (
+            "render() must return an array [height, width, 3] of uint8, "
+            f"and returned {short(frame)}."
         )
+        yield "error", text
     elif frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
-        yield (
-            "error",
-            (
-                "render() must return an array [height, width, 3], "
-                f"and returned one of shape {frame.shape}."
-            ),
+        text = (
+            "render() must return an array [height, width, 3], "
+            f"and returned one of shape {frame.shape}."
         )
+        yield "error", text
     elif frame.dtype != np.uint8:
-        yield (
-            "error",
-            (
-                f"render() must return uint8 from 0 to 255, and returned {frame.dtype}: "
-                "convert the frame."
-            ),
+        text = (
+            f"render() must return uint8 from 0 to 255, and returned {frame.dtype}: "
+            "convert the frame."
         )
+        yield "error", text
 
 
 def same(a: Any, b: Any) -> bool:
@@ -294,11 +262,8 @@ def same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     try:
         first, second = np.asarray(a), np.asarray(b)
-        return bool(
-            np.array_equal(
-                first, second, equal_nan=first.dtype.kind == "f" and second.dtype.kind == "f"
-            )
-        )
+        floats = first.dtype.kind == "f" and second.dtype.kind == "f"
+        return bool(np.array_equal(first, second, equal_nan=floats))
     except (TypeError, ValueError):
         return bool(a == b)
 
@@ -335,6 +300,7 @@ def _type(space: spaces.Space) -> str:
 
 
 def limits(space: spaces.Space) -> tuple[Any, Any]:
+    """The lowest and the highest value in a space, by element."""
     if isinstance(space, spaces.Box):
         return space.low, space.high
     if isinstance(space, spaces.Discrete):

@@ -1,5 +1,4 @@
-"""Where something happened in the user's own code: not in Gymnasium's wrappers, not in a library,
-not in Poise."""
+"""Where something happened in the user's own code: not in Gymnasium, a library, or Poise."""
 
 from __future__ import annotations
 
@@ -18,11 +17,10 @@ import numpy as np
 
 _STDLIB = sysconfig.get_path("stdlib") + os.sep
 _GYMNASIUM = Path(str(gym.__file__)).parent
-_PACKAGES = tuple(
-    f"{path}{os.sep}"
-    for path in (Path(__file__).parents[2], _GYMNASIUM, Path(str(np.__file__)).parent)
-)
+_LIBRARIES = (Path(__file__).parents[2], _GYMNASIUM, Path(str(np.__file__)).parent)
+_PACKAGES = tuple(f"{path}{os.sep}" for path in _LIBRARIES)
 _DUMPED = re.compile(r'^  File "(.+)", line (\d+) in ', re.MULTILINE)
+"""A line of the traceback that `faulthandler` writes."""
 
 
 def layers(env: gym.Env) -> Iterator[gym.Env]:
@@ -35,8 +33,7 @@ def layers(env: gym.Env) -> Iterator[gym.Env]:
 
 
 def method_place(env: Any, name: str) -> str | None:
-    """`file:line` of the outermost `reset`, `step` or the like that is not one of Gymnasium's own
-    wrappers'."""
+    """`file:line` of a method such as `reset`: the outermost that is not Gymnasium's own."""
     for layer in layers(env):
         for cls in type(layer).__mro__:
             method = vars(cls).get(name)
@@ -48,9 +45,7 @@ def method_place(env: Any, name: str) -> str | None:
 
 def error_place(error: BaseException) -> tuple[str | None, str]:
     """`file:line` of the last line of the user's in a traceback, and that line itself."""
-    while isinstance(
-        error.__cause__, BaseException
-    ):  # what Poise says of an error is raised from it
+    while error.__cause__ is not None:  # what Poise says of an error is raised from it
         error = error.__cause__
     frames = traceback.extract_tb(error.__traceback__)
     mine = [frame for frame in frames if not _is_library(frame.filename)]

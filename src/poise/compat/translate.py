@@ -1,10 +1,13 @@
-"""Configurations of RLlib's dictionary years as Poise's settings, with a sentence about everything
-that is left out."""
+"""Configurations of RLlib's dictionary years as Poise's settings.
+
+A warning tells of everything that is left out.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from poise.compat.azureml.core import folder as run_folder
@@ -19,16 +22,20 @@ from poise.training.callbacks import Callback
 from poise.tuning.space import is_search, searches
 
 WITHOUT_EFFECT = {
-    "framework", "log_level", "eager_tracing", "log_sys_usage", "fake_sampler", "num_cpus_per_worker",
-    "num_cpus_for_driver", "num_gpus_per_worker", "custom_resources_per_worker", "create_env_on_driver",
-    "disable_env_checking", "ignore_worker_failures", "recreate_failed_workers", "simple_optimizer", "monitor",
-    "batch_mode", "compress_observations", "preprocessor_pref", "placement_strategy", "tf_session_args",
-    "local_tf_session_args", "_disable_preprocessor_api", "_fake_gpus", "render_env", "record_env",
-    "num_data_loader_buffers", "minibatch_buffer_size", "max_sample_requests_in_flight_per_worker", "use_critic",
-    "use_gae", "lr_schedule", "entropy_coeff_schedule",
+    "framework", "log_level", "eager_tracing", "log_sys_usage", "fake_sampler",
+    "num_cpus_per_worker", "num_cpus_for_driver", "num_gpus_per_worker",
+    "custom_resources_per_worker", "create_env_on_driver", "disable_env_checking",
+    "ignore_worker_failures", "recreate_failed_workers", "simple_optimizer", "monitor",
+    "batch_mode", "compress_observations", "preprocessor_pref", "placement_strategy",
+    "tf_session_args", "local_tf_session_args", "_disable_preprocessor_api", "_fake_gpus",
+    "render_env", "record_env", "num_data_loader_buffers", "minibatch_buffer_size",
+    "max_sample_requests_in_flight_per_worker", "use_critic", "use_gae",
+    "lr_schedule", "entropy_coeff_schedule",
 }  # fmt: skip
-"""Settings that say how RLlib does its work, or ask for what is always done (and schedules that are
-not set)."""
+"""Settings that say how RLlib does its work, or ask for what is always done.
+
+The schedules stand here for where they are None.
+"""
 
 ANOTHER_SCALE = {
     "vf_clip_param": "RLlib's bounds the squared error, Poise's how far a value may move",
@@ -52,10 +59,9 @@ def translated(
     callbacks = _callbacks(given.pop("callbacks", None))
     exploration = given.pop("exploration_config", None) or {}
     given.update({key: value for key, value in exploration.items() if key != "type"})
-    for key in (
-        name for name in ("lr_schedule", "entropy_coeff_schedule") if given.get(name) is not None
-    ):
-        given[key.removesuffix("_schedule")] = given.pop(key)  # which won in RLlib
+    for key in ("lr", "entropy_coeff"):
+        if (schedule := given.pop(f"{key}_schedule", None)) is not None:
+            given[key] = schedule  # in RLlib, too, it wins
     if given.pop("observation_filter", "NoFilter") == "MeanStdFilter":
         settings["normalize_observations"] = True
     if (horizon := given.pop("horizon", None)) is not None:
@@ -68,17 +74,12 @@ def translated(
             continue
         if key in ANOTHER_SCALE:
             if value is not None:
-                warnings.warn(
-                    f"{key}={value!r} is left out: {ANOTHER_SCALE[key]}.",
-                    PoiseWarning,
-                    stacklevel=4,
-                )
+                text = f"{key}={value!r} is left out: {ANOTHER_SCALE[key]}."
+                warnings.warn(text, PoiseWarning, stacklevel=4)
         elif key == "num_workers" and isinstance(value, int) and value > 0:
-            settings["num_workers"] = "auto"  # which measures how many are worth it, and says so
+            settings["num_workers"] = "auto"  # it measures how many are worth it, and says so
         elif key == "num_gpus" and isinstance(value, (int, float)) and value:
-            settings["num_gpus"] = min(
-                value, 1
-            )  # more than one, or more than there are, is no error here
+            settings["num_gpus"] = min(value, 1)  # to ask for more is no error here
         elif key == "model" and isinstance(value, Mapping):
             settings["model"], pictures = _model(spec, value, atari=atari)
         elif _known(spec, key, value):
@@ -89,37 +90,33 @@ def translated(
 
 
 def _collected(algorithm: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """RLlib collected fragments until it had `train_batch_size` steps.
+    """Leaves out what contradicts the size of a batch.
 
-    Here a batch is one fragment of each
-    environment: where the three contradict each other, the size of the batch counts."""
+    RLlib collected fragments until it had `train_batch_size` steps. Here a batch is one fragment of
+    each environment: where the three contradict each other, the size of the batch counts.
+    """
     for key in ("rollout_fragment_length", "num_envs_per_worker"):
         try:
-            resolve(
-                algorithm,
-                None,
-                {k: v for k, v in settings.items() if not any(searches(v))},
-                preset=None,
-            )
+            resolve(algorithm, None, _settled(settings), preset=None)
         except ConfigError as error:
             if "train_batch_size" not in str(error) or key not in settings:
                 continue
-            left_out = f"{key}={settings[key]!r} is left out"
-            warnings.warn(
-                f"{left_out}: it contradicts train_batch_size={settings['train_batch_size']}.",
-                PoiseWarning,
-                stacklevel=5,
-            )
+            batch = f"train_batch_size={settings['train_batch_size']}"
+            text = f"{key}={settings[key]!r} is left out: it contradicts {batch}."
+            warnings.warn(text, PoiseWarning, stacklevel=5)
             settings = {name: value for name, value in settings.items() if name != key}
     return settings
 
 
+def _settled(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are not searched."""
+    return {key: value for key, value in settings.items() if not any(searches(value))}
+
+
 def best_preset(algorithm: str, settings: Mapping[str, Any]) -> str | None:
-    """`auto` where the environment's preset goes with these settings, and None where they
-    contradict each other."""
-    plain = {key: value for key, value in settings.items() if not any(searches(value))}
+    """`auto`, or None where the environment's preset and these settings contradict each other."""
     try:
-        resolve(algorithm, None, plain, preset="auto")
+        resolve(algorithm, None, _settled(settings), preset="auto")
     except ConfigError:
         return None
     return "auto"
@@ -128,8 +125,10 @@ def best_preset(algorithm: str, settings: Mapping[str, Any]) -> str | None:
 def _model(
     spec: Any, given: Mapping[str, Any], *, atari: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings of a model, and those of pictures, which RLlib had there: they belong to the
-    environment."""
+    """Settings of a model, and those of pictures.
+
+    RLlib had these among them, too; here they are the environment's.
+    """
     model: dict[str, Any] = {}
     env_config: dict[str, Any] = {}
     for key, value in given.items():
@@ -149,11 +148,8 @@ def _known(spec: Any, key: str, value: Any, prefix: str = "") -> bool:
     try:
         canonical(spec, {prefix + key: value})
     except ConfigError:
-        names = [
-            name.removeprefix(prefix)
-            for name in (*field_types(spec), *spec.aliases)
-            if name.startswith(prefix)
-        ]
+        known = (*field_types(spec), *spec.aliases)
+        names = [name.removeprefix(prefix) for name in known if name.startswith(prefix)]
         shown = "a search" if is_search(value) else repr(value)
         hint = setting_hint(key, spec.untranslatable, names)
         text = f"{prefix}{key}={shown} has no equivalent here and is left out.{hint}"
@@ -162,12 +158,11 @@ def _known(spec: Any, key: str, value: Any, prefix: str = "") -> bool:
     return True
 
 
-# --- environments
-# ---------------------------------------------------------------------------------------------------
-
-
 def modern(env: Any) -> Any:
-    """An environment as Poise takes it: classes and functions whose environments have Gym's old API are wrapped."""
+    """An environment as Poise takes it.
+
+    Classes and functions whose environments have Gym's old API are wrapped.
+    """
     if env is None or isinstance(env, str) or not callable(env):
         return env
 
@@ -179,21 +174,18 @@ def modern(env: Any) -> Any:
     return creator
 
 
-# --- callbacks ------------------------------------------------------------------------------------------------------
-
-
 class OldCallbacks(Callback):
     """Calls callbacks of RLlib's as it called them.
 
     Args:
-        on_result: gets the trainer and the result dict.
-        on_episode: gets an episode, with `total_reward` and `length`.
+        on_result: gets `trainer` and `result`, its result dict.
+        on_episode: gets `episode`, with `total_reward` and `length`.
     """
 
     def __init__(
         self,
-        on_result: Callable[[Any, dict[str, Any]], None] | None,
-        on_episode: Callable[[Any], None] | None,
+        on_result: Callable[..., None] | None,
+        on_episode: Callable[..., None] | None,
     ) -> None:
         self.result, self.episode = on_result, on_episode
 
@@ -204,13 +196,13 @@ class OldCallbacks(Callback):
             recorders = [c for c in trainer.callbacks if isinstance(c, RunRecorder)]
             token = run_folder.set(recorders[0].folder.path if recorders else None)
             try:
-                self.result(trainer, result)
+                self.result(trainer=trainer, result=result)
             finally:
                 run_folder.reset(token)
 
     def on_episode_end(self, trainer: Any, episode: Any) -> None:
         if self.episode is not None:
-            self.episode(OldEpisode(episode.reward, episode.length))
+            self.episode(episode=OldEpisode(episode.reward, episode.length))
 
 
 class OldEpisode:
@@ -218,7 +210,8 @@ class OldEpisode:
 
     Attributes:
         total_reward, length: of it.
-        custom_metrics, user_data, hist_data: for the callback's own use: Poise takes metrics from infos.
+        custom_metrics, user_data, hist_data: for the callback's own use; Poise takes metrics from
+            infos.
     """
 
     def __init__(self, total_reward: float, length: int) -> None:
@@ -229,44 +222,29 @@ class OldEpisode:
 
 
 def _callbacks(given: Any) -> list[Callback]:
+    """RLlib's callbacks, a mapping of functions or a class, as one of Poise's."""
     if not given:
         return []
+    hooks: dict[str, Any]
     if isinstance(given, Mapping):
-        on_result, on_episode = given.get("on_train_result"), given.get("on_episode_end")
-        others = sorted(set(given) - {"on_train_result", "on_episode_end"})
-        made = OldCallbacks(
-            on_result
-            and (lambda trainer, result: on_result({"trainer": trainer, "result": result})),
-            on_episode and (lambda episode: on_episode({"episode": episode})),
-        )
+        hooks = {name: _with_info(function) for name, function in given.items()}
     else:
-        from poise.compat.ray.rllib.agents.callbacks import DefaultCallbacks
+        from poise.compat.ray.rllib.agents.callbacks import DefaultCallbacks as Default
 
         own = given() if isinstance(given, type) else given
-        changed = {name for name in vars(DefaultCallbacks) if name.startswith("on_")}
-        changed = {
-            name
-            for name in changed
-            if getattr(type(own), name) is not getattr(DefaultCallbacks, name)
-        }
-        others = sorted(changed - {"on_train_result", "on_episode_end"})
-        nobody: dict[str, Any] = {"worker": None, "base_env": None, "policies": {}, "env_index": 0}
-        made = OldCallbacks(
-            (
-                (lambda trainer, result: own.on_train_result(trainer=trainer, result=result))
-                if "on_train_result" in changed
-                else None
-            ),
-            (
-                (lambda episode: own.on_episode_end(episode=episode, **nobody))
-                if "on_episode_end" in changed
-                else None
-            ),
-        )
-    for name in others:
-        warnings.warn(
-            f"The callback {name} is never called here: see poise.Callback for what there is.",
-            PoiseWarning,
-            stacklevel=5,
-        )
+        names = [name for name in vars(Default) if name.startswith("on_")]
+        changed = [n for n in names if getattr(type(own), n) is not getattr(Default, n)]
+        hooks = {name: getattr(own, name) for name in changed}
+        if "on_episode_end" in hooks:
+            nobody: dict[str, Any] = {"worker": None, "base_env": None, "policies": {}}
+            hooks["on_episode_end"] = partial(own.on_episode_end, env_index=0, **nobody)
+    made = OldCallbacks(hooks.pop("on_train_result", None), hooks.pop("on_episode_end", None))
+    for name in sorted(hooks):
+        text = f"The callback {name} is never called here: see poise.Callback for what there is."
+        warnings.warn(text, PoiseWarning, stacklevel=5)
     return [made]
+
+
+def _with_info(function: Any) -> Any:
+    """A function as RLlib called it: with one mapping of everything."""
+    return function and (lambda **info: function(info))

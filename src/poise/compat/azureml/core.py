@@ -1,5 +1,4 @@
-"""`Run.get_context().log(name, value)`: what a callback logs goes into `logged.jsonl` of the run
-folder."""
+"""`Run.get_context().log(name, value)`: a callback's values go into the run's `logged.jsonl`."""
 
 from __future__ import annotations
 

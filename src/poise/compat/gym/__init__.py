@@ -18,8 +18,9 @@ __all__ = ["Env", "OldEnv", "Space", "Wrapper", "make", "register", "spaces", "w
 
 
 class OldEnv:
-    """A Gymnasium environment with the old methods, which is made anew when it is used after
-    `close()`.
+    """A Gymnasium environment with the old methods.
+
+    It is made anew when it is used after `close()`.
 
     Args:
         env_id, settings: as for `gym.make`.
@@ -27,17 +28,12 @@ class OldEnv:
 
     def __init__(self, env_id: str, settings: dict[str, Any]) -> None:
         self._id, self._settings = env_id, settings
-        self._env: gymnasium.Env | None = make_environment(env_id, settings)
+        env = make_environment(env_id, settings)
+        self._env: gymnasium.Env | None = env
         self._seed: int | None = None
-        self.observation_space, self.action_space = (
-            self._env.observation_space,
-            self._env.action_space,
-        )
-        self.spec, self.metadata, self.reward_range = (
-            self._env.spec,
-            self._env.metadata,
-            (-float("inf"), float("inf")),
-        )
+        self.observation_space, self.action_space = env.observation_space, env.action_space
+        self.spec, self.metadata = env.spec, env.metadata
+        self.reward_range = -float("inf"), float("inf")
 
     def __repr__(self) -> str:
         return f"<{self._id}, with the old API>"
@@ -65,8 +61,10 @@ class OldEnv:
         return self._open().reset(seed=seed)[0]
 
     def step(self, action: Any) -> tuple[Any, float, bool, dict[str, Any]]:
-        """Observation, reward, whether the episode is over, and more; `TimeLimit.truncated` where
-        time ended it."""
+        """Observation, reward, whether the episode is over, and the info.
+
+        The info says `TimeLimit.truncated` where a time limit ended the episode.
+        """
         obs, reward, terminated, truncated, info = self._open().step(action)
         if truncated:
             info = {**info, "TimeLimit.truncated": not terminated}

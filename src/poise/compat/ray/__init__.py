@@ -13,8 +13,7 @@ _begun = False
 
 
 def init(address: str | None = None, *, num_cpus: int | None = None, **_: Any) -> dict[str, Any]:
-    """Says where it differs from what was asked for: there are as many cores as there are, and no
-    cluster."""
+    """Says what differs from what was asked for: runs have this machine's cores, no cluster."""
     global _begun
     _begun = True
     cores = available_cores()

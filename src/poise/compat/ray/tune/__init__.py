@@ -33,33 +33,23 @@ from poise.tuning.space import (
 )
 
 __all__ = [
-    "ExperimentAnalysis",
-    "choice",
-    "grid_search",
-    "lograndint",
-    "loguniform",
-    "quniform",
-    "randint",
-    "register_env",
-    "registry",
-    "run",
-    "sample_from",
-    "uniform",
-]
-
+    "ExperimentAnalysis", "choice", "grid_search", "lograndint", "loguniform", "quniform",
+    "randint", "register_env", "registry", "run", "sample_from", "uniform",
+]  # fmt: skip
 
 WITHOUT_EFFECT = {
-    "checkpoint_at_end", "checkpoint_score_attr", "export_formats", "fail_fast", "global_checkpoint_period",
-    "loggers", "log_to_file", "max_failures", "progress_reporter", "queue_trials", "raise_on_failed_trial",
-    "ray_auto_init", "reuse_actors", "server_port", "sync_config", "trial_dirname_creator", "trial_name_creator",
-    "with_server",
+    "checkpoint_at_end", "checkpoint_score_attr", "export_formats", "fail_fast",
+    "global_checkpoint_period", "loggers", "log_to_file", "max_failures", "progress_reporter",
+    "queue_trials", "raise_on_failed_trial", "ray_auto_init", "reuse_actors", "server_port",
+    "sync_config", "trial_dirname_creator", "trial_name_creator", "with_server",
 }  # fmt: skip
 """Arguments of `run` that say how Ray does its work, or ask for what is always done."""
 
 
 class ExperimentAnalysis:
-    """What `run` returns for a configuration that searches nothing; for a search, see
-    `poise.tune.Analysis`.
+    """What `run` returns for a configuration that searches nothing.
+
+    For a search, it returns a `poise.tune.Analysis`.
 
     Attributes:
         best_config: all settings of the run.
@@ -94,9 +84,8 @@ class ExperimentAnalysis:
         """
         found, problems = newest(RunFolder(trial or self.best_logdir).checkpoints)
         if found is None:
-            raise RunError(
-                f"{trial} has no intact checkpoint{f': {problems[0]}' if problems else '.'}"
-            )
+            why = f": {problems[0]}" if problems else "."
+            raise RunError(f"{trial} has no intact checkpoint{why}")
         return str(found)
 
     @property
@@ -184,11 +173,8 @@ def run(
             **kept,
         )
     if resume:
-        warnings.warn(
-            "resume=True is left out: a run goes on by `poise resume RUN`.",
-            PoiseWarning,
-            stacklevel=2,
-        )
+        text = "resume=True is left out: a run goes on by `poise resume RUN`."
+        warnings.warn(text, PoiseWarning, stacklevel=2)
     rule = (lambda result: stop("", result)) if callable(stop) else stop
     done = start(
         algorithm,
@@ -210,8 +196,6 @@ def _tell(others: Mapping[str, Any]) -> None:
     known = list(inspect.signature(run).parameters)[:-1]
     for key, value in others.items():
         if key not in WITHOUT_EFFECT and value:
-            text = (
-                f"tune.run: {key}={value!r} has no equivalent here and is left "
-                f"out.{nearest(key, known)}"
-            )
+            hint = nearest(key, known)
+            text = f"tune.run: {key}={value!r} has no equivalent here and is left out.{hint}"
             warnings.warn(text, PoiseWarning, stacklevel=3)

@@ -83,12 +83,8 @@ class Trainer:
     def save(self, checkpoint_dir: str | None = None) -> str:
         """Writes a checkpoint and returns its path."""
         label = env_label(self.trainer.config.env)
-        root = (
-            Path(checkpoint_dir)
-            if checkpoint_dir
-            else Path("runs") / f"{self.algorithm}_{label}_checkpoints"
-        )
-        return str(self.trainer.save(root / f"checkpoint_{self.iteration:06d}"))
+        folder = checkpoint_dir or f"runs/{self.algorithm}_{label}_checkpoints"
+        return str(self.trainer.save(Path(folder) / f"checkpoint_{self.iteration:06d}"))
 
     def restore(self, checkpoint_path: str | Path) -> None:
         """Goes on from a checkpoint."""
