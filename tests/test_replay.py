@@ -25,10 +25,11 @@ from poise.models.policy import Policy
 from poise.models.q_policy import QPolicy
 from poise.sampling import segments
 from poise.sampling.prioritized import PrioritizedReplay
-from poise.sampling.replay import Replay, replay_bytes
+from poise.sampling.replay import Replay
 from poise.sampling.rollout import Rollout
 from poise.sampling.sampler import Sampler
 from poise.sampling.segments import segment_rows
+from poise.sampling.sizes import replay_bytes
 from poise.sampling.sum_tree import SumTree
 from poise.spaces.layout import Layout
 from poise.stepping.inline import InlineVectorEnv

@@ -25,8 +25,9 @@ from poise.learning.learner import Learner
 from poise.learning.optimizers import Change, Flat
 from poise.sampling.group import SamplerGroup
 from poise.sampling.prioritized import PrioritizedReplay
-from poise.sampling.replay import Batch, Replay, replay_bytes
+from poise.sampling.replay import Batch, Replay
 from poise.sampling.rollout import Rollout
+from poise.sampling.sizes import replay_bytes
 from poise.spaces.layout import Layout
 
 

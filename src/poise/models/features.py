@@ -1,14 +1,13 @@
-"""From observation leaves to network input: which leaves make one vector, which are pictures, which
-are looked up.
+"""From observation leaves to network input: a vector, pictures, and categories for tables.
 
     features = Features(layout.leaves)
     x = features.gather(obs, dtype)         # one tensor, or a tuple of them
     encoder, size = features.encoder(config)
 
 All numbers and small choices of an observation, however nested, become one float vector, so that a
-network over them is as fast as one over a single `Box`. Its columns are the numbers of `Box` leaves
-(these may be normalised), then the bits of `MultiBinary` leaves, then one-hot codes of `Discrete`
-and `MultiDiscrete` leaves.
+network over them is as fast as one over a single `Box`. Its columns are, in this order, the numbers
+of `Box` leaves (these may be normalised), the bits of `MultiBinary` leaves, and one-hot codes of
+`Discrete` and `MultiDiscrete` leaves.
 """
 
 from __future__ import annotations
@@ -28,32 +27,32 @@ from poise.models.encoders import ImageEncoder, byte_limit, is_image
 from poise.spaces.layout import Leaf
 
 LARGEST_ONE_HOT = 1024
-"""Categories of one choice beyond which it is looked up in a table instead of one-hot encoded."""
+"""A choice with more categories is looked up in a table instead of one-hot encoded."""
 
 LARGEST_TABLE = 10_000_000
-"""Categories beyond which a table would not fit into memory."""
+"""A table for more categories would not fit into memory."""
 
 EMBEDDING = 64
-"""Length of the vectors in such a table."""
+"""The length of the vectors in such a table."""
 
 
 class Features:
     """How the leaves of an observation enter a network.
 
     Args:
-        leaves: those that the network sees.
+        leaves: the leaves that the network sees.
         normalize_pictures: whether convolutions see each pixel shifted and scaled by its running
             moments.
 
     Attributes:
-        numbers: `Box` leaves in the vector.
-        width: columns of the vector that are theirs.
-        size: length of the vector.
-        pictures: leaves that go through convolutions, as they are.
-        pixels: running moments of the pictures' pixels, by name of the leaf, where these are
-            normalised.
-        tables: leaves whose categories are looked up.
-        plain: name of the only leaf, where it is the vector already.
+        numbers: the `Box` leaves in the vector.
+        width: how many columns of the vector are theirs.
+        size: the length of the vector.
+        has_vector: whether there is a vector; it may be an empty one.
+        pictures: the leaves that go through convolutions, as they are.
+        pixels: if pictures are normalised, the running moments of their pixels, by leaf.
+        tables: the leaves whose categories are looked up.
+        plain: the name of the only leaf, if it is the vector already.
 
     Raises:
         SpaceError: a choice has too many categories even for a table.
@@ -61,46 +60,44 @@ class Features:
 
     def __init__(self, leaves: Sequence[Leaf], *, normalize_pictures: bool = False) -> None:
         self.pictures = [leaf for leaf in leaves if is_image(leaf)]
-        self.pixels = {
-            leaf.name: RunningMoments(leaf.shape) for leaf in self.pictures if normalize_pictures
-        }
-        self.numbers = [
-            leaf for leaf in leaves if isinstance(leaf.space, spaces.Box) and not is_image(leaf)
-        ]
+        self.pixels: dict[str, RunningMoments] = {}
+        if normalize_pictures:
+            self.pixels = {leaf.name: RunningMoments(leaf.shape) for leaf in self.pictures}
+        boxes = [leaf for leaf in leaves if isinstance(leaf.space, spaces.Box)]
+        self.numbers = [leaf for leaf in boxes if leaf not in self.pictures]
         self._bits = [leaf for leaf in leaves if isinstance(leaf.space, spaces.MultiBinary)]
-        choices = [
-            leaf
-            for leaf in leaves
-            if isinstance(leaf.space, (spaces.Discrete, spaces.MultiDiscrete))
-        ]
-        self.tables = [
-            leaf for leaf in choices if categories(leaf).max(initial=0) > LARGEST_ONE_HOT
-        ]
-        self._choices = [leaf for leaf in choices if leaf not in self.tables]
+        self._choices: list[Leaf] = []
+        self.tables: list[Leaf] = []
+        for leaf in leaves:
+            if isinstance(leaf.space, (spaces.Discrete, spaces.MultiDiscrete)):
+                large = categories(leaf).max(initial=0) > LARGEST_ONE_HOT
+                (self.tables if large else self._choices).append(leaf)
         for leaf in self.tables:
             if categories(leaf).sum() > LARGEST_TABLE:
                 raise SpaceError(
-                    f"{leaf.space} has too many categories to learn something about each of them:"
-                    " wrap the environment so that its observations are a Box of numbers."
+                    f"{leaf.space} has too many categories to learn something about each of them: "
+                    "wrap the environment so that its observations are a Box of numbers."
                 )
-        codes = [categories(leaf) for leaf in self._choices]
-        sizes = np.concatenate([np.zeros(0, np.int64), *codes])
-        starts = np.concatenate([np.zeros(0, np.int64), *(start(leaf) for leaf in self._choices)])
-        self._shift = torch.from_numpy(
-            np.cumsum(sizes) - sizes - starts
-        )  # from a value to the column of its code
+        none = np.zeros(0, np.int64)
+        sizes = np.concatenate([none, *(categories(leaf) for leaf in self._choices)])
+        starts = np.concatenate([none, *(start(leaf) for leaf in self._choices)])
+        # What to add to a category to get the column of its one-hot code.
+        self._shift = torch.from_numpy(np.cumsum(sizes) - sizes - starts)
         self._codes = int(sizes.sum())
         self.width = sum(math.prod(leaf.shape) for leaf in self.numbers)
         self.size = self.width + sum(math.prod(leaf.shape) for leaf in self._bits) + self._codes
         self.has_vector = bool(self.size) or not (self.pictures or self.tables)
-        first = leaves[0] if len(leaves) == 1 and leaves[0] in self.numbers else None
-        self.plain = (
-            first.name if first and len(first.shape) == 1 and first.dtype.kind == "f" else None
-        )
+        self.plain: str | None = None
+        if len(leaves) == len(self.numbers) == 1:
+            leaf = leaves[0]
+            self.plain = leaf.name if len(leaf.shape) == 1 and leaf.dtype.kind == "f" else None
 
     def box_numbers(self, obs: Mapping[str, Tensor], *, exact: bool = False) -> Tensor:
-        """The vector's numbers from `Box` leaves, `[N, width]`; bytes are divided by their upper
-        bound, and whole numbers are float32, or float64 where they are to be `exact`."""
+        """The vector's numbers from `Box` leaves, `[N, width]`.
+
+        Bytes are divided by their upper bound. Integers become float32, or float64 if they are to
+        be `exact`.
+        """
         parts = [_flat_numbers(leaf, obs[leaf.name], exact=exact) for leaf in self.numbers]
         return _side_by_side(parts, obs)
 
@@ -110,16 +107,16 @@ class Features:
         dtype: torch.dtype,
         normalizer: RunningMoments | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
-        """Network input from leaves `[N, ...]`.
+        """Makes network input from leaves.
 
         Args:
-            obs: by name.
+            obs: the leaves `[N, ...]`, by name.
             dtype: of the vector.
-            normalizer: of the vector's numbers.
+            normalizer: normalises the vector's numbers, if given.
 
         Returns:
-            The vector, a picture or the categories for a table, whichever there is; a tuple in this
-            order where there is more than one.
+            The vector `[N, size]`, a picture or the categories for a table, whichever there is; if
+            there are several, a tuple in this order.
         """
         parts = [self._vector(obs, normalizer).to(dtype)] if self.has_vector else []
         parts += [obs[leaf.name] for leaf in self.pictures]
@@ -127,6 +124,7 @@ class Features:
         return parts[0] if len(parts) == 1 else tuple(parts)
 
     def _vector(self, obs: Mapping[str, Tensor], normalizer: RunningMoments | None) -> Tensor:
+        """The vector: numbers, bits, one-hot codes."""
         parts = []
         if self.width:
             numbers = self.box_numbers(obs, exact=normalizer is not None)
@@ -136,16 +134,16 @@ class Features:
             chosen = [_flat(leaf, obs[leaf.name]) for leaf in self._choices]
             columns = chosen[0] if len(chosen) == 1 else torch.cat(chosen, 1)
             columns = columns + self._shift.to(columns.device)
-            parts.append(
-                torch.zeros(len(columns), self._codes, device=columns.device).scatter_(
-                    1, columns, 1.0
-                )
-            )
+            zeros = torch.zeros(len(columns), self._codes, device=columns.device)
+            parts.append(zeros.scatter_(1, columns, 1.0))
         return _side_by_side(parts, obs)
 
     def encoder(self, config: ModelConfig) -> tuple[nn.Module | None, int]:
-        """A module from `gather`'s result to vectors, and their length; None where it is a vector
-        already."""
+        """Makes the module that turns what `gather` made into one vector.
+
+        Returns:
+            The module, None if it is a vector already; and the length of the vector.
+        """
         made: list[ImageEncoder | Embeddings]
         made = [ImageEncoder(leaf, config, self.pixels.get(leaf.name)) for leaf in self.pictures]
         made += [Embeddings(leaf) for leaf in self.tables]
@@ -156,8 +154,7 @@ class Features:
 
 
 class Joined(nn.Module):
-    """Several modules side by side: a tuple of inputs `[N, ...]`, one each, to `[N, sum of their
-    sizes]`."""
+    """Several modules side by side, each with its own input; their outputs make one vector."""
 
     def __init__(self, parts: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -168,11 +165,10 @@ class Joined(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """A learnt vector for each category of a leaf's K choices; `[N, K]` (as the environment counts)
-    -> `[N, size]`.
+    """A learnt vector for each category of a leaf's K choices: `[N, K]` -> `[N, size]`.
 
     Attributes:
-        size: length of the output vectors.
+        size: the length of the output vectors.
     """
 
     shift: Tensor
@@ -180,9 +176,9 @@ class Embeddings(nn.Module):
     def __init__(self, leaf: Leaf) -> None:
         super().__init__()
         sizes = categories(leaf)
-        self.register_buffer(
-            "shift", torch.from_numpy(np.cumsum(sizes) - sizes - start(leaf)), persistent=False
-        )
+        # What to add to a category, as the environment counts, to get its row in the table.
+        shift = torch.from_numpy(np.cumsum(sizes) - sizes - start(leaf))
+        self.register_buffer("shift", shift, persistent=False)
         self.table = nn.Embedding(int(sizes.sum()), EMBEDDING)
         self.size = len(sizes) * EMBEDDING
 
@@ -211,16 +207,13 @@ def _flat_numbers(leaf: Leaf, x: Tensor, *, exact: bool) -> Tensor:
     flat = _flat(leaf, x)
     if flat.is_floating_point():
         return flat
-    return (
-        flat.float().div_(byte_limit(leaf))
-        if flat.dtype == torch.uint8
-        else flat.to(torch.float64 if exact else torch.float32)
-    )
+    if flat.dtype == torch.uint8:
+        return flat.float().div_(byte_limit(leaf))
+    return flat.to(torch.float64 if exact else torch.float32)
 
 
 def _side_by_side(parts: list[Tensor], obs: Mapping[str, Tensor]) -> Tensor:
-    """The parts `[N, ...]` as one tensor, copied only where there are several; `[N, 0]` without
-    any."""
+    """The parts `[N, ...]` as one tensor, copied only if there are several; `[N, 0]` if none."""
     if len(parts) == 1:
         return parts[0]
     any_leaf = next(iter(obs.values()))

@@ -2,8 +2,8 @@
 
 A policy's networks are so small that PyTorch spends most of an update on bookkeeping between
 operations. `MLP` is one node of the autograd graph for the whole stack, instead of two or three per
-layer, and works in place where the derivative of an activation can be told from its output. Results
-are those of the same layers in `nn.Sequential` to 1e-7; what it saves is measured in
+layer. It works in place if the derivative of the activation follows from its output. Results are
+those of the same layers in `nn.Sequential` to 1e-7; what it saves is measured in
 benchmarks/RESULTS.md.
 """
 
@@ -22,7 +22,6 @@ _tanh_backward = torch.ops.aten.tanh_backward
 _sigmoid_backward = torch.ops.aten.sigmoid_backward
 _threshold_backward = torch.ops.aten.threshold_backward
 
-
 _MINUS_ONE = torch.tensor(-1.0)
 
 
@@ -40,9 +39,9 @@ def _leaky_relu_backward(grad: Tensor, y: Tensor) -> Tensor:
     return grad * torch.where(y > 0, 1.0, 0.01)
 
 
-_IN_PLACE: dict[
-    str, tuple[float, Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]
-] = {
+_InPlace = tuple[float, Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]
+
+_IN_PLACE: dict[str, _InPlace] = {
     "linear": (1, lambda z: z, lambda grad, y: grad),
     "tanh": (2, _tanh_of_half_, _tanh_backward),
     "relu": (1, torch.relu_, lambda grad, y: _threshold_backward(grad, y, 0)),
@@ -50,8 +49,11 @@ _IN_PLACE: dict[
     "elu": (1, F.elu_, _elu_backward),
     "leaky_relu": (1, F.leaky_relu_, _leaky_relu_backward),
 }
-"""Activations as (scale of z, in place on the scaled z, gradient from the gradient and the output
-y)."""
+"""Activations y = a(z) that a derivative by y is known of.
+
+Each is a scale s, a function that turns s z into y in place, and one that makes the gradient by z
+from the gradient by y and y itself.
+"""
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda z: z,
@@ -64,12 +66,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swish": F.silu,
     "gelu": F.gelu,
 }
-"""All activations by their config name."""
+"""All activations, by their name in configurations."""
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor, scale: float = 1) -> Tensor:
-    """scale (W x + b) in the parameters' type; the product in that of x, which may be a shorter
-    one."""
+    """scale (W x + b), in the parameters' type; if that of x is shorter, W x is computed in it."""
     if x.dtype == weight.dtype:
         if scale == 1:
             return F.linear(x, weight, bias)
@@ -78,7 +79,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor, scale: float = 1) -> Tensor
 
 
 def _forward(x: Tensor, activation: str, parameters: Sequence[Tensor]) -> Tensor:
-    """One stack without a graph."""
+    """The output of one stack, without a graph."""
     scale, apply, _ = _IN_PLACE[activation]
     for i in range(0, len(parameters) - 2, 2):
         x = apply(_linear(x, parameters[i], parameters[i + 1], scale))
@@ -86,8 +87,10 @@ def _forward(x: Tensor, activation: str, parameters: Sequence[Tensor]) -> Tensor
 
 
 class _Stacks(torch.autograd.Function):
-    """y = W_n a(... a(W_1 x + b_1) ...) + b_n for one or more stacks over one input, as one node of
-    the graph."""
+    """One or more stacks of layers over one input, as one node of the graph.
+
+    y = W_n a(... a(W_1 x + b_1) ...) + b_n
+    """
 
     @staticmethod
     def forward(
@@ -135,13 +138,16 @@ _stacks: Callable[..., tuple[Tensor, ...]] = _Stacks.apply
 
 
 def _hooked(layer: nn.Module) -> bool:
+    """Whether something else is to happen when the layer is called."""
     before, after = layer._forward_pre_hooks, layer._forward_hooks
     return bool(before or after or layer._backward_hooks or layer._backward_pre_hooks)
 
 
 def _outer(grad: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
-    """gradᵀ x, as (xᵀ grad)ᵀ when x is the narrow one: BLAS is three times as fast with a wide
-    right-hand side."""
+    """gradᵀ x, or (xᵀ grad)ᵀ if x is narrower.
+
+    BLAS is three times as fast if the matrix on the right is the wide one.
+    """
     if x.shape[1] < grad.shape[1]:
         turned = x.t().mm(grad).t()
         return turned if out is None else out.copy_(turned)
@@ -149,16 +155,15 @@ def _outer(grad: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 class MLP(nn.Module):
-    """Linear layers with an activation between them and none at the end; `x[N, sizes[0]] -> [N,
-    sizes[-1]]`.
+    """Linear layers with an activation between them: `[N, sizes[0]]` -> `[N, sizes[-1]]`.
 
-    Where x is in a shorter type than the parameters, the first layer multiplies in it; what comes
-    out is in theirs.
+    If the input has a shorter type than the parameters, the first layer multiplies in that type;
+    the output has the parameters' type.
 
     Args:
-        sizes: widths, from the input's to the output's.
+        sizes: the widths, from the input's to the output's.
         activation: a key of `ACTIVATIONS`.
-        output_gain: gain of the last layer's orthogonal initialisation; biases start at 0.
+        output_gain: the gain of the last layer's orthogonal initialisation; biases start at 0.
     """
 
     def __init__(self, sizes: Sequence[int], activation: str, *, output_gain: float = 1.0) -> None:
@@ -170,12 +175,14 @@ class MLP(nn.Module):
             init_linear(layer, output_gain if last else math.sqrt(2))  # type: ignore[arg-type]
 
     def stack(self) -> list[Tensor] | None:
-        """Weight, bias, weight, ... as they are now; None where a layer is more than its weight and
-        bias (hooks, parametrizations, a class of somebody else's), so that it has to be called.
+        """The parameters as they are now: weight, bias, weight, bias, ...
 
-        They are looked up in each call, since they may be replaced at any time
-        (`torch.func.functional_call` does it for one call); in the modules' own dictionaries, since
-        attributes of modules take as long as a small layer.
+        It is None if a layer is more than its weight and bias (hooks, parametrizations, a class of
+        the user's), so that it has to be called.
+
+        Parameters are looked up in each call, because they may be replaced at any time
+        (`torch.func.functional_call` does it for one call). They are looked up in the modules' own
+        dictionaries, because an attribute of a module takes as long as a small layer.
         """
         found: list[Tensor] = []
         for layer in self._modules["layers"]._modules.values():  # type: ignore[union-attr]
@@ -188,12 +195,12 @@ class MLP(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """Weights of the last layer, `[sizes[-1], sizes[-2]]`."""
+        """The weights of the last layer, `[sizes[-1], sizes[-2]]`."""
         return self.layers[-1].weight  # type: ignore[return-value]
 
     @property
     def bias(self) -> Tensor:
-        """Biases of the last layer, `[sizes[-1]]`."""
+        """The biases of the last layer, `[sizes[-1]]`."""
         return self.layers[-1].bias  # type: ignore[return-value]
 
     @property
@@ -202,12 +209,17 @@ class MLP(nn.Module):
         return self.activation in _IN_PLACE
 
     def trace(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], None]] | None:
-        """What `forward` gives, and a function from its gradient to the parameters', which it
-        writes over their `.grad` where they are not frozen; None where there is no `stack`.
-        Autograd takes as long as the products of a small batch; both are for `torch.no_grad()`.
+        """Runs the layers and returns a function that backpropagates, both without autograd.
+
+        On a small batch, autograd would take as long as the matrix products. Both are for use under
+        `torch.no_grad()`.
 
         Args:
-            x: `[N, sizes[0]]`, of the parameters' type; its own gradient is not asked for.
+            x: `[N, sizes[0]]`, of the parameters' type; its gradient is not computed.
+
+        Returns:
+            What `forward` returns, and a function from its gradient, which overwrites the `.grad`
+            of all parameters that are not frozen. None if there is no `stack`.
         """
         if (stack := self.stack()) is None:
             return None
@@ -242,8 +254,7 @@ class MLP(nn.Module):
 
 
 def parallel(first: MLP, second: MLP, x: Tensor) -> tuple[Tensor, Tensor]:
-    """`(first(x), second(x))`; in one node of the graph where their activations allow it, which is
-    faster."""
+    """`(first(x), second(x))`, as one node of the graph if possible, which is faster."""
     if first.activation == second.activation and first.activation in _IN_PLACE:
         one, other = first.stack(), second.stack()
         if one is not None and other is not None:
@@ -253,8 +264,14 @@ def parallel(first: MLP, second: MLP, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def init_linear(layer: nn.Linear | nn.Conv2d, gain: float) -> None:
-    """Orthogonal weights and zero biases, the initialisation that PPO's results rest on
-    (Andrychowicz et al. 2021)."""
+    """Initialises a layer with orthogonal weights and zero biases.
+
+    PPO's results rest on it (Andrychowicz et al. 2021, arXiv 2006.05990).
+
+    Args:
+        layer: the layer.
+        gain: what the weights are scaled by.
+    """
     nn.init.orthogonal_(layer.weight, gain)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -1,9 +1,9 @@
-"""Stacks of pictures, of which each picture is kept once.
+"""Frame stacks for a replay, of which each frame is kept once.
 
 An observation `[C, H, W]` of an environment that stacks frames is the observation before it, moved
-on by one frame. A ring therefore keeps the latest frame of each row, and puts the others of a stack
-together from the rows before, back to where the stack begins: at an episode's first observation, or
-wherever else a stack is not its predecessor's.
+on by one frame. A ring therefore keeps only the latest frame of each row, and takes the others of a
+stack from the rows before. It goes back to where the stack begins: at an episode's first
+observation, or wherever else a stack does not continue the one before.
 """
 
 from __future__ import annotations
@@ -17,30 +17,29 @@ from poise.spaces.layout import Layout
 
 
 def stacked_leaves(layout: Layout, frame_stack: int) -> set[str]:
-    """Names of the leaves that are stacks of so many frames: those of three axes whose first is a
-    multiple of it."""
+    """The names of the leaves that are stacks of so many frames.
+
+    These are the leaves with three axes of which the first is a multiple of `frame_stack`.
+    """
     if frame_stack == 1:
         return set()
-    return {
-        leaf.name
-        for leaf in layout.leaves
-        if len(leaf.shape) == 3 and leaf.shape[0] % frame_stack == 0
-    }
+    pictures = [leaf for leaf in layout.leaves if len(leaf.shape) == 3]
+    return {leaf.name for leaf in pictures if leaf.shape[0] % frame_stack == 0}
 
 
 class Frames:
     """A ring of stacks `[C, H, W]`; what comes out is to the bit what went in.
 
     Args:
-        stack: frames of an observation.
+        stack: how many frames make an observation.
         rows, slots: of the ring.
         shape: `(C, H, W)` of an observation; a frame has C / stack planes.
         dtype: of its numbers.
 
     Attributes:
         latest: the latest frame of each row, `[rows * slots, C / stack, H, W]`.
-        begins: where a stack is not its predecessor's, `[rows * slots]` bool.
-        earlier: the earlier frames of those that begin, unless they are all black, by index.
+        begins: whether a stack does not continue the one before, `[rows * slots]` bool.
+        earlier: the earlier frames of those that do not, by index; left out if all are black.
         newest: the stacks of the head, `[slots, C, H, W]`.
     """
 
@@ -60,36 +59,34 @@ class Frames:
         """Writes the T + 1 rows of a rollout.
 
         Args:
-            obs: `[T + 1, B, C, H, W]`; row 0 is the head, which has been written before, unless it
-                has changed since.
-            written: indices of its rows, `[(T + 1) * B]`.
-            start: rows before these; 0 if they are the first.
-            first: `[T + 1, B]`, whether an episode starts with the observation.
-            valid: `[T, B]`, whether the step counts.
+            obs: `[T + 1, B, C, H, W]`. Row 0 is the head, which has been written before; it is
+                written again if it has changed since.
+            written: where the rows go in the ring, `[(T + 1) * B]`.
+            start: how many rows were added before these; 0 if they are the first.
+            first: whether an episode starts with the observation, `[T + 1, B]`.
+            valid: whether the step counts, `[T, B]`.
 
         Raises:
-            ConfigError: amid an episode, an observation's earlier frames are not those of the one
-                before.
+            ConfigError: within an episode, the earlier frames of an observation are not those of
+                the one before.
         """
         axes = (2, 3, 4)
         jumps = (obs[1:, :, : -self.planes] != obs[:-1, :, self.planes :]).any(axes)
         if (jumps & valid & ~first[1:]).any():
             raise ConfigError(
-                f"frame_stack={self.stack} is not what the observations are: the earlier pictures"
-                " of one are not those of the one before it. Set frame_stack=1."
+                f"frame_stack={self.stack} is not what the observations are: "
+                "the earlier pictures of one are not those of the one before it. "
+                "Set frame_stack=1."
             )
-        changed = (
-            np.ones(self.slots, np.bool_) if not start else (obs[0] != self.newest).any((1, 2, 3))
-        )
+        head = written[: self.slots]
+        changed = np.ones(self.slots, np.bool_)
+        if start:
+            changed = (obs[0] != self.newest).any((1, 2, 3))
         self.latest[written] = obs[:, :, -self.planes :].reshape(-1, *self.latest.shape[1:])
-        begins = np.concatenate(
-            [changed[None] | self.begins[written[: self.slots]], jumps | first[1:]]
-        )
+        begins = np.concatenate([changed[None] | self.begins[head], jumps | first[1:]])
         self.begins[written] = begins.ravel()
-        stale = written if self.earlier else written[:0]
-        kept = set(written[: self.slots][~changed].tolist())
-        for i in stale.tolist():
-            if i not in kept:
+        if self.earlier:
+            for i in np.setdiff1d(written, head[~changed]).tolist():
                 self.earlier.pop(i, None)
         for t, b in np.argwhere(np.concatenate([changed[None], begins[1:]])).tolist():
             before = obs[t, b, : -self.planes]
@@ -99,11 +96,10 @@ class Frames:
 
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
         """The stacks at `index[N]`, `[N, C, H, W]`."""
-        found = np.zeros(
-            (len(index), self.stack * self.planes, *self.latest.shape[2:]), self.latest.dtype
-        )
+        shape = (len(index), self.stack * self.planes, *self.latest.shape[2:])
+        found = np.zeros(shape, self.latest.dtype)
         frames = found.reshape(len(index), self.stack, *self.latest.shape[1:])
-        going, at = np.arange(len(index)), index
+        going, at = np.arange(len(index)), index  # the stacks that are not complete, and their rows
         for i in range(self.stack - 1, -1, -1):
             frames[going, i] = self.latest[at]
             begins = self.begins[at]
@@ -115,7 +111,7 @@ class Frames:
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """The earlier frames; the rest is the ring's."""
+        """The earlier frames; a replay saves the rest with its ring."""
         values = list(self.earlier.values())
         empty = np.zeros((0, *self.newest.shape[1:]), self.newest.dtype)[:, : -self.planes]
         return {
@@ -124,6 +120,6 @@ class Frames:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.earlier = {
-            at: np.array(state["earlier"][i]) for i, at in enumerate(state["at"].tolist())
-        }
+        """Restores what `state_dict` returned."""
+        pairs = zip(state["at"].tolist(), state["earlier"], strict=True)
+        self.earlier = {at: np.array(frames) for at, frames in pairs}
