@@ -1,4 +1,4 @@
-"""What tests share: one thread (two tests at a time must not fight for cores) and clean registries."""
+"""What tests share: one thread, so that two at a time do not fight for cores; clean registries."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ class ConstantReward(Task):
 
 
 class DelayedReward(Task):
-    """Two steps, reward 1 at the second: the values are γ of observation 0 and 1 of observation 1."""
+    """Two steps, reward 1 at the second: its values are γ at observation 0 and 1 at 1."""
 
     length = 2
     action_space = spaces.Discrete(2)

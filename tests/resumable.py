@@ -1,4 +1,4 @@
-"""Environments for tests of resuming, which child processes import by name: `resumable:Stateful`."""
+"""Environments for tests of resuming; child processes import them: `resumable:Stateful`."""
 
 from __future__ import annotations
 

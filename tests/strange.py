@@ -1,4 +1,4 @@
-"""Environments that behave strangely in a process of their own, though nothing about them is wrong."""
+"""Environments that behave strangely in a process of their own, and yet are not wrong."""
 
 from __future__ import annotations
 

@@ -83,8 +83,7 @@ def judge(python: str, tmp_path: Path) -> Judge:
     return ask
 
 
-# --- returns
-# ---------------------------------------------------------------------------------------------------------
+# --- returns --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("gamma", "lambda_"), [(0.99, 0.95), (0.9, 1.0), (0.5, 0.0)])
@@ -115,7 +114,7 @@ def test_returns_and_advantages_are_equal(judge: Judge, gamma: float, lambda_: f
     np.testing.assert_allclose(found + given["value"], expected["target"], atol=1e-6, rtol=1e-6)
 
 
-# --- updates ---------------------------------------------------------------------------------------------------------
+# --- updates --------------------------------------------------------------------------------------
 
 STEPS, SLOTS, WIDTH = 24, 4, 3
 ACTIONS = {

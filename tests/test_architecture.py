@@ -219,7 +219,7 @@ def test_every_public_name_exists() -> None:
 
 
 def test_the_page_of_the_architecture_shows_what_is_there() -> None:
-    """Its rooms are those of the plan, and what it names is defined in the file that it links to."""
+    """Its rooms are those of the plan; what it names is defined in the file that it links to."""
     root = SOURCE.parents[1]
     page = (root / "docs" / "architecture.md").read_text()
     rooms = [name for name in reversed(ROOMS) if (SOURCE / name).is_dir()]

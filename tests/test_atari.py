@@ -56,8 +56,7 @@ def same(a: list[tuple], b: list[tuple]) -> bool:
     )
 
 
-# --- names and options
-# ----------------------------------------------------------------------------------------------
+# --- names and options ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -192,8 +191,7 @@ def test_without_the_extra_one_sentence_says_what_to_install(
         poise.make_env("PongNoFrameskip-v4")
 
 
-# --- the batch
-# ------------------------------------------------------------------------------------------------------
+# --- the batch ------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -249,7 +247,7 @@ def test_all_actions_of_the_joystick() -> None:
 
 
 def test_an_episode_ends_as_next_step_says() -> None:
-    """The row of the end holds the final observation; the next step only resets, and has no reward."""
+    """The row of the end holds the final observation; the next step only resets, without reward."""
     env = make_atari_vector("Breakout-v4", 2, SMALL)
     assert env.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
     before = np.zeros(2, np.bool_)
@@ -327,7 +325,7 @@ def test_send_and_receive_are_a_step() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_reset_amid_a_step_begins_anew(threads: int) -> None:
-    """Ctrl-C leaves a step behind; the emulator itself would crash, or take its result for the reset's."""
+    """Ctrl-C leaves a step behind: the emulator would crash, or take its result for the reset's."""
     env = make_atari_vector("PongNoFrameskip-v4", 2, {"num_threads": threads})
     expected = play(env, 5, seed=3)
     env.send(np.zeros(2, np.int64))
@@ -342,7 +340,7 @@ def test_infos_do_not_become_results() -> None:
 
 @pytest.mark.slow
 def test_a_life_is_an_end_only_for_learning() -> None:
-    """The emulator's own option restarts the whole game at the loss of a life, so that later lives are never played."""
+    """The emulator's own option restarts the game at the loss of a life: later ones are never played."""
     plain = play(make_atari_vector("Breakout-v4", 2, SMALL), 600)
     lives = play(make_atari_vector("Breakout-v4", 2, {**SMALL, "episodic_life": True}), 600)
     assert same(plain, lives)
@@ -378,11 +376,11 @@ def test_learning_sees_lives_and_reports_see_games(trainer: Callable[..., Any]) 
     assert (rollout.valid == 0).sum() <= games  # lives cost no reset rows
 
 
-# --- one game -------------------------------------------------------------------------------------------------------
+# --- one game -------------------------------------------------------------------------------------
 
 
 def test_one_game_takes_the_course_of_its_slot() -> None:
-    """Over several episodes: resetting it by hand and the batch's own resets begin the same games."""
+    """Over several episodes: resets by hand and the batch's own resets begin the same games."""
     batch = make_atari_vector("ALE/Breakout-v5", 3, SMALL)
     one = make_atari("ALE/Breakout-v5", SMALL)
     obs, _ = batch.reset(seed=11)
@@ -438,7 +436,7 @@ def shrunk(picture: np.ndarray, size: int) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize(("game", "fire"), [("pong", True), ("ms_pacman", False)])
 def test_pictures_are_those_of_the_emulator_prepared_as_documented(game: str, fire: bool) -> None:
-    """Against the emulator itself, frame by frame: skipping, maximum of the last two, grey, area, stack."""
+    """Against the emulator, by frames: skipping, maximum of the last two, grey, area, stack."""
     name = {"pong": "Pong", "ms_pacman": "MsPacman"}[game]
     env = make_atari(f"{name}NoFrameskip-v4", {"noop_max": 0}, "rgb_array")
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
@@ -513,7 +511,7 @@ def test_films_run_at_the_speed_of_the_console(frame_skip: int, fps: int) -> Non
     assert make_atari("Pong-v4", {"frame_skip": frame_skip}).metadata["render_fps"] == fps
 
 
-# --- learning -------------------------------------------------------------------------------------------------------
+# --- learning -------------------------------------------------------------------------------------
 
 
 def test_presets_of_games() -> None:
@@ -657,8 +655,10 @@ def test_who_samples_meanwhile_has_a_core_of_its_own(trainer: Callable[..., Any]
 
 
 def test_a_program_may_end_without_closing_its_games() -> None:
-    """The emulator's binding complains at length of what outlives the interpreter; frames that a callback or a handler
-    of signals keeps do."""
+    """The emulator's binding complains at length of what outlives the interpreter.
+
+    Frames do that a callback or a handler of signals keeps.
+    """
     code = f"""
 import ctypes
 from poise.envs.atari import make_atari_vector

@@ -292,7 +292,8 @@ def test_everything_is_said_at_once() -> None:
 
     found = {(finding.level, finding.check) for finding in quick(Everything).findings}
     assert found >= {
-        ("error", "spaces"), ("warning", "observation"), ("warning", "step"), ("error", "seeding"), ("error", "action"),
+        ("error", "spaces"), ("warning", "observation"), ("warning", "step"), ("error", "seeding"),
+        ("error", "action"),
     }  # fmt: skip
 
 

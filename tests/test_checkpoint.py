@@ -106,8 +106,7 @@ def rehash(path: Path, **manifest: Any) -> None:
     (path / "manifest.json").write_text(json.dumps({**about, **manifest}))
 
 
-# --- round trip
-# -----------------------------------------------------------------------------------------------------
+# --- round trip -----------------------------------------------------------------------------------
 
 
 def test_every_kind_of_value_comes_back(tmp_path: Path) -> None:
@@ -207,11 +206,11 @@ def test_the_manifest_says_what_it_is_of(original: Path) -> None:
         assert expected == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-# --- no pickle ------------------------------------------------------------------------------------------------------
+# --- no pickle ------------------------------------------------------------------------------------
 
 
 def looks_like_pickle(data: bytes) -> bool:
-    """Whether the bytes can be read as a pickle from their start, or hold the frame of one or of a zip archive."""
+    """Whether bytes can be read as a pickle, or hold the frame of one, or of a zip archive."""
     if b"PK\x03\x04" in data or any(b"\x80" + bytes([v]) + b"\x95" in data for v in (3, 4, 5)):
         return True
     try:
@@ -273,7 +272,7 @@ def test_a_folder_with_a_pickle_dressed_as_its_file_is_refused(
     assert not evidence.exists()
 
 
-# --- damage ---------------------------------------------------------------------------------------------------------
+# --- damage ---------------------------------------------------------------------------------------
 
 
 def flip(file: Path) -> None:
@@ -429,7 +428,7 @@ def test_a_run_falls_back_to_the_checkpoint_before(original: Path, tmp_path: Pat
     assert sentence.count("is damaged") + sentence.count("no manifest") == 3, sentence
 
 
-# --- writing --------------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 def test_saving_over_a_checkpoint_replaces_it_whole(
@@ -503,7 +502,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(
 def test_everything_is_flushed_before_it_is_put_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each file and the folder are fsynced before the rename, the parent after it, and the manifest is written last."""
+    """Files and folder are fsynced before the rename, the parent after; the manifest is last."""
     events: list[tuple[str, str]] = []
     fsync, rename = os.fsync, os.rename
 
@@ -550,7 +549,7 @@ TOO_SMALL = """
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
 def test_a_disk_that_is_too_small_leaves_the_old_checkpoint(tmp_path: Path) -> None:
-    """The operating system itself cuts the write short, inside the library that writes tensors as well."""
+    """The operating system cuts writes short, also inside the library that writes tensors."""
     path = tmp_path / "saved"
     code = [sys.executable, "-c", textwrap.dedent(TOO_SMALL), str(path)]
     child = warm.run(code, capture_output=True, text=True, timeout=120)
@@ -577,7 +576,7 @@ def test_leftovers_of_killed_writes_are_not_checkpoints_and_are_swept(
     checkpoint.sweep(tmp_path / "nowhere")
 
 
-# --- acting needs nothing that the checkpoint names -----------------------------------------------------------------
+# --- acting needs nothing that the checkpoint names -----------------------------------------------
 
 
 def test_loading_imports_nothing_that_the_checkpoint_names(saved: Path, tmp_path: Path) -> None:
@@ -623,7 +622,7 @@ def test_the_environment_can_be_given_anew(saved: Path) -> None:
         assert algo.train()["timesteps_total"] > before
 
 
-# --- what it declares -----------------------------------------------------------------------------------------------
+# --- what it declares -----------------------------------------------------------------------------
 
 
 def rewrite(saved: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -766,8 +765,8 @@ def test_an_environment_without_a_name_is_the_one_that_had_none(tmp_path: Path) 
 def test_a_run_goes_on_in_another_environment_without_the_episodes_of_the_old_one(
     tmp_path: Path,
 ) -> None:
-    run = poise.run("PPO", "CartPole-v1", stop={"training_iteration": 3}, folder=tmp_path, seed=1, quiet=True,
-                    tensorboard=False, **SMALL)  # fmt: skip
+    run = poise.run("PPO", "CartPole-v1", stop={"training_iteration": 3}, folder=tmp_path, seed=1,
+                    quiet=True, tensorboard=False, **SMALL)  # fmt: skip
     run.trainer.close()
     limited = {"max_episode_steps": 9}
     later = launch.resume(
@@ -965,14 +964,14 @@ def test_policies_that_nobody_learns_are_said(saved: Path) -> None:
     assert "holds policies that are not learnt here: rival." in refusal(saved)
 
 
-# --- earlier formats ------------------------------------------------------------------------------------------------
+# --- earlier formats ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["ppo", "dqn", "impala"])
 def test_what_an_earlier_format_holds_goes_on(
     name: str, trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
-    """Written in format 1: without names of policies and learners, and with one frozen layer (PPO)."""
+    """Written in format 1: no names of policies and learners, and one frozen layer (PPO)."""
     old = Path(__file__).parent / "data" / "format-1" / name
     manifest = json.loads((old / "manifest.json").read_text())
     state = json.loads((old / "state.json").read_text())

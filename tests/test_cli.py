@@ -85,8 +85,7 @@ def only_run() -> RunFolder:
     return run
 
 
-# --- starting at once
-# -------------------------------------------------------------------------------------------------
+# --- starting at once -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -135,8 +134,7 @@ def test_python_m_poise_is_the_command() -> None:
     assert out.startswith("poise, version ")
 
 
-# --- help and documentation from the dataclasses
-# ----------------------------------------------------------------------
+# --- help and documentation from the dataclasses --------------------------------------------------
 
 
 @pytest.mark.parametrize("config", [*(spec.config for spec in ALGORITHMS.values()), RunOptions])
@@ -190,8 +188,7 @@ def test_config_marks_what_comes_from_the_preset(monkeypatch: pytest.MonkeyPatch
     assert all(name in text and spec.summary in text for name, spec in ALGORITHMS.items())
 
 
-# --- training
-# ---------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -408,7 +405,7 @@ def test_an_environment_beside_the_user_is_found_and_named() -> None:
     assert "Importing hallway" in err
 
 
-# --- mistakes ---------------------------------------------------------------------------------------------------------
+# --- mistakes -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -679,7 +676,7 @@ def test_an_end_that_could_not_be_saved_is_code_2(
     assert only_run().status()["state"] == "failed"
 
 
-# --- how it ends ------------------------------------------------------------------------------------------------------
+# --- how it ends ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -741,7 +738,7 @@ def test_a_reader_that_goes_away_is_no_error(args: list[str]) -> None:
     assert err == ""
 
 
-# --- completion -------------------------------------------------------------------------------------------------------
+# --- completion -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -1,4 +1,4 @@
-"""The token of clusters: who may read it, who is asked for it, and what is said where it is wrong."""
+"""The token of clusters: who may read it, who is asked for it, what is said where it is wrong."""
 
 from __future__ import annotations
 

@@ -37,8 +37,7 @@ def quiet(algorithm: str, config: dict[str, Any], env: Any = "CartPole-v1") -> d
         return translated(algorithm, config, env)[0]
 
 
-# --- gym
-# --------------------------------------------------------------------------------------------------------------
+# --- gym ------------------------------------------------------------------------------------------
 
 
 def test_gym_is_the_old_one() -> None:
@@ -80,7 +79,7 @@ def test_a_closed_environment_is_used_again_and_filmed(tmp_path: Path) -> None:
     assert (tmp_path / "film.mp4").read_bytes()[4:8] == b"ftyp"
 
 
-# --- configurations ---------------------------------------------------------------------------------------------------
+# --- configurations -------------------------------------------------------------------------------
 
 
 def test_settings_are_translated_and_what_changes_nothing_is_silent() -> None:
@@ -155,7 +154,7 @@ def test_values_that_are_wrong_stay_errors() -> None:
         ppo.PPOTrainer(config={"gamma": 2}, env="CartPole-v1")
 
 
-# --- trainers ---------------------------------------------------------------------------------------------------------
+# --- trainers -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -269,7 +268,7 @@ def test_callbacks_of_both_kinds_are_called() -> None:
         ppo.PPOTrainer(env=Old, config={"callbacks": {"on_episode_start": print}})
 
 
-# --- ray --------------------------------------------------------------------------------------------------------------
+# --- ray ------------------------------------------------------------------------------------------
 
 
 def test_more_than_there_is_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -351,7 +350,7 @@ def test_arguments_of_a_search_that_are_left_out_are_said(tmp_path: Path) -> Non
         search(resume=True, name=None)
 
 
-# --- the tutorials ----------------------------------------------------------------------------------------------------
+# --- the tutorials --------------------------------------------------------------------------------
 
 
 def tutorial(script: Path, folder: Path, *args: str) -> str:

@@ -28,8 +28,7 @@ def ppo(**settings: Any) -> PPOConfig:
     return config
 
 
-# --- precedence
-# ------------------------------------------------------------------------------------------------------
+# --- precedence -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -106,7 +105,7 @@ def test_presets_are_of_algorithms_that_exist() -> None:
     assert set(PRESETS) <= set(ALGORITHMS)
 
 
-# --- names -----------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -293,7 +292,7 @@ def test_algorithm_names_in_any_case_and_with_a_suggestion() -> None:
         resolve("PPPO")
 
 
-# --- derived values --------------------------------------------------------------------------------------------------
+# --- derived values -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -394,7 +393,7 @@ def test_workers_share_the_environments_unless_each_is_given_some() -> None:
         ppo(num_workers=2, num_envs_per_worker=4, rollout_fragment_length=8, train_batch_size=65)
 
 
-# --- workers and the batch -------------------------------------------------------------------------------------------
+# --- workers and the batch ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -450,7 +449,7 @@ def test_what_does_not_fit_the_workers_is_said_so(settings: dict[str, Any], sent
     assert sentence in str(caught.value)
 
 
-# --- types -----------------------------------------------------------------------------------------------------------
+# --- types ----------------------------------------------------------------------------------------
 
 ALLOWED = [
     (float, 3, 3.0),
@@ -565,7 +564,7 @@ def test_a_schedule_may_jump_up_and_down() -> None:
     assert [schedule_value(up, t) for t in (0, 100, 101, 1000)] == [0.1, 0.1, 1.0, 1.0]
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -599,7 +598,7 @@ def test_an_environment_class_is_written_as_its_name() -> None:
     assert config.to_dict()["env"] == f"{__name__}:{Mine.__qualname__}"
 
 
-# --- attributes ------------------------------------------------------------------------------------------------------
+# --- attributes -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,8 @@ def test_confirmations_change_nothing_in_training() -> None:
 def test_what_is_saved_says_what_was_confirmed_of_it(tmp_path: Path) -> None:
     Lucky.fresh = 1.0
     run = poise.run(
-        "PPO", Lucky, stop={"episode_reward_mean": 1}, folder=tmp_path, tensorboard=False, quiet=True,
-        checkpoint_freq=1, preset=None, **SMALL,
+        "PPO", Lucky, stop={"episode_reward_mean": 1}, folder=tmp_path, tensorboard=False,
+        quiet=True, checkpoint_freq=1, preset=None, **SMALL,
     )  # fmt: skip
     run.trainer.close()
     assert run.result["confirmed_reward_mean"] == 1

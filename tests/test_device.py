@@ -144,7 +144,8 @@ class Rich(Echo):
         "bits": spaces.MultiBinary(2),
     })  # fmt: skip
     action_space = spaces.Dict({
-        "choices": spaces.MultiDiscrete([2, 3]), "bits": spaces.MultiBinary(2), "force": spaces.Box(-1, 1, (2,)),
+        "choices": spaces.MultiDiscrete([2, 3]), "bits": spaces.MultiBinary(2),
+        "force": spaces.Box(-1, 1, (2,)),
     })  # fmt: skip
 
     def reset(self, **_: Any) -> Any:

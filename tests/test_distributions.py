@@ -33,8 +33,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator(seed), dtype=DOUBLE)
 
 
-# --- Categorical
-# -----------------------------------------------------------------------------------------------------
+# --- Categorical ----------------------------------------------------------------------------------
 
 
 def test_categorical_equals_torchs() -> None:
@@ -70,7 +69,7 @@ def test_categorical_draws_are_independent_between_rows() -> None:
     assert abs((drawn[:, :-1] * drawn[:, 1:]).mean().item()) < 0.01
 
 
-# --- Gaussian --------------------------------------------------------------------------------------------------------
+# --- Gaussian -------------------------------------------------------------------------------------
 
 
 def gaussian_inputs(*shape: int, seed: int = 0) -> Tensor:
@@ -111,7 +110,7 @@ def test_log_std_is_kept_within_limits() -> None:
     assert dist.sample(at(-50.0), one).item() == pytest.approx(math.exp(-20))
 
 
-# --- SquashedGaussian ------------------------------------------------------------------------------------------------
+# --- SquashedGaussian -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("mean", "log_std"), [(0.0, 0.0), (0.7, -1.0), (-2.0, 0.5)])
@@ -159,7 +158,7 @@ def test_columns_that_are_not_squashed_stay_gaussian() -> None:
     )
 
 
-# --- MultiCategorical ------------------------------------------------------------------------------------------------
+# --- MultiCategorical -----------------------------------------------------------------------------
 
 SIZES = [[3, 2, 5], [4, 4], [1, 3], [6]]
 
@@ -205,7 +204,7 @@ def test_choices_that_do_not_exist_are_never_drawn(shift: float) -> None:
     assert torch.isfinite(dist.log_prob(logits, drawn)).all()
 
 
-# --- Bernoulli -------------------------------------------------------------------------------------------------------
+# --- Bernoulli ------------------------------------------------------------------------------------
 
 
 def test_bernoulli_equals_torchs() -> None:
@@ -228,7 +227,7 @@ def test_bernoulli_golden_numbers_and_frequencies() -> None:
     assert abs(np.corrcoef(drawn.T.numpy())[0, 1]) < 0.02
 
 
-# --- Product ---------------------------------------------------------------------------------------------------------
+# --- Product --------------------------------------------------------------------------------------
 
 
 def test_product_is_its_parts_side_by_side() -> None:
@@ -274,7 +273,7 @@ def test_integers_in_a_product_are_exact() -> None:
     assert int(dist.mode(logits)[0, 0]) == n - 1
 
 
-# --- masks -----------------------------------------------------------------------------------------------------------
+# --- masks ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -292,7 +291,7 @@ def test_masked_choices_have_no_probability_at_all(dist: Categorical | MultiCate
     torch.testing.assert_close(dist.entropy(inputs), small + rest)
 
 
-# --- all -------------------------------------------------------------------------------------------------------------
+# --- all ------------------------------------------------------------------------------------------
 
 EVERY = [
     (Categorical(4), 4),

@@ -146,7 +146,7 @@ def python_pages() -> list:
 
 @pytest.mark.parametrize("page", python_pages())
 def test_python_blocks(page: Path, tmp_path: Path) -> None:
-    """All blocks of a page are one script, in which a line has the number that it has on the page."""
+    """All blocks of a page are one script; its lines are numbered as on the page."""
     write_files(page, tmp_path)
     lines = [""] * page.read_text().count("\n")
     runs = [block for block in blocks(page) if is_python(block)]

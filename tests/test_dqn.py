@@ -79,8 +79,7 @@ FAMILY: dict[str, dict[str, Any]] = {
 EACH = pytest.mark.parametrize("options", FAMILY.values(), ids=FAMILY.keys())
 
 
-# --- the update
-# ------------------------------------------------------------------------------------------------------
+# --- the update -----------------------------------------------------------------------------------
 
 
 class PlainQ(nn.Module):
@@ -227,7 +226,7 @@ def test_the_gradient_is_clipped_by_value(trainer: Make) -> None:
     assert (algorithm.flat.grad.abs() < 0.01).any()
 
 
-# --- exploring and targets -------------------------------------------------------------------------------------------
+# --- exploring and targets ------------------------------------------------------------------------
 
 
 def test_epsilon_falls_as_its_schedule_says(trainer: Make) -> None:
@@ -304,7 +303,7 @@ def test_the_target_network_follows_when_it_should(trainer: Make, every: int, ta
         assert len(followed) == steps
 
 
-# --- settings --------------------------------------------------------------------------------------------------------
+# --- settings -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -414,7 +413,7 @@ def test_stacks_of_atari_games_are_known() -> None:
     ] == [4, 2, 1]
 
 
-# --- spaces and masks ------------------------------------------------------------------------------------------------
+# --- spaces and masks -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("observed", OBSERVATIONS)
@@ -449,7 +448,8 @@ def test_other_actions_get_one_sentence(trainer: Make, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("in_info", "options", "ends"),  # each with each of another; after a time limit, the last state has a value
+    # Each with each of another; after a time limit, the last state has a value.
+    ("in_info", "options", "ends"),
     [(False, {}, "terminated"), (True, FAMILY["all"], "terminated"),
      (False, FAMILY["all"], "truncated"), (True, {}, "truncated")],
     ids=["observed-default-terminated", "reported-all-terminated", "observed-all-truncated",
@@ -493,7 +493,7 @@ def test_a_model_of_ones_own_learns(trainer: Make, registries: None) -> None:
     assert not torch.equal(made.algorithm.policy.network.heads[1].weight, torch.zeros(1, 64))
 
 
-# --- learning --------------------------------------------------------------------------------------------------------
+# --- learning -------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -538,8 +538,9 @@ def test_values_of_known_tasks(trainer: Make) -> None:
         assert values(
             learnt(lambda config: Endless(), 5000, gamma=0.8, n_step=n_step), 1.0
         ) == pytest.approx([5.0], rel=0.05)
-    # One step in five is the end, which the observation does not show. The mean error is 0 at 1 / (1 - 0.8 * 0.8); with
-    # errors clipped to ±1, that of the end weighs a quarter of the others': 1 - 0.2 q = 1 / 4.
+    # One step in five is the end, which the observation does not show. The mean error is 0 at 1 /
+    # (1 - 0.8 * 0.8); with errors clipped to ±1, that of the end weighs a quarter of the others': 1
+    # - 0.2 q = 1 / 4.
     for loss, value in (("mse", 2.78), ("huber", 3.75)):
         made = learnt(lambda config: ShortLived(), 5000, gamma=0.8, td_error_loss_fn=loss)
         assert values(made, 1.0) == pytest.approx([value], rel=0.1)
@@ -569,7 +570,7 @@ def test_cartpole_is_solved_by_its_preset(trainer: Make) -> None:
     assert made.history[-1]["evaluation/episode_reward_mean"] >= 475
 
 
-# --- saving ----------------------------------------------------------------------------------------------------------
+# --- saving ---------------------------------------------------------------------------------------
 
 N, M = 3, 3
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -724,8 +725,8 @@ def test_a_damaged_segment_is_named(
 KILLED = """
     import poise
     settings = {settings!r}
-    poise.run("DQN", "CartPole-v1", stop={{"training_iteration": 40}}, folder={folder!r}, name="killed", quiet=True,
-              checkpoint_interval_s=1e-9, **settings)
+    poise.run("DQN", "CartPole-v1", stop={{"training_iteration": 40}}, folder={folder!r},
+              name="killed", quiet=True, checkpoint_interval_s=1e-9, **settings)
 """
 
 

@@ -243,8 +243,7 @@ def test_a_limit_of_memory_that_is_too_small_is_said_at_the_start(trainer: Make)
         algo.train()
 
 
-# --- what is carried from rollout to rollout
-# -------------------------------------------------------------------------
+# --- what is carried from rollout to rollout ------------------------------------------------------
 
 
 @pytest.mark.parametrize("length", [4, 9, 3])
@@ -274,8 +273,7 @@ def test_the_return_of_a_lost_episode_is_not_carried_on(
     assert algo.failures.total == 1
 
 
-# --- the policy
-# ------------------------------------------------------------------------------------------------------
+# --- the policy -----------------------------------------------------------------------------------
 
 
 def failure(number: int = 0, kind: Any = "raised") -> Failure:
@@ -365,7 +363,7 @@ def test_a_traceback_begins_with_the_users_code() -> None:
     )
 
 
-# --- who is told -----------------------------------------------------------------------------------------------------
+# --- who is told ----------------------------------------------------------------------------------
 
 
 def test_where_nobody_listens_it_is_a_warning(trainer: Make, tmp_path: Path) -> None:
@@ -456,7 +454,7 @@ def test_failures_in_an_evaluation_are_told(trainer: Make, tmp_path: Path) -> No
     assert [told.kind for told in witness.failures] == ["raised"]
 
 
-# --- hangs in this process -------------------------------------------------------------------------------------------
+# --- hangs in this process ------------------------------------------------------------------------
 
 
 class Pauses(Scripted):
@@ -540,7 +538,7 @@ def test_a_fresh_instance_that_fails_too_is_not_acted_upon(trainer: Make) -> Non
 
 
 class Remembers(Scripted):
-    """Raises at the third step of each life; the class knows what its instances were seeded with."""
+    """Raises at the third step of each life; the class knows the seeds of its instances."""
 
     seeds: ClassVar[list[int | None]] = []
 
@@ -601,7 +599,7 @@ def test_what_was_interrupted_does_not_hang(trainer: Make) -> None:
     assert witness.failures == []
 
 
-# --- the page --------------------------------------------------------------------------------------------------------
+# --- the page -------------------------------------------------------------------------------------
 
 
 def test_the_zoo_is_large_enough() -> None:

@@ -101,8 +101,8 @@ def test_an_evaluation_while_training_says_it_once_with_the_sampled_score() -> N
 def test_the_end_of_a_run_and_the_command_say_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = poise.run("PPO", Chance, stop={"training_iteration": 20}, folder=tmp_path, tensorboard=False, quiet=True,
-                    preset=None, callbacks=[Biased()], **SMALL)  # fmt: skip
+    run = poise.run("PPO", Chance, stop={"training_iteration": 20}, folder=tmp_path, preset=None,
+                    tensorboard=False, quiet=True, callbacks=[Biased()], **SMALL)  # fmt: skip
     run.trainer.close()
     log = (run.path / "log.txt").read_text()
     assert log.count("The most likely actions earn 0, and sampled ones 1") == 1

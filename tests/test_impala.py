@@ -99,8 +99,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-# --- V-trace
-# ---------------------------------------------------------------------------------------------------------
+# --- V-trace --------------------------------------------------------------------------------------
 
 
 def column(*values: float) -> Tensor:
@@ -146,7 +145,8 @@ def test_golden_vtrace() -> None:
         3 * (3 + 0.5 * 32 - 16),
     ]
     torch.testing.assert_close(advantage, column(*expected))
-    # An end and a cut in the middle: what comes after does not reach what was before; only the cut bootstraps.
+    # An end and a cut in the middle: what comes after does not reach what was before; only the cut
+    # bootstraps.
     for ends, worth in (((flags(0, 1, 0), none), 0.0), ((none, flags(0, 1, 0)), 0.5 * 16)):
         correction, advantage = vtrace(ratio.log(), reward, value, after, *ends, **settings)
         assert correction[1].item() == pytest.approx(0.5 * (2 + worth - 8))
@@ -166,7 +166,7 @@ def test_reset_rows_do_not_leak() -> None:
         assert torch.equal(a[keep], b[keep])
 
 
-# --- the updates -----------------------------------------------------------------------------------------------------
+# --- the updates ----------------------------------------------------------------------------------
 
 
 def plain(mlp: Any) -> nn.Sequential:
@@ -312,7 +312,7 @@ def test_appo_weighs_what_another_policy_chose(trainer: Make) -> None:
     )
 
 
-# --- in the background -----------------------------------------------------------------------------------------------
+# --- in the background ----------------------------------------------------------------------------
 
 LENGTHS = [(2, 3), (4,), (1, 5, 2)]
 
@@ -504,7 +504,7 @@ def test_the_lag_is_bounded(trainer: Make, algorithm: str, waiting: int, broadca
     assert max(lags) == per_rollout * (waiting + broadcast)
 
 
-# --- what goes wrong -------------------------------------------------------------------------------------------------
+# --- what goes wrong ------------------------------------------------------------------------------
 
 
 class Failing(Task):
@@ -580,7 +580,7 @@ def test_an_error_in_the_learner_ends_the_actor(trainer: Make, algorithm: str) -
 
 
 def test_ctrl_c_while_the_learner_waits(trainer: Make) -> None:
-    """A second Ctrl-C, while an environment takes its time: it does not wait for the rollout to be full."""
+    """A second Ctrl-C, while an environment takes its time, does not wait for a full rollout."""
     gate, entered = threading.Event(), threading.Event()
 
     class Slow(Echo):
@@ -657,7 +657,7 @@ def test_a_hang_is_named_with_where_it_hangs(trainer: Make) -> None:
     assert "gate.wait()" in told[0].details
 
 
-# --- counting and saving ---------------------------------------------------------------------------------------------
+# --- counting and saving --------------------------------------------------------------------------
 
 
 class Numbered(Task):
@@ -758,7 +758,7 @@ def test_shares_of_time_are_of_each_side(trainer: Make, algorithm: str) -> None:
     assert shares["learning"] + shares["waiting"] == pytest.approx(1)
 
 
-# --- settings --------------------------------------------------------------------------------------------------------
+# --- settings -------------------------------------------------------------------------------------
 
 
 def test_names_of_rllib_are_known() -> None:
@@ -777,7 +777,7 @@ def test_names_of_rllib_are_known() -> None:
 def test_every_iteration_learns_and_publishes_when_it_is_time(
     trainer: Make, algorithm: str
 ) -> None:
-    """With one rollout each, the first of which warms up the normaliser, and parameters that go out every third."""
+    """With one rollout each; the first warms up the normaliser; parameters go out every third."""
     settings = {
         **TINY,
         "timesteps_per_iteration": 0,
@@ -815,7 +815,7 @@ def test_what_cannot_be_is_said(settings: dict[str, Any], message: str) -> None:
         resolve("IMPALA", "Some-v0", settings)
 
 
-# --- learning --------------------------------------------------------------------------------------------------------
+# --- learning -------------------------------------------------------------------------------------
 
 ENVS: dict[str, tuple[Callable[..., gym.Env], float]] = {
     "choose": (lambda config: Echo(start=3), 0.95 * 8),
@@ -853,7 +853,7 @@ def test_values_of_known_tasks(
 
 @BOTH
 def test_same_step_resets_are_learnt_from_alike(algorithm: str) -> None:
-    """Values of `Endless` and `ShortLived`, with the final observation beside the rollout instead of in it."""
+    """Values of `Endless` and `ShortLived`, with final observations beside the rollout."""
     for env, low, high in ((Endless, 4.75, 5.25), (ShortLived, 2.0, 3.2)):
         vector = SyncVectorEnv([env] * 8, autoreset_mode=AutoresetMode.SAME_STEP)
         layouts = Layout(vector.single_observation_space), Layout(vector.single_action_space)

@@ -25,8 +25,7 @@ Make = Callable[..., Trainer]
 QUICK = {"rollout_fragment_length": 16, "num_sgd_iter": 1}
 
 
-# --- one batch each
-# -------------------------------------------------------------------------------------------------
+# --- one batch each -------------------------------------------------------------------------------
 
 HELD: dict[str, Any] = {}
 
@@ -102,8 +101,7 @@ def test_check_env_finds_a_shared_instance() -> None:
     assert "was returned twice" in report.errors[0].text
 
 
-# --- whose Ctrl-C it is, and closing
-# --------------------------------------------------------------------------------
+# --- whose Ctrl-C it is, and closing --------------------------------------------------------------
 
 
 class Pressed(Scripted):

@@ -54,8 +54,7 @@ def values(made: Trainer, *observations: float) -> list[float]:
     return found
 
 
-# --- identity tasks
-# --------------------------------------------------------------------------------------------------
+# --- identity tasks -------------------------------------------------------------------------------
 
 IDENTITIES = {
     "discrete": lambda config: Echo(),
@@ -126,8 +125,7 @@ def test_learns_with_normalised_observations_and_rewards(trainer: Make) -> None:
     assert without < 0.7 * 8 * 5000  # the task needs them
 
 
-# --- probes
-# ----------------------------------------------------------------------------------------------------------
+# --- probes ---------------------------------------------------------------------------------------
 
 
 @BOTH
@@ -162,11 +160,12 @@ def test_a_time_limit_is_bootstrapped(trainer: Make, algorithm: str) -> None:
 @BOTH
 def test_a_true_end_is_not(trainer: Make, algorithm: str) -> None:
     made = learn(trainer, algorithm, lambda config: ShortLived(), gamma=0.8)
-    # With one observation the value is a mean over the five steps: of 1, 1.8, 2.44, 2.95, 3.36 at λ = 1.
+    # With one observation the value is a mean over the five steps: of 1, 1.8, 2.44, 2.95, 3.36 at λ
+    # = 1.
     assert 2.0 < values(made, 1.0)[0] < 3.2
 
 
-# --- schedules and limits --------------------------------------------------------------------------------------------
+# --- schedules and limits -------------------------------------------------------------------------
 
 
 def test_the_learning_rate_follows_its_schedule(trainer: Make) -> None:

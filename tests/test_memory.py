@@ -1,4 +1,4 @@
-"""Guards that learning goes through a policy's memory as acting did, with a small recurrent policy."""
+"""Guards that learning goes through a policy's memory as acting did."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SIZE = 16
 
 
 class Remembering(Policy):
-    """A gated recurrent unit over plain observations, with a head for actions and one for values."""
+    """A gated recurrent unit over plain observations, with heads for actions and for values."""
 
     recurrent: ClassVar[bool] = True
 
@@ -94,6 +94,13 @@ def algorithm(request: pytest.FixtureRequest) -> str:
     return name
 
 
+class Plain(PPO):
+    """PPO, whose policy has a memory."""
+
+    def make_policy(self, *layouts: Layout) -> Any:
+        return Remembering(*layouts, self.config.model)
+
+
 LENGTHS = [(2, 3), (4,), (1, 5, 1), (9, 2)]
 
 
@@ -115,8 +122,7 @@ def test_going_through_a_rollout_is_acting_in_it() -> None:
 
 
 def test_minibatches_are_whole_slots_with_their_own_memory(trainer: Make) -> None:
-    poise.register_algorithm("Plain", type("Plain", (PPO,), {"make_policy": lambda self, *layouts: Remembering(
-        *layouts, self.config.model)}))  # fmt: skip
+    poise.register_algorithm("Plain", Plain)
     settings = {"num_envs_per_worker": 6, "rollout_fragment_length": 8, "sgd_minibatch_size": 16}
     algo = trainer("Plain", "CartPole-v1", **settings)
     algo.samplers.collect()
@@ -206,8 +212,7 @@ def test_last_observations_apart_from_the_others_are_refused() -> None:
 
 
 def test_acting_without_a_state_says_that_it_forgets(trainer: Make) -> None:
-    poise.register_algorithm("Plain", type("Plain", (PPO,), {"make_policy": lambda self, *layouts: Remembering(
-        *layouts, self.config.model)}))  # fmt: skip
+    poise.register_algorithm("Plain", Plain)
     with pytest.warns(poise.PoiseWarning, match="compute_action forgets: use predict"):
         trainer("Plain", "CartPole-v1").compute_action(np.zeros(4, np.float32))
 

@@ -48,8 +48,7 @@ def inputs(n: int, size: int, seed: int = 0) -> Tensor:
     return torch.randn(n, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-# --- MLP
-# -------------------------------------------------------------------------------------------------------------
+# --- MLP ------------------------------------------------------------------------------------------
 
 
 def sequential(mlp: MLP) -> nn.Sequential:
@@ -168,7 +167,7 @@ def test_initialisation_is_orthogonal_and_the_first_policy_nearly_uniform() -> N
     assert (probabilities - 0.5).abs().max() < 0.02
 
 
-# --- towers ----------------------------------------------------------------------------------------------------------
+# --- towers ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -216,7 +215,7 @@ def test_a_value_function_with_layers_of_its_own() -> None:
         torch.testing.assert_close((inputs, value), (made.actor(x), made.critic(x)))
 
 
-# --- images ----------------------------------------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------------------
 
 IMAGES = [
     (84, 84, 4),
@@ -353,7 +352,7 @@ def test_training_on_images(trainer: Callable[..., Any], shared: bool) -> None:
     assert still == [], "every layer learns, the convolutions too"
 
 
-# --- observations ----------------------------------------------------------------------------------------------------
+# --- observations ---------------------------------------------------------------------------------
 
 
 def test_discrete_observations_are_one_hot() -> None:
@@ -405,7 +404,7 @@ def test_pictures_and_a_vector_side_by_side() -> None:
     assert made.network.vf_encoder is not made.network.pi_encoder
 
 
-# --- actions ---------------------------------------------------------------------------------------------------------
+# --- actions --------------------------------------------------------------------------------------
 
 BOXES = {
     "finite": spaces.Box(-2, 6, (3,), np.float32),
@@ -501,7 +500,7 @@ def test_families() -> None:
     assert policy(actions=BOXES["matrix"]).dist.action_shape == (3,)
 
 
-# --- custom parts ----------------------------------------------------------------------------------------------------
+# --- custom parts ---------------------------------------------------------------------------------
 
 
 class Custom(nn.Module):
@@ -623,7 +622,7 @@ def test_a_custom_model_must_be_a_module_and_fit() -> None:
         policy(custom_model="number")
 
 
-# --- learning types --------------------------------------------------------------------------------------------------
+# --- learning types -------------------------------------------------------------------------------
 
 
 def test_discrete_observations_and_actions_with_other_starts_train(

@@ -27,8 +27,7 @@ def draw(rng: np.random.Generator, *shape: int) -> Tensor:
     return torch.from_numpy(rng.standard_normal(shape).astype(np.float32))
 
 
-# --- RunningMoments
-# --------------------------------------------------------------------------------------------------
+# --- RunningMoments -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
@@ -91,8 +90,7 @@ def test_moments_travel_with_the_parameters() -> None:
     assert (other.mean.tolist(), other.var.tolist(), other.count.item()) == ([2, 3.5], [1, 2.25], 2)
 
 
-# --- observations
-# ----------------------------------------------------------------------------------------------------
+# --- observations ---------------------------------------------------------------------------------
 
 
 def shifted(config: dict) -> Noise:
@@ -166,13 +164,13 @@ def test_the_normaliser_sees_every_valid_observation_once(
     assert made.policy.normalizer.count.item() == len(everything) == made.algorithm.timesteps
 
 
-# --- rewards ---------------------------------------------------------------------------------------------------------
+# --- rewards --------------------------------------------------------------------------------------
 
 
 def random_rollout(
     rng: np.random.Generator, first_done: np.ndarray, steps: int = 12, slots: int = 3
 ) -> Rollout:
-    """Rewards, ends and reset rows as NEXT_STEP gives them; `first_done` says which slots row 0 resets."""
+    """Rewards, ends and reset rows of NEXT_STEP; `first_done` says which slots row 0 resets."""
     r = Rollout.empty(steps, slots, Layout(spaces.Discrete(2)), (), torch.int64)
     r.reward = 5 * draw(rng, steps, slots)
     done = first_done
@@ -241,7 +239,7 @@ def test_reward_scaler_state_survives_a_round_trip() -> None:
     assert torch.equal(other(rollouts[1]), scaler(rollouts[1]))
 
 
-# --- pictures --------------------------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------
 
 FRAME = spaces.Box(0, 255, (3, 12, 12), np.uint8)
 
@@ -335,7 +333,7 @@ def test_pixel_moments_see_some_rows_of_all_slots_and_travel_with_a_checkpoint(
         )
 
 
-# --- numbers far from 0 -----------------------------------------------------------------------------------------------
+# --- numbers far from 0 ---------------------------------------------------------------------------
 
 
 class Far(Task):

@@ -99,8 +99,9 @@ def test_the_source_distribution_holds_what_it_is_made_of_and_what_readme_shows(
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {path.relative_to(ROOT).as_posix() for path in SOURCES} <= names
     tops = {name.partition("/")[0] for name in names}
-    assert tops <= {"src", "docs", "examples", "benchmarks", "README.md", "CONTRIBUTING.md", "LICENSE", "CHANGELOG.md",
-                    "CITATION.cff", "pyproject.toml", "PKG-INFO", ".gitignore"}  # fmt: skip
+    assert tops <= {"src", "docs", "examples", "benchmarks", "README.md", "CONTRIBUTING.md",
+                    "LICENSE", "CHANGELOG.md", "CITATION.cff", "pyproject.toml", "PKG-INFO",
+                    ".gitignore"}  # fmt: skip
     assert not [
         name
         for name in names
@@ -115,7 +116,8 @@ def test_the_source_distribution_holds_what_it_is_made_of_and_what_readme_shows(
     ("direct", "command"),
     [
         (None, '"poise[plot]"'),
-        ({"url": "file:///home/me/my%20poise", "dir_info": {"editable": True}}, '-e "/home/me/my poise[plot]"'),
+        ({"url": "file:///home/me/my%20poise", "dir_info": {"editable": True}},
+         '-e "/home/me/my poise[plot]"'),
         ({"url": "file:///home/me/poise", "dir_info": {}}, '"/home/me/poise[plot]"'),
         ({"url": "file:///x/poise-0.1.0-py3-none-any.whl", "archive_info": {}},
          '"poise[plot] @ file:///x/poise-0.1.0-py3-none-any.whl"'),
@@ -201,8 +203,8 @@ def test_the_wheel_trains_where_it_is_installed(wheel: Path, tmp_path: Path) -> 
     found = subprocess.run(where, capture_output=True, text=True, env=clean, cwd=tmp_path)
     assert found.stdout.strip() == str(site / "poise" / "__init__.py"), found.stdout + found.stderr
     command = [
-        str(scripts / "poise"), "train", "PPO", "--env", "CartPole-v1", "--stop", "timesteps_total=4000",
-        "--seed", "1", "--folder", str(tmp_path / "runs"), "--name", "r",
+        str(scripts / "poise"), "train", "PPO", "--env", "CartPole-v1", "--stop",
+        "timesteps_total=4000", "--seed", "1", "--folder", str(tmp_path / "runs"), "--name", "r",
     ]  # fmt: skip
     trained = subprocess.run(
         command, capture_output=True, text=True, env=clean, cwd=tmp_path, timeout=200

@@ -37,8 +37,7 @@ from test_run_folder import small_run
 Ended = tuple[int, float, float, int]
 
 
-# --- a line per episode
-# -----------------------------------------------------------------------------------------------
+# --- a line per episode ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -197,8 +196,7 @@ def test_a_full_disk_is_said_once_and_training_goes_on(
     assert run.folder.episodes() == []
 
 
-# --- curves
-# -----------------------------------------------------------------------------------------------------------
+# --- curves ---------------------------------------------------------------------------------------
 
 
 def history(*episodes: Ended, name: str = "r", algorithm: str = "PPO", **settings: Any) -> History:
@@ -367,7 +365,7 @@ def test_an_unknown_axis_is_said_so(x: Any, y: Any, words: str) -> None:
     assert str(caught.value).startswith(words)
 
 
-# --- poise.plot -------------------------------------------------------------------------------------------------------
+# --- poise.plot -----------------------------------------------------------------------------------
 
 
 def saved(
@@ -388,7 +386,7 @@ def saved(
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """`runs/exp` has two seeds and `runs/other` a run, below where the test's commands are given."""
+    """`runs/exp` has two seeds and `runs/other` a run, where the test's commands are given."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "60")
     for seed in SEEDS:
@@ -438,7 +436,7 @@ def test_live_plots_need_a_notebook_and_one_trainer(runs: Path, trainer: Any) ->
             poise.plot(*wrong, live=True)
 
 
-# --- poise plot -------------------------------------------------------------------------------------------------------
+# --- poise plot -----------------------------------------------------------------------------------
 
 
 def call(*args: str) -> Result:
@@ -578,7 +576,7 @@ def test_drawing_needs_neither_torch_nor_unicode(runs: Path) -> None:
     assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
-# --- results, and bands ----------------------------------------------------------------------------------------------
+# --- results, and bands ---------------------------------------------------------------------------
 
 
 def with_results(seed: int, *values: float) -> History:

@@ -16,8 +16,8 @@ from poise.tracking import progress
 from poise.tracking.progress import Progress, line, seconds_between, time_left, where
 
 RESULT: dict[str, Any] = {
-    "episode_reward_mean": 21.5, "timesteps_total": 2500, "training_iteration": 3, "time_total_s": 100.0,
-    "perf/env_steps_per_s": 25.0, "env_failures_total": 0,
+    "episode_reward_mean": 21.5, "timesteps_total": 2500, "training_iteration": 3,
+    "time_total_s": 100.0, "perf/env_steps_per_s": 25.0, "env_failures_total": 0,
     **{f"perf/{name}_share": share for name, share in
        {"env": 0.5, "inference": 0.2, "learning": 0.3, "waiting": 0.0}.items()},
 }  # fmt: skip

@@ -51,7 +51,8 @@ class SteadyConfig(A2CConfig):
 def register():
     poise.register_algorithm(
         "Steady", "MODULE_learner:Steady", SteadyConfig, "A2C in smaller steps",
-        presets={"CartPole-v1": {"learning_rate": 0.002, "steadiness": 0.25, "model": {"fcnet_hiddens": [8]}}},
+        presets={"CartPole-v1": {"learning_rate": 0.002, "steadiness": 0.25,
+                                 "model": {"fcnet_hiddens": [8]}}},
         search_space={"lr": "loguniform(1e-4, 1e-2)", "steadiness": "choice([0.25, 0.5])"},
     )
 
@@ -368,8 +369,7 @@ def test_another_process_goes_on_with_a_search(
     assert [trial.state for trial in poise.tune.load("runs/s").trials] == ["finished", "finished"]
 
 
-# --- installed packages
-# ---------------------------------------------------------------------------------------------
+# --- installed packages ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("entry", ["{}:register", "{}"])

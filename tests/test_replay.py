@@ -332,8 +332,7 @@ def test_the_replay_resumes_to_the_bit() -> None:
     )
 
 
-# --- stacks of pictures
-# ----------------------------------------------------------------------------------------------
+# --- stacks of pictures ---------------------------------------------------------------------------
 
 
 class Film(gym.Env):
@@ -431,8 +430,7 @@ def test_observations_that_are_no_stacks_are_refused() -> None:
         Replay(60, 1, policy.obs_layout, frame_stack=3).add(rollout)
 
 
-# --- priorities
-# ------------------------------------------------------------------------------------------------------
+# --- priorities -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 5000])
@@ -488,7 +486,7 @@ def test_steps_are_drawn_in_proportion_to_their_priorities() -> None:
     assert np.array_equal(replay.tree[live] > 0, replay.valid[live])
 
 
-# --- size ------------------------------------------------------------------------------------------------------------
+# --- size -----------------------------------------------------------------------------------------
 
 
 def test_the_size_is_known_beforehand() -> None:

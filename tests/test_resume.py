@@ -316,8 +316,7 @@ def test_a_restart_never_replays_old_episodes(
     assert len(np.unique(rows, axis=0)) == len(rows)
 
 
-# --- killed
-# ---------------------------------------------------------------------------------------------------------
+# --- killed ---------------------------------------------------------------------------------------
 
 ENDLESS = """
     import os, sys
@@ -328,8 +327,9 @@ ENDLESS = """
         poise.resume(root / "e" / name, stop={"training_iteration": 10**9}, quiet=True)
     else:
         settings = eval(sys.argv[3])
-        poise.run("PPO", "CartPole-v1", config=settings, preset=None, folder=root, experiment="e", name=name,
-                  checkpoint_freq=1, stop={"training_iteration": 10**9}, quiet=True, tensorboard=False)
+        poise.run("PPO", "CartPole-v1", config=settings, preset=None, folder=root, experiment="e",
+                  name=name, checkpoint_freq=1, stop={"training_iteration": 10**9}, quiet=True,
+                  tensorboard=False)
 """
 
 KILLED = {k: v for k, v in PPO.items() if k != "preset"}
@@ -424,8 +424,8 @@ def finished_run(root: Path, iterations: int = 4, **options: Any) -> RunFolder:
         **options,
     }
     run = poise.run(
-        "PPO", "CartPole-v1", folder=root, experiment="e", name="r", stop={"training_iteration": iterations},
-        **settings, **PPO,
+        "PPO", "CartPole-v1", folder=root, experiment="e", name="r",
+        stop={"training_iteration": iterations}, **settings, **PPO,
     )  # fmt: skip
     run.trainer.close()
     return run.folder
@@ -509,7 +509,7 @@ def test_results_after_the_checkpoint_are_dropped_and_made_again(tmp_path: Path)
 def test_a_damaged_checkpoint_does_not_stand_in_the_way_of_its_successor(
     tmp_path: Path, damage: str
 ) -> None:
-    """The resumed run reaches the iteration of the damaged one again, saves it, and later resumes do not see it."""
+    """The resumed run saves the damaged iteration anew; later resumes see the new one."""
     folder = finished_run(tmp_path)
     last = folder.checkpoints / "000004"
     if damage == "manifest is missing":
@@ -563,8 +563,9 @@ def test_sigterm_ends_the_command_with_a_checkpoint(
 ) -> None:
     folder = RunFolder(tmp_path / "e" / "run")
     process = child(
-        sys.executable, "-m", "poise", "train", "PPO", "--env", "CartPole-v1", "--stop", "timesteps_total=1000000000",
-        "--seed", "1", "--folder", str(tmp_path), "--experiment", "e", "--name", "run",
+        sys.executable, "-m", "poise", "train", "PPO", "--env", "CartPole-v1", "--stop",
+        "timesteps_total=1000000000", "--seed", "1", "--folder", str(tmp_path), "--experiment", "e",
+        "--name", "run",
     )  # fmt: skip
     wait_for(
         lambda: process.poll() is not None or len(folder.metrics()) >= 2, "the second iteration"
@@ -584,15 +585,16 @@ def test_sigterm_ends_the_command_with_a_checkpoint(
     assert [r["training_iteration"] for r in folder.metrics()] == list(range(1, last + 2))
 
 
-# --- the same command again ------------------------------------------------------------------------------------------
+# --- the same command again -----------------------------------------------------------------------
 
 
 def again(root: Path, *more: str) -> tuple[str, ...]:
     """A scheduler's command."""
     return (
-        sys.executable, "-m", "poise", "train", "PPO", "--env", "CartPole-v1", "--preset", "none", "--num_envs", "4",
-        "--n_steps", "16", "--model.fcnet_hiddens", "4", "--folder", str(root), "--experiment", "e", "--name", "job",
-        "--resume-if-exists", "--checkpoint-freq", "1", "--no-tensorboard", *more,
+        sys.executable, "-m", "poise", "train", "PPO", "--env", "CartPole-v1", "--preset", "none",
+        "--num_envs", "4", "--n_steps", "16", "--model.fcnet_hiddens", "4", "--folder", str(root),
+        "--experiment", "e", "--name", "job", "--resume-if-exists", "--checkpoint-freq", "1",
+        "--no-tensorboard", *more,
     )  # fmt: skip
 
 

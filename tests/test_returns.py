@@ -174,7 +174,10 @@ def test_reset_rows_do_not_leak_into_valid_ones(nonsense: float) -> None:
 def vtrace_by_definition(
     rollout: dict[str, Tensor], gamma: float, rho_bar: float, c_bar: float, lambda_: float
 ) -> np.ndarray:
-    """v_s = V(x_s) + Σ_t γ^(t-s) (Π_{i<t} c_i) ρ_t (r_t + γ V(x_{t+1}) - V(x_t)), every sum and product written out."""
+    """V-trace with every sum and product written out.
+
+    v_s = V(x_s) + Σ_t γ^(t-s) (Π_{i<t} c_i) ρ_t (r_t + γ V(x_{t+1}) - V(x_t))
+    """
     r, v, v_next = (rollout[k].numpy() for k in ("reward", "value", "next_value"))
     term, done = (
         rollout["terminated"].numpy(),

@@ -67,13 +67,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
 
 
-# --- its files
-# ------------------------------------------------------------------------------------------------------
+# --- its files ------------------------------------------------------------------------------------
 
 
 def test_it_has_the_files_that_are_promised(run: Run) -> None:
     assert {p.name for p in run.path.iterdir()} == {
-        ".lock", "config.json", "metrics.jsonl", "episodes.csv", "status.json", "log.txt", "checkpoints", "about.json",
+        ".lock", "config.json", "metrics.jsonl", "episodes.csv", "status.json", "log.txt",
+        "checkpoints", "about.json",
     }  # fmt: skip
     assert run.path.parts[-2:] == ("e", "r")
     assert repr(run.folder) == f"<run {run.path}: finished>"
@@ -183,8 +183,8 @@ def test_whatever_a_callback_adds_becomes_json() -> None:
     assert line.endswith("\n")
     assert "\n" not in line[:-1]
     assert json.loads(line, parse_constant=no_constants) == {
-        "a": None, "b": None, "c": None, "d": 0.5, "e": 3, "f": True, "g": {"h": [None, 1.0, None]}, "i": "text",
-        "j": [1.0, None],
+        "a": None, "b": None, "c": None, "d": 0.5, "e": 3, "f": True, "g": {"h": [None, 1.0, None]},
+        "i": "text", "j": [1.0, None],
     }  # fmt: skip
 
 
@@ -263,8 +263,12 @@ def test_status_of_a_process_that_is_gone(tmp_path: Path) -> None:
     gone = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
     )
-    for change, state in (({"pid": int(gone.stdout)}, "died"), ({"host": "elsewhere"}, "running"),
-                          ({"host": "elsewhere", "heartbeat": 0}, "died"), ({"pid": None}, "died")):  # fmt: skip
+    for change, state in (
+        ({"pid": int(gone.stdout)}, "died"),
+        ({"host": "elsewhere"}, "running"),
+        ({"host": "elsewhere", "heartbeat": 0}, "died"),
+        ({"pid": None}, "died"),
+    ):
         folder.write_status("running")
         status = {**json.loads((tmp_path / "status.json").read_text()), **change}
         (tmp_path / "status.json").write_text(json.dumps(status))
@@ -300,7 +304,7 @@ def test_a_run_that_never_started_leaves_no_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# --- which runs there are -------------------------------------------------------------------------------------------
+# --- which runs there are -------------------------------------------------------------------------
 
 
 def test_runs_are_named_by_the_time_or_as_asked(tmp_path: Path) -> None:
@@ -379,7 +383,7 @@ def test_a_folder_without_a_run_is_said_so(tmp_path: Path) -> None:
         RunFolder(tmp_path).config()
 
 
-# --- one writer -----------------------------------------------------------------------------------------------------
+# --- one writer -----------------------------------------------------------------------------------
 
 HOLD = """
     import sys, time
@@ -430,7 +434,7 @@ def test_the_same_process_cannot_write_a_run_twice(tmp_path: Path) -> None:
     second.release()  # giving back what one does not have is harmless
 
 
-# --- which checkpoints are kept -------------------------------------------------------------------------------------
+# --- which checkpoints are kept -------------------------------------------------------------------
 
 
 class Rewards(poise.Callback):
@@ -544,7 +548,7 @@ def test_checkpoints_come_by_iterations_by_seconds_and_at_the_end(tmp_path: Path
     ]
 
 
-# --- a full disk ----------------------------------------------------------------------------------------------------
+# --- a full disk ----------------------------------------------------------------------------------
 
 
 def full(*args: Any, **kwargs: Any) -> Any:
@@ -552,7 +556,7 @@ def full(*args: Any, **kwargs: Any) -> Any:
 
 
 class FillingUp(poise.Callback):
-    """The disk is full from the end of the first iteration on: every write of the recorder fails."""
+    """The disk is full from the end of the first iteration on: all the recorder's writes fail."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.monkeypatch = monkeypatch
@@ -591,8 +595,9 @@ FULL_DISK = """
             if trainer.iteration == 3:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
 
-    run = poise.run("PPO", "CartPole-v1", callbacks=[Fill()], folder=sys.argv[1], name="r", checkpoint_freq=1, seed=1,
-                    stop={"training_iteration": 8}, num_envs_per_worker=4, rollout_fragment_length=16)
+    run = poise.run("PPO", "CartPole-v1", callbacks=[Fill()], folder=sys.argv[1], name="r",
+                    checkpoint_freq=1, seed=1, stop={"training_iteration": 8},
+                    num_envs_per_worker=4, rollout_fragment_length=16)
     print("trained", run.trainer.iteration)
 """
 
@@ -600,7 +605,7 @@ FULL_DISK = """
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
 def test_a_full_disk_of_the_operating_systems_own(tmp_path: Path) -> None:
-    """No file may grow any more: metrics, log, checkpoints and TensorBoard events all fail in their own ways."""
+    """No file may grow: metrics, log, checkpoints and TensorBoard events fail in their own ways."""
     command = [sys.executable, "-c", textwrap.dedent(FULL_DISK), str(tmp_path)]
     child = warm.run(command, capture_output=True, text=True, timeout=120)
     assert "trained 8" in child.stdout, child.stdout + child.stderr
@@ -621,7 +626,7 @@ def test_a_full_disk_of_the_operating_systems_own(tmp_path: Path) -> None:
     assert [r["training_iteration"] for r in folder.metrics()][-2:] == [3, 4]
 
 
-# --- TensorBoard, the default stop rule -----------------------------------------------------------------------------
+# --- TensorBoard, the default stop rule -----------------------------------------------------------
 
 
 def test_tensorboard_events_hold_every_number(tmp_path: Path) -> None:
@@ -693,13 +698,13 @@ def test_without_a_stop_rule_a_run_ends_where_the_environment_counts_as_solved(
     assert run.result["stop_reason"] == "enough"
 
 
-# --- damage, and other places ---------------------------------------------------------------------------------------
+# --- damage, and other places ---------------------------------------------------------------------
 
 
 def test_small_files_are_written_whole_and_flushed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A power loss leaves the old content or the new one: flushed before it is renamed, and its folder after."""
+    """A power loss leaves old content or new: flushed before the rename, the folder after."""
     done: list[str] = []
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda file: (done.append("flush"), fsync(file)))
@@ -732,7 +737,7 @@ def test_a_damaged_config_is_rebuilt_from_the_newest_checkpoint(tmp_path: Path, 
 
 
 def test_one_damaged_run_does_not_hide_the_others(tmp_path: Path) -> None:
-    """Each file of a run, damaged in turn, as something that is JSON and as something that is not."""
+    """Each file of a run is damaged in turn, as something that is JSON, and that is not."""
     from click.testing import CliRunner
 
     from poise.cli.main import poise as command
@@ -823,9 +828,9 @@ def test_a_checkpoint_goes_on_with_other_workers_and_environments(
 ) -> None:
     """Of the algorithm's own settings, the number of environments stays, unless it is asked for."""
     stop = {"training_iteration": 2}
-    run = poise.run(algorithm, "CartPole-v1", stop=stop, folder=tmp_path, preset=None, seed=1, num_envs_per_worker=4,
-                    rollout_fragment_length=8, timesteps_per_iteration=64, normalize_rewards=True, quiet=True,
-                    tensorboard=False)  # fmt: skip
+    run = poise.run(algorithm, "CartPole-v1", stop=stop, folder=tmp_path, preset=None, seed=1,
+                    num_envs_per_worker=4, rollout_fragment_length=8, timesteps_per_iteration=64,
+                    normalize_rewards=True, quiet=True, tensorboard=False)  # fmt: skip
     run.trainer.close()
     steps = run.trainer.algorithm.timesteps
     for settings, envs in [

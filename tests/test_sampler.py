@@ -63,8 +63,7 @@ def ints(x: Tensor, slot: int = 0) -> list[int]:
     return x[:, slot].int().tolist()
 
 
-# --- NEXT_STEP
-# -------------------------------------------------------------------------------------------------------
+# --- NEXT_STEP ------------------------------------------------------------------------------------
 
 NEXT_STEP = {
     "inline": inline,
@@ -149,7 +148,8 @@ def test_log_prob_is_of_the_action_that_was_taken() -> None:
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
 def test_reset_steps_are_not_counted(trainer: Callable[..., Any], algorithm: str) -> None:
-    # Of 15 rows, slot 0 resets in 2, 6, 9 and 13 (episodes of 2 and 3 steps), slot 1 in 4, 9 and 14 (of 4 steps).
+    # Of 15 rows, slot 0 resets in 2, 6, 9 and 13 (episodes of 2 and 3 steps), slot 1 in 4, 9 and 14
+    # (of 4 steps).
     makers = iter(scripted((2, 3), (4,)))
     made = trainer(
         algorithm, lambda config: next(makers)(), num_envs=2, n_steps=15, timesteps_per_iteration=0
@@ -160,7 +160,7 @@ def test_reset_steps_are_not_counted(trainer: Callable[..., Any], algorithm: str
     assert result["timesteps_total"] == result["timesteps_this_iter"] == 23
 
 
-# --- SAME_STEP -------------------------------------------------------------------------------------------------------
+# --- SAME_STEP ------------------------------------------------------------------------------------
 
 
 def same_step(makers: list[Callable[[], gym.Env]]) -> SyncVectorEnv:
@@ -209,13 +209,13 @@ def test_environments_that_do_not_reset_are_refused() -> None:
         sampler_of(env, 3)
 
 
-# --- gathering and storing -------------------------------------------------------------------------------------------
+# --- gathering and storing ------------------------------------------------------------------------
 
 
 def test_rows_that_are_lost_with_another_samplers_are_no_past(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One has finished its rollout when the other is interrupted in its last step: nobody gets either."""
+    """One has its rollout when the other is interrupted in its last step: nobody gets either."""
     one, other = (sampler_of(inline(scripted((50,))), 4) for _ in range(2))
     sample(one, other)
     recv, calls = other._halves.recv, iter(range(4))
@@ -278,7 +278,7 @@ def test_leaves_of_a_rollout() -> None:
     assert (r.action.shape, r.first.shape, r.valid.shape) == ((5, 2, 3), (6, 2), (5, 2))
 
 
-# --- the boundary check ----------------------------------------------------------------------------------------------
+# --- the boundary check ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("what", ["observation", "reward"])
@@ -357,7 +357,7 @@ def test_a_bad_observation_of_a_reset_is_of_step_0() -> None:
             sample(sampler)
 
 
-# --- seeds -----------------------------------------------------------------------------------------------------------
+# --- seeds ----------------------------------------------------------------------------------------
 
 
 def snapshot(r: Rollout) -> list[Tensor]:
@@ -406,7 +406,7 @@ def test_later_episodes_are_not_the_first_again() -> None:
     assert len({tuple(row) for row in starts.tolist()}) == len(starts) >= 4
 
 
-# --- exploration noise -----------------------------------------------------------------------------------------------
+# --- exploration noise ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6, 0.95])
@@ -419,7 +419,8 @@ def test_autoregressive_noise_has_unit_variance_and_the_asked_correlation(
     )
     sampler = sampler_of(env, steps, correlation=correlation)
     with torch.no_grad():
-        sampler.policy.network.pi.weight.zero_()  # all means are 0, all deviations 1: the action is the noise
+        # All means are 0, all deviations 1: the action is the noise.
+        sampler.policy.network.pi.weight.zero_()
     noise = torch.cat([sample(sampler).action.clone() for _ in range(2)]).flatten(1)  # [40, 800]
     variance = noise.pow(2).mean(1)
     error = (2 / noise.shape[1]) ** 0.5
@@ -437,7 +438,7 @@ def test_discrete_actions_have_no_correlated_noise() -> None:
     assert torch.equal(plain, asked)
 
 
-# --- CartPole, native and not ----------------------------------------------------------------------------------------
+# --- CartPole, native and not ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

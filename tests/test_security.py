@@ -83,8 +83,7 @@ def forge(run: Run, **changes: Any) -> None:
         file.write_text(json.dumps(saved))
 
 
-# --- names on the screen
-# --------------------------------------------------------------------------------------------
+# --- names on the screen --------------------------------------------------------------------------
 
 
 def test_what_a_terminal_would_obey_is_shown_instead() -> None:
@@ -136,8 +135,7 @@ def test_a_study_with_an_evil_name_is_drawn(folder: Path) -> None:
     assert call("plot", "runs/s").exit_code == 0
 
 
-# --- links
-# ----------------------------------------------------------------------------------------------------------
+# --- links ----------------------------------------------------------------------------------------
 
 LINKED = [".lock", "log.txt", "metrics.jsonl", "episodes.csv", "status.json", "about.json"]
 LINKED += ["plots", "videos", "plots/episodes.png"]
@@ -180,7 +178,7 @@ def test_links_inside_a_run_and_a_linked_run_are_no_harm(run: Run, folder: Path)
     assert call("plot", "short").exit_code == 0
 
 
-# --- code that a file names -----------------------------------------------------------------------------------------
+# --- code that a file names -----------------------------------------------------------------------
 
 PLAIN = {key: value for key, value in TINY.items() if key != "preset"}
 SHELL = {"command": "touch owned"}

@@ -417,8 +417,7 @@ def test_observations_that_do_not_fit_are_said(trainer: Make) -> None:
         made.compute_action({**good, "gear": 3})
 
 
-# --- identity tasks
-# --------------------------------------------------------------------------------------------------
+# --- identity tasks -------------------------------------------------------------------------------
 
 IDENTITIES: dict[str, spaces.Space] = {
     "discrete": spaces.Discrete(4, start=2),
@@ -474,8 +473,7 @@ def test_does_what_is_shown(trainer: Make, algorithm: str, name: str) -> None:
     assert made.evaluate(20)["episode_reward_mean"] >= 0.9 * Copy.length
 
 
-# --- masks
-# -----------------------------------------------------------------------------------------------------------
+# --- masks ----------------------------------------------------------------------------------------
 
 TAXI = max(
     name for name in gym.registry if name.startswith("Taxi-v")
@@ -785,7 +783,7 @@ def test_the_wrapper_can_be_put_back_where_it_was() -> None:
         np.testing.assert_array_equal(second.observations[name], array)
 
 
-# --- custom parts ----------------------------------------------------------------------------------------------------
+# --- custom parts ---------------------------------------------------------------------------------
 
 
 @BOTH
@@ -807,7 +805,7 @@ def test_a_custom_model_without_parameters(trainer: Make, algorithm: str, tmp_pa
         assert loaded.compute_action(np.eye(4, dtype=np.float32)[2]) == 2
 
 
-# --- the vector ------------------------------------------------------------------------------------------------------
+# --- the vector -----------------------------------------------------------------------------------
 
 
 def test_numbers_bits_and_choices_become_one_vector() -> None:

@@ -59,12 +59,12 @@ RESULT_KEYS = {
 }
 LEARNER_KEYS = {
     "PPO": {
-        "policy_loss", "vf_loss", "kl", "clip_fraction", "entropy", "grad_norm", "vf_explained_var", "cur_lr",
-        "cur_clip_param", "cur_entropy_coeff", "sgd_steps", "skipped_updates",
+        "policy_loss", "vf_loss", "kl", "clip_fraction", "entropy", "grad_norm", "vf_explained_var",
+        "cur_lr", "cur_clip_param", "cur_entropy_coeff", "sgd_steps", "skipped_updates",
     },
     "A2C": {
-        "policy_loss", "vf_loss", "entropy", "vf_explained_var", "grad_norm", "cur_lr", "cur_entropy_coeff",
-        "sgd_steps", "skipped_updates",
+        "policy_loss", "vf_loss", "entropy", "vf_explained_var", "grad_norm", "cur_lr",
+        "cur_entropy_coeff", "sgd_steps", "skipped_updates",
     },
 }  # fmt: skip
 
@@ -96,8 +96,7 @@ def test_an_iteration_has_the_steps_that_were_asked_for(trainer: Make, algorithm
         assert result["learner/sgd_steps"] >= 3
 
 
-# --- the result dict
-# ------------------------------------------------------------------------------------------------
+# --- the result dict ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
@@ -183,8 +182,7 @@ def test_before_any_episode_ended_the_means_are_nan(trainer: Make) -> None:
     assert (result["episodes_total"], result["timesteps_total"]) == (0, 32)
 
 
-# --- when it stops
-# --------------------------------------------------------------------------------------------------
+# --- when it stops --------------------------------------------------------------------------------
 
 
 def test_stop_by_key(trainer: Make) -> None:
@@ -230,8 +228,17 @@ def test_a_stop_key_that_is_no_text_is_one_that_results_do_not_have(
         algo.learn(stop={key: 2})
 
 
-@pytest.mark.parametrize("stop", [{"training_iteration": "3"}, {"training_iteration": True}, {"time_total_s": math.nan},
-                                  {"time_total_s": None}, 5, "episode_reward_mean=475"])  # fmt: skip
+@pytest.mark.parametrize(
+    "stop",
+    [
+        {"training_iteration": "3"},
+        {"training_iteration": True},
+        {"time_total_s": math.nan},
+        {"time_total_s": None},
+        5,
+        "episode_reward_mean=475",
+    ],
+)
 def test_a_stop_rule_that_is_none_is_refused_before_training(trainer: Make, stop: Any) -> None:
     algo = trainer("PPO", "CartPole-v1", **TINY)
     with pytest.raises(ConfigError, match=r"stop.*not allowed"):
@@ -263,8 +270,7 @@ def test_evaluation_and_info_keys_may_come_later(trainer: Make) -> None:
     assert algo.learn(stop=stop)["training_iteration"] == 2
 
 
-# --- callbacks
-# ------------------------------------------------------------------------------------------------------
+# --- callbacks ------------------------------------------------------------------------------------
 
 
 class Diary(poise.Callback):
@@ -324,8 +330,8 @@ class Reading(poise.Callback):
 
 def test_a_callback_may_add_metrics_and_all_others_see_them(tmp_path: Path) -> None:
     reading = Reading()
-    run = poise.run("PPO", "CartPole-v1", folder=tmp_path, quiet=True, tensorboard=False, stop={"twice": 6},
-                    callbacks=[Adding(), reading], **TINY)  # fmt: skip
+    run = poise.run("PPO", "CartPole-v1", folder=tmp_path, quiet=True, tensorboard=False,
+                    stop={"twice": 6}, callbacks=[Adding(), reading], **TINY)  # fmt: skip
     run.trainer.close()
     assert run.result["stop_reason"] == "twice reached 6"
     assert reading.read == [2, 4, 6] == [r["twice"] for r in run.folder.metrics()]
@@ -393,7 +399,7 @@ def test_the_end_is_told_after_an_exception_too(trainer: Make) -> None:
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-# --- interrupts -----------------------------------------------------------------------------------------------------
+# --- interrupts -----------------------------------------------------------------------------------
 
 
 class Interrupting(poise.Callback):
@@ -478,11 +484,11 @@ def test_outside_the_main_thread_learning_works(trainer: Make) -> None:
     assert results[0]["training_iteration"] == 2
 
 
-# --- evaluation -----------------------------------------------------------------------------------------------------
+# --- evaluation -----------------------------------------------------------------------------------
 
 
 class Uneven(Scripted):
-    """Episodes of 1 and 100 steps in turn, over all environments there are; the reward is the length."""
+    """Episodes of 1 and 100 steps in turn, over all environments; the reward is the length."""
 
     turn = itertools.count()
     action_space = spaces.Box(
@@ -509,7 +515,8 @@ def test_evaluation_plays_exactly_so_many_episodes(
     monkeypatch.setattr(Uneven, "turn", itertools.count())
     numbers = algo.evaluate(episodes)
     assert numbers["episodes"] == episodes
-    # In whichever slots they run, no episode is dropped for being long: the first that each slot begins are counted.
+    # In whichever slots they run, no episode is dropped for being long: the first that each slot
+    # begins are counted.
     expected = sum((1, 100)[i % 2] for i in range(min(episodes, 20)))
     if episodes <= 20:
         assert numbers["episode_len_mean"] * episodes == pytest.approx(expected)
@@ -527,7 +534,7 @@ class Lottery(Uneven):
 
 
 def test_evaluation_is_not_biased_towards_short_episodes(trainer: Make) -> None:
-    """Of 800 episodes half are long, give or take four standard deviations; those that end first would be short."""
+    """Of 800 episodes half are long, within four deviations; the first to end are short."""
     algo = trainer("PPO", lambda config: Lottery(), **TINY)
     mean = np.mean([algo.evaluate(40, seed=seed)["episode_len_mean"] for seed in range(20)])
     assert mean == pytest.approx(50.5, abs=4 * 49.5 / math.sqrt(800))
@@ -563,7 +570,7 @@ def test_evaluation_is_repeatable_and_other_seeds_give_other_episodes(trainer: M
     assert algo.evaluate(5, explore=True) == algo.evaluate(5, explore=True) != algo.evaluate(5)
 
 
-# --- seeds ----------------------------------------------------------------------------------------------------------
+# --- seeds ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -594,7 +601,7 @@ def test_seeds_differ_before_any_training(trainer: Make) -> None:
     assert not same(first, second)
 
 
-# --- acting ---------------------------------------------------------------------------------------------------------
+# --- acting ---------------------------------------------------------------------------------------
 
 ACTING: dict[str, tuple[Callable[[Any], gym.Env], Any]] = {
     "Discrete": (lambda config: Echo(n=3, start=4), np.eye(3, dtype=np.float32)[0]),
@@ -650,7 +657,7 @@ def test_extreme_exploration_stays_inside_the_bounds(trainer: Make) -> None:
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
 def test_predict_keeps_the_contract_of_stable_baselines3(trainer: Make, env: str) -> None:
-    """As its `evaluate_policy` calls it: a batch, the last state, which episodes begin, and `deterministic`."""
+    """As its `evaluate_policy` calls it: batch, state, which episodes begin, deterministic."""
     algo = trainer("PPO", env, **TINY)
     vec = gym.make_vec(env, 3, vectorization_mode="sync")
     obs, _ = vec.reset(seed=0)
@@ -676,7 +683,7 @@ def test_acting_is_not_changed_by_training_data(trainer: Make) -> None:
     assert same(before, dict(algo.policy.state_dict()))
 
 
-# --- divergence -----------------------------------------------------------------------------------------------------
+# --- divergence -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
@@ -756,7 +763,7 @@ def test_an_absurd_learning_rate_never_spoils_the_parameters(trainer: Make, lr: 
     assert all(torch.isfinite(p).all() for p in algo.policy.parameters())
 
 
-# --- environments ---------------------------------------------------------------------------------------------------
+# --- environments ---------------------------------------------------------------------------------
 
 
 class TakesConfig(Echo):

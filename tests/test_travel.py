@@ -1,4 +1,4 @@
-"""What a script registers or changes reaches the processes that train for it, or is missed by name."""
+"""What a script registers or changes reaches its processes, or they say by name what they lack."""
 
 from __future__ import annotations
 
@@ -219,8 +219,7 @@ def test_a_worker_steps_with_the_constants_of_its_driver(monkeypatch: pytest.Mon
         assert algo.get_env_attr("metadata")[0]["largest"] == 1e-3
 
 
-# --- names of modules
-# -----------------------------------------------------------------------------------------------
+# --- names of modules -----------------------------------------------------------------------------
 
 MODULE = """
 import gymnasium

@@ -64,8 +64,7 @@ from poise.tuning.table import EVERY_S, Board, table
 
 optuna = pytest.importorskip("optuna")
 
-# --- spaces
-# -----------------------------------------------------------------------------------------------------------
+# --- spaces ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -193,7 +192,7 @@ def test_spaces_that_come_with_an_algorithm_are_of_its_settings(algorithm: str) 
             assert (config.tau, config.target_network_update_freq >= 250) == (1.0, True)
 
 
-# --- the study --------------------------------------------------------------------------------------------------------
+# --- the study ------------------------------------------------------------------------------------
 
 
 def a_search(**changes: Any) -> Search:
@@ -383,7 +382,7 @@ def test_a_study_goes_on_where_it_was_killed(tmp_path: Path, database: str) -> N
 def test_a_resumed_search_runs_nothing_that_its_database_holds(
     tmp_path: Path, sampler: Any
 ) -> None:
-    """CMA-ES finds its state as a pickle in Optuna's database: a stranger's may hold any command."""
+    """CMA-ES finds its state as a pickle in Optuna's database: a stranger's may hold any code."""
     config = {"env": "CartPole-v1", "lr": loguniform(1e-5, 1e-2), "gamma": uniform(0.9, 1)}
     search = a_search(sampler=sampler, config=config, num_samples=9)
     study = Study(search, tmp_path / "s")
@@ -411,7 +410,7 @@ def test_a_resumed_search_runs_nothing_that_its_database_holds(
 
 @pytest.mark.slow
 def test_a_resumed_sampler_knows_what_it_knew(tmp_path: Path) -> None:
-    """Played again, CMA-ES has adapted to the trials as it had, and a pruner has its comparisons."""
+    """Played again, CMA-ES has adapted to the trials, and a pruner has its comparisons."""
     config = {"env": "CartPole-v1", "lr": uniform(0, 1), "gamma": uniform(0, 1)}
 
     def near(job: dict[str, Any]) -> dict[str, Any]:
@@ -686,7 +685,7 @@ def test_when_the_time_is_over_nothing_begins(tmp_path: Path) -> None:
     assert [trial.state for trial in study.trials] == ["finished"]
 
 
-# --- what is shown ----------------------------------------------------------------------------------------------------
+# --- what is shown --------------------------------------------------------------------------------
 
 
 def printed(*things: Any, width: int) -> str:
@@ -758,7 +757,7 @@ def test_where_there_is_no_terminal_it_is_said_how_far_the_runs_are(tmp_path: Pa
     assert text.endswith(" s\n  trial 0: reward 33.21, steps 400, s 1\n")
 
 
-# --- populations ------------------------------------------------------------------------------------------------------
+# --- populations ----------------------------------------------------------------------------------
 
 
 def test_a_changed_setting_stays_in_its_space() -> None:
@@ -802,7 +801,7 @@ def test_a_population_refuses_what_it_cannot_change(
         Population(a_search(scheduler="pbt", **changes), tmp_path)
 
 
-# --- with real runs ---------------------------------------------------------------------------------------------------
+# --- with real runs -------------------------------------------------------------------------------
 
 SMALL: dict[str, Any] = {"stop": {"timesteps_total": 6000}, "quiet": True, "tensorboard": False}
 SPACE: dict[str, Any] = {"env": "CartPole-v1", "lr": loguniform(1e-4, 1e-2)}
@@ -971,9 +970,10 @@ SCRIPT = """
 import sys, poise
 if __name__ == "__main__":
     space = {"env": "CartPole-v1", "lr": poise.tune.loguniform(1e-4, 1e-2)}
-    print(poise.tune.run("PPO", config=space, stop={"timesteps_total": 20_000}, num_samples=4, parallel=2,
-                         folder=sys.argv[1], experiment="s", resume="resume" in sys.argv, quiet=True,
-                         checkpoint_interval_s=0.2, tensorboard=False))
+    print(poise.tune.run("PPO", config=space, stop={"timesteps_total": 20_000}, num_samples=4,
+                         parallel=2, folder=sys.argv[1], experiment="s", quiet=True,
+                         resume="resume" in sys.argv, checkpoint_interval_s=0.2,
+                         tensorboard=False))
 """
 
 
@@ -1072,7 +1072,7 @@ def test_a_study_is_drawn(tmp_path: Path) -> None:
     ]
 
 
-# --- the command ------------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 def poise_command(*args: str) -> Any:
@@ -1182,7 +1182,7 @@ def test_every_part_of_a_search_is_a_flag(tmp_path: Path) -> None:
         assert (flag in text and doc in text) or key in own
 
 
-# --- killed -----------------------------------------------------------------------------------------------------------
+# --- killed ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -1231,7 +1231,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert "Resuming" in (died.path / "log.txt").read_text()
 
 
-# --- seeds ------------------------------------------------------------------------------------------------------------
+# --- seeds ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -1291,7 +1291,7 @@ def test_aggregates_say_what_they_are(tmp_path: Path) -> None:
 
 
 def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
-    """The bootstrap that stood here before covered it in 74 % of cases at three seeds, and in 90 % at five."""
+    """The bootstrap of before covered it in 74 % of cases at three seeds, 90 % at five."""
     import numpy as np
     from scipy import stats
 

@@ -233,32 +233,34 @@ def test_a_search_says_it_once_for_all_trials(
     assert capsys.readouterr().out.count("Not used: model.vf_share_layers") == 1
 
 
-# --- every setting
-# --------------------------------------------------------------------------------------------------
+# --- every setting --------------------------------------------------------------------------------
 
 OTHER: dict[str, Any] = {
-    "gamma": 0.5, "lr": 1e-2, "grad_clip": 0.01, "num_envs_per_worker": 2, "rollout_fragment_length": 8,
-    "timesteps_per_iteration": 130, "seed": 5, "normalize_observations": True, "normalize_rewards": True,
-    "clip_rewards": True, "metrics_smoothing_episodes": 3, "evaluation_interval": 1,
+    "gamma": 0.5, "lr": 1e-2, "grad_clip": 0.01, "num_envs_per_worker": 2,
+    "rollout_fragment_length": 8, "timesteps_per_iteration": 130, "seed": 5,
+    "normalize_observations": True, "normalize_rewards": True, "clip_rewards": True,
+    "metrics_smoothing_episodes": 3, "evaluation_interval": 1,
     "wrappers": ["gymnasium.wrappers:NormalizeReward"], "gae_lambda": 0.3, "num_sgd_iter": 1,
-    "sgd_minibatch_size": 32, "clip_param": 1e-4, "vf_clip_param": 1e-4, "vf_loss_coeff": 2.0, "entropy_coeff": 0.3,
-    "target_kl": 1e-9, "exploration_correlation": 0.9, "rms_prop_eps": 1.0, "rms_prop_decay": 0.2,
-    "gradient_steps": 3, "training_intensity": 3.0, "buffer_size": 40, "learning_starts": 60,
-    "target_network_update_freq": 0, "tau": 0.3, "double_q": False, "dueling": True, "n_step": 3,
-    "prioritized_replay": True, "prioritized_replay_alpha": 0.1, "prioritized_replay_beta": 0.9,
-    "prioritized_replay_eps": 0.5, "initial_epsilon": 0.3, "final_epsilon": 0.2, "epsilon_timesteps": 30,
-    "epsilon_schedule": "exponential", "td_error_loss_fn": "mse", "adam_epsilon": 0.1, "weight_decay": 0.5,
-    "amsgrad": True, "grad_clip_value": 1e-3, "worker_memory_mb": 5000,
-    "model.fcnet_hiddens": [8], "model.vf_fcnet_hiddens": [5], "model.fcnet_activation": "elu",
-    "model.initializer": "uniform", "model.vf_share_layers": True, "model.conv_filters": [[4, 3, 2]],
+    "sgd_minibatch_size": 32, "clip_param": 1e-4, "vf_clip_param": 1e-4, "vf_loss_coeff": 2.0,
+    "entropy_coeff": 0.3, "target_kl": 1e-9, "exploration_correlation": 0.9, "rms_prop_eps": 1.0,
+    "rms_prop_decay": 0.2, "gradient_steps": 3, "training_intensity": 3.0, "buffer_size": 40,
+    "learning_starts": 60, "target_network_update_freq": 0, "tau": 0.3, "double_q": False,
+    "dueling": True, "n_step": 3, "prioritized_replay": True, "prioritized_replay_alpha": 0.1,
+    "prioritized_replay_beta": 0.9, "prioritized_replay_eps": 0.5, "initial_epsilon": 0.3,
+    "final_epsilon": 0.2, "epsilon_timesteps": 30, "epsilon_schedule": "exponential",
+    "td_error_loss_fn": "mse", "adam_epsilon": 0.1, "weight_decay": 0.5, "amsgrad": True,
+    "grad_clip_value": 1e-3, "worker_memory_mb": 5000, "model.fcnet_hiddens": [8],
+    "model.vf_fcnet_hiddens": [5], "model.fcnet_activation": "elu", "model.initializer": "uniform",
+    "model.vf_share_layers": True, "model.conv_filters": [[4, 3, 2]],
     "model.conv_activation": "tanh", "model.conv_dtype": "bfloat16", "model.free_log_std": False,
     "model.action_distribution": "squashed_gaussian", "model.log_std_init": -1.0,
     "model.custom_model_config": {"width": 5}, "model.custom_preprocessor": "unused-half",
 }  # fmt: skip
 APART = {
-    "env", "env_config", "model.custom_model", "num_gpus", "num_workers", "num_threads", "total_timesteps",
-    "env_step_timeout_s", "env_reset_timeout_s", "env_make_timeout_s", "evaluation_duration", "evaluation_explore",
-    "evaluation_max_steps", "train_batch_size", "frame_stack",
+    "env", "env_config", "model.custom_model", "num_gpus", "num_workers", "num_threads",
+    "total_timesteps", "env_step_timeout_s", "env_reset_timeout_s", "env_make_timeout_s",
+    "evaluation_duration", "evaluation_explore", "evaluation_max_steps", "train_batch_size",
+    "frame_stack",
 }  # fmt: skip
 """What decides where and how long it trains, and what has tests of its own."""
 

@@ -213,8 +213,7 @@ def test_a_film_as_html(trainer: Make, tmp_path: Path) -> None:
         poise.render_mp4(tmp_path / "nowhere.mp4")
 
 
-# --- plots
-# ----------------------------------------------------------------------------------------------------------
+# --- plots ----------------------------------------------------------------------------------------
 
 
 def test_plots_of_a_trainer_a_run_and_a_folder(trainer: Make, tmp_path: Path) -> None:
@@ -223,8 +222,8 @@ def test_plots_of_a_trainer_a_run_and_a_folder(trainer: Make, tmp_path: Path) ->
     algo = trainer("PPO", lambda config: Scripted(), **TINY)
     for _ in range(3):
         algo.train()
-    run = poise.run("PPO", "CartPole-v1", folder=tmp_path, quiet=True, tensorboard=False, plot=True, video=True,
-                    stop={"training_iteration": 6}, **TINY)  # fmt: skip
+    run = poise.run("PPO", "CartPole-v1", folder=tmp_path, quiet=True, tensorboard=False, plot=True,
+                    video=True, stop={"training_iteration": 6}, **TINY)  # fmt: skip
     run.trainer.close()
     for what, rows in (
         (algo, list(algo.history)),

@@ -116,8 +116,7 @@ def gone(processes: list[int], seconds: float = 60.0) -> bool:
     return not any(map(alive, processes))
 
 
-# --- the same numbers
-# ------------------------------------------------------------------------------------------------
+# --- the same numbers -----------------------------------------------------------------------------
 
 NESTED = spaces.Dict(
     {
@@ -291,8 +290,7 @@ def test_a_worker_that_is_started_anew_plays_other_episodes(start: Start) -> Non
     assert [failure.kind for failure in env.take_failures()] == ["ended", "ended"]
 
 
-# --- how environments may be given
-# -----------------------------------------------------------------------------------
+# --- how environments may be given ----------------------------------------------------------------
 
 SCRIPT = """
 import sys, gymnasium as gym
@@ -332,8 +330,8 @@ given = {{
     "gymnasium": ("CartPole-v1", {{}}),
 }}
 for name, (env, config) in given.items():
-    with poise.PPO(env, env_config=config, num_workers=1, num_envs_per_worker=1, rollout_fragment_length=32,
-                   num_sgd_iter=1, seed=0) as algo:
+    with poise.PPO(env, env_config=config, num_workers=1, num_envs_per_worker=1,
+                   rollout_fragment_length=32, num_sgd_iter=1, seed=0) as algo:
         result = algo.train()
         assert result.get("info/torch", 0) == 0, "a worker has imported PyTorch"
         print(name, result["timesteps_total"] > 0)
@@ -384,8 +382,7 @@ def test_spaces_must_be_the_same_everywhere(trainer: Make) -> None:
         trainer("PPO", strange.Varies, num_workers=4, **QUICK)
 
 
-# --- what environments do in their process
-# ---------------------------------------------------------------------------
+# --- what environments do in their process --------------------------------------------------------
 
 
 def test_what_environments_print_is_seen_and_does_no_harm(
@@ -441,8 +438,7 @@ def test_workers_outlive_the_thread_that_started_them() -> None:
         assert gone(processes)
 
 
-# --- nothing is left behind
-# ------------------------------------------------------------------------------------------
+# --- nothing is left behind -----------------------------------------------------------------------
 
 
 def test_closing_ends_the_workers(trainer: Make) -> None:
@@ -573,8 +569,7 @@ def test_no_worker_outlives_its_driver(way: str, env: str) -> None:
     done.communicate()
 
 
-# --- interruptions
-# ---------------------------------------------------------------------------------------------------
+# --- interruptions --------------------------------------------------------------------------------
 
 
 def test_ctrl_c_amid_a_step_leaves_everything_usable(trainer: Make) -> None:
@@ -617,7 +612,8 @@ def test_ctrl_c_in_the_terminal_leaves_the_workers_to_their_driver(tmp_path: Pat
         "--no-tensorboard",
     ]
     process = warm.Popen(
-        [*poise_command, "train", "PPO", "--env", "resumable:Repeatable", *settings, "--stop", "timesteps_total=1e9"],
+        [*poise_command, "train", "PPO", "--env", "resumable:Repeatable", *settings,
+         "--stop", "timesteps_total=1e9"],
         cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
@@ -650,7 +646,7 @@ def test_ctrl_c_in_the_terminal_leaves_the_workers_to_their_driver(tmp_path: Pat
     assert json.loads(files[0].read_text().splitlines()[-1])["training_iteration"] == until
 
 
-# --- how many --------------------------------------------------------------------------------------------------------
+# --- how many -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -712,7 +708,7 @@ def test_auto_measures_chooses_and_writes_down(
     assert manifest["config"]["num_workers"] == workers
 
 
-# --- training --------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
@@ -746,7 +742,7 @@ def test_evaluation_has_environments_of_its_own(trainer: Make) -> None:
     assert len(pids(algo)) == 2
 
 
-# --- a failure upon a failure ---------------------------------------------------------------------------------------
+# --- a failure upon a failure ---------------------------------------------------------------------
 
 
 class Fickle(gym.Env):

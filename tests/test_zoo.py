@@ -1,4 +1,4 @@
-"""Files of RL Baselines3 Zoo as presets: what their keys become, and that nothing in them is run."""
+"""Files of RL Baselines3 Zoo as presets: what their keys become; nothing in them is run."""
 
 from __future__ import annotations
 
@@ -120,11 +120,14 @@ FILES = {
 }
 ENTRIES = [(name, env) for name, entries in FILES.items() for env in entries]
 SAME = {
-    "n_envs": "num_envs_per_worker", "n_steps": "rollout_fragment_length", "train_freq": "rollout_fragment_length",
-    "n_epochs": "num_sgd_iter", "gamma": "gamma", "gae_lambda": "gae_lambda", "ent_coef": "entropy_coeff",
-    "vf_coef": "vf_loss_coeff", "max_grad_norm": "grad_clip", "n_timesteps": "total_timesteps", "tau": "tau",
-    "buffer_size": "buffer_size", "learning_starts": "learning_starts", "exploration_final_eps": "final_epsilon",
-    "target_update_interval": "target_network_update_freq", "normalize_advantage": "normalize_advantages",
+    "n_envs": "num_envs_per_worker", "n_steps": "rollout_fragment_length",
+    "train_freq": "rollout_fragment_length", "n_epochs": "num_sgd_iter", "gamma": "gamma",
+    "gae_lambda": "gae_lambda", "ent_coef": "entropy_coeff", "vf_coef": "vf_loss_coeff",
+    "max_grad_norm": "grad_clip", "n_timesteps": "total_timesteps", "tau": "tau",
+    "buffer_size": "buffer_size", "learning_starts": "learning_starts",
+    "exploration_final_eps": "final_epsilon",
+    "target_update_interval": "target_network_update_freq",
+    "normalize_advantage": "normalize_advantages",
 }  # fmt: skip
 """What the Zoo's plain keys are called here."""
 SDE = {"use_sde", "sde_sample_freq"}
@@ -243,14 +246,19 @@ def test_a_run_from_the_zoo_ends_by_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "algorithm", "expected"),
     [
-        ("{normalize: 'dict(norm_obs=True, norm_reward=False)'}", "PPO", {"normalize_observations": True}),
-        ("{normalize: {norm_obs: false}}", "PPO", {"normalize_observations": False, "normalize_rewards": True}),
-        ("{train_freq: [8, step], gradient_steps: -1}", "DQN", {"rollout_fragment_length": 8, "gradient_steps": 8}),
+        ("{normalize: 'dict(norm_obs=True, norm_reward=False)'}", "PPO",
+         {"normalize_observations": True}),
+        ("{normalize: {norm_obs: false}}", "PPO",
+         {"normalize_observations": False, "normalize_rewards": True}),
+        ("{train_freq: [8, step], gradient_steps: -1}", "DQN",
+         {"rollout_fragment_length": 8, "gradient_steps": 8}),
         ("{n_envs: 2, train_freq: 8, gradient_steps: -1}", "DQN", {"gradient_steps": 16}),
-        ("{policy_kwargs: 'dict(net_arch=[dict(pi=[8], vf=[9])])'}", "PPO", {"model.vf_fcnet_hiddens": [9]}),
+        ("{policy_kwargs: 'dict(net_arch=[dict(pi=[8], vf=[9])])'}", "PPO",
+         {"model.vf_fcnet_hiddens": [9]}),
         ("{policy_kwargs: {net_arch: {pi: [8], vf: [9]}}}", "PPO", {"model.fcnet_hiddens": [8]}),
         ("{policy_kwargs: 'dict(net_arch=[64, 32])'}", "PPO", {"model.fcnet_hiddens": [64, 32]}),
-        ("{env_kwargs: {sutton_barto_reward: true}}", "PPO", {"env_config": {"sutton_barto_reward": True}}),
+        ("{env_kwargs: {sutton_barto_reward: true}}", "PPO",
+         {"env_config": {"sutton_barto_reward": True}}),
     ],
 )  # fmt: skip
 def test_forms_of_a_value(

@@ -153,8 +153,7 @@ def address() -> str:
     return f"\0{os.environ[ADDRESS]}"
 
 
-# --- in the parent
-# ----------------------------------------------------------------------------------------------------
+# --- in the parent --------------------------------------------------------------------------------
 
 
 def serve() -> dict[str, Any]:
@@ -205,7 +204,10 @@ def begin(end: socket.socket) -> dict[str, Any]:
 
 
 def become(request: dict[str, Any]) -> tuple[str, str]:
-    """Takes what a new interpreter would have: environment, folder, path, arguments, streams. What it runs, and how."""
+    """Takes what a new interpreter would have: environment, folder, path, arguments, streams.
+
+    Returns what it runs, and how.
+    """
     import numpy as np
     import torch
 

@@ -59,8 +59,7 @@ class Sound(Scripted):
         """What goes wrong: either here, or as a function of what `step` would return."""
 
 
-# --- exceptions
-# -----------------------------------------------------------------------------------------------------
+# --- exceptions -----------------------------------------------------------------------------------
 
 
 class Raises(Sound):
@@ -138,7 +137,7 @@ class AlwaysRaises(Sound):
         return {}["door"]
 
 
-# --- the end of the process -----------------------------------------------------------------------------------------
+# --- the end of the process -----------------------------------------------------------------------
 
 
 class EndsItsProcess(Sound):
@@ -166,7 +165,7 @@ class StartsSlowly(EndsItsProcess):
 
 
 class ResetsSlowly(EndsItsProcess):
-    """Its fresh instances count their episodes from 101, and the first resets of those take their time."""
+    """Its fresh instances count their episodes from 101; their first resets take their time."""
 
     def __init__(self, flag: str) -> None:
         super().__init__(flag)
@@ -209,7 +208,7 @@ class AlwaysLarge(EndsItsProcess):
         self.hoard = b"x" * (2**28 if os.path.exists(flag) else 1)
 
 
-# --- hangs ----------------------------------------------------------------------------------------------------------
+# --- hangs ----------------------------------------------------------------------------------------
 
 
 class Sleeps(Sound):
@@ -242,7 +241,7 @@ class HangsWhenMade(Sound):
         time.sleep(FOREVER)
 
 
-# --- the contract ---------------------------------------------------------------------------------------------------
+# --- the contract ---------------------------------------------------------------------------------
 
 
 class NanInObservation(Sound):
@@ -352,7 +351,7 @@ class FourValues(Sound):
         return obs, reward, terminated, info
 
 
-# --- the catalogue --------------------------------------------------------------------------------------------------
+# --- the catalogue --------------------------------------------------------------------------------
 
 REPLACED = "a fresh instance takes its place"
 RESTARTED = "its worker process is started anew"
@@ -369,7 +368,7 @@ class Fault:
         does: its fault, in words.
         outcome: what happens.
         message: what the user reads (its first line, with the numbers as `normal` has them).
-        inline: whether it can be stepped in the process of the test, and whether the outcome is the same there.
+        inline: whether it can be stepped in the process of the test, with the same outcome.
         failures: how many are counted.
         limit: seconds until it is noticed.
         settings: for training in it.
@@ -386,7 +385,7 @@ class Fault:
 
     @property
     def shown(self) -> bool:
-        """Whether the page for users needs it: some differ from others only in what they could break here."""
+        """Whether the page for users needs it: some differ only in what they could break here."""
         special = (
             RaisesWhatCannotBePickled,
             RaisesWithoutAWord,
