@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from poise.config.base import AlgorithmConfig, AlgorithmSpec, Presets
+from poise.config.base import AlgorithmConfig
 from poise.config.shared import (
     ATARI,
     ATARI_NETWORK,
@@ -15,6 +15,7 @@ from poise.config.shared import (
     PONG,
     SMALL_NETWORK,
 )
+from poise.config.spec import AlgorithmSpec, Presets
 from poise.config.types import (
     EnvCount,
     Fraction,
@@ -38,12 +39,9 @@ class A2CConfig(AlgorithmConfig):
     """Steps that each environment takes before an update."""
 
     timesteps_per_iteration: NonNegativeInt = 2000
-    """A call of `train()` repeats updates until it has sampled this many steps; 0 means one update.
-    """
+    """A call of `train()` repeats updates until it has sampled this many steps; 0 means one."""
 
     lr: Schedule = 7e-4
-    """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between
-    its points."""
 
     gae_lambda: Fraction = 1.0
     """λ of generalized advantage estimation; 1 is the n-step return of the paper."""
@@ -55,7 +53,7 @@ class A2CConfig(AlgorithmConfig):
     """Weight of the entropy bonus."""
 
     normalize_advantages: bool = False
-    """Whether each batch's advantages are brought to mean 0 and deviation 1."""
+    """Whether each batch's advantages are brought to mean 0 and standard deviation 1."""
 
     rms_prop_eps: Positive = 1e-5
     """ε in the denominator of RMSProp."""
@@ -64,8 +62,10 @@ class A2CConfig(AlgorithmConfig):
     """Decay of RMSProp's running mean of squared gradients."""
 
     exploration_correlation: Annotated[float, Range(0, 0.999)] = 0.0
-    """Correlation of the exploration noise from one step to the next, for `Box` actions. 0 is white
-    noise."""
+    """Correlation of the exploration noise from one step to the next, for `Box` actions.
+
+    0 is white noise.
+    """
 
     aliases: ClassVar[dict[str, str]] = {
         **ON_POLICY_ALIASES, "batch_size": "train_batch_size", "epsilon": "rms_prop_eps",

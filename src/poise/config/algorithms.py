@@ -7,8 +7,8 @@ An algorithm of Poise is a file here (settings, presets, search space), a file i
 from __future__ import annotations
 
 from poise.config import a2c, appo, dqn, impala, installed, ppo
-from poise.config.base import AlgorithmSpec
 from poise.config.hints import algorithm_hint
+from poise.config.spec import AlgorithmSpec
 from poise.config.types import brief
 from poise.errors import ConfigError
 

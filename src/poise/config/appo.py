@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from poise.config.base import AlgorithmSpec, Presets
 from poise.config.impala import AsynchronousConfig
 from poise.config.ppo import PONG_SCHEDULES, PPO_CARTPOLE, PPO_PONG, PPOConfig
 from poise.config.shared import ATARI, CARTPOLE, ON_POLICY_SEARCH, PONG
+from poise.config.spec import AlgorithmSpec, Presets
 from poise.config.types import PositiveInt
 
 

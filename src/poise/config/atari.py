@@ -83,15 +83,16 @@ class AtariConfig:
     """Side of the pictures, which are square."""
 
     stack: Annotated[int, Range(1, 64)] = 4
-    """Pictures in one observation: the latest comes last; black ones come before an episode's
-    first."""
+    """Pictures in one observation, the latest last; black ones fill up an episode's start."""
 
     sticky_actions: Fraction | None = None
-    """Probability, at each frame, that the console repeats the action before. null: as the
-    environment's name says."""
+    """Probability, at each frame, that the console repeats the action before.
+
+    null: as the environment's name says.
+    """
 
     episodic_life: bool = False
-    """Whether learning takes the loss of a life for an end.
+    """Whether learning takes the loss of a life for the end of an episode.
 
     Episodes and scores remain those of whole games.
     """
@@ -106,8 +107,10 @@ class AtariConfig:
     """Whether FIRE is pressed once at the start, in games that know it."""
 
     max_episode_steps: PositiveInt | None = None
-    """Steps of the agent after which an episode is cut. null: 108,000 frames, which are 27,000
-    steps of four."""
+    """Steps of the agent after which an episode is cut.
+
+    null: 108,000 frames, which are 27,000 steps of four.
+    """
 
     num_threads: Annotated[int, Range(0, 1024)] = 0
     """Threads of the emulator. 0: one for each environment, but no more than there are cores."""

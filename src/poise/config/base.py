@@ -8,7 +8,7 @@ somebody sets it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
 from poise.config.checked import Checked
 from poise.config.types import (
@@ -40,50 +40,58 @@ class ModelConfig(Checked):
     """Widths of the hidden layers; `[]` makes the policy linear."""
 
     vf_fcnet_hiddens: list[PositiveInt] | None = None
-    """Widths of the value function's own hidden layers (DQN: of the stream for V(s) of a dueling
-    network); null takes fcnet_hiddens."""
+    """Widths of the value function's own hidden layers; null takes fcnet_hiddens.
+
+    In DQN, these are the layers of V(s) in a dueling network.
+    """
 
     fcnet_activation: Activation = "tanh"
     """Activation after each hidden layer."""
 
     initializer: Literal["orthogonal", "uniform"] = "orthogonal"
-    """What the default networks begin with: orthogonal weights and no biases, or PyTorch's own,
-    which are smaller: weights and biases within 1/sqrt(inputs)."""
+    """How the default networks are initialised.
+
+    They begin with orthogonal weights and zero biases, or with PyTorch's own weights and biases,
+    which are smaller: uniform within 1/sqrt(inputs).
+    """
 
     vf_share_layers: bool = False
     """Whether policy and value function share their hidden layers."""
 
     conv_filters: list[tuple[PositiveInt, PositiveInt, PositiveInt]] | None = None
-    """Layers `[channels, kernel, stride]` for image observations; null fits a stack to the image's
-    size."""
+    """Convolutions `[channels, kernel, stride]` for images; null fits a stack to the image's size.
+    """
 
     conv_activation: Activation = "relu"
     """Activation after each convolution."""
 
     conv_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Numbers that pictures of bytes are convolved in; parameters and all later layers stay
-    float32. `auto` takes bfloat16 where this processor has instructions for it, which halves the
-    time, and writes down its choice."""
+    """Type of the numbers in which pictures of bytes are convolved.
+
+    Parameters and all later layers stay float32. `auto` takes bfloat16 if this processor has
+    instructions for it, which halves the time, and writes down its choice.
+    """
 
     action_distribution: Literal["gaussian", "squashed_gaussian"] = "gaussian"
     """For `Box` actions: a Gaussian clipped to the bounds, or one squashed into them by tanh."""
 
     free_log_std: bool = True
-    """Whether a Gaussian's log standard deviation is a free parameter instead of an output of the
-    network."""
+    """Whether a Gaussian's log standard deviation is a parameter, and no output of the network."""
 
     log_std_init: Annotated[float, Range(-20, 2)] = 0.0
-    """Initial log standard deviation, in units where finite action bounds are -1 and 1."""
+    """Initial log standard deviation, in units in which finite action bounds are -1 and 1."""
 
     custom_model: str | None = None
-    """A module of your own: `module:Class`, or the name that `poise.register_model` was given."""
+    """A module of your own: `module:Class`, or a name given to `poise.register_model`."""
 
     custom_model_config: dict = field(default_factory=dict)
     """Keyword arguments for the custom model."""
 
     custom_preprocessor: str | None = None
-    """An observation preprocessor of your own: `module:Class`, or the name that
-    `poise.register_preprocessor` knows."""
+    """An observation preprocessor of your own.
+
+    It is `module:Class`, or a name given to `poise.register_preprocessor`.
+    """
 
 
 @dataclass
@@ -91,8 +99,11 @@ class AlgorithmConfig(Checked):
     """Settings that every algorithm has."""
 
     env: Any = None
-    """Gymnasium id, `module:Env-v0`, a name given to `poise.register_env`, a class, or a function
-    of the env config."""
+    """The environment.
+
+    It is a Gymnasium id, `module:Env-v0`, a name given to `poise.register_env`, a class, or a
+    function of the env config.
+    """
 
     env_config: dict = field(default_factory=dict)
     """Keyword arguments for a Gymnasium id; the one argument of a class or function of yours.
@@ -101,15 +112,19 @@ class AlgorithmConfig(Checked):
     """
 
     wrappers: list[Any] = field(default_factory=list)
-    """Gymnasium's or your own wrappers around each environment, the innermost first:
-    `module:Class`, or `[module:Class, {arguments}]`. On the command line: `--wrap`."""
+    """Gymnasium's or your own wrappers around each environment, the innermost first.
+
+    Each is `module:Class`, or `[module:Class, {arguments}]`. On the command line: `--wrap`.
+    """
 
     gamma: Fraction = 0.99
     """Discount factor."""
 
     lr: Schedule = 3e-4
-    """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between
-    its points."""
+    """Learning rate: a number, or a schedule.
+
+    A schedule is `[[timestep, value], ...]`, with straight lines between its points.
+    """
 
     grad_clip: Positive | None = 0.5
     """Largest global norm of the gradient; null does not clip."""
@@ -121,25 +136,31 @@ class AlgorithmConfig(Checked):
     """
 
     num_workers: NonNegativeInt | Literal["auto"] = 0
-    """Processes that step environments (for Atari games: threads of the emulator); 0 steps them in
-    this process. `auto` measures a step, chooses, and writes down its choice."""
+    """Processes that step environments (for Atari games: threads of the emulator).
+
+    0 steps them in this process. `auto` measures a step, chooses, and writes down its choice.
+    """
 
     num_envs_per_worker: EnvCount = 8
     """Environments of each worker, or of this process.
 
-    Where only `num_workers` is set, the workers share this many.
+    If only `num_workers` is set, the workers share this many.
     """
 
     rollout_fragment_length: PositiveInt | None = 128
     """Steps that each environment takes before an update round."""
 
     timesteps_per_iteration: NonNegativeInt = 0
-    """A call of `train()` repeats update rounds until it has sampled this many steps; 0 means one
-    round."""
+    """A call of `train()` repeats update rounds until it has sampled this many steps.
+
+    0 means one round.
+    """
 
     env_step_timeout_s: Seconds = 60.0
-    """Seconds after which a step of an environment counts as hanging; a worker process that hangs
-    is replaced."""
+    """Seconds after which a step of an environment counts as hanging.
+
+    A worker process that hangs is replaced.
+    """
 
     env_reset_timeout_s: Seconds = 120.0
     """The same for a reset."""
@@ -148,40 +169,53 @@ class AlgorithmConfig(Checked):
     """The same for making one."""
 
     worker_memory_mb: PositiveInt | None = None
-    """Memory in MiB beyond which a worker process is replaced, as environments that leak need; null
-    is no limit."""
+    """Memory in MiB beyond which a worker process is replaced, for environments that leak.
+
+    null is no limit.
+    """
 
     num_gpus: NonNegative | Literal["auto"] = 0
     """GPUs for acting and learning: 0 or 1 (a part of one is one).
 
-    `auto`: one for images, where there is one.
+    `auto`: one for images, if there is one.
     """
 
     num_threads: ThreadCount | Literal["auto"] = "auto"
     """Threads of PyTorch.
 
     `auto`: one for small networks, which more threads would slow down; for images, all cores but
-    those that sample meanwhile (IMPALA, APPO)."""
+    those that sample meanwhile (IMPALA, APPO).
+    """
 
     seed: NonNegativeInt | None = None
-    """Seeds everything: two runs with equal seeds are equal to the bit (but not on a GPU). null
-    draws one and writes it down."""
+    """Seeds everything: two runs with equal seeds are equal to the bit (but not on a GPU).
+
+    null draws one and writes it down.
+    """
 
     normalize_observations: bool = False
-    """Whether observations, pictures pixel by pixel, are shifted and scaled by their running mean
-    and variance."""
+    """Whether observations are shifted and scaled by their running mean and variance.
+
+    Of pictures, every pixel has its own.
+    """
 
     normalize_rewards: bool = False
-    """Whether the learner divides rewards by the running deviation of the discounted return
-    (reports stay raw)."""
+    """Whether rewards are divided by the running standard deviation of the discounted return.
+
+    Only the learner sees them so; reports stay raw.
+    """
 
     clip_rewards: bool = False
-    """Whether the learner sees only the sign of rewards, -1, 0 or 1, as is usual for Atari games
-    (reports stay raw)."""
+    """Whether the learner sees only the sign of rewards: -1, 0 or 1.
+
+    This is usual for Atari games. Reports stay raw.
+    """
 
     total_timesteps: PositiveInt | None = None
-    """Environment steps after which training ends, unless a stop rule for `timesteps_total` says
-    otherwise; null leaves the end to stop rules."""
+    """Environment steps after which training ends; null leaves the end to stop rules.
+
+    A stop rule for `timesteps_total` goes before it.
+    """
 
     metrics_smoothing_episodes: PositiveInt = 100
     """Episodes over which `episode_reward_mean` and its siblings are taken."""
@@ -198,9 +232,9 @@ class AlgorithmConfig(Checked):
     evaluation_max_steps: PositiveInt | None = None
     """Steps after which an evaluation cuts an episode that does not end, and says so.
 
-    Derived where nobody sets it: 10
-    times the longest training episode of late, the environment's own limit, or 10,000, whichever is
-    most."""
+    If nobody sets it, it is 10 times the longest training episode of late, the environment's own
+    limit, or 10,000, whichever is most.
+    """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The networks."""
@@ -232,11 +266,13 @@ class AlgorithmConfig(Checked):
     """Threads that sample while the learner computes."""
 
     untranslatable: ClassVar[dict[str, str]] = {}
-    """Keys of other libraries that this algorithm has no counterpart of, and what to do instead:
-    over `SETTINGS`, those of all."""
+    """Keys of other libraries without a counterpart here, and what to do instead.
+
+    They go before those in `poise.config.hints`, which are the same for all algorithms.
+    """
 
     given: ClassVar[frozenset[str]] = frozenset()
-    """Of an instance: keys that the user set; neither a preset, nor a file, nor `derive`."""
+    """Keys that the user set (of an instance); not those of a preset, a file, or `derive`."""
 
     def derive(self, explicit: set[str]) -> None:
         """Fills in what nobody set and refuses what contradicts itself.
@@ -342,35 +378,6 @@ class AlgorithmConfig(Checked):
         return settings
 
 
-Presets = dict[str, dict[str, Any]]
-"""Settings tuned for environments, by the environment's name."""
-
-
-class AlgorithmSpec(NamedTuple):
-    """What is known of an algorithm before it, and PyTorch with it, is imported."""
-
-    algorithm: str | type
-    """Its class, or the `module:Class` that is imported when it is needed."""
-
-    config: type[AlgorithmConfig]
-    """Its settings."""
-
-    summary: str
-    """One line."""
-
-    presets: Presets
-    """What it had been registered with; `poise.config.presets.PRESETS` is what counts."""
-
-    search_space: dict[str, Any]
-    """What is searched where nobody says, written as in a file: `{"lr": "loguniform(1e-4, 1e-2)"}`.
-    """
-
-    @property
-    def home(self) -> str:
-        """`module:Class`."""
-        return self.algorithm if isinstance(self.algorithm, str) else env_name(self.algorithm)
-
-
 def _quotient(batch: int, key: str, value: int) -> int:
     """`batch / value`, which must be whole."""
     if batch % value:
@@ -382,10 +389,10 @@ def _quotient(batch: int, key: str, value: int) -> int:
 
 
 def _wrapper(item: Any) -> Any:
-    """A wrapper by its name, where another process can find it by that.
+    """A wrapper by its name, if another process can find it by that; else the class itself.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is no wrapper.
     """
     what, arguments = item if isinstance(item, (list, tuple)) and len(item) == 2 else (item, {})
     known = callable(what) or (isinstance(what, str) and ":" in what)
@@ -416,7 +423,7 @@ def plain(value: Any) -> Any:
 
 
 def env_label(env: Any) -> str:
-    """The name of an environment as the name of a folder may have it."""
+    """The name of an environment as a part of a folder's name."""
     return env_name(env).replace("/", "-").replace(":", "-")
 
 

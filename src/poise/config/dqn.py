@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from poise.config.base import AlgorithmSpec, ModelConfig, Presets
+from poise.config.base import ModelConfig
 from poise.config.off_policy import OffPolicyConfig
 from poise.config.shared import ATARI, CARTPOLE, COST_TABLES, NETWORK_SEARCH, PONG, SMALL_NETWORK
+from poise.config.spec import AlgorithmSpec, Presets
 from poise.config.types import Fraction, NonNegative, Positive, PositiveInt, Schedule
 from poise.errors import ConfigError
 
@@ -17,11 +18,8 @@ class DQNConfig(OffPolicyConfig):
     """Deep Q-learning (Mnih et al. 2015); double, dueling, prioritized and n-step are options."""
 
     lr: Schedule = 5e-4
-    """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between
-    its points."""
 
     grad_clip: Positive | None = 10.0
-    """Largest global norm of the gradient; null does not clip."""
 
     grad_clip_value: Positive | None = None
     """Largest size of each number of the gradient; null does not clip."""
@@ -39,23 +37,25 @@ class DQNConfig(OffPolicyConfig):
     """Probability of a random action in the end."""
 
     epsilon_timesteps: PositiveInt = 10_000
-    """Environment steps over which epsilon falls from the one to the other."""
+    """Environment steps over which epsilon falls from initial_epsilon to final_epsilon."""
 
     epsilon_schedule: Literal["linear", "exponential"] = "linear"
-    """How it falls: in a straight line, or as final + (initial - final) exp(-steps /
-    epsilon_timesteps)."""
+    """How it falls: in a straight line, or exponentially.
+
+    Exponentially, it is final + (initial - final) exp(-steps / epsilon_timesteps).
+    """
 
     td_error_loss_fn: Literal["huber", "mse"] = "huber"
-    """Loss of an error: squared up to 1 and linear beyond, or half its square."""
+    """Loss of a TD error: half its square, with `huber` only up to 1 and linear beyond."""
 
     adam_epsilon: Positive = 1e-5
     """ε in the denominator of Adam."""
 
     weight_decay: NonNegative = 0.0
-    """Decay of the parameters by lr x this at each gradient step, as in AdamW."""
+    """Each gradient step shrinks the parameters by lr times this share, as AdamW does."""
 
     amsgrad: bool = False
-    """Whether Adam's running mean of squared gradients never falls."""
+    """Whether Adam's running mean of squared gradients never falls (AMSGrad)."""
 
     model: ModelConfig = field(default_factory=lambda: ModelConfig(fcnet_activation="relu"))
     """The networks."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from poise.config.a2c import A2C_CARTPOLE
-from poise.config.base import AlgorithmConfig, AlgorithmSpec, Presets
+from poise.config.base import AlgorithmConfig
 from poise.config.shared import (
     ATARI,
     ATARI_NETWORK,
@@ -16,6 +16,7 @@ from poise.config.shared import (
     PONG,
     SMALL_NETWORK,
 )
+from poise.config.spec import AlgorithmSpec, Presets
 from poise.config.types import (
     EnvCount,
     Fraction,
@@ -81,8 +82,6 @@ class IMPALAConfig(AsynchronousConfig):
     """IMPALA (Espeholt et al. 2018, arXiv 1802.01561): an actor beside a learner, with V-trace."""
 
     lr: Schedule = 5e-4
-    """Learning rate: a number, or a schedule `[[timestep, value], ...]` with straight lines between
-    its points."""
 
     opt_type: Literal["adam", "rmsprop"] = "adam"
     """Optimiser."""
@@ -115,8 +114,10 @@ class IMPALAConfig(AsynchronousConfig):
     """Decay of RMSProp's running mean of squared gradients."""
 
     exploration_correlation: Annotated[float, Range(0, 0.999)] = 0.0
-    """Correlation of the exploration noise from one step to the next, for `Box` actions. 0 is white
-    noise."""
+    """Correlation of the exploration noise from one step to the next, for `Box` actions.
+
+    0 is white noise.
+    """
 
     aliases: ClassVar[dict[str, str]] = {
         **{alias: key for alias, key in ON_POLICY_ALIASES.items() if key != "normalize_advantages"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from poise.config.base import AlgorithmConfig, AlgorithmSpec, Presets
+from poise.config.base import AlgorithmConfig
 from poise.config.shared import (
     ATARI,
     ATARI_NETWORK,
@@ -15,6 +15,7 @@ from poise.config.shared import (
     PONG,
     SMALL_NETWORK,
 )
+from poise.config.spec import AlgorithmSpec, Presets
 from poise.config.types import (
     EnvCount,
     Fraction,

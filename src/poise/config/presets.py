@@ -11,8 +11,8 @@ from typing import Any
 
 from poise.config.algorithms import ALGORITHMS
 from poise.config.atari import atari_name
-from poise.config.base import Presets
 from poise.config.shared import ATARI
+from poise.config.spec import Presets
 from poise.errors import ConfigError, nearest
 
 PRESETS: dict[str, Presets] = {name: spec.presets for name, spec in ALGORITHMS.items()}

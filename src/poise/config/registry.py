@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from poise.config.algorithms import ALGORITHMS, TAKEN, algorithm_spec, known_name
-from poise.config.base import AlgorithmConfig, AlgorithmSpec
+from poise.config.base import AlgorithmConfig
 from poise.config.presets import PRESETS, SPACES
+from poise.config.spec import AlgorithmSpec
 from poise.config.types import brief, coerce
 from poise.errors import ConfigError
 

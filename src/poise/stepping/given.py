@@ -120,7 +120,7 @@ class GivenVectorEnv(VectorEnv):
             ) from error
 
     def _check(self, obs: Any) -> None:
-        """Refuses observations of another shape: NumPy would silently spread them over the slots."""
+        """Refuses observations of another shape, which NumPy would silently broadcast."""
         try:
             leaves = self._layout.flatten(obs)
         except (KeyError, IndexError, TypeError):
