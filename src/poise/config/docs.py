@@ -54,14 +54,12 @@ def _classes(module: str) -> list[ast.ClassDef]:
 
 
 def _docs(definition: ast.ClassDef) -> dict[str, str]:
+    """The texts that stand right below the annotated fields of a class, each in one line."""
     docs: dict[str, str] = {}
     for field, below in zip(definition.body, definition.body[1:], strict=False):
         if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
             continue
-        if (
-            isinstance(below, ast.Expr)
-            and isinstance(below.value, ast.Constant)
-            and isinstance(below.value.value, str)
-        ):
-            docs[field.target.id] = " ".join(below.value.value.split())
+        text = below.value if isinstance(below, ast.Expr) else None
+        if isinstance(text, ast.Constant) and isinstance(text.value, str):
+            docs[field.target.id] = " ".join(text.value.split())
     return docs

@@ -94,12 +94,12 @@ def require_sizes(config: AlgorithmConfig, observation: int = 0) -> None:
         require(size, f"{key}={getattr(config, key, 0)}", "Give a smaller one.")
 
 
-def one_by_one(count: int, of: int, what: str) -> Iterator[int]:
+def one_by_one(count: int, total: int, what: str) -> Iterator[int]:
     """Counts things that are made one by one, and stops early if all of them would not fit.
 
     Args:
         count: how many are made here.
-        of: how many there are to be, in all processes.
+        total: how many there will be, in all processes.
         what: what they are, in a sentence.
 
     Raises:
@@ -112,8 +112,8 @@ def one_by_one(count: int, of: int, what: str) -> Iterator[int]:
             began = began or pages
             took = (pages - began) * os.sysconf("SC_PAGE_SIZE")
             if took > 2**25:
-                rest = took * (of - made) // (made - 8)
-                making = f"Making {of:,} {what}, after the first {made:,},"
+                rest = took * (total - made) // (made - 8)
+                making = f"Making {total:,} {what}, after the first {made:,},"
                 require(rest, making, f"Make fewer {what}.")
         yield made
 

@@ -116,7 +116,7 @@ def coerce(annotation: Any, value: Any, key: str) -> Any:
         ConfigError: it is not allowed; the sentence names the key, the value and what is allowed.
     """
     try:
-        return _coerce(annotation, value, key)
+        return _coerce(annotation, value)
     except _MismatchError as error:
         raise ConfigError(
             f"{key}={brief(value)} is not allowed: it must be {describe(annotation)}.{error}"
@@ -137,7 +137,8 @@ class _MismatchError(Exception):
     """The value is not of the type; its text is a suggestion, or empty."""
 
 
-def _coerce(annotation: Any, value: Any, key: str) -> Any:
+def _coerce(annotation: Any, value: Any) -> Any:
+    """`coerce` for any annotation; raises `_MismatchError`, since a union tries several types."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any:
         return value
@@ -145,7 +146,7 @@ def _coerce(annotation: Any, value: Any, key: str) -> Any:
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         value = value.tolist()
     if origin is Annotated:
-        value = _coerce(args[0], value, key)
+        value = _coerce(args[0], value)
         if value not in args[1]:
             raise _MismatchError
         return value
@@ -153,7 +154,7 @@ def _coerce(annotation: Any, value: Any, key: str) -> Any:
         hint = ""
         for arg in args:
             try:
-                found = _coerce(arg, value, key)
+                found = _coerce(arg, value)
             except _MismatchError as error:
                 hint = str(error) or hint
             else:
@@ -167,11 +168,11 @@ def _coerce(annotation: Any, value: Any, key: str) -> Any:
     if origin is list:
         if not isinstance(value, (list, tuple)):
             raise _MismatchError
-        return [_coerce(args[0], item, key) for item in value]
+        return [_coerce(args[0], item) for item in value]
     if origin is tuple:
         if not isinstance(value, (list, tuple)) or len(value) != len(args):
             raise _MismatchError
-        return tuple(_coerce(arg, item, key) for arg, item in zip(args, value, strict=True))
+        return tuple(_coerce(arg, item) for arg, item in zip(args, value, strict=True))
     if origin is dict or annotation is dict:
         if not isinstance(value, dict):
             broken = isinstance(value, str) and value.startswith("{")
@@ -193,6 +194,7 @@ def _schedule(value: Any) -> Any:
 
 
 def _coerce_scalar(annotation: Any, value: Any) -> Any:
+    """`_coerce` for types without parts."""
     if annotation is bool:
         if not isinstance(value, bool):
             raise _MismatchError

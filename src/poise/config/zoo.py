@@ -82,6 +82,7 @@ def zoo_preset(
 
 
 def _entry(path: str, env: str) -> dict[str, Any]:
+    """The entry of an environment in a file; its own, else one that it shares with others."""
     entries = read_file(path)
     names = [str(name) for name in entries] if isinstance(entries, dict) else []
     shared = "atari" if atari_name(env) else "default"
@@ -130,9 +131,7 @@ class _Reader:
         elif key == "exploration_fraction":
             if steps:
                 self.settings["epsilon_timesteps"] = max(1, int(steps * value))
-        elif (
-            key == "train_freq" and isinstance(value, (list, tuple)) and list(value[1:]) == ["step"]
-        ):
+        elif key == "train_freq" and isinstance(value, (list, tuple)) and [*value[1:]] == ["step"]:
             self.settings[key] = value[0]
         elif key == "frame_stack" or isinstance(value, (list, tuple, dict)) or not self.known(key):
             self._leave_out(key, value)
@@ -150,6 +149,7 @@ class _Reader:
             self.model["vf_share_layers"] = True
 
     def _policy(self, given: dict[str, Any]) -> None:
+        """The Zoo's `policy_kwargs`, which are settings of the model here."""
         for key, value in given.items():
             if key == "net_arch":
                 self._layers(value)

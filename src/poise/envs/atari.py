@@ -90,6 +90,7 @@ def _roms() -> dict[str, str]:
 
 
 def _import_ale() -> Any:
+    """Imports ale-py, or says how to install it."""
     try:
         import ale_py
         import ale_py.vector_env

@@ -65,6 +65,7 @@ def constants(rooms: tuple[str, ...] = ROOMS) -> list[Change]:
 
 
 def _is_plain(value: Any) -> bool:
+    """Whether a value is a number or a text, or a container of such."""
     if isinstance(value, dict):
         value = [*value, *value.values()]
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -66,6 +66,7 @@ class ActionMaskInObservation(gym.Wrapper):
         return self._with_mask(observation, info), reward, terminated, truncated, info
 
     def _with_mask(self, observation: Any, info: Any) -> dict[str, Any]:
+        """The observation with the mask of its info, as bytes `[choices]`."""
         mask = info.get(KEY) if isinstance(info, Mapping) else None
         if mask is None:
             self._mask = self._all

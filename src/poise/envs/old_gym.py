@@ -211,6 +211,7 @@ def _is_pair(found: Any) -> bool:
 
 
 def _sentence(env: Any, why: str) -> str:
+    """What to do with an environment of the old Gym API."""
     name = env_name(env)
     return (
         f"{name} follows the old Gym API ({why}): "

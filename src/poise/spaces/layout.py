@@ -160,6 +160,7 @@ def _cure(root: spaces.Space | None, path: tuple[Key, ...]) -> str:
 
 
 def _flatten(space: spaces.Space, value: Any, path: tuple[Key, ...], into: dict[str, Any]) -> None:
+    """Puts the leaves of `value`, which lies at `path`, into `into` by their names."""
     children = _children(space)
     if children is None:
         into[_name(path)] = value
@@ -193,6 +194,7 @@ def _number(item: Any) -> Any:
 
 
 def _to_json(space: spaces.Space) -> dict[str, Any]:
+    """The description of a space, whose keys are arguments of Gymnasium's class `type`."""
     if isinstance(space, spaces.Box):
         bounds = {"low": _bounds(space.low), "high": _bounds(space.high)}
         return {"type": "Box", **bounds, "shape": list(space.shape), "dtype": str(space.dtype)}

@@ -104,7 +104,7 @@ def make_batches(
         return [make_atari_vector(source, group * envs_per_worker, threads) for group in groups]
     from poise.stepping.workers import WorkerVectorEnv
 
-    described = {**recipe(env, env_config), "of": num_workers * envs_per_worker}
+    described = {**recipe(env, env_config), "total_envs": num_workers * envs_per_worker}
     batches: list[WorkerVectorEnv] = []
     try:
         for i, group in enumerate(groups):

@@ -108,6 +108,7 @@ class GivenVectorEnv(VectorEnv):
             self.env.close()
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Calls a method of the environment; what it raises becomes an `EnvError`."""
         try:
             return getattr(self.env, method)(*args, **kwargs)
         except BaseException as error:

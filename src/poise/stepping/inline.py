@@ -54,8 +54,8 @@ class InlineVectorEnv(TolerantVectorEnv):
         make: makes one environment.
         num_envs: number of environments.
         worker: number of the process that they are in, for messages.
-        of: number of environments in the whole run; they share the memory for actions that are
-            replayed on a resume.
+        total_envs: number of environments in the whole run; they share the memory for actions that
+            are replayed on a resume.
 
     Attributes:
         observations: the current leaves `[num_envs, ...]`; what `reset` and `step` return are views
@@ -71,12 +71,18 @@ class InlineVectorEnv(TolerantVectorEnv):
     report_hang: Callable[[Failure], None]
 
     def __init__(
-        self, make: Callable[[], gym.Env], num_envs: int, *, worker: int = 0, of: int | None = None
+        self,
+        make: Callable[[], gym.Env],
+        num_envs: int,
+        *,
+        worker: int = 0,
+        total_envs: int | None = None,
     ) -> None:
+        total_envs = total_envs or num_envs
         self._make, self._worker = make, worker
         self.envs: list[gym.Env] = []
         try:
-            for _ in one_by_one(num_envs, of or num_envs, "environments"):
+            for _ in one_by_one(num_envs, total_envs, "environments"):
                 env = make()
                 claim(env, self)
                 self.envs.append(env)
@@ -91,7 +97,7 @@ class InlineVectorEnv(TolerantVectorEnv):
         self._layout = Layout(self.single_observation_space)
         self._action_layout = Layout(self.single_action_space)
         self._calls: dict[tuple[str, str], Call] = {}  # for fresh instances
-        longest = snapshot.longest_replay(self.single_action_space, of or num_envs)
+        longest = snapshot.longest_replay(self.single_action_space, total_envs)
         self._journals = [snapshot.Journal(longest) for _ in range(num_envs)]
         self._seeds: list[int | None] = [None] * num_envs
         self._incarnations = [0] * num_envs
@@ -147,6 +153,7 @@ class InlineVectorEnv(TolerantVectorEnv):
     def _reset_one(
         self, i: int, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> None:
+        """Begins an episode of one environment, and notes how it began."""
         self.pulse[1] = RESETTING
         self.pulse[0] += 1
         self._journals[i].begin(self.envs[i], seed)
@@ -164,9 +171,8 @@ class InlineVectorEnv(TolerantVectorEnv):
             self._actions = actions.copy()
         else:
             leaves = self._action_layout.flatten(actions)
-            self._actions = self._action_layout.unflatten(
-                {name: np.array(leaf) for name, leaf in leaves.items()}
-            )
+            copies = {name: np.array(leaf) for name, leaf in leaves.items()}
+            self._actions = self._action_layout.unflatten(copies)
 
     def recv(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         self.thread = get_ident()
@@ -176,6 +182,7 @@ class InlineVectorEnv(TolerantVectorEnv):
             self.pulse[1] = IDLE
 
     def _step_all(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Steps every environment, or resets it if its episode is over; takes in what it gives."""
         if self.disturbed:
             self.disturbed = False
             self.lost[:] = self.begun[:] = False
@@ -289,6 +296,7 @@ class InlineVectorEnv(TolerantVectorEnv):
         return int(np.random.SeedSequence((seed, self._incarnations[i])).generate_state(1)[0])
 
     def _failure(self, i: int, error: BaseException) -> Failure:
+        """The failure of an environment that raised this error."""
         if isinstance(error, ContractError):
             return Failure("contract", self._sentence(i, str(error)))
         actions, about = self._journals[i].actions, ""

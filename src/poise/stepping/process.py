@@ -145,6 +145,7 @@ class Worker:
         self._send(lambda: self.pipe.send(message))
 
     def _send(self, write: Any) -> None:
+        """Writes to the pipe, and raises `WorkerDiedError` if nobody is at its other end."""
         try:
             write()
         except (BrokenPipeError, OSError):
@@ -200,6 +201,7 @@ class Worker:
         return answer
 
     def _how_it_ended(self) -> Failure:
+        """The failure of a worker whose process is gone, or does not talk any more."""
         assert self._process is not None
         try:
             code: int | None = self._process.wait(1.0)
@@ -217,6 +219,7 @@ class Worker:
         )
 
     def _how_it_hangs(self) -> Failure:
+        """The failure of a worker that takes too long, with a traceback from where it is."""
         phase = {MAKING: "made", RESETTING: "reset"}.get(self._phase(), "stepped")
         # C code in the process writes a traceback, whoever holds the interpreter lock.
         if self._process is not None and self._trace is not None:

@@ -60,8 +60,12 @@ def _serve(pipe: Pipe) -> None:
 
         # It comes from the driver, whose child this is, and from nobody else.
         about.update(cloudpickle.loads(pipe.receive()))
-        make, worker = recipe_maker(about), about["worker"]
-        env = InlineVectorEnv(make, about["num_envs"], worker=worker, of=about.get("of"))
+        env = InlineVectorEnv(
+            recipe_maker(about),
+            about["num_envs"],
+            worker=about["worker"],
+            total_envs=about.get("total_envs"),
+        )
         layouts = Layout(env.single_observation_space), Layout(env.single_action_space)
         pipe.send({"spaces": [layout.to_json() for layout in layouts]})
     except BaseException as error:

@@ -181,6 +181,7 @@ class WorkerVectorEnv(TolerantVectorEnv):
         return self._layouts[0].unflatten(copies)
 
     def _wait(self, worker: Worker) -> Any:
+        """Waits for the answer of a worker, and counts the time."""
         start = time.perf_counter()
         worker.answered()
         self.waited += time.perf_counter() - start
@@ -297,6 +298,7 @@ class WorkerVectorEnv(TolerantVectorEnv):
             )
 
     def _start(self, worker: Worker) -> None:
+        """Starts the process of a worker, with the recipe for its environments."""
         try:
             recipe = cloudpickle.dumps(self._recipe)
         except Exception as error:
