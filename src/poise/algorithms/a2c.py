@@ -47,13 +47,9 @@ class A2C(OnPolicy):
             The loss, and `[policy_loss, vf_loss, entropy, explained variance]`.
         """
         config, dist, rollout = self.config, self.policy.dist, rollout.to(self.device)
-        n = rollout.steps * rollout.slots
-        x = self.policy.prepare({k: leaf.flatten(0, 1) for k, leaf in rollout.obs.items()})
-        inputs, values = self.policy(x, rollout.state, rollout.first)
-        inputs, value = inputs[:n], values[:n]  # row T only bootstraps
+        inputs, value, known = self.evaluate(rollout)
         weight = rollout.valid.flatten()
         share = weight / weight.sum().clamp(min=1)  # for a mean over the steps that count
-        known = values.detach().view(rollout.steps + 1, rollout.slots)
         advantage = self.advantages(rollout, known).flatten()
         target = value.detach() + advantage
         if config.normalize_advantages:

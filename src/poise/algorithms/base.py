@@ -34,7 +34,7 @@ from poise.models.policy import Policy
 from poise.models.sizes import WithinMemory
 from poise.sampling.group import SamplerGroup
 from poise.sampling.rewards import RewardScaler
-from poise.sampling.rollout import observation_bytes
+from poise.sampling.rollout import Rollout, observation_bytes
 from poise.spaces.layout import Layout
 
 RENAMED = {
@@ -317,6 +317,17 @@ class Algorithm(ABC):
         """Puts the parameters that learn back to `good`, which holds a vector per learner."""
         for name, learner in self.learners.items():
             learner.flat.data.copy_(good[name])
+
+    def finish_round(self, rollout: Rollout) -> None:
+        """Counts the steps of a rollout and updates the observation normaliser with them.
+
+        On-policy algorithms do this last: while a rollout is learnt from, the policy must see its
+        observations as it did when it acted.
+        """
+        self.timesteps += int(rollout.valid.sum().item())
+        if self.policy.moments:
+            seen = {name: leaf[:-1] for name, leaf in rollout.obs.items()}
+            self.policy.update_normalizer(seen, rollout.valid)
 
     def scheduled(self, schedule: float | Points) -> float:
         """The value of a schedule now."""

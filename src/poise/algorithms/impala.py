@@ -62,19 +62,14 @@ class IMPALA(Asynchronous):
             The loss, and `[policy_loss, vf_loss, entropy, kl, explained variance]`.
         """
         config, dist = self.config, self.policy.dist
-        steps, slots = rollout.steps, rollout.slots
-        n = steps * slots
-        x = self.policy.prepare({k: leaf.flatten(0, 1) for k, leaf in rollout.obs.items()})
-        inputs, values = self.policy(x, rollout.state, rollout.first)
-        inputs, value = inputs[:n], values[:n]  # row T only bootstraps
+        inputs, value, known = self.evaluate(rollout)
         log_prob = dist.log_prob(inputs, rollout.action.flatten(0, 1))
         weight = rollout.valid.flatten()
-        share = weight / weight.sum().clamp(min=1)
+        share = weight / weight.sum().clamp(min=1)  # for a mean over the steps that count
         with torch.no_grad():
             log_ratio = log_prob - rollout.log_prob.flatten()
-            known = values.view(steps + 1, slots)
             correction, advantage = vtrace(
-                log_ratio.view(steps, slots),
+                log_ratio.view(rollout.steps, rollout.slots),
                 reward,
                 known[:-1],
                 self.next_values(rollout, known),

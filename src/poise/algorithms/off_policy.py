@@ -172,10 +172,7 @@ class OffPolicy(Algorithm):
         if self.reward_scaler:
             self.reward_scaler(rollout)
         self.replay.add(rollout)
-        self.timesteps += int(rollout.valid.numpy().sum())
-        if self.policy.moments:
-            seen = {name: leaf[:-1] for name, leaf in rollout.obs.items()}
-            self.policy.update_normalizer(seen, rollout.valid)
+        self.finish_round(rollout)
 
     def draw(self, replay: Replay, count: int) -> tuple[Batch, Tensor]:
         """Draws steps from the replay, with their n-step rewards.

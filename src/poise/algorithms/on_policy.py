@@ -29,6 +29,19 @@ class OnPolicy(Algorithm):
             self.finish_round(samplers.collect())
             samplers.publish(self.updates)
 
+    def evaluate(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        """Runs the policy on all rows of a rollout, with gradients.
+
+        Returns:
+            The distribution inputs of its N = T B steps, `[N, num_inputs]`, and their values,
+            `[N]`; and the values of all rows without their gradients, `[T + 1, B]`.
+        """
+        n = rollout.steps * rollout.slots
+        x = self.policy.prepare({name: leaf.flatten(0, 1) for name, leaf in rollout.obs.items()})
+        inputs, values = self.policy(x, rollout.state, rollout.first)
+        known = values.detach().view(rollout.steps + 1, rollout.slots)
+        return inputs[:n], values[:n], known  # row T only bootstraps
+
     def learner_reward(self, rollout: Rollout) -> Tensor:
         """Rewards `[T, B]` as they enter the loss: raw, clipped to their sign, or scaled.
 
@@ -79,14 +92,3 @@ class OnPolicy(Algorithm):
             rho=rho,
             c=c,
         )
-
-    def finish_round(self, rollout: Rollout) -> None:
-        """Counts the steps of a rollout and updates the observation normaliser with them.
-
-        The normaliser comes last: while a rollout is learnt from, the policy must see its
-        observations as it did when it acted.
-        """
-        self.timesteps += int(rollout.valid.sum().item())
-        if self.policy.moments:
-            seen = {name: leaf[:-1] for name, leaf in rollout.obs.items()}
-            self.policy.update_normalizer(seen, rollout.valid)

@@ -160,7 +160,12 @@ def _alike(parameter: Tensor, like: Tensor) -> bool:
     return parameter.dtype == like.dtype and parameter.device == like.device
 
 
+def _kind(parameter: Tensor) -> str:
+    return f"{str(parameter.dtype).removeprefix('torch.')} on {parameter.device}"
+
+
 def _check(learning: dict[str, nn.Parameter], like: Tensor) -> None:
+    """Raises `ModelError` for a parameter that cannot learn in one vector with the others."""
     for name, parameter in learning.items():
         if parameter.is_inference():
             raise ModelError(
@@ -168,11 +173,8 @@ def _check(learning: dict[str, nn.Parameter], like: Tensor) -> None:
                 "make it outside."
             )
         if not _alike(parameter, like):
-            one, other = (
-                f"{str(p.dtype).removeprefix('torch.')} on {p.device}" for p in (parameter, like)
-            )
             raise ModelError(
-                f"The parameter {name!r} is {one}, and others are {other}: "
+                f"The parameter {name!r} is {_kind(parameter)}, and others are {_kind(like)}: "
                 "all that learn must be of one type, on one device "
                 "(or frozen by requires_grad_(False))."
             )

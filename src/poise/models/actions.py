@@ -72,10 +72,11 @@ class Actions:
             squashed = self._squashed(boxes)
         self.dist = self._distribution(choices, bits, boxes, squashed)
         self.free = self.dim if config.free_log_std else 0
-        self._decoders: dict[str, _Bounded | _Whole] = {}
-        for leaf in layout.leaves:
-            decoder = _Bounded(leaf, squashed=leaf in squashed) if leaf in boxes else _Whole(leaf)
-            self._decoders[leaf.name] = decoder
+        bounded = {leaf.name: _Bounded(leaf, squashed=leaf in squashed) for leaf in boxes}
+        self._decoders = {
+            leaf.name: bounded[leaf.name] if leaf in boxes else _Whole(leaf)
+            for leaf in layout.leaves
+        }
         self._single = ROOT if layout.leaves[0].space is layout.space else None
 
     def _squashed(self, boxes: list[Leaf]) -> list[Leaf]:
