@@ -340,7 +340,7 @@ def test_infos_do_not_become_results() -> None:
 
 @pytest.mark.slow
 def test_a_life_is_an_end_only_for_learning() -> None:
-    """The emulator's own option restarts the game at the loss of a life: later ones are never played."""
+    """The emulator's option restarts the game at the loss of a life: later ones are not played."""
     plain = play(make_atari_vector("Breakout-v4", 2, SMALL), 600)
     lives = play(make_atari_vector("Breakout-v4", 2, {**SMALL, "episodic_life": True}), 600)
     assert same(plain, lives)

@@ -18,6 +18,14 @@ Fault = tuple[Level, str]
 """A level and a sentence that says what is wrong and how to mend it."""
 
 
+def _error(text: str) -> Fault:
+    return "error", text
+
+
+def _warning(text: str) -> Fault:
+    return "warning", text
+
+
 def space_faults(kind: str, space: Any) -> Iterator[Fault]:
     """What is wrong with `env.observation_space` or `env.action_space`.
 
@@ -27,22 +35,22 @@ def space_faults(kind: str, space: Any) -> Iterator[Fault]:
     """
     if not isinstance(space, spaces.Space):
         what = "there is none" if space is None else f"it is {short(space)}"
-        text = (
+        yield _error(
             f"{kind}_space must be a gymnasium.spaces.Space, and {what}: "
             f"set self.{kind}_space in __init__."
         )
-        yield "error", text
         return
     try:
         leaves = Layout(space).leaves
     except SpaceError as error:
-        yield "error", f"{kind}_space: {error}"
+        yield _error(f"{kind}_space: {error}")
         return
     for leaf in leaves:
         name = _title(f"{kind}_space", leaf.name.split("/") if space is not leaf.space else [])
         if 0 in leaf.shape:
-            text = f"{name} has the shape {leaf.shape}, in which there is no number: leave it out."
-            yield "error", text
+            yield _error(
+                f"{name} has the shape {leaf.shape}, in which there is no number: leave it out."
+            )
         elif isinstance(leaf.space, spaces.Box):
             yield from _bounds_faults(name, leaf.space, is_action=kind == "action")
 
@@ -50,31 +58,29 @@ def space_faults(kind: str, space: Any) -> Iterator[Fault]:
 def _bounds_faults(name: str, box: spaces.Box, *, is_action: bool) -> Iterator[Fault]:
     low, high = box.low, box.high
     if np.isnan(low).any() or np.isnan(high).any():
-        text = f"{name} has NaN among its bounds, so nothing is inside: give numbers, or ±np.inf."
-        yield "error", text
+        yield _error(
+            f"{name} has NaN among its bounds, so nothing is inside: give numbers, or ±np.inf."
+        )
         return
     if (low > high).any():
         i = _first(low > high)
-        text = (
+        yield _error(
             f"{name} has low {low[i]} above high {high[i]}{_at(i)}, so nothing is inside: "
             "exchange them."
         )
-        yield "error", text
         return
     if is_action and not (np.isfinite(low).all() and np.isfinite(high).all()):
         i = _first(~(np.isfinite(low) & np.isfinite(high)))
-        text = (
+        yield _warning(
             f"{name} is unbounded ([{low[i]}, {high[i]}]{_at(i)}), "
             "so a policy cannot know how large an action is meant to be: give finite bounds, "
             "best -1 to 1, and scale them in step()."
         )
-        yield "warning", text
     if is_action and (low == high).any():
         i = _first(low == high)
-        text = (
+        yield _warning(
             f"{name} allows only {low[i]}{_at(i)}: there is nothing to choose; leave that part out."
         )
-        yield "warning", text
 
 
 class ValueFault(NamedTuple):
@@ -206,7 +212,7 @@ def reward_faults(reward: Any) -> Iterator[Fault]:
         try:
             number = float(reward)
         except (TypeError, ValueError):
-            yield "error", f"the reward must be one number, and is {short(reward)}: {mend}."
+            yield _error(f"the reward must be one number, and is {short(reward)}: {mend}.")
             return
         level: Level = "error" if isinstance(reward, str) or np.shape(reward) else "warning"
         text = (
@@ -215,11 +221,10 @@ def reward_faults(reward: Any) -> Iterator[Fault]:
         yield level, text
         reward = number
     if not math.isfinite(reward):
-        text = (
+        yield _error(
             f"the reward is {float(reward)}: it must be finite; "
             "look for a division by zero or an overflow."
         )
-        yield "error", text
 
 
 def flag_faults(name: str, value: Any) -> Iterator[Fault]:
@@ -235,23 +240,20 @@ def flag_faults(name: str, value: Any) -> Iterator[Fault]:
 def frame_faults(frame: Any) -> Iterator[Fault]:
     """What is wrong with a frame that `render()` returned for `rgb_array`."""
     if not isinstance(frame, np.ndarray):
-        text = (
+        yield _error(
             "render() must return an array [height, width, 3] of uint8, "
             f"and returned {short(frame)}."
         )
-        yield "error", text
     elif frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
-        text = (
+        yield _error(
             "render() must return an array [height, width, 3], "
             f"and returned one of shape {frame.shape}."
         )
-        yield "error", text
     elif frame.dtype != np.uint8:
-        text = (
+        yield _error(
             f"render() must return uint8 from 0 to 255, and returned {frame.dtype}: "
             "convert the frame."
         )
-        yield "error", text
 
 
 def same(a: Any, b: Any) -> bool:

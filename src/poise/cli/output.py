@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 
 import click
@@ -27,6 +28,13 @@ def echo_last(text: object, *, err: bool = False) -> None:
     except OSError:
         with suppress(OSError, ValueError):
             silence()
+
+
+def echo_next(commands: Mapping[str, str]) -> None:
+    """Prints what may be typed next: commands, and what each does."""
+    width = max(map(len, commands))
+    lines = [f"  {command:{width}}   {what}" for command, what in commands.items()]
+    echo_last("\n".join(["\nNext:", *lines]))
 
 
 def silence() -> None:

@@ -28,7 +28,7 @@ from poise.cli.flags import (
     with_options,
 )
 from poise.cli.inputs import Experiment, parse_stop, read_experiment
-from poise.cli.output import echo_last
+from poise.cli.output import echo_last, echo_next
 from poise.config.algorithms import ALGORITHMS, algorithm_names, algorithm_spec, known_name
 from poise.config.base import AlgorithmConfig
 from poise.config.hints import setting_hint
@@ -349,11 +349,12 @@ def finish_seeds(ctx: click.Context, found: SeedRuns, *, quiet: bool) -> None:
     if quiet:
         echo_last(found.path)
     elif found.ended:
-        echo_last(f"\nNext:\n  poise resume {path}   go on from here")
+        echo_next({f"poise resume {path}": "go on from here"})
     else:
-        echo_last(f"\n{summary(found)}\n\nNext:")
-        echo_last(f"  poise plot {path}       draw all seeds")
-        echo_last(f"  poise evaluate {path}   play the best")
+        echo_last(f"\n{summary(found)}")
+        echo_next(
+            {f"poise plot {path}": "draw all seeds", f"poise evaluate {path}": "play the best"}
+        )
     ctx.exit(code)
 
 
@@ -373,8 +374,5 @@ def finish(ctx: click.Context, run: Run, *, quiet: bool) -> None:
         # In a virtual environment that is not activated, the shell finds it only as it was called.
         hidden = sys.argv[0].endswith("/poise") and not shutil.which("poise")
         poise, path = sys.argv[0] if hidden else "poise", shlex.quote(str(near(run.path)))
-        width = len(f"{poise} {max(next_steps, key=len)} {path}")
-        echo_last("\nNext:")
-        for command, what in next_steps.items():
-            echo_last(f"  {f'{poise} {command} {path}':{width}}   {what}")
+        echo_next({f"{poise} {command} {path}": what for command, what in next_steps.items()})
     ctx.exit(code)

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from poise.cli.flags import KEPT, OTHER, TRAINED, Flag, given, options_given, with_options
 from poise.cli.inputs import parse_stop
-from poise.cli.output import echo
+from poise.cli.output import echo, echo_next
 from poise.cli.train import (
     EXIT_CODES,
     Request,
@@ -179,8 +179,5 @@ def finish_study(ctx: click.Context, analysis: Analysis, *, quiet: bool) -> None
             lines = {f"poise tune --resume {shlex.quote(str(analysis.path))}": "go on from here"}
         elif best is not None:
             lines[f"poise evaluate {shlex.quote(str(analysis.best_logdir))}"] = "play the best"
-        width = max(map(len, lines))
-        echo("\nNext:")
-        for command, what in lines.items():
-            echo(f"  {command:{width}}   {what}")
+        echo_next(lines)
     ctx.exit(code)

@@ -69,17 +69,26 @@ class History:
 
     @classmethod
     def of_folder(cls, folder: RunFolder) -> History:
-        saved, episodes = folder.config(), folder.episodes()
-        name, settings = folder.path.name, saved["config"]
-        return cls(name, saved["algorithm"], settings, episodes, results=folder.metrics)
+        saved = folder.config()
+        return cls(
+            folder.path.name,
+            saved["algorithm"],
+            saved["config"],
+            folder.episodes(),
+            results=folder.metrics,
+        )
 
     @classmethod
     def of_trainer(cls, trainer: Trainer) -> History:
-        metrics, settings = trainer.metrics, trainer.config.to_dict()
-        episodes, results = list(metrics.finished), list(trainer.history)
-        before = metrics.episodes_total - len(episodes)
-        name = f"seed {trainer.config.seed}"
-        return cls(name, trainer.name, settings, episodes, before, lambda: results)
+        episodes, results = list(trainer.metrics.finished), list(trainer.history)
+        return cls(
+            f"seed {trainer.config.seed}",
+            trainer.name,
+            trainer.config.to_dict(),
+            episodes,
+            before=trainer.metrics.episodes_total - len(episodes),
+            results=lambda: results,
+        )
 
     @property
     def env(self) -> str:
@@ -188,8 +197,7 @@ def _nothing(side: str, histories: Sequence[History]) -> PoiseError:
     """Why no run has anything to draw at a vertical axis."""
     if side in ("return", "length"):
         return PoiseError("There is nothing to plot: no episode has ended yet.")
-    results = (result for history in histories for result in history.results())
-    known = dict.fromkeys(key for result in results for key in result)
+    known = dict.fromkeys(chain(*(result for each in histories for result in each.results())))
     if side in known:
         return PoiseError(f"There is nothing to plot: {side} has had no value yet.")
     hint = nearest(side, ["return", "length", *known])
@@ -318,11 +326,10 @@ def _labels(groups: list[list[History]]) -> list[str]:
 def _difference(history: History, rivals: list[History]) -> str:
     """The settings in which a run differs from others, or its name if they are many."""
     flat = [flatten({**rival.settings, "seed": None}) for rival in rivals]
-    first, *others = flat
     keys = [
         key
         for key in dict.fromkeys(chain(*flat))
-        if any(other.get(key) != first.get(key) for other in others)
+        if any(other.get(key) != flat[0].get(key) for other in flat)
     ]
     if not 0 < len(keys) <= SETTINGS:
         return history.name

@@ -93,13 +93,10 @@ def run_names(runs: Sequence[RunFolder], root: str | Path) -> list[str]:
 
 def _runs(base: Path, *patterns: str) -> list[RunFolder]:
     """The runs in the folders below `base` that match one of the patterns, oldest first."""
-    changed = {}
-    for end in ("checkpoints", "config.json"):  # the second, where it is, says when the run began
-        for pattern in patterns:
-            for file in base.glob(f"{pattern}/{end}"):
-                changed[file.parent] = file.stat().st_mtime
-    folders = sorted(changed, key=changed.__getitem__)
-    return [run for run in map(RunFolder, folders) if run.exists()]
+    ends = ("checkpoints", "config.json")  # the second, where there is one, is as old as the run
+    files = [file for end in ends for each in patterns for file in base.glob(f"{each}/{end}")]
+    ages = {file.parent: file.stat().st_mtime for file in files}
+    return [run for run in map(RunFolder, sorted(ages, key=ages.__getitem__)) if run.exists()]
 
 
 def find_runs(name: str | Path, root: str | Path = "runs") -> list[RunFolder]:

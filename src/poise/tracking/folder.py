@@ -199,10 +199,8 @@ class RunFolder:
                 lines = file.read().splitlines()
         except OSError:
             return None
-        for line in reversed(lines):
-            if (result := _result(line)) is not None:
-                return result
-        return None
+        results = map(_result, reversed(lines))
+        return next((result for result in results if result is not None), None)
 
     def episodes(self) -> list[tuple[int, float, float, int]]:
         """Steps, seconds, reward and length of all finished episodes, oldest first.

@@ -237,8 +237,8 @@ class Trainer(EnvAccess, Acting, Saving):
         reason = ""
         self.error = None
         result: dict[str, Any] = dict(self.history[-1]) if self.history else {}
-        confirmation = Confirmation(self.config, self.fresh_episodes, self._report)
-        self.confirmation = confirmation if confirm else None
+        play = self.fresh_episodes
+        self.confirmation = Confirmation(self.config, play, self._report) if confirm else None
         try:
             with stopping_on((signal.SIGINT, *signals), self._halt), suppress(HaltedError):
                 for callback in self.callbacks:

@@ -175,16 +175,14 @@ def table(study: Study, width: int, rows: int | None = None) -> list[Table | Tex
     for trial, row in zip(some, zip(*columns.values(), strict=True), strict=True):
         style = "bold" if trial is best else "red" if trial.state == "failed" else None
         made.add_row(*map(Text, row), style=style)
-    if not dropped:
-        return [made]
-    return [made, Text(f"+{len(dropped)} settings: {', '.join(dropped)}", "dim")]
+    rest = [Text(f"+{len(dropped)} settings: {', '.join(dropped)}", "dim")] if dropped else []
+    return [made, *rest]
 
 
 def _params(trial: Trial) -> str:
     """What was proposed for a trial, as the end of a sentence; its seed is its name already."""
-    params = {name: value for name, value in trial.params.items() if name != "seed"}
-    listed = ", ".join(f"{name}={_short(value)}" for name, value in params.items())
-    return f" ({listed})" if params else ""
+    listed = [f"{name}={_short(value)}" for name, value in trial.params.items() if name != "seed"]
+    return f" ({', '.join(listed)})" if listed else ""
 
 
 def _short(value: Any) -> str:
