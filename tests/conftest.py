@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # threads that wait leave their core to the other test
+# Threads that wait leave their core to the other test.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 

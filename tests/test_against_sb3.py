@@ -60,9 +60,9 @@ def python() -> str:
     if not own.exists():
         if os.environ.get("POISE_JUDGES") != "1":
             pytest.skip(
-                "This test needs Stable-Baselines3 in an environment of its own: set POISE_JUDGES=1"
-                " to have it made in benchmarks/.venvs/sb3, or POISE_SB3_PYTHON to a Python that"
-                " has it."
+                "This test needs Stable-Baselines3 in an environment of its own: "
+                "set POISE_JUDGES=1 to have it made in benchmarks/.venvs/sb3, "
+                "or POISE_SB3_PYTHON to a Python that has it."
             )
         make_home()
     return str(own)
@@ -97,9 +97,8 @@ def test_returns_and_advantages_are_equal(judge: Judge, gamma: float, lambda_: f
         [False, True, True, False, False],
     )
     assert (terminated & truncated)[:-1].any()
-    final = rng.standard_normal(
-        (steps, slots)
-    )  # the value of the final observation, where an episode was cut
+    # The value of the final observation, where an episode was cut.
+    final = rng.standard_normal((steps, slots))
     given = {
         "reward": rng.standard_normal((steps, slots)),
         "value": value[:-1],

@@ -254,9 +254,8 @@ def test_an_episode_ends_as_next_step_says() -> None:
     ends = 0
     for obs, reward, terminated, truncated, info in play(env, 600):
         assert not truncated.any()
-        black = (obs[:, :3] == 0).all(
-            (1, 2, 3)
-        )  # a new episode: nothing came before its first picture
+        # A new episode: nothing came before its first picture.
+        black = (obs[:, :3] == 0).all((1, 2, 3))
         assert np.array_equal(black, before)
         assert not reward[before].any()
         assert not (terminated & before).any()
@@ -270,11 +269,8 @@ def test_an_episode_ends_as_next_step_says() -> None:
 def test_a_limit_truncates_after_that_many_steps() -> None:
     env = make_atari_vector("PongNoFrameskip-v4", 2, {**SMALL, "max_episode_steps": 7})
     cuts = [truncated.tolist() for _, _, _, truncated, _ in play(env, 24)]
-    assert [t for t, cut in enumerate(cuts, 1) if all(cut)] == [
-        7,
-        15,
-        23,
-    ]  # and each is followed by a reset
+    # And each is followed by a reset.
+    assert [t for t, cut in enumerate(cuts, 1) if all(cut)] == [7, 15, 23]
     assert not any(any(cut) for t, cut in enumerate(cuts, 1) if t not in (7, 15, 23))
     one = poise.make_env("PongNoFrameskip-v4", {**SMALL, "max_episode_steps": 7})
     one.reset(seed=0)
@@ -530,9 +526,8 @@ def test_presets_of_games() -> None:
 def test_clipping_and_normalising_rewards_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match="clip_rewards=True contradicts normalize_rewards=True"):
         resolve("PPO", "CartPole-v1", {"clip_rewards": True, "normalize_rewards": True})
-    config, _ = resolve(
-        "PPO", "Breakout-v4", {"normalize_rewards": True}
-    )  # the preset's clipping gives way
+    # The preset's clipping gives way.
+    config, _ = resolve("PPO", "Breakout-v4", {"normalize_rewards": True})
     assert (config.clip_rewards, config.normalize_rewards) == (False, True)
     config, _ = resolve("PPO", "Acrobot-v1", {"clip_rewards": True})
     assert (config.clip_rewards, config.normalize_rewards) == (True, False)

@@ -139,9 +139,8 @@ def test_all_goes_on_learning_and_acting_by_what_is_learnt(
     made.train()
     change(made)
     before = numbers(made)
-    assert (
-        made.train()["learner/grad_norm"] > 0
-    )  # without a gradient, Adam's memory alone would move them
+    # Without a gradient, Adam's memory alone would move them.
+    assert made.train()["learner/grad_norm"] > 0
     assert moved(made, before) == set(before)
     if algorithm in ("IMPALA", "APPO"):
         made.samplers.publish(0)

@@ -599,8 +599,8 @@ def test_loading_runs_no_code_of_a_module_that_exists(saved: Path, tmp_path: Pat
     manifest["env"] = manifest["config"]["env"] = "evil:Env"
     (saved / "manifest.json").write_text(json.dumps(manifest))
     code = (
-        "import poise, sys; print(poise.load(sys.argv[1]).compute_action([0.0] * 4), 'evil' in"
-        " sys.modules)"
+        "import poise, sys; print(poise.load(sys.argv[1]).compute_action([0.0] * 4), "
+        "'evil' in sys.modules)"
     )
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path}

@@ -315,12 +315,8 @@ def test_algorithm_names_in_any_case_and_with_a_suggestion() -> None:
         ),
         ({"train_batch_size": 1000}, 10, 100, 1000),  # as many environments as fill it exactly
         ({"train_batch_size": 997}, 1, 997, 997),
-        (
-            {"train_batch_size": 40},
-            2,
-            20,
-            40,
-        ),  # rather fewer environments than fragments of a few steps
+        # Rather fewer environments than fragments of a few steps.
+        ({"train_batch_size": 40}, 2, 20, 40),
     ],
 )
 def test_batch_is_environments_times_length(
@@ -371,9 +367,8 @@ def test_a_minibatch_larger_than_the_batch_is_an_error_when_asked_for() -> None:
 
 
 def test_auto_waits_for_what_it_depends_on() -> None:
-    config = ppo(
-        num_workers="auto", num_gpus="auto"
-    )  # of the environment's speed, and of its observations
+    # Of the environment's speed, and of its observations.
+    config = ppo(num_workers="auto", num_gpus="auto")
     assert (config.num_workers, config.num_gpus) == ("auto", "auto")
 
 
@@ -433,8 +428,8 @@ def test_environments_of_workers_fill_the_batch(
         (
             {"num_workers": 2, "train_batch_size": 100, "num_envs_per_worker": 3},
             (
-                "=100 contradicts 2 workers x num_envs_per_worker=6: it must be a multiple of it,"
-                " such as 96."
+                "=100 contradicts 2 workers x num_envs_per_worker=6: it must be a multiple of it, "
+                "such as 96."
             ),
         ),
         ({"env_step_timeout_s": 0}, "env_step_timeout_s=0 is not allowed"),

@@ -468,9 +468,8 @@ def test_masks_are_respected_in_acting_and_in_targets(
     assert not bad
     assert made.evaluate(20)["episode_reward_mean"] >= 0.9 * 8
     values = [result["learner/q"] for result in made.history]
-    assert all(
-        abs(value) < 10 for value in values if not math.isnan(value)
-    )  # MASKED never entered a target
+    # MASKED never entered a target.
+    assert all(abs(value) < 10 for value in values if not math.isnan(value))
 
 
 def test_a_model_of_ones_own_learns(trainer: Make, registries: None) -> None:

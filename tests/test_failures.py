@@ -161,12 +161,8 @@ def test_training_survives(fault: zoo.Fault, workers: int, trainer: Make, tmp_pa
     before = len(witness.episodes)
     for _ in range(5):
         result = algo.train()
-    assert {episode.slot for episode in witness.episodes[before:]} == {
-        0,
-        1,
-        2,
-        3,
-    }  # all of them go on
+    # All of them go on.
+    assert {episode.slot for episode in witness.episodes[before:]} == {0, 1, 2, 3}
 
     assert fault.message in [zoo.normal(failure.what) for failure in witness.failures]
     restarted = fault.outcome == zoo.RESTARTED

@@ -185,8 +185,8 @@ def test_an_evaluation_whose_episodes_do_not_end_is_cut_with_a_sentence() -> Non
         50,
     )
     assert [str(each.message) for each in told] == [
-        "25 of 25 evaluation episodes did not end and were cut after 50 steps"
-        " (evaluation_max_steps); they count with what they had earned."
+        "25 of 25 evaluation episodes did not end and were cut after 50 steps "
+        "(evaluation_max_steps); they count with what they had earned."
     ]
 
 

@@ -182,9 +182,8 @@ def test_an_element_of_a_batch() -> None:
     for i in range(3):
         element = layout.element(leaves, i)
         assert NESTED.contains(element)
-        assert isinstance(
-            element["exact"], np.ndarray
-        )  # of no axes, which Gymnasium takes without a warning
+        # Of no axes, which Gymnasium takes without a warning.
+        assert isinstance(element["exact"], np.ndarray)
         assert isinstance(element["pair"][0], np.integer)
         np.testing.assert_array_equal(element["camera"]["left"], batch["camera"]["left"][i])
     assert np.shares_memory(layout.element(leaves, 1)["speed"], batch["speed"])

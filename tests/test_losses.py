@@ -185,18 +185,16 @@ def test_normalize_takes_rows_apart() -> None:
 
 def test_normalize_keeps_its_argument_and_survives_one_step() -> None:
     x = torch.tensor([3.0, 1e30])
-    assert (
-        normalize(x, torch.tensor([1.0, 0.0]))[0].item() == 3.0
-    )  # there is nothing to compare it with
+    # There is nothing to compare it with.
+    assert normalize(x, torch.tensor([1.0, 0.0]))[0].item() == 3.0
     assert x.tolist() == [3.0, pytest.approx(1e30)]
 
 
 def test_explained_variance() -> None:
     target, every = numbers(200), torch.ones(200, dtype=torch.float64)
     assert explained_variance(target, target, every).item() == pytest.approx(1)
-    assert explained_variance(target - 4, target, every).item() == pytest.approx(
-        1
-    )  # a constant off is explained
+    # A constant off is explained.
+    assert explained_variance(target - 4, target, every).item() == pytest.approx(1)
     assert explained_variance(torch.zeros_like(target), target, every).item() == pytest.approx(0)
     assert explained_variance(-target, target, every).item() == pytest.approx(-3)
     guess, some = numbers(200, 1), (numbers(200, 2) > 0).double()

@@ -487,9 +487,8 @@ def test_log_std_is_a_parameter_or_an_output(
     assert (log_std + 0.7).abs().max() < 0.1
     assert mean.abs().max() < 0.1
     assert ("log_std" in dict(made.named_parameters())) is free
-    assert (
-        log_std.std(0).max().item() == 0
-    ) is free  # a free one does not depend on the observation
+    # A free one does not depend on the observation.
+    assert (log_std.std(0).max().item() == 0) is free
     log_std.sum().backward()
     grad = made.network.pi.layers[0].weight.grad
     assert (grad is None or grad.abs().sum().item() == 0) is free

@@ -155,9 +155,8 @@ def test_the_normaliser_sees_every_valid_observation_once(
     monkeypatch.setattr(sampler, "stages", stages_and_note)
     for _ in range(3):
         made.train()
-    assert (
-        len(seen) == 4
-    )  # the first rollout only shows what observations are like; nothing is learnt from it
+    # The first rollout only shows what observations are like; nothing is learnt from it.
+    assert len(seen) == 4
     everything = np.concatenate(seen)
     np.testing.assert_allclose(made.policy.normalizer.mean.numpy(), everything.mean(0), rtol=1e-9)
     np.testing.assert_allclose(made.policy.normalizer.var.numpy(), everything.var(0), rtol=1e-9)
@@ -319,9 +318,8 @@ def test_pixel_moments_see_some_rows_of_all_slots_and_travel_with_a_checkpoint(
     made = trainer("PPO", make, num_envs=4, n_steps=40, num_sgd_iter=1, normalize_observations=True)
     made.train()
     (pixels,) = made.policy.moments
-    rows = 2 * len(
-        range(0, 40, PICTURE_ROWS)
-    )  # of the rollout that only shows what pictures are like, too
+    # Of the rollout that only shows what pictures are like, too.
+    rows = 2 * len(range(0, 40, PICTURE_ROWS))
     assert 4 * (rows - 2) <= pixels.count <= 4 * rows  # fewer where a row was a reset
     frames = {"value": torch.from_numpy(np.stack([FRAME.sample() for _ in range(5)]))}
     made.save(tmp_path / "saved")

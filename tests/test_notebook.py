@@ -24,9 +24,8 @@ Make = Callable[..., Trainer]
 TINY = "preset=None, seed=0, num_envs_per_worker=2, rollout_fragment_length=16, num_sgd_iter=1"
 
 
-class ZMQInteractiveShell(
-    interactiveshell.InteractiveShell
-):  # the name of the shell of Jupyter's kernels
+# The name of the shell of Jupyter's kernels.
+class ZMQInteractiveShell(interactiveshell.InteractiveShell):
     """A shell that collects what it displays, as Jupyter's kernel would send it to the browser."""
 
 
@@ -112,12 +111,8 @@ def test_a_live_plot_is_drawn_anew_in_its_place(
     assert sum(isinstance(c, poise.LivePlot) for c in shell.user_ns["algo"].callbacks) == 1
     run_cell(shell, "algo.learn(stop={'training_iteration': 9})")
     shown = pictures(shell)
-    assert [update for update, _ in shown] == [
-        False,
-        True,
-        True,
-        True,
-    ]  # after 0.3, 1.5 and 2.7 s, and at the end
+    # After 0.3, 1.5 and 2.7 s, and at the end.
+    assert [update for update, _ in shown] == [False, True, True, True]
     assert len({identity for _, identity in shown}) == 1
     run_cell(shell, "algo.learn(stop={'training_iteration': 10})")
     assert [update for update, _ in pictures(shell)[4:]] == [False, True]  # below its own cell

@@ -37,8 +37,8 @@ def test_the_package_is_written_for_python_3_10(path: Path) -> None:
 
 def test_importing_poise_loads_nothing_heavy() -> None:
     code = (
-        "import sys, poise; print(sorted({'torch', 'gymnasium', 'numpy', 'matplotlib', 'rich'} &"
-        " set(sys.modules)))"
+        "import sys, poise; print(sorted({'torch', 'gymnasium', 'numpy', 'matplotlib', 'rich'} & "
+        "set(sys.modules)))"
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert child.stdout == "[]\n", child.stdout + child.stderr
@@ -225,9 +225,8 @@ def test_the_version_is_said_once() -> None:
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert child.stdout == f"{written[1]} False\n", child.stdout + child.stderr
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert {"cff-version", "message", "title", "authors"} <= set(
-        citation
-    )  # what its schema requires
+    # What its schema requires.
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
     assert (citation["cff-version"], citation["version"]) == ("1.2.0", written[1])
     assert f'license = "{citation["license"]}"' in project
 

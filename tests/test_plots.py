@@ -110,10 +110,8 @@ def test_a_trainer_remembers_a_bounded_number_of_episodes() -> None:
     assert metrics.finished[0].reward == 5.0
     trainer: Any = SimpleNamespace(metrics=metrics, config=SimpleNamespace(to_dict=lambda: {"env": "E"}, seed=1), name="A", history=[])  # fmt: skip  # noqa: E501
     [panel] = panels([History.of_trainer(trainer)], "episodes", "return")
-    assert panel.curves[0].x[[0, -1]].tolist() == [
-        6,
-        KEPT + 5,
-    ]  # the first five were forgotten, but counted
+    # The first five were forgotten, but counted.
+    assert panel.curves[0].x[[0, -1]].tolist() == [6, KEPT + 5]
 
 
 class Counting(poise.Callback):
@@ -139,9 +137,8 @@ def test_there_is_one_write_per_iteration(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_resumed_run_has_every_episode_once(tmp_path: Path) -> None:
     straight = small_run(tmp_path, 8, name="straight")
     broken = small_run(tmp_path, 6, name="broken", checkpoint_freq=3)
-    shutil.rmtree(
-        broken.folder.checkpoints / "000006"
-    )  # killed in its sixth iteration, while it wrote a line
+    # Killed in its sixth iteration, while it wrote a line.
+    shutil.rmtree(broken.folder.checkpoints / "000006")
     at_three = broken.folder.metrics()[2]["episodes_total"]
     assert len(broken.folder.episodes()) > at_three
     with (broken.path / "episodes.csv").open("a") as file:
@@ -347,8 +344,8 @@ def test_a_title_says_what_all_runs_share() -> None:
             "step",
             None,
             (
-                "x='step' is not allowed: it must be one of 'steps', 'episodes', 'time'. Did you"
-                " mean 'steps'?"
+                "x='step' is not allowed: it must be one of 'steps', 'episodes', 'time'. "
+                "Did you mean 'steps'?"
             ),
         ),
         (5, None, "x=5 is not allowed"),
@@ -562,12 +559,12 @@ def test_without_matplotlib_the_extra_is_named_and_terminals_still_draw(
 
 def test_drawing_needs_neither_torch_nor_unicode(runs: Path) -> None:
     script = (
-        "import sys; from poise.cli.main import poise; poise(['plot', 'exp', '--terminal', '--out',"
-        " 'a.png'], "
+        "import sys; from poise.cli.main import poise; poise(['plot', 'exp', '--terminal', "
+        "'--out', 'a.png'], "
     )
     script += (
-        "standalone_mode=False); print(json.dumps([n for n in ('torch', 'gymnasium') if n in"
-        " sys.modules]))"
+        "standalone_mode=False); print(json.dumps([n for n in ('torch', "
+        "'gymnasium') if n in sys.modules]))"
     )
     env = {**os.environ, "PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "-c", f"import json; {script}"]

@@ -75,9 +75,8 @@ def test_json_stays_in_bounds(case: str) -> None:
         inputs.read_experiment(text)
     with pytest.raises(ConfigError, match=words):
         inputs.parse_stop([text])
-    assert (
-        parse_text(text) == text or case == "twice"
-    )  # a flag's text, which is then said to be no number
+    # A flag's text, which is then said to be no number.
+    assert parse_text(text) == text or case == "twice"
 
 
 def test_references_within_bounds_are_followed() -> None:

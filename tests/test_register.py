@@ -351,8 +351,8 @@ def test_a_run_of_an_algorithm_that_nobody_knows_says_what_to_do() -> None:
         del table["Local"]  # type: ignore[attr-defined]
     for args in (["resume", "r"], ["evaluate", "r"]):
         sentence = (
-            "is of 'Local', and there is no algorithm of this name. If it is one of your own, go on"
-            " in the script"
+            "is of 'Local', and there is no algorithm of this name. If it is one of your own, "
+            "go on in the script"
         )
         assert sentence in call(*args).output
 

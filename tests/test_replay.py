@@ -104,9 +104,8 @@ class Memory:
     def add(self, r: Rollout) -> None:
         finals = {(t, b): leaves["value"] for t, b, leaves in r.final}
         for b, rows in enumerate(self.rows):
-            if (
-                rows and r.first[0, b] and not rows[-1]["first_after"]
-            ):  # it came back with another episode
+            # It came back with another episode.
+            if rows and r.first[0, b] and not rows[-1]["first_after"]:
                 rows[-1]["truncated"] = True
             for t in range(r.steps):
                 rows.append(
@@ -218,9 +217,8 @@ def test_sequences_are_what_the_rollouts_held(mode: str) -> None:
             assert torch.equal(getattr(found, name), held[name][row : row + steps]), name
         assert torch.equal(found.obs["value"], obs[row : row + steps + 1])
         assert found.first[0].all()
-        begun = found.first[1:-1] & (
-            found.valid[1:] > 0
-        )  # among rows that only reset, one more does no harm
+        # Among rows that only reset, one more does no harm.
+        begun = found.first[1:-1] & (found.valid[1:] > 0)
         assert torch.equal(begun, first[row + 1 : row + steps] & (found.valid[1:] > 0))
         wanted = {
             (t, b)

@@ -242,15 +242,13 @@ def test_what_cannot_be_replayed_begins_anew_and_says_so(
         assert loaded.notes == [
             "4 of 4 environments could not be restored and began a new episode."
         ]
-        assert (
-            sampler._lengths.tolist() == [0] * 4
-        )  # no step of an old episode is counted for a new one
+        # No step of an old episode is counted for a new one.
+        assert sampler._lengths.tolist() == [0] * 4
         assert sampler._returns.tolist() == [0.0] * 4
         assert fresh["first"].tolist() == [True] * 4
         assert fresh["done"].tolist() == [False] * 4
-        for slot, env in enumerate(
-            sampler.env.envs
-        ):  # what the policy sees first is where the environment stands
+        # What the policy sees first is where the environment stands.
+        for slot, env in enumerate(sampler.env.envs):
             assert np.array_equal(fresh["obs"]["value"][slot], env.unwrapped.observe())
             assert env.unwrapped.now == 0
         result = loaded.train()
@@ -523,9 +521,8 @@ def test_a_damaged_checkpoint_does_not_stand_in_the_way_of_its_successor(
     assert (run.trainer.iteration, folder.status()["state"]) == (4, "finished")
     assert checkpoint.verify(last)["iteration"] == 4
     assert checkpoint.newest(folder.checkpoints) == (last, [])
-    assert (
-        folder.checkpoints / "000004.damaged"
-    ).is_dir()  # what is left of it is kept for whoever wants to look
+    # What is left of it is kept for whoever wants to look.
+    assert (folder.checkpoints / "000004.damaged").is_dir()
 
 
 def test_a_run_without_an_intact_checkpoint_says_so(tmp_path: Path) -> None:
@@ -641,9 +638,8 @@ def test_a_run_that_is_asked_for_again_is_that_run_or_none(
 
     run = poise.run("PPO", Mine, stop={"training_iteration": 2}, **asked)
     run.trainer.close()
-    later = poise.run(
-        "PPO", Mine, stop={"training_iteration": 4}, **asked
-    )  # a class that no file can name
+    # A class that no file can name.
+    later = poise.run("PPO", Mine, stop={"training_iteration": 4}, **asked)
     later.trainer.close()
     assert later.trainer.iteration == 4
     assert "settings" not in capsys.readouterr().out

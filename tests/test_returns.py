@@ -162,10 +162,8 @@ def test_reset_rows_do_not_leak_into_valid_ones(nonsense: float) -> None:
     for key in ("terminated", "truncated"):
         rollout[key] &= ~reset
     clean = advantages(**without_ratio(rollout), gamma=0.99, lambda_=0.95)
-    for key in (
-        "reward",
-        "next_value",
-    ):  # the value of a reset row is that of the final observation: it counts
+    # The value of a reset row is that of the final observation: it counts.
+    for key in ("reward", "next_value"):
         rollout[key][reset] = nonsense
     dirty = advantages(**without_ratio(rollout), gamma=0.99, lambda_=0.95)
     assert torch.equal(clean[~reset], dirty[~reset])

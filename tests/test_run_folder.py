@@ -248,9 +248,8 @@ def test_status_of_a_run_that_failed_names_the_cause(tmp_path: Path) -> None:
     assert status["state"] == "failed"
     assert "ZeroDivisionError" in status["reason"]
     assert "the callback divided by zero" in status["reason"]
-    assert (
-        checkpoint.newest(folder.checkpoints)[0] == folder.checkpoints / "000001"
-    )  # the last good one is kept
+    # The last good one is kept.
+    assert checkpoint.newest(folder.checkpoints)[0] == folder.checkpoints / "000001"
     folder.claim()  # and the folder was given back
     folder.release()
 
@@ -845,9 +844,8 @@ def test_a_checkpoint_goes_on_with_other_workers_and_environments(
         for key in settings:
             assert key == "num_envs" or any(f"{key}=" in note for note in algo.notes)
         assert any("pisodes under way" in note and "begin anew" in note for note in algo.notes)
-        left = (
-            algo.algorithm.timesteps - steps
-        )  # what a replay that began anew has of the new steps
+        # What a replay that began anew has of the new steps.
+        left = algo.algorithm.timesteps - steps
         if algorithm == "DQN":
             assert (algo.algorithm.replay.steps > left) == (envs == 4)  # type: ignore[attr-defined]
 

@@ -467,9 +467,8 @@ def test_cartpole_keeps_the_contract(env: Any) -> None:
     assert obs[r.first].abs().max() <= 0.05
     fallen = (obs[1:, :, 0].abs() > 2.4) | (obs[1:, :, 2].abs() > 12 * 2 * np.pi / 360)
     assert torch.equal(r.terminated, fallen & valid)
-    moved = (
-        obs[1:, :, 0] - obs[:-1, :, 0] - 0.02 * obs[:-1, :, 1]
-    )  # x' = x + 0.02 v: rows follow from rows
+    # X' = x + 0.02 v: rows follow from rows.
+    moved = obs[1:, :, 0] - obs[:-1, :, 0] - 0.02 * obs[:-1, :, 1]
     assert moved[valid].abs().max() < 1e-6
     episodes = sampler.harvest().episodes
     assert len(episodes) == done.sum()

@@ -475,9 +475,8 @@ def test_does_what_is_shown(trainer: Make, algorithm: str, name: str) -> None:
 
 # --- masks ----------------------------------------------------------------------------------------
 
-TAXI = max(
-    name for name in gym.registry if name.startswith("Taxi-v")
-)  # Gymnasium refuses the old ones
+# Gymnasium refuses the old ones.
+TAXI = max(name for name in gym.registry if name.startswith("Taxi-v"))
 CHOICES = {
     "discrete": spaces.Discrete(4, start=5),
     "choices": spaces.MultiDiscrete([[2, 3], [2, 2]]),
@@ -544,9 +543,8 @@ def test_masked_factors_are_those_of_the_allowed_choices() -> None:
 def test_gradients_of_masked_choices_are_zero_and_finite() -> None:
     actions = CHOICES["discrete"]
     made = Policy(Layout(masked_space(actions)), Layout(actions), ModelConfig(fcnet_hiddens=[]))
-    masks = torch.tensor(
-        [[1, 0, 1, 0], [0, 0, 0, 0]], dtype=torch.int8
-    )  # the second: when an episode is over
+    # The second: when an episode is over.
+    masks = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0]], dtype=torch.int8)
     inputs, _ = made(made.prepare({"seen": torch.randn(2, 3), "action_mask": masks}))
     (made.dist.log_prob(inputs, torch.tensor([0, 0])) + made.dist.entropy(inputs)).sum().backward()
     gradient = made.network.pi.bias.grad
@@ -722,9 +720,8 @@ def test_masks_that_do_not_fit_are_said() -> None:
         make(spaces.Box(0, 1, (4,), np.int8), VECTOR)
     assert make(spaces.MultiBinary(3), spaces.Discrete(3)).masked
     inside = Layout(spaces.Dict({"deep": spaces.Dict({"action_mask": VECTOR})}))
-    assert not Policy(
-        inside, Layout(spaces.Discrete(2)), ModelConfig()
-    ).masked  # only the top level means a mask
+    # Only the top level means a mask.
+    assert not Policy(inside, Layout(spaces.Discrete(2)), ModelConfig()).masked
     seen, actions = masked_space(spaces.Discrete(4)), spaces.Discrete(4)
     one = {"seen": np.zeros(3, np.float32)}
     with pytest.raises(

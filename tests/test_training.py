@@ -190,9 +190,8 @@ def test_stop_by_key(trainer: Make) -> None:
     result = algo.learn(stop={"training_iteration": 3, "time_total_s": 1000})
     assert result["training_iteration"] == algo.iteration == 3
     assert result["stop_reason"] == "training_iteration reached 3"
-    assert (
-        algo.learn(stop={"training_iteration": 3})["training_iteration"] == 3
-    )  # it is there already
+    # It is there already.
+    assert algo.learn(stop={"training_iteration": 3})["training_iteration"] == 3
     assert algo.learn(stop={"training_iteration": 4})["training_iteration"] == 4
 
 
@@ -352,9 +351,8 @@ def test_a_callback_may_stop_the_run(trainer: Make) -> None:
     algo = trainer("PPO", "CartPole-v1", **TINY, callbacks=[Stopping(2)])
     assert algo.learn(stop={"training_iteration": 9})["stop_reason"] == "good enough"
     assert algo.iteration == 2
-    assert (
-        algo.learn(total_timesteps=1)["stop_reason"] == "1 timesteps"
-    )  # a stop is for one `learn`
+    # A stop is for one `learn`.
+    assert algo.learn(total_timesteps=1)["stop_reason"] == "1 timesteps"
 
 
 class Episodes(poise.Callback):
@@ -411,9 +409,8 @@ class Interrupting(poise.Callback):
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
         if trainer.iteration == 2:
             for _ in range(self.times):
-                signal.raise_signal(
-                    self.number
-                )  # to this thread: two in a row are not taken for one
+                # To this thread: two in a row are not taken for one.
+                signal.raise_signal(self.number)
 
 
 def test_ctrl_c_stops_at_the_boundary(trainer: Make) -> None:
@@ -491,9 +488,8 @@ class Uneven(Scripted):
     """Episodes of 1 and 100 steps in turn, over all environments; the reward is the length."""
 
     turn = itertools.count()
-    action_space = spaces.Box(
-        -1, 1, (1,), np.float32
-    )  # cannot be masked, so that no reset is spent on asking
+    # Cannot be masked, so that no reset is spent on asking.
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
 
     def __init__(self) -> None:
         super().__init__()
@@ -650,9 +646,8 @@ def test_extreme_exploration_stays_inside_the_bounds(trainer: Make) -> None:
     actions, _ = algo.predict(np.zeros((500, 1), np.float32), deterministic=False)
     assert actions.dtype == np.float32
     assert (actions.min(), actions.max()) == (-2.0, 6.0)
-    assert (
-        algo.train()["timesteps_total"] > 0
-    )  # the environment itself asserts that actions are inside
+    # The environment itself asserts that actions are inside.
+    assert algo.train()["timesteps_total"] > 0
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
@@ -721,9 +716,8 @@ def test_ten_in_a_row_stop_the_run_and_leave_the_parameters(trainer: Make, algor
     assert algo.algorithm.skipped == MAX_SKIPPED == 10
     assert same(before, dict(algo.policy.state_dict()))
     assert pages[-1] == ("a", "end", f"DivergedError: {caught.value}")
-    assert (
-        algo.train()["learner/skipped_updates"] == MAX_SKIPPED
-    )  # what made it diverge is gone: it can go on
+    # What made it diverge is gone: it can go on.
+    assert algo.train()["learner/skipped_updates"] == MAX_SKIPPED
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN"])

@@ -185,9 +185,8 @@ def test_spaces_that_come_with_an_algorithm_are_of_its_settings(algorithm: str) 
     for _ in range(20):
         proposed = sample(default_space(algorithm)[0], study.ask())
         resolve(algorithm, "CartPole-v1", proposed, preset=None)
-        config: Any = resolve(algorithm, "CartPole-v1", proposed)[
-            0
-        ]  # as the command does, with the preset
+        # As the command does, with the preset.
+        config: Any = resolve(algorithm, "CartPole-v1", proposed)[0]
         if algorithm == "DQN":  # that of CartPole moves a little at every step
             assert (config.tau, config.target_network_update_freq >= 250) == (1.0, True)
 
@@ -562,9 +561,8 @@ def test_every_sampler_proposes_within_the_space(tmp_path: Path, sampler: Any) -
         1e-5 <= trial.params["lr"] <= 1e-2 and 0.9 <= trial.params["gamma"] <= 1
         for trial in study.trials
     )
-    assert (
-        len({trial.params["lr"] for trial in study.trials}) >= 8
-    )  # the best may be at the edge of the space
+    # The best may be at the edge of the space.
+    assert len({trial.params["lr"] for trial in study.trials}) >= 8
 
 
 def test_what_a_sampler_lacks_is_said_before_anything_is_written(
@@ -934,9 +932,8 @@ def test_a_run_that_hangs_is_ended_when_the_time_is_over(
     config = {**SPACE, "env": Hanging}
     analysis = run("PPO", config=config, time_budget_s=4, parallel=1, folder=tmp_path, **SMALL)
     assert time.monotonic() - start < 60
-    assert [trial.state for trial in analysis.trials] == [
-        "running"
-    ]  # for a search that goes on with it
+    # For a search that goes on with it.
+    assert [trial.state for trial in analysis.trials] == ["running"]
     assert analysis.trials[0].deaths == 0
 
 
@@ -1166,15 +1163,8 @@ def test_the_command_answers_bad_input_with_a_sentence(
 
 
 def test_every_part_of_a_search_is_a_flag(tmp_path: Path) -> None:
-    own = {
-        "algorithm",
-        "config",
-        "stop",
-        "seed",
-        "preset",
-        "options",
-        "home",
-    }  # given by the flags of `poise train`
+    # Given by the flags of `poise train`.
+    own = {"algorithm", "config", "stop", "seed", "preset", "options", "home"}
     names = {"num_samples": "trials", "time_budget_s": "time-budget"}
     text = " ".join(call("--help").output.split())
     for key, doc in field_docs(Search).items():
@@ -1269,11 +1259,8 @@ def test_aggregates_say_what_they_are(tmp_path: Path) -> None:
     of = seeds_of(tmp_path / "8", [0.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 1000.0], "x").aggregate(
         "x"
     )
-    assert (of["mean"], of["iqm"], of["seeds"]) == (
-        1075 / 8,
-        12.5,
-        8,
-    )  # the middle half: 11, 12, 13, 14
+    # The middle half: 11, 12, 13, 14.
+    assert (of["mean"], of["iqm"], of["seeds"]) == (1075 / 8, 12.5, 8)
     three = seeds_of(tmp_path / "3", [1.0, 2.0, 3.0])
     of = three.aggregate()
     assert (of["mean"], of["iqm"]) == (2.0, 2.0)

@@ -210,9 +210,8 @@ def test_a_run_says_it_in_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[
     algo = poise.load(
         run.path, env=Numbers, evaluation_duration=5, worker_memory_mb=4000, clip_param=0.1
     )
-    assert not [
-        note for note in algo.notes if note.startswith("Not used")
-    ]  # no environment is made yet
+    # No environment is made yet.
+    assert not [note for note in algo.notes if note.startswith("Not used")]
     poise.resume(run.path, stop={"timesteps_total": 64}, evaluation_duration=5, trust=True)
     assert (
         "Not used: evaluation_duration (evaluation_interval is not set)." in capsys.readouterr().out

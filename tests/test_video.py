@@ -73,9 +73,8 @@ def test_a_film_is_h264_with_every_frame(trainer: Make, tmp_path: Path) -> None:
         pytest.approx(50 / 20, abs=0.06),
     )
     greys = [int(frame.mean().round()) for frame in found["frames"]]
-    assert greys == pytest.approx(
-        [8 * n for n in range(31)] + [240] * 19, abs=4
-    )  # the last one stays for a second
+    # The last one stays for a second.
+    assert greys == pytest.approx([8 * n for n in range(31)] + [240] * 19, abs=4)
 
 
 def test_several_episodes_and_another_speed(trainer: Make, tmp_path: Path) -> None:
@@ -115,9 +114,8 @@ def test_no_display_is_needed(tmp_path: Path) -> None:
     child = warm.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert child.returncode == 0, child.stderr
     found = probe(tmp_path / "a.mp4")
-    assert (
-        len(found["frames"]) == int(child.stdout.split()[-1]) + 49 > 5 + 49
-    )  # a second of the last one
+    # A second of the last one.
+    assert len(found["frames"]) == int(child.stdout.split()[-1]) + 49 > 5 + 49
     assert (found["size"], found["fps"]) == ((600, 400), 50.0)
     first, last = found["frames"][0], found["frames"][-1]
     assert first.std() > 5  # something is drawn

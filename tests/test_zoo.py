@@ -88,10 +88,8 @@ def test_dqns_fractions_become_steps(files: Path) -> None:
     config: Any = resolve("DQN", "CartPole-v1", preset=str(files / "dqn.yml"))[0]
     assert (config.epsilon_timesteps, config.final_epsilon) == (8000, 0.04)
     assert (config.train_batch_size, config.gradient_steps, config.lr) == (64, 128, 0.0023)
-    assert (config.num_envs, config.rollout_fragment_length) == (
-        1,
-        256,
-    )  # 128 gradient steps for 256 steps
+    # 128 gradient steps for 256 steps.
+    assert (config.num_envs, config.rollout_fragment_length) == (1, 256)
     assert (config.double_q, config.tau, config.gamma) == (False, 1.0, 0.99)
 
 

@@ -163,9 +163,8 @@ def serve() -> dict[str, Any]:
     server.listen(64)
     os.write(1, b"!")
     while True:
-        ready, _, _ = select.select(
-            [server, 0], [], [], 1.0
-        )  # now and then, whoever has ended is let go
+        # Now and then, whoever has ended is let go.
+        ready, _, _ = select.select([server, 0], [], [], 1.0)
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass

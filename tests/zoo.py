@@ -461,8 +461,8 @@ FAULTS = [
         NanInReset,
         "gives one in `reset`",
         REPLACED,
-        f"{ONE} gave an observation 'value' that is not finite, [nan nan], at step 0 of its"
-        " episode.",
+        f"{ONE} gave an observation 'value' that is not finite, [nan nan], "
+        "at step 0 of its episode.",
     ),
     Fault(
         InfiniteReward,
@@ -510,8 +510,8 @@ FAULTS = [
         FractionInWholeNumbers,
         "gives a fraction where its space has whole numbers",
         REPLACED,
-        f"{ONE} gave an observation 'value' of type float32, which its space's int64 cannot hold:"
-        f" [2.25 3.25]{THEN}",
+        f"{ONE} gave an observation 'value' of type float32, which its space's int64 cannot hold: "
+        f"[2.25 3.25]{THEN}",
     ),
     Fault(
         OutOfDiscrete,
@@ -531,8 +531,8 @@ FAULTS = [
         OutOfBounds,
         "gives an observation outside the bounds of its `Box`",
         "training goes on with it",
-        f"{ONE} gave an observation 'value' outside its space: 8.0 is not in [0.0, 6.0], at step 0"
-        " of its episode. Training goes on with it; `poise check-env` tells more.",
+        f"{ONE} gave an observation 'value' outside its space: 8.0 is not in [0.0, 6.0], "
+        "at step 0 of its episode. Training goes on with it; `poise check-env` tells more.",
         failures=0,
     ),
     Fault(
@@ -554,8 +554,8 @@ FAULTS = [
         KillsItself,
         "is killed",
         RESTARTED,
-        "Worker 0 was ended by SIGKILL, as the system does when memory runs out, while it stepped"
-        " its environments.",
+        "Worker 0 was ended by SIGKILL, as the system does when memory runs out, "
+        "while it stepped its environments.",
         inline=False,
     ),
     Fault(
@@ -645,18 +645,18 @@ FAULTS = [
         AlwaysRaises,
         "raises an exception in every episode",
         STOPPED,
-        "Every environment failed 3 times without finishing an episode in between: this is a bug,"
-        f" not an accident. The first failure: {ONE} raised KeyError: 'door', at step 1 of its"
-        " episode.",
+        "Every environment failed 3 times without finishing an episode in between: this is a bug, "
+        f"not an accident. The first failure: {ONE} raised KeyError: 'door', "
+        "at step 1 of its episode.",
     ),
     Fault(
         FourValues,
         "returns four values from `step`, as Gym did before 0.26",
         STOPPED,
-        "FourValues follows the old Gym API (its step() returns four values): wrap it, env=lambda"
-        " config: poise.OldGymEnv(FourValues(config)), or port it to Gymnasium's, reset(*,"
-        " seed=None, options=None) -> (obs, info) and step(action) -> (obs, reward, terminated,"
-        " truncated, info).",
+        "FourValues follows the old Gym API (its step() returns four values): wrap it, "
+        "env=lambda config: poise.OldGymEnv(FourValues(config)), or port it to Gymnasium's, "
+        "reset(*, seed=None, options=None) -> (obs, info) and step(action) -> (obs, reward, "
+        "terminated, truncated, info).",
     ),
 ]
 
