@@ -70,10 +70,10 @@ def register_algorithm(
         raise ConfigError(
             f"name={name!r} is not allowed: poise.{name} is something else. Give it one of its own."
         )
-    named = isinstance(algorithm, str) and ":" in algorithm
-    if named and config is None:
-        algorithm, named = _imported(algorithm), False
-    if not named and BASE not in homes(algorithm):
+    lazy = isinstance(algorithm, str) and ":" in algorithm
+    if lazy and config is None:
+        algorithm, lazy = _imported(algorithm), False
+    if not lazy and BASE not in homes(algorithm):
         raise ConfigError(
             f"algorithm={algorithm!r} is not allowed: it must be a class derived from an algorithm."
         )
@@ -96,7 +96,7 @@ def register_algorithm(
         env: coerce(dict[str, Any], preset, f"presets[{env!r}]")
         for env, preset in (presets or {}).items()
     }
-    # Workers of a search get presets as JSON.
+    # Other processes get them as they are, by way of JSON.
     try:
         json.dumps(own)
     except (TypeError, ValueError) as error:

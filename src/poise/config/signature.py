@@ -65,10 +65,12 @@ def signature(algorithm: str) -> inspect.Signature:
     arguments = {**_OTHERS, **_fields(ALGORITHMS[algorithm].config)}
     _, default = arguments.pop("env")
     either, named = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter("env", either, default=default, annotation="Any")]
-    for name, (kind, default) in arguments.items():
-        parameters.append(inspect.Parameter(name, named, default=default, annotation=kind))
-    return inspect.Signature(parameters, return_annotation="Trainer")
+    env = inspect.Parameter("env", either, default=default, annotation="Any")
+    rest = [
+        inspect.Parameter(name, named, default=default, annotation=kind)
+        for name, (kind, default) in arguments.items()
+    ]
+    return inspect.Signature([env, *rest], return_annotation="Trainer")
 
 
 def documentation(algorithm: str) -> str:

@@ -32,8 +32,7 @@ def claim(env: gym.Env, player: Any) -> None:
     """
     refuse_if_played(env)
     for key in map(id, _cores(env)):
-        gone = partial(_forget, key)
-        _players[key] = weakref.ref(player, gone)
+        _players[key] = weakref.ref(player, partial(_forget, key))
 
 
 def _forget(key: int, _: object = None) -> None:

@@ -34,7 +34,6 @@ _creators: dict[str, Creator] = {}
 _EXTRA = re.compile(r"gymnasium\[(mujoco|box2d)\]")
 """Gymnasium's extras that Poise has, too."""
 _KEYWORD = re.compile(r"unexpected keyword argument '(\w+)'")
-_WORKERS_PER_CORE = 16
 
 
 def register_env(name: str, creator: Creator) -> None:
@@ -79,7 +78,7 @@ def make_env(
 
 def _make_bare(env: Any, config: dict[str, Any], render_mode: str | None) -> gym.Env:
     """The environment without wrappers."""
-    atari = dict(config)
+    atari = dict(config)  # with the time limit, which the emulator keeps itself
     limit = config.pop("max_episode_steps", None)
     if render_mode is not None:
         config["render_mode"] = render_mode
@@ -178,49 +177,19 @@ def find_env(env: Any) -> str | Creator:
 
     A name with a colon, `module:Name`, imports the module first; the name is then one that the
     module registered (with Gymnasium or with Poise), or a class or function in it.
+
+    Raises:
+        EnvError: there is no such environment.
+        TrustError: the name came in a file, and nobody knows or confirms it.
     """
     if not isinstance(env, str):
-        if isinstance(env, VectorEnv):
-            return lambda: cast(Any, env)
-        if isinstance(env, gym.Env):
-            make = f"{type(env.unwrapped).__name__}(...)"
-            if env.spec:
-                make = f"gym.make({env.spec.id!r}), or {env.spec.id!r}"
-            raise EnvError(
-                f"env={env} is one environment, made already, and training plays several: "
-                f"give what makes them, env=lambda config: {make}."
-            )
-        if not callable(env):
-            raise EnvError(
-                f"env={brief(env)} is not allowed: it must be a name, a class or a function."
-            )
-        return cast(Creator, env)
+        return _creator(env)
     if env in _creators:
         return _creators[env]
     if is_atari(env):
         return env
-    module, colon, name = env.partition(":")
-    if colon:
-        admit_env(env)
-        imported = trust.load_module(env, "env", EnvError, _meant(env))
-        if name in _creators:
-            return _creators[name]
-        if name not in gym.registry:
-            found = trust.attribute(imported, name)
-            if callable(found):
-                trust.check_callable(found, str(env), "environment")
-                return cast(Creator, found)
-            if module == "__main__":
-                raise EnvError(
-                    f"env={env!r} is defined in the script that trained with it: "
-                    f"move {name} into a module, or pass it as poise.load(path, env={name})."
-                )
-            options = [n for n, value in vars(imported).items() if callable(value)]
-            raise EnvError(
-                f"env={env!r}: {module!r} has and registers no {name!r}."
-                f"{nearest_of(module, name, options)}"
-            )
-        return str(env)
+    if ":" in env:
+        return _in_module(env)
     if env not in gym.registry:
         forms = ("{}-v4", "{}NoFrameskip-v4", "{}Deterministic-v4", "ALE/{}-v5")
         games = [form.format(game) for game in GAMES for form in forms]
@@ -231,6 +200,49 @@ def find_env(env: Any) -> str | Creator:
             "Names are those of Gymnasium, of poise.register_env, or module:Name."
         )
     return str(env)
+
+
+def _creator(env: Any) -> Creator:
+    """What makes an environment, from something that is no name."""
+    if isinstance(env, VectorEnv):
+        return lambda: cast(Any, env)
+    if isinstance(env, gym.Env):
+        make = f"{type(env.unwrapped).__name__}(...)"
+        if env.spec:
+            make = f"gym.make({env.spec.id!r}), or {env.spec.id!r}"
+        raise EnvError(
+            f"env={env} is one environment, made already, and training plays several: "
+            f"give what makes them, env=lambda config: {make}."
+        )
+    if not callable(env):
+        raise EnvError(
+            f"env={brief(env)} is not allowed: it must be a name, a class or a function."
+        )
+    return cast(Creator, env)
+
+
+def _in_module(env: str) -> str | Creator:
+    """What `module:Name` stands for, once the module is imported."""
+    admit_env(env)
+    imported = trust.load_module(env, "env", EnvError, _meant(env))
+    module, _, name = env.partition(":")
+    if name in _creators:
+        return _creators[name]
+    if name in gym.registry:
+        return str(env)
+    found = trust.attribute(imported, name)
+    if callable(found):
+        trust.check_callable(found, str(env), "environment")
+        return cast(Creator, found)
+    if module == "__main__":
+        raise EnvError(
+            f"env={env!r} is defined in the script that trained with it: "
+            f"move {name} into a module, or pass it as poise.load(path, env={name})."
+        )
+    options = [n for n, value in vars(imported).items() if callable(value)]
+    raise EnvError(
+        f"env={env!r}: {module!r} has and registers no {name!r}.{nearest_of(module, name, options)}"
+    )
 
 
 def admit_env(env: Any, env_config: dict[str, Any] | None = None) -> None:

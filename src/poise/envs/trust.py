@@ -122,10 +122,8 @@ def _pass(label: str, kind: str, what: str, why: str, name: Foreign) -> None:
     if ask is not None and ask(said):
         remember(label)
         return
-    article = "an" if kind.startswith("a") else "a"
-    own = f"or register {article} {kind} under this name"
-    if kind == "environment":
-        own = "or give your own (env=...)"
+    own = f"or register {'an' if kind == 'algorithm' else 'a'} {kind} under this name"
+    own = "or give your own (env=...)" if kind == "environment" else own
     raise TrustError(f"{said} If you trust it, add --trust (in Python, trust=True), {own}.")
 
 
@@ -201,8 +199,7 @@ def _file() -> Path:
     home = os.environ.get("POISE_HOME")
     if home:
         return Path(home) / "known.json"
-    settings = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(settings) / "poise" / "known.json"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "poise", "known.json")
 
 
 def _read() -> dict[str, str]:
@@ -233,9 +230,7 @@ def _origin(label: str) -> str:
     if spec is None:
         return ""
     path = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
-    if path in ("built-in", "frozen"):
-        return path
-    path = os.path.realpath(path)
+    path = path if path in ("built-in", "frozen") else os.path.realpath(path)
     folders = [os.path.realpath(sysconfig.get_path(k)) for k in ("purelib", "platlib", "stdlib")]
     return "installed" if any(path.startswith(folder + os.sep) for folder in folders) else path
 

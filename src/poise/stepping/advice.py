@@ -34,8 +34,7 @@ def parallel_runs(threads: int, workers: int | str) -> int:
 
     Each takes one, and one for every thread or process that samples beside it.
     """
-    sampling = threads + (workers if isinstance(workers, int) else 1)
-    return max(1, available_cores() // (1 + sampling))
+    return max(1, available_cores() // (1 + threads + (workers if isinstance(workers, int) else 1)))
 
 
 def batch_seconds(
@@ -85,12 +84,8 @@ def advise_workers(step_s: float, cpu_share: float, num_envs: int, cores: int) -
 
 def duration(seconds: float) -> str:
     """Seconds with two digits in the unit that fits: `5.2 µs`, `12 ms`, `1.5 s`."""
-    if seconds >= 1:
-        number, unit = seconds, "s"
-    elif seconds >= 1e-3:
-        number, unit = seconds * 1e3, "ms"
-    else:
-        number, unit = seconds * 1e6, "µs"
+    scale, unit = (1, "s") if seconds >= 1 else (1e3, "ms") if seconds >= 1e-3 else (1e6, "µs")
+    number = seconds * scale
     return f"{number:.0f} {unit}" if number >= 10 else f"{number:.1f} {unit}"
 
 

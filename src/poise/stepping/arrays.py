@@ -47,22 +47,16 @@ class StepArrays:
         cls, layouts: tuple[Layout, Layout], slots: int, workers: int = 1, buffer: Any = None
     ) -> StepArrays:
         """Lays the arrays out in `buffer`, of at least `size` bytes, or in memory of their own."""
-        made: dict[tuple[str, str], np.ndarray] = {}
+        made: dict[str, Any] = {"observations": {}, "actions": {}}
         offset = 0
-        for group, name, shape, dtype in _fields(layouts, slots, workers):
+        for field, leaf, shape, dtype in _fields(layouts, slots, workers):
             if buffer is None:
-                made[group, name] = np.zeros(shape, dtype)
+                array = np.zeros(shape, dtype)
             else:
-                made[group, name] = np.ndarray(shape, dtype, buffer, offset)
+                array = np.ndarray(shape, dtype, buffer, offset)
                 offset += _room(shape, dtype)
-        leaves: dict[str, dict[str, np.ndarray]] = {"observations": {}, "actions": {}}
-        others: dict[str, np.ndarray] = {}
-        for (group, name), array in made.items():
-            if name:
-                leaves[group][name] = array
-            else:
-                others[group] = array
-        return cls(leaves["observations"], leaves["actions"], **others)
+            made.update({field: {**made[field], leaf: array} if leaf else array})
+        return cls(**made)
 
     @staticmethod
     def size(layouts: tuple[Layout, Layout], slots: int, workers: int = 1) -> int:
@@ -89,13 +83,15 @@ def _fields(
 ) -> list[tuple[str, str, tuple[int, ...], np.dtype]]:
     """The arrays in their order: attribute, leaf (empty where there are none), shape and type."""
     found: list[tuple[str, str, tuple[int, ...], np.dtype]] = []
-    for group, layout in zip(("observations", "actions"), layouts, strict=True):
-        found += [(group, leaf.name, (slots, *leaf.shape), leaf.dtype) for leaf in layout.leaves]
-    found.append(("reward", "", (slots,), np.dtype(np.float64)))
-    for name in ("terminated", "truncated", "lost", "begun"):
-        found.append((name, "", (slots,), np.dtype(bool)))
-    found.append(("pulse", "", (workers, 3), np.dtype(np.int64)))
-    return found
+    for field, layout in zip(("observations", "actions"), layouts, strict=True):
+        found += [(field, leaf.name, (slots, *leaf.shape), leaf.dtype) for leaf in layout.leaves]
+    flags = ("terminated", "truncated", "lost", "begun")
+    return [
+        *found,
+        ("reward", "", (slots,), np.dtype(np.float64)),
+        *((flag, "", (slots,), np.dtype(bool)) for flag in flags),
+        ("pulse", "", (workers, 3), np.dtype(np.int64)),
+    ]
 
 
 def _room(shape: tuple[int, ...], dtype: np.dtype) -> int:

@@ -37,9 +37,8 @@ class GivenVectorEnv(VectorEnv):
         self.name = type(env.unwrapped).__name__
         self.num_envs = int(env.num_envs)
         observed = getattr(env, "single_observation_space", env.observation_space)
-        self.single_observation_space = observed
+        self.single_observation_space, self._layout = observed, Layout(observed)
         self.single_action_space = getattr(env, "single_action_space", env.action_space)
-        self._layout = Layout(self.single_observation_space)
         self._resets = _autoreset_mode(env) == AutoresetMode.DISABLED
         mode = AutoresetMode.SAME_STEP if self._resets else _autoreset_mode(env)
         self.metadata = {**(env.metadata or {}), "autoreset_mode": mode}
