@@ -109,6 +109,13 @@ def near(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
+def home() -> Path:
+    """Where Poise keeps what it knows of this machine, for whoever uses it."""
+    if own := os.environ.get("POISE_HOME"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "poise"
+
+
 def time_stamp() -> str:
     """The time here and now as a part of a folder's name, which sorts by time."""
     return time.strftime("%Y%m%d-%H%M%S")

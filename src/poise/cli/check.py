@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from poise.cli.complete import complete_env
+from poise.cli.output import takes
 from poise.config.types import parse_text
 from poise.errors import ConfigError, shown
 
@@ -19,17 +20,19 @@ FAULTY = 2
 
 
 @click.command(name="check-env")
-@click.argument("env", shell_complete=complete_env)
-@click.option("--env-config", "--env_config", metavar="JSON", default="{}",
-              help="What the environment is made with.")  # fmt: skip
-@click.option("--steps", type=click.IntRange(1), default=1000, show_default=True,
-              help="Steps of random play, at most.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, metavar="INT",
-              help="Other seeds play other episodes.")  # fmt: skip
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=20.0,
-              show_default=True, metavar="SECONDS", help="How long one call may take.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.pass_context
+@takes(
+    click.argument("env", shell_complete=complete_env),
+    click.option("--env-config", "--env_config", metavar="JSON", default="{}",
+                 help="What the environment is made with."),
+    click.option("--steps", type=click.IntRange(1), default=1000, show_default=True,
+                 help="Steps of random play, at most."),
+    click.option("--seed", type=click.IntRange(0), default=0, metavar="INT",
+                 help="Other seeds play other episodes."),
+    click.option("--timeout", type=click.FloatRange(0, min_open=True), default=20.0,
+                 show_default=True, metavar="SECONDS", help="How long one call may take."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+    click.pass_context,
+)  # fmt: skip
 def check_env(
     ctx: click.Context,
     env: str,

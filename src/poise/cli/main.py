@@ -34,6 +34,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "poise.cli.check:check_env",
         "Check an environment: what is wrong with it, and how fast it is.",
     ),
+    "cluster": ("poise.cli.cluster:cluster", "Start a cluster on this machine, or describe one."),
+    "submit": ("poise.cli.jobs:submit", "Run a command on a cluster."),
+    "jobs": ("poise.cli.jobs:jobs", "List the jobs of a cluster."),
+    "logs": ("poise.cli.jobs:logs", "Print what a job has printed."),
+    "stop": ("poise.cli.jobs:stop", "End a job, which writes a checkpoint first."),
+    "wait": ("poise.cli.jobs:wait", "Wait until a job has ended, and end as it did."),
+    "fetch": ("poise.cli.jobs:fetch", "Bring the run folder of a job, also while it runs."),
     "algorithms": ("poise.cli.describe:algorithms", "List the algorithms and their presets."),
     "config": ("poise.cli.describe:config", "Explain every setting of an algorithm."),
     "completion": (

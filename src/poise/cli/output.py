@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 import click
 
@@ -35,6 +37,13 @@ def echo_next(commands: Mapping[str, str]) -> None:
     width = max(map(len, commands))
     lines = [f"  {command:{width}}   {what}" for command, what in commands.items()]
     echo_last("\n".join(["\nNext:", *lines]))
+
+
+def takes(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """One decorator that stands for several, such as a command's options, the first above."""
+    return lambda command: functools.reduce(
+        lambda made, each: each(made), decorators[::-1], command
+    )
 
 
 def silence() -> None:

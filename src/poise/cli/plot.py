@@ -11,7 +11,7 @@ import click
 
 from poise.cli.complete import complete_run
 from poise.cli.listing import folder_option
-from poise.cli.output import echo
+from poise.cli.output import echo, takes
 from poise.errors import RunError, shown
 from poise.tracking.find import STUDIES, find_runs
 from poise.tracking.links import refuse_links
@@ -21,21 +21,23 @@ SEVERAL = "episodes.png"
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=complete_run)
-@click.option("--x", default="steps", show_default=True, metavar="steps|episodes|time",
-              help="The horizontal axis.")  # fmt: skip
-@click.option("--y", metavar="KEY", multiple=True,
-              help="The vertical axis: return, length, or any key of the results, such as "
-              "learner/kl or evaluation/episode_reward_mean; may be repeated. "
-              "[default: return and length]")  # fmt: skip
-@click.option("--band", default="minmax", show_default=True, metavar="minmax|sem|ci",
-              help="Of several seeds: lowest to highest, standard error, "
-              "or 95 % interval of the mean.")  # fmt: skip
-@click.option("--out", metavar="FILE",
-              help="The PNG, PDF or SVG file. "
-              f"[default: in the run's plots/; of several runs, ./{SEVERAL}]")  # fmt: skip
-@click.option("--terminal", is_flag=True, help="Draw here; a file is written only with --out.")
-@folder_option
+@takes(
+    click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=complete_run),
+    click.option("--x", default="steps", show_default=True, metavar="steps|episodes|time",
+                 help="The horizontal axis."),
+    click.option("--y", metavar="KEY", multiple=True,
+                 help="The vertical axis: return, length, or any key of the results, such as "
+                 "learner/kl or evaluation/episode_reward_mean; may be repeated. "
+                 "[default: return and length]"),
+    click.option("--band", default="minmax", show_default=True, metavar="minmax|sem|ci",
+                 help="Of several seeds: lowest to highest, standard error, "
+                 "or 95 % interval of the mean."),
+    click.option("--out", metavar="FILE",
+                 help="The PNG, PDF or SVG file. "
+                 f"[default: in the run's plots/; of several runs, ./{SEVERAL}]"),
+    click.option("--terminal", is_flag=True, help="Draw here; a file is written only with --out."),
+    folder_option,
+)  # fmt: skip
 def plot(
     runs: tuple[str, ...],
     x: str,

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +15,7 @@ from poise.cli.complete import complete_run
 from poise.cli.flags import given, setting_flags
 from poise.cli.inputs import parse_stop
 from poise.cli.listing import folder_option
-from poise.cli.output import echo
+from poise.cli.output import echo, takes
 from poise.cli.train import finish
 from poise.config.algorithms import ALGORITHMS, algorithm_spec
 from poise.errors import ConfigError, RunError
@@ -27,16 +27,7 @@ from poise.tracking.links import refuse_links
 if TYPE_CHECKING:
     from poise.training.trainer import Trainer
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 run_argument = click.argument("run", shell_complete=complete_run)
-explore_option = click.option(
-    "--explore", is_flag=True, help="Sample actions instead of taking the most likely ones."
-)
-seed_option = click.option(
-    "--seed", type=click.IntRange(0), default=0, metavar="INT",
-    help="Other seeds give other episodes.",
-)  # fmt: skip
 trust_option = click.option(
     "--trust", is_flag=True, help="Let it run the code that it names, and remember the names."
 )
@@ -47,22 +38,25 @@ checkpoint_option = click.option(
 )  # fmt: skip
 
 
-def episodes_option(default: int) -> Callable[[Command], Command]:
-    """`--episodes`, which every command that plays has."""
-    return click.option(
-        "--episodes", type=click.IntRange(1), default=default, metavar="INT", show_default=True
-    )
+def plays(episodes: int, option: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Makes a command that plays so many episodes with a run, and has an option of its own."""
+    return takes(
+        click.command(),
+        run_argument,
+        option,
+        click.option("--episodes", type=click.IntRange(1), default=episodes, metavar="INT",
+                     show_default=True),
+        click.option("--explore", is_flag=True,
+                     help="Sample actions instead of taking the most likely ones."),
+        click.option("--seed", type=click.IntRange(0), default=0, metavar="INT",
+                     help="Other seeds give other episodes."),
+        checkpoint_option,
+        folder_option,
+        trust_option,
+    )  # fmt: skip
 
 
-@click.command()
-@run_argument
-@episodes_option(100)
-@explore_option
-@seed_option
-@checkpoint_option
-@folder_option
-@trust_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@plays(100, click.option("--json", "as_json", is_flag=True, help="Print JSON."))
 def evaluate(
     run: str,
     episodes: int,
@@ -108,15 +102,9 @@ def evaluate(
         echo(sentence(numbers["episode_reward_mean"], sampled, f"{episodes} episodes each"))
 
 
-@click.command()
-@run_argument
-@click.option("--out", metavar="FILE", help="The MP4 file. [default: in the run's videos/]")
-@episodes_option(1)
-@explore_option
-@seed_option
-@checkpoint_option
-@folder_option
-@trust_option
+@plays(
+    1, click.option("--out", metavar="FILE", help="The MP4 file. [default: in the run's videos/]")
+)
 def record(
     run: str,
     out: str | None,
@@ -190,15 +178,17 @@ class ResumeCommand(click.Command):
     cls=ResumeCommand,
     context_settings={"token_normalize_func": lambda name: name.replace("-", "_")},
 )
-@run_argument
-@click.option("--stop", "stop_texts", multiple=True, metavar="KEY=NUMBER",
-              help="Where to stop now; may be repeated, or one JSON object. "
-              "[default: where it was to stop]")  # fmt: skip
-@checkpoint_option
-@folder_option
-@click.option("--quiet", is_flag=True, help="Print only where the run is, at the end.")
-@trust_option
-@click.pass_context
+@takes(
+    run_argument,
+    click.option("--stop", "stop_texts", multiple=True, metavar="KEY=NUMBER",
+                 help="Where to stop now; may be repeated, or one JSON object. "
+                 "[default: where it was to stop]"),
+    checkpoint_option,
+    folder_option,
+    click.option("--quiet", is_flag=True, help="Print only where the run is, at the end."),
+    trust_option,
+    click.pass_context,
+)  # fmt: skip
 def resume(
     ctx: click.Context,
     /,

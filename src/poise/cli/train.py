@@ -6,7 +6,6 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,7 +27,7 @@ from poise.cli.flags import (
     with_options,
 )
 from poise.cli.inputs import Experiment, parse_stop, read_experiment
-from poise.cli.output import echo_last, echo_next
+from poise.cli.output import echo_last, echo_next, takes
 from poise.config.algorithms import ALGORITHMS, algorithm_names, algorithm_spec, known_name
 from poise.config.base import AlgorithmConfig
 from poise.config.hints import setting_hint
@@ -184,7 +183,7 @@ def _algorithm(ctx: click.Context) -> str | None:
     return ctx.obj.algorithm if isinstance(ctx.obj, Request) else None
 
 
-COMMON = [
+with_common = takes(
     click.argument("algorithm", required=False, shell_complete=complete_algorithm),
     click.argument("env_name", metavar="[ENV]", required=False, expose_value=False,
                    shell_complete=complete_env),
@@ -208,15 +207,8 @@ COMMON = [
                  help="The folder of all runs. [default: runs]"),
     click.option("--experiment", cls=Flag, section=KEPT, metavar="NAME",
                  help="The folder in it. [default: named after algorithm and environment]"),
-]  # fmt: skip
-"""What `poise train` and `poise tune` take alike."""
-
-
-def with_common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command the arguments and flags of `COMMON`."""
-    for take in reversed(COMMON):
-        command = take(command)
-    return command
+)  # fmt: skip
+"""Gives a command what `poise train` and `poise tune` take alike."""
 
 
 @with_options(RunOptions, KEPT)
@@ -227,25 +219,27 @@ def with_common(command: Callable[..., Any]) -> Callable[..., Any]:
         "max_content_width": 100,
     },
 )
-@with_common
-@click.option("--stop", "stop_texts", cls=Flag, multiple=True, metavar="KEY=NUMBER",
-              help="Ends the run once a result is at least this; any key of the results, may be "
-              "repeated, or one JSON object. "
-              "[default: where the environment counts as solved, or 1,000,000 steps]")  # fmt: skip
-@click.option("--name", cls=Flag, section=KEPT, metavar="NAME",
-              help="The run's own folder in that. [default: the time]")  # fmt: skip
-@click.option("--seeds", cls=Flag, metavar="INT", type=click.IntRange(1), default=1,
-              help="Runs that differ by their seed, in parallel; --seed is the first. "
-              "[default: 1]")  # fmt: skip
-@click.option("--resume-if-exists", cls=Flag, section=KEPT, is_flag=True,
-              help="Goes on with the run of that --name where there is one, "
-              "or says that it has ended.")  # fmt: skip
-@click.option("--quiet", cls=Flag, section=KEPT, is_flag=True,
-              help="Prints only where the run is, at the end.")  # fmt: skip
-@click.option("--trust", cls=Flag, section=OTHER, is_flag=True,
-              help="Lets --config run the code that it names, "
-              "and remembers the names.")  # fmt: skip
-@click.pass_context
+@takes(
+    with_common,
+    click.option("--stop", "stop_texts", cls=Flag, multiple=True, metavar="KEY=NUMBER",
+                 help="Ends the run once a result is at least this; any key of the results, may be "
+                 "repeated, or one JSON object. "
+                 "[default: where the environment counts as solved, or 1,000,000 steps]"),
+    click.option("--name", cls=Flag, section=KEPT, metavar="NAME",
+                 help="The run's own folder in that. [default: the time]"),
+    click.option("--seeds", cls=Flag, metavar="INT", type=click.IntRange(1), default=1,
+                 help="Runs that differ by their seed, in parallel; --seed is the first. "
+                 "[default: 1]"),
+    click.option("--resume-if-exists", cls=Flag, section=KEPT, is_flag=True,
+                 help="Goes on with the run of that --name where there is one, "
+                 "or says that it has ended."),
+    click.option("--quiet", cls=Flag, section=KEPT, is_flag=True,
+                 help="Prints only where the run is, at the end."),
+    click.option("--trust", cls=Flag, section=OTHER, is_flag=True,
+                 help="Lets --config run the code that it names, "
+                 "and remembers the names."),
+    click.pass_context,
+)  # fmt: skip
 def train(
     ctx: click.Context,
     /,

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from poise.cli.flags import KEPT, OTHER, TRAINED, Flag, given, options_given, with_options
 from poise.cli.inputs import parse_stop
-from poise.cli.output import echo, echo_next
+from poise.cli.output import echo, echo_next, takes
 from poise.cli.train import (
     EXIT_CODES,
     Request,
@@ -57,21 +57,23 @@ class TuneCommand(TrainCommand):
         "max_content_width": 100,
     },
 )
-@with_common
-@click.option("--stop", "stop_texts", cls=Flag, multiple=True, metavar="KEY=NUMBER",
-              help="When each run ends; as for poise train. "
-              "[default: after 500,000 steps]")  # fmt: skip
-@click.option("--parallel", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT",
-              help="Runs at a time. [default: as many as there are cores for]")  # fmt: skip
-@click.option("--resume", "study", cls=Flag, section=OTHER, metavar="STUDY",
-              help="Goes on with a study that is there: its folder. "
-              "More --trials make it larger.")  # fmt: skip
-@click.option("--trust", cls=Flag, section=OTHER, is_flag=True,
-              help="Lets --config or --resume run the code that it names, "
-              "and remembers the names.")  # fmt: skip
-@click.option("--quiet", cls=Flag, section=KEPT, is_flag=True,
-              help="Prints only the best settings, as JSON.")  # fmt: skip
-@click.pass_context
+@takes(
+    with_common,
+    click.option("--stop", "stop_texts", cls=Flag, multiple=True, metavar="KEY=NUMBER",
+                 help="When each run ends; as for poise train. "
+                 "[default: after 500,000 steps]"),
+    click.option("--parallel", cls=Flag, section=SEARCHED, type=click.IntRange(1), metavar="INT",
+                 help="Runs at a time. [default: as many as there are cores for]"),
+    click.option("--resume", "study", cls=Flag, section=OTHER, metavar="STUDY",
+                 help="Goes on with a study that is there: its folder. "
+                 "More --trials make it larger."),
+    click.option("--trust", cls=Flag, section=OTHER, is_flag=True,
+                 help="Lets --config or --resume run the code that it names, "
+                 "and remembers the names."),
+    click.option("--quiet", cls=Flag, section=KEPT, is_flag=True,
+                 help="Prints only the best settings, as JSON."),
+    click.pass_context,
+)  # fmt: skip
 def tune(
     ctx: click.Context,
     /,

@@ -7,6 +7,7 @@ program there.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import secrets
 import sys
@@ -35,6 +36,16 @@ SILENT = (
     "Nothing answers at {address} ({reason}): is the cluster up, and the tunnel to it?"
     " `poise cluster status` shows the one of this machine."
 )
+
+
+def need_ray() -> None:
+    """Says what to install, if Ray is not.
+
+    Raises:
+        ClusterError: it is not.
+    """
+    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("grpc") is None:
+        raise ClusterError(f"A cluster needs Ray: {install('ray')}")
 
 
 def token_file() -> Path:
@@ -128,10 +139,9 @@ def check_ray(address: str, *, allow_no_token: bool = False) -> dict[str, str]:
         ClusterError: nothing answers, it has another token, or it has none and `allow_no_token` does
             not say that this is meant.
     """
-    try:
-        import grpc
-    except ImportError:
-        raise ClusterError(f"A cluster needs Ray: {install('ray')}") from None
+    need_ray()
+    import grpc
+
     loopback = address.rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]")
 
     def refused(*credentials: tuple[str, str]) -> bool:

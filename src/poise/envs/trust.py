@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from poise.errors import PoiseError, PoiseWarning, TrustError, nearest
+from poise.files import home
 
 MOST = 1000
 """Names that are remembered; the oldest make room."""
@@ -196,10 +197,7 @@ def _is_there(module: str) -> bool:
 
 def _file() -> Path:
     """Where this machine's known names are written down."""
-    home = os.environ.get("POISE_HOME")
-    if home:
-        return Path(home) / "known.json"
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "poise", "known.json")
+    return home() / "known.json"
 
 
 def _read() -> dict[str, str]:

@@ -1,0 +1,147 @@
+"""`poise submit`, `jobs`, `logs`, `stop`, `wait` and `fetch`: runs on a cluster, from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from poise.cli.flags import setting_flags
+from poise.cli.listing import folder_option
+from poise.cli.output import echo, takes
+from poise.cluster import fetch as fetching
+from poise.cluster.jobs import Job, Jobs
+from poise.cluster.pack import pack
+from poise.errors import nearest
+from poise.tracking.find import find_run
+
+SENT = ("train", "tune", "resume")
+"""Commands that a job may run."""
+
+
+of_cluster = takes(
+    click.option("--address", metavar="URL", help="Of the cluster's jobs: http://HOST:8265. "
+                 "[default: the cluster of this machine]"),
+    click.option("--allow-no-token", is_flag=True, help="Use a cluster that asks nobody for a "
+                 "token: whoever reaches it may run anything there."),
+)  # fmt: skip
+"""Gives a command the options that name a cluster."""
+
+
+def of_job(command: Callable[..., Any]) -> Any:
+    """Makes a command about a job."""
+    return takes(click.command(), of_cluster, click.argument("job"))(command)
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@takes(
+    of_cluster,
+    click.option("--name", metavar="NAME", help="Of the job. [default: the time]"),
+    click.option("--working-dir", default=".", help="The folder that is sent along.  [default: .]"),
+    click.option("--max-run-time", type=click.FloatRange(0), default=0.0, metavar="SECONDS",
+                 help="Ends the run then, with a checkpoint. [default: no limit]"),
+    click.option("--no-wait", is_flag=True, help="Return as soon as the job is submitted."),
+    folder_option,
+    click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED),
+)  # fmt: skip
+def submit(
+    address: str | None,
+    allow_no_token: bool,
+    command: tuple[str, ...],
+    name: str | None,
+    working_dir: str,
+    max_run_time: float,
+    no_wait: bool,
+    folder: str,
+) -> None:
+    """Run a command on a cluster.
+
+    \b
+    poise submit -- train PPO --env CartPole-v1
+
+    The working folder goes along; the log and the run folder come back while it runs. Ctrl-C leaves
+    the job running.
+    """
+    words, run = checked(command, folder)
+    jobs, package = Jobs(address, allow_no_token), pack(working_dir, run)
+    echo(package)
+    job = jobs.submit(words, package, name=name, limit=max_run_time)
+    if run is not None:
+        fetching.expect(run, job)
+    echo(f"The job {job.id} is submitted to {jobs.address}.")
+    if not no_wait:
+        ended(fetching.attend(jobs, job, folder, echo))
+
+
+def checked(command: tuple[str, ...], folder: str) -> tuple[list[str], Path | None]:
+    """The words of a job's command, and the run that goes on in it; mistakes are said before
+    anything is sent."""
+    kind, words = command[0], list(command[1:])
+    if kind not in SENT:
+        raise click.UsageError(
+            f"A job runs `poise {'`, `poise '.join(SENT)}`, and not {kind!r}.{nearest(kind, SENT)}"
+        )
+    flags = [word.partition("=")[0].replace("_", "-") for word in words]
+    if "--folder" in flags:
+        raise click.UsageError("--folder stands before `--`: it is where the run comes back to.")
+    known = any(flag.spelling == "ray_address" for flag in setting_flags(None))
+    if known and "--ray-address" not in flags:
+        words += ["--ray-address", "auto"]
+    group: Any = (context := click.get_current_context()).find_root().command
+    parsed = group.get_command(context, kind).make_context(kind, list(words))
+    if kind != "resume":
+        return [kind, *words], None
+    run = find_run(name := parsed.params["run"], folder).path.absolute()
+    return [kind, f"{run.parent.name}/{run.name}", *(word for word in words if word != name)], run
+
+
+def ended(job: Job) -> None:
+    """Says how a job ended, and ends with an exit code that does."""
+    echo(f"The job {job.id} has ended: {job.state.lower()}. {job.reason}".strip())
+    click.get_current_context().exit({"SUCCEEDED": 0, "STOPPED": 143}.get(job.state, 1))
+
+
+@click.command()
+@of_cluster
+def jobs(address: str | None, allow_no_token: bool) -> None:
+    """List the jobs of a cluster."""
+    for job in Jobs(address, allow_no_token).all():
+        echo(job)
+
+
+@of_job
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
+def logs(address: str | None, allow_no_token: bool, job: str, follow: bool) -> None:
+    """Print what a job has printed."""
+    found = (cluster := Jobs(address, allow_no_token)).find(job)
+    if follow:
+        ended(fetching.attend(cluster, found, None, echo))
+    echo((cluster.read(found, None) or b"").decode(errors="replace"))
+
+
+@of_job
+def stop(address: str | None, allow_no_token: bool, job: str) -> None:
+    """End a job, which writes a checkpoint first."""
+    (cluster := Jobs(address, allow_no_token)).stop(found := cluster.find(job))
+    echo(f"The job {found.id} has ended: {cluster.wait(found).state.lower()}.")
+
+
+@of_job
+def wait(address: str | None, allow_no_token: bool, job: str) -> None:
+    """Wait until a job has ended, and end as it did."""
+    ended((cluster := Jobs(address, allow_no_token)).wait(cluster.find(job)))
+
+
+@of_job
+@takes(click.option("--watch", is_flag=True, help="Go on until the job ends."), folder_option)
+def fetch(address: str | None, allow_no_token: bool, job: str, watch: bool, folder: str) -> None:
+    """Bring the run folder of a job, also while it runs.
+
+    Results and the newest checkpoint come while it runs, and all of it once it has ended.
+    """
+    found = (cluster := Jobs(address, allow_no_token)).find(job)
+    bring: Any = fetching.watch if watch else fetching.fetch
+    for path in bring(cluster, found, folder, echo):
+        echo(path)

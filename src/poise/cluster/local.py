@@ -1,0 +1,239 @@
+"""A cluster of several machines on this one, to learn and to test with: Ray's own processes, each
+machine a raylet, all of them on the loopback interface and behind the token.
+
+    cluster = start(nodes=3)    # a head and two nodes
+    running() == cluster        # also in another process
+    stop()
+
+One process owns the cluster, holds a lock for as long as it lives, and replaces nodes that died.
+However it ends, what it started ends with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from poise.children.launch import begin
+from poise.children.launch import start as start_child
+from poise.cluster.token import authenticate, need_ray
+from poise.errors import ClusterError
+from poise.files import home, make_folder, read_json, write_json
+from poise.startup import ENDING
+
+HEALTH = {
+    "health_check_initial_delay_ms": 2000,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 1500,
+    "health_check_failure_threshold": 3,
+}
+"""A head that asks its nodes every second notices a dead or frozen one within 10 s; with Ray's own
+numbers it takes 65."""
+PORT, JOBS_PORT = 6379, 8265
+"""Ray's own; where one is taken, another is."""
+SAID = """\
+A head and {others} more, with {cpus} CPUs each, on this machine:
+  {address}            Ray; `poise train ... --ray-address {address}`
+  {jobs}    jobs and the dashboard
+Both ask for the token, and all of it listens on the loopback interface only.
+
+Next:
+  poise submit -- train PPO --env CartPole-v1     run it there
+  poise cluster stop                              end the cluster"""
+NONE = "No cluster of Poise's runs on this machine."
+STOP_S = 30.0
+"""Seconds in which a cluster ends in good order, before it is killed."""
+
+
+@dataclass(frozen=True)
+class LocalCluster:
+    """A cluster that runs on this machine.
+
+    Attributes:
+        address: of its head, as `--ray-address` takes it.
+        jobs: of its jobs and its dashboard, for `poise submit --address`.
+        nodes: how many there were to be, the head among them.
+        cpus: that each of them offers.
+        folder: Ray's files: logs, sockets, and what jobs leave.
+        pid: of the process that owns it.
+    """
+
+    address: str
+    jobs: str
+    nodes: int
+    cpus: int
+    folder: str
+    pid: int
+
+    def __str__(self) -> str:
+        return SAID.format(others=self.nodes - 1, **asdict(self))
+
+
+def running() -> LocalCluster | None:
+    """The cluster that `start` has left running on this machine, if there is one."""
+    try:
+        with _lock().acquire(timeout=0):
+            return None
+    except filelock.Timeout:
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return LocalCluster(**read_json(_file()))
+    return None
+
+
+def start(
+    *,
+    nodes: int = 3,
+    cpus: int | None = None,
+    gpus: int = 0,
+    memory: int = 150 * 2**20,
+    ports: tuple[int, int] = (PORT, JOBS_PORT),
+) -> LocalCluster:
+    """Starts a cluster, which goes on when this process ends.
+
+    Args:
+        nodes: raylets, the head among them.
+        cpus: of each; None shares this machine's cores out, at least one for each.
+        gpus: of the head.
+        memory: bytes of shared memory of each.
+        ports: of the head and of its jobs, where they are free; 0 takes any.
+
+    Raises:
+        ClusterError: one runs already, Ray is not installed, or it does not start.
+    """
+    need_ray()
+    if found := running():
+        raise ClusterError(
+            f"A cluster of {found.nodes} runs already at {found.address}: use it, or end it with"
+            " `poise cluster stop`."
+        )
+    variables = {**authenticate(loopback=True), "RAY_USAGE_STATS_ENABLED": "0"}
+    variables["POISE_PYTHON"] = sys.executable
+    folder = tempfile.mkdtemp(prefix="poise-")  # short: a socket's path has 107 characters
+    each = cpus or max(1, (os.cpu_count() or 1) // nodes)
+    log = Path(folder, "cluster.log")
+    asked = (nodes, each, gpus, memory, *ports, folder)
+    with log.open("w") as file:
+        process, pipe = start_child(
+            "poise.cluster.local",
+            *asked,
+            env={**variables, "RAY_TMPDIR": folder},
+            stderr=file,
+            start_new_session=True,
+        )
+    try:
+        return LocalCluster(**pipe.receive())
+    except EOFError:
+        said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        why = f"{said[-1]} (all of it: {log})" if said else "it was ended"
+        raise ClusterError(f"The cluster did not start: {why}.") from None
+    except BaseException:
+        process.terminate()
+        raise
+
+
+def stop() -> LocalCluster | None:
+    """Ends the cluster that `start` began, and nothing else; what it was, or None without one.
+
+    Raises:
+        ClusterError: it does not end.
+    """
+    if (found := running()) is None:
+        return None
+    for number, seconds in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, 5.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found.pid, number)
+        with contextlib.suppress(filelock.Timeout), _lock().acquire(timeout=seconds):
+            shutil.rmtree(found.folder, ignore_errors=True)
+            return found
+    raise ClusterError(f"The cluster's process {found.pid} does not end.")
+
+
+def _file() -> Path:
+    return home() / "cluster.json"
+
+
+def _lock() -> filelock.FileLock:
+    make_folder(home())
+    return filelock.FileLock(home() / ".cluster.lock")
+
+
+def free_port(wanted: int) -> int:
+    """This port of the loopback interface, or another where it is taken."""
+    for port in (wanted, 0):
+        with contextlib.suppress(OSError), socket.socket() as taken:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.bind(("127.0.0.1", port))
+            return int(taken.getsockname()[1])
+    raise ClusterError("No port is free on this machine.")
+
+
+def main(*asked: str) -> None:
+    """What the owner of a cluster does: starts it, tells where it is, and minds it until the end."""
+    pipe = begin()
+    nodes, cpus, gpus, memory, *ports = map(int, asked[:-1])
+    # Ray's agents outlive their raylet by a minute: when our end of this pipe closes, all is ended.
+    order = ["sh", "-c", f"cat; kill -KILL -{os.getpgid(0)}"]
+    reaper = subprocess.Popen(order, stdin=subprocess.PIPE, start_new_session=True)
+    with _lock().acquire(timeout=STOP_S):
+        cluster, add = _raise(cpus, gpus, memory, ports)
+        ended = threading.Event()
+        for number in (signal.SIGINT, *ENDING):  # Ray's own would leave the process waiting
+            signal.signal(number, lambda *_: ended.set())
+        try:
+            for _ in range(nodes - 1):
+                add()
+            jobs = f"http://{cluster.webui_url}"
+            found = LocalCluster(cluster.address, jobs, nodes, cpus, asked[-1], os.getpid())
+            write_json(_file(), asdict(found))
+            with contextlib.suppress(BrokenPipeError):
+                pipe.send(asdict(found))
+            while not (ended.wait(1.0) or cluster.head_node.dead_processes() or reaper.poll()):
+                _mend(cluster, add)
+        finally:
+            cluster.shutdown()
+
+
+def _raise(cpus: int, gpus: int, memory: int, ports: list[int]) -> tuple[Any, Callable[[], Any]]:
+    """A head of Ray's, and how a node is added to it."""
+    from ray.cluster_utils import Cluster
+
+    place: dict[str, Any] = {
+        "node_ip_address": "127.0.0.1",
+        "num_cpus": cpus,
+        "object_store_memory": memory,
+    }
+    head = {
+        "gcs_server_port": free_port(ports[0]),
+        "dashboard_port": free_port(ports[1]),
+        "dashboard_host": "127.0.0.1",
+        "dashboard_agent_listen_port": 0,
+        "include_dashboard": True,
+        "num_gpus": gpus,
+        "_system_config": HEALTH,
+    }
+    cluster = Cluster(initialize_head=True, head_node_args={**place, **head})
+    return cluster, lambda: cluster.add_node(**place)
+
+
+def _mend(cluster: Any, add: Callable[[], Any]) -> None:
+    """Puts a new node in the place of each that died, or that was cut off and gave up."""
+    for node in list(cluster.worker_nodes):
+        if gone := node.dead_processes():
+            print(
+                f"A node died ({', '.join(kind for kind, _ in gone)}); a new one takes its place."
+            )
+            cluster.remove_node(node, allow_graceful=False)
+            add()

@@ -1,0 +1,268 @@
+"""Jobs on a real cluster of this machine: two raylets, a job that trains, and all that may happen
+to it and to whoever looks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poise.cluster import local, token
+from poise.cluster.fetch import fetch
+from poise.cluster.jobs import ENDED, Job, Jobs
+from poise.cluster.token import check_ray
+from poise.errors import ClusterError
+from poise.tracking.folder import RunFolder
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+
+NEVER = ("--stop", "timesteps_total=1000000000")
+
+
+def until(happened: Callable[[], Any]) -> Any:
+    """What it returns once it is true; a hang is the test's own limit."""
+    while not (found := happened()):
+        time.sleep(0.1)
+    return found
+
+
+def poise(*words: str, code: int | None = 0, cwd: Path | None = None) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "poise", *words], cwd=cwd, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert code is None or done.returncode == code, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home folder, and thus a token and a cluster, of this module's own."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (token.VALUE, token.FILE, token.MODE, "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+            patch.delenv(name, raising=False)
+        for name in ("HOME", "POISE_HOME"):
+            patch.setenv(name, str(folder))
+        patch.setenv("COLUMNS", "200")
+        before = dict(os.environ)
+        yield folder
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+
+
+@pytest.fixture(scope="module")
+def cluster(home: Path) -> Iterator[local.LocalCluster]:
+    poise("cluster", "local", "--nodes", "2", "--cpus", "1", "--port", "0", "--jobs-port", "0")
+    found = local.running()
+    assert found is not None
+    yield found
+    local.stop()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "notes.txt").write_text("of the project")
+    return tmp_path / "project"
+
+
+@pytest.fixture
+def jobs(cluster: local.LocalCluster) -> Iterator[Jobs]:
+    found = Jobs()
+    yield found
+    found.stop_all(print)
+
+
+def ours(cluster: local.LocalCluster) -> dict[int, str]:
+    """The processes of a cluster by their ids, with their command lines."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            environment = (folder / "environ").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if f"RAY_TMPDIR={cluster.folder}\0" in environment or cluster.folder in words:
+            found[int(folder.name)] = words
+    return found
+
+
+def listening(processes: dict[int, str]) -> set[str]:
+    """The addresses, in hexadecimal, on which some processes listen, by /proc/net."""
+    inodes = set()
+    for process in processes:
+        for link in Path(f"/proc/{process}/fd").glob("*"):
+            try:
+                inodes.update(re.findall(r"socket:\[(\d+)\]", os.readlink(link)))
+            except OSError:
+                continue
+    rows = [
+        row.split()
+        for name in ("tcp", "tcp6")
+        for row in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
+    return {row[1].rpartition(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}
+
+
+LOOPBACK = {
+    "0100007F",
+    "00000000000000000000000001000000",
+    "0000000000000000FFFF00000100007F",
+}
+"""127.0.0.1, ::1, and the former as the latter."""
+
+
+def test_a_job_trains_and_its_run_comes_back_while_it_does(
+    cluster: local.LocalCluster, jobs: Jobs, project: Path
+) -> None:
+    client = subprocess.Popen(
+        [sys.executable, "-m", "poise", "submit", "--name", "first", "--", "train", "PPO",
+         "--env", "CartPole-v1", "--seed", "1", "--experiment", "e", "--name", "r", *NEVER],
+        cwd=project, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert client.stdout is not None
+    assert "Sent: 1 files" in client.stdout.readline()
+    for line in client.stdout:  # the log streams
+        if line.startswith("reward"):
+            break
+    run = RunFolder(project / "runs" / "e" / "r")
+    until(lambda: len(run.metrics()) > 1)  # so do the results, to who reads them here
+    until(lambda: run.status().get("state") == "running")
+    assert "running" in poise("runs", cwd=project)
+    client.kill()  # the laptop is closed: nothing happens to the job
+    client.wait()
+
+    job = jobs.get("first")
+    assert job.state == "RUNNING"
+    assert listening(ours(cluster)) <= LOOPBACK
+    before = run.metrics()[-1]["training_iteration"]
+    until(lambda: fetch(jobs, job, project / "runs") and len(run.metrics()) > before)
+    assert poise("jobs", cwd=project).split()[:2] == ["first", "running"]
+
+    assert "stopped" in poise("stop", "fir", cwd=project)  # with a checkpoint first
+    poise("fetch", "first", cwd=project)
+    assert "reward" in poise("logs", "first", cwd=project)
+    status = json.loads((run.path / "status.json").read_text())
+    assert (status["state"], status["training_iteration"]) == (
+        "preempted",
+        run.metrics()[-1]["training_iteration"],
+    )
+    assert (run.path / "checkpoints" / f"{status['training_iteration']:06d}").is_dir()
+
+    further = status["timesteps_total"] + 5000  # on the laptop
+    said = poise("resume", "r", "--stop", f"timesteps_total={further}", *alone(), cwd=project)
+    assert f"Stopped: timesteps_total reached {further}" in said
+    further += 5000  # and on a cluster again, into the same folder
+    said = poise("submit", "--", "resume", "r", "--stop", f"timesteps_total={further}", cwd=project)
+    assert f"Stopped: timesteps_total reached {further}" in said
+    steps = [result["timesteps_total"] for result in run.metrics()]
+    assert steps[-1] >= further
+    assert steps == sorted(set(steps))
+    assert run.status()["state"] == "finished"
+
+
+def alone() -> tuple[str, ...]:
+    """What takes a run off the cluster, where runs know of one."""
+    from poise.config.base import AlgorithmConfig
+    from poise.config.resolve import field_types
+
+    return ("--ray_address", "null") if "ray_address" in field_types(AlgorithmConfig) else ()
+
+
+def test_a_limit_of_time_ends_a_job_with_a_checkpoint(jobs: Jobs, project: Path) -> None:
+    said = poise(
+        "submit", "--name", "limited", "--max-run-time", "12", "--", "train", "PPO", "CartPole-v1",
+        "--experiment", "e", "--name", "l", *NEVER, cwd=project,
+    )  # fmt: skip
+    assert "The job's limit of 12 s is reached" in said
+    assert jobs.get("limited").state == "SUCCEEDED"
+    assert list((project / "runs" / "e" / "l" / "checkpoints").iterdir())
+
+
+def test_a_job_that_fails_says_why(jobs: Jobs, project: Path) -> None:
+    said = poise("submit", "--", "train", "PPO", "--env", "NoSuchEnv-v0", cwd=project, code=1)
+    assert "NoSuchEnv" in said
+    assert "has ended: failed. Job entrypoint command failed with exit code 2" in said
+
+
+def test_mistakes_are_said_before_anything_is_sent(jobs: Jobs, project: Path) -> None:
+    before = jobs.all()
+    for words, sentence in (
+        (["trian", "PPO"], "Did you mean 'train'?"),
+        (["train", "PPO", "--learnin_rate", "1"], "There is no flag --learnin_rate"),
+        (["train", "PPO", "CartPole-v1", "--folder", "x"], "--folder stands before"),
+        (["resume", "nothing"], "There is no run at nothing"),
+    ):
+        assert sentence in poise("submit", "--", *words, cwd=project, code=2)
+    assert jobs.all() == before
+    with pytest.raises(ClusterError, match="There is no job 'frist'"):
+        jobs.find("frist")
+
+
+def test_a_real_head_asks_for_the_token(
+    cluster: local.LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert check_ray(cluster.address)["RAY_AUTH_MODE"] == "token"
+    monkeypatch.setenv(token.VALUE, "of another cluster")
+    for ask in (lambda: check_ray(cluster.address), lambda: Jobs(cluster.jobs)):
+        with pytest.raises(ClusterError, match="does not know the token"):
+            ask()
+
+
+def test_there_is_one_cluster_at_a_time(cluster: local.LocalCluster) -> None:
+    assert "runs already at 127.0.0.1" in poise("cluster", "local", code=2)
+    assert poise("cluster", "status").count("alive  1 CPU") == 2
+    file = Path(os.environ["POISE_HOME"]) / "cluster.json"
+    assert json.loads(file.read_text()) == asdict(cluster)
+
+
+def test_a_dead_or_frozen_node_is_noticed_and_replaced(
+    cluster: local.LocalCluster, jobs: Jobs
+) -> None:
+    def states() -> list[str]:
+        return sorted(node["state"] for node in jobs.nodes())
+
+    for number in (signal.SIGKILL, signal.SIGSTOP):
+        raylets = [pid for pid, words in ours(cluster).items() if "/raylet/raylet" in words]
+        gone = states().count("DEAD")
+        os.kill(max(raylets), number)  # the head's is the older
+        until(lambda gone=gone: states().count("DEAD") > gone)
+        if number == signal.SIGSTOP:
+            os.kill(max(raylets), signal.SIGCONT)  # it learns that it is dead, and ends
+        until(lambda: states().count("ALIVE") == 2)
+
+
+def test_nothing_is_left_of_a_killed_cluster(home: Path, cluster: local.LocalCluster) -> None:
+    """The last test: the cluster of this module ends here."""
+    assert len(ours(cluster)) > 6
+    os.kill(cluster.pid, signal.SIGKILL)
+    until(lambda: local.running() is None)
+    until(lambda: not ours(cluster))
+    with pytest.raises(ClusterError, match="Which cluster"):
+        Jobs()
+    assert "No cluster of Poise's runs" in poise("cluster", "stop")
+
+
+def test_nothing_is_left_of_a_cluster_that_is_stopped(home: Path, project: Path) -> None:
+    found = local.start(nodes=1, cpus=1, ports=(0, 0))
+    poise("submit", "--name", "last", "--no-wait", "--", "train", "PPO", "CartPole-v1", *NEVER,
+          cwd=project)  # fmt: skip
+    jobs = Jobs()
+    until(lambda: jobs.get("last").state == "RUNNING")
+    assert Job("", "").state not in ENDED
+    said = poise("cluster", "stop")
+    assert "The job last has ended: stopped." in said
+    until(lambda: not ours(found))
+    assert not Path(found.folder).exists()
