@@ -69,6 +69,7 @@ class History:
 
     @classmethod
     def of_folder(cls, folder: RunFolder) -> History:
+        """The history of a run folder."""
         saved = folder.config()
         return cls(
             folder.path.name,
@@ -80,6 +81,7 @@ class History:
 
     @classmethod
     def of_trainer(cls, trainer: Trainer) -> History:
+        """The history of a trainer, as far as it is remembered."""
         episodes, results = list(trainer.metrics.finished), list(trainer.history)
         return cls(
             f"seed {trainer.config.seed}",

@@ -179,6 +179,7 @@ class Trainer(EnvAccess, Acting, Saving):
     def _result(
         self, steps: int, harvest: Harvest, seconds: float, learner: dict[str, float]
     ) -> dict[str, Any]:
+        """The result dict of an iteration."""
         return {
             **self.metrics.of_episodes(),
             "episodes_this_iter": len(harvest.episodes),
