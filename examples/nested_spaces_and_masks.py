@@ -1,5 +1,4 @@
-"""Nested observations, several actions at once, and choices that are not allowed now: loading a
-lorry."""
+"""Nested observations, and choices that are not allowed now: loading a lorry."""
 
 from typing import Any
 

@@ -1,5 +1,4 @@
-"""CartPole, from random actions to a tuned policy: explore, film, train, restore, film again,
-search.
+"""CartPole, from random actions to a tuned policy: explore, film, train, restore, search.
 
 Then: `gym.make`, `VideoRecorder`, `PPOTrainer`, `ray.tune.run`. Now:
 """

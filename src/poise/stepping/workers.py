@@ -125,7 +125,7 @@ class WorkerVectorEnv(TolerantVectorEnv):
         self._seeds = self.seed_of_each(seed)
         try:
             for worker in self.workers:
-                # An error or Ctrl-C left it amid a step, whose answer must not be taken for the reset's.
+                # It was left amid a step, by an error or Ctrl-C, and would yet answer that.
                 if worker.state != State.READY:
                     worker.end()
                     self._start(worker)
