@@ -21,8 +21,10 @@ class Steadiness(poise.Callback):
         result["custom/full_episodes"] = share
         if share > self.best + 0.1:
             self.best = share
-            steps = result["timesteps_total"]
-            print(f"{steps:>8} steps: {share:.0%} of the last 50 episodes lasted to the end")
+            print(
+                f"{result['timesteps_total']:>8} steps: {share:.0%} of the last 50 episodes lasted "
+                "to the end"
+            )
 
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
         print(f"Ended: {reason}")

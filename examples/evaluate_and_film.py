@@ -12,8 +12,10 @@ with poise.load(run.path) as algo:
     for explore in (False, True):
         numbers = algo.evaluate(episodes=50, explore=explore)
         how = "sampled" if explore else "most likely"
-        mean, deviation = numbers["episode_reward_mean"], numbers["episode_reward_std"]
-        print(f"{how} actions: {mean:.1f} ± {deviation:.1f}")
+        print(
+            f"{how} actions: {numbers['episode_reward_mean']:.1f} ± "
+            f"{numbers['episode_reward_std']:.1f}"
+        )
     film = poise.record(algo, "cartpole.mp4", max_steps=300)
     print(f"{film['path']}: {film['frames']} frames")
 

@@ -1,4 +1,5 @@
-"""Nested observations, and choices that are not allowed now: loading a lorry."""
+"""Nested observations, several actions at once, and choices that are not allowed now: loading a
+lorry."""
 
 from typing import Any
 

@@ -1,4 +1,5 @@
-"""A slow environment in worker processes: Poise chooses how many, and replaces those that fail."""
+"""A slow environment in worker processes: Poise measures it, chooses how many, and replaces those
+that fail."""
 
 import random
 import time
@@ -36,6 +37,7 @@ if __name__ == "__main__":
     with poise.PPO(Remote, num_workers="auto", lr=1e-3, seed=0, callbacks=[tell]) as algo:
         result = algo.learn(total_timesteps=8_000)
         print(algo.notes[0])
-        rate = result["perf/env_steps_per_s"]
-        print(f"{rate:.0f} steps/s where one environment gives about 480.")
+        print(
+            f"{result['perf/env_steps_per_s']:.0f} steps/s where one environment gives about 480."
+        )
         print(f"{tell.failures} failures, {result['episodes_lost_total']} episodes lost to them.")

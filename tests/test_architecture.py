@@ -145,11 +145,14 @@ BUDGETS = {
         2700,
         ["tracking", "api", "cli", "poise", "errors", "startup", "install", "files", "__main__"],
     ),
-    "clusters": (1200, ["cluster"]),
+    "clusters": (2200, ["cluster"]),
     "searches": (1700, ["tuning", "tune"]),
     "old names": (1800, ["compat"]),
 }
-"""Statements that each part of the house may have, and its rooms."""
+"""Statements that each part of the house may have, and its rooms.
+
+Clusters have 1,000 more than the plan gave them: samplers and their faults take what it gave, and
+clusters of one's own, their descriptions, jobs, and what is sent and fetched as much again."""
 
 
 def test_the_package_is_small() -> None:
@@ -168,6 +171,9 @@ def test_only_workers_and_their_driver_pickle_code() -> None:
         if "cloudpickle" in dict(imported(ast.parse(f.read_text())))
     }
     assert users == {
+        "cluster/actor.py",
+        "cluster/samplers.py",
+        "cluster/workers.py",
         "stepping/worker.py",
         "stepping/workers.py",
         "tuning/pool.py",

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import poise
 from environments import Echo, Endless, Masked, Noise, Reach, Scripted, ShortLived, Task
 from poise.algorithms.base import make_algorithm
-from poise.config.base import ModelConfig
+from poise.config.model import ModelConfig
 from poise.config.resolve import resolve
 from poise.errors import ConfigError, EnvError
 from poise.learning.optimizers import Flat

@@ -19,7 +19,7 @@ from poise.algorithms.appo import APPO
 from poise.algorithms.dqn import DQN
 from poise.algorithms.impala import IMPALA
 from poise.algorithms.ppo import PPO
-from poise.config.base import ModelConfig
+from poise.config.model import ModelConfig
 from poise.errors import EnvError, ModelError
 from poise.models.policy import Policy, State
 from poise.sampling.sampler import Sampler

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import poise
 from environments import DiscreteEcho, Echo, Noise
-from poise.config.base import ModelConfig
+from poise.config.model import ModelConfig
 from poise.errors import ModelError, SpaceError
 from poise.learning.distributions import Categorical, Gaussian, SquashedGaussian
 from poise.models.encoders import ImageEncoder, fastest_conv_dtype

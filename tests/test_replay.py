@@ -18,8 +18,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import poise
 from environments import Scripted
-from poise.config.base import ModelConfig
 from poise.config.memory import machine_memory, readable
+from poise.config.model import ModelConfig
 from poise.errors import ConfigError
 from poise.models.policy import Policy
 from poise.models.q_policy import QPolicy

@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
 from environments import Noise, Scripted, broken
-from poise.config.base import ModelConfig
+from poise.config.model import ModelConfig
 from poise.errors import EnvError
 from poise.models.policy import Policy
 from poise.sampling.rollout import Rollout, gather, stored_dtype

@@ -21,8 +21,8 @@ STUB = Path(poise.__file__).parent / "signatures.pyi"
 
 SNIPPET = """
 import poise
-model = {"fcnet_hiddens": [64]}
-algo = poise.PPO("CartPole-v1", lr=1e-3, gae_lambda=0.9, n_epochs=3, model=model, preset=None)
+algo = poise.PPO("CartPole-v1", lr=1e-3, gae_lambda=0.9, n_epochs=3, preset=None)
+algo = poise.PPO("CartPole-v1", model={"fcnet_hiddens": [64]})
 algo.train()["episode_reward_mean"]
 poise.DQN("CartPole-v1", lr=[[0, 1e-3], [1000, 1e-4]], double_q=False, model={"net_arch": [64]})
 """

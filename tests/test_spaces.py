@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import poise
 from environments import Copy, Echo, Masked, Noise, Strict
-from poise.config.base import ModelConfig
+from poise.config.model import ModelConfig
 from poise.envs.masking import ActionMaskInObservation, reports_mask
 from poise.errors import EnvError, SpaceError
 from poise.learning.distributions import (

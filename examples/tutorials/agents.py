@@ -27,12 +27,17 @@ class Walk(gym.Env):
         return np.array([self.place], np.float32), float(action), self.time == 10, False, {}
 
 
-# On the command line: poise train --run=A2C --env=CartPole-v1
-with poise.A2C("CartPole-v1") as algo:
+with poise.A2C(
+    "CartPole-v1"
+) as algo:  # on the command line: poise train --run=A2C --env=CartPole-v1
     print(algo.train()["episode_reward_mean"])
 
-model = {"fcnet_hiddens": [128, 128]}
-config = {"gamma": 0.9, "lr": 1e-2, "train_batch_size": 1000, "model": model}
+config = {
+    "gamma": 0.9,
+    "lr": 1e-2,
+    "train_batch_size": 1000,
+    "model": {"fcnet_hiddens": [128, 128]},
+}
 with poise.PPO("CartPole-v1", config=config, preset=None) as algo:
     print(algo.train()["episode_reward_mean"])
 

@@ -1,4 +1,5 @@
-"""CartPole, from random actions to a tuned policy: explore, film, train, restore, search.
+"""CartPole, from random actions to a tuned policy: explore, film, train, restore, film again,
+search.
 
 Then: `gym.make`, `VideoRecorder`, `PPOTrainer`, `ray.tune.run`. Now:
 """

@@ -11,6 +11,9 @@ with poise.DQN("CartPole-v1", preset="tutorial", seed=0) as algo:
     poise.plot(algo, x="episodes", y="length").savefig("durations.png")
 
 with poise.DQN("CartPole-v1", seed=0) as algo:
-    result = algo.learn(stop={"episode_reward_mean": 400, "timesteps_total": 15_000})
-    print(result["episode_reward_mean"])
+    print(
+        algo.learn(stop={"episode_reward_mean": 400, "timesteps_total": 15_000})[
+            "episode_reward_mean"
+        ]
+    )
     print("20 fresh episodes:", algo.evaluate(20)["episode_reward_mean"])

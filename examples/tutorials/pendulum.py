@@ -1,4 +1,5 @@
-"""PPO on InvertedDoublePendulum: continuous control by Gaussians that tanh squashes.
+"""PPO on InvertedDoublePendulum: continuous control, with observations normalised and Gaussians
+squashed by tanh.
 
 Then: a collector, an advantage module, a loss module and a loop. Now (needs the extra `mujoco`):
 """
@@ -15,6 +16,11 @@ with poise.PPO(
     before = algo.evaluate(10)["episode_reward_mean"]
     # 50,000 in the tutorial's page, a million for the whole.
     result = algo.learn(total_timesteps=12_000)
-    reward, steps = result["episode_reward_mean"], result["episode_len_mean"]
-    print("training episodes:", reward, "of", steps, "steps")
+    print(
+        "training episodes:",
+        result["episode_reward_mean"],
+        "of",
+        result["episode_len_mean"],
+        "steps",
+    )
     print("evaluated:", before, "->", algo.evaluate(10)["episode_reward_mean"])

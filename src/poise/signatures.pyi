@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
-from poise.config.base import ModelConfig
+from poise.config.model import ModelConfig
 from poise.training.callbacks import Callback
 from poise.training.trainer import Trainer
 
@@ -41,6 +41,10 @@ def PPO(
     grad_clip: float | None = ...,
     train_batch_size: int | None = ...,
     num_workers: int | Literal['auto'] = ...,
+    ray_address: str | None = ...,
+    num_cpus_per_worker: float = ...,
+    min_workers: int | None = ...,
+    cluster_timeout_s: float = ...,
     num_envs_per_worker: int = ...,
     rollout_fragment_length: int | None = ...,
     timesteps_per_iteration: int = ...,
@@ -116,6 +120,10 @@ def A2C(
     grad_clip: float | None = ...,
     train_batch_size: int | None = ...,
     num_workers: int | Literal['auto'] = ...,
+    ray_address: str | None = ...,
+    num_cpus_per_worker: float = ...,
+    min_workers: int | None = ...,
+    cluster_timeout_s: float = ...,
     num_envs_per_worker: int = ...,
     rollout_fragment_length: int | None = ...,
     timesteps_per_iteration: int = ...,
@@ -183,6 +191,10 @@ def DQN(
     grad_clip: float | None = ...,
     train_batch_size: int | None = ...,
     num_workers: int | Literal['auto'] = ...,
+    ray_address: str | None = ...,
+    num_cpus_per_worker: float = ...,
+    min_workers: int | None = ...,
+    cluster_timeout_s: float = ...,
     num_envs_per_worker: int = ...,
     rollout_fragment_length: int | None = ...,
     timesteps_per_iteration: int = ...,
@@ -269,6 +281,10 @@ def IMPALA(
     grad_clip: float | None = ...,
     train_batch_size: int | None = ...,
     num_workers: int | Literal['auto'] = ...,
+    ray_address: str | None = ...,
+    num_cpus_per_worker: float = ...,
+    min_workers: int | None = ...,
+    cluster_timeout_s: float = ...,
     num_envs_per_worker: int = ...,
     rollout_fragment_length: int | None = ...,
     timesteps_per_iteration: int = ...,
@@ -341,6 +357,10 @@ def APPO(
     grad_clip: float | None = ...,
     train_batch_size: int | None = ...,
     num_workers: int | Literal['auto'] = ...,
+    ray_address: str | None = ...,
+    num_cpus_per_worker: float = ...,
+    min_workers: int | None = ...,
+    cluster_timeout_s: float = ...,
     num_envs_per_worker: int = ...,
     rollout_fragment_length: int | None = ...,
     timesteps_per_iteration: int = ...,

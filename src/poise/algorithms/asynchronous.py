@@ -12,7 +12,6 @@ import math
 from abc import abstractmethod
 
 from poise.algorithms.on_policy import OnPolicy
-from poise.sampling.background import BackgroundGroup
 from poise.sampling.group import SamplerGroup
 from poise.sampling.rollout import Rollout
 
@@ -35,12 +34,11 @@ class Asynchronous(OnPolicy):
             The learner's statistics.
         """
 
-    def place(self, samplers: SamplerGroup) -> BackgroundGroup:
+    def place(self, samplers: SamplerGroup) -> SamplerGroup:
         waiting = self.config.learner_queue_size
-        return BackgroundGroup(samplers, self.policy, self.flat, waiting, self.updates)
+        return samplers.ahead(self.policy, self.flat, waiting, self.updates)
 
     def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
-        assert isinstance(samplers, BackgroundGroup)
         self.warm_up(samplers)
         waited, lags, queued = samplers.waited, [], []
         stats: dict[str, float] = {}

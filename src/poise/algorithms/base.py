@@ -184,7 +184,8 @@ class Algorithm(ABC):
             return {**stats, "sgd_steps": self.updates - began}
 
     def place(self, samplers: SamplerGroup) -> SamplerGroup:
-        """Takes the samplers to where this algorithm wants them; by default, to this thread."""
+        """The samplers as this algorithm wants them: they wait for it, unless it says so."""
+        samplers.follow(self.policy, self.flat, self.updates)
         return samplers
 
     @abstractmethod

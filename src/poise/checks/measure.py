@@ -56,7 +56,6 @@ def check_speed(probe: Probe, env: gym.Env, seconds: float, num_envs: int) -> No
 
 
 def _check_memory(probe: Probe, env: gym.Env, memory: list[int], steps: int) -> None:
-    """Whether memory grows; `memory` is what was held after warming up, halfway and in the end."""
     warm, middle, end = memory
     per_1000 = max(end - warm, 0) / max(steps, 1) * 1000
     probe.report.facts["memory_mb_per_1000_steps"] = round(per_1000 / 1e6, 3)

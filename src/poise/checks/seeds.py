@@ -146,7 +146,6 @@ def _generators() -> dict[str, Any]:
 
 
 def _check_twin_spaces(probe: Probe, env: gym.Env, twin: gym.Env) -> None:
-    """Whether two instances have the same spaces."""
     for kind in ("observation_space", "action_space"):
         one, other = getattr(env, kind), getattr(twin, kind, None)
         if one != other and repr(one) != repr(other):  # NaN differs from itself

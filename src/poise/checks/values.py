@@ -56,7 +56,6 @@ def space_faults(kind: str, space: Any) -> Iterator[Fault]:
 
 
 def _bounds_faults(name: str, box: spaces.Box, *, is_action: bool) -> Iterator[Fault]:
-    """What is wrong with the bounds of a Box."""
     low, high = box.low, box.high
     if np.isnan(low).any() or np.isnan(high).any():
         yield _error(
@@ -133,7 +132,6 @@ def value_faults(
 
 
 def _leaf_faults(name: str, space: spaces.Space, value: Any) -> Iterator[ValueFault]:
-    """Why a value is not in a space of numbers: kind, shape, finiteness, type and bounds."""
     try:
         array = np.asarray(value)
     except ValueError:  # lists of different lengths
@@ -181,7 +179,6 @@ def _leaf_faults(name: str, space: spaces.Space, value: Any) -> Iterator[ValueFa
 def _type_faults(
     name: str, space: spaces.Space, value: Any, array: np.ndarray
 ) -> Iterator[ValueFault]:
-    """What is wrong with the type of an array of the right shape."""
     kind, dtype = f"{name}: type", np.dtype(space.dtype)
     if array.dtype.kind == "f" and dtype.kind in "iu":
         broken = array != np.round(array)

@@ -219,7 +219,6 @@ def with_options(
 def _option_flags(
     options: type, section: str, names: Mapping[str, str], defaults: Mapping[str, str]
 ) -> Iterable[Flag]:
-    """The flags of a dataclass's fields; arguments as for `with_options`."""
     docs, made = field_docs(options), {f.name: f for f in dataclasses.fields(options)}
     for key, annotation in field_types(options).items():
         name = names.get(key, key.replace("_", "-"))

@@ -142,7 +142,6 @@ def main() -> None:
 
 
 def _run() -> None:
-    """Runs the command, whatever has become of the streams that it was given."""
     _open_streams()
     if sys.stdin.isatty() and sys.stderr.isatty():
         trust.ask = lambda said: click.confirm(f"{said}\nDo you trust it?", default=False, err=True)

@@ -96,7 +96,6 @@ def _is_search(folder: Path) -> bool:
 
 
 def _plot_study(study: Path, out: str | None, *, alone: bool) -> None:
-    """Draws a search: `alone`, if nothing else is to be drawn."""
     if not alone:
         raise RunError(f"{study} is a search, which is drawn alone and into a file.")
     from poise.tracking.plots import save_figure

@@ -325,7 +325,6 @@ def read_settings(
 def _train_seeds(
     ctx: click.Context, algorithm: str, settings: dict[str, Any], asked: dict[str, Any]
 ) -> None:
-    """Trains with several seeds, and ends the command."""
     with without_collection(freeze=True):
         from poise.tuning.seeds import run_seeds
 

@@ -1,2 +1,1 @@
-"""Many machines, by Ray: describing and starting clusters, submitting runs, and the token that
-guards both."""
+"""Many machines, by Ray: samplers on them, clusters and jobs, and the token that guards both."""

@@ -8,9 +8,10 @@ somebody sets it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from poise.config.checked import Checked
+from poise.config.model import ModelConfig
 from poise.config.types import (
     EnvCount,
     Fraction,
@@ -18,7 +19,6 @@ from poise.config.types import (
     NonNegativeInt,
     Positive,
     PositiveInt,
-    Range,
     Schedule,
     Seconds,
     ThreadCount,
@@ -27,71 +27,6 @@ from poise.errors import ConfigError
 
 WRAPPERS = "wrappers"
 """Key of an env config that means the same to all environments."""
-Activation = Literal[
-    "linear", "relu", "tanh", "elu", "silu", "swish", "gelu", "leaky_relu", "sigmoid"
-]
-
-
-@dataclass
-class ModelConfig(Checked):
-    """The networks of a policy."""
-
-    fcnet_hiddens: list[PositiveInt] = field(default_factory=lambda: [64, 64])
-    """Widths of the hidden layers; `[]` makes the policy linear."""
-
-    vf_fcnet_hiddens: list[PositiveInt] | None = None
-    """Widths of the value function's own hidden layers; null takes fcnet_hiddens.
-
-    In DQN, these are the layers of V(s) in a dueling network.
-    """
-
-    fcnet_activation: Activation = "tanh"
-    """Activation after each hidden layer."""
-
-    initializer: Literal["orthogonal", "uniform"] = "orthogonal"
-    """How the default networks are initialised.
-
-    They begin with orthogonal weights and zero biases, or with PyTorch's own weights and biases,
-    which are smaller: uniform within 1/sqrt(inputs).
-    """
-
-    vf_share_layers: bool = False
-    """Whether policy and value function share their hidden layers."""
-
-    conv_filters: list[tuple[PositiveInt, PositiveInt, PositiveInt]] | None = None
-    """Convolutions `[channels, kernel, stride]` for images; null fits a stack to the image's size.
-    """
-
-    conv_activation: Activation = "relu"
-    """Activation after each convolution."""
-
-    conv_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of the numbers in which pictures of bytes are convolved.
-
-    Parameters and all later layers stay float32. `auto` takes bfloat16 if this processor has
-    instructions for it, which halves the time, and writes down its choice.
-    """
-
-    action_distribution: Literal["gaussian", "squashed_gaussian"] = "gaussian"
-    """For `Box` actions: a Gaussian clipped to the bounds, or one squashed into them by tanh."""
-
-    free_log_std: bool = True
-    """Whether a Gaussian's log standard deviation is a parameter, and no output of the network."""
-
-    log_std_init: Annotated[float, Range(-20, 2)] = 0.0
-    """Initial log standard deviation, in units in which finite action bounds are -1 and 1."""
-
-    custom_model: str | None = None
-    """A module of your own: `module:Class`, or a name given to `poise.register_model`."""
-
-    custom_model_config: dict = field(default_factory=dict)
-    """Keyword arguments for the custom model."""
-
-    custom_preprocessor: str | None = None
-    """An observation preprocessor of your own.
-
-    It is `module:Class`, or a name given to `poise.register_preprocessor`.
-    """
 
 
 @dataclass
@@ -140,6 +75,23 @@ class AlgorithmConfig(Checked):
 
     0 steps them in this process. `auto` measures a step, chooses, and writes down its choice.
     """
+
+    ray_address: str | None = None
+    """A Ray cluster on which the workers sample, each with its environments and a copy of the
+    policy: `local` (a Ray of its own on this machine), `auto` (the cluster that this machine is
+    part of), `HOST:PORT` or `ray://HOST:PORT`. Then `num_workers` is `auto` unless it is set: all
+    CPUs of the cluster but one. null samples on this machine without Ray."""
+
+    num_cpus_per_worker: Positive = 1.0
+    """CPUs that Ray reserves for each worker."""
+
+    min_workers: PositiveInt | None = None
+    """Workers that are enough to begin with on a cluster when `cluster_timeout_s` is over, the
+    others joining later; null waits for all of them."""
+
+    cluster_timeout_s: Seconds = 600.0
+    """Seconds to wait until the workers have found machines on a cluster; then the run ends with
+    the reason."""
 
     num_envs_per_worker: EnvCount = 8
     """Environments of each worker, or of this process.
@@ -329,8 +281,22 @@ class AlgorithmConfig(Checked):
 
     def _share_environments(self, explicit: set[str]) -> None:
         """Shares the environments out: workers multiply only a number that the user set."""
+        if self.ray_address is not None and "num_workers" not in explicit:
+            self.num_workers = "auto"
         if "num_envs_per_worker" not in explicit:
             self.num_envs_per_worker = max(1, self.num_envs_per_worker // self._groups)
+
+    def spread(self, most: int) -> None:
+        """Shares the environments among at most so many workers.
+
+        Where nobody set the size of the batch, the number of environments may change a little, so
+        that all workers have as many.
+        """
+        envs, whole = self.num_envs, "train_batch_size" in self.__dict__.get("given", ())
+        counts = range(1, min(most, envs) + 1)
+        workers = max(n for n in counts if not (whole and envs % n))
+        self.num_workers, self.num_envs_per_worker = workers, max(1, round(envs / workers))
+        self.train_batch_size = self.num_envs * (self.rollout_fragment_length or 1)
 
     def _derive_rewards(self, explicit: set[str]) -> None:
         """Rewards are clipped or normalised: the user's choice drops the preset's."""

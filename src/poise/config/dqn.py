@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from poise.config.base import ModelConfig
+from poise.config.model import ModelConfig
 from poise.config.off_policy import OffPolicyConfig
 from poise.config.shared import ATARI, CARTPOLE, COST_TABLES, NETWORK_SEARCH, PONG, SMALL_NETWORK
 from poise.config.spec import AlgorithmSpec, Presets

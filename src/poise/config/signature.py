@@ -14,8 +14,8 @@ import typing
 from typing import Annotated, Any, Literal, Union
 
 from poise.config.algorithms import ALGORITHMS
-from poise.config.base import ModelConfig
 from poise.config.docs import field_docs
+from poise.config.model import ModelConfig
 from poise.config.types import Schedule
 
 _OTHERS = {
@@ -93,7 +93,7 @@ def stub() -> str:
         "from collections.abc import Mapping, Sequence",
         "from typing import Any, Literal, TypedDict",
         "",
-        "from poise.config.base import ModelConfig",
+        "from poise.config.model import ModelConfig",
         "from poise.training.callbacks import Callback",
         "from poise.training.trainer import Trainer",
         "",

@@ -159,7 +159,8 @@ def own_spec(env: str) -> Any:
     """
     known = gym.registry.get(env)
     home = known.entry_point if known is not None else None
-    return None if isinstance(home, str) and home.startswith("gymnasium.") else known
+    is_gymnasiums = isinstance(home, str) and home.startswith("gymnasium.")
+    return None if is_gymnasiums else known
 
 
 def recipe_maker(described: dict[str, Any]) -> Callable[[], gym.Env]:
@@ -192,7 +193,8 @@ def find_env(env: Any) -> str | Creator:
     if env not in gym.registry:
         forms = ("{}-v4", "{}NoFrameskip-v4", "{}Deterministic-v4", "ALE/{}-v5")
         games = [form.format(game) for game in GAMES for form in forms]
-        hint = _meant(env) or package_hint(env) or nearest(env, [*_creators, *gym.registry, *games])
+        known = [*_creators, *gym.registry, *games]
+        hint = _meant(env) or package_hint(env) or nearest(env, known)
         raise EnvError(
             f"There is no environment {env!r}.{hint} "
             "Names are those of Gymnasium, of poise.register_env, or module:Name."

@@ -152,7 +152,7 @@ def old_reset_sentence(env: gym.Env, found: Any) -> str | None:
     if pair and (isinstance(found[1], dict) or not isinstance(env.observation_space, spaces.Tuple)):
         return None
     if found is None or isinstance(found, (str, tuple)):  # these are no observations, either
-        return f"reset() of {class_name(env)} must return (obs, info), and returned {_what(found)}."
+        return f"reset() of {env_name(env)} must return (obs, info), and returned {_what(found)}."
     return _sentence(env, "its reset() returns only an observation")
 
 
@@ -163,7 +163,7 @@ def old_step_sentence(env: gym.Env, found: Any) -> str | None:
     if isinstance(found, tuple) and len(found) == 4:
         return _sentence(env, "its step() returns four values")
     wanted = "(obs, reward, terminated, truncated, info)"
-    return f"step() of {class_name(env)} must return {wanted}, and returned {_what(found)}."
+    return f"step() of {env_name(env)} must return {wanted}, and returned {_what(found)}."
 
 
 def explain_step(env: gym.Env, action: Any, error: BaseException) -> str | None:
@@ -195,7 +195,7 @@ def takes(function: Any, keyword: str) -> bool:
     return by_name or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
 
 
-def class_name(env: Any) -> str:
+def env_name(env: Any) -> str:
     """The name of the user's class: that of the environment inside all wrappers."""
     return type(getattr(env, "unwrapped", env)).__name__
 
@@ -212,7 +212,7 @@ def _is_pair(found: Any) -> bool:
 
 def _sentence(env: Any, why: str) -> str:
     """What to do with an environment of the old Gym API."""
-    name = class_name(env)
+    name = env_name(env)
     return (
         f"{name} follows the old Gym API ({why}): "
         f"wrap it, env=lambda config: poise.OldGymEnv({name}(config)), or port it to Gymnasium's, "

@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium import spaces
 from torch import Tensor
 
-from poise.config.base import ModelConfig
+from poise.config.model import ModelConfig
 from poise.errors import SpaceError
 from poise.learning.distributions import (
     Bernoulli,

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from poise.config.base import ModelConfig
+from poise.config.model import ModelConfig
 from poise.errors import ModelError
 from poise.learning.device import CPU
 from poise.learning.running import RunningMoments

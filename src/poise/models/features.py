@@ -20,7 +20,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from poise.config.base import ModelConfig
+from poise.config.model import ModelConfig
 from poise.errors import SpaceError
 from poise.learning.running import RunningMoments
 from poise.models.encoders import ImageEncoder, byte_limit, is_image

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from poise.config.base import ModelConfig
+from poise.config.model import ModelConfig
 from poise.models.features import Features
 from poise.models.mlp import MLP, init_linear, parallel
 

@@ -22,7 +22,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from poise.config.base import ModelConfig
+from poise.config.model import ModelConfig
 from poise.errors import ModelError
 from poise.learning.device import CPU
 from poise.learning.distributions import MASKED

@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from poise.config.base import ModelConfig
+from poise.config.model import ModelConfig
 from poise.errors import SpaceError
 from poise.learning.distributions import MASKED, EpsilonGreedy
 from poise.models.networks import QNetwork

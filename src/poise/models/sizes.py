@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from poise.config.base import ModelConfig
 from poise.config.memory import TRAINED, require
+from poise.config.model import ModelConfig
 from poise.config.types import brief
 
 _MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye}

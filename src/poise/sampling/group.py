@@ -32,10 +32,38 @@ class SamplerGroup:
         slots: the number of slots of all members together.
     """
 
+    waited: float = 0.0
+    """Seconds that the learner has waited for rollouts that were sampled ahead."""
+
     def __init__(self, members: Sequence[Sampler]) -> None:
         self.members = tuple(members)
         self.halt = members[0].halt
         self.slots = sum(member.slots for member in members)
+
+    def ahead(self, policy: Policy, flat: Flat, waiting: int, version: int) -> SamplerGroup:
+        """The same samplers, but they run ahead: while the learner learns, the next rollouts are
+        sampled, within `with` blocks.
+
+        Args:
+            policy: the policy being learnt, of which they take a copy.
+            flat: its parameters.
+            waiting: how many full rollouts may wait for the learner.
+            version: of the policy.
+        """
+        from poise.sampling.background import BackgroundGroup
+
+        return BackgroundGroup(self, policy, flat, waiting, version)
+
+    @property
+    def ready(self) -> int:
+        """How many full rollouts wait for the learner."""
+        return 0
+
+    def __enter__(self) -> SamplerGroup:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
 
     def collect(self) -> Rollout:
         """Samples one rollout `[T, B]` of all slots.
@@ -94,12 +122,7 @@ class SamplerGroup:
 
     def largest(self) -> tuple[float, float]:
         """The largest absolute values in the latest float observations and the latest rewards."""
-        rollouts = [member.rollout for member in self.members]
-        leaves = [leaf for rollout in rollouts for leaf in rollout.obs.values()]
-        floats = [leaf for leaf in leaves if leaf.is_floating_point()]
-        observed = max((leaf.abs().max().item() for leaf in floats), default=0)
-        rewarded = max(rollout.reward.abs().max().item() for rollout in rollouts)
-        return observed, rewarded
+        return largest([member.rollout for member in self.members])
 
     def follow(self, policy: Policy, flat: Flat, version: int) -> None:
         """Acts from now on with this policy, because its modules were exchanged.
@@ -127,6 +150,14 @@ class SamplerGroup:
         """
         pairs = zip(self.members, states, strict=True)
         return sum(len(member.load_state_dict(state)) for member, state in pairs)
+
+
+def largest(rollouts: Sequence[Rollout]) -> tuple[float, float]:
+    """The largest absolute values in the float observations of rollouts, and in their rewards."""
+    leaves = [leaf for rollout in rollouts for leaf in rollout.obs.values()]
+    floats = [leaf for leaf in leaves if leaf.is_floating_point()]
+    observed = max((leaf.abs().max().item() for leaf in floats), default=0)
+    return observed, max(rollout.reward.abs().max().item() for rollout in rollouts)
 
 
 _DONE = object()

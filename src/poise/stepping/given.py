@@ -58,9 +58,9 @@ class GivenVectorEnv(VectorEnv):
         space = self.single_observation_space
         observed = isinstance(space, spaces.Dict) and KEY in space.spaces
         if isinstance(info, Mapping) and KEY in info and not observed:
-            lost = f"{self.name} reports {KEY!r} in its info, which is not seen there"
-            cure = "make it a key of a Dict observation"
-            warnings.warn(f"{lost}: {cure}.", PoiseWarning, stacklevel=2)
+            lost = f"{self.name} reports {KEY!r} in its info, which is not seen there: "
+            cure = "make it a key of a Dict observation."
+            warnings.warn(lost + cure, PoiseWarning, stacklevel=2)
         return obs, info
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:

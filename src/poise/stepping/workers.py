@@ -92,7 +92,6 @@ class WorkerVectorEnv(TolerantVectorEnv):
         for worker, answer in zip(self.workers, answers, strict=True):
             self._spaces_agree(answer, worker)
         self._layouts = Layout.from_json(self._spaces[0]), Layout.from_json(self._spaces[1])
-        # Only now, since it takes a worker to know the spaces.
         observed, acted = (layout.space for layout in self._layouts)
         TolerantVectorEnv.__init__(self, self.num_envs, observed, acted)
         shape = (self._layouts, self.num_envs, len(self.workers))
@@ -102,7 +101,6 @@ class WorkerVectorEnv(TolerantVectorEnv):
         self._obs = self._layouts[0].unflatten(arrays.observations)
         # What the driver itself says about a step; a worker's own part is in the shared arrays.
         self.lost, self.begun = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
-        # Shown in the rows of workers that are not ready; from the first reset on, a real one.
         self._blank = {name: np.zeros_like(array[0]) for name, array in arrays.observations.items()}
         self._seeds: list[int | None] = [None] * self.num_envs
         self._infos: dict[str, Any] = {}
@@ -125,8 +123,7 @@ class WorkerVectorEnv(TolerantVectorEnv):
         self._seeds = self.seed_of_each(seed)
         try:
             for worker in self.workers:
-                # It was left amid a step, by an error or Ctrl-C, and would yet answer that.
-                if worker.state != State.READY:
+                if worker.state != State.READY:  # it was left amid a step, by an error or Ctrl-C
                     worker.end()
                     self._start(worker)
                     self._spaces_agree(self._wait(worker), worker)

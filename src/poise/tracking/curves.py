@@ -69,7 +69,6 @@ class History:
 
     @classmethod
     def of_folder(cls, folder: RunFolder) -> History:
-        """The history of a run folder."""
         saved = folder.config()
         return cls(
             folder.path.name,
@@ -81,7 +80,6 @@ class History:
 
     @classmethod
     def of_trainer(cls, trainer: Trainer) -> History:
-        """The history of a trainer, as far as it is remembered."""
         episodes, results = list(trainer.metrics.finished), list(trainer.history)
         return cls(
             f"seed {trainer.config.seed}",

@@ -44,7 +44,6 @@ def episode_figure(panels: Sequence[Panel]) -> Figure:
 
 
 def _draw(axes: Any, panel: Panel) -> None:
-    """Draws a panel's curves, each in a colour of its own, from the background forwards."""
     for number, curve in enumerate(panel.curves):
         colour = f"C{number % 10}"
         if curve.single is not None:

@@ -153,8 +153,6 @@ def _short(number: float) -> str:
 
 
 class _TerminalBar:
-    """A bar that is drawn anew in its line, by rich."""
-
     def __init__(self) -> None:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
@@ -171,8 +169,6 @@ class _TerminalBar:
 
 
 class _NotebookBar:
-    """A bar that is drawn anew in a notebook's cell, as HTML."""
-
     def __init__(self) -> None:
         from IPython.display import HTML, display
 

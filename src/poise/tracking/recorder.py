@@ -129,7 +129,6 @@ class RunRecorder(Callback):
         return score is not None and (self._best is None or score[1] > self._best[0])
 
     def _save(self, trainer: Trainer) -> None:
-        """Writes a checkpoint, and removes those that are not kept any more."""
         start = time.monotonic()
         trainer.save(self.folder.checkpoints / f"{trainer.iteration:06d}")
         self._cost = time.monotonic() - start

@@ -137,7 +137,6 @@ def _write_segment(segment: Segment, folder: Path) -> dict[str, Any]:
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
-    """Renames a written checkpoint to its target, in the place of one that is there."""
     if path.is_dir() and not any(path.iterdir()):
         path.rmdir()
     if path.exists():

@@ -18,12 +18,11 @@ from poise.models.policy import Policy
 from poise.sampling.episodes import Episode
 from poise.sampling.group import SamplerGroup
 from poise.sampling.halt import Halt
-from poise.sampling.sampler import Sampler
+from poise.sampling.home import Home, make_home
 from poise.spaces.layout import Layout
-from poise.stepping.batches import choose_workers, make_batches, make_vector_env
+from poise.stepping.batches import make_vector_env
 from poise.stepping.calls import Call, remember
 from poise.stepping.failures import Failure, Failures
-from poise.stepping.given import EnvCountError, GivenVectorEnv
 from poise.stepping.inline import InlineVectorEnv
 from poise.stepping.process import Limits
 from poise.stepping.watchdog import watch
@@ -41,8 +40,8 @@ class Environments:
 
     Attributes:
         halt: stops all sampling between two steps.
-        batches: the environments to sample in, one batch per sampler; empty before they are made.
-        samplers: they act in the batches; None before they are made.
+        home: the environments to sample in, and where they are; None before they are made.
+        samplers: they act in them; None before they are made.
         calls: what was asked of these environments, by kind and name.
         pending: the state of samplers that are not made yet, as a checkpoint or `close` left it.
         lost: how many environments could not be restored from such a state.
@@ -54,7 +53,7 @@ class Environments:
         self.config, self.notes = config, notes
         self.halt = Halt()
         self._report = report
-        self.batches: list[Any] = []
+        self.home: Home | None = None
         self.samplers: SamplerGroup | None = None
         self.pending: list[Any] | None = None
         self.lost = 0
@@ -76,25 +75,19 @@ class Environments:
                 "environment that is made already: episodes of an evaluation would disturb those "
                 "of the training. Give a function that makes it, env=lambda config: ...."
             )
-        if config.num_workers == "auto":
-            # The workers share the environments, so that what is learnt stays the same.
-            config.num_workers, why = choose_workers(config.env, config.num_envs, config.env_config)
-            config.num_envs_per_worker //= max(1, config.num_workers)
-            self.notes.append(f"num_workers='auto': {why}")
-        if not self.batches:
+        if self.home is None:
             require_sizes(config)
-            workers, envs = config.num_workers, config.num_envs_per_worker
-            made = make_batches(config.env, envs, config.env_config, workers, self._limits())
-            self.batches = list(made)
+            limits, note = self._limits(), self.notes.append
+            self.home = make_home(config, limits, self._report, note)
             for call in self.calls.values():
-                for batch in self.batches:
-                    call.of_batch(batch)
-            given = self.batches[0]
-            if isinstance(given, GivenVectorEnv) and given.num_envs != config.num_envs:
-                self.close()
-                raise EnvCountError(given.num_envs, config.num_envs)
-        env = self.batches[0]
-        return Layout(env.single_observation_space), Layout(env.single_action_space)
+                self.home.call(call)
+        return self.home.layouts
+
+    @property
+    def batches(self) -> list[Any]:
+        """The environments to sample in, one batch per sampler; empty where they are elsewhere, or
+        not made yet."""
+        return self.home.batches if self.home is not None else []
 
     def make_samplers(
         self,
@@ -116,31 +109,24 @@ class Environments:
         self._fit(policy, *(layout.space for layout in self.layouts()))
         length = self.config.rollout_fragment_length
         assert length is not None
-        members: list[Sampler] = []
-        slot = 0
-        for i, env in enumerate(self.batches):
-            sampler = Sampler(
-                policy,
-                env,
-                length,
-                seed(i),
-                first_slot=slot,
-                correlation=getattr(self.config, "exploration_correlation", 0.0),
-                failures=failures,
-                halt=self.halt,
-            )
-            members.append(sampler)
-            slot += sampler.slots
-            self._watch(env)
-        samplers = algorithm.place(SamplerGroup(members))
-        if self.pending is not None:
+        assert self.home is not None
+        group = self.home.samplers(
+            policy,
+            length,
+            seed,
+            correlation=getattr(self.config, "exploration_correlation", 0.0),
+            failures=failures,
+            halt=self.halt,
+        )
+        samplers = algorithm.place(group)
+        if self.pending:
             lost = self._restore(samplers, self.pending)
             if lost:
                 self.lost += lost
                 self.notes.append(
-                    f"{lost} of {slot} environments could not be restored and began a new episode."
+                    f"{lost} of {self.config.num_envs} environments could not be restored and began a new episode."
                 )
-            self.pending = None
+        self.pending = None
         self.samplers = samplers
         return samplers
 
@@ -222,7 +208,8 @@ class Environments:
 
     def call(self, call: Call, *, evaluation: bool) -> list[Any]:
         """Does something to all environments; see `EnvAccess`."""
-        results = [result for batch in self.batches for result in call.of_batch(batch)]
+        assert self.home is not None
+        results = self.home.call(call)
         remember(self.calls, call)
         if evaluation:
             for batch in self._evaluation.values():
@@ -237,11 +224,11 @@ class Environments:
                 self.samplers.close()
                 self.pending = self.samplers.state_dict()
         finally:
-            made = *self.batches, *self._evaluation.values()
-            self.batches, self.samplers, self._evaluation = [], None, {}
+            made = [*([self.home] if self.home else []), *self._evaluation.values()]
+            self.home, self.samplers, self._evaluation = None, None, {}
             with ExitStack() as closing:  # each of them, whatever another raises
-                for env in made:
-                    closing.callback(env.close)
+                for each in made:
+                    closing.callback(each.close)
 
     def _watch(self, env: Any) -> None:
         if isinstance(env, InlineVectorEnv):

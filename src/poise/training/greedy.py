@@ -78,7 +78,6 @@ class Greedy(Callback):
             self._compare(trainer, trainer.evaluate(min(affordable, MOST), explore=False))
 
     def _compare(self, trainer: Trainer, evaluation: dict[str, float]) -> None:
-        """Says once that an evaluation falls short, if it does."""
         returns = [episode.reward for episode in trainer.metrics.window]
         greedy, episodes = evaluation["episode_reward_mean"], int(evaluation["episodes"])
         if falls_short(greedy, returns, episodes):

@@ -91,7 +91,7 @@ class Trainer(EnvAccess, Acting, Saving):
             with torch_threads(1):
                 seed = self.stream(ALGORITHM)
                 self.algorithm: Algorithm = make_algorithm(self.name, config, *layouts, seed)
-            self.notes += self.algorithm.announce() if self.environments.batches else []
+            self.notes += self.algorithm.announce() if self.environments.home else []
         except BaseException:  # such as spaces that no policy can take
             self.environments.close()
             raise
@@ -179,7 +179,6 @@ class Trainer(EnvAccess, Acting, Saving):
     def _result(
         self, steps: int, harvest: Harvest, seconds: float, learner: dict[str, float]
     ) -> dict[str, Any]:
-        """The result dict of an iteration."""
         return {
             **self.metrics.of_episodes(),
             "episodes_this_iter": len(harvest.episodes),
@@ -193,6 +192,7 @@ class Trainer(EnvAccess, Acting, Saving):
             "worker_restarts_total": self.failures.restarts,
             **{f"learner/{key}": value for key, value in learner.items()},
             "learner/skipped_updates": self.algorithm.skipped,
+            **harvest.numbers,
             "perf/env_steps_per_s": steps / seconds,
             **self.metrics.of_time(harvest.seconds, seconds, self.algorithm.waited),
         }

@@ -178,7 +178,6 @@ def _run_folder(trial: Trial) -> Path:
 
 
 def _row(trial: Trial, search: Search) -> dict[str, Any]:
-    """A trial as a row of `Analysis.results`."""
     return {
         "trial": trial.number,
         "state": trial.state,

@@ -47,7 +47,6 @@ def study_figure(study: Study) -> Figure:
 
 
 def _draw_curves(axes: Any, study: Study, trials: list[Trial]) -> None:
-    """The reward of every trial against its steps."""
     best = study.best
     for trial in sorted(trials, key=lambda trial: trial is best):  # the best is on top
         look = {"color": "C0", "alpha": 0.4, "linewidth": 1}
@@ -67,7 +66,6 @@ def _draw_curves(axes: Any, study: Study, trials: list[Trial]) -> None:
 
 
 def _draw_setting(axes: Any, study: Study, trials: list[Trial], place: str) -> None:
-    """The trials' values against one setting."""
     search, best = study.search, study.best
     having = [trial for trial in trials if place in trial.params]
     values = [

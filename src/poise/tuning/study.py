@@ -290,7 +290,6 @@ class Study:
             self.storage.tell(trial)
 
     def _job(self, trial: Trial, name: str, seed: int) -> dict[str, Any]:
-        """What a worker is told to run."""
         alone = self.search.seeds == 1 and name == "seed_0"
         settings = {**trial.settings, "seed": seed}
         if alone:  # the seed may be what is searched

@@ -1,0 +1,230 @@
+"""The process that samples for a run, on whatever machine Ray has started it.
+
+Whatever fails in it is returned as a `Failure` with its traceback, as worker processes do; only its
+end, or that of its machine, is Ray's to tell.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import ray
+import torch
+from gymnasium.vector import VectorEnv
+
+from poise.envs.atari import is_atari, make_atari_vector
+from poise.envs.make import VectorEnvMadeError, recipe_maker
+from poise.envs.old_gym import WrongApiError
+from poise.envs.raised import own_traceback, said
+from poise.envs.wrap import take_wrappers
+from poise.errors import EnvError
+from poise.install import version_of_poise
+from poise.learning.optimizers import Flat
+from poise.sampling.halt import Halt
+from poise.sampling.sampler import Sampler
+from poise.sampling.wire import Weights, arrays, size_of
+from poise.spaces.layout import Layout
+from poise.stepping.calls import Call
+from poise.stepping.failures import Failure
+from poise.stepping.given import GivenVectorEnv
+from poise.stepping.inline import STEPPING, InlineVectorEnv
+
+
+def telling(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns what a method raises as `{"error": ...}`: a `Failure` as plain values."""
+
+    @functools.wraps(method)
+    def told(self: SamplerActor, *args: Any) -> Any:
+        try:
+            return method(self, *args)
+        except BaseException as error:
+            if isinstance(error, EnvError):
+                wrong = isinstance(error, WrongApiError)
+                return {"error": Failure("bug" if wrong else "ended", str(error)).to_json()}
+            what = f"Worker {self.index} on {socket.gethostname()} failed: {said(error)}."
+            return {"error": Failure("ended", what, own_traceback(error)).to_json()}
+
+    return told
+
+
+class Journal:
+    """Stands where a sampler's `Failures` would: the driver counts, for all workers of the run."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def add(self, failures: Iterable[Failure], slots: Iterable[int]) -> None:
+        """Notes failures, and the slots whose episodes they ended."""
+        if (told := [failure.to_json() for failure in failures]) or slots:
+            self.events.append((told, list(slots)))
+
+    def episode_finished(self, slot: int) -> None:
+        """Notes an episode that ended as it should."""
+        self.events.append(slot)
+
+    def take(self) -> list[Any]:
+        """What was noted since the last call."""
+        events, self.events = self.events, []
+        return events
+
+
+class SamplerActor:
+    """Some of a run's environments, and a copy of the policy that acts in them.
+
+    Its methods are called in the order in which they were sent, but for `pulse` and `halt`, which
+    are answered meanwhile.
+    """
+
+    index = -1
+
+    def hello(self) -> dict[str, str]:
+        """What must be the same on all machines, and which one this is."""
+        return {
+            "host": socket.gethostname(),
+            "Python": ".".join(map(str, sys.version_info[:2])),
+            "Poise": version_of_poise(),
+            "PyTorch": version("torch").partition("+")[0],
+        }
+
+    @telling
+    def make(self, index: int, path: list[str], sent: bytes) -> dict[str, Any]:
+        """Makes the environments.
+
+        Args:
+            index: the worker's number.
+            path: where the driver imports from; what is there on this machine, too, is added.
+            sent: a recipe, pickled by the driver, whose child this is.
+        """
+        self.index = index
+        sys.path += [folder for folder in path if folder not in sys.path and os.path.isdir(folder)]
+        about = cloudpickle.loads(sent)
+        torch.set_num_threads(1)
+        self.halting, self.journal = Halt(), Journal()
+        self.sampler: Sampler | None = None
+        self.env = _make_env(about)
+        for call in about["calls"]:
+            Call(**call).of_batch(self.env)
+        env = self.env
+        spaces = env.single_observation_space, env.single_action_space
+        return {"spaces": [Layout(space).to_json() for space in spaces], "slots": env.num_envs}
+
+    @telling
+    def begin(self, about: dict[str, Any], policy: bytes) -> None:
+        """Begins to sample, with a policy."""
+        self.policy, places = cloudpickle.loads(policy)
+        self.weights = Weights(Flat(self.policy, places))
+        seed = np.random.SeedSequence(about["entropy"], spawn_key=about["spawn_key"])
+        self.sampler = Sampler(
+            self.policy,
+            self.env,
+            about["steps"],
+            seed,
+            correlation=about["correlation"],
+            failures=self.journal,  # type: ignore[arg-type]
+            first_slot=about["first_slot"],
+            halt=self.halting,
+        )
+
+    @telling
+    def follow(self, policy: bytes) -> None:
+        """Acts with another policy from now on."""
+        assert self.sampler is not None
+        self.policy, places = cloudpickle.loads(policy)
+        self.weights = Weights(Flat(self.policy, places))
+        self.sampler.policy = self.policy
+
+    @telling
+    def sample(self, order: tuple[int, ...], version: int, weights: Any) -> dict[str, Any]:
+        """Fills a rollout, with newer weights if there are any.
+
+        Args:
+            order: worker, incarnation and sequence number of the rollout, and which weights it is
+                sampled with; it comes back with the rollout.
+            version: of the policy.
+            weights: see `Weights.pack`; None where the latest are here.
+
+        Returns:
+            The rollout, and what came of sampling; `filled` rows alone where it was halted.
+        """
+        sampler = self.sampler
+        assert sampler is not None
+        if weights is not None:
+            self.weights.load(weights)
+        sampler.version = version
+        try:
+            for _ in sampler.stages():
+                pass
+        except BaseException:
+            sampler.abandon()
+            raise
+        if not sampler.full:
+            return {"order": order, "filled": sampler.filled}
+        rollout = arrays(sampler.finish())
+        harvest = sampler.harvest()
+        return {
+            "order": order,
+            "rollout": rollout,
+            "bytes": size_of(rollout),
+            "episodes": [episode.to_json() for episode in harvest.episodes],
+            "rows": harvest.rows,
+            "seconds": harvest.seconds,
+            "events": self.journal.take(),
+        }
+
+    @telling
+    def call(self, call: dict[str, Any]) -> dict[str, Any]:
+        """Does something to the environments; a call that they cannot answer is no failure."""
+        try:
+            return {"results": Call(**call).of_batch(self.env)}
+        except (EnvError, TypeError) as error:
+            return {"problem": str(error)}
+
+    @telling
+    def state(self) -> dict[str, Any]:
+        """The sampler's state."""
+        assert self.sampler is not None
+        return {"state": self.sampler.state_dict()}
+
+    @telling
+    def restore(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Goes on from a state; how many environments begin a new episode."""
+        assert self.sampler is not None
+        return {"lost": len(self.sampler.load_state_dict(state))}
+
+    @ray.method(concurrency_group="meanwhile")  # type: ignore[untyped-decorator]
+    def pulse(self) -> tuple[int, int]:
+        """A count that moves while steps are taken, and the phase of `poise.stepping.inline`."""
+        env = getattr(self, "env", None)
+        if isinstance(env, InlineVectorEnv):
+            return env.pulse[0], env.pulse[1]
+        return (0, STEPPING) if self.sampler is None else (self.sampler.taken, STEPPING)
+
+    @ray.method(concurrency_group="meanwhile")  # type: ignore[untyped-decorator]
+    def halt(self, asked: bool) -> None:
+        """Stops sampling between two steps, until it is asked no more."""
+        self.halting.asked = asked
+
+    @telling
+    def close(self) -> None:
+        """Closes the environments."""
+        self.env.close()
+
+
+def _make_env(about: dict[str, Any]) -> VectorEnv:
+    make, count = recipe_maker(about), about["num_envs"]
+    if isinstance(about["env"], str) and is_atari(about["env"]):
+        config = dict(about["env_config"])
+        if not take_wrappers(config):
+            return make_atari_vector(about["env"], count, {"num_threads": 1, **config})
+    try:
+        return InlineVectorEnv(make, count, worker=about["worker"], total_envs=about["total_envs"])
+    except VectorEnvMadeError as made:
+        return GivenVectorEnv(made.env)

@@ -1,0 +1,114 @@
+"""The way to a Ray cluster: a new one on this machine, or one that runs already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from poise.cluster.token import MODE, authenticate, check_ray
+from poise.errors import ClusterError
+from poise.install import install
+from poise.startup import ENDING
+from poise.stepping.advice import available_cores
+
+LOCAL = "local"
+"""The address of a Ray of this process's own, on this machine."""
+
+
+def ray_of(address: str) -> Any:
+    """The package `ray`, connected to a cluster.
+
+    Args:
+        address: `local`, `auto` (a cluster that runs on this machine, or that `RAY_ADDRESS`
+            names), `HOST:PORT`, or `ray://HOST:PORT`. A process that is connected to a Ray already
+            stays with it.
+
+    Raises:
+        ClusterError: Ray is not installed, there is no such cluster, or it lets nobody in.
+    """
+    ray = _imported()
+    if ray.is_initialized():
+        return ray
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray tells its makers else
+    own: dict[str, Any] = {}
+    if address == LOCAL:
+        authenticate(loopback=True)
+        own = {"num_cpus": available_cores(), "include_dashboard": False}
+    elif (host := _head(address)) is not None:
+        check_ray(host, allow_no_token=os.environ.get(MODE) == "disabled")
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    with _own_handlers():
+        try:
+            ray.init(address=address, namespace="poise", **own, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            said = " ".join(str(error).split())
+            raise ClusterError(
+                f"ray_address={address!r}: no Ray cluster answers there ({said}). 'local' starts "
+                "one on this machine."
+            ) from None
+    _silence()
+    return ray
+
+
+def _head(address: str) -> str | None:
+    """Where the head of a cluster answers, `HOST:PORT`; None where only Ray can tell."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or _running_here() or ""
+    return address if ":" in address and "://" not in address else None
+
+
+def _running_here() -> str | None:
+    from ray._private.services import canonicalize_bootstrap_address
+
+    return canonicalize_bootstrap_address("auto")
+
+
+def _silence() -> None:
+    """Keeps Ray from printing the ends of workers and machines, with pages of its own logs: they
+    are Poise's to tell, with their cause."""
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    with suppress(ImportError, AttributeError):
+        import ray._private.worker as worker
+
+        worker.print_to_stdstream = lambda *_, **__: None
+
+
+def _imported() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise ClusterError(f"ray_address needs Ray: {install('ray')}") from None
+    return ray
+
+
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Puts the handlers of signals back that Ray replaces."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def nodes(ray: Any) -> list[dict[str, Any]]:
+    """The machines that are there now, the head first."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    return sorted(alive, key=lambda node: "node:__internal_head__" not in node["Resources"])
+
+
+def free_cpus(ray: Any) -> tuple[int, str]:
+    """Workers that the cluster has CPUs for, beside the learner, and the arithmetic."""
+    each = [int(node["Resources"].get("CPU", 0)) for node in nodes(ray)]
+    total = " + ".join(map(str, each))
+    workers = max(1, sum(each) - 1)
+    return workers, f"{total} CPUs - 1 for the learner = {workers}"

@@ -1,0 +1,378 @@
+"""Samplers on Ray, as one object that algorithms see.
+
+A run's environments live in workers (`poise.cluster.workers`), each with its own copy of the
+policy. Weights go out as one buffer of bytes, once for all machines; rollouts come back as arrays.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import ray
+import torch
+
+from poise.cluster.connect import free_cpus, nodes, ray_of
+from poise.cluster.workers import Fleet, Worker
+from poise.config.base import AlgorithmConfig
+from poise.envs.make import recipe
+from poise.errors import ClusterError, EnvError
+from poise.learning.device import CPU
+from poise.learning.optimizers import Flat
+from poise.models.policy import Policy
+from poise.sampling.episodes import STAGES, Episode, Harvest
+from poise.sampling.group import SamplerGroup, largest
+from poise.sampling.halt import Halt, HaltedError
+from poise.sampling.rollout import Rollout, rollout_for
+from poise.sampling.wire import Weights, blank, fill, writable
+from poise.spaces.layout import Layout
+from poise.stepping.calls import Call, remember
+from poise.stepping.failures import Failure, Failures
+from poise.stepping.process import Limits
+
+SMALL = 90 * 1024
+"""Bytes of weights up to which they are faster within each call than stored once for all."""
+
+NODES_S = 5.0
+"""Seconds between two looks at how many machines there are."""
+
+AHEAD = 2
+"""Rollouts that a worker may be asked for before they are learnt from: while one travels, the next
+is sampled."""
+
+
+class RayHome:
+    """Where a run's samplers live: on a Ray cluster.
+
+    Args:
+        config: `num_workers="auto"` is resolved in it.
+        limits: of the environments.
+        report: is told of what is waited for.
+        note: takes a sentence about what was chosen.
+
+    Raises:
+        ClusterError: there is no such cluster, or it has too few machines.
+        EnvError: the environments cannot be made.
+    """
+
+    def __init__(
+        self,
+        config: AlgorithmConfig,
+        limits: Limits,
+        report: Callable[[Failure], None],
+        note: Callable[[str], None],
+    ) -> None:
+        assert config.ray_address is not None
+        ray_of(config.ray_address)
+        if config.num_workers == "auto":
+            most, why = free_cpus(ray)
+            config.spread(most)
+            envs = config.num_envs_per_worker
+            workers = config.num_envs // envs
+            fewer = f", of which {workers} share the environments evenly" if workers < most else ""
+            note(f"num_workers='auto': {why} workers{fewer}, with {envs} environments each.")
+        workers = config.num_envs // config.num_envs_per_worker
+        self.fleet = Fleet(
+            recipe(config.env, config.env_config),
+            workers,
+            config.num_envs_per_worker,
+            cpus=config.num_cpus_per_worker,
+            limits=limits,
+            say=lambda sentence: report(Failure("odd", sentence)),
+        )
+        self.batches: list[Any] = []
+        self._patience = config.cluster_timeout_s
+        at_least = min(config.min_workers or workers, workers)
+        try:
+            self.fleet.start(at_least, self._patience)
+        except BaseException:
+            self.fleet.close()
+            raise
+
+    @property
+    def layouts(self) -> tuple[Layout, Layout]:
+        """Of one environment's observations and actions."""
+        assert self.fleet.layouts is not None
+        return self.fleet.layouts
+
+    def samplers(
+        self,
+        policy: Policy,
+        steps: int,
+        seed: Callable[[int], np.random.SeedSequence],
+        *,
+        correlation: float,
+        failures: Failures,
+        halt: Halt,
+    ) -> RayGroup:
+        self.fleet.failures = failures
+
+        def about(worker: Worker) -> dict[str, Any]:
+            own = seed(worker.index)
+            key = own.spawn_key if not worker.incarnation else (*own.spawn_key, worker.incarnation)
+            return {
+                "entropy": own.entropy,
+                "spawn_key": key,  # no incarnation plays the episodes of another
+                "steps": steps,
+                "correlation": correlation,
+                "first_slot": worker.slots.start,
+            }
+
+        slots = sum(len(worker.slots) for worker in self.fleet.workers)
+        whole = rollout_for(policy, steps, slots)
+        return RayGroup(self.fleet, whole, about, halt, self._patience)
+
+    def call(self, call: Call) -> list[Any]:
+        remember(self.fleet.calls, call)
+        answers = self.fleet.ask("call", [(call.to_json(),)] * len(self.fleet.workers))
+        for answer in filter(None, answers):
+            if "problem" in answer:
+                raise EnvError(answer["problem"])
+        return [result for answer in filter(None, answers) for result in answer["results"]]
+
+    def close(self) -> None:
+        self.fleet.close()
+
+
+class RayGroup(SamplerGroup):
+    """Samplers on a cluster that wait for the learner, as the learner waits for them.
+
+    With equal seeds and as many workers, rollouts are equal to the bit, wherever the workers are.
+    The part of a worker that was lost does not count (`poise.sampling.wire.blank`).
+
+    Args:
+        fleet: the workers.
+        whole: memory for the rollouts of all slots.
+        about: what a worker's sampler is made with.
+        halt: the flag that stops sampling between two steps.
+        patience: seconds to wait for a machine where no worker is left.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        whole: Rollout,
+        about: Callable[[Worker], dict[str, Any]],
+        halt: Halt,
+        patience: float,
+    ) -> None:
+        self.fleet, self.whole, self.halt, self.slots = fleet, whole, halt, whole.slots
+        self.about, self.patience = about, patience
+        self.parts = [whole.part(each.slots.start, each.slots.stop) for each in fleet.workers]
+        self.waited = 0.0
+        self._answers: dict[int, dict[str, Any]] = {}  # of the round under way, by worker
+        self._version = self._broadcast = 0
+        self._floor = 0  # the first broadcast of the policy that acts now
+        self._episodes: list[Episode] = []
+        self._rows, self._seconds = 0, dict.fromkeys(STAGES, 0.0)
+        self._bytes, self._nodes, self._looked = 0.0, 0, -math.inf
+
+    def ahead(self, policy: Policy, flat: Flat, waiting: int, version: int) -> RayStream:
+        stream = RayStream(self.fleet, self.whole, self.about, self.halt, self.patience)
+        stream.follow(policy, flat, version)
+        return stream
+
+    def follow(self, policy: Policy, flat: Flat, version: int) -> None:
+        copied = copy.deepcopy(policy).to(CPU)
+        self.fleet.begin(self.about, cloudpickle.dumps((copied, list(flat.places))))
+        self._packer = Weights(flat)
+        self.publish(version)
+        self._floor = self._broadcast
+
+    def publish(self, version: int) -> None:
+        packed = self._packer.pack()
+        self._weights = packed if packed.nbytes < SMALL else ray.put(packed)
+        self._version, self._broadcast = version, self._broadcast + 1
+
+    def collect(self) -> Rollout:
+        if self.halt.asked:
+            raise HaltedError
+        start = perf_counter()
+        if halted := [i for i, answer in self._answers.items() if "rollout" not in answer]:
+            self.fleet.halt(False)
+            for i in halted:
+                del self._answers[i]
+        self.fleet.pump(0)  # those who have come take part
+        while True:
+            asked = [worker for worker in self.fleet.ready if worker.index not in self._answers]
+            for worker in asked:
+                self._ask(worker)
+            if self._hear(asked):
+                raise HaltedError
+            if self._answers:
+                break
+            self._wait_for_one()
+        answers, self._answers = self._answers, {}
+        for worker, part in zip(self.fleet.workers, self.parts, strict=True):
+            self._fill(part, worker, answers.get(worker.index))
+        return self._joined(perf_counter() - start)
+
+    def _ask(self, worker: Worker) -> None:
+        self.fleet.sample(worker, self._version, self._broadcast, self._weights)
+
+    def _hear(self, asked: list[Worker]) -> bool:
+        """Takes the answers of these workers, but for those that are lost; whether a halt stopped
+        them."""
+        waited_for = [(worker, worker.incarnation) for worker in asked]
+        told = False
+        while any(worker.incarnation == n and worker.calls for worker, n in waited_for):
+            if self.halt.asked and not told:
+                self.fleet.halt(told := True)
+            self.fleet.pump(0.2)
+            while self.fleet.inbox:
+                worker, answer = self.fleet.inbox.popleft()
+                self._answers[worker.index] = answer
+        return told
+
+    def _wait_for_one(self) -> None:
+        """Waits until a worker is there.
+
+        Raises:
+            ClusterError: none has come for too long.
+            HaltedError: it was asked to stop.
+        """
+        end = time.monotonic() + self.patience
+        while not self.fleet.ready:
+            if self.halt.asked:
+                raise HaltedError
+            if time.monotonic() > end:
+                raise ClusterError(
+                    f"No worker is left, and none has found a machine for {self.patience:g} s "
+                    "(cluster_timeout_s)."
+                )
+            self.fleet.pump(0.2)
+
+    def _fill(self, part: Rollout, worker: Worker, answer: dict[str, Any] | None) -> None:
+        if answer is None:
+            blank(part)
+            part.version = self._version
+            return
+        fill(part, answer["rollout"])
+        part.ids = torch.arange(worker.slots.start, worker.slots.stop)
+        for values in answer["episodes"]:
+            episode = Episode.from_json(values)
+            self._episodes.append(replace(episode, row=episode.row + self._rows))
+        for stage, seconds in answer["seconds"].items():
+            self._seconds[stage] += seconds / len(self.parts)
+        self._bytes = answer["bytes"] / (part.steps * part.slots)
+
+    def _joined(self, seconds: float) -> Rollout:
+        """The rollout of all parts, for which the learner has waited so long."""
+        self.whole.describe(self.parts)
+        self._rows += self.whole.steps
+        busy = self._seconds["env"] + self._seconds["inference"]
+        self._seconds["waiting"] += max(0.0, seconds - busy)
+        return self.whole
+
+    def harvest(self) -> Harvest:
+        if perf_counter() - self._looked > NODES_S:
+            self._nodes, self._looked = len(nodes(ray)), perf_counter()
+        numbers = {
+            "cluster/workers": len(self.fleet.ready),
+            "cluster/nodes": self._nodes,
+            "cluster/rollouts_lost_total": self.fleet.lost,
+            "cluster/rollouts_dropped_total": self.fleet.dropped,
+            "cluster/bytes_per_step": self._bytes,
+        }
+        episodes = sorted(self._episodes, key=lambda episode: episode.row)
+        taken = Harvest(episodes, self._rows, self._seconds, numbers)
+        self._episodes, self._rows, self._seconds = [], 0, dict.fromkeys(STAGES, 0.0)
+        return taken
+
+    def tell(self, sentence: str) -> None:
+        assert self.fleet.failures is not None
+        self.fleet.failures.add([Failure("odd", sentence)], ())
+
+    @property
+    def underway(self) -> int:
+        steps = 0
+        for index, answer in self._answers.items():
+            filled = answer.get("filled", self.whole.steps)
+            steps += filled * len(self.fleet.workers[index].slots)
+        return steps
+
+    def largest(self) -> tuple[float, float]:
+        return largest([self.whole])
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """The state of each worker's sampler; of one that is not there, that of one which has not
+        started."""
+        answers = self.fleet.ask("state", [()] * len(self.fleet.workers))
+        known = [writable(answer["state"]) for answer in answers if answer is not None]
+        if not known:
+            return []
+        fresh = {**known[0], "started": False, "env": None, "episodes": [], "underway": None}
+        there = iter(known)
+        states = [dict(fresh) if answer is None else next(there) for answer in answers]
+        for index, answer in self._answers.items():
+            if "rollout" in answer:  # complete, while others were halted
+                states[index]["underway"] = {"complete": answer}
+        return states
+
+    def load_state_dict(self, states: Sequence[dict[str, Any]]) -> int:
+        states = [dict(state) for state in states]
+        for index, state in enumerate(states):
+            if state["underway"] is not None and "complete" in state["underway"]:
+                self._answers[index] = state["underway"]["complete"]
+                state["underway"] = None
+        answers = self.fleet.ask("restore", [(state,) for state in states])
+        each = zip(self.fleet.workers, answers, strict=True)
+        return sum(len(w.slots) if answer is None else answer["lost"] for w, answer in each)
+
+
+class RayStream(RayGroup):
+    """Samplers on a cluster that run ahead: the next rollouts are sampled while the learner learns.
+
+    A rollout of all slots is made of as many workers' rollouts as there are workers, in the order
+    in which they come: one that is slow keeps nobody waiting. How old the policy is that sampled
+    them is bounded by `AHEAD`: no worker is asked for more than is being learnt from.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._full: deque[tuple[Worker, dict[str, Any]]] = deque()
+
+    @property
+    def ready(self) -> int:
+        """Rollouts of all slots that wait for the learner."""
+        return len(self._full) // len(self.parts)
+
+    def follow(self, policy: Policy, flat: Flat, version: int) -> None:
+        super().follow(policy, flat, version)
+        self._full.clear()
+        self.fleet.inbox.clear()
+
+    def collect(self) -> Rollout:
+        start = perf_counter()
+        self._work(0)
+        while len(self._full) < len(self.parts):
+            if self.halt.asked:
+                raise HaltedError
+            if not self.fleet.ready:
+                self._wait_for_one()
+            self._work(0.2)
+        for part in self.parts:
+            self._fill(part, *self._full.popleft())
+        self._work(0)  # whoever has been waiting samples while the learner learns
+        self.waited += perf_counter() - start
+        return self._joined(0.0)
+
+    def _work(self, seconds: float) -> None:
+        """Takes what has come, and asks for more."""
+        self.fleet.pump(seconds)
+        while self.fleet.inbox:
+            worker, answer = self.fleet.inbox.popleft()
+            if answer["order"][-1] >= self._floor:
+                self._full.append((worker, answer))
+        waiting = Counter(worker.index for worker, _ in self._full)
+        for worker in self.fleet.ready:
+            for _ in range(AHEAD - waiting[worker.index] - len(worker.calls)):
+                self._ask(worker)

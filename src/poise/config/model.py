@@ -1,0 +1,75 @@
+"""The settings of the networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from poise.config.checked import Checked
+from poise.config.types import PositiveInt, Range
+
+Activation = Literal[
+    "linear", "relu", "tanh", "elu", "silu", "swish", "gelu", "leaky_relu", "sigmoid"
+]
+
+
+@dataclass
+class ModelConfig(Checked):
+    """The networks of a policy."""
+
+    fcnet_hiddens: list[PositiveInt] = field(default_factory=lambda: [64, 64])
+    """Widths of the hidden layers; `[]` makes the policy linear."""
+
+    vf_fcnet_hiddens: list[PositiveInt] | None = None
+    """Widths of the value function's own hidden layers; null takes fcnet_hiddens.
+
+    In DQN, these are the layers of V(s) in a dueling network.
+    """
+
+    fcnet_activation: Activation = "tanh"
+    """Activation after each hidden layer."""
+
+    initializer: Literal["orthogonal", "uniform"] = "orthogonal"
+    """How the default networks are initialised.
+
+    They begin with orthogonal weights and zero biases, or with PyTorch's own weights and biases,
+    which are smaller: uniform within 1/sqrt(inputs).
+    """
+
+    vf_share_layers: bool = False
+    """Whether policy and value function share their hidden layers."""
+
+    conv_filters: list[tuple[PositiveInt, PositiveInt, PositiveInt]] | None = None
+    """Convolutions `[channels, kernel, stride]` for images; null fits a stack to the image's size.
+    """
+
+    conv_activation: Activation = "relu"
+    """Activation after each convolution."""
+
+    conv_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the numbers in which pictures of bytes are convolved.
+
+    Parameters and all later layers stay float32. `auto` takes bfloat16 if this processor has
+    instructions for it, which halves the time, and writes down its choice.
+    """
+
+    action_distribution: Literal["gaussian", "squashed_gaussian"] = "gaussian"
+    """For `Box` actions: a Gaussian clipped to the bounds, or one squashed into them by tanh."""
+
+    free_log_std: bool = True
+    """Whether a Gaussian's log standard deviation is a parameter, and no output of the network."""
+
+    log_std_init: Annotated[float, Range(-20, 2)] = 0.0
+    """Initial log standard deviation, in units in which finite action bounds are -1 and 1."""
+
+    custom_model: str | None = None
+    """A module of your own: `module:Class`, or a name given to `poise.register_model`."""
+
+    custom_model_config: dict = field(default_factory=dict)
+    """Keyword arguments for the custom model."""
+
+    custom_preprocessor: str | None = None
+    """An observation preprocessor of your own.
+
+    It is `module:Class`, or a name given to `poise.register_preprocessor`.
+    """

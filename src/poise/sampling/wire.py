@@ -1,0 +1,118 @@
+"""What travels between a learner and samplers elsewhere, as arrays: policies there, rollouts back.
+
+learner                                         sampler on another machine
+weights = Weights(flat).pack()          ->      Weights(own_flat).load(weights)
+fill(part, rollout)                     <-      rollout = arrays(sampler.finish())
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poise.learning.optimizers import Flat
+from poise.sampling.rollout import PER_SLOT, Rollout
+
+_ALIGNMENT = 8
+
+
+class Weights:
+    """All that acting depends on, as one buffer of bytes: parameters, moments, and how much is
+    explored.
+
+    Args:
+        flat: the parameters of a policy, and what it holds beside them. The two ends have policies
+            with equal modules, so that their tensors follow one another in the same order.
+    """
+
+    def __init__(self, flat: Flat) -> None:
+        self._tensors = [flat.whole, *flat.beside]
+        self._starts, end = [], 0
+        for tensor in self._tensors:
+            self._starts.append(end)
+            size = tensor.numel() * tensor.element_size()
+            end += -(-size // _ALIGNMENT) * _ALIGNMENT
+        self.size = end
+
+    def pack(self) -> np.ndarray:
+        """A copy of what they are now, `[size]` bytes."""
+        buffer = torch.zeros(self.size, dtype=torch.uint8)
+        for tensor, place in zip(self._tensors, self._places(buffer), strict=True):
+            place.copy_(tensor)
+        return buffer.numpy()
+
+    def load(self, buffer: np.ndarray) -> None:
+        """Puts what `pack` returned at the other end in place."""
+        packed = torch.from_numpy(np.array(buffer))  # Ray's arrays are read-only
+        for tensor, place in zip(self._tensors, self._places(packed), strict=True):
+            tensor.copy_(place)
+
+    def _places(self, buffer: Tensor) -> list[Tensor]:
+        """Views of a buffer, like each of the tensors."""
+        return [
+            buffer[start : start + tensor.numel() * tensor.element_size()]
+            .view(tensor.dtype)
+            .view(tensor.shape)
+            for tensor, start in zip(self._tensors, self._starts, strict=True)
+        ]
+
+
+def arrays(rollout: Rollout) -> dict[str, Any]:
+    """A rollout as arrays; they are its own memory."""
+    return {
+        **{name: getattr(rollout, name).numpy() for name in PER_SLOT},
+        "obs": {name: leaf.numpy() for name, leaf in rollout.obs.items()},
+        "state": [part.numpy() for part in rollout.state],
+        "version": rollout.version,
+        "final": [
+            (t, b, {name: leaf.numpy() for name, leaf in leaves.items()})
+            for t, b, leaves in rollout.final
+        ],
+    }
+
+
+def size_of(sent: dict[str, Any]) -> int:
+    """Bytes of the arrays that `arrays` returned."""
+    leaves = [*sent["obs"].values(), *sent["state"], *(sent[name] for name in PER_SLOT)]
+    finals = [leaf for _, _, leaves in sent["final"] for leaf in leaves.values()]
+    return sum(array.nbytes for array in [*leaves, *finals])
+
+
+def fill(part: Rollout, sent: dict[str, Any]) -> None:
+    """Copies what `arrays` returned elsewhere into a rollout of the same shape."""
+    for name in PER_SLOT:
+        getattr(part, name).numpy()[...] = sent[name]
+    for name, leaf in part.obs.items():
+        leaf.numpy()[...] = sent["obs"][name]
+    part.state = tuple(torch.from_numpy(np.array(each)) for each in sent["state"])
+    part.version = sent["version"]
+    part.final = [
+        (t, b, {name: torch.from_numpy(np.array(leaf)) for name, leaf in leaves.items()})
+        for t, b, leaves in sent["final"]
+    ]
+
+
+def blank(part: Rollout) -> None:
+    """Makes a rollout one in which nothing happened: that of a sampler which was lost.
+
+    Its rows do not count. They begin an episode where the last ones ended, so that nobody takes
+    the next episode's beginning for what those led to.
+    """
+    for leaf in part.obs.values():
+        leaf[:] = leaf[-1].clone()
+    for name in PER_SLOT:
+        getattr(part, name).zero_()
+    part.first[0] = True
+    part.final.clear()
+
+
+def writable(tree: Any) -> Any:
+    """The same dicts and lists, with copies of their arrays: Ray's are read-only."""
+    if isinstance(tree, dict):
+        return {key: writable(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(map(writable, tree))
+    return tree.copy() if isinstance(tree, np.ndarray) else tree

@@ -1,0 +1,365 @@
+"""Guards samplers on a Ray cluster: a head and three nodes of real raylets."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import torch
+
+import poise
+from poise.sampling.halt import HaltedError
+from poise.training.trainer import Trainer
+
+pytest.importorskip("ray")
+
+from poise.cluster import workers
+from poise.cluster.token import authenticate
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+
+Make = Callable[..., Trainer]
+
+SMALL: dict[str, Any] = {
+    "preset": None,
+    "seed": 3,
+    "num_workers": 2,
+    "num_envs_per_worker": 4,
+    "rollout_fragment_length": 16,
+    "timesteps_per_iteration": 0,
+}
+QUICKLY = {
+    "health_check_initial_delay_ms": 1000,
+    "health_check_period_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A cluster of this process's own: a head that samples nothing, and three nodes of one CPU."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    folder = tempfile.mkdtemp(prefix="pr")  # sockets in it have names of 107 characters at most
+    before = dict(os.environ)
+    os.environ["RAY_AUTH_TOKEN_PATH"] = f"{folder}/token"
+    authenticate()
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": QUICKLY}
+    made = Cluster(initialize_head=True, head_node_args={**head, "temp_dir": folder})
+    nodes = [made.add_node(num_cpus=1) for _ in range(3)]
+    made.own = nodes
+    yield made
+    ray.shutdown()
+    made.shutdown()
+    os.environ.clear()
+    os.environ.update(before)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def on_ray(cluster: Any, trainer: Make) -> Make:
+    def make(algorithm: str, env: Any, **settings: Any) -> Trainer:
+        return trainer(algorithm, env, **{**SMALL, "ray_address": cluster.address, **settings})
+
+    return make
+
+
+def parameters(algo: Trainer) -> torch.Tensor:
+    return algo.algorithm.flat.data.clone()
+
+
+def fleet(algo: Trainer) -> Any:
+    _ = algo.samplers
+    home: Any = algo.environments.home
+    return home.fleet
+
+
+CASES = {
+    "PPO": ("PPO", "Pendulum-v1", {"normalize_observations": True, "normalize_rewards": True}),
+    "A2C": ("A2C", "CartPole-v1", {}),
+    "DQN": ("DQN", "CartPole-v1", {"learning_starts": 64, "epsilon_timesteps": 500}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_results_are_those_of_local_workers(name: str, trainer: Make, on_ray: Make) -> None:
+    algorithm, env, settings = CASES[name]
+    here, there = trainer(algorithm, env, **SMALL, **settings), on_ray(algorithm, env, **settings)
+    for _ in range(6):
+        mine, theirs = here.train(), there.train()
+        assert torch.equal(parameters(here), parameters(there))
+    for key in ("timesteps_total", "episodes_total", "episode_reward_mean", "episode_len_mean"):
+        assert mine[key] == pytest.approx(theirs[key], rel=0, abs=0, nan_ok=True)
+    assert theirs["cluster/workers"] == 2
+    assert theirs["cluster/nodes"] == 4
+
+
+@pytest.mark.parametrize("name", ["PPO", "DQN"])
+def test_a_resumed_run_is_as_if_it_had_not_stopped(
+    name: str, on_ray: Make, cluster: Any, tmp_path: Path
+) -> None:
+    algorithm, env, settings = CASES[name]
+    algo = on_ray(algorithm, env, **settings)
+    for _ in range(3):
+        algo.train()
+    algo.save(tmp_path / "a")
+    for _ in range(3):
+        algo.train()
+    algo.close()  # whose workers take two of the three CPUs
+    with poise.load(tmp_path / "a") as again:
+        for _ in range(3):
+            again.train()
+        assert torch.equal(parameters(again), parameters(algo))
+
+
+class Halting(gym.Wrapper):
+    """Touches a file at its 100th step, and goes on when there is another."""
+
+    def __init__(self, env: gym.Env, file: str) -> None:
+        super().__init__(env)
+        self.file, self.count = Path(file), 0
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        if self.count == 100:
+            self.file.touch()
+            while not self.file.with_suffix(".go").exists():
+                time.sleep(0.01)
+        return super().step(action)
+
+
+def halting(config: dict[str, Any]) -> gym.Env:
+    return Halting(gym.make("Acrobot-v1"), config["file"])
+
+
+def test_a_halt_amid_a_rollout_loses_nothing(
+    on_ray: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "there"
+    settings = {"rollout_fragment_length": 64, "env_config": {"file": str(file)}}
+    file.with_suffix(".go").touch()
+    straight = on_ray("PPO", halting, **settings)
+    for _ in range(4):
+        straight.train()
+    straight.close()
+    file.unlink()
+    file.with_suffix(".go").unlink()
+    algo = on_ray("PPO", halting, **settings)
+    ask = fleet(algo).halt
+
+    def told(asked: bool) -> None:
+        ask(asked)
+        file.with_suffix(".go").touch()
+
+    def halt() -> None:
+        while not file.exists():
+            time.sleep(0.01)
+        algo.halt.asked = True
+
+    monkeypatch.setattr(fleet(algo), "halt", told)
+    thread = threading.Thread(target=halt, daemon=True)
+    thread.start()
+    with pytest.raises(HaltedError):
+        train_until(algo, lambda result: False)
+    thread.join()
+    assert algo.samplers.underway
+    algo.save(tmp_path / "a")
+    algo.close()
+    with poise.load(tmp_path / "a", env=halting) as again:
+        while again.iteration < 4:
+            again.train()
+        assert torch.equal(parameters(again), parameters(straight))
+
+
+class Dying(gym.Wrapper):
+    """Ends its process at its 200th step, once."""
+
+    def __init__(self, env: gym.Env, file: str) -> None:
+        super().__init__(env)
+        self.file, self.count = Path(file), 0
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        if self.count == 200:
+            with suppress(FileExistsError):  # of all environments, one is the first
+                self.file.touch(exist_ok=False)
+                self.end()
+        return super().step(action)
+
+    def end(self) -> None:
+        os._exit(7)
+
+
+class Hanging(Dying):
+    def end(self) -> None:
+        time.sleep(3600)
+
+
+def dying(config: dict[str, Any]) -> gym.Env:
+    return Dying(gym.make("Acrobot-v1"), config["file"])
+
+
+def hanging(config: dict[str, Any]) -> gym.Env:
+    return Hanging(gym.make("Acrobot-v1"), config["file"])
+
+
+def train_until(algo: Trainer, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Trains until a result says so; a hang is bounded by the test's own limit."""
+    while not done(result := algo.train()):
+        pass
+    return result
+
+
+@pytest.mark.parametrize("make", [dying, hanging])
+def test_a_worker_is_replaced_with_the_policy_of_now(
+    make: Any, on_ray: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "FEEL_S", 0.2)
+    file = {"file": str(tmp_path / "died")}
+    settings = {"rollout_fragment_length": 64, "normalize_observations": True}
+    algo = on_ray("PPO", make, env_config=file, env_step_timeout_s=1.0, **settings)
+    with pytest.warns(poise.PoiseWarning, match="ended while it sampled|hangs: it has been"):
+        result = train_until(algo, lambda r: r["worker_restarts_total"] == 1)
+    # The rows of the worker that was lost do not count; those of the other do.
+    assert result["timesteps_this_iter"] in range(200, 4 * 64 + 1)
+    assert result["cluster/rollouts_lost_total"] == 1
+    assert result["episodes_lost_total"] == 4
+    result = train_until(
+        algo, lambda r: r["cluster/workers"] == 2 and r["timesteps_this_iter"] > 300
+    )
+    assert result["cluster/rollouts_dropped_total"] == 0
+    sampled = algo.samplers.collect()
+    policy, rows = algo.algorithm.policy, sampled.steps * sampled.slots
+    x = policy.prepare({name: leaf[:-1].flatten(0, 1) for name, leaf in sampled.obs.items()})
+    with torch.no_grad():
+        inputs, _ = policy(x)
+        log_prob = policy.dist.log_prob(inputs, sampled.action.flatten(0, 1))
+    # Weights and moments of the new one are those of now: all actions are as likely as it says.
+    assert sampled.valid.sum() > rows - 10
+    assert torch.allclose(log_prob, sampled.log_prob.flatten(), atol=1e-5)
+    assert {worker.incarnation for worker in fleet(algo).workers} == {0, 1}
+
+
+def test_a_node_that_goes_is_let_go_and_one_that_comes_is_used(cluster: Any, on_ray: Make) -> None:
+    algo = on_ray("IMPALA", "CartPole-v1", num_workers=3, rollout_fragment_length=32)
+    train_until(algo, lambda r: r["cluster/workers"] == 3)
+    cluster.remove_node(cluster.own.pop(), allow_graceful=False)
+    with pytest.warns(poise.PoiseWarning, match="ended while it"):
+        result = train_until(algo, lambda r: r["cluster/workers"] == 2)
+    before = result["timesteps_total"]
+    result = train_until(algo, lambda r: r["timesteps_total"] > before + 2000)
+    assert result["cluster/workers"] == 2
+    cluster.own.append(cluster.add_node(num_cpus=1))
+    result = train_until(algo, lambda r: r["cluster/workers"] == 3)
+    result = train_until(algo, lambda r: fleet(algo).workers[-1].rollouts > 3)
+    asked = sum(worker.asked for worker in fleet(algo).workers)
+    taken = sum(worker.taken for worker in fleet(algo).workers)
+    underway = sum(len(worker.calls) for worker in fleet(algo).workers)
+    assert asked == taken + underway + fleet(algo).lost  # none was lost or doubled unseen
+    assert fleet(algo).dropped == 0
+
+
+def broken(config: dict[str, Any]) -> gym.Env:
+    raise LookupError("no such simulator")
+
+
+def failing(config: dict[str, Any]) -> gym.Env:
+    class Failing(gym.Wrapper):
+        def step(self, action: Any) -> Any:
+            raise LookupError("no such robot")
+
+    return Failing(gym.make("CartPole-v1"))
+
+
+def test_what_fails_everywhere_stops_the_run_with_its_cause(on_ray: Make) -> None:
+    with pytest.raises(poise.EnvError, match=r"LookupError: no such simulator[\s\S]*broken"):
+        on_ray("PPO", broken)
+    algo = on_ray("PPO", failing)
+    with pytest.raises(poise.EnvError, match="no such robot"), pytest.warns(poise.PoiseWarning):
+        algo.train()
+
+
+def test_too_few_machines_are_waited_for_and_named(on_ray: Make) -> None:
+    said = (
+        r"After 2 s \(cluster_timeout_s\), 3 of 5 workers. The others wait for a machine with 1 "
+        r"free CPU: the cluster has 4 with 0 \+ 1 \+ 1 \+ 1 CPUs, and 0 of them are free."
+    )
+    with pytest.raises(poise.ClusterError, match=said):
+        on_ray("PPO", "CartPole-v1", num_workers=5, cluster_timeout_s=2.0)
+
+
+def test_a_run_begins_with_as_many_as_are_enough(on_ray: Make) -> None:
+    with pytest.warns(poise.PoiseWarning, match="Training begins with 3 of 5 workers"):
+        algo = on_ray("PPO", "CartPole-v1", num_workers=5, min_workers=2, cluster_timeout_s=2.0)
+    assert algo.train()["timesteps_this_iter"] <= 3 * 4 * 16
+
+
+def test_auto_takes_all_cpus_but_one(on_ray: Make) -> None:
+    algo = on_ray("PPO", "CartPole-v1", num_workers="auto", num_envs_per_worker=8)
+    assert (algo.config.num_workers, algo.config.num_envs_per_worker) == (2, 4)
+    said = "num_workers='auto': 0 + 1 + 1 + 1 CPUs - 1 for the learner = 2 workers"
+    assert any(note.startswith(said) for note in algo.notes)
+
+
+def test_another_version_is_named(on_ray: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poise.cluster.actor.version_of_poise", lambda: "0.0.1")
+    with pytest.raises(poise.ClusterError, match=r"has Poise .*, and this process .*Poise 0.0.1"):
+        on_ray("PPO", "CartPole-v1")
+
+
+def test_environments_can_be_asked_and_set(on_ray: Make) -> None:
+    algo = on_ray("PPO", "CartPole-v1")
+    algo.set_env_attr("gravity", 1.5)
+    assert algo.get_env_attr("gravity") == [1.5] * 8
+    with pytest.raises(poise.EnvError, match="has no 'gravitas'"):
+        algo.call_envs("gravitas")
+    assert algo.train()["cluster/workers"] == 2
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "goal"), [("PPO", 475), ("A2C", 195), ("IMPALA", 475), ("DQN", 195)]
+)
+def test_cartpole_is_learnt(algorithm: str, goal: int, cluster: Any, trainer: Make) -> None:
+    algo = trainer(algorithm, "CartPole-v1", seed=1, num_workers=2, ray_address=cluster.address)
+    result = algo.learn(500_000, stop={"episode_reward_mean": goal})
+    assert result["confirmed_reward_mean"] >= goal
+
+
+def test_a_killed_driver_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "poise"]
+    flags = ["--num_workers", "2", "--ray-address", "local", "--checkpoint-interval-s", "0.1"]
+    flags += ["--seed", "1", "--stop", "timesteps_total=1000000000", "--folder", str(tmp_path)]
+    run = subprocess.Popen(
+        [*command, "train", "PPO", "--env", "CartPole-v1", "--name", "run", *flags],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not (found := list(tmp_path.glob("*/run/checkpoints/*/manifest.json"))):
+        assert run.poll() is None
+        time.sleep(0.1)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    saved = max(int(file.parent.name) for file in found)
+    folder = found[0].parents[2]
+    done = subprocess.run(
+        [*command, "resume", str(folder), "--stop", f"training_iteration={saved + 5}"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = poise.load(folder)
+    assert again.iteration >= saved + 5
+    again.close()
