@@ -84,9 +84,7 @@ class Setting(Flag):
         self, spelling: str, annotation: Any, default: Any = None, help: str = "", **attributes: Any
     ) -> None:
         kind = Value(annotation)
-        optional: dict[str, Any] = {}
-        if kind.name == "BOOL":  # alone, it is true
-            optional = {"is_flag": False, "flag_value": "true"}
+        alone: dict[str, Any] = {"is_flag": False, "flag_value": "true"}
         super().__init__(
             [f"--{spelling}", "setting_" + re.sub(r"\W", "__", spelling)],
             type=kind,
@@ -94,7 +92,7 @@ class Setting(Flag):
             help=help,
             callback=_note,
             expose_value=False,
-            **optional,
+            **(alone if kind.name == "BOOL" else {}),
             **attributes,
         )
         self.spelling, self.annotation, self.shown_default = spelling, annotation, default
@@ -167,10 +165,9 @@ def _flags_of(config: type[AlgorithmConfig], own_section: str) -> Iterable[Setti
             section = NETWORKS
         else:
             section = SHARED if key in shared else own_section
-        more: dict[str, Any] = {"section": section}
-        if key == "env":
-            more["shell_complete"] = complete_env
-        yield Setting(key, annotation, defaults[key], docs.get(key, ""), **more)
+        more = {"shell_complete": complete_env} if key == "env" else {}
+        help = docs.get(key, "")
+        yield Setting(key, annotation, defaults[key], help, section=section, **more)
     for alias, key in config.aliases.items():
         if key in types:
             yield Setting(alias, types[key], hidden=True)

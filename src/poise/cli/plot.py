@@ -13,7 +13,7 @@ from poise.cli.complete import complete_run
 from poise.cli.listing import folder_option
 from poise.cli.output import echo, takes
 from poise.errors import RunError, shown
-from poise.tracking.find import STUDIES, find_runs
+from poise.tracking.find import STUDIES, find_runs, find_study
 from poise.tracking.links import refuse_links
 
 SEVERAL = "episodes.png"
@@ -54,8 +54,8 @@ def plot(
     seed alone become one curve, with a band. The folder of a search means all of its trials, and
     their settings against what came of them.
     """
-    bases = (Path(), Path(folder))
-    studies = [base / name for name in runs for base in bases if _is_search(base / name)]
+    found_studies = filter(None, (find_study(name, folder) for name in runs))
+    studies = [study for study in found_studies if (study / STUDIES[0]).is_file()]
     if studies:
         _plot_study(studies[0], out, alone=len(runs) == 1 and not terminal)
         return
@@ -89,10 +89,6 @@ def plot(
             if not out:
                 refuse_links(run.path)
         echo(save_figure(episode_figure(pictures), out or target))
-
-
-def _is_search(folder: Path) -> bool:
-    return (folder / STUDIES[0]).is_file()
 
 
 def _plot_study(study: Path, out: str | None, *, alone: bool) -> None:

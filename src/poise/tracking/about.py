@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,8 @@ def _head(top: Path) -> str | None:
             return found if _HASH.fullmatch(found) else None
     packed = common / "packed-refs"
     lines = packed.read_text(errors="replace").splitlines() if packed.is_file() else []
-    for commit, _, name in (line.partition(" ") for line in lines):
-        if name == ref and _HASH.fullmatch(commit):
-            return commit
-    return None
+    pairs = [line.partition(" ") for line in lines]
+    return next((c for c, _, name in pairs if name == ref and _HASH.fullmatch(c)), None)
 
 
 def dirty(folder: Path) -> bool | None:
@@ -126,11 +125,8 @@ def dirty(folder: Path) -> bool | None:
 
 def processor() -> str:
     """The processor's model."""
-    try:
-        with open("/proc/cpuinfo", errors="replace") as file:
-            for line in file:  # each core has a part of its own: the first is enough
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass  # Linux alone has it
+    with suppress(OSError), open("/proc/cpuinfo", errors="replace") as file:  # of Linux alone
+        for line in file:  # each core has a part of its own: the first is enough
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

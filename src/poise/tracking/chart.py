@@ -41,8 +41,7 @@ def print_chart(console: Console, panel: Panel, height: int = 12) -> None:
     if len(panel.curves) > 1 or panel.curves[0].low is not None:
         for number, curve in enumerate(panel.curves):
             colour = COLOURS[number % len(COLOURS)]
-            legend = Text(f"{'':{margin}}  ").append(f"-- {shown(curve.label)}", colour)
-            console.print(legend)
+            console.print(Text(f"{'':{margin}}  ").append(f"-- {shown(curve.label)}", colour))
 
 
 def _rows(

@@ -182,8 +182,7 @@ def panels(
     made = []
     for side in sides:
         of_episodes = side in ("return", "length")
-        known = [h.episodes if of_episodes else _series(h, x, side)[0] for h in histories]
-        begun = [history for history, points in zip(histories, known, strict=True) if len(points)]
+        begun = [h for h in histories if len(h.episodes if of_episodes else _series(h, x, side)[0])]
         if not begun:
             raise _nothing(side, histories)
         windows = {history.window for history in begun}

@@ -251,14 +251,9 @@ class TensorBoardSink(Callback):
             self._writer.file_writer.add_summary(summary)
 
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
-        numbers = {k: float(v) for k, v in result.items() if isinstance(v, (int, float)) and v == v}
-        steps = result["timesteps_total"]
-
-        def add() -> None:
-            for key, value in numbers.items():
-                self._writer.add_scalar(grouped(key), value, steps)
-
-        self._guard(add)
+        steps, known = result["timesteps_total"], result.items()
+        points = {k: (float(v), steps) for k, v in known if isinstance(v, (int, float)) and v == v}
+        self._guard(lambda: [self._writer.add_scalar(grouped(k), *at) for k, at in points.items()])
 
     def on_run_end(self, trainer: Trainer, reason: str) -> None:
         self._guard(lambda: (self._writer.flush(), self._writer.close()))
