@@ -1,5 +1,7 @@
-"""Small environments whose right answer is known: scripted ones, identity tasks, probes and broken
-ones."""
+"""Small environments whose right answer is known.
+
+Scripted ones, identity tasks, probes and broken ones.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,9 @@ from poise.spaces.layout import Layout
 
 
 class Scripted(gym.Env):
-    """Plays episodes of given lengths; the observation is (episode, step), the reward 10 x episode
-    + step.
+    """Plays episodes of given lengths.
+
+    The observation is (episode, step), the reward 10 x episode + step.
 
     Episodes count from 1; resets without a step between them begin the same one. Their ends
     alternate through `ends`: "terminated", "truncated" or "both".
@@ -82,8 +85,10 @@ class Task(gym.Env):
 
 
 class Echo(Task):
-    """Reward 1 for choosing the number that is shown as a one-hot vector; the optimum is the
-    episode's length."""
+    """Reward 1 for choosing the number that is shown as a one-hot vector.
+
+    The optimum is the episode's length.
+    """
 
     def __init__(self, n: int = 4, start: int = 0) -> None:
         self.action_space = spaces.Discrete(n, start=start)
@@ -113,8 +118,10 @@ class DiscreteEcho(Task):
 
 
 class Reach(Task):
-    """The action should be the number shown; reward 1 - distance in units of half the bounds'
-    width."""
+    """The action should be the number shown.
+
+    The reward is 1 - distance, in units of half the bounds' width.
+    """
 
     def __init__(
         self, low: float = -2.0, high: float = 6.0, size: int = 1, finite: bool = True
@@ -162,8 +169,10 @@ class DelayedReward(Task):
 
 
 class Endless(Task):
-    """Reward 1 for ever, cut by a time limit that says nothing about the state: the value is 1 / (1
-    - γ)."""
+    """Reward 1 for ever, cut by a time limit that says nothing about the state.
+
+    The value is 1 / (1 - γ).
+    """
 
     length = 5
     ends_with = "truncated"
@@ -228,8 +237,10 @@ class Noise(Task):
 
 
 def broken(what: str, slot: int, at: int, value: float = np.nan) -> Callable[[dict], gym.Env]:
-    """A maker of `Scripted` environments; the `slot`-th reports `value` as its observation or
-    reward at step `at`."""
+    """A maker of `Scripted` environments.
+
+    The `slot`-th reports `value` as its observation or reward at step `at`.
+    """
     made = count()
 
     class Broken(Scripted):
@@ -269,8 +280,10 @@ class Strict(Noise):
 
 
 class Copy(Task):
-    """The action should be what is observed, in any space; reward 1 if it is, less the more it
-    differs."""
+    """The action should be what is observed, in any space.
+
+    Reward 1 if it is, less the more it differs.
+    """
 
     def __init__(self, space: spaces.Space) -> None:
         self.observation_space = self.action_space = space

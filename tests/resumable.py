@@ -39,8 +39,10 @@ class Walk(gym.Env):
 
 
 class Stateful(Walk):
-    """Its randomness cannot be replayed from Gymnasium's generator, but it can tell and take its
-    whole state."""
+    """Its randomness cannot be replayed, but it can tell and take its whole state.
+
+    It does not come from Gymnasium's generator.
+    """
 
     def __init__(self) -> None:
         self.random = random.Random(0)

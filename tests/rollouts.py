@@ -17,8 +17,11 @@ def sample(*samplers: Sampler) -> Rollout:
 
 
 class Elsewhere(SamplerGroup):
-    """Samplers as on another machine: they act with a copy of the policy, which knows what was
-    published and nothing else, and their rollouts come as copies."""
+    """Samplers as on another machine.
+
+    They act with a copy of the policy, which knows what was published and nothing else, and their
+    rollouts come as copies.
+    """
 
     def __init__(self, group: SamplerGroup, policy: Policy, flat: Flat) -> None:
         super().__init__(group.members)

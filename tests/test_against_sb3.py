@@ -1,5 +1,6 @@
-"""Guards the updates with an independent judge: Stable-Baselines3, in an environment of its own, on
-the same data.
+"""Guards the updates with an independent judge.
+
+Stable-Baselines3, in an environment of its own, on the same data.
 
 The judge's Python is `$POISE_SB3_PYTHON`, else `benchmarks/.venvs/sb3`; with `POISE_JUDGES=1` the
 latter is made.
@@ -35,8 +36,7 @@ Judge = Callable[[str, dict[str, Any]], dict[str, np.ndarray]]
 
 
 def make_home() -> None:
-    """A virtual environment with Stable-Baselines3 and PyTorch in the version that the tests run
-    with."""
+    """A virtual environment with Stable-Baselines3, and PyTorch in the version of the tests."""
     subprocess.run([sys.executable, "-m", "venv", str(HOME)], check=True)
     pip = [
         str(HOME / "bin" / "python"),

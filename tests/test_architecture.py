@@ -1,5 +1,7 @@
-"""Guards the house plan: imports point one way, files stay small, nothing unsafe, and `import
-poise` is light."""
+"""Guards the house plan.
+
+Imports point one way, files stay small, nothing unsafe, and `import poise` is light.
+"""
 
 from __future__ import annotations
 

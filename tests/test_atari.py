@@ -1,5 +1,7 @@
-"""Atari games: names, options, the contract of the native batch, one game as a batch of one, films,
-clipped rewards."""
+"""Atari games, by names and options, in native batches and one by one.
+
+The contract of the batch, films and clipped rewards are guarded, too.
+"""
 
 from __future__ import annotations
 

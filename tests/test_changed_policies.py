@@ -1,5 +1,7 @@
-"""Guards that a policy that was changed from outside goes on learning, from what it is now: nothing
-trains in vain."""
+"""Guards that a policy that was changed from outside goes on learning from what it is now.
+
+Nothing trains in vain.
+"""
 
 from __future__ import annotations
 
@@ -172,8 +174,10 @@ def test_a_layer_of_another_size_is_learnt_and_said(trainer: Make, algorithm: st
 
 @ALL
 def test_a_warm_start_by_imitation_goes_on(trainer: Make, algorithm: str) -> None:
-    """PyTorch's own loop teaches the right answers; what is learnt then begins there, and gets no
-    worse."""
+    """PyTorch's own loop teaches the right answers.
+
+    What is learnt then begins there, and gets no worse.
+    """
     made = small(
         trainer, algorithm, lr=1e-4, **({"initial_epsilon": 0.05} if algorithm == "DQN" else {})
     )
@@ -424,8 +428,10 @@ def test_environments_play_with_a_policy_that_was_replaced(trainer: Make) -> Non
 
 
 class Pretrained(nn.Module):
-    """Batch statistics and dropout, and a layer drawn from PyTorch's generator; other threads draw
-    meanwhile."""
+    """Batch statistics and dropout, and a layer drawn from PyTorch's generator.
+
+    Other threads draw meanwhile.
+    """
 
     disturbed = False
 

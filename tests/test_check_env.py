@@ -1,5 +1,7 @@
-"""Guards `check_env`: every fault is found and said in one sentence, sound environments have none,
-nothing stops it."""
+"""Guards `check_env`.
+
+Every fault is found and said in one sentence, sound environments have none, nothing stops it.
+"""
 
 from __future__ import annotations
 

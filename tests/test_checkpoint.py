@@ -1,5 +1,6 @@
-"""Guards checkpoints: what goes in comes out, nothing in them is executed, damage is named, writing
-is all or nothing.
+"""Guards checkpoints.
+
+What goes in comes out, nothing in them is executed, damage is named, writing is all or nothing.
 
 Every refusal is one `CheckpointError` whose single sentence names the path; in a run folder, the
 checkpoint before a damaged one is used, with a warning.

@@ -72,8 +72,10 @@ def bad(*args: str) -> str:
 
 
 def process(*args: str, **options: Any) -> subprocess.Popen[str]:
-    """The command in a process of its own, which does not import from the folder that it runs in by
-    itself."""
+    """The command in a process of its own.
+
+    It does not import from the folder that it runs in by itself.
+    """
     env = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": env}
     started.append(warm.Popen([sys.executable, "-m", "poise", *args], **{**streams, **options}))

@@ -1,5 +1,4 @@
-"""A goal that training seems to have reached ends a run only if fresh episodes of the present
-policy reach it, too."""
+"""A goal ends a run only if fresh episodes of the present policy reach it, too."""
 
 from __future__ import annotations
 

@@ -46,8 +46,10 @@ def make_or_skip(env: str) -> None:
 
 @pytest.mark.parametrize("env", MUJOCO + BOX2D)
 def test_presets_resolve(env: str) -> None:
-    """Every key and value of a preset passes the checks; neither torch nor the environment is
-    asked."""
+    """Every key and value of a preset passes the checks.
+
+    Neither torch nor the environment is asked.
+    """
     config, used = resolve("PPO", env)
     assert used == env
     assert config.sgd_minibatch_size <= config.train_batch_size  # type: ignore[attr-defined]

@@ -104,8 +104,10 @@ CASES = [
 def test_learning_elsewhere_is_learning_the_same(
     gpu: None, tmp_path: Path, name: str, more: dict[str, Any]
 ) -> None:
-    """On both devices the same steps, and all but the same parameters; a checkpoint of one is good
-    for the other."""
+    """On both devices the same steps, and all but the same parameters.
+
+    A checkpoint of one is good for the other.
+    """
     found = []
     for num_gpus in (1, 0):
         algo = poise.make_trainer(

@@ -1,5 +1,7 @@
-"""Guards the action distributions: densities, entropies and divergences against torch.distributions
-and integrals."""
+"""Guards the action distributions.
+
+Densities, entropies and divergences against torch.distributions and integrals.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The documentation is run: every Python block, every command, every link, every generated table,
-every example.
+"""The documentation is run.
+
+Every Python block, every command, every link, every generated table, every example.
 
 What a page may say to this test, in HTML comments just before a block:
 
@@ -168,8 +169,10 @@ def test_python_blocks(page: Path, tmp_path: Path) -> None:
 
 
 def shell_pages() -> list[Path]:
-    """Pages with commands that the README, which is run too, does not have, or with what a command
-    prints."""
+    """Pages with commands that the README does not have, or with what a command prints.
+
+    The README is run, too.
+    """
     seen = {line for block in blocks(PAGES[0]) if is_shell(block) for line in commands(block)}
     found = PAGES[:1]
     for page in PAGES[1:]:

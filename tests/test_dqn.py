@@ -1,5 +1,7 @@
-"""Guards DQN: its update against plain PyTorch, its settings, what it learns, and that a killed run
-goes on exactly."""
+"""Guards DQN: its update, its settings, what it learns, and going on exactly when killed.
+
+The update is compared with one in plain PyTorch.
+"""
 
 from __future__ import annotations
 

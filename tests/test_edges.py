@@ -1,5 +1,7 @@
-"""Guards what happens at the edges: a broken rollout, a closed trainer, parts of a batch in which
-nothing counts."""
+"""Guards what happens at the edges.
+
+A broken rollout, a closed trainer, parts of a batch in which nothing counts.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,10 @@ SMALL = {
 
 
 class Breaks(gym.Env):
-    """Counts its steps in the observation, never ends, and at a given step of its first episode
-    somebody presses Ctrl-C twice."""
+    """Counts its steps in the observation, and never ends.
+
+    At a given step of its first episode somebody presses Ctrl-C twice.
+    """
 
     observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
     action_space = spaces.Discrete(2)

@@ -1,5 +1,7 @@
-"""Callbacks reach the environments wherever they step: methods, attributes, fresh instances,
-evaluations."""
+"""Callbacks reach the environments wherever they step.
+
+Methods, attributes, fresh instances, evaluations.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""What a mistaken name of an environment is answered with: the nearest one, its package, or where
-it was looked for."""
+"""What a mistaken name of an environment is answered with.
+
+The nearest one, its package, or where it was looked for.
+"""
 
 from __future__ import annotations
 

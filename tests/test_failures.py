@@ -1,5 +1,7 @@
-"""What happens when environments fail: they are replaced in time, counted and told, and nothing is
-learnt from it."""
+"""What happens when environments fail.
+
+They are replaced in time, counted and told, and nothing is learnt from it.
+"""
 
 from __future__ import annotations
 
@@ -64,8 +66,10 @@ class Witness(poise.Callback):
 
 
 def check_rows(r: Rollout) -> None:
-    """Rows that count are steps of one episode; all others hold nothing, and what comes before them
-    is cut off."""
+    """Rows that count are steps of one episode.
+
+    All others hold nothing, and what comes before them is cut off.
+    """
     obs = r.obs["value"].int().tolist()
     done = (r.terminated | r.truncated).tolist()
     for b in range(r.slots):

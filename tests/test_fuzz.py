@@ -1,5 +1,7 @@
-"""A fixed small part of each fuzzer in benchmarks/fuzz (`make proof` runs the large ones), and what
-they stand on."""
+"""A fixed small part of each fuzzer in benchmarks/fuzz, and what they stand on.
+
+`make proof` runs the large ones.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""A policy whose most likely actions earn much less than sampled ones: evaluations and the end of a
-run say so."""
+"""A policy whose most likely actions earn much less than sampled ones.
+
+Evaluations and the end of a run say so.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,10 @@ SMALL: dict[str, Any] = {
 
 
 class Chance(Task):
-    """Earns 1 for its first action 1: nearly always where actions are sampled, never where they are
-    all 0."""
+    """Earns 1 if its first action is 1.
+
+    That it nearly always is where actions are sampled, and never where they are all 0.
+    """
 
     observation_space = spaces.Box(-1, 1, (1,), np.float32)
     action_space = spaces.Discrete(2)

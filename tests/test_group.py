@@ -36,8 +36,10 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_all_that_acting_depends_on_is_published(name: str, trainer: Make) -> None:
-    """Parameters, moments and ε: a copy that knows what was published alone acts to the bit as the
-    policy itself."""
+    """A copy that knows only what was published acts to the bit as the policy itself.
+
+    Published are parameters, moments and ε.
+    """
     algorithm, env, settings = CASES[name]
     here, there = (
         trainer(algorithm, env, preset=None, seed=3, **SMALL, **settings) for _ in range(2)

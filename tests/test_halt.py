@@ -1,5 +1,7 @@
-"""A signal stops between two steps of the environments, wherever they are, and nothing of what was
-sampled is lost."""
+"""A signal stops between two steps of the environments, wherever they are.
+
+Nothing of what was sampled is lost.
+"""
 
 from __future__ import annotations
 
@@ -58,8 +60,10 @@ def make(kind: str) -> Trainer:
 
 
 def preempt(trainer: Trainer, at: int) -> list[int]:
-    """Sends SIGTERM when the policy acts for the `at`-th time; what is returned grows with every
-    time."""
+    """Sends SIGTERM when the policy acts for the `at`-th time.
+
+    What is returned grows with every time.
+    """
     act, times = trainer.policy.act, list[int]()
 
     def acting(*inputs: Any) -> Any:

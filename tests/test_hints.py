@@ -1,5 +1,7 @@
-"""Words of other libraries: one table answers in Python, in files and as flags, and never suggests
-something else."""
+"""Words of other libraries.
+
+One table answers in Python, in files and as flags, and never suggests something else.
+"""
 
 from __future__ import annotations
 

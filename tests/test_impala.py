@@ -1,5 +1,7 @@
-"""Guards IMPALA and APPO: V-trace and the updates against independent ones, and the actor that
-samples meanwhile."""
+"""Guards IMPALA and APPO.
+
+V-trace and the updates against independent ones, and the actor that samples meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -78,8 +80,10 @@ def no_thread_survives() -> Iterator[None]:
 
 
 def press_ctrl_c(entered: threading.Event, times: int = 1) -> None:
-    """In the main thread, once an environment is in a step, so that whatever is to catch it is in
-    place."""
+    """In the main thread, once an environment is in a step.
+
+    So whatever is to catch it is in place.
+    """
     ident = threading.main_thread().ident
     assert ident is not None
 

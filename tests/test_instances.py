@@ -1,5 +1,7 @@
-"""Environments as instances: each is played by one batch, closed with the others, and its
-exceptions are its own."""
+"""Environments as instances.
+
+Each is played by one batch, closed with the others, and its exceptions are its own.
+"""
 
 from __future__ import annotations
 
@@ -105,8 +107,10 @@ def test_check_env_finds_a_shared_instance() -> None:
 
 
 class Pressed(Scripted):
-    """Somebody presses Ctrl-C while it steps, or it raises the same by itself; then, and when it is
-    closed."""
+    """Somebody presses Ctrl-C while it steps, or it raises the same by itself.
+
+    The same happens when it is closed.
+    """
 
     def __init__(self, real: bool) -> None:
         super().__init__((5,), ("terminated",))
@@ -259,8 +263,10 @@ def test_bounds_at_the_end_of_a_type(trainer: Make) -> None:
 
 
 class Ticking:
-    """Clocks of a machine on which others compute, too: half of the time is theirs, in slices that
-    come anywhere."""
+    """Clocks of a machine on which others compute, too.
+
+    Half of the time is theirs, in slices that come anywhere.
+    """
 
     def __init__(self, step_s: float, waiting: bool) -> None:
         self.step_s, self.waiting = step_s, waiting

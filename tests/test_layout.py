@@ -1,5 +1,7 @@
-"""Guards the layout contract: names, order, shapes and types of leaves, and spaces that survive
-JSON."""
+"""Guards the layout contract.
+
+Names, order, shapes and types of leaves, and spaces that survive JSON.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Guards that the algorithms learn: identity tasks with a known optimum, and probes with a known
-value function."""
+"""Guards that the algorithms learn.
+
+Identity tasks with a known optimum, and probes with a known value function.
+"""
 
 from __future__ import annotations
 

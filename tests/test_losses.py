@@ -1,5 +1,7 @@
-"""Guards the losses: hand-written gradients against autograd, normalisation against numpy, the mask
-of reset rows."""
+"""Guards the losses.
+
+Hand-written gradients against autograd, normalisation against numpy, the mask of reset rows.
+"""
 
 from __future__ import annotations
 

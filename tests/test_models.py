@@ -1,5 +1,7 @@
-"""Guards the networks and the policy: gradients, images of all kinds, custom parts, and actions
-inside their space."""
+"""Guards the networks and the policy.
+
+Gradients, images of all kinds, custom parts, and actions inside their space.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Guards the running statistics: equal to numpy over everything seen, masked, and changed only
-between rollouts."""
+"""Guards the running statistics.
+
+Equal to numpy over everything seen, masked, and changed only between rollouts.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Guards the view in notebooks: one display that is updated in place, whose last state is the run's
-last."""
+"""Guards the view in notebooks.
+
+One display that is updated in place, whose last state is the run's last.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Guards the package as it is installed: a wheel with everything and nothing else, in an
-environment of its own.
+"""Guards the package as it is installed.
+
+A wheel with everything and nothing else, in an environment of its own.
 
 The wheel sees torch and the other dependencies through a `.pth` file, so that nothing is downloaded
 for it.

@@ -1,5 +1,7 @@
-"""Guards the record of every episode and the pictures drawn of it: the numbers in the lines, not
-their looks."""
+"""Guards the record of every episode and the pictures drawn of it.
+
+The numbers in the lines, not their looks.
+"""
 
 from __future__ import annotations
 

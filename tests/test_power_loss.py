@@ -1,5 +1,7 @@
-"""What a power loss leaves on the disk: `make proof` simulates many (benchmarks/fuzz/power.py), and
-here are a few."""
+"""What a power loss leaves on the disk.
+
+`make proof` simulates many (benchmarks/fuzz/power.py), and here are a few.
+"""
 
 from __future__ import annotations
 

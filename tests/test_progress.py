@@ -1,5 +1,7 @@
-"""What is shown of a run while it goes on: lines, bars, time left, and an output that nobody reads
-any more."""
+"""What is shown of a run while it goes on.
+
+Lines, bars, time left, and an output that nobody reads any more.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""What others wrote is read within bounds: files that multiply, nest or count without an end, and
-sizes that no memory holds, get one sentence before they take anything."""
+"""What others wrote is read within bounds.
+
+Files that multiply, nest or count without an end, and sizes that no memory holds, get one sentence
+before they take anything.
+"""
 
 from __future__ import annotations
 

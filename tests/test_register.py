@@ -1,5 +1,7 @@
-"""An algorithm of one's own is one file and one call, in a script or in an installed package:
-everything knows it."""
+"""An algorithm of one's own is one file and one call, and everything knows it.
+
+It may be in a script or in an installed package.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Guards the replay with a plain list of transitions: what it draws is what happened, n steps on,
-stacks and all."""
+"""Guards the replay with a plain list of transitions.
+
+What it draws is what happened, n steps on, stacks and all.
+"""
 
 from __future__ import annotations
 
@@ -282,8 +284,11 @@ def test_a_slot_that_came_back_with_another_episode_is_cut_where_it_was() -> Non
 
 
 def test_golden_n_step() -> None:
-    """By hand: two steps, a true end; then three, a time limit. γ is a half, the reward 10 x
-    episode + step."""
+    """Two episodes by hand.
+
+    Two steps and a true end, then three and a time limit. γ is a half, the reward 10 x episode +
+    step.
+    """
     sampler = sampler_of("SAME_STEP", [(2, 3)], 5, ("terminated", "truncated"))
     replay = Replay(10, 1, sampler.policy.obs_layout)
     replay.add(sample(sampler))

@@ -1,5 +1,6 @@
-"""Guards exact resuming: N + M iterations straight equal N, save, load in a fresh process, M more,
-bit for bit.
+"""Guards exact resuming.
+
+N + M iterations straight equal N, save, load in a fresh process, M more, bit for bit.
 
 Compared are the whole checkpoints at the end (parameters, optimiser, generators, normalisers,
 episodes in progress, environments) and the result dicts without their times. Then processes are
@@ -127,8 +128,7 @@ def without_times(state: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def continued(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """For every case, the straight run's end and the end of the run that went through a fresh
-    process."""
+    """For every case, how the straight run ends, and how the one through a fresh process does."""
     root = tmp_path_factory.mktemp("resume")
     straight, paths = {}, {}
     for name, (algorithm, env, settings) in CASES.items():
@@ -174,8 +174,7 @@ def test_straight_equals_resumed_bit_for_bit(
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_cases_are_not_trivial(continued: dict[str, dict[str, Any]], name: str) -> None:
-    """Training changed the parameters after the checkpoint, and the checkpoint was in the middle of
-    episodes."""
+    """Training changed the parameters after the checkpoint, which was amid episodes."""
     case = continued[name]
     _, policy, state = checkpoint.read(case["saved"])
     after = checkpoint.read(case["path"])[1]
@@ -286,8 +285,7 @@ def test_slots_that_can_be_restored_are_although_others_cannot(
 def test_a_restart_never_replays_old_episodes(
     trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
-    """An opaque native vector environment is seeded anew for every incarnation, and each
-    incarnation otherwise."""
+    """An opaque native vector environment is seeded anew for each incarnation, and differently."""
     from poise.stepping import snapshot
 
     starts = []

@@ -1,5 +1,7 @@
-"""Guards the one recursion for advantages: golden numbers, independent definitions, bootstrapping,
-reset rows."""
+"""Guards the one recursion for advantages.
+
+Golden numbers, independent definitions, bootstrapping, reset rows.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Guards what a run leaves on disk: complete files, one writer, a run that is found again, and a
-full disk survived."""
+"""Guards what a run leaves on disk.
+
+Complete files, one writer, a run that is found again, and a full disk survived.
+"""
 
 from __future__ import annotations
 

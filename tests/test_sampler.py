@@ -1,5 +1,4 @@
-"""Guards the rollout contract with environments whose observation says where they stand: (episode,
-step)."""
+"""Guards the rollout contract with environments that observe their place: (episode, step)."""
 
 from __future__ import annotations
 

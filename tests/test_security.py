@@ -1,5 +1,7 @@
-"""What files from strangers try, and what becomes of it: each sentence of docs/security.md is one
-of these."""
+"""What files from strangers try, and what becomes of it.
+
+Each sentence of docs/security.md is one of these.
+"""
 
 from __future__ import annotations
 
@@ -73,8 +75,10 @@ def bad(*args: str) -> str:
 
 
 def forge(run: Run, **changes: Any) -> None:
-    """Changes a run's configuration in its own file and in the manifests of its checkpoints, which
-    have no hash."""
+    """Changes a run's configuration in its own file and in the manifests of its checkpoints.
+
+    Neither has a hash.
+    """
     for file in (run.path / "config.json", *run.path.glob("checkpoints/*/manifest.json")):
         saved = json.loads(file.read_text())
         for key, value in changes.items():

@@ -1,5 +1,7 @@
-"""Editors and type checkers see every setting: signatures, docstrings and the stub come from the
-configurations."""
+"""Editors and type checkers see every setting.
+
+Signatures, docstrings and the stub come from the configurations.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Guards that every space works as it is: trained on, saved, loaded, acted in; and that masked
-choices are not made."""
+"""Guards that every space works as it is.
+
+Trained on, saved, loaded, acted in; and that masked choices are not made.
+"""
 
 from __future__ import annotations
 

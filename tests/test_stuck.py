@@ -32,8 +32,10 @@ def episodes(returns: Sequence[float], length: int = 200) -> list[Finished]:
 
 
 def test_noise_is_no_rise_and_a_trend_is_one() -> None:
-    """500 episodes: chance alone hardly ever looks like a rise, and one by two deviations is never
-    missed."""
+    """500 episodes: chance hardly ever looks like a rise, and a rise is never missed.
+
+    The rise is one by two deviations.
+    """
     noises = [np.random.default_rng(seed).normal(-200, 10, 500) for seed in range(200)]
     assert sum(has_risen(episodes(noise)) for noise in noises) <= 6
     assert all(has_risen(episodes(noise + np.linspace(0, 20, 500))) for noise in noises)

@@ -1,5 +1,7 @@
-"""Guards the trainer: the result dict, the arithmetic of steps and episodes, stop rules, callbacks,
-interrupts, evaluation, seeds, acting, divergence, and what an environment may be given as.
+"""Guards the trainer.
+
+The result dict, the arithmetic of steps and episodes, stop rules, callbacks, interrupts,
+evaluation, seeds, acting, divergence, and what an environment may be given as.
 """
 
 from __future__ import annotations
@@ -129,8 +131,10 @@ def test_numbers_that_environments_report_are_averaged(trainer: Make) -> None:
 
 
 def scripted_episodes(steps: int) -> tuple[list[tuple[float, int]], int]:
-    """Returns and lengths of `Scripted`'s episodes in one slot that takes `steps` steps with
-    resets, and real steps."""
+    """Returns and lengths of `Scripted`'s episodes in one slot, and real steps.
+
+    The slot takes `steps` steps with resets.
+    """
     done, episode, used, real = [], 0, 0, 0
     while used < steps:
         episode += 1
@@ -246,8 +250,10 @@ def test_a_stop_rule_that_is_none_is_refused_before_training(trainer: Make, stop
 
 
 def test_means_count_only_when_their_window_is_full(trainer: Make) -> None:
-    """CartPole's first episodes exceed 5 steps at once; the run must go on until 30 of them are in
-    the mean."""
+    """CartPole's first episodes exceed 5 steps at once.
+
+    The run must go on until 30 of them are in the mean.
+    """
     algo = trainer("PPO", "CartPole-v1", **TINY, metrics_smoothing_episodes=30)
     result = algo.learn(stop={"episode_reward_mean": 5, "training_iteration": 500}, confirm=False)
     assert result["stop_reason"] == "episode_reward_mean reached 5"

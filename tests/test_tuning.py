@@ -1,5 +1,6 @@
-"""Searches: their spaces, the study that hands out trials and survives its process, and the whole
-with real runs.
+"""Searches: their spaces, the study and its trials, and the whole with real runs.
+
+The study survives its process.
 
 Most tests drive a study by hand, with results that are made up: what runs a trial is tested on its
 own below.

@@ -1,5 +1,7 @@
-"""Settings that were given and that nothing reads are said once, with the reason; all others change
-what comes out."""
+"""Settings that were given and that nothing reads are said once, with the reason.
+
+All others change what comes out.
+"""
 
 from __future__ import annotations
 

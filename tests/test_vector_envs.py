@@ -1,5 +1,7 @@
-"""Vector environments that users make: taken as they are, in every autoreset mode, by every
-algorithm."""
+"""Vector environments that users make.
+
+Taken as they are, in every autoreset mode, by every algorithm.
+"""
 
 from __future__ import annotations
 
@@ -54,8 +56,10 @@ class Nested(Noise):
 def test_every_autoreset_mode_plays_the_same_episodes(
     algorithm: str, mode: str, trainer: Make
 ) -> None:
-    """Episodes of 2 and 3 steps with returns of 10 x number x length + 1 + 2 (+ 3); each final
-    observation is seen."""
+    """Episodes of 2 and 3 steps with returns of 10 x number x length + 1 + 2 (+ 3).
+
+    Each final observation is seen.
+    """
     for env in (sync(mode), lambda config: sync(mode)):
         short = {"timesteps_per_iteration": 64} if algorithm == "IMPALA" else {}
         algo = trainer(algorithm, env, preset=None, **QUICK, **short)

@@ -1,5 +1,7 @@
-"""Guards films and plots: H.264 that plays everywhere, frame by frame, without a display; curves
-that are saved."""
+"""Guards films and plots.
+
+H.264 that plays everywhere, frame by frame, without a display; curves that are saved.
+"""
 
 from __future__ import annotations
 

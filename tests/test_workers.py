@@ -1,5 +1,7 @@
-"""Environments in worker processes: the same numbers as in this process, whatever happens, and
-nothing left behind."""
+"""Environments in worker processes.
+
+The same numbers as in this process, whatever happens, and nothing left behind.
+"""
 
 from __future__ import annotations
 
@@ -349,8 +351,10 @@ gym.register("Away-v0", entry_point=Away)
 
 @pytest.mark.slow
 def test_environments_of_a_script_reach_the_workers(tmp_path: Path) -> None:
-    """No `__main__` guard is needed; what only the script knows goes with it, and no worker imports
-    PyTorch."""
+    """No `__main__` guard is needed.
+
+    What only the script knows goes with it, and no worker imports PyTorch.
+    """
     (tmp_path / "away.py").write_text(AWAY)
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(tests=str(TESTS), folder=str(tmp_path)))

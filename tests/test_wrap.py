@@ -1,5 +1,7 @@
-"""Wrappers by name: from the command and from Python, wherever environments are made, and from
-files."""
+"""Wrappers by name.
+
+From the command and from Python, wherever environments are made, and from files.
+"""
 
 from __future__ import annotations
 

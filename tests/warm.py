@@ -1,5 +1,6 @@
-"""Python processes that have PyTorch in memory when they begin: forks of one that has imported it,
-in 0.1 s for 3 s.
+"""Python processes that have PyTorch in memory when they begin.
+
+Forks of one that has imported it, in 0.1 s for 3 s.
 
 `run` and `Popen` are those of `subprocess`. Where a command begins with `sys.executable`, they make
 a process of its own, with its streams, folder, environment, session and signals, which imports
@@ -101,8 +102,10 @@ class Popen(_Usual):
         )
 
     def _try_wait(self, wait_flags: int) -> tuple[int, int]:
-        """As `os.waitpid`, which knows a process's own children: the status comes from the one
-        whose child it is."""
+        """As `os.waitpid`, which knows a process's own children.
+
+        The status comes from the one whose child it is.
+        """
         if self._end is None:
             return super()._try_wait(wait_flags)  # type: ignore[misc, no-any-return]
         if wait_flags and not select.select([self._end], [], [], 0)[0]:

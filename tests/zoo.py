@@ -1,5 +1,6 @@
-"""A zoo of environments with one fault each, to train in: each does one thing wrong, once, in the
-middle of a run.
+"""A zoo of environments with one fault each, to train in.
+
+Each does one thing wrong, once, in the middle of a run.
 
 All others of a batch go on, and what they show tells where they stand: see `Scripted`. A fault that
 is to happen once in a whole run, in whichever process, is remembered in a file.
@@ -29,8 +30,10 @@ STEP, RESET, MAKE = 1.0, 1.5, 2.0
 
 
 class Sound(Scripted):
-    """Does nothing wrong. Episodes of 5 and 7 steps. `trip` is what most others do wrong, at step
-    3 of the second episode."""
+    """Does nothing wrong.
+
+    Episodes of 5 and 7 steps. `trip` is what most others do wrong, at step 3 of the second episode.
+    """
 
     def __init__(self, flag: str) -> None:
         super().__init__((5, 7), ("terminated", "truncated"))
