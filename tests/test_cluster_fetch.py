@@ -194,8 +194,8 @@ def test_only_new_lines_travel_and_torn_ones_come_whole(
 
 
 @pytest.mark.parametrize(
-    "name", ["../../escaped", "/etc/escaped", "e/r/../../../escaped", "e\\..\\escaped", "c:/escaped",
-             "e/r/a\x1b[2Jb"]
+    "name", ["../../escaped", "/etc/escaped", "e/r/../../../escaped", "e\\..\\escaped",
+             "c:/escaped", "e/r/a\x1b[2Jb"]
 )  # fmt: skip
 def test_nothing_is_written_outside_of_the_runs(
     cluster: Cluster, trained: Path, tmp_path: Path, name: str

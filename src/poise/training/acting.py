@@ -120,8 +120,9 @@ class Acting:
     def fresh_episodes(self, count: int) -> list[Episode]:
         """Episodes with sampled actions, for a confirmation."""
         streams, window = self.stream(CONFIRMATION, self.iteration), self.metrics.window
-        play = self.environments.play
-        return play(self.policy, count, streams, explore=True, window=window, many=True)
+        return self.environments.play(
+            self.policy, count, streams, explore=True, window=window, many=True
+        )
 
 
 @torch.no_grad()

@@ -131,8 +131,7 @@ def _write_segment(segment: Segment, folder: Path) -> dict[str, Any]:
             return segment.fingerprint
         except OSError:  # it is gone, on another disk, or on one without links
             pass
-    tensors = {name: torch.from_numpy(array) for name, array in segment.arrays().items()}
-    _save_tensors(tensors, target)
+    _save_tensors({k: torch.from_numpy(array) for k, array in segment.arrays().items()}, target)
     return _fingerprint(target)
 
 
@@ -288,9 +287,8 @@ def best(folder: Path) -> tuple[float, Path] | None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """All folders in `folder` that may be checkpoints, unverified; not what a dead write left."""
-    if not folder.is_dir():
-        return []
-    return [path for path in folder.iterdir() if path.is_dir() and path.name.isdigit()]
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return [path for path in inside if path.is_dir() and path.name.isdigit()]
 
 
 def set_aside(path: Path, why: str = "damaged") -> None:
@@ -394,6 +392,5 @@ def check_parameters(
 
 
 def _kind(tensor: torch.Tensor | None) -> str:
-    if tensor is None:
-        return "missing"
-    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+    kind = "missing" if tensor is None else f"{tensor.dtype}{list(tensor.shape)}"
+    return kind.removeprefix("torch.")

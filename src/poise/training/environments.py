@@ -123,9 +123,8 @@ class Environments:
             lost = self._restore(samplers, self.pending)
             if lost:
                 self.lost += lost
-                self.notes.append(
-                    f"{lost} of {self.config.num_envs} environments could not be restored and began a new episode."
-                )
+                of = f"{lost} of {self.config.num_envs} environments"
+                self.notes.append(f"{of} could not be restored and began a new episode.")
         self.pending = None
         self.samplers = samplers
         return samplers

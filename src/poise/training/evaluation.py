@@ -133,8 +133,8 @@ def to_tensors(policy: Policy, obs: Any) -> dict[str, torch.Tensor]:
     """A batch of observations as leaves, in the types that rollouts store."""
     values, tensors = policy.obs_layout.flatten(obs), {}
     for leaf in policy.obs_layout.leaves:
-        tensor = torch.as_tensor(np.asarray(values[leaf.name], order="C"))
-        tensors[leaf.name] = tensor.to(stored_dtype(leaf.dtype.name, wide=policy.wide))
+        kind = stored_dtype(leaf.dtype.name, wide=policy.wide)
+        tensors[leaf.name] = torch.as_tensor(np.asarray(values[leaf.name], order="C")).to(kind)
     return tensors
 
 

@@ -80,11 +80,8 @@ def _derived_minibatch(config: AlgorithmConfig) -> bool:
 
 
 SAMPLING = {
-    "num_workers",
-    "num_envs_per_worker",
-    "rollout_fragment_length",
-    "exploration_correlation",
-}
+    "num_workers", "num_envs_per_worker", "rollout_fragment_length", "exploration_correlation",
+}  # fmt: skip
 """With another value of these, episodes under way and steps not yet learnt from cannot go on."""
 REPLAY = {"buffer_size", "frame_stack", "prioritized_replay"}
 """With another value of these, or another number of environments, a replay cannot go on."""
@@ -197,8 +194,7 @@ def restore(
 
 
 def _shown(changed: Mapping[str, tuple[Any, Any]]) -> str:
-    pairs = [f"{key}={brief(new)} (was {brief(old)})" for key, (old, new) in changed.items()]
-    return ", ".join(pairs)
+    return ", ".join(f"{k}={brief(new)} (was {brief(old)})" for k, (old, new) in changed.items())
 
 
 def locate(path: str | Path) -> Path:

@@ -59,8 +59,7 @@ class Metrics:
             # Its row says how much of the iteration was over, and so where the run stood.
             steps = before - (-episode.row * (after - before) // rows)  # rounded up
             at = round(self.time_total_s + seconds * episode.row / rows, 3)
-            finished = Finished(steps, at, episode.reward, episode.length)
-            self.finished_this_iter.append(finished)
+            self.finished_this_iter.append(Finished(steps, at, episode.reward, episode.length))
         self.time_total_s += seconds
         self.episodes_total += len(harvest.episodes)
         self.window.extend(harvest.episodes)

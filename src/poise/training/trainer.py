@@ -89,8 +89,9 @@ class Trainer(EnvAccess, Acting, Saving):
         try:
             # The QR decompositions of the first weights round differently with more threads.
             with torch_threads(1):
-                seed = self.stream(ALGORITHM)
-                self.algorithm: Algorithm = make_algorithm(self.name, config, *layouts, seed)
+                self.algorithm: Algorithm = make_algorithm(
+                    self.name, config, *layouts, self.stream(ALGORITHM)
+                )
             self.notes += self.algorithm.announce() if self.environments.home else []
         except BaseException:  # such as spaces that no policy can take
             self.environments.close()

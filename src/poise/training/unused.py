@@ -19,17 +19,13 @@ def unused(trainer: Trainer, stop: Any = None) -> list[str]:
         stop: the rules of a run; None where whoever has the trainer may call `learn` and `evaluate`
             themselves.
     """
-    config, default = trainer.config, type(trainer.config)()
-    given, sentences = set(config.given), []
+    config, default, sentences = trainer.config, type(trainer.config)(), list[str]()
+    values = {key: (attrgetter(key)(config), attrgetter(key)(default)) for key in config.given}
+    asked = {key for key, (value, usual) in values.items() if value or value != usual}
     for applies, names, why in _reasons(trainer, stop):
-        found = []
-        for key in names.split() if applies else ():
-            value = attrgetter(key)
-            if key in given and (value(config) or value(config) != value(default)):
-                found.append(key)
-                given.remove(key)  # one reason is enough
-        if found:
-            sentences.append(f"Not used: {', '.join(found)} ({why}).")
+        found = [key for key in names.split() if applies and key in asked]
+        asked -= set(found)  # one reason is enough
+        sentences += [f"Not used: {', '.join(found)} ({why})."] if found else []
     return sentences
 
 
