@@ -89,6 +89,8 @@ class RayHome:
             say=lambda sentence: report(Failure("odd", sentence)),
         )
         self.batches: list[Any] = []
+        assert config.train_batch_size is not None
+        self._batch = config.train_batch_size
         self._patience = config.cluster_timeout_s
         at_least = min(config.min_workers or workers, workers)
         try:
@@ -128,7 +130,7 @@ class RayHome:
 
         slots = sum(len(worker.slots) for worker in self.fleet.workers)
         whole = rollout_for(policy, steps, slots)
-        return RayGroup(self.fleet, whole, about, halt, self._patience)
+        return RayGroup(self.fleet, whole, about, halt, self._patience, self._batch // steps)
 
     def call(self, call: Call) -> list[Any]:
         remember(self.fleet.calls, call)
@@ -154,6 +156,7 @@ class RayGroup(SamplerGroup):
         about: what a worker's sampler is made with.
         halt: the flag that stops sampling between two steps.
         patience: seconds to wait for a machine where no worker is left.
+        batch_slots: of a rollout of samplers that run ahead; a multiple of a worker's.
     """
 
     def __init__(
@@ -163,10 +166,12 @@ class RayGroup(SamplerGroup):
         about: Callable[[Worker], dict[str, Any]],
         halt: Halt,
         patience: float,
+        batch_slots: int,
     ) -> None:
         self.fleet, self.whole, self.halt, self.slots = fleet, whole, halt, whole.slots
-        self.about, self.patience = about, patience
-        self.parts = [whole.part(each.slots.start, each.slots.stop) for each in fleet.workers]
+        self.about, self.patience, self.batch_slots = about, patience, batch_slots
+        each = len(fleet.workers[0].slots)
+        self.parts = [whole.part(i, i + each) for i in range(0, whole.slots, each)]
         self.waited = 0.0
         self._answers: dict[int, dict[str, Any]] = {}  # of the round under way, by worker
         self._version = self._broadcast = 0
@@ -176,7 +181,9 @@ class RayGroup(SamplerGroup):
         self._bytes, self._nodes, self._looked = 0.0, 0, -math.inf
 
     def ahead(self, policy: Policy, flat: Flat, waiting: int, version: int) -> RayStream:
-        stream = RayStream(self.fleet, self.whole, self.about, self.halt, self.patience)
+        whole = rollout_for(policy, self.whole.steps, self.batch_slots)
+        shared = self.about, self.halt, self.patience, self.batch_slots
+        stream = RayStream(self.fleet, whole, *shared)
         stream.follow(policy, flat, version)
         return stream
 
@@ -331,8 +338,8 @@ class RayGroup(SamplerGroup):
 class RayStream(RayGroup):
     """Samplers on a cluster that run ahead: the next rollouts are sampled while the learner learns.
 
-    A rollout of all slots is made of as many workers' rollouts as there are workers, in the order
-    in which they come: one that is slow keeps nobody waiting. How old the policy is that sampled
+    A batch is made of the workers' rollouts in the order in which they come: one that is slow keeps
+    nobody waiting, and a fast one may be there twice. How old the policy is that sampled
     them is bounded by `AHEAD`: no worker is asked for more than is being learnt from.
     """
 

@@ -265,13 +265,13 @@ class AlgorithmConfig(Checked):
                     )
             elif "rollout_fragment_length" in explicit and length:
                 key = f"{times}rollout_fragment_length"
-                self.num_envs_per_worker = _quotient(batch, key, workers * length)
+                self.num_envs_per_worker = quotient(batch, key, workers * length)
             elif "num_envs_per_worker" in explicit:
-                length = _quotient(batch, f"{times}num_envs_per_worker", envs)
+                length = quotient(batch, f"{times}num_envs_per_worker", envs)
             else:
                 # The most environments that fill the batch exactly, with 16 steps or more in a row:
                 # advantages that are estimated from shorter fragments say little.
-                share = _quotient(batch, "num_workers", workers)
+                share = quotient(batch, "num_workers", workers)
                 most = share // min(16, share)
                 counts = range(1, min(self.num_envs_per_worker, most) + 1)
                 self.num_envs_per_worker = max(n for n in counts if share % n == 0)
@@ -281,10 +281,14 @@ class AlgorithmConfig(Checked):
 
     def _share_environments(self, explicit: set[str]) -> None:
         """Shares the environments out: workers multiply only a number that the user set."""
-        if self.ray_address is not None and "num_workers" not in explicit:
-            self.num_workers = "auto"
+        self._choose_workers(explicit)
         if "num_envs_per_worker" not in explicit:
             self.num_envs_per_worker = max(1, self.num_envs_per_worker // self._groups)
+
+    def _choose_workers(self, explicit: set[str]) -> None:
+        """On a cluster, the workers are as many as there is room for, unless they are set."""
+        if self.ray_address is not None and "num_workers" not in explicit:
+            self.num_workers = "auto"
 
     def spread(self, most: int) -> None:
         """Shares the environments among at most so many workers.
@@ -344,7 +348,7 @@ class AlgorithmConfig(Checked):
         return settings
 
 
-def _quotient(batch: int, key: str, value: int) -> int:
+def quotient(batch: int, key: str, value: int) -> int:
     """`batch / value`, which must be whole."""
     if batch % value:
         raise ConfigError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from poise.config.a2c import A2C_CARTPOLE
-from poise.config.base import AlgorithmConfig
+from poise.config.base import AlgorithmConfig, quotient
 from poise.config.shared import (
     ATARI,
     ATARI_NETWORK,
@@ -59,6 +59,36 @@ class AsynchronousConfig(AlgorithmConfig):
     """
 
     sampling_threads: ClassVar[int] = 1
+
+    def _derive_batch(self, explicit: set[str]) -> None:
+        """On a cluster, a batch is made of the rollouts that come first.
+
+        Where its size is set, the number of workers is therefore free.
+        """
+        batch, length = self.train_batch_size, self.rollout_fragment_length
+        if self.ray_address is None or "train_batch_size" not in explicit or not (batch and length):
+            return super()._derive_batch(explicit)
+        self._choose_workers(explicit)
+        slots = quotient(batch, "rollout_fragment_length", length)
+        if "num_envs_per_worker" in explicit:
+            quotient(slots, "num_envs_per_worker", self.num_envs_per_worker)
+        else:
+            self.num_envs_per_worker = self._share(slots, self._groups)
+
+    def spread(self, most: int) -> None:
+        if "train_batch_size" not in self.__dict__.get("given", ()):
+            return super().spread(most)
+        assert self.train_batch_size is not None
+        assert self.rollout_fragment_length is not None
+        slots = self.train_batch_size // self.rollout_fragment_length
+        self.num_workers = most
+        if "num_envs_per_worker" not in self.__dict__["given"]:
+            self.num_envs_per_worker = self._share(slots, most)
+
+    @staticmethod
+    def _share(slots: int, workers: int) -> int:
+        """Environments of each worker, so that whole rollouts of workers fill a batch."""
+        return max(n for n in range(1, max(1, slots // workers) + 1) if slots % n == 0)
 
     untranslatable: ClassVar[dict[str, str]] = {
         "vtrace": "Off-policy steps are always weighted by V-trace.",
