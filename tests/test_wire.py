@@ -13,7 +13,7 @@ from poise.learning.optimizers import Flat
 from poise.sampling.episodes import STAGES, Episode, Harvest
 from poise.sampling.rewards import RewardScaler
 from poise.sampling.rollout import Rollout
-from poise.sampling.wire import Weights, arrays, blank, fill
+from poise.sampling.wire import Weights, arrays, blank, fill, packed, size_of, unpack
 from poise.training.trainer import Trainer
 from rollouts import sample
 
@@ -117,3 +117,41 @@ def test_views_stay_in_the_rollout(steps: int, trainer: Any) -> None:
         leaf.numpy()[...] = 1.0
     assert all(np.all(leaf.numpy()[:, 1:3] == 1) for leaf in whole.obs.values())
     assert part.ids.tolist() == [1, 2]
+
+
+def frames(steps: int, slots: int, shape: tuple[int, ...], planes: int) -> np.ndarray:
+    """Stacks of random frames `[steps, slots, *shape]`, some of which begin anew."""
+    numbers = np.random.default_rng(steps)
+    stacks = np.zeros((steps, slots, *shape), np.uint8)
+    stacks[0] = numbers.integers(0, 255, (slots, *shape))
+    for t in range(1, steps):
+        stacks[t, :, :-planes] = stacks[t - 1, :, planes:]
+        stacks[t, :, -planes:] = numbers.integers(0, 255, (slots, planes, *shape[1:]))
+        anew = numbers.random(slots) < 0.1
+        stacks[t, anew] = numbers.integers(0, 255, (int(anew.sum()), *shape))
+    return stacks
+
+
+@pytest.mark.parametrize(("channels", "planes"), [(4, 1), (12, 3), (3, 3), (1, 1), (5, 5)])
+def test_pictures_are_packed_without_a_loss(channels: int, planes: int) -> None:
+    pictures = frames(9, 3, (channels, 6, 5), planes)
+    sent, got = packed(pictures), np.zeros_like(pictures)
+    unpack(got, sent)
+    assert np.array_equal(got, pictures)
+    wide = np.zeros((9, 7, channels, 6, 5), np.uint8)
+    unpack(wide[:, 2:5], sent)  # a part of a rollout of more slots
+    assert np.array_equal(wide[:, 2:5], pictures)
+
+
+def test_a_step_of_pong_is_small_on_the_wire(trainer: Any) -> None:
+    pytest.importorskip("ale_py")
+    env = {"num_envs_per_worker": 2, "rollout_fragment_length": 50}
+    algo: Trainer = trainer("IMPALA", "PongNoFrameskip-v4", preset=None, **env)
+    sampler = algo.samplers.members[0]
+    sample(sampler)
+    rollout = sample(sampler)  # the game is going on
+    sent, got = arrays(rollout, compact=True), sampler.make_rollout(2)
+    fill(got, sent)
+    assert all(torch.equal(leaf, got.obs[name]) for name, leaf in rollout.obs.items())
+    assert size_of(sent) / 100 < 1024  # bytes of a step: the newest frame's changes
+    assert size_of(arrays(rollout)) / 100 > 28_000

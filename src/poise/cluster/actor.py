@@ -89,6 +89,7 @@ class SamplerActor:
         """What must be the same on all machines, and which one this is."""
         return {
             "host": socket.gethostname(),
+            "node": ray.get_runtime_context().get_node_id(),
             "Python": ".".join(map(str, sys.version_info[:2])),
             "Poise": version_of_poise(),
             "PyTorch": version("torch").partition("+")[0],
@@ -120,7 +121,7 @@ class SamplerActor:
     def begin(self, about: dict[str, Any], policy: bytes) -> None:
         """Begins to sample, with a policy."""
         self.policy, places = cloudpickle.loads(policy)
-        self.weights = Weights(Flat(self.policy, places))
+        self.weights, self.compact = Weights(Flat(self.policy, places)), about["compact"]
         seed = np.random.SeedSequence(about["entropy"], spawn_key=about["spawn_key"])
         self.sampler = Sampler(
             self.policy,
@@ -167,7 +168,7 @@ class SamplerActor:
             raise
         if not sampler.full:
             return {"order": order, "filled": sampler.filled}
-        rollout = arrays(sampler.finish())
+        rollout = arrays(sampler.finish(), compact=self.compact)
         harvest = sampler.harvest()
         return {
             "order": order,

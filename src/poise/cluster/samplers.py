@@ -126,6 +126,7 @@ class RayHome:
                 "steps": steps,
                 "correlation": correlation,
                 "first_slot": worker.slots.start,
+                "compact": not worker.near,
             }
 
         slots = sum(len(worker.slots) for worker in self.fleet.workers)

@@ -53,6 +53,7 @@ class Worker:
         slots: the numbers of its environments among all of the run.
         incarnation: how often it was started anew.
         host: its machine, once it is known.
+        near: whether that is the learner's.
         ready: whether it has made its environments, and can sample.
         broadcast: number of the weights that it has.
         rollouts: of the present incarnation.
@@ -73,7 +74,7 @@ class Worker:
         self.actor: Any = None
         self.calls: deque[Sent] = deque()
         self.ready = self.placed = False
-        self.host, self.broadcast = "no machine yet", -1
+        self.host, self.near, self.broadcast = "no machine yet", True, -1
         self.pulse: Any = None
         self.beat: Any = None
         self.since = time.monotonic()
@@ -208,7 +209,8 @@ class Fleet:
         worker.send("begin", self._begin(worker), self._policy)
 
     def _greeted(self, worker: Worker, found: dict[str, str]) -> None:
-        worker.host, worker.placed = found.pop("host"), True
+        worker.host, node, worker.placed = found.pop("host"), found.pop("node"), True
+        worker.near = node == self._own["node"]
         others = [f"{name} {it}" for name, it in found.items() if it != self._own[name]]
         if others:
             own = ", ".join(f"{name} {self._own[name]}" for name in found)

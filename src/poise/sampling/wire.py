@@ -7,6 +7,7 @@ fill(part, rollout)                     <-      rollout = arrays(sampler.finish(
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -60,11 +61,22 @@ class Weights:
         ]
 
 
-def arrays(rollout: Rollout) -> dict[str, Any]:
-    """A rollout as arrays; they are its own memory."""
+def arrays(rollout: Rollout, *, compact: bool = False) -> dict[str, Any]:
+    """A rollout as arrays, which are its own memory.
+
+    Args:
+        rollout: is not changed.
+        compact: packs pictures, for a network: see `packed`.
+    """
+    leaves: dict[str, Any] = {name: leaf.numpy() for name, leaf in rollout.obs.items()}
+    if compact:
+        leaves = {
+            name: packed(leaf) if leaf.dtype == np.uint8 and leaf.ndim == 5 else leaf
+            for name, leaf in leaves.items()
+        }
     return {
         **{name: getattr(rollout, name).numpy() for name in PER_SLOT},
-        "obs": {name: leaf.numpy() for name, leaf in rollout.obs.items()},
+        "obs": leaves,
         "state": [part.numpy() for part in rollout.state],
         "version": rollout.version,
         "final": [
@@ -74,11 +86,56 @@ def arrays(rollout: Rollout) -> dict[str, Any]:
     }
 
 
+def packed(pictures: np.ndarray) -> dict[str, Any]:
+    """Pictures `[T + 1, B, C, H, W]` of bytes, without what they have in common.
+
+    Where an observation is a stack of frames, the one before it moved on by one, only its newest
+    frame is kept. Of that, what differs from the frame before is compressed.
+    """
+    channels = pictures.shape[2]
+    planes, goes_on = channels, np.zeros(pictures[1:].shape[:2], np.bool_)
+    for frame in (1, 3):  # grey or coloured frames
+        if channels > frame and channels % frame == 0:
+            same = (pictures[1:, :, :-frame] == pictures[:-1, :, frame:]).all((2, 3, 4))
+            if same.mean() > 0.5:
+                planes, goes_on = frame, same
+                break
+    begins = np.concatenate([np.ones_like(goes_on[:1]), ~goes_on])
+    newest = pictures[:, :, -planes:]
+    changes = newest.copy()
+    changes[1:] ^= newest[:-1]
+    earlier = np.ascontiguousarray(pictures[begins][:, :-planes])
+    return {
+        "begins": begins,
+        "changes": zlib.compress(changes.data, 1),
+        "earlier": zlib.compress(earlier.data, 1),
+    }
+
+
+def unpack(pictures: np.ndarray, sent: dict[str, Any]) -> None:
+    """Writes what `packed` returned elsewhere into an array of the same shape."""
+    begins, shape = sent["begins"], pictures.shape
+    changes = np.frombuffer(zlib.decompress(sent["changes"]), np.uint8)
+    newest = changes.reshape(*shape[:2], -1, *shape[3:])
+    planes = newest.shape[2]
+    pictures[:, :, -planes:] = np.bitwise_xor.accumulate(newest, axis=0)
+    earlier = np.frombuffer(zlib.decompress(sent["earlier"]), np.uint8)
+    earlier = earlier.reshape(int(begins.sum()), shape[2] - planes, *shape[3:])
+    taken = 0
+    for row, begin in enumerate(begins):
+        there = int(begin.sum())
+        pictures[row, begin, :-planes] = earlier[taken : taken + there]
+        pictures[row, ~begin, :-planes] = pictures[row - 1, ~begin, planes:]
+        taken += there
+
+
 def size_of(sent: dict[str, Any]) -> int:
     """Bytes of the arrays that `arrays` returned."""
-    leaves = [*sent["obs"].values(), *sent["state"], *(sent[name] for name in PER_SLOT)]
-    finals = [leaf for _, _, leaves in sent["final"] for leaf in leaves.values()]
-    return sum(array.nbytes for array in [*leaves, *finals])
+    parts: list[Any] = [*sent["state"], *(sent[name] for name in PER_SLOT)]
+    for leaves in (sent["obs"], *(leaves for _, _, leaves in sent["final"])):
+        for leaf in leaves.values():
+            parts += leaf.values() if isinstance(leaf, dict) else [leaf]
+    return sum(part.nbytes if isinstance(part, np.ndarray) else len(part) for part in parts)
 
 
 def fill(part: Rollout, sent: dict[str, Any]) -> None:
@@ -86,7 +143,11 @@ def fill(part: Rollout, sent: dict[str, Any]) -> None:
     for name in PER_SLOT:
         getattr(part, name).numpy()[...] = sent[name]
     for name, leaf in part.obs.items():
-        leaf.numpy()[...] = sent["obs"][name]
+        came = sent["obs"][name]
+        if isinstance(came, dict):
+            unpack(leaf.numpy(), came)
+        else:
+            leaf.numpy()[...] = came
     part.state = tuple(torch.from_numpy(np.array(each)) for each in sent["state"])
     part.version = sent["version"]
     part.final = [
