@@ -5,6 +5,7 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import Any
 
+from poise.config.base import AlgorithmConfig
 from poise.stepping.inline import InlineVectorEnv
 from poise.training.trainer import Trainer
 
@@ -19,14 +20,19 @@ def unused(trainer: Trainer, stop: Any = None) -> list[str]:
         stop: the rules of a run; None where whoever has the trainer may call `learn` and `evaluate`
             themselves.
     """
-    config, default, sentences = trainer.config, type(trainer.config)(), list[str]()
-    values = {key: (attrgetter(key)(config), attrgetter(key)(default)) for key in config.given}
-    asked = {key for key, (value, usual) in values.items() if value or value != usual}
+    config, given, sentences = trainer.config, set(trainer.config.given), list[str]()
     for applies, names, why in _reasons(trainer, stop):
-        found = [key for key in names.split() if applies and key in asked]
-        asked -= set(found)  # one reason is enough
+        keys = [key for key in names.split() if applies and key in given]
+        found = [key for key in keys if _is_on(config, key)]
+        given -= set(found)  # one reason is enough
         sentences += [f"Not used: {', '.join(found)} ({why})."] if found else []
     return sentences
+
+
+def _is_on(config: AlgorithmConfig, key: str) -> bool:
+    """Whether a setting has a value that does something, or another one than it has by default."""
+    value = attrgetter(key)
+    return bool(value(config) or value(config) != value(type(config)()))
 
 
 _HIDDEN = (
@@ -38,6 +44,7 @@ _GAUSSIAN = (
     "model.action_distribution model.free_log_std model.log_std_init exploration_correlation"
 )
 _PRIORITIES = "prioritized_replay_alpha prioritized_replay_beta prioritized_replay_eps"
+_CLUSTER = "num_cpus_per_worker min_workers cluster_timeout_s"
 _LIMITS = "env_step_timeout_s env_reset_timeout_s env_make_timeout_s"
 
 
@@ -64,11 +71,7 @@ def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
             "model.vf_share_layers",
             f"{trainer.name} has no value function beside Q",
         ),
-        (
-            not hidden,
-            "model.fcnet_activation",
-            "no layers are hidden",
-        ),
+        (not hidden, "model.fcnet_activation", "no layers are hidden"),
         (not pictures, _PICTURES, "observations hold no pictures"),
         (
             all(leaf.dtype.kind == "f" for leaf in pictures),
@@ -88,6 +91,7 @@ def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
             "opt_type is 'adam'",
         ),
         (alone, "worker_memory_mb", "there are no worker processes"),
+        (config.ray_address is None, _CLUSTER, "there is no ray_address"),
         (alone and native, _LIMITS, "nothing can watch environments that step as one native batch"),
         (not evaluates, "evaluation_duration evaluation_explore", "evaluation_interval is not set"),
         (other, "total_timesteps", "the stop rule for timesteps_total comes before it"),
