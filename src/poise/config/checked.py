@@ -24,8 +24,7 @@ class Checked:
     """Attributes that may change after `settle`; they count from the next iteration on."""
 
     def __setattr__(self, key: str, value: Any) -> None:
-        own: Any = type(self)
-        kinds: dict[str, Any] = _kinds(own)
+        kinds: dict[str, Any] = _kinds(typing.cast(Any, type(self)))
         if key not in kinds:
             aliases: dict[str, str] = getattr(self, "aliases", {})
             known = aliases.get(key)

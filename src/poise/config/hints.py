@@ -10,16 +10,6 @@ from collections.abc import Iterable
 
 from poise.errors import nearest
 
-_ADAM = "The optimiser is chosen: set lr, and adam_epsilon (DQN) or rms_prop_eps (A2C, IMPALA)."
-_MEMORY = "Policies have no memory in this version."
-_NOISE = "Give exploration_correlation: noise that is correlated in time (PPO, A2C, IMPALA)."
-_KL = "The clipped surrogate is used without a KL penalty; target_kl ends an update early (PPO)."
-_QUIET = (
-    "Progress is shown in terminals and notebooks; poise.PPO(..., progress=False) "
-    "or {flag}quiet is silent."
-)
-_FOLDER = "Say where runs are kept by folder ({flag}folder in the command)."
-
 SETTINGS: dict[str, str] = {
     "framework": "Everything is PyTorch.",
     "clip_vloss": "Give vf_clip_param: how far a value may move, or null.",
@@ -70,12 +60,31 @@ SETTINGS: dict[str, str] = {
     "save_freq": "Give checkpoint_freq, of poise.run ({flag}checkpoint-freq in the command).",
     "eval_freq": "Give evaluation_interval: iterations between evaluations.",
     "n_eval_episodes": "Give evaluation_duration: episodes in one evaluation.",
-    **dict.fromkeys(("kl_coeff", "kl_target"), _KL),
-    **dict.fromkeys(("use_sde", "sde_sample_freq"), _NOISE),
-    **dict.fromkeys(("use_lstm", "use_attention", "max_seq_len", "lstm_cell_size"), _MEMORY),
-    **dict.fromkeys(("verbose", "log_level"), _QUIET),
-    **dict.fromkeys(("optimizer_class", "optimizer_kwargs"), _ADAM),
-    **dict.fromkeys(("local_dir", "storage_path", "log_dir", "save_path"), _FOLDER),
+    **dict.fromkeys(
+        ("kl_coeff", "kl_target"),
+        "The clipped surrogate is used without a KL penalty; target_kl ends an update early (PPO).",
+    ),
+    **dict.fromkeys(
+        ("use_sde", "sde_sample_freq"),
+        "Give exploration_correlation: noise that is correlated in time (PPO, A2C, IMPALA).",
+    ),
+    **dict.fromkeys(
+        ("use_lstm", "use_attention", "max_seq_len", "lstm_cell_size"),
+        "Policies have no memory in this version.",
+    ),
+    **dict.fromkeys(
+        ("verbose", "log_level"),
+        "Progress is shown in terminals and notebooks; poise.PPO(..., progress=False) "
+        "or {flag}quiet is silent.",
+    ),
+    **dict.fromkeys(
+        ("optimizer_class", "optimizer_kwargs"),
+        "The optimiser is chosen: set lr, and adam_epsilon (DQN) or rms_prop_eps (A2C, IMPALA).",
+    ),
+    **dict.fromkeys(
+        ("local_dir", "storage_path", "log_dir", "save_path"),
+        "Say where runs are kept by folder ({flag}folder in the command).",
+    ),
     **dict.fromkeys(
         ("device", "cuda"),
         "Give num_gpus: 0 computes on the processor, 1 on the GPU, 'auto' chooses.",
@@ -83,27 +92,29 @@ SETTINGS: dict[str, str] = {
 }
 """What has no counterpart under any name. `{flag}` is `--` where a flag was typed."""
 
-_CONTINUOUS = "PPO takes its continuous actions."
-_RAINBOW = "DQN has double, dueling, prioritized and n-step learning as options."
-_MODELS = "Models of the world are not learnt here; PPO and DQN are near."
-_RECORDED = (
-    "Nothing is learnt from recorded data here; "
-    "see 'warm start' in 'How do I ...' of the documentation."
-)
-
 ALGORITHMS: dict[str, str] = {
-    **dict.fromkeys(("SAC", "TD3", "DDPG", "TQC", "CrossQ", "REDQ", "DroQ"), _CONTINUOUS),
+    **dict.fromkeys(
+        ("SAC", "TD3", "DDPG", "TQC", "CrossQ", "REDQ", "DroQ"), "PPO takes its continuous actions."
+    ),
     **dict.fromkeys(("TRPO", "ARS", "ES", "PG", "REINFORCE", "VPG", "PPG"), "PPO is nearest."),
     **dict.fromkeys(
         ("RecurrentPPO", "PPO_LSTM", "R2D2", "DRQN"), "Policies have no memory here; PPO is near."
     ),
-    **dict.fromkeys(("QRDQN", "QR-DQN", "C51", "Rainbow", "ApexDQN", "SimpleQ"), _RAINBOW),
-    **dict.fromkeys(("DoubleDQN", "DuelingDQN"), _RAINBOW),
+    **dict.fromkeys(
+        ("QRDQN", "QR-DQN", "C51", "Rainbow", "ApexDQN", "SimpleQ", "DoubleDQN", "DuelingDQN"),
+        "DQN has double, dueling, prioritized and n-step learning as options.",
+    ),
     "MaskablePPO": "PPO takes action masks by itself.",
     "A3C": "A2C is its synchronous form, and IMPALA the asynchronous one.",
     "HER": "It is a replay of goals, which DQN does not have.",
-    **dict.fromkeys(("DreamerV3", "MuZero"), _MODELS),
-    **dict.fromkeys(("BC", "MARWIL", "CQL", "GAIL"), _RECORDED),
+    **dict.fromkeys(
+        ("DreamerV3", "MuZero"), "Models of the world are not learnt here; PPO and DQN are near."
+    ),
+    **dict.fromkeys(
+        ("BC", "MARWIL", "CQL", "GAIL"),
+        "Nothing is learnt from recorded data here; "
+        "see 'warm start' in 'How do I ...' of the documentation.",
+    ),
     **dict.fromkeys(("QMIX", "MADDPG", "MAPPO"), "Environments have one agent here."),
 }
 """Algorithms that others have, and what is near."""

@@ -133,8 +133,12 @@ def film(
     finally:
         if writer is not None:
             writer.close()
-    played = {"episode_reward": rewards, "episode_len": lengths, "frames": frames}
-    return {"path": str(target), **played}
+    return {
+        "path": str(target),
+        "episode_reward": rewards,
+        "episode_len": lengths,
+        "frames": frames,
+    }
 
 
 def frame_rate(env: Any) -> float:

@@ -65,8 +65,11 @@ def advise_workers(step_s: float, cpu_share: float, num_envs: int, cores: int) -
         by half; and a sentence that says why.
     """
     inline = batch_seconds(0, step_s, cpu_share, num_envs, cores)
-    divisors = [w for w in range(1, num_envs + 1) if num_envs % w == 0]
-    shared = {w: batch_seconds(w, step_s, cpu_share, num_envs, cores) for w in divisors}
+    shared = {
+        w: batch_seconds(w, step_s, cpu_share, num_envs, cores)
+        for w in range(1, num_envs + 1)
+        if num_envs % w == 0
+    }
     fastest = min(shared.values())
     # The fewest that are about as fast as the best.
     workers = next(w for w, seconds in shared.items() if seconds <= 1.02 * fastest)
