@@ -22,7 +22,8 @@ SENT = ("train", "tune", "resume")
 
 
 of_cluster = takes(
-    click.option("--address", metavar="URL", help="Of the cluster's jobs: http://HOST:8265. "
+    click.option("--address", "--cluster", "address", metavar="URL|FILE",
+                 help="Of the cluster's jobs: http://HOST:8265, or the cluster.toml that says it. "
                  "[default: the cluster of this machine]"),
     click.option("--allow-no-token", is_flag=True, help="Use a cluster that asks nobody for a "
                  "token: whoever reaches it may run anything there."),
@@ -40,8 +41,8 @@ def of_job(command: Callable[..., Any]) -> Any:
     of_cluster,
     click.option("--name", metavar="NAME", help="Of the job. [default: the time]"),
     click.option("--working-dir", default=".", help="The folder that is sent along.  [default: .]"),
-    click.option("--max-run-time", type=click.FloatRange(0), default=0.0, metavar="SECONDS",
-                 help="Ends the run then, with a checkpoint. [default: no limit]"),
+    click.option("--max-run-time", type=click.FloatRange(0), metavar="SECONDS",
+                 help="Ends the run then, with a checkpoint. [default: the cluster's, or no limit]"),
     click.option("--no-wait", is_flag=True, help="Return as soon as the job is submitted."),
     folder_option,
     click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED),
@@ -52,7 +53,7 @@ def submit(
     command: tuple[str, ...],
     name: str | None,
     working_dir: str,
-    max_run_time: float,
+    max_run_time: float | None,
     no_wait: bool,
     folder: str,
 ) -> None:
@@ -72,7 +73,9 @@ def submit(
         fetching.expect(run, job)
     echo(f"The job {job.id} is submitted to {jobs.address}.")
     if not no_wait:
-        ended(fetching.attend(jobs, job, folder, echo))
+        job, runs = fetching.watch(jobs, job, folder, echo, log=True)
+        echo("".join(f"The run is in {path}\n" for path in runs) + job.end)
+        leave(job)
 
 
 def checked(command: tuple[str, ...], folder: str) -> tuple[list[str], Path | None]:
@@ -97,9 +100,8 @@ def checked(command: tuple[str, ...], folder: str) -> tuple[list[str], Path | No
     return [kind, f"{run.parent.name}/{run.name}", *(word for word in words if word != name)], run
 
 
-def ended(job: Job) -> None:
-    """Says how a job ended, and ends with an exit code that does."""
-    echo(f"The job {job.id} has ended: {job.state.lower()}. {job.reason}".strip())
+def leave(job: Job) -> None:
+    """Ends the command as a job has ended."""
     click.get_current_context().exit({"SUCCEEDED": 0, "STOPPED": 143}.get(job.state, 1))
 
 
@@ -117,21 +119,22 @@ def logs(address: str | None, allow_no_token: bool, job: str, follow: bool) -> N
     """Print what a job has printed."""
     found = (cluster := Jobs(address, allow_no_token)).find(job)
     if follow:
-        ended(fetching.attend(cluster, found, None, echo))
+        leave(fetching.watch(cluster, found, None, echo, log=True)[0])
     echo((cluster.read(found, None) or b"").decode(errors="replace"))
 
 
 @of_job
 def stop(address: str | None, allow_no_token: bool, job: str) -> None:
     """End a job, which writes a checkpoint first."""
-    (cluster := Jobs(address, allow_no_token)).stop(found := cluster.find(job))
-    echo(f"The job {found.id} has ended: {cluster.wait(found).state.lower()}.")
+    echo((cluster := Jobs(address, allow_no_token)).stop(cluster.find(job)).end)
 
 
 @of_job
 def wait(address: str | None, allow_no_token: bool, job: str) -> None:
     """Wait until a job has ended, and end as it did."""
-    ended((cluster := Jobs(address, allow_no_token)).wait(cluster.find(job)))
+    found = (cluster := Jobs(address, allow_no_token)).wait(cluster.find(job))
+    echo(found.end)
+    leave(found)
 
 
 @of_job
@@ -142,6 +145,7 @@ def fetch(address: str | None, allow_no_token: bool, job: str, watch: bool, fold
     Results and the newest checkpoint come while it runs, and all of it once it has ended.
     """
     found = (cluster := Jobs(address, allow_no_token)).find(job)
-    bring: Any = fetching.watch if watch else fetching.fetch
-    for path in bring(cluster, found, folder, echo):
+    if watch:
+        found = fetching.watch(cluster, found, folder, echo)[0]
+    for path in fetching.fetch(cluster, found, folder):
         echo(path)

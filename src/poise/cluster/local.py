@@ -15,12 +15,10 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +40,12 @@ HEALTH = {
 }
 """A head that asks its nodes every second notices a dead or frozen one within 10 s; with Ray's own
 numbers it takes 65."""
-PORT, JOBS_PORT = 6379, 8265
-"""Ray's own; where one is taken, another is."""
+HEAD: dict[str, Any] = {
+    "dashboard_host": "127.0.0.1",
+    "dashboard_agent_listen_port": 0,
+    "include_dashboard": True,
+    "_system_config": HEALTH,
+}
 SAID = """\
 A head and {others} more, with {cpus} CPUs each, on this machine:
   {address}            Ray; `poise train ... --ray-address {address}`
@@ -94,12 +96,7 @@ def running() -> LocalCluster | None:
 
 
 def start(
-    *,
-    nodes: int = 3,
-    cpus: int | None = None,
-    gpus: int = 0,
-    memory: int = 150 * 2**20,
-    ports: tuple[int, int] = (PORT, JOBS_PORT),
+    *, nodes: int = 3, cpus: int | None = None, gpus: int = 0, memory: int = 150 * 2**20
 ) -> LocalCluster:
     """Starts a cluster, which goes on when this process ends.
 
@@ -108,7 +105,6 @@ def start(
         cpus: of each; None shares this machine's cores out, at least one for each.
         gpus: of the head.
         memory: bytes of shared memory of each.
-        ports: of the head and of its jobs, where they are free; 0 takes any.
 
     Raises:
         ClusterError: one runs already, Ray is not installed, or it does not start.
@@ -124,7 +120,7 @@ def start(
     folder = tempfile.mkdtemp(prefix="poise-")  # short: a socket's path has 107 characters
     each = cpus or max(1, (os.cpu_count() or 1) // nodes)
     log = Path(folder, "cluster.log")
-    asked = (nodes, each, gpus, memory, *ports, folder)
+    asked = (nodes, each, gpus, memory, folder)
     with log.open("w") as file:
         process, pipe = start_child(
             "poise.cluster.local",
@@ -170,70 +166,35 @@ def _lock() -> filelock.FileLock:
     return filelock.FileLock(home() / ".cluster.lock")
 
 
-def free_port(wanted: int) -> int:
-    """This port of the loopback interface, or another where it is taken."""
-    for port in (wanted, 0):
-        with contextlib.suppress(OSError), socket.socket() as taken:
-            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            taken.bind(("127.0.0.1", port))
-            return int(taken.getsockname()[1])
-    raise ClusterError("No port is free on this machine.")
-
-
 def main(*asked: str) -> None:
     """What the owner of a cluster does: starts it, tells where it is, and minds it until the end."""
     pipe = begin()
-    nodes, cpus, gpus, memory, *ports = map(int, asked[:-1])
+    nodes, cpus, gpus, memory = map(int, asked[:4])
     # Ray's agents outlive their raylet by a minute: when our end of this pipe closes, all is ended.
     order = ["sh", "-c", f"cat; kill -KILL -{os.getpgid(0)}"]
     reaper = subprocess.Popen(order, stdin=subprocess.PIPE, start_new_session=True)
+    from ray.cluster_utils import Cluster
+
+    place = {"node_ip_address": "127.0.0.1", "num_cpus": cpus, "object_store_memory": memory}
     with _lock().acquire(timeout=STOP_S):
-        cluster, add = _raise(cpus, gpus, memory, ports)
+        cluster: Any = Cluster(
+            initialize_head=True, head_node_args={**HEAD, **place, "num_gpus": gpus}
+        )
         ended = threading.Event()
         for number in (signal.SIGINT, *ENDING):  # Ray's own would leave the process waiting
             signal.signal(number, lambda *_: ended.set())
         try:
             for _ in range(nodes - 1):
-                add()
+                cluster.add_node(True, **place)
             jobs = f"http://{cluster.webui_url}"
             found = LocalCluster(cluster.address, jobs, nodes, cpus, asked[-1], os.getpid())
             write_json(_file(), asdict(found))
             with contextlib.suppress(BrokenPipeError):
                 pipe.send(asdict(found))
             while not (ended.wait(1.0) or cluster.head_node.dead_processes() or reaper.poll()):
-                _mend(cluster, add)
+                for node in [node for node in cluster.worker_nodes if node.dead_processes()]:
+                    print("A node has died, or was cut off and gave up: a new one takes its place.")
+                    cluster.remove_node(node, allow_graceful=False)
+                    cluster.add_node(True, **place)
         finally:
             cluster.shutdown()
-
-
-def _raise(cpus: int, gpus: int, memory: int, ports: list[int]) -> tuple[Any, Callable[[], Any]]:
-    """A head of Ray's, and how a node is added to it."""
-    from ray.cluster_utils import Cluster
-
-    place: dict[str, Any] = {
-        "node_ip_address": "127.0.0.1",
-        "num_cpus": cpus,
-        "object_store_memory": memory,
-    }
-    head = {
-        "gcs_server_port": free_port(ports[0]),
-        "dashboard_port": free_port(ports[1]),
-        "dashboard_host": "127.0.0.1",
-        "dashboard_agent_listen_port": 0,
-        "include_dashboard": True,
-        "num_gpus": gpus,
-        "_system_config": HEALTH,
-    }
-    cluster = Cluster(initialize_head=True, head_node_args={**place, **head})
-    return cluster, lambda: cluster.add_node(**place)
-
-
-def _mend(cluster: Any, add: Callable[[], Any]) -> None:
-    """Puts a new node in the place of each that died, or that was cut off and gave up."""
-    for node in list(cluster.worker_nodes):
-        if gone := node.dead_processes():
-            print(
-                f"A node died ({', '.join(kind for kind, _ in gone)}); a new one takes its place."
-            )
-            cluster.remove_node(node, allow_graceful=False)
-            add()

@@ -15,6 +15,8 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
+import filelock
+
 from poise.errors import ClusterError, PoiseWarning, writing
 from poise.install import install
 
@@ -29,8 +31,8 @@ UNPROTECTED = (
     " program there. Start it with RAY_AUTH_MODE=token, or say --allow-no-token."
 )
 REFUSED = (
-    "The cluster at {address} does not know the token {where}: copy the file ~/.ray/auth_token of"
-    " its head there (mode 0600), or name another with RAY_AUTH_TOKEN_PATH."
+    "The cluster at {address} does not know the token in {where}: copy the file ~/.ray/auth_token"
+    " of its head there (mode 0600), or name another with RAY_AUTH_TOKEN_PATH."
 )
 SILENT = (
     "Nothing answers at {address} ({reason}): is the cluster up, and the tunnel to it?"
@@ -55,7 +57,7 @@ def token_file() -> Path:
 
 def where_token() -> str:
     """The token's place in a sentence; never the token."""
-    return f"in ${VALUE}" if os.environ.get(VALUE) else f"in {token_file()}"
+    return f"${VALUE}" if os.environ.get(VALUE) else str(token_file())
 
 
 def read_token() -> str:
@@ -71,8 +73,11 @@ def read_token() -> str:
     if not file.exists():
         _make(file)
     try:
-        if (mode := file.stat().st_mode) & 0o077 and os.name != "nt":
-            _close(file, mode)
+        if os.name != "nt" and (mode := file.stat().st_mode) & 0o077:
+            with suppress(OSError):  # another's, as where Kubernetes puts it
+                file.chmod(mode & 0o700)  # Ray writes it for all to read
+                said = f"The token in {file} could be read by others; from now on it cannot."
+                warnings.warn(said, PoiseWarning, stacklevel=3)
         token = file.read_text().strip()
     except OSError as error:
         raise ClusterError(f"The token in {file} cannot be read: {error.strerror}.") from None
@@ -82,28 +87,15 @@ def read_token() -> str:
 
 
 def _make(file: Path) -> None:
-    """A new token; of two processes that make one at the same time, both read the first's."""
-    own = file.with_name(f".{file.name}.{os.getpid()}")
+    """A new token; where two processes make one at the same time, there is one."""
     with writing(file):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            own.unlink()
-        descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as opened:
-            opened.write(secrets.token_hex(32))
-        with suppress(FileExistsError):
-            os.link(own, file)
-        own.unlink()
-
-
-def _close(file: Path, mode: int) -> None:
-    """Takes a token from everybody but its owner, and says so: Ray writes it for all to read."""
-    try:
-        file.chmod(mode & 0o700)
-        said = "could be read by other users of this machine; from now on it cannot"
-    except OSError:
-        said = "can be read by other users of this machine, and is not yours to close"
-    warnings.warn(f"The token in {file} {said}.", PoiseWarning, stacklevel=4)
+        with filelock.FileLock(f"{file}.lock"):
+            if not file.exists():
+                part = file.with_suffix(f".{os.getpid()}")
+                with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+                    out.write(secrets.token_hex(32))
+                part.replace(file)
 
 
 def authenticate(*, token: bool = True, loopback: bool = False) -> dict[str, str]:
@@ -142,8 +134,6 @@ def check_ray(address: str, *, allow_no_token: bool = False) -> dict[str, str]:
     need_ray()
     import grpc
 
-    loopback = address.rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]")
-
     def refused(*credentials: tuple[str, str]) -> bool:
         """Whether a question with these credentials, which is an empty message, is turned away."""
         try:
@@ -162,4 +152,5 @@ def check_ray(address: str, *, allow_no_token: bool = False) -> dict[str, str]:
             raise ClusterError(UNPROTECTED.format(address=address))
         if guarded and refused(("authorization", f"Bearer {read_token()}")):
             raise ClusterError(REFUSED.format(address=address, where=where_token()))
-    return authenticate(token=guarded, loopback=loopback)
+    host = address.rpartition(":")[0]
+    return authenticate(token=guarded, loopback=host in ("127.0.0.1", "localhost", "[::1]"))

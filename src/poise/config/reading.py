@@ -8,6 +8,7 @@ reads. All of it ends in a `ConfigError`.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ MOST_VALUES = 100_000
 
 
 def read_file(path: str | Path) -> Any:
-    """The values in a `.json`, `.yaml` or `.yml` file.
+    """The values in a `.json`, `.toml`, `.yaml` or `.yml` file.
 
     Raises:
         ConfigError: there is none, it is too large, is not text, or cannot be parsed.
@@ -41,8 +42,26 @@ def read_file(path: str | Path) -> Any:
         text = data.decode()
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a text file.") from None
-    parse = parse_json if Path(path).suffix == ".json" else parse_yaml
+    parse = {".json": parse_json, ".toml": parse_toml}.get(Path(path).suffix, parse_yaml)
     return parse(text, str(path))
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """The values in a TOML text; `where` is what the sentence calls it.
+
+    Raises:
+        ConfigError: it is not valid TOML, or is nested too deep.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where} is not valid TOML: {error}.") from None
+    except RecursionError:
+        raise ConfigError(f"{where} is nested too deep to be read.") from None
 
 
 def parse_json(text: str, where: str) -> Any:
