@@ -154,8 +154,8 @@ BUDGETS = {
 """Statements that each part of the house may have, and its rooms.
 
 What trains has 300 more than the plan gave it: what travels between machines, and where samplers
-live. Clusters have 1,000 more than the plan gave them: samplers and their faults take what it gave, and
-clusters of one's own, their descriptions, jobs, and what is sent and fetched as much again."""
+live. Clusters have 1,000 more than the plan gave them: samplers and their faults take what it gave,
+and clusters of one's own, their descriptions, jobs, and what is sent and fetched as much again."""
 
 
 def test_the_package_is_small() -> None:
