@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from poise.cli.main import COMMANDS
+from poise.cluster.spec import ClusterSpec, Group
 from poise.config.algorithms import ALGORITHMS
 from poise.config.base import AlgorithmConfig
 from poise.config.docs import field_docs
@@ -28,6 +29,8 @@ from poise.config.signature import stub
 from poise.config.types import describe
 
 DOCS = Path(__file__).parent
+PARTS = {"head", "workers", *(f"head.{key}" for key in field_types(Group))}
+"""Of a cluster: what has a table of its own."""
 RESULTS = DOCS.parent / "benchmarks" / "RESULTS.md"
 _SECTION = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end generated -->)", re.DOTALL)
 
@@ -305,6 +308,10 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "settings shared": shared_settings,
     "settings model": model_settings,
     "run options": lambda: settings_table(RunOptions, field_types(RunOptions)),
+    "cluster": lambda: settings_table(
+        ClusterSpec, {k: t for k, t in field_types(ClusterSpec).items() if k not in PARTS}
+    ),
+    "machines": lambda: settings_table(Group, field_types(Group)),
     "aliases": aliases,
     "names RLlib": lambda: origins(RLLIB),
     "names SB3": lambda: origins(SB3),

@@ -34,10 +34,16 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def known_names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What tests train with is remembered in a folder of their own."""
+    """What tests train with is remembered in a folder of their own, and so is their token."""
+    home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POISE_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("POISE_HOME", str(home))
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(home / "auth_token"))
         yield
+        if (home / "cluster.json").exists():
+            from poise.cluster import local
+
+            local.stop()
 
 
 @pytest.fixture

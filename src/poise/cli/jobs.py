@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from poise.cli.flags import setting_flags
 from poise.cli.listing import folder_option
 from poise.cli.output import echo, takes
 from poise.cluster import fetch as fetching
@@ -89,8 +88,7 @@ def checked(command: tuple[str, ...], folder: str) -> tuple[list[str], Path | No
     flags = [word.partition("=")[0].replace("_", "-") for word in words]
     if "--folder" in flags:
         raise click.UsageError("--folder stands before `--`: it is where the run comes back to.")
-    known = any(flag.spelling == "ray_address" for flag in setting_flags(None))
-    if known and "--ray-address" not in flags:
+    if "--ray-address" not in flags:
         words += ["--ray-address", "auto"]
     group: Any = (context := click.get_current_context()).find_root().command
     parsed = group.get_command(context, kind).make_context(kind, list(words))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from poise.cluster.local import running
 from poise.cluster.token import MODE, authenticate, check_ray
 from poise.errors import ClusterError
 from poise.install import install
@@ -24,9 +25,9 @@ def ray_of(address: str) -> Any:
     """The package `ray`, connected to a cluster.
 
     Args:
-        address: `local`, `auto` (a cluster that runs on this machine, or that `RAY_ADDRESS`
-            names), `HOST:PORT`, or `ray://HOST:PORT`. A process that is connected to a Ray already
-            stays with it.
+        address: `local`, `auto` (the cluster that `RAY_ADDRESS` names, that of `poise cluster
+            local`, or another of this machine), `HOST:PORT`, or `ray://HOST:PORT`. A process that
+            is connected to a Ray already stays with it.
 
     Raises:
         ClusterError: Ray is not installed, there is no such cluster, or it lets nobody in.
@@ -34,6 +35,8 @@ def ray_of(address: str) -> Any:
     ray = _imported()
     if ray.is_initialized():
         return ray
+    if address == "auto" and "RAY_ADDRESS" not in os.environ and (found := running()):
+        address = found.address
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray tells its makers else
     own: dict[str, Any] = {}
     if address == LOCAL:

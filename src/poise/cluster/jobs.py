@@ -154,6 +154,9 @@ class Jobs:
         packages = self.spec.packages if self.spec.provider == "kubernetes" else []
         python = "python" if packages else PYTHON  # pip's environment has one of its own
         seconds = limit if limit is not None else self.spec.max_run_time_s or 0
+        flag, start = "--cluster-timeout-s", self.spec.start_timeout_s
+        if start and not any(word.replace("_", "-").startswith(flag) for word in words):
+            words = [*words, flag, f"{start:g}"]
         job = shlex.join([name, f"{seconds:g}", *words])
         variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), **self.spec.environment}
         runtime = {"working_dir": f"gcs://{package.name}", "env_vars": variables, "pip": packages}

@@ -12,6 +12,7 @@ However it ends, what it started ends with it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -42,6 +43,7 @@ HEALTH = {
 numbers it takes 65."""
 HEAD: dict[str, Any] = {
     "dashboard_host": "127.0.0.1",
+    "dashboard_port": None,  # 8265, or the next that is free
     "dashboard_agent_listen_port": 0,
     "include_dashboard": True,
     "_system_config": HEALTH,
@@ -184,8 +186,9 @@ def main(*asked: str) -> None:
         for number in (signal.SIGINT, *ENDING):  # Ray's own would leave the process waiting
             signal.signal(number, lambda *_: ended.set())
         try:
-            for _ in range(nodes - 1):
-                cluster.add_node(True, **place)
+            numbers = itertools.count(1)
+            for number in itertools.islice(numbers, nodes - 1):
+                cluster.add_node(True, **place, temp_dir=f"{asked[-1]}/{number}")
             jobs = f"http://{cluster.webui_url}"
             found = LocalCluster(cluster.address, jobs, nodes, cpus, asked[-1], os.getpid())
             write_json(_file(), asdict(found))
@@ -195,6 +198,6 @@ def main(*asked: str) -> None:
                 for node in [node for node in cluster.worker_nodes if node.dead_processes()]:
                     print("A node has died, or was cut off and gave up: a new one takes its place.")
                     cluster.remove_node(node, allow_graceful=False)
-                    cluster.add_node(True, **place)
+                    cluster.add_node(True, **place, temp_dir=f"{asked[-1]}/{next(numbers)}")
         finally:
             cluster.shutdown()

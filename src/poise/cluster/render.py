@@ -18,6 +18,8 @@ TOKEN = "~/.ray/auth_token"
 PORT = 6379
 RUNS = "/runs"
 """Where a RayJob's volume is mounted."""
+START_S = 1200
+"""Seconds for machines to come, where nothing is said."""
 GRACE_S = 120
 """Seconds beyond a job's limit of time, for its last checkpoint."""
 _START = "RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 POISE_PYTHON=$(which python) ray start"
@@ -143,7 +145,6 @@ def ray_job(spec: ClusterSpec, words: list[str]) -> dict[str, Any]:
     made: dict[str, Any] = {
         "submissionMode": "HTTPMode" if words else "InteractiveMode",
         "shutdownAfterJobFinishes": True,
-        "preRunningDeadlineSeconds": round(spec.start_timeout_s),
         "rayClusterSpec": {
             "rayVersion": _ray(),
             "authOptions": {"mode": "token"},
@@ -174,8 +175,10 @@ def ray_job(spec: ClusterSpec, words: list[str]) -> dict[str, Any]:
             f"A RayJob that runs a command needs options.{VOLUME}, for its machines' disks go with"
             " them. Without a command it waits for what `poise submit` sends."
         )
+    if spec.start_timeout_s:
+        made["preRunningDeadlineSeconds"] = round(spec.start_timeout_s)
     if limit:
-        made["activeDeadlineSeconds"] = round(spec.start_timeout_s + limit + GRACE_S)
+        made["activeDeadlineSeconds"] = round((spec.start_timeout_s or START_S) + limit + GRACE_S)
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
