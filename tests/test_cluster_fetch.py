@@ -14,9 +14,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 import poise
+from poise.cluster import fetch as fetching
 from poise.cluster import token
 from poise.cluster.fetch import MARK, expect, fetch
-from poise.cluster.jobs import Job, Jobs
+from poise.cluster.jobs import Job, Jobs, Unreachable
 from poise.errors import ClusterError, PoiseWarning
 from poise.tracking.folder import RunFolder
 
@@ -220,6 +221,29 @@ def test_a_damaged_checkpoint_is_said_and_not_kept(
     with pytest.raises(ClusterError, match="came damaged"):
         fetch(Jobs(cluster.address), DONE, tmp_path / "here")
     assert not list((path / "checkpoints").glob("*"))
+
+
+def test_a_cluster_out_of_reach_is_waited_for(
+    cluster: Cluster, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(cluster, trained)
+    jobs, answers = Jobs(cluster.address), iter("..xxx.xx.")
+    said: list[str] = []
+
+    def get(name: str) -> Job:
+        if next(answers, "end") == "x":
+            raise Unreachable("Nothing answers.")
+        return DONE if len(said) > 1 else RUNNING
+
+    monkeypatch.setattr(jobs, "get", get)
+    monkeypatch.setattr(fetching, "LOOK_S", 0.0)
+    job, runs = fetching.watch(jobs, RUNNING, tmp_path / "here", said.append)
+    assert (job, runs) == (DONE, [tmp_path / "here" / "e" / "r"])
+    assert said == ["Nothing answers. The job goes on without us; trying again."] * 2
+    monkeypatch.setattr(fetching, "PATIENCE_S", 0.0)
+    answers = iter("x")
+    with pytest.raises(Unreachable):
+        fetching.watch(jobs, RUNNING, tmp_path / "here", said.append)
 
 
 def test_the_run_of_another_is_not_written_over(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,6 +70,7 @@ def cluster(home: Path) -> Iterator[local.LocalCluster]:
     assert found is not None
     yield found
     local.stop()
+    shutil.rmtree(found.folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -135,7 +137,7 @@ def test_a_job_trains_and_its_run_comes_back_while_it_does(
         cwd=project, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert client.stdout is not None
-    assert "Sent: 1 files" in client.stdout.readline()
+    assert "Sending 1 file," in client.stdout.readline()
     for line in client.stdout:  # the log streams
         if line.startswith("reward"):
             break
@@ -143,7 +145,7 @@ def test_a_job_trains_and_its_run_comes_back_while_it_does(
     until(lambda: len(run.metrics()) > 1)  # so do the results, to who reads them here
     until(lambda: run.status().get("state") == "running")
     assert "running" in poise("runs", cwd=project)
-    client.kill()  # the laptop is closed: nothing happens to the job
+    client.kill()  # the laptop is lost: nothing happens to the job
     client.wait()
 
     job = jobs.get("first")
@@ -181,13 +183,42 @@ def test_a_job_trains_and_its_run_comes_back_while_it_does(
     assert run.status()["state"] == "finished"
 
 
+SLOW = """
+import time
+import gymnasium
+
+class Slow(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        time.sleep(0.002)
+        return self.observation_space.sample(), 0.0, self.np_random.random() < 0.05, False, {}
+"""
+"""An environment that leaves the cores to other tests."""
+
+
 def test_a_limit_of_time_ends_a_job_with_a_checkpoint(jobs: Jobs, project: Path) -> None:
-    said = poise(
-        "submit", "--name", "limited", "--max-run-time", "20", "--", "train", "PPO", "CartPole-v1",
-        "--experiment", "e", "--name", "l", *NEVER, cwd=project,
+    (project / "slow.py").write_text(SLOW)  # what is sent is what runs
+    client = subprocess.Popen(
+        [sys.executable, "-m", "poise", "submit", "--name", "limited", "--max-run-time", "20", "--",
+         "train", "PPO", "slow:Slow", "--experiment", "e", "--name", "l", *NEVER],
+        cwd=project, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert "The job's limit of 20 s is reached" in said
-    assert jobs.get("limited").state == "SUCCEEDED"
+    assert client.stdout is not None
+    for line in client.stdout:
+        if line.startswith("PPO on slow:Slow"):
+            break
+    client.send_signal(signal.SIGINT)  # is no end of the job
+    assert "poise fetch limited --watch" in client.stdout.read()
+    assert client.wait() == 130
+    assert "limited has ended: succeeded" in poise("wait", "limited", cwd=project)
+    assert "The job's limit of 20 s is reached" in poise("logs", "limited", cwd=project)
+    poise("fetch", "limited", cwd=project)
     assert list((project / "runs" / "e" / "l" / "checkpoints").iterdir())
 
 
@@ -260,8 +291,11 @@ def test_nothing_is_left_of_a_cluster_that_is_stopped(home: Path, project: Path)
     poise("submit", "--name", "last", "--no-wait", "--", "train", "PPO", "CartPole-v1", *NEVER,
           cwd=project)  # fmt: skip
     jobs = Jobs()
-    until(lambda: jobs.get("last").state == "RUNNING")
+    until(lambda: b"reward" in (jobs.read(jobs.get("last"), None) or b""))
     said = poise("cluster", "stop")
     assert "The job last has ended: stopped." in said
     until(lambda: not ours(found))
-    assert not Path(found.folder).exists()
+    [kept] = Path(found.folder).iterdir()  # what was not fetched is not thrown away
+    assert list(kept.glob("last/*/*/checkpoints/*/manifest.json"))
+    assert f"{found.folder}/jobs" in said
+    shutil.rmtree(found.folder)

@@ -54,4 +54,4 @@ def stop() -> None:
         for job in [job for job in jobs.all() if job.state not in ENDED]:
             echo(jobs.stop(job).end)
         clusters.stop()
-    echo(f"The cluster at {found.address} has ended." if found else clusters.NONE)
+    echo(clusters.ENDED.format(**vars(found)) if found else clusters.NONE)

@@ -107,8 +107,8 @@ def leave(job: Job) -> None:
 @of_cluster
 def jobs(address: str | None, allow_no_token: bool) -> None:
     """List the jobs of a cluster."""
-    for job in Jobs(address, allow_no_token).all():
-        echo(job)
+    found = Jobs(address, allow_no_token)
+    echo("\n".join(map(str, found.all())) or f"There are no jobs at {found.address} yet.")
 
 
 @of_job

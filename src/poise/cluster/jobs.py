@@ -24,7 +24,7 @@ from poise.cluster.pack import Package
 from poise.cluster.spec import ClusterSpec, read_spec
 from poise.cluster.token import ANSWER_S, REFUSED, SILENT, UNPROTECTED, read_token, where_token
 from poise.errors import ClusterError, PoiseWarning, nearest
-from poise.files import time_stamp
+from poise.files import folder_name, time_stamp
 
 PYTHON = '"${POISE_PYTHON:-python}"'
 """The cluster's own, in a command of its shell: that of `PATH` may be another."""
@@ -102,7 +102,7 @@ class Jobs:
         mode = self._ask("GET", "/api/authentication_mode", seconds=ANSWER_S)
         guarded = mode.get("authentication_mode") == "token"
         if not guarded and not allow_no_token:
-            raise ClusterError(UNPROTECTED.format(address=self.address))
+            raise ClusterError(UNPROTECTED.format(address=self.address, how="--allow-no-token"))
         host, port = self._parts.hostname, self._parts.port or 80
         local = host in ("127.0.0.1", "localhost", "::1")
         if guarded and self._parts.scheme == "http" and not local:
@@ -149,8 +149,9 @@ class Jobs:
 
         Raises:
             ClusterError: the cluster refuses it.
+            ConfigError: `name` is none of a folder, in which its runs are kept there.
         """
-        name = name or f"{time_stamp()}-{secrets.token_hex(2)}"
+        name = folder_name("name", name or f"{time_stamp()}-{secrets.token_hex(2)}")
         packages = self.spec.packages if self.spec.provider == "kubernetes" else []
         python = "python" if packages else PYTHON  # pip's environment has one of its own
         seconds = limit if limit is not None else self.spec.max_run_time_s or 0

@@ -57,6 +57,7 @@ Both ask for the token, and all of it listens on the loopback interface only.
 Next:
   poise submit -- train PPO --env CartPole-v1     run it there
   poise cluster stop                              end the cluster"""
+ENDED = "The cluster at {address} has ended. Runs of its jobs, if any, stay in {folder}/jobs."
 NONE = "No cluster of Poise's runs on this machine."
 STOP_S = 30.0
 """Seconds in which a cluster ends in good order, before it is killed."""
@@ -154,9 +155,22 @@ def stop() -> LocalCluster | None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(found.pid, number)
         with contextlib.suppress(filelock.Timeout), _lock().acquire(timeout=seconds):
-            shutil.rmtree(found.folder, ignore_errors=True)
+            _clear(Path(found.folder))
             return found
     raise ClusterError(f"The cluster's process {found.pid} does not end.")
+
+
+def _clear(folder: Path) -> None:
+    """Removes what a cluster has left, but for the runs of its jobs, which may not be fetched."""
+    kept = folder / "jobs"
+    runs = [run.parents[2] for run in folder.glob("ray/session_[0-9]*/logs/*/*/*/config.json")]
+    for job in set(runs):
+        kept.mkdir(exist_ok=True)
+        job.rename(kept / job.name)
+    for other in [each for each in folder.iterdir() if each != kept]:
+        shutil.rmtree(other) if other.is_dir() and not other.is_symlink() else other.unlink()
+    if not runs:
+        folder.rmdir()
 
 
 def _file() -> Path:

@@ -58,10 +58,11 @@ class Package:
 
     def __str__(self) -> str:
         """What is sent, and what is not."""
-        total = _size(sum(size for _, size in self.files))
-        lines = [f"Sent: {len(self.files)} files, {total} ({_size(len(self.data))} packed)"]
+        total, count = _size(sum(size for _, size in self.files)), len(self.files)
+        packed = f"{total} ({_size(len(self.data))} packed)"
+        lines = [f"Sending {count} file{'s' * (count != 1)}, {packed}:"]
         lines += [f"  {_size(size):>9}  {name}" for name, size in self.files[:SHOWN]]
-        lines += [f"  and {len(self.files) - SHOWN} smaller ones"] * (len(self.files) > SHOWN)
+        lines += [f"  and {count - SHOWN} smaller ones"] * (count > SHOWN)
         for why, names in self.left.items():
             more = f" and {len(names) - 5} more" if names[5:] else ""
             lines.append(f"Not sent ({why}): {', '.join(names[:5])}{more}")

@@ -18,6 +18,8 @@ TOKEN = "~/.ray/auth_token"
 PORT = 6379
 RUNS = "/runs"
 """Where a RayJob's volume is mounted."""
+FETCH_S = 600
+"""Seconds after a job in which its run can be fetched, before its machines go."""
 START_S = 1200
 """Seconds for machines to come, where nothing is said."""
 GRACE_S = 120
@@ -145,6 +147,7 @@ def ray_job(spec: ClusterSpec, words: list[str]) -> dict[str, Any]:
     made: dict[str, Any] = {
         "submissionMode": "HTTPMode" if words else "InteractiveMode",
         "shutdownAfterJobFinishes": True,
+        "ttlSecondsAfterFinished": FETCH_S,
         "rayClusterSpec": {
             "rayVersion": _ray(),
             "authOptions": {"mode": "token"},

@@ -28,7 +28,7 @@ ANSWER_S = 5.0
 """Seconds in which a cluster answers, or is said not to."""
 UNPROTECTED = (
     "The cluster at {address} runs without token authentication: whoever reaches it may run any"
-    " program there. Start it with RAY_AUTH_MODE=token, or say --allow-no-token."
+    " program there. Start it with RAY_AUTH_MODE=token, or say that you mean it: {how}."
 )
 REFUSED = (
     "The cluster at {address} does not know the token in {where}: copy the file ~/.ray/auth_token"
@@ -149,7 +149,7 @@ def check_ray(address: str, *, allow_no_token: bool = False) -> dict[str, str]:
         ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
         guarded = refused()
         if not guarded and not allow_no_token:
-            raise ClusterError(UNPROTECTED.format(address=address))
+            raise ClusterError(UNPROTECTED.format(address=address, how=f"{MODE}=disabled"))
         if guarded and refused(("authorization", f"Bearer {read_token()}")):
             raise ClusterError(REFUSED.format(address=address, where=where_token()))
     host = address.rpartition(":")[0]
