@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ import pytest
 
 import poise
 import warm
-from poise.compat import gym, ray
+from poise.cluster.local import LocalCluster
+from poise.compat import cluster, gym, ray
 from poise.compat.azureml.core import Run
 from poise.compat.gym.wrappers.monitoring.video_recorder import VideoRecorder
 from poise.compat.ray.rllib.agents import DefaultCallbacks, a3c, dqn, impala, ppo
@@ -271,16 +274,85 @@ def test_callbacks_of_both_kinds_are_called() -> None:
 # --- ray ------------------------------------------------------------------------------------------
 
 
-def test_more_than_there_is_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No cluster runs on this machine, and nothing was said yet."""
+    monkeypatch.setenv("POISE_HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster, "_said", set())
+    yield
+    cluster.forget()
+    ray.shutdown()
+
+
+def test_more_than_there_is_is_said(nowhere: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert ray.init(num_cpus=1)["num_cpus"] >= 1
     assert capsys.readouterr().out == ""
-    ray.init(address="10.0.0.1:6379", num_cpus=10_000)
+    for _ in range(2):  # said once
+        ray.init(address="localhost:1", num_cpus=10_000)
     out = capsys.readouterr().out
     assert "num_cpus=10000: this machine has" in out
-    assert "address='10.0.0.1:6379': it runs on this machine." in out
+    assert out.count("address='localhost:1': no cluster is there, so it runs on this machine.") == 1
     assert ray.is_initialized()
     ray.shutdown()
     assert not ray.is_initialized()
+
+
+def test_an_address_has_trainings_sample_there(
+    nowhere: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {"num_workers": 13, "sample_batch_size": 50, "train_batch_size": 1000}
+    assert ray.init(address="10.0.0.1:6379")["address"] == "10.0.0.1:6379"
+    monkeypatch.setenv(cluster.TIMEOUT, "3600.0")
+    settings = quiet("IMPALA", config, "PongNoFrameskip-v4")
+    found: Any = resolve("IMPALA", None, settings)[0]
+    assert (found.ray_address, found.cluster_timeout_s) == ("10.0.0.1:6379", 3600)
+    assert (found.num_workers, found.num_envs_per_worker) == (13, 1)
+    assert "num_workers" not in quiet("IMPALA", {}, "PongNoFrameskip-v4")  # all that there are
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = f"localhost:{server.getsockname()[1]}"
+        assert ray.init(address=here)["address"] == here
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:43210")  # as in a job
+    assert ray.init()["address"] == "127.0.0.1:43210"
+    assert ray.init("local")["address"] is None
+    assert capsys.readouterr().out == ""
+    assert ray.init(address="localhost:1")["address"] == "127.0.0.1:43210"
+    assert (
+        "address='localhost:1': this is the cluster at 127.0.0.1:43210" in capsys.readouterr().out
+    )
+    ray.shutdown()
+    assert quiet("IMPALA", config, "PongNoFrameskip-v4")["num_workers"] == "auto"
+
+
+def test_workers_on_nodes_of_this_machine_are_as_many_as_it_has_cores_for(
+    nowhere: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = LocalCluster("127.0.0.1:5", "http://127.0.0.1:6", 5, 6, 2, "/tmp", 1)
+    monkeypatch.setattr(cluster, "running", lambda: here)
+    monkeypatch.setenv("POISE_CORES", "4")
+    assert ray.init("auto")["address"] == here.address
+    assert [cluster.workers(n) for n in (13, 2, None)] == [3, 2, 3]
+    out = capsys.readouterr().out
+    assert "num_workers=13 becomes 3: all nodes are this machine, which has 4 cores" in out
+
+
+@pytest.mark.slow
+def test_a_signal_ends_a_script_with_a_checkpoint(tmp_path: Path) -> None:
+    script = """if True:
+        from poise.compat import ray
+        class End:
+            def on_train_result(self, info):
+                import os, signal
+                os.kill(os.getpid(), signal.SIGTERM)
+        ray.tune.run("PPO", config={"env": "CartPole-v1", "callbacks": {
+            "on_train_result": End().on_train_result}}, local_dir="logs", verbose=0)
+        print("went on")
+    """
+    command = [sys.executable, "-c", script]
+    done = warm.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    assert (done.returncode, done.stdout) == (143, "")
+    assert next(tmp_path.glob("logs/*/*/checkpoints/*/manifest.json"))
 
 
 def test_a_run_without_a_search_is_a_run(tmp_path: Path) -> None:

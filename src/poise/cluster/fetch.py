@@ -22,7 +22,7 @@ from poise.tracking.folder import RunFolder
 
 FIRST, LAST = {"config.json", "about.json"}, {"status.json"}
 """Files that are written anew: those that make it a run, and the one that says how far it is."""
-GROWING = {"metrics.jsonl", "episodes.csv", "log.txt"}
+GROWING = {"metrics.jsonl", "episodes.csv", "log.txt", "logged.jsonl"}
 """Files to which lines are appended: only what is new travels."""
 LOG, MARK = "driver_log.txt", "job.json"
 PATIENCE_S = 600.0

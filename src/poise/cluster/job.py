@@ -10,7 +10,10 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from poise.errors import ClusterError
 
@@ -24,12 +27,27 @@ def main(name: str, limit: str, *words: str) -> None:
     Raises:
         ClusterError: this process is no job, which stands in its copy of the working folder.
     """
+    folder = folder_of(name)
+    if Path(ARRIVING).is_dir():
+        shutil.copytree(ARRIVING, folder, dirs_exist_ok=True)
+    sys.argv[1:] = [*words, "--folder", str(folder)]
+    run(limit, partial(runpy.run_module, "poise", run_name="__main__", alter_sys=True))
+
+
+def folder_of(name: str) -> Path:
+    """The folder of this job's files, which `poise fetch` brings.
+
+    Raises:
+        ClusterError: this process is no job.
+    """
     logs = next((each / "logs" for each in Path.cwd().parents if (each / "logs").is_dir()), None)
     if logs is None or not (logs / f"job-driver-{name}.log").is_file():
         raise ClusterError(f"This is no job {name!r} of a cluster: `poise submit` makes one.")
-    if Path(ARRIVING).is_dir():
-        shutil.copytree(ARRIVING, logs / name, dirs_exist_ok=True)
-    sys.argv[1:] = [*words, "--folder", str(logs / name)]
+    return logs / name
+
+
+def run(limit: str, program: Callable[[], Any]) -> None:
+    """Runs a program for so many seconds at most (0: for ever); SIGTERM tells it to end."""
     # Until training minds it, there is nothing to keep.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     end = time.monotonic() + (float(limit) or float("inf"))
@@ -38,7 +56,7 @@ def main(name: str, limit: str, *words: str) -> None:
     if float(limit):
         timer.start()
     try:
-        runpy.run_module("poise", run_name="__main__", alter_sys=True)
+        program()
     except SystemExit as ended:
         if ended.code == 128 + signal.SIGTERM and time.monotonic() >= end:
             said = f"The job's limit of {limit} s is reached. `poise resume` goes on from here."

@@ -28,6 +28,8 @@ from poise.files import folder_name, time_stamp
 
 PYTHON = '"${POISE_PYTHON:-python}"'
 """The cluster's own, in a command of its shell: that of `PATH` may be another."""
+JOB = "poise.cluster.job"
+"""What runs the command `poise` there."""
 STOP_WAIT_S = 120
 """Seconds that a stopped job has for its last checkpoint; Ray's own are 3."""
 SLOW_S = 600.0
@@ -63,7 +65,7 @@ class Job:
 
     def __str__(self) -> str:
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.began))
-        words = self.command.partition("poise.cluster.job ")[2].split(" ", 2)[-1] or self.command
+        words = self.command.partition(".job ")[2].split(" ", 2)[-1] or self.command
         return f"{self.id:<24} {self.state.lower():<10} {began}  {words}"
 
     @property
@@ -116,10 +118,7 @@ class Jobs:
 
     def __str__(self) -> str:
         """The cluster and its nodes, in lines."""
-        found = self._ask("GET", "/api/v0/nodes?limit=10000&detail=true")["data"]["result"][
-            "result"
-        ]
-        nodes = sorted(found, key=lambda node: (node["state"], not node["is_head_node"]))
+        nodes = self.nodes()
         alive = sum(node["state"] == "ALIVE" for node in nodes)
         lines = [f"{self.address}: Ray {self.version}, {alive} of {len(nodes)} nodes are there"]
         for node in nodes:
@@ -130,6 +129,12 @@ class Jobs:
             lines.append(f"  {kind}  {node['node_ip']}  {state}")
         return "\n".join(lines)
 
+    def nodes(self) -> list[dict[str, Any]]:
+        """The nodes that are there, the head first, and then those that are gone, as Ray has them."""
+        query = "/api/v0/nodes?limit=10000&detail=true"
+        found = self._ask("GET", query)["data"]["result"]["result"]
+        return sorted(found, key=lambda node: (node["state"], not node["is_head_node"]))
+
     def submit(
         self,
         words: list[str],
@@ -137,6 +142,7 @@ class Jobs:
         *,
         name: str | None = None,
         limit: float | None = None,
+        module: str = JOB,
     ) -> Job:
         """Sends a working folder, where the cluster has it not yet, and runs the command `poise` in
         it.
@@ -146,6 +152,7 @@ class Jobs:
             package: the working folder.
             name: the job's id, which no other has; None takes the time.
             limit: seconds after which it ends, with a checkpoint; None takes the cluster's own.
+            module: whose `main` the job is; it takes the job's id, the limit and the words.
 
         Raises:
             ClusterError: the cluster refuses it.
@@ -156,13 +163,17 @@ class Jobs:
         python = "python" if packages else PYTHON  # pip's environment has one of its own
         seconds = limit if limit is not None else self.spec.max_run_time_s or 0
         flag, start = "--cluster-timeout-s", self.spec.start_timeout_s
-        if start and not any(word.replace("_", "-").startswith(flag) for word in words):
+        if (
+            start
+            and module == JOB
+            and not any(word.replace("_", "-").startswith(flag) for word in words)
+        ):
             words = [*words, flag, f"{start:g}"]
         job = shlex.join([name, f"{seconds:g}", *words])
         variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), **self.spec.environment}
         runtime = {"working_dir": f"gcs://{package.name}", "env_vars": variables, "pip": packages}
         asked = {
-            "entrypoint": f"exec {python} -m poise.cluster.job {job}",
+            "entrypoint": f"exec {python} -m {module} {job}",
             "submission_id": name,
             "runtime_env": {key: value for key, value in runtime.items() if value},
         }

@@ -49,7 +49,7 @@ HEAD: dict[str, Any] = {
     "_system_config": HEALTH,
 }
 SAID = """\
-A head and {others} more, with {cpus} CPUs each, on this machine:
+A head with {head_cpus} CPUs and {others} more with {cpus} each, on this machine:
   {address}            Ray; `poise train ... --ray-address {address}`
   {jobs}    jobs and the dashboard
 Both ask for the token, and all of it listens on the loopback interface only.
@@ -71,7 +71,7 @@ class LocalCluster:
         address: of its head, as `--ray-address` takes it.
         jobs: of its jobs and its dashboard, for `poise submit --address`.
         nodes: how many there were to be, the head among them.
-        cpus: that each of them offers.
+        head_cpus, cpus: that the head offers, and each of the others.
         folder: Ray's files: logs, sockets, and what jobs leave.
         pid: of the process that owns it.
     """
@@ -79,6 +79,7 @@ class LocalCluster:
     address: str
     jobs: str
     nodes: int
+    head_cpus: int
     cpus: int
     folder: str
     pid: int
@@ -99,13 +100,20 @@ def running() -> LocalCluster | None:
 
 
 def start(
-    *, nodes: int = 3, cpus: int | None = None, gpus: int = 0, memory: int = 150 * 2**20
+    *,
+    nodes: int = 3,
+    cpus: int | None = None,
+    head_cpus: int | None = None,
+    gpus: int = 0,
+    memory: int = 150 * 2**20,
 ) -> LocalCluster:
     """Starts a cluster, which goes on when this process ends.
 
     Args:
         nodes: raylets, the head among them.
-        cpus: of each; None shares this machine's cores out, at least one for each.
+        cpus: of each; None shares this machine's cores out, at least one for each. Nodes may offer
+            more than the machine has: they share it.
+        head_cpus: of the head; None is as many as the others have.
         gpus: of the head.
         memory: bytes of shared memory of each.
 
@@ -123,7 +131,7 @@ def start(
     folder = tempfile.mkdtemp(prefix="poise-")  # short: a socket's path has 107 characters
     each = cpus or max(1, (os.cpu_count() or 1) // nodes)
     log = Path(folder, "cluster.log")
-    asked = (nodes, each, gpus, memory, folder)
+    asked = (nodes, each, head_cpus or each, gpus, memory, folder)
     with log.open("w") as file:
         process, pipe = start_child(
             "poise.cluster.local",
@@ -163,8 +171,9 @@ def stop() -> LocalCluster | None:
 def _clear(folder: Path) -> None:
     """Removes what a cluster has left, but for the runs of its jobs, which may not be fetched."""
     kept = folder / "jobs"
-    runs = [run.parents[2] for run in folder.glob("ray/session_[0-9]*/logs/*/*/*/config.json")]
-    for job in set(runs):
+    jobs = folder.glob("ray/session_[0-9]*/logs/*")
+    runs = [job for job in jobs if any(job.glob("**/config.json"))]
+    for job in runs:
         kept.mkdir(exist_ok=True)
         job.rename(kept / job.name)
     for other in [each for each in folder.iterdir() if each != kept]:
@@ -185,17 +194,16 @@ def _lock() -> filelock.FileLock:
 def main(*asked: str) -> None:
     """What the owner of a cluster does: starts it, tells where it is, and minds it until the end."""
     pipe = begin()
-    nodes, cpus, gpus, memory = map(int, asked[:4])
+    nodes, cpus, head_cpus, gpus, memory = map(int, asked[:5])
     # Ray's agents outlive their raylet by a minute: when our end of this pipe closes, all is ended.
     order = ["sh", "-c", f"cat; kill -KILL -{os.getpgid(0)}"]
     reaper = subprocess.Popen(order, stdin=subprocess.PIPE, start_new_session=True)
     from ray.cluster_utils import Cluster
 
     place = {"node_ip_address": "127.0.0.1", "num_cpus": cpus, "object_store_memory": memory}
+    head = {**HEAD, **place, "num_cpus": head_cpus, "num_gpus": gpus}
     with _lock().acquire(timeout=STOP_S):
-        cluster: Any = Cluster(
-            initialize_head=True, head_node_args={**HEAD, **place, "num_gpus": gpus}
-        )
+        cluster: Any = Cluster(initialize_head=True, head_node_args=head)
         ended = threading.Event()
         for number in (signal.SIGINT, *ENDING):  # Ray's own would leave the process waiting
             signal.signal(number, lambda *_: ended.set())
@@ -204,7 +212,9 @@ def main(*asked: str) -> None:
             for number in itertools.islice(numbers, nodes - 1):
                 cluster.add_node(True, **place, temp_dir=f"{asked[-1]}/{number}")
             jobs = f"http://{cluster.webui_url}"
-            found = LocalCluster(cluster.address, jobs, nodes, cpus, asked[-1], os.getpid())
+            found = LocalCluster(
+                cluster.address, jobs, nodes, head_cpus, cpus, asked[-1], os.getpid()
+            )
             write_json(_file(), asdict(found))
             with contextlib.suppress(BrokenPipeError):
                 pipe.send(asdict(found))

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from poise.compat.azureml.core import folder as run_folder
+from poise.compat import cluster
+from poise.compat.azureml.core.run import folder as run_folder
 from poise.config.algorithms import algorithm_spec
 from poise.config.hints import setting_hint
 from poise.config.resolve import canonical, field_types, resolve
@@ -69,6 +70,7 @@ def translated(
     spec = algorithm_spec(algorithm)[1].config
     atari = isinstance(settings["env"], str) and is_atari(settings["env"])
     pictures: dict[str, Any] = {}
+    asked: int | None = None
     for key, value in given.items():
         if key in WITHOUT_EFFECT:
             continue
@@ -77,13 +79,16 @@ def translated(
                 text = f"{key}={value!r} is left out: {ANOTHER_SCALE[key]}."
                 warnings.warn(text, PoiseWarning, stacklevel=4)
         elif key == "num_workers" and isinstance(value, int) and value > 0:
-            settings["num_workers"] = "auto"  # it measures how many are worth it, and says so
+            asked = value
         elif key == "num_gpus" and isinstance(value, (int, float)) and value:
             settings["num_gpus"] = min(value, 1)  # to ask for more is no error here
         elif key == "model" and isinstance(value, Mapping):
             settings["model"], pictures = _model(spec, value, atari=atari)
         elif _known(spec, key, value):
             settings[key] = value
+    if (workers := cluster.workers(asked)) is not None and "num_workers" not in settings:
+        settings["num_workers"] = workers
+    settings |= cluster.settings()
     if pictures:
         settings["env_config"] = {**pictures, **settings.get("env_config", {})}
     return _collected(algorithm, canonical(spec, settings)), callbacks

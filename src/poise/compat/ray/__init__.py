@@ -1,9 +1,12 @@
-"""`ray`, as RLlib's tutorials use it: nothing has to be started, since all runs on this machine."""
+"""`ray`, as RLlib's tutorials use it: on this machine nothing has to be started, and an address has
+trainings run their samplers on that cluster."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+from poise.compat import cluster
 from poise.compat.ray import rllib, tune
 from poise.stepping.advice import available_cores
 
@@ -13,15 +16,14 @@ _begun = False
 
 
 def init(address: str | None = None, *, num_cpus: int | None = None, **_: Any) -> dict[str, Any]:
-    """Says what differs from what was asked for: runs have this machine's cores, no cluster."""
+    """Takes a cluster for the trainings that follow, or this machine, and says what differs from
+    what was asked for; see `poise.compat.cluster.choose`."""
     global _begun
     _begun = True
-    cores = available_cores()
-    if num_cpus is not None and num_cpus > cores:
+    cores, found = available_cores(), cluster.choose(address)
+    if found is None and num_cpus is not None and num_cpus > cores:
         print(f"num_cpus={num_cpus}: this machine has {cores}, which are used.", flush=True)
-    if address not in (None, "local", "auto"):
-        print(f"address={address!r}: it runs on this machine.", flush=True)
-    return {"node_ip_address": "127.0.0.1", "num_cpus": cores}
+    return {"node_ip_address": "127.0.0.1", "num_cpus": cores, "address": found}
 
 
 def is_initialized() -> bool:
@@ -30,6 +32,8 @@ def is_initialized() -> bool:
 
 
 def shutdown(*_: Any, **__: Any) -> None:
-    """There is nothing to end."""
+    """Leaves the cluster, if there is one."""
     global _begun
     _begun = False
+    if cluster.forget() and "ray" in sys.modules:
+        sys.modules["ray"].shutdown()

@@ -17,7 +17,7 @@ def create_parser() -> argparse.ArgumentParser:
     add("--env", type=str, help="the environment")
     add("--config", type=json.loads, default={}, help="settings, as JSON")
     add("--stop", type=json.loads, default={}, help="when to stop, as JSON")
-    add("--ray-address", type=str, default=None, help="without effect")
+    add("--ray-address", type=str, default=None, help="a cluster, for ray.init")
     add("--ray-num-cpus", type=int, default=None, help="without effect")
     add("--ray-num-gpus", type=int, default=None, help="without effect")
     add("--experiment-name", type=str, default="default")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from poise.config.run import RunOptions
 from poise.config.types import a_path
 from poise.errors import PoiseWarning, RunError, nearest
 from poise.files import time_stamp
+from poise.startup import ENDING
 from poise.tracking.folder import RunFolder
 from poise.tracking.launch import Run, start
 from poise.training.checkpoint import newest
@@ -153,7 +155,7 @@ def run(
     if any(searches(settings)) or num_samples > 1:
         if resume and not name:
             raise RunError("resume=True needs the name of the search that is to go on.")
-        return search(
+        found = search(
             algorithm,
             config=settings,
             stop=stop,  # type: ignore[arg-type]
@@ -170,8 +172,11 @@ def run(
             experiment=name or f"tune_{algorithm}_{label}_{time_stamp()}",
             callbacks=callbacks,
             quiet=verbose == 0,
+            signals=ENDING,
             **kept,
         )
+        _end(found.ended)
+        return found
     if resume:
         text = "resume=True is left out: a run goes on by `poise resume RUN`."
         warnings.warn(text, PoiseWarning, stacklevel=2)
@@ -187,8 +192,16 @@ def run(
         callbacks=callbacks,
         options=RunOptions(**kept),
         quiet=verbose == 0,
+        signals=ENDING,
     )
+    _end(done.result.get("stop_reason"))
     return ExperimentAnalysis(done)
+
+
+def _end(reason: str | None) -> None:
+    """Ends the script where a signal asked for it, now that there is a checkpoint."""
+    if reason == "preempted":
+        raise SystemExit(128 + signal.SIGTERM)
 
 
 def _tell(others: Mapping[str, Any]) -> None:

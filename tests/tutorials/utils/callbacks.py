@@ -1,10 +1,8 @@
-"""The callbacks of the cluster article: `utils/callbacks.py`, with its import from `poise.compat`."""
-
 # ruff: noqa
-from types import SimpleNamespace
-
+'''RLlib callbacks module:
+    Common callback methods to be passed to RLlib trainer.
+'''
 from poise.compat.azureml.core import Run
-
 
 def on_train_result(info):
     '''Callback on train result to record metrics returned by trainer.
@@ -16,6 +14,3 @@ def on_train_result(info):
     run.log(
         name='episodes_total',
         value=info["result"]["episodes_total"])
-
-
-callbacks = SimpleNamespace(on_train_result=on_train_result)

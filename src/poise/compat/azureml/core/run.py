@@ -10,9 +10,11 @@ from typing import Any
 from poise.tracking.folder import json_line
 
 FILE = "logged.jsonl"
+LOGS = "azureml-logs"
+"""Where a submitted run keeps what it logs, and its `driver_log.txt`."""
 
 folder: ContextVar[Path | None] = ContextVar("folder", default=None)
-"""The run folder whose callback is being called."""
+"""The run folder whose callback is being called; in a job, else its own."""
 
 
 class Run:

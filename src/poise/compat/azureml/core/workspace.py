@@ -1,0 +1,76 @@
+"""`Workspace`: the folder where experiments and compute targets are kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from poise.compat.azureml.core.compute import AmlCompute, targets
+from poise.compat.cluster import say
+from poise.errors import ConfigError
+from poise.files import read_json
+
+CONFIGS = ("config.json", ".azureml/config.json")
+
+
+class Workspace:
+    """A folder: `runs` has its experiments, `.azureml` its compute targets.
+
+    Args:
+        subscription_id, resource_group, workspace_name: as `config.json` has them; they are names,
+            and lead nowhere.
+        folder: the folder; None is where this process is.
+    """
+
+    location = "this machine"
+
+    def __init__(
+        self,
+        subscription_id: str = "none",
+        resource_group: str = "local",
+        workspace_name: str | None = None,
+        folder: Path | None = None,
+        **_: Any,
+    ) -> None:
+        self.folder = (folder or Path()).absolute()
+        self.subscription_id, self.resource_group = subscription_id, resource_group
+        self.name = workspace_name or self.folder.name
+
+    def __repr__(self) -> str:
+        return f"Workspace({self.name!r}, folder={str(self.folder)!r})"
+
+    @classmethod
+    def from_config(cls, path: str | os.PathLike[str] | None = None, **_: Any) -> Workspace:
+        """The workspace whose `config.json` is in this folder or one above it; without one, this
+        folder.
+
+        Args:
+            path: where to look instead: a folder, or the file itself.
+
+        Raises:
+            ConfigError: the file is no JSON.
+        """
+        given = Path(path or ".").absolute()
+        bases = (given, *given.parents) if given.is_dir() else (given.parent,)
+        names = CONFIGS if given.is_dir() else (given.name,)
+        for base, name in ((base, name) for base in bases for name in names):
+            about = _read(base / name)
+            if "workspace_name" in about:  # a run has a config.json, too
+                keys = ("subscription_id", "resource_group", "workspace_name")
+                return cls(folder=base, **{key: str(about.get(key) or "none") for key in keys})
+        found = cls(folder=bases[0])
+        say(f"There is no config.json of Azure's here: the workspace is the folder {found.folder}.")
+        return found
+
+    @property
+    def compute_targets(self) -> dict[str, AmlCompute]:
+        """The targets that were created here, by name."""
+        return targets(self.folder)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return read_json(file) if file.is_file() else {}
+    except ValueError as error:
+        raise ConfigError(f"{file} {error}: mend or remove it.") from None

@@ -1,0 +1,256 @@
+"""A run that was submitted: how it is doing, what it has logged and left, and its end.
+
+One thread looks at it, once a second, and brings what is new to this machine; whoever waits or
+shows something looks at what is here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from poise.cluster.fetch import LEFT, LOG, PATIENCE_S, fetch, newer
+from poise.cluster.jobs import ENDED, LOOK_S, Job, Jobs, Unreachable
+from poise.compat.azureml.core.run import FILE, LOGS, Run
+from poise.errors import RunError, nearest, shown, writing
+from poise.files import make_folder
+from poise.tracking.folder import RunFolder
+
+STATES = {
+    "PENDING": "Preparing",
+    "RUNNING": "Running",
+    "SUCCEEDED": "Completed",
+    "FAILED": "Failed",
+    "STOPPED": "Canceled",
+}
+"""What Azure calls the states of a job."""
+NODES_S = 5.0
+"""Seconds between two looks at the cluster's nodes."""
+
+
+class SubmittedRun(Run):
+    """A run on a cluster.
+
+    Args:
+        experiment: that it belongs to.
+        jobs, job: where it runs.
+        targets: names and machines of the head and of the workers, and how many nodes each has.
+
+    Attributes:
+        id: its name.
+        root: the folder of its files, here.
+        trainings: the run folders among them, as far as they have come.
+        nodes: of the cluster, as they were lately.
+        trouble: why nothing is heard of the cluster now; None where it answers.
+        watchers: functions that are called after each look.
+    """
+
+    def __init__(
+        self, experiment: Any, jobs: Jobs, job: Job, targets: list[tuple[str, str, int]]
+    ) -> None:
+        self.experiment, self.id, self.targets = experiment, job.id, targets
+        self.root = experiment.folder / job.id
+        make_folder(self.root / LOGS)
+        super().__init__(self.root)
+        self.trainings: list[Path] = []
+        self.nodes: list[dict[str, Any]] = []
+        self.trouble: str | None = None
+        self.watchers: list[Callable[[], None]] = []
+        self._jobs, self._job = jobs, job
+        self._error: BaseException | None = None
+        self._looked_at_nodes = -math.inf
+        self._news, self._over = threading.Event(), threading.Event()
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def __repr__(self) -> str:
+        return (
+            f"Run(Experiment: {self.experiment.name}, Id: {self.id}, Status: {self.get_status()})"
+        )
+
+    # --- looking
+
+    def _follow(self) -> None:
+        """Looks until the run has ended, and all of it is here."""
+        heard = time.monotonic()
+        try:
+            while self._job.state not in ENDED:
+                try:
+                    self._look()
+                    heard, self.trouble = time.monotonic(), None
+                except Unreachable as error:
+                    if time.monotonic() - heard > PATIENCE_S:
+                        raise
+                    self.trouble = f"{error} The run goes on without us; trying again."
+                for watcher in self.watchers:
+                    watcher()
+                self._news.wait(LOOK_S)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._over.set()
+            for watcher in self.watchers:
+                watcher()
+
+    def _look(self) -> None:
+        job = self._jobs.get(self.id)
+        file = self.root / LOGS / LOG
+        before = file.read_bytes() if file.is_file() else b""
+        kept, new = (
+            newer(before, partial(self._jobs.read, job, None)) if job.node else (before, b"")
+        )
+        if new:
+            with writing(file):
+                file.write_bytes(kept + new)
+        self.trainings = fetch(self._jobs, job, self.root)
+        if time.monotonic() - self._looked_at_nodes > NODES_S:
+            self.nodes, self._looked_at_nodes = self._jobs.nodes(), time.monotonic()
+        self._job = job  # at the end: one that has ended is all here
+
+    # --- what it is
+
+    def get_status(self) -> str:
+        """`Preparing`, `Running`, `Completed`, `Failed` or `Canceled`."""
+        return STATES.get(self._job.state, self._job.state.capitalize())
+
+    status = property(get_status)
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, and all of it is here."""
+        return self._over.is_set()
+
+    @property
+    def log_text(self) -> str:
+        """What the run has printed."""
+        file = self.root / LOGS / LOG
+        return shown(file.read_text(errors="replace"), lines=True) if file.is_file() else ""
+
+    @property
+    def last_result(self) -> dict[str, Any]:
+        """The newest result of its training; none before the first."""
+        found = RunFolder(self.trainings[-1]).last_result() if self.trainings else None
+        return {k: math.nan if v is None else v for k, v in (found or {}).items()}
+
+    def get_details(self) -> dict[str, Any]:
+        """Its name, status, beginning, and where it is."""
+        return {
+            "runId": self.id,
+            "status": self.get_status(),
+            "startTimeUtc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._job.began)),
+            "target": self.targets[0][0],
+            "folder": str(self.root),
+        }
+
+    def get_children(self, **_: Any) -> Iterator[ChildRun]:
+        """The head's run and the workers', as Azure had them; both have all metrics."""
+        for kind in ("head", "worker")[: len(self.targets)]:
+            yield ChildRun(self, kind)
+
+    def get_metrics(self, name: str | None = None, **_: Any) -> dict[str, Any]:
+        """What was logged, by name: a value, or a list of those that were logged one by one.
+
+        Args:
+            name: the only one that is wanted.
+        """
+        found: dict[str, list[Any]] = {}
+        rows = (row for file in self.root.rglob(FILE) for row in _rows(file))
+        for row in sorted(rows, key=lambda row: row["time"]):
+            value = math.nan if row.get("value") is None else row["value"]
+            found.setdefault(row["name"], []).append(value)
+        asked = {key: values for key, values in found.items() if name in (None, key)}
+        return {key: values[0] if len(values) == 1 else values for key, values in asked.items()}
+
+    def get_file_names(self) -> list[str]:
+        """The files of the run that are here, by their paths in it."""
+        files = [each.relative_to(self.root) for each in self.root.rglob("*") if each.is_file()]
+        names = [each for each in files if not any(part[0] == "." for part in each.parts)]
+        return sorted(each.as_posix() for each in names)
+
+    def download_file(self, name: str, output_file_path: str | None = None, **_: Any) -> None:
+        """Copies a file of the run.
+
+        Args:
+            name: as `get_file_names` has it.
+            output_file_path: where to; None is its own name, where this process is.
+
+        Raises:
+            RunError: there is no such file, or it cannot be written.
+        """
+        if name not in (known := self.get_file_names()):
+            raise RunError(f"The run {self.id} has no file {name!r}.{nearest(name, known)}")
+        target = Path(output_file_path or Path(name).name)
+        target = target / Path(name).name if target.is_dir() else target
+        with writing(target):
+            make_folder(target.absolute().parent)
+            shutil.copyfile(self.root / name, target)
+
+    # --- its end
+
+    def wait_for_completion(
+        self, show_output: bool = False, *_: Any, raise_on_error: bool = True, **__: Any
+    ) -> dict[str, Any]:
+        """Waits until the run has ended. Ctrl-C leaves it running.
+
+        Args:
+            show_output: whether what it prints is printed.
+            raise_on_error: whether a failure is raised.
+
+        Returns:
+            `get_details()`.
+
+        Raises:
+            RunError: it has failed; the sentence ends with the end of its log.
+            ClusterError: the cluster is out of reach for too long.
+        """
+        printed = 0
+        try:
+            while True:
+                over = self._over.wait(LOOK_S / 4)
+                if show_output and (text := self.log_text)[printed:]:
+                    print(text[printed:], end="", flush=True)
+                    printed = len(text)
+                if over:
+                    break
+        except KeyboardInterrupt:
+            print(LEFT.format(self.id), flush=True)
+            raise
+        if self._error is not None:
+            raise self._error
+        if self._job.state == "FAILED" and raise_on_error:
+            last = "\n".join(self.log_text.strip().splitlines()[-20:])
+            raise RunError(f"{self._job.end} {self.root / LOGS / LOG} ends with:\n{last}")
+        return self.get_details()
+
+    def cancel(self) -> None:
+        """Ends the run, which writes a checkpoint first."""
+        self._jobs.stop(self._job)
+        self._news.set()  # no need to wait for the next look
+        self._over.wait()
+
+
+class ChildRun:
+    """The part of a run that its head has, or its workers; the methods are those of the run."""
+
+    def __init__(self, run: SubmittedRun, kind: str) -> None:
+        self._run, self.id, self.kind = run, f"{run.id}_{kind}", kind
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._run, name)
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    """What was logged; lines that are torn, or not ours, are left out."""
+    for line in file.read_text(errors="replace").splitlines():
+        with suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            named = isinstance(row, dict) and isinstance(row.get("name"), str)
+            if named and isinstance(row.get("time"), (int, float)):
+                yield row

@@ -1,0 +1,331 @@
+"""Guards the old names of Azure ML: the article's notebook runs from its first cell to its last."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from poise.cluster import local, token
+from poise.compat import cluster
+from poise.compat.azureml.contrib.train.rl import (
+    Ray,
+    ReinforcementLearningEstimator,
+    WorkerConfiguration,
+    script_words,
+)
+from poise.compat.azureml.core import Experiment, Workspace
+from poise.compat.azureml.core.compute import AmlCompute, ComputeTarget, size_of
+from poise.compat.azureml.submitted import SubmittedRun
+from poise.compat.azureml.tensorboard import Tensorboard
+from poise.compat.azureml.widgets import RunDetails
+from poise.errors import ConfigError, RunError
+from poise.tracking.folder import RunFolder
+
+TUTORIALS = Path(__file__).parent / "tutorials"
+STEPS = 20_000
+"""The notebook's run ends after so many: each environment has played an episode or more."""
+
+
+def until(happened: Callable[[], Any]) -> Any:
+    """What it returns once it is true; a hang is the test's own limit."""
+    while not (found := happened()):
+        time.sleep(0.1)
+    return found
+
+
+@pytest.fixture
+def workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Workspace:
+    """A folder that is the current one, where nothing was said yet."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cluster, "_said", set())
+    return Workspace.from_config()
+
+
+# --- without a cluster ----------------------------------------------------------------------------
+
+
+def test_script_parameters_are_quoted_as_for_a_shell() -> None:
+    article = {
+        "--run": "IMPALA",
+        "--config": '\'{"num_gpus": 1, "num_workers": 13}\'',
+        "--stop": '\'{"episode_reward_mean": 18, "time_total_s": 3600}\'',
+    }
+    assert script_words(article) == [
+        "--run", "IMPALA", "--config", '{"num_gpus": 1, "num_workers": 13}',
+        "--stop", '{"episode_reward_mean": 18, "time_total_s": 3600}',
+    ]  # fmt: skip
+    assert script_words({"--v": "", "--n": 3, "--sizes": "64 64", "--config": '{"a": 1}'}) == [
+        "--v", "--n", "3", "--sizes", "64", "64", "--config", '{"a": 1}',
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match=r"script_params: --a=.* has no closing quotation"):
+        script_words({"--a": "'b"})
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ("STANDARD_NC6", (6, 1)), ("STANDARD_NC24", (24, 4)), ("STANDARD_D2_V2", (2, 0)),
+        ("Standard_DS3_v2", (4, 0)), ("STANDARD_D11", (2, 0)), ("STANDARD_D4S_V3", (4, 0)),
+        ("STANDARD_F8S_V2", (8, 0)), ("STANDARD_NC6S_V3", (6, 1)), ("Standard_E16d_v4", (16, 0)),
+    ],
+)  # fmt: skip
+def test_machines_have_as_many_processors_as_azures(size: str, expected: tuple[int, int]) -> None:
+    assert size_of(size) == expected
+
+
+def test_targets_are_remembered_by_the_workspace(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = AmlCompute.provisioning_configuration(
+        vm_size="standard_nc6", min_nodes=0, max_nodes=2, vnet_name="mine", subnet_name="default"
+    )
+    head = ComputeTarget.create(workspace, "head-gpu", about)
+    head.wait_for_completion(show_output=True, min_node_count=None, timeout_in_minutes=20)
+    out = capsys.readouterr().out
+    assert "vnet_name='mine' is left out" in out
+    assert "head-gpu: STANDARD_NC6 (6 CPUs, 1 GPU), at most 2 nodes" in out
+    status = head.get_status().serialize()
+    assert (status["currentNodeCount"], status["vmSize"]) == (0, "STANDARD_NC6")
+    assert status["scaleSettings"] == {"minNodeCount": 0, "maxNodeCount": 2}
+    again = Workspace.from_config().compute_targets["head-gpu"]
+    assert type(again) is AmlCompute
+    assert again == head
+    head.delete()
+    assert workspace.compute_targets == {}
+    with pytest.raises(ConfigError, match=r"vm_size='STANDARD_NC' .* Did you mean 'STANDARD_NC6'"):
+        AmlCompute.provisioning_configuration("STANDARD_NC")
+    with pytest.raises(ConfigError, match="min_nodes=3 and max_nodes=2 are not allowed"):
+        AmlCompute.provisioning_configuration(min_nodes=3, max_nodes=2)
+    (workspace.folder / ".azureml" / "compute_targets.json").write_text('{"a": {"vm": 3}}')
+    with pytest.raises(ConfigError, match=r"compute_targets.json is not what Poise wrote"):
+        _ = workspace.compute_targets
+
+
+def test_the_workspace_is_that_of_a_config_json_above(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "There is no config.json of Azure's here" in capsys.readouterr().out
+    inside = workspace.folder / "a" / "b"
+    inside.mkdir(parents=True)
+    (inside / "config.json").write_text('{"algorithm": "PPO"}')  # of a run
+    about = {"subscription_id": "s", "resource_group": "g", "workspace_name": "w"}
+    (workspace.folder / ".azureml").mkdir()
+    (workspace.folder / ".azureml" / "config.json").write_text(json.dumps(about))
+    monkeypatch.chdir(inside)
+    found = Workspace.from_config()
+    assert (found.name, found.resource_group, found.folder) == ("w", "g", workspace.folder)
+    assert capsys.readouterr().out == ""
+    (inside / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"config.json is not valid JSON: mend or remove it"):
+        Workspace.from_config()
+
+
+def target(workspace: Workspace, name: str = "head", vm_size: str = "STANDARD_D1_V2") -> AmlCompute:
+    about = AmlCompute.provisioning_configuration(vm_size)
+    return ComputeTarget.create(workspace, name, about)
+
+
+def test_what_an_estimator_cannot_do_is_said(workspace: Workspace) -> None:
+    (workspace.folder / "files").mkdir()
+    (workspace.folder / "files" / "train.py").touch()
+    asked: dict[str, Any] = {"source_directory": "files", "compute_target": target(workspace)}
+    with pytest.warns(UserWarning, match=r"inputs has no equivalent here and is left out"):
+        estimator = ReinforcementLearningEstimator(entry_script="trian.py", **asked, inputs=[1])
+    with pytest.raises(RunError, match=r"no entry_script 'trian.py' .* Did you mean 'train.py'"):
+        Experiment(workspace, "e").submit(config=estimator)
+
+
+def test_a_widget_prints_lines_where_there_is_no_notebook(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run: Any = SimpleNamespace(
+        id="r", trouble=None, watchers=[], last_result={"cluster/workers": 2.0},
+        nodes=[{"is_head_node": head, "state": "ALIVE"} for head in (True, False)],
+        targets=[("h", "NC6", 1), ("w", "D2", 4)], get_status=lambda: "Running",
+    )  # fmt: skip
+    RunDetails(run).show()
+    (watcher,) = run.watchers
+    watcher()  # nothing is new
+    expected = "r  Running\nhead: h  Running  1 of 1 node, NC6\n"
+    expected += "worker: w  Running  1 of 4 nodes, D2; 2 workers of the run sample\n"
+    assert capsys.readouterr().out.endswith(f".\n{expected}")
+
+
+@pytest.mark.slow
+def test_tensorboard_listens_on_this_machine_alone(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run: Any = SimpleNamespace(root=tmp_path)
+    board = Tensorboard([run], port=0)
+    address = board.start()
+    try:
+        assert address.startswith("http://127.0.0.1:")
+        with urlopen(address) as page:
+            assert b"TensorBoard" in page.read()
+    finally:
+        board.stop()
+
+
+# --- on a cluster of this machine -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A token and a cluster, once there is one, of this module's own."""
+    pytest.importorskip("ray")
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (token.VALUE, token.MODE, "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+            patch.delenv(name, raising=False)
+        patch.setenv("POISE_HOME", str(folder))
+        patch.setenv(token.FILE, str(folder / "auth_token"))
+        before = dict(os.environ)
+        yield
+        local.stop()
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A shell that takes itself for a notebook's; `shell.shown` is what it was told to display."""
+    interactiveshell = pytest.importorskip("IPython.core.interactiveshell")
+    kind = type("ZMQInteractiveShell", (interactiveshell.InteractiveShell,), {})
+    interactiveshell.InteractiveShell.clear_instance()
+    made = kind.instance()
+    made.history_manager.enabled = False
+    made.shown = []
+
+    def publish(
+        data: dict[str, Any], *_: Any, transient: Any, update: bool = False, **__: Any
+    ) -> None:
+        made.shown.append((transient.get("display_id"), update, data["text/html"]))
+
+    monkeypatch.setattr(made.display_pub, "publish", publish)
+    yield made
+    kind.clear_instance()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_the_notebook_of_the_article(
+    home: None, workspace: Workspace, shell: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it is written, with its imports from `poise.compat`, but for its end: after some steps."""
+    shutil.copytree(TUTORIALS / "utils", workspace.folder / "files" / "utils")
+    shutil.copy(TUTORIALS / "pong_rllib.py", workspace.folder / "files")
+    cells = json.loads((TUTORIALS / "pong_rllib.ipynb").read_text())["cells"]
+    codes = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert sum(code.count('"time_total_s": 3600') for code in codes) == 1
+    for code in codes:
+        ending = code.replace('"time_total_s": 3600', f'"timesteps_total": {STEPS}')
+        shell.run_cell(ending).raise_error()
+    out = capsys.readouterr().out
+    assert "5 nodes with 6 + 4 x 2 = 14 CPUs run on this machine" in out
+    assert "ray[rllib]==0.8.3 is not installed: Poise runs the script" in out
+    assert "shm_size of 24 GiB is left out" in out
+
+    run: SubmittedRun = shell.user_ns["run"]
+    log = (run.root / "azureml-logs" / "driver_log.txt").read_text()
+    assert run.get_status() == "Completed", log
+    assert "this is the cluster at 127.0.0.1" in log
+    assert f"Stopped: timesteps_total reached {STEPS}" in log
+    assert "has no equivalent" not in log
+    metrics = run.get_metrics()
+    (folder,) = map(RunFolder, run.trainings)
+    results = folder.metrics()
+    assert metrics["episodes_total"] == [result["episodes_total"] for result in results]
+    assert metrics["episodes_total"][-1] > 0
+    _, workers = run.get_children(_rehydrate_runs=False)
+    assert workers.id.endswith("_worker")
+    assert workers.get_metrics(name="episode_reward_mean").keys() == {"episode_reward_mean"}
+    settings = folder.config()["config"]
+    assert (settings["train_batch_size"], settings["rollout_fragment_length"]) == (1000, 50)
+    assert settings["cluster_timeout_s"] == 3600
+    assert any("events.out.tfevents" in name for name in run.get_file_names())
+
+    assert len({identity for identity, _, _ in shell.shown}) == 1  # drawn anew in its place
+    last = shell.shown[-1][2]
+    assert f"<td>{run.id}</td><td>Completed</td>" in last
+    assert "<td>head: head-gpu</td><td>Completed</td><td>1 of 1 node, STANDARD_NC6" in last
+    assert "<td>4 of 4 nodes, STANDARD_D2_V2" in last
+    assert '<img alt="The mean reward of an episode" src="data:image/png;base64,' in last
+    assert "Stopped: timesteps_total" in last
+    assert shell.user_ns["worker_compute_target"].get_status().serialize()["currentNodeCount"] == 4
+
+
+def submit(workspace: Workspace, script: str, **asked: Any) -> SubmittedRun:
+    """Submits a script, on the nodes of the article or, where none run, on two."""
+    files = workspace.folder / "files"
+    files.mkdir()
+    (files / "script.py").write_text(script)
+    (files / "data.txt").write_text("of the folder")
+    workers = WorkerConfiguration(target(workspace, "workers"), node_count=1)
+    estimator = ReinforcementLearningEstimator(
+        "files", entry_script="script.py", compute_target=target(workspace),
+        rl_framework=Ray(), worker_configuration=workers, **asked,
+    )  # fmt: skip
+    run: SubmittedRun = Experiment(workspace, "scripts").submit(estimator)
+    return run
+
+
+FAILING = """
+import os
+from pathlib import Path
+from poise.compat.azureml.core import Run
+run = Run.get_context()
+run.log("answer", 42)
+for value in (1.0, float("nan")):
+    run.log("several", value)
+Path("outputs/copy.txt").write_text(Path("data.txt").read_text())
+raise RuntimeError(os.environ["WHY"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_a_script_that_fails_says_why_and_its_files_are_here(
+    home: None, workspace: Workspace
+) -> None:
+    run = submit(workspace, FAILING, environment_variables={"WHY": "it is broken"})
+    with pytest.raises(RunError, match=r"(?s)has ended: failed.*RuntimeError: it is broken"):
+        run.wait_for_completion()
+    assert run.wait_for_completion(raise_on_error=False)["status"] == "Failed"
+    answer, several = run.get_metrics()["answer"], run.get_metrics("several")["several"]
+    assert (answer, several[0], several[1] == several[1]) == (42, 1.0, False)
+    assert {"azureml-logs/driver_log.txt", "outputs/copy.txt"} <= set(run.get_file_names())
+    run.download_file("outputs/copy.txt", "here/copy.txt")
+    assert (workspace.folder / "here" / "copy.txt").read_text() == "of the folder"
+    with pytest.raises(RunError, match=r"no file 'outputs/cpy.txt'. Did you mean"):
+        run.download_file("outputs/cpy.txt")
+
+
+TRAINING = """
+from poise.compat import ray
+ray.init(address="auto")
+ray.tune.run("PPO", config={"env": "CartPole-v1", "num_workers": 2}, local_dir="logs")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_a_run_that_is_cancelled_has_a_checkpoint(home: None, workspace: Workspace) -> None:
+    run = submit(workspace, TRAINING, max_run_duration_seconds=3600)
+    until(lambda: run.last_result)  # it comes while it trains
+    assert run.get_status() == "Running"
+    run.cancel()
+    assert run.wait_for_completion()["status"] == "Canceled"
+    (folder,) = map(RunFolder, run.trainings)
+    status = folder.status()
+    assert status["state"] == "preempted"
+    assert (folder.checkpoints / f"{status['training_iteration']:06d}" / "manifest.json").is_file()
