@@ -125,6 +125,18 @@ def test_a_resumed_run_is_as_if_it_had_not_stopped(
         assert torch.equal(parameters(again), parameters(algo))
 
 
+def test_a_run_goes_on_with_fewer_workers(on_ray: Make, tmp_path: Path) -> None:
+    algo = on_ray("PPO", "Pendulum-v1", num_workers=3, normalize_rewards=True)
+    before = algo.train()["timesteps_total"]
+    algo.save(tmp_path / "a")
+    algo.close()
+    with poise.load(tmp_path / "a", num_workers=1) as again:
+        assert any("Episodes under way begin anew" in note for note in again.notes)
+        result = again.train()
+    assert result["timesteps_total"] > before
+    assert result["cluster/workers"] == 1
+
+
 class Halting(gym.Wrapper):
     """Touches a file at its 100th step, and goes on when there is another."""
 
