@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -137,3 +140,37 @@ def test_a_run_that_goes_on_goes_along(project: Path) -> None:
     assert {name for name in names if "one" in name or "two" in name} == {
         ".poise/e/one/config.json", ".poise/e/one/metrics.jsonl",
     }  # fmt: skip
+
+
+def job(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """What a cluster runs, in a folder of its working copies."""
+    command = [sys.executable, "-m", "poise.cluster.job", "one", *words]
+    return subprocess.run(command, cwd=folder, text=True, capture_output=True)
+
+
+@pytest.mark.slow
+def test_a_job_keeps_its_runs_where_they_are_found(tmp_path: Path) -> None:
+    copy = tmp_path / "session" / "working_dir_files" / "copy"
+    copy.mkdir(parents=True)
+    done = job(copy, "0", "train", "PPO")
+    assert "This is no job 'one' of a cluster" in done.stderr
+    fill(tmp_path / "session", "logs/job-driver-one.log")
+    done = job(copy, "0", "train", "PPO", "CartPole-v1", "--stop", "training_iteration=1",
+               "--experiment", "e", "--name", "r")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "session" / "logs" / "one" / "e" / "r"
+    assert (run / "checkpoints").is_dir()
+    assert "Next:" not in done.stdout  # what may be typed here may not be typed there
+    shutil.copytree(run, copy / ".poise" / "e" / "again")
+    done = job(copy, "0", "resume", "e/again", "--stop", "training_iteration=2")
+    assert "Resuming from iteration 1" in done.stdout
+    assert (run.parent / "again" / "metrics.jsonl").read_text().count("\n") == 2
+
+
+def test_a_limit_of_time_that_comes_before_training_ends_in_good_order(tmp_path: Path) -> None:
+    fill(tmp_path, "logs/job-driver-one.log")
+    (tmp_path / "copy").mkdir()
+    done = job(tmp_path / "copy", "0.1", "train", "PPO", "CartPole-v1", "--stop",
+               "timesteps_total=1000000000")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "The job's limit of 0.1 s is reached" in done.stdout

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from poise.cluster import token
+from poise.cluster import local, token
 from poise.errors import ClusterError, PoiseWarning
 
 grpc = pytest.importorskip("grpc")
@@ -134,3 +134,10 @@ def test_an_unguarded_head_is_refused_and_shown_no_token(head: list[str | None])
 def test_nobody_there_is_said(head: list[str | None]) -> None:
     with pytest.raises(ClusterError, match=r"Nothing answers at 127.0.0.1:1 \(unavailable\)"):
         token.check_ray("127.0.0.1:1")
+
+
+def test_without_ray_it_is_said_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for start in (lambda: token.check_ray("127.0.0.1:1"), local.start):
+        with pytest.raises(ClusterError, match=r"A cluster needs Ray: .*pip install .*\[ray\]"):
+            start()

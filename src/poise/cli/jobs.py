@@ -14,6 +14,7 @@ from poise.cluster import fetch as fetching
 from poise.cluster.jobs import Job, Jobs
 from poise.cluster.pack import pack
 from poise.errors import nearest
+from poise.files import near
 from poise.tracking.find import find_run
 
 SENT = ("train", "tune", "resume")
@@ -73,7 +74,9 @@ def submit(
     echo(f"The job {job.id} is submitted to {jobs.address}.")
     if not no_wait:
         job, runs = fetching.watch(jobs, job, folder, echo, log=True)
-        echo("".join(f"The run is in {path}\n" for path in runs) + job.end)
+        echo(job.end)
+        for path in runs:
+            echo(f"The run is in {near(path)}; `poise resume` goes on with it, also from here.")
         leave(job)
 
 

@@ -33,7 +33,9 @@ def echo_last(text: object, *, err: bool = False) -> None:
 
 
 def echo_next(commands: Mapping[str, str]) -> None:
-    """Prints what may be typed next: commands, and what each does."""
+    """Prints what may be typed next, if that may be typed here: commands, and what each does."""
+    if "POISE_JOB" in os.environ:  # the run is on another machine, and comes back from there
+        return
     width = max(map(len, commands))
     lines = [f"  {command:{width}}   {what}" for command, what in commands.items()]
     echo_last("\n".join(["\nNext:", *lines]))

@@ -52,7 +52,7 @@ def ray_of(address: str) -> Any:
             said = " ".join(str(error).split())
             raise ClusterError(
                 f"ray_address={address!r}: no Ray cluster answers there ({said}). 'local' starts "
-                "one on this machine."
+                "one on this machine, and null samples here without Ray."
             ) from None
     _silence()
     return ray

@@ -19,6 +19,7 @@ from poise.errors import ClusterError
 
 ARRIVING = ".poise"
 """In a package: the run that a job goes on with."""
+TERMINATED = 128 + signal.SIGTERM
 
 
 def main(name: str, limit: str, *words: str) -> None:
@@ -30,6 +31,7 @@ def main(name: str, limit: str, *words: str) -> None:
     folder = folder_of(name)
     if Path(ARRIVING).is_dir():
         shutil.copytree(ARRIVING, folder, dirs_exist_ok=True)
+    os.environ["POISE_JOB"] = name
     sys.argv[1:] = [*words, "--folder", str(folder)]
     run(limit, partial(runpy.run_module, "poise", run_name="__main__", alter_sys=True))
 
@@ -48,21 +50,27 @@ def folder_of(name: str) -> Path:
 
 def run(limit: str, program: Callable[[], Any]) -> None:
     """Runs a program for so many seconds at most (0: for ever); SIGTERM tells it to end."""
-    # Until training minds it, there is nothing to keep.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    end = time.monotonic() + (float(limit) or float("inf"))
+    heard: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        heard.append(number)
+        sys.exit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)  # until training minds it, when there is something to keep
+    deadline = time.monotonic() + (float(limit) or float("inf"))
     timer = threading.Timer(float(limit), os.kill, (os.getpid(), signal.SIGTERM))
     timer.daemon = True
     if float(limit):
         timer.start()
     try:
         program()
-    except SystemExit as ended:
-        if ended.code == 128 + signal.SIGTERM and time.monotonic() >= end:
-            said = f"The job's limit of {limit} s is reached. `poise resume` goes on from here."
+    except BaseException as error:  # Ray, while it starts, takes an exit for a fault
+        if not heard and getattr(error, "code", None) != TERMINATED:
+            raise
+        if limited := time.monotonic() >= deadline:
+            said = f"The job's limit of {limit} s is reached. `poise resume` goes on with the run."
             print(said, flush=True)
-            os._exit(0)
-        raise
+        os._exit(0 if limited else TERMINATED)
 
 
 if __name__ == "__main__":
