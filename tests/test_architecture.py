@@ -176,7 +176,6 @@ def test_only_workers_and_their_driver_pickle_code() -> None:
     assert users == {
         "cluster/actor.py",
         "cluster/samplers.py",
-        "cluster/workers.py",
         "stepping/worker.py",
         "stepping/workers.py",
         "tuning/pool.py",

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 import poise
+from poise.models.policy import Policy
 from poise.sampling.halt import HaltedError
 from poise.training.trainer import Trainer
 
@@ -346,6 +347,41 @@ def test_another_version_is_named(on_ray: Make, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("poise.cluster.actor.version_of_poise", lambda: "0.0.1")
     with pytest.raises(poise.ClusterError, match=r"has Poise .*, and this process .*Poise 0.0.1"):
         on_ray("PPO", "CartPole-v1")
+
+
+def test_what_cannot_be_sent_is_named(on_ray: Make) -> None:
+    lock = threading.Lock()
+
+    def holding(config: dict[str, Any]) -> gym.Env:
+        with lock:
+            return gym.make("CartPole-v1")
+
+    with pytest.raises(poise.EnvError, match=r"holding cannot be sent to worker processes"):
+        on_ray("PPO", holding)
+
+
+def test_what_a_script_has_changed_acts_in_workers(
+    on_ray: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def always_right(self: Any, action: Any) -> Any:
+        return torch.ones_like(action).numpy()
+
+    monkeypatch.setattr(Policy, "env_action", always_right)
+    algo = on_ray("PPO", "CartPole-v1", rollout_fragment_length=64)
+    algo.train()
+    assert algo.train()["episode_len_mean"] < 12  # the pole falls to the left
+
+
+def test_samplers_that_run_ahead_stop_for_a_checkpoint(on_ray: Make, tmp_path: Path) -> None:
+    settings = {"timesteps_per_iteration": 2000, "normalize_rewards": True}
+    algo = on_ray("IMPALA", "CartPole-v1", **settings)
+    before = algo.train()["timesteps_total"]
+    algo.save(tmp_path / "a")
+    assert algo.train()["timesteps_total"] >= before + 2000  # they go on afterwards
+    algo.close()
+    with poise.load(tmp_path / "a") as again:
+        assert again.train()["timesteps_total"] >= before + 2000
+        assert again.environments.lost == 0
 
 
 def test_environments_can_be_asked_and_set(on_ray: Make) -> None:

@@ -23,8 +23,10 @@ import torch
 from poise.cluster.connect import free_cpus, nodes, ray_of
 from poise.cluster.workers import Fleet, Worker
 from poise.config.base import AlgorithmConfig
+from poise.envs.changes import sendable
 from poise.envs.make import recipe
-from poise.errors import ClusterError, EnvError
+from poise.envs.raised import said
+from poise.errors import ClusterError, EnvError, ModelError
 from poise.learning.device import CPU
 from poise.learning.optimizers import Flat
 from poise.models.policy import Policy
@@ -40,6 +42,9 @@ from poise.stepping.process import Limits
 
 SMALL = 90 * 1024
 """Bytes of weights up to which they are faster within each call than stored once for all."""
+
+ACTING = ("spaces.", "learning.", "config.", "envs.", "stepping.", "models.", "sampling.")
+"""Rooms of Poise whose changes by a script go to workers: what actions depend on."""
 
 NODES_S = 5.0
 """Seconds between two looks at how many machines there are."""
@@ -81,7 +86,7 @@ class RayHome:
             note(f"num_workers='auto': {why} workers{fewer}, with {envs} environments each.")
         workers = config.num_envs // config.num_envs_per_worker
         self.fleet = Fleet(
-            recipe(config.env, config.env_config),
+            {**recipe(config.env, config.env_config), "changes": sendable(ACTING)},
             workers,
             config.num_envs_per_worker,
             cpus=config.num_cpus_per_worker,
@@ -190,7 +195,13 @@ class RayGroup(SamplerGroup):
 
     def follow(self, policy: Policy, flat: Flat, version: int) -> None:
         copied = copy.deepcopy(policy).to(CPU)
-        self.fleet.begin(self.about, cloudpickle.dumps((copied, list(flat.places))))
+        try:
+            sent = cloudpickle.dumps((copied, list(flat.places)))
+        except Exception as error:
+            raise ModelError(
+                f"The policy cannot be sent to other machines: {said(error)}."
+            ) from error
+        self.fleet.begin(self.about, sent)
         self._packer = Weights(flat)
         self.publish(version)
         self._floor = self._broadcast
@@ -347,6 +358,7 @@ class RayStream(RayGroup):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._full: deque[tuple[Worker, dict[str, Any]]] = deque()
+        self._halted = False
 
     @property
     def ready(self) -> int:
@@ -360,6 +372,9 @@ class RayStream(RayGroup):
 
     def collect(self) -> Rollout:
         start = perf_counter()
+        if self._halted and not self.halt.asked:
+            self.fleet.halt(False)
+            self._halted = False
         self._work(0)
         while len(self._full) < len(self.parts):
             if self.halt.asked:
@@ -373,12 +388,18 @@ class RayStream(RayGroup):
         self.waited += perf_counter() - start
         return self._joined(0.0)
 
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Where the samplers stand, which stop for it amid their rollouts."""
+        self.fleet.halt(True)
+        self._halted = True
+        return super().state_dict()
+
     def _work(self, seconds: float) -> None:
         """Takes what has come, and asks for more."""
         self.fleet.pump(seconds)
         while self.fleet.inbox:
             worker, answer = self.fleet.inbox.popleft()
-            if answer["order"][-1] >= self._floor:
+            if "rollout" in answer and answer["order"][-1] >= self._floor:
                 self._full.append((worker, answer))
         waiting = Counter(worker.index for worker, _ in self._full)
         for worker in self.fleet.ready:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
-import cloudpickle
 import ray
 from ray.exceptions import RayActorError, RayError
 
@@ -26,6 +25,7 @@ from poise.stepping.calls import Call
 from poise.stepping.failures import Failure, Failures
 from poise.stepping.inline import MAKING, RESETTING, STEPPING
 from poise.stepping.process import Limits
+from poise.stepping.workers import pickled
 
 FEEL_S = 5.0
 """Seconds that an answer may take before it is asked whether the worker still moves."""
@@ -188,7 +188,7 @@ class Fleet:
             "total_envs": self._envs * len(self.workers),
             "calls": [call.to_json() for call in self.calls.values()],
         }
-        worker.send("make", worker.index, sys.path, cloudpickle.dumps(about))
+        worker.send("make", worker.index, sys.path, pickled(about))
 
     def begin(self, about: Callable[[Worker], dict[str, Any]], policy: bytes) -> None:
         """Has all workers sample with this policy, those that come later, too.

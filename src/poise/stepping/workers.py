@@ -35,6 +35,23 @@ from poise.stepping.tolerant import TolerantVectorEnv
 _SPEED_EVERY = 200  # steps between two looks at how fast each worker is
 
 
+def pickled(recipe: dict[str, Any]) -> bytes:
+    """A recipe for environments (see `poise.envs.make.recipe`), for another process.
+
+    Raises:
+        EnvError: it cannot be sent.
+    """
+    try:
+        sent: bytes = cloudpickle.dumps(recipe)
+    except Exception as error:
+        raise EnvError(
+            f"{recipe['name']} cannot be sent to worker processes: {said(error)}. "
+            "Use num_workers=0, "
+            "or let the environment's creator make what it needs instead of holding it."
+        ) from error
+    return sent
+
+
 class WorkerVectorEnv(TolerantVectorEnv):
     """`num_envs` environments in `num_workers` processes, as one batch with NEXT_STEP semantics.
 
@@ -299,14 +316,7 @@ class WorkerVectorEnv(TolerantVectorEnv):
 
     def _start(self, worker: Worker) -> None:
         """Starts the process of a worker, with the recipe for its environments."""
-        try:
-            recipe = cloudpickle.dumps(self._recipe)
-        except Exception as error:
-            raise EnvError(
-                f"{self._recipe['name']} cannot be sent to worker processes: {said(error)}. "
-                "Use num_workers=0, "
-                "or let the environment's creator make what it needs instead of holding it."
-            ) from error
+        recipe = pickled(self._recipe)
         worker.start(recipe, self._memory.descriptors)
 
     def _attach(self, worker: Worker) -> None:
