@@ -15,7 +15,6 @@ from poise.algorithms.on_policy import OnPolicy
 from poise.config.a2c import A2CConfig
 from poise.learning.losses import explained_variance, normalize
 from poise.learning.optimizers import Flat, RMSProp
-from poise.sampling.group import SamplerGroup
 from poise.sampling.rollout import Rollout
 
 
@@ -27,15 +26,11 @@ class A2C(OnPolicy):
     def make_optimizer(self, flat: Flat) -> RMSProp:
         return RMSProp(flat, decay=self.config.rms_prop_decay, eps=self.config.rms_prop_eps)
 
-    def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
-        for _ in self.rounds():
-            rollout = self.collect(samplers)
-            lr = self.scheduled(self.config.lr)
-            entropy_coeff = self.scheduled(self.config.entropy_coeff)
-            loss, stats = self.loss(rollout, entropy_coeff)
-            norm = self.descend(loss, lr)
-            self.finish_round(rollout)
-            samplers.publish(self.updates)
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        config = self.config
+        lr, entropy_coeff = self.scheduled(config.lr), self.scheduled(config.entropy_coeff)
+        loss, stats = self.loss(rollout, entropy_coeff)
+        norm = self.descend(loss, lr)
         names = ("policy_loss", "vf_loss", "entropy", "vf_explained_var")
         rest = {"grad_norm": norm, "cur_lr": lr, "cur_entropy_coeff": entropy_coeff}
         return {**dict(zip(names, torch.stack(stats).tolist(), strict=True)), **rest}

@@ -29,9 +29,6 @@ class APPO(Asynchronous, PPO):
 
     config: APPOConfig
 
-    def update(self, rollout: Rollout) -> dict[str, float]:
-        return self.learn(self.batch(rollout))
-
     @torch.no_grad()
     def batch(self, rollout: Rollout) -> Batch:
         """Computes what PPO's loss needs of a rollout, with the policy as it is now.

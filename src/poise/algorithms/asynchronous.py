@@ -9,11 +9,9 @@ repeat:
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 
 from poise.algorithms.on_policy import OnPolicy
 from poise.sampling.group import SamplerGroup
-from poise.sampling.rollout import Rollout
 
 
 class Asynchronous(OnPolicy):
@@ -25,14 +23,6 @@ class Asynchronous(OnPolicy):
 
     repeatable = False
     learnt = 0
-
-    @abstractmethod
-    def update(self, rollout: Rollout) -> dict[str, float]:
-        """Learns from one rollout.
-
-        Returns:
-            The learner's statistics.
-        """
 
     def place(self, samplers: SamplerGroup) -> SamplerGroup:
         waiting = self.config.learner_queue_size
@@ -47,7 +37,7 @@ class Asynchronous(OnPolicy):
                 queued.append(samplers.ready)
                 rollout = samplers.collect()
                 lags.append(self.updates - rollout.version)
-                stats = self.update(rollout)
+                stats = self.learn_from(rollout)
                 self.finish_round(rollout)
                 self.learnt += 1
                 if self.learnt % self.config.broadcast_interval == 0:

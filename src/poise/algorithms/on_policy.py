@@ -2,17 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
 from poise.algorithms.base import Algorithm
+from poise.learning.group import Group
 from poise.learning.returns import advantages
+from poise.models.sharing import sharing
 from poise.sampling.group import SamplerGroup
 from poise.sampling.rollout import Rollout
 
 
 class OnPolicy(Algorithm):
-    """Base of the algorithms that learn from rollouts: rewards, advantages, normalisers."""
+    """Base of the algorithms that learn from rollouts: rewards, advantages, normalisers.
+
+    Attributes:
+        together: has all learners run `update` on a rollout, each with a share of what networks
+            compute; None where there is only this one.
+    """
+
+    together: Callable[[Rollout], dict[str, float]] | None = None
+
+    def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
+        for _ in self.rounds():
+            rollout = self.collect(samplers)
+            stats = self.learn_from(rollout)
+            self.finish_round(rollout)
+            samplers.publish(self.updates)
+        return stats
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Learns from one rollout.
+
+        Several learners run it at the same time. What it depends on must be the rollout and this
+        object alone.
+
+        Returns:
+            The learner's statistics.
+        """
+        raise NotImplementedError
+
+    def learn_from(self, rollout: Rollout) -> dict[str, float]:
+        """Runs `update` on a rollout, in all learners."""
+        return (self.together or self.update)(rollout)
+
+    @contextmanager
+    def in_group(self, group: Group) -> Iterator[None]:
+        """Takes gradient steps within the block together with others, who run the same code."""
+        before = self.learner.group
+        try:
+            for learner in self.learners.values():
+                learner.group = group
+            with sharing(self.policy, group):
+                yield
+        finally:
+            for learner in self.learners.values():
+                learner.group = before
 
     def collect(self, samplers: SamplerGroup) -> Rollout:
         """Samples one rollout with all samplers."""

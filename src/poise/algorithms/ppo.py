@@ -22,7 +22,6 @@ from poise.algorithms.on_policy import OnPolicy
 from poise.config.ppo import PPOConfig
 from poise.learning.losses import approximate_kl, explained_variance, normalize, ppo_loss
 from poise.models.policy import State, by_portions, rows
-from poise.sampling.group import SamplerGroup
 from poise.sampling.rollout import Rollout
 
 KL = 2
@@ -34,13 +33,8 @@ class PPO(OnPolicy):
 
     config: PPOConfig
 
-    def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
-        for _ in self.rounds():
-            rollout = self.collect(samplers)
-            stats = self.learn(self.batch(rollout))
-            self.finish_round(rollout)
-            samplers.publish(self.updates)
-        return stats
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        return self.learn(self.batch(rollout))
 
     @torch.no_grad()
     def batch(self, rollout: Rollout) -> Batch:
@@ -73,15 +67,16 @@ class PPO(OnPolicy):
         lr, clip = self.scheduled(config.lr), self.scheduled(config.clip_param)
         entropy_coeff = self.scheduled(config.entropy_coeff)
         now = {"cur_lr": lr, "cur_clip_param": clip, "cur_entropy_coeff": entropy_coeff}
+        limit = None if config.target_kl is None else 1.5 * config.target_kl
         stats: list[Tensor] = []
         # If the batch is a single minibatch, its order does not matter: one serves all epochs.
         whole = list(self.minibatches(batch)) if len(batch.weight) <= size else None
         for epoch in range(config.num_sgd_iter):
             # Statistics cost time, so that they are computed only where they are used.
-            report = config.target_kl is not None or epoch == config.num_sgd_iter - 1
+            report = limit is not None or epoch == config.num_sgd_iter - 1
             for minibatch in whole or self.minibatches(batch, self.order(batch)):
                 loss, parts = self.loss(minibatch, clip, entropy_coeff, report=report)
-                if config.target_kl is not None and parts[KL].item() > 1.5 * config.target_kl:
+                if limit is not None and self.learner.group.mean(parts[KL]).item() > limit:
                     stats.append(torch.cat([parts, parts.new_tensor([math.nan])]))
                     return self._report(stats, batch) | now
                 norm = self.descend(loss, lr)

@@ -109,9 +109,10 @@ def nodes(ray: Any) -> list[dict[str, Any]]:
     return sorted(alive, key=lambda node: "node:__internal_head__" not in node["Resources"])
 
 
-def free_cpus(ray: Any) -> tuple[int, str]:
-    """Workers that the cluster has CPUs for, beside the learner, and the arithmetic."""
+def free_cpus(ray: Any, learners: int = 1) -> tuple[int, str]:
+    """Workers that the cluster has CPUs for, beside the learners, and the arithmetic."""
     each = [int(node["Resources"].get("CPU", 0)) for node in nodes(ray)]
     total = " + ".join(map(str, each))
-    workers = max(1, sum(each) - 1)
-    return workers, f"{total} CPUs - 1 for the learner = {workers}"
+    workers = max(1, sum(each) - learners)
+    whom = "the learner" if learners == 1 else "learners"
+    return workers, f"{total} CPUs - {learners} for {whom} = {workers}"

@@ -21,6 +21,7 @@ import ray
 import torch
 
 from poise.cluster.connect import free_cpus, nodes, ray_of
+from poise.cluster.learners import Learners, require_several
 from poise.cluster.workers import Fleet, Worker
 from poise.config.base import AlgorithmConfig
 from poise.envs.changes import sendable
@@ -76,22 +77,27 @@ class RayHome:
         note: Callable[[str], None],
     ) -> None:
         assert config.ray_address is not None
+        if config.num_learners > 1:
+            require_several(config)
         ray_of(config.ray_address)
         if config.num_workers == "auto":
-            most, why = free_cpus(ray)
+            most, why = free_cpus(ray, config.num_learners)
             config.spread(most)
             envs = config.num_envs_per_worker
             workers = config.num_envs // envs
             fewer = f", of which {workers} share the environments evenly" if workers < most else ""
             note(f"num_workers='auto': {why} workers{fewer}, with {envs} environments each.")
         workers = config.num_envs // config.num_envs_per_worker
+        self._config = config
+        self._learners: Learners | None = None
+        self._say = lambda sentence: report(Failure("odd", sentence))
         self.fleet = Fleet(
             {**recipe(config.env, config.env_config), "changes": sendable(ACTING)},
             workers,
             config.num_envs_per_worker,
             cpus=config.num_cpus_per_worker,
             limits=limits,
-            say=lambda sentence: report(Failure("odd", sentence)),
+            say=self._say,
         )
         self.batches: list[Any] = []
         assert config.train_batch_size is not None
@@ -138,6 +144,10 @@ class RayHome:
         whole = rollout_for(policy, steps, slots)
         return RayGroup(self.fleet, whole, about, halt, self._patience, self._batch // steps)
 
+    def learners(self, algorithm: Any) -> None:
+        if self._config.num_learners > 1:
+            self._learners = Learners(algorithm, self._config, self._say)
+
     def call(self, call: Call) -> list[Any]:
         remember(self.fleet.calls, call)
         answers = self.fleet.ask("call", [(call.to_json(),)] * len(self.fleet.workers))
@@ -147,6 +157,8 @@ class RayHome:
         return [result for answer in filter(None, answers) for result in answer["results"]]
 
     def close(self) -> None:
+        if self._learners is not None:
+            self._learners.close()
         self.fleet.close()
 
 

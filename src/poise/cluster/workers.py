@@ -211,13 +211,7 @@ class Fleet:
     def _greeted(self, worker: Worker, found: dict[str, str]) -> None:
         worker.host, node, worker.placed = found.pop("host"), found.pop("node"), True
         worker.near = node == self._own["node"]
-        others = [f"{name} {it}" for name, it in found.items() if it != self._own[name]]
-        if others:
-            own = ", ".join(f"{name} {self._own[name]}" for name in found)
-            raise ClusterError(
-                f"Worker {worker.index} on {worker.host} has {', '.join(others)}, "
-                f"and this process {own}: all machines of a cluster need the same."
-            )
+        require_same(f"Worker {worker.index} on {worker.host}", found, self._own)
         self._make(worker)
 
     def _made(self, worker: Worker, answer: dict[str, Any]) -> None:
@@ -402,6 +396,22 @@ class Fleet:
                     ray.kill(worker.actor)
             worker.gone()
             worker.again_at = float("inf")
+
+
+def require_same(who: str, found: dict[str, str], own: dict[str, str]) -> None:
+    """Raises `ClusterError` where another process has other versions than this one.
+
+    Args:
+        who: the other.
+        found: its versions, by name.
+        own: those of this process.
+    """
+    if others := [f"{name} {it}" for name, it in found.items() if it != own[name]]:
+        mine = ", ".join(f"{name} {own[name]}" for name in found)
+        raise ClusterError(
+            f"{who} has {', '.join(others)}, "
+            f"and this process {mine}: all machines of a cluster need the same."
+        )
 
 
 def _ended(worker: Worker, error: RayError) -> Failure:

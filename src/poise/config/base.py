@@ -82,6 +82,11 @@ class AlgorithmConfig(Checked):
     part of), `HOST:PORT` or `ray://HOST:PORT`. Then `num_workers` is `auto` unless it is set: all
     CPUs of the cluster but one. null samples on this machine without Ray."""
 
+    num_learners: PositiveInt = 1
+    """Processes on the cluster that learn together: this one and others, on other machines where
+    there are some, each with a GPU where `num_gpus` is 1. What is learnt is the same, up to
+    rounding; each runs the networks on a share of every minibatch. It needs `ray_address`."""
+
     num_cpus_per_worker: Positive = 1.0
     """CPUs that Ray reserves for each worker."""
 
@@ -203,7 +208,8 @@ class AlgorithmConfig(Checked):
 
     aliases: ClassVar[dict[str, str]] = {
         "learning_rate": "lr", "max_grad_norm": "grad_clip", "num_env_runners": "num_workers",
-        "num_rollout_workers": "num_workers", "n_envs": "num_envs_per_worker",
+        "num_rollout_workers": "num_workers", "num_learner_workers": "num_learners",
+        "n_envs": "num_envs_per_worker",
         "num_envs": "num_envs_per_worker", "num_envs_per_env_runner": "num_envs_per_worker",
         "sample_batch_size": "rollout_fragment_length",
         "min_sample_timesteps_per_iteration": "timesteps_per_iteration",
@@ -244,6 +250,13 @@ class AlgorithmConfig(Checked):
         self._derive_batch(explicit)
         self._derive_rewards(explicit)
         self._derive_networks(explicit)
+        if self.num_learners > 1 and (self.ray_address is None or self.num_workers == 0):
+            if "num_learners" in explicit:
+                raise ConfigError(
+                    f"num_learners={self.num_learners} needs a Ray cluster and workers on it: set "
+                    "ray_address, such as 'auto', and num_workers."
+                )
+            self.num_learners = 1
         if self.num_gpus != "auto" and self.num_gpus > 1:
             raise ConfigError(
                 f"num_gpus={self.num_gpus:g} is not allowed: one policy learns on one GPU at most."

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.errors import DivergedError
+from poise.learning.group import ALONE, Group
 from poise.learning.optimizers import Change, Flat, Optimizer
 
 MAX_SKIPPED = 10
@@ -37,6 +38,7 @@ class Learner:
     Attributes:
         flat: the parameters and their gradients, as two vectors.
         optimizer: moves them.
+        group: the others that take each step together with it.
         updates: gradient steps taken.
         skipped: gradient steps not taken because the gradient was not finite.
         skipped_in_a_row: how many of these there were since the last step taken.
@@ -51,6 +53,7 @@ class Learner:
         self.module, self.clip = module, clip
         self.flat = Flat(module)
         self.optimizer = optimizer(self.flat)
+        self.group: Group = ALONE
         self.updates = self.skipped = self.skipped_in_a_row = 0
 
     def bind(self) -> Change | None:
@@ -77,12 +80,15 @@ class Learner:
     def step(self, lr: float) -> float:
         """Clips the gradient that is there and takes one step, unless it is not finite.
 
+        Where there are several learners, it is the mean of theirs, which is that of all rows.
+
         Returns:
             The gradient's norm before clipping.
 
         Raises:
             DivergedError: `MAX_SKIPPED` gradients in a row were not finite.
         """
+        self.group.mean(self.flat.grad)
         norm = self.clip(self.flat)
         if math.isfinite(norm):
             self.optimizer.step(lr)

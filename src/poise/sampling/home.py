@@ -54,6 +54,9 @@ class Home(Protocol):
     ) -> SamplerGroup:
         """Makes the samplers; arguments as `Sampler` takes them, but seeds by sampler."""
 
+    def learners(self, algorithm: Any) -> None:
+        """Has an algorithm learn together with others, where the configuration has several."""
+
     def call(self, call: Call) -> list[Any]:
         """Does something to all environments, and to those that take their place later."""
 
@@ -142,6 +145,9 @@ class LocalHome:
             if isinstance(env, InlineVectorEnv):
                 watch(env, self._limits, self._report)
         return SamplerGroup(members)
+
+    def learners(self, algorithm: Any) -> None:
+        pass  # there is one
 
     def call(self, call: Call) -> list[Any]:
         return [result for batch in self.batches for result in call.of_batch(batch)]

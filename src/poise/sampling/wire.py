@@ -170,10 +170,26 @@ def blank(part: Rollout) -> None:
     part.final.clear()
 
 
-def writable(tree: Any) -> Any:
-    """The same dicts and lists, with copies of their arrays: Ray's are read-only."""
+def writable(tree: Any, kind: type = np.ndarray, take: Any = np.copy) -> Any:
+    """The same dicts and lists, with copies of their arrays: Ray's are read-only.
+
+    Args:
+        tree: nested dicts, lists and tuples.
+        kind: of what is copied.
+        take: copies it, perhaps into another kind.
+    """
     if isinstance(tree, dict):
-        return {key: writable(value) for key, value in tree.items()}
+        return {key: writable(value, kind, take) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
-        return type(tree)(map(writable, tree))
-    return tree.copy() if isinstance(tree, np.ndarray) else tree
+        return type(tree)(writable(value, kind, take) for value in tree)
+    return take(tree) if isinstance(tree, kind) else tree
+
+
+def as_arrays(tree: Any) -> Any:
+    """The same dicts and lists, with arrays in the place of tensors, in their memory."""
+    return writable(tree, Tensor, lambda tensor: tensor.numpy(force=True))
+
+
+def as_tensors(tree: Any) -> Any:
+    """The same dicts and lists, with tensors in the place of arrays, of their own."""
+    return writable(tree, np.ndarray, lambda array: torch.from_numpy(np.array(array)))

@@ -125,6 +125,7 @@ class Environments:
                 self.lost += lost
                 of = f"{lost} of {self.config.num_envs} environments"
                 self.notes.append(f"{of} could not be restored and began a new episode.")
+        self.home.learners(algorithm)
         self.pending = None
         self.samplers = samplers
         return samplers

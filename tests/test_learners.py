@@ -1,0 +1,156 @@
+"""Guards several learners: what they learn together is what one learns alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import torch
+
+import poise
+from poise.algorithms.on_policy import OnPolicy
+from poise.learning import group
+from poise.learning.group import ALONE, Group, LostError, Ring, meeting
+from poise.sampling.rollout import Rollout
+from poise.training.trainer import Trainer
+from test_against_sb3 import in_float64
+from test_memory import Remembering
+
+pytestmark = pytest.mark.usefixtures("registries")
+
+Make = Callable[..., Trainer]
+ON_POLICY = ["PPO", "A2C", "IMPALA", "APPO"]
+SMALL: dict[str, Any] = {
+    "preset": None,
+    "num_envs_per_worker": 6,
+    "rollout_fragment_length": 16,
+    "timesteps_per_iteration": 0,
+    "model": {"fcnet_hiddens": [16]},
+    "lr": 0.01,
+}
+
+
+@pytest.fixture
+def rings() -> Iterator[Callable[[int], list[Group]]]:
+    """Makes groups of so many learners, each for a thread of its own."""
+    made: list[Ring] = []
+
+    def make(size: int) -> list[Group]:
+        if size == 1:
+            return [ALONE]
+        store = meeting("127.0.0.1")
+
+        def join(rank: int) -> Ring:
+            own = meeting("127.0.0.1", store.port) if rank else store
+            return Ring(own, rank, size, "127.0.0.1")
+
+        together = at_once([lambda rank=rank: join(rank) for rank in range(size)])
+        made.extend(together)
+        return together
+
+    yield make
+    for each in made:
+        each.leave()
+
+
+def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
+    """What each call returns or raises, in threads that run at the same time."""
+    results: list[Any] = [None] * len(calls)
+
+    def run(index: int) -> None:
+        try:
+            results[index] = calls[index]()
+        except Exception as error:
+            results[index] = error
+
+    threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def sampled(algo: Trainer, count: int) -> list[Rollout]:
+    """Rollouts of the trainer's samplers, in float64, with few rows of the first slot that count,
+    and another policy than now."""
+    rollouts = []
+    with algo.samplers as samplers:
+        for _ in range(count):
+            own = samplers.collect()
+            noise = torch.randn(own.log_prob.shape, generator=torch.Generator().manual_seed(1))
+            rollout = Rollout(**{**vars(own), "obs": {k: v.clone() for k, v in own.obs.items()}})
+            for name in ("action", "terminated", "truncated", "first"):
+                setattr(rollout, name, getattr(own, name).clone())
+            rollout.reward = own.reward.double()
+            rollout.log_prob = own.log_prob.double() + 0.1 * noise.double()
+            rollout.valid = own.valid.double()
+            rollout.valid[2:, 0] = 0
+            rollout.state = tuple(part.double() for part in own.state)
+            rollouts.append(rollout)
+    return rollouts
+
+
+def learnt(algorithm: Any, ring: Group, rollouts: list[Rollout]) -> dict[str, float]:
+    """Learns from rollouts as one of a group, and returns the last statistics."""
+    for rollout in rollouts:
+        with algorithm.in_group(ring):
+            stats = algorithm.update(rollout)
+        algorithm.finish_round(rollout)
+    return stats
+
+
+CASES: dict[str, tuple[Any, dict[str, Any]]] = {
+    **{name: ("CartPole-v1", {}) for name in ON_POLICY},
+    "PPO, one minibatch": ("Pendulum-v1", {"sgd_minibatch_size": 96, "entropy_coeff": 0.01}),
+    "PPO, minibatches of 2": ("CartPole-v1", {"sgd_minibatch_size": 2, "num_sgd_iter": 1}),
+    "PPO, stopped early": ("CartPole-v1", {"target_kl": 0.4, "lr": 0.2}),
+    "A2C, normalised": ("Pendulum-v1", {"normalize_advantages": True}),
+    "IMPALA, minibatches": ("Pendulum-v1", {"sgd_minibatch_size": 32, "num_sgd_iter": 2}),
+}
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["plain", "scaled"])
+@pytest.mark.parametrize("case", CASES)
+def test_an_update_of_several_is_that_of_one(
+    case: str, scaled: bool, trainer: Make, rings: Any
+) -> None:
+    env, settings = CASES[case]
+    settings = {**settings, "normalize_observations": scaled, "normalize_rewards": scaled}
+    check_updates(trainer, rings, case.partition(",")[0], env, settings)
+
+
+@pytest.mark.parametrize("name", ON_POLICY)
+def test_policies_with_a_memory_share_slots(name: str, trainer: Make, rings: Any) -> None:
+    def make_policy(self: Any, *layouts: Any) -> Any:
+        return Remembering(*layouts, self.config.model)
+
+    kind = type(poise.make_trainer(name, "CartPole-v1", progress=False).algorithm)
+    mine = type(f"Mine{name}", (kind,), {"make_policy": make_policy})
+    poise.register_algorithm(f"Mine{name}", mine)
+    check_updates(trainer, rings, f"Mine{name}", "CartPole-v1", {})
+
+
+def check_updates(trainer: Make, rings: Any, name: str, env: Any, settings: dict[str, Any]) -> None:
+    """Two and three learners end where one does, with its statistics."""
+    results: dict[int, tuple[torch.Tensor, dict[str, float]]] = {}
+    settings = {**SMALL, **settings}
+    rollouts = sampled(trainer(name, env, **settings), 3)
+    for size in (1, 2, 3):
+        algos = [in_float64(trainer(name, env, **settings)) for _ in range(size)]
+        before = algos[0].flat.data.clone()
+        each = list(zip(algos, rings(size), strict=True))
+        stats = at_once([lambda a=a, r=r: learnt(a, r, rollouts) for a, r in each])
+        assert all(isinstance(found, dict) for found in stats), stats
+        for other, found in zip(algos, stats, strict=True):
+            assert torch.equal(other.flat.data, algos[0].flat.data)  # to the bit
+            assert found == pytest.approx(stats[0], rel=0, abs=0, nan_ok=True)
+        results[size] = algos[0].flat.data, stats[0]
+        assert (algos[0].flat.data - before).abs().max() > 1e-3
+    alone, expected = results.pop(1)
+    for data, found in results.values():
+        assert (data - alone).abs().max() < 1e-6
+        assert found == pytest.approx(expected, rel=1e-6, abs=1e-8, nan_ok=True)
