@@ -175,6 +175,8 @@ def test_only_workers_and_their_driver_pickle_code() -> None:
     }
     assert users == {
         "cluster/actor.py",
+        "cluster/learner.py",
+        "cluster/learners.py",
         "cluster/samplers.py",
         "stepping/worker.py",
         "stepping/workers.py",

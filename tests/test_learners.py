@@ -6,13 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import gymnasium as gym
 import pytest
 import torch
 
 import poise
-from poise.algorithms.on_policy import OnPolicy
-from poise.learning import group
 from poise.learning.group import ALONE, Group, LostError, Ring, meeting
 from poise.sampling.rollout import Rollout
 from poise.training.trainer import Trainer
@@ -154,3 +151,21 @@ def check_updates(trainer: Make, rings: Any, name: str, env: Any, settings: dict
     for data, found in results.values():
         assert (data - alone).abs().max() < 1e-6
         assert found == pytest.approx(expected, rel=1e-6, abs=1e-8, nan_ok=True)
+
+
+def test_a_learner_that_leaves_is_seen_by_the_others(rings: Any) -> None:
+    first, second = rings(2)
+    second.leave()
+    with pytest.raises(LostError):
+        first.mean(torch.ones(3))
+    with pytest.raises(LostError):
+        second.mean(torch.ones(3))
+
+
+def test_they_need_a_cluster_and_say_so(trainer: Make) -> None:
+    with pytest.raises(poise.ConfigError, match="num_learners=2 needs a Ray cluster"):
+        trainer("PPO", "CartPole-v1", num_learners=2)
+    with pytest.raises(poise.ConfigError, match="num_learners=2 needs a Ray cluster"):
+        trainer("PPO", "CartPole-v1", num_learners=2, ray_address="local", num_workers=0)
+    with pytest.raises(poise.ConfigError, match="num_learners=0 is not allowed"):
+        trainer("PPO", "CartPole-v1", num_learners=0)

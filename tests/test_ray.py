@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,8 +24,8 @@ from poise.training.trainer import Trainer
 
 pytest.importorskip("ray")
 
+from clusters import three_nodes
 from poise.cluster import workers
-from poise.cluster.token import authenticate
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
@@ -41,33 +39,12 @@ SMALL: dict[str, Any] = {
     "rollout_fragment_length": 16,
     "timesteps_per_iteration": 0,
 }
-QUICKLY = {
-    "health_check_initial_delay_ms": 1000,
-    "health_check_period_ms": 1000,
-    "health_check_failure_threshold": 3,
-}
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A cluster of this process's own: a head that samples nothing, and three nodes of one CPU."""
-    import ray
-    from ray.cluster_utils import Cluster
-
-    folder = tempfile.mkdtemp(prefix="pr")  # sockets in it have names of 107 characters at most
-    before = dict(os.environ)
-    os.environ["RAY_AUTH_TOKEN_PATH"] = f"{folder}/token"
-    authenticate()
-    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": QUICKLY}
-    made = Cluster(initialize_head=True, head_node_args={**head, "temp_dir": folder})
-    nodes = [made.add_node(num_cpus=1) for _ in range(3)]
-    made.own = nodes
-    yield made
-    ray.shutdown()
-    made.shutdown()
-    os.environ.clear()
-    os.environ.update(before)
-    shutil.rmtree(folder, ignore_errors=True)
+    with three_nodes() as made:
+        yield made
 
 
 @pytest.fixture
@@ -344,7 +321,7 @@ def test_auto_takes_all_cpus_but_one(on_ray: Make) -> None:
 
 
 def test_another_version_is_named(on_ray: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poise.cluster.actor.version_of_poise", lambda: "0.0.1")
+    monkeypatch.setattr("poise.cluster.connect.version_of_poise", lambda: "0.0.1")
     with pytest.raises(poise.ClusterError, match=r"has Poise .*, and this process .*Poise 0.0.1"):
         on_ray("PPO", "CartPole-v1")
 

@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
 from typing import Any
 
 import cloudpickle
@@ -20,13 +19,13 @@ import ray
 import torch
 from gymnasium.vector import VectorEnv
 
+from poise.cluster.connect import about_here
 from poise.envs.atari import is_atari, make_atari_vector
 from poise.envs.make import VectorEnvMadeError, recipe_maker
 from poise.envs.old_gym import WrongApiError
 from poise.envs.raised import own_traceback, said
 from poise.envs.wrap import take_wrappers
 from poise.errors import EnvError
-from poise.install import version_of_poise
 from poise.learning.optimizers import Flat
 from poise.sampling.halt import Halt
 from poise.sampling.sampler import Sampler
@@ -86,14 +85,8 @@ class SamplerActor:
     index = -1
 
     def hello(self) -> dict[str, str]:
-        """What must be the same on all machines, and which one this is."""
-        return {
-            "host": socket.gethostname(),
-            "node": ray.get_runtime_context().get_node_id(),
-            "Python": ".".join(map(str, sys.version_info[:2])),
-            "Poise": version_of_poise(),
-            "PyTorch": version("torch").partition("+")[0],
-        }
+        """See `about_here`."""
+        return about_here()
 
     @telling
     def make(self, index: int, path: list[str], sent: bytes) -> dict[str, Any]:

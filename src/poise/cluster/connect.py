@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from typing import Any
 
 from poise.cluster.local import running
 from poise.cluster.token import MODE, authenticate, check_ray
 from poise.errors import ClusterError
-from poise.install import install
+from poise.install import install, version_of_poise
 from poise.startup import ENDING
 from poise.stepping.advice import available_cores
 
@@ -101,6 +104,44 @@ def _own_handlers() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def about_here() -> dict[str, str]:
+    """Which machine this is, and what must be the same on all machines."""
+    import ray
+
+    return {
+        "host": socket.gethostname(),
+        "node": ray.get_runtime_context().get_node_id(),
+        "Python": ".".join(map(str, sys.version_info[:2])),
+        "Poise": version_of_poise(),
+        "PyTorch": version("torch").partition("+")[0],
+    }
+
+
+def check_same(who: str, theirs: dict[str, str]) -> None:
+    """Compares what `about_here` is elsewhere.
+
+    Raises:
+        ClusterError: it is not the same.
+    """
+    own = {name: it for name, it in about_here().items() if name not in ("host", "node")}
+    if others := [f"{name} {theirs[name]}" for name, it in own.items() if theirs[name] != it]:
+        listed = ", ".join(f"{name} {it}" for name, it in own.items())
+        raise ClusterError(
+            f"{who} on {theirs['host']} has {', '.join(others)}, "
+            f"and this process {listed}: all machines of a cluster need the same."
+        )
+
+
+def why(error: Exception) -> str:
+    """The cause that Ray tells of an actor's end, or of what failed in it."""
+    from ray.exceptions import RayActorError
+
+    told = str(error).partition("Some common causes")[0].strip()
+    if isinstance(error, RayActorError):
+        told = told.rpartition("The actor is dead because ")[2]
+    return (told.splitlines() or [type(error).__name__])[-1].strip()[:600]
 
 
 def nodes(ray: Any) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from poise.algorithms.base import learning_mode
 from poise.algorithms.on_policy import OnPolicy
-from poise.cluster.actor import SamplerActor
+from poise.cluster.connect import about_here
 from poise.envs.changes import apply
 from poise.errors import ClusterError
 from poise.learning.group import ALONE, LostError, Ring, meeting
@@ -45,10 +45,7 @@ class LearnerActor:
         """
         sys.path += [folder for folder in path if folder not in sys.path and os.path.isdir(folder)]
         apply(cloudpickle.loads(changed))
-        return {**SamplerActor().hello(), "address": own_address()}
-
-    def ping(self) -> None:
-        """Answers."""
+        return {**about_here(), "address": own_address()}
 
     def join(
         self, store: tuple[str, int], rank: int, size: int, address: str, *, gpu: bool

@@ -21,9 +21,9 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from torch import Tensor
 
 from poise.algorithms.on_policy import OnPolicy
-from poise.cluster.actor import SamplerActor
+from poise.cluster.connect import check_same, why
 from poise.cluster.learner import LearnerActor, fingerprint, message, own_address, pickled
-from poise.cluster.workers import require_same
+from poise.cluster.workers import SAY_S
 from poise.config.base import AlgorithmConfig
 from poise.config.off_policy import OffPolicyConfig
 from poise.envs.changes import sendable
@@ -106,7 +106,6 @@ class Learners:
         self._gpu, self._size = bool(config.num_gpus), config.num_learners
         self._address = own_address()
         self._changed = cloudpickle.dumps(sendable())
-        self._own = SamplerActor().hello()
         self._peers: list[Peer] = []
         self._coming: list[Peer] = []
         self._ring: Ring | None = None
@@ -124,18 +123,22 @@ class Learners:
             learner.group = _Outside(name)
 
     def _start(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
+        began = said = time.monotonic()
         for _ in range(self._size - 1):
             self._launch()
         while self._coming:
             self._welcome(0.2)
-            if self._coming and time.monotonic() > end:
-                gpu = " and a free GPU" if self._gpu else ""
+            now, there = time.monotonic(), f"{1 + len(self._peers)} of {self._size} learners"
+            waits = f"{there}. The others wait for a machine with a free "
+            waits += "CPU and a free GPU." if self._gpu else "CPU."
+            if self._coming and now - began > seconds:
                 raise ClusterError(
-                    f"After {seconds:g} s (cluster_timeout_s), {1 + len(self._peers)} of "
-                    f"{self._size} learners. The others wait for a machine with a free CPU{gpu}. "
+                    f"After {seconds:g} s (cluster_timeout_s), {waits} "
                     "Lower num_learners or num_workers."
                 )
+            if self._coming and now - said > SAY_S:
+                said = now
+                self._say(f"There are {waits}")
 
     def _launch(self) -> None:
         remote: Any = ray.remote
@@ -152,11 +155,10 @@ class Learners:
             try:
                 found = ray.get(ref)
             except RayActorError as error:
-                self._lost(peer, str(error))
+                self._lost(peer, why(error))
                 continue
-            peer.host, peer.address = found.pop("host"), found.pop("address")
-            found.pop("node")
-            require_same(f"A learner on {peer.host}", found, self._own)
+            peer.host, peer.address = found["host"], found["address"]
+            check_same("A learner", found)
             self._peers.append(peer)
             self._disband()
 
@@ -172,7 +174,9 @@ class Learners:
             ClusterError: one of the others failed, which is a bug and no accident.
         """
         algorithm, tries = self._algorithm, 0
-        kept = _Kept(algorithm)
+        kept = copy.deepcopy(
+            (algorithm.state_dict(), algorithm.policy.state_dict(), algorithm.reward_scaler)
+        )
         while True:
             self._welcome(0)
             there = len(self._peers)
@@ -180,7 +184,7 @@ class Learners:
                 stats = self._try(rollout)
                 if stats is not None:
                     return {**stats, "learners": 1 + there}
-                kept.restore(algorithm)
+                _restore(algorithm, kept)
             if not self._peers:
                 with algorithm.in_group(ALONE):
                     return {**algorithm.update(rollout), "learners": 1}
@@ -248,7 +252,7 @@ class Learners:
             try:
                 answer = ray.get(ref, timeout=PATIENCE.total_seconds())
             except (RayActorError, GetTimeoutError) as error:
-                self._lost(peer, str(error) or "it does not answer")
+                self._lost(peer, why(error))
             except RayError as error:
                 self._disband()
                 raise ClusterError(f"The learner on {peer.host} failed: {error}") from None
@@ -260,7 +264,7 @@ class Learners:
     def _meet(self) -> bool:
         """Makes the group anew, of all that are there; whether all have come."""
         peers = list(self._peers)
-        self._answers(peers, [peer.actor.ping.remote() for peer in peers])
+        self._answers(peers, [peer.actor.__ray_ready__.remote() for peer in peers])
         peers = list(self._peers)
         if not peers:
             return False
@@ -286,14 +290,13 @@ class Learners:
             self._ring.leave()
         self._ring = None
 
-    def _lost(self, peer: Peer, why: str) -> None:
+    def _lost(self, peer: Peer, reason: str) -> None:
         """Goes on without a learner; another takes its place, unless it never did anything."""
         self._disband()
         with suppress(RayError, ValueError):
             ray.kill(peer.actor)
         if peer in self._peers:
             self._peers.remove(peer)
-        reason = " ".join(why.split()).rpartition("The actor is dead because ")[2][:400]
         again = "Another takes its place when there is a machine."
         if peer.updates:
             self._launch()
@@ -316,22 +319,11 @@ class Learners:
             learner.group = ALONE
 
 
-class _Kept:
-    """What an update changes, to begin it again."""
-
-    def __init__(self, algorithm: OnPolicy) -> None:
-        learners = algorithm.learners.items()
-        self.data = {name: learner.flat.whole.clone() for name, learner in learners}
-        self.learners = {name: copy.deepcopy(learner.state_dict()) for name, learner in learners}
-        self.generator = algorithm.generator.get_state()
-        self.rewards = copy.deepcopy(algorithm.reward_scaler)
-
-    def restore(self, algorithm: OnPolicy) -> None:
-        for name, learner in algorithm.learners.items():
-            learner.flat.whole.copy_(self.data[name])
-            learner.load_state_dict(self.learners[name])
-        algorithm.generator.set_state(self.generator)
-        algorithm.reward_scaler = copy.deepcopy(self.rewards)
+def _restore(algorithm: OnPolicy, kept: Any) -> None:
+    """Puts an algorithm back to what was kept of it before an update, to begin it again."""
+    state, policy, scaler = copy.deepcopy(kept)
+    algorithm.load_state_dict({**state, "rewards": None}, policy)
+    algorithm.reward_scaler = scaler
 
 
 class _Seat:

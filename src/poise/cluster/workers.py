@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from poise.cluster.actor import SamplerActor
-from poise.cluster.connect import nodes
+from poise.cluster.connect import check_same, nodes
 from poise.errors import ClusterError, EnvError
 from poise.spaces.layout import Layout
 from poise.stepping.calls import Call
@@ -129,7 +129,7 @@ class Fleet:
         self.calls: dict[tuple[str, str], Call] = {}
         self._begin: Callable[[Worker], dict[str, Any]] | None = None
         self._policy: Any = None
-        self._own = SamplerActor.hello(SamplerActor())
+        self._node = ray.get_runtime_context().get_node_id()
         self._said_at = time.monotonic()
 
     # --- coming and going
@@ -209,9 +209,9 @@ class Fleet:
         worker.send("begin", self._begin(worker), self._policy)
 
     def _greeted(self, worker: Worker, found: dict[str, str]) -> None:
-        worker.host, node, worker.placed = found.pop("host"), found.pop("node"), True
-        worker.near = node == self._own["node"]
-        require_same(f"Worker {worker.index} on {worker.host}", found, self._own)
+        worker.host, worker.placed = found["host"], True
+        worker.near = found["node"] == self._node
+        check_same(f"Worker {worker.index}", found)
         self._make(worker)
 
     def _made(self, worker: Worker, answer: dict[str, Any]) -> None:
@@ -396,22 +396,6 @@ class Fleet:
                     ray.kill(worker.actor)
             worker.gone()
             worker.again_at = float("inf")
-
-
-def require_same(who: str, found: dict[str, str], own: dict[str, str]) -> None:
-    """Raises `ClusterError` where another process has other versions than this one.
-
-    Args:
-        who: the other.
-        found: its versions, by name.
-        own: those of this process.
-    """
-    if others := [f"{name} {it}" for name, it in found.items() if it != own[name]]:
-        mine = ", ".join(f"{name} {own[name]}" for name in found)
-        raise ClusterError(
-            f"{who} has {', '.join(others)}, "
-            f"and this process {mine}: all machines of a cluster need the same."
-        )
 
 
 def _ended(worker: Worker, error: RayError) -> Failure:

@@ -59,6 +59,8 @@ def override(
             )
     config = build(kind, {**canonical(kind, settings), **chosen})
     explicit = {*chosen, "num_envs_per_worker"}
+    if "ray_address" not in chosen:
+        explicit.add("num_workers")  # which were chosen on that cluster
     if "num_envs_per_worker" not in chosen:
         groups = config.num_envs // config.num_envs_per_worker  # of which each worker has one
         config.num_envs_per_worker = max(1, before.num_envs // groups)
