@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -160,6 +162,21 @@ def test_a_learner_that_leaves_is_seen_by_the_others(rings: Any) -> None:
         first.mean(torch.ones(3))
     with pytest.raises(LostError):
         second.mean(torch.ones(3))
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux lists its sockets")
+def test_they_listen_on_one_address_alone(rings: Any) -> None:
+    def listening() -> set[str]:
+        tables = [Path(f"/proc/net/{kind}").read_text() for kind in ("tcp", "tcp6")]
+        lines = [line.split() for table in tables for line in table.splitlines()]
+        own = {os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()}
+        return {at[1] for at in lines if at[3] == "0A" and f"socket:[{at[9]}]" in own}
+
+    before = listening()
+    rings(3)
+    new = listening() - before
+    assert new
+    assert {address.partition(":")[0] for address in new} == {"0100007F"}  # 127.0.0.1
 
 
 def test_they_need_a_cluster_and_say_so(trainer: Make) -> None:

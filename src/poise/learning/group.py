@@ -12,6 +12,7 @@ That holds for every loss, also for its terms that depend on θ by no network th
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -134,8 +135,19 @@ def _waiting() -> Iterator[None]:
 def meeting(host: str, port: int = 0) -> Any:
     """Where learners meet: with a port, that of another; without, one that others may join.
 
+    It listens on this address alone.
+
     Raises:
         LostError: nobody is there.
     """
+    listening = None if port else socket.create_server((host, 0))
     with _waiting():
-        return _distributed.TCPStore(host, port, None, not port, PATIENCE, wait_for_workers=False)
+        return _distributed.TCPStore(
+            host,
+            listening.getsockname()[1] if listening else port,
+            None,
+            listening is not None,
+            PATIENCE,
+            wait_for_workers=False,
+            master_listen_fd=listening.detach() if listening else None,
+        )
