@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from urllib.request import urlopen
 
 import pytest
@@ -144,6 +144,16 @@ def test_what_an_estimator_cannot_do_is_said(workspace: Workspace) -> None:
         estimator = ReinforcementLearningEstimator(entry_script="trian.py", **asked, inputs=[1])
     with pytest.raises(RunError, match=r"no entry_script 'trian.py' .* Did you mean 'train.py'"):
         Experiment(workspace, "e").submit(config=estimator)
+    many = WorkerConfiguration(asked["compute_target"], node_count=2)
+    estimator = ReinforcementLearningEstimator(
+        entry_script="train.py", worker_configuration=many, **asked
+    )
+    with pytest.raises(ConfigError, match=r"node_count=2 .* the target 'head' has 1 to 1 nodes"):
+        Experiment(workspace, "e").submit(config=estimator)
+    with pytest.raises(ConfigError, match="compute_target='head' is not allowed"):
+        ReinforcementLearningEstimator(
+            "files", entry_script="train.py", compute_target=cast(Any, "head")
+        )
 
 
 def test_a_widget_prints_lines_where_there_is_no_notebook(
@@ -231,7 +241,7 @@ def test_the_notebook_of_the_article(
         ending = code.replace('"time_total_s": 3600', f'"timesteps_total": {STEPS}')
         shell.run_cell(ending).raise_error()
     out = capsys.readouterr().out
-    assert "5 nodes with 6 + 4 x 2 = 14 CPUs run on this machine" in out
+    assert "Starting 5 nodes with 6 + 4 x 2 = 14 CPUs. They share" in out
     assert "ray[rllib]==0.8.3 is not installed: Poise runs the script" in out
     assert "shm_size of 24 GiB is left out" in out
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 
 import poise
 from poise.cluster import fetch as fetching
 from poise.cluster import token
-from poise.cluster.fetch import MARK, expect, fetch
+from poise.cluster.fetch import MARK, expect, fetch, newer
 from poise.cluster.jobs import Job, Jobs, Unreachable
 from poise.errors import ClusterError, PoiseWarning
 from poise.tracking.folder import RunFolder
@@ -192,6 +193,31 @@ def test_only_new_lines_travel_and_torn_ones_come_whole(
     cluster.files[metrics] = "".join(lines[:50] + lines[:1]).encode()  # it went back
     fetch(jobs, RUNNING, here)
     assert local.read_bytes() == cluster.files[metrics]
+
+
+def test_lines_that_repeat_are_all_there(cluster: Cluster, trained: Path, tmp_path: Path) -> None:
+    load(cluster, trained)
+    for count in (19, 20, 21, 25, 60, 600, 1200, 1201):
+        cluster.files["job-driver-one.log"] = b"begins\n" + b"waits\n" * count
+        [path] = fetch(Jobs(cluster.address), RUNNING, tmp_path / "here")
+        assert (path / "driver_log.txt").read_bytes() == cluster.files["job-driver-one.log"]
+    kept, new = newer(b"waits\n" * 30, lambda lines: b"waits\n" * 40)
+    assert (len(kept), len(new)) == (180, 60)  # what was printed is not printed again
+
+
+def test_files_of_tensorboard_grow_here_as_there(
+    cluster: Cluster, trained: Path, tmp_path: Path
+) -> None:
+    load(cluster, trained)
+    jobs, name = Jobs(cluster.address), "events.out.tfevents.1.host.2.0"
+    values = np.random.default_rng(0).integers(0, 256, 200_000).astype(np.uint8).tobytes()
+    values += b"\n\r" * 3000 + values[:50_000]
+    for end in (0, 1, 700, 701, 90_000, 200_900, 205_999, 206_010, len(values)):
+        cluster.files[f"e/r/{name}"] = values[:end]
+        fetch(jobs, RUNNING, tmp_path / "here")
+        assert (tmp_path / "here" / "e" / "r" / name).read_bytes() == values[:end]
+    fetch(jobs, DONE, tmp_path / "here")
+    assert (tmp_path / "here" / "e" / "r" / name).read_bytes() == values
 
 
 @pytest.mark.parametrize(

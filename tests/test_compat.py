@@ -332,9 +332,9 @@ def test_workers_on_nodes_of_this_machine_are_as_many_as_it_has_cores_for(
     monkeypatch.setattr(cluster, "running", lambda: here)
     monkeypatch.setenv("POISE_CORES", "4")
     assert ray.init("auto")["address"] == here.address
-    assert [cluster.workers(n) for n in (13, 2, None)] == [3, 2, 3]
+    assert [cluster.workers(n) for n in (13, 2, None)] == [4, 2, 4]
     out = capsys.readouterr().out
-    assert "num_workers=13 becomes 3: all nodes are this machine, which has 4 cores" in out
+    assert "num_workers=13 becomes 4: all nodes are this machine, which has 4 cores" in out
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,6 +25,8 @@ FIRST, LAST = {"config.json", "about.json"}, {"status.json"}
 """Files that are written anew: those that make it a run, and the one that says how far it is."""
 GROWING = {"metrics.jsonl", "episodes.csv", "log.txt", "logged.jsonl"}
 """Files to which lines are appended: only what is new travels."""
+EVENTS = "events.out.tfevents"
+"""How the names of TensorBoard's files begin, which grow as well."""
 LOG, MARK = "driver_log.txt", "job.json"
 PATIENCE_S = 600.0
 """Seconds for which a cluster may be out of reach (a laptop sleeps) before fetching gives up."""
@@ -159,7 +162,8 @@ def _mark(folder: RunFolder, job: Job, *, whole: bool) -> None:
 def _bring(folder: RunFolder, names: set[str], read: Any, *, whole: bool) -> None:
     """Brings a run in the order in which readers want it; `read(name, lines)` is what is there."""
     _replace(folder.path, names & FIRST, read)
-    for name in (*sorted(names & GROWING), LOG):
+    growing = {name for name in names if name in GROWING or name.startswith(EVENTS)}
+    for name in (*sorted(growing), LOG):
         file = folder.path / name
         before = file.read_bytes() if file.is_file() else b""
         kept, new = newer(before, partial(read, name))
@@ -170,7 +174,7 @@ def _bring(folder: RunFolder, names: set[str], read: Any, *, whole: bool) -> Non
     saved = {name for name in names if name.startswith("checkpoints/")}
     _bring_checkpoints(folder.checkpoints, saved, read, whole=whole)
     if whole:
-        _replace(folder.path, names - saved - FIRST - GROWING - LAST - {LOG, MARK}, read)
+        _replace(folder.path, names - saved - FIRST - growing - LAST - {LOG, MARK}, read)
     _replace(folder.path, names & LAST, read)
 
 
@@ -211,11 +215,14 @@ def newer(before: bytes, read: Callable[[int], bytes | None]) -> tuple[bytes, by
     kept = before[: before.rfind(b"\n") + 1]
     last = b"".join(kept[-(2**16) :].splitlines(keepends=True)[-20:])
     tail = (read(TAIL) if last else None) or b""
-    at = tail.rfind(last)
-    if not last or at < 0:  # it is new, went back, or has far more
-        whole = read(-1)
-        return (before, b"") if whole is None else (b"", whole)
-    return kept, tail[at + len(last) :]
+    ends = accumulate(len(line) for line in tail.splitlines(keepends=True))
+    known = [end for end in ends if end >= len(last) and kept.endswith(tail[:end])]
+    if len(known) != 1:  # it is new, went back, has far more, or repeats itself
+        if (whole := read(-1)) is None:
+            return before, b""
+        kept = kept if whole.startswith(kept) else b""
+        return kept, whole[len(kept) :]
+    return kept, tail[known[0] :]
 
 
 def _replace(folder: Path, names: Iterable[str], read: Any) -> None:

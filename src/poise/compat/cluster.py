@@ -81,14 +81,13 @@ def workers(asked: int | None) -> int | str | None:
     if _address is None:
         return "auto" if asked else None
     found, cores = running(), available_cores()
-    most = max(1, cores - 1)
-    if found is None or found.address != _address or (asked is not None and asked <= most):
+    if found is None or found.address != _address or (asked is not None and asked <= cores):
         return asked
     say(
-        f"num_workers={'auto' if asked is None else asked} becomes {most}: all nodes are this"
-        f" machine, which has {cores} core{'s' * (cores > 1)}, and the learner needs one."
+        f"num_workers={'auto' if asked is None else asked} becomes {cores}: all nodes are this"
+        f" machine, which has {cores} core{'s' * (cores > 1)}."
     )
-    return most
+    return cores
 
 
 def settings() -> dict[str, Any]:

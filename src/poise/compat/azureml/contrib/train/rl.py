@@ -9,7 +9,7 @@ import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,11 @@ class ReinforcementLearningEstimator:
         shm_size: int | None = None,
         **others: Any,
     ) -> None:
+        if not isinstance(compute_target, AmlCompute):
+            raise ConfigError(
+                f"compute_target={compute_target!r} is not allowed: `ComputeTarget.create` makes"
+                " one, and `ws.compute_targets` has those that there are."
+            )
         self.source, self.script = Path(source_directory), entry_script
         self.words = script_words(script_params or {})
         self.head, self.use_gpu = compute_target, use_gpu
@@ -113,6 +118,13 @@ class ReinforcementLearningEstimator:
             RunError: there is no such folder or script.
             ClusterError: the cluster does not start, does not answer, or refuses.
         """
+        if self.workers is not None:
+            count, target = self.workers.node_count, self.workers.compute_target
+            if not 1 <= count <= target.about.max_nodes:
+                raise ConfigError(
+                    f"node_count={count} is not allowed: the target {target.name!r} has 1 to"
+                    f" {target.about.max_nodes} nodes (max_nodes)."
+                )
         if not (self.source / self.script).is_file():
             scripts = [each.name for each in self.source.glob("*.py")]
             raise RunError(
@@ -142,25 +154,26 @@ class ReinforcementLearningEstimator:
     def _jobs(self, described: Path) -> Jobs:
         """The cluster's jobs."""
         if described.is_file():
-            say(f"The cluster is that of {described}, with the machines that it describes.")
+            say(
+                f"The cluster is that of {described}: its machines, packages and shared memory"
+                " count, and not those that are given here."
+            )
             return Jobs(str(described))
+        self._say_what_is_here()
         count = 0 if self.workers is None else self.workers.node_count
         each = self.head.cpus if self.workers is None else self.workers.compute_target.cpus
-        self._say_what_is_here()
+        asked = (1 + count, self.head.cpus, each)
         if (found := local.running()) is None:
-            gpus = int(self.use_gpu and _has_gpu())
-            about = {"head_cpus": self.head.cpus, "cpus": each, "gpus": gpus}
-            found = local.start(nodes=1 + count, **about)
-            total, cores = self.head.cpus + count * each, available_cores()
-            print(
-                f"{1 + count} nodes with {self.head.cpus}{f' + {count} x {each}' * bool(count)} ="
-                f" {total} CPUs run on this machine, whose {cores} cores they share, until"
-                " `poise cluster stop`."
-            )
-        elif (found.nodes, found.head_cpus, found.cpus) != (1 + count, self.head.cpus, each):
             say(
-                f"The cluster that runs here is used, with {found.nodes} nodes and not {1 + count}:"
-                " `poise cluster stop` makes room for another."
+                f"Starting {_nodes(*asked)} = {self.head.cpus + count * each} CPUs. They share the"
+                f" {available_cores()} cores of this machine, until `poise cluster stop`."
+            )
+            gpus = int(self.use_gpu and _has_gpu())
+            found = local.start(nodes=asked[0], head_cpus=asked[1], cpus=each, gpus=gpus)
+        elif (has := (found.nodes, found.head_cpus, found.cpus)) != asked:
+            say(
+                f"The cluster that runs here is used, {_nodes(*has)} CPUs. Asked for were"
+                f" {_nodes(*asked)}: `poise cluster stop` makes room for them."
             )
         self.head.nodes = 1
         if self.workers is not None:
@@ -178,12 +191,17 @@ class ReinforcementLearningEstimator:
             say(f"shm_size of {size} is left out: nodes of this machine take what they need of it.")
         for package in dict.fromkeys(self.packages):
             name = re.split(r"[^\w.-]", package, maxsplit=1)[0]
+            said = f"pip_packages: {package} is not installed"
             if name == "ray":
-                say(f"pip_packages: {package} is not installed: Poise runs the script, on Ray"
-                    f" {version('ray')}.")  # fmt: skip
-            elif not _installed(name):
-                say(f"pip_packages: {package} is not here, and nothing is installed for a run on"
-                    f" this machine: pip install {shlex.quote(package)}")  # fmt: skip
+                say(f"{said}: Poise runs the script, on Ray {version('ray')}.")
+            elif not any(distributions(name=name)):
+                say(f"{said}, nor is anything for a run on this machine, which needs it:"
+                    f" pip install {shlex.quote(package)}")  # fmt: skip
+
+
+def _nodes(nodes: int, head_cpus: int, cpus: int) -> str:
+    others = f" + {nodes - 1} x {cpus}" if nodes > 1 else ""
+    return f"{nodes} node{'s' * (nodes > 1)} with {head_cpus}{others}"
 
 
 def script_words(params: Mapping[str, Any]) -> list[str]:
@@ -203,13 +221,6 @@ def script_words(params: Mapping[str, Any]) -> list[str]:
         except ValueError as error:
             raise ConfigError(f"script_params: {key}={text!r} has {str(error).lower()}.") from None
     return words
-
-
-def _installed(name: str) -> bool:
-    try:
-        return bool(version(name))
-    except PackageNotFoundError:
-        return False
 
 
 def _has_gpu() -> bool:
