@@ -104,6 +104,21 @@ def turns(case: str, count: int) -> Record:
     }
 
 
+def start() -> Record:
+    """Poise's start: seconds, and seconds of processor time of all its processes, until a first
+    iteration of PPO is done."""
+    code = (
+        "import sys, time; begin = time.perf_counter(); import poise; "
+        f"sys.path.insert(0, {str(HERE)!r}); "
+        "algo = poise.make_trainer('PPO', 'CartPole-v1', progress=False, num_workers=2, "
+        "ray_address='local'); algo.train(); "
+        "from on_ray import processor; print(time.perf_counter() - begin, processor())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, spent = map(float, done.stdout.split())
+    return {"start_s": seconds, "start_cpu_s": spent}
+
+
 def rllib(case: str, seconds: float) -> Record:
     """RLlib's steps a second."""
     algorithm, env, settings = CASES[case]
@@ -127,7 +142,8 @@ def main() -> int:
         [str(HERE / "peers"), str(Path(poise.__file__).parents[1])]
     )
     results = Results("on_ray", quick=args.quick, fresh=args.fresh)
-    rows, records = [], []
+    began = results.measure("start", start)
+    rows, records = [], [began]
     for case in args.only.split("|"):
         mine = results.measure(case, lambda c=case: turns(c, 2 if args.quick else TURNS))
         records.append(mine)
@@ -153,7 +169,13 @@ def main() -> int:
         "", "Local processes, steps/s", "On Ray, steps/s", "Ray to local, in turn",
         "Processor time a step, Ray to local", "RLlib, steps/s", "Poise on Ray to RLlib",
     ]  # fmt: skip
-    results.publish("Samplers on Ray", f"### Two workers\n\n{table(headers, rows)}", records)
+    starts = [["Poise", f"{began['start_s']:.1f}", f"{began['start_cpu_s']:.1f}"]]
+    theirs = results.items.get("PPO, CartPole, RLlib")
+    if theirs:
+        starts.append(["RLlib", f"{theirs['start_s']:.1f}", f"{theirs['start_cpu_s']:.1f}"])
+    first = ["Until a first iteration, two workers", "Seconds", "Of processor time, all processes"]
+    body = f"### Two workers\n\n{table(headers, rows)}\n\n{table(first, starts)}"
+    results.publish("Samplers on Ray", body, records)
     return 0
 
 
