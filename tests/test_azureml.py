@@ -339,3 +339,22 @@ def test_a_run_that_is_cancelled_has_a_checkpoint(home: None, workspace: Workspa
     status = folder.status()
     assert status["state"] == "preempted"
     assert (folder.checkpoints / f"{status['training_iteration']:06d}" / "manifest.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_the_cluster_of_a_file_is_used_and_a_limit_ends_the_run(
+    home: None, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = local.running() or local.start(nodes=1)
+    (workspace.folder / "cluster.toml").write_text(
+        f'address = "{found.jobs}"\nhead = {{ machine = "127.0.0.1" }}\n'
+    )
+    script = "import os, time\nprint('in', os.getcwd(), flush=True)\ntime.sleep(3600)\n"
+    run = submit(workspace, script, max_run_duration_seconds=1)
+    assert "The cluster is that of" in capsys.readouterr().out
+    assert run.wait_for_completion(show_output=True)["status"] == "Completed"
+    out = capsys.readouterr().out
+    assert "The job's limit of 1 s is reached" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("in ")]
+    assert not Path(line.removeprefix("in ")).exists()  # Azure's copy of the folder, too, went
