@@ -352,6 +352,51 @@ def test_a_process_that_dies_takes_no_trial_with_it_unless_it_always_dies(tmp_pa
     assert "code -9" in study.trials[3].error
 
 
+def test_a_trial_whose_processes_die_goes_on_as_long_as_it_gets_further(tmp_path: Path) -> None:
+    """A long search loses machines; what a trial may not do is die where it has died already."""
+
+    def dies(job: dict[str, Any], saved: int, reached: int) -> dict[str, Any]:
+        manifest = Path(job["folder"]) / "checkpoints" / f"{saved:06d}" / "manifest.json"
+        manifest.parent.mkdir(parents=True, exist_ok=True)
+        study.report(job, {**ended(1.0, 100), "training_iteration": reached})
+        return {"died": "its worker on vm is gone (node died)"}
+
+    study = Study(a_search(num_samples=1), tmp_path)
+    for saved in (1, 2, 3, 4, 5, 5):
+        job = study.next_job()
+        assert job is not None
+        study.finish(job, dies(job, saved, saved + 2))
+    (trial,) = study.trials
+    assert (trial.state, trial.deaths, trial.vain) == ("running", 6, 2)
+    assert next(iter(study.said)) == (
+        "trial 0: its worker on vm is gone (node died). It goes on from its checkpoint of "
+        "iteration 1, and does 2 iterations again (1 so far)."
+    )
+    (again,) = Study(a_search(num_samples=1), tmp_path).trials
+    assert (again.deaths, again.vain, again.died_at) == (6, 2, "seed_0 at 5")
+    job = study.next_job()
+    assert job is not None
+    study.finish(job, dies(job, 5, 6))
+    assert (trial.state, trial.deaths) == ("failed", 7)
+    assert "3 processes died under it; of the last, its worker on vm is gone" in trial.error
+
+
+def test_a_confirmation_whose_process_dies_is_run_again(tmp_path: Path) -> None:
+    study = Study(a_search(num_samples=2, winners=1), tmp_path)
+    died = []
+
+    def result(job: dict[str, Any]) -> dict[str, Any]:
+        if job["name"].startswith("held") and not died:
+            died.append(job)
+            return {"died": "its process ended with code -9"}
+        return by_lr(job)
+
+    jobs = serve(study, result)
+    assert [job["name"] for job in jobs] == ["seed_0"] * 2 + ["held_out_0"] * 2
+    assert study.best is not None
+    assert math.isfinite(study.best.confirmed(study.search))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("database", ["kept", "lost", "damaged"])
 def test_a_study_goes_on_where_it_was_killed(tmp_path: Path, database: str) -> None:
@@ -938,6 +983,21 @@ def test_a_run_that_hangs_is_ended_when_the_time_is_over(
     assert analysis.trials[0].deaths == 0
 
 
+class Lost:
+    """Travels to no other process."""
+
+    def __reduce__(self) -> Any:
+        return int, ("no number",)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_read_in_the_worker_is_said(tmp_path: Path) -> None:
+    """Its traceback went where nobody looks, three times."""
+    said = r"What the search sent cannot be read on .*: ValueError: .*no number"
+    with pytest.raises(RunError, match=said):
+        run("PPO", config=SPACE, callbacks=[Lost()], folder=tmp_path, **SMALL)
+
+
 @pytest.mark.slow
 def test_a_population_goes_on_from_its_best(tmp_path: Path) -> None:
     analysis = run(
@@ -1165,7 +1225,7 @@ def test_the_command_answers_bad_input_with_a_sentence(
 
 def test_every_part_of_a_search_is_a_flag(tmp_path: Path) -> None:
     # Given by the flags of `poise train`.
-    own = {"algorithm", "config", "stop", "seed", "preset", "options", "home"}
+    own = {"algorithm", "config", "stop", "seed", "preset", "options", "home", "cluster"}
     names = {"num_samples": "trials", "time_budget_s": "time-budget"}
     text = " ".join(call("--help").output.split())
     for key, doc in field_docs(Search).items():

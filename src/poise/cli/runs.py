@@ -208,12 +208,13 @@ def resume(
         from poise.cli.tune import finish_study
         from poise.tuning.run import resume as go_on_searching
 
-        if stop_texts or given(ctx) or checkpoint != "latest":
+        if stop_texts or given(ctx).keys() - {"ray_address"} or checkpoint != "latest":
             raise click.UsageError(
                 f"{study} is several runs, which go on as they were to: "
-                "leave out --stop, --checkpoint and settings."
+                "leave out --stop, --checkpoint and settings but --ray-address."
             )
-        analysis = go_on_searching(study, signals=ENDING, trust=trust, quiet=quiet)
+        how: dict[str, Any] = {"signals": ENDING, "trust": trust, "quiet": quiet}
+        analysis = go_on_searching(study, **how, **given(ctx))
         finish_study(ctx, analysis, quiet=quiet)
     stop, found = parse_stop(stop_texts), find_run(run, folder)
 

@@ -36,7 +36,9 @@ SEARCHED = "How it is searched"
 TRIALS = 20
 """Trials of a search without a grid, unless told otherwise."""
 FLAGS = {"num_samples": "trials", "time_budget_s": "time-budget"}
-FLAGS |= dict.fromkeys(("algorithm", "config", "stop", "seed", "preset", "options", "home"), "")
+FLAGS |= dict.fromkeys(
+    ("algorithm", "config", "stop", "seed", "preset", "options", "home", "cluster"), ""
+)
 """Flags of `Search` that have other names than its fields; an empty name is no flag of its own."""
 GOES_ON = {"study", "num_samples", "time_budget_s", "parallel", "quiet", "trust"}
 """What may be typed beside --resume."""
@@ -106,11 +108,12 @@ def tune(
     if study is not None:
         source, by_hand = ctx.get_parameter_source, ParameterSource.COMMANDLINE
         typed = {name for name in ctx.params if source(name) is by_hand}
-        if given(ctx) or typed - GOES_ON:
+        if given(ctx).keys() - {"ray_address"} or typed - GOES_ON:
             raise click.UsageError(
-                "--resume takes a study as it was begun, but for more --trials: leave out the rest."
+                "--resume takes a study as it was begun, but for more --trials and --ray-address: "
+                "leave out the rest."
             )
-        analysis = tuning.resume(Path(study), trust=trust, **how, **common)
+        analysis = tuning.resume(Path(study), trust=trust, **given(ctx), **how, **common)
     elif request.algorithm is None:
         known = ", ".join(algorithm_names())
         raise click.UsageError(

@@ -23,11 +23,11 @@ from poise.tracking.folder import RunFolder
 
 FIRST, LAST = {"config.json", "about.json"}, {"status.json"}
 """Files that are written anew: those that make it a run, and the one that says how far it is."""
-GROWING = {"metrics.jsonl", "episodes.csv", "log.txt", "logged.jsonl"}
-"""Files to which lines are appended: only what is new travels."""
 EVENTS = "events.out.tfevents"
 """How the names of TensorBoard's files begin, which grow as well."""
 LOG, MARK = "driver_log.txt", "job.json"
+GROWING = {"metrics.jsonl", "episodes.csv", "log.txt", "output.txt", "logged.jsonl", LOG}
+"""Files to which lines are appended: only what is new travels."""
 PATIENCE_S = 600.0
 """Seconds for which a cluster may be out of reach (a laptop sleeps) before fetching gives up."""
 TAIL = 500
@@ -97,9 +97,9 @@ def fetch(jobs: Jobs, job: Job, root: str | Path) -> list[Path]:
         ClusterError: a folder here is another run's or went on here, or what came is damaged.
     """
     base, whole = Path(root).absolute(), job.state in ENDED
-    names = [PurePosixPath(name) for name in jobs.files(job) if _taken(name)] if job.node else []
+    names = [PurePosixPath(name) for name in jobs.files(job) if taken(name)] if job.node else []
     inside: dict[PurePosixPath, set[str]] = {
-        name.parent: set() for name in names if name.name == "config.json"
+        name.parent: {LOG} for name in names if name.name == "config.json"
     }
     for name in names:
         run = next((folder for folder in name.parents if folder in inside), None)
@@ -112,14 +112,14 @@ def fetch(jobs: Jobs, job: Job, root: str | Path) -> list[Path]:
         if not _is_whole(folder, job):
             folder.claim()
             try:
-                _bring(folder, files, partial(_read, jobs, job, run), whole=whole)
+                bring(folder, files, partial(_read, jobs, job, run), whole=whole)
                 _mark(folder, job, whole=whole)
             finally:
                 folder.release()
     return [base / run for run in inside]
 
 
-def _taken(name: str) -> bool:
+def taken(name: str) -> bool:
     """Whether a file of a job's is brought: no lock, and nothing unfinished.
 
     Raises:
@@ -159,29 +159,41 @@ def _mark(folder: RunFolder, job: Job, *, whole: bool) -> None:
     write_json(folder.path / MARK, mark)
 
 
-def _bring(folder: RunFolder, names: set[str], read: Any, *, whole: bool) -> None:
-    """Brings a run in the order in which readers want it; `read(name, lines)` is what is there."""
+def bring(folder: RunFolder, names: set[str], read: Any, *, whole: bool) -> None:
+    """Brings a run in the order in which readers want it.
+
+    Args:
+        folder: the run here, claimed.
+        names: its files there, all of which are `taken`.
+        read: `read(name, lines)` is what is in one: its last lines, or all; None if it is gone.
+        whole: whether it has ended: then everything comes, and not its newest checkpoint alone.
+
+    Raises:
+        ClusterError: a checkpoint came damaged.
+        RunError: the folder cannot be written.
+    """
     _replace(folder.path, names & FIRST, read)
     growing = {name for name in names if name in GROWING or name.startswith(EVENTS)}
-    for name in (*sorted(growing), LOG):
+    for name in sorted(growing):
         file = folder.path / name
         before = file.read_bytes() if file.is_file() else b""
         kept, new = newer(before, partial(read, name))
-        with writing(file), file.open("r+b" if file.is_file() else "wb") as opened:
-            opened.truncate(len(kept))
-            opened.seek(len(kept))
-            opened.write(new)
+        if new or len(kept) < len(before):
+            with writing(file), file.open("r+b" if before else "wb") as opened:
+                opened.truncate(len(kept))
+                opened.seek(len(kept))
+                opened.write(new)
     saved = {name for name in names if name.startswith("checkpoints/")}
     _bring_checkpoints(folder.checkpoints, saved, read, whole=whole)
     if whole:
-        _replace(folder.path, names - saved - FIRST - growing - LAST - {LOG, MARK}, read)
+        _replace(folder.path, names - saved - FIRST - growing - LAST - {MARK}, read)
     _replace(folder.path, names & LAST, read)
 
 
 def _bring_checkpoints(folder: Path, names: set[str], read: Any, *, whole: bool) -> None:
     """Brings the checkpoints that are not here, each whole or not at all, and drops those that the
     run has dropped."""
-    from poise.training.checkpoint import checkpoints, verify
+    from poise.training.checkpoint import MANIFEST, checkpoints, verify
 
     there = sorted({n.split("/")[1] for n in names if n.split("/")[1].isdigit()}, key=int)
     for number in there if whole else there[-1:]:
@@ -190,7 +202,10 @@ def _bring_checkpoints(folder: Path, names: set[str], read: Any, *, whole: bool)
         part = folder.parent / f".fetched-{number}"
         shutil.rmtree(part, ignore_errors=True)
         start = f"checkpoints/{number}/"
-        _replace(part, [n for n in names if n.startswith(start)], read)
+        _replace(part, [f"{start}{MANIFEST}"], read)
+        _link(part / start, folder)
+        missing = [n for n in names if n.startswith(start) and not (part / n).exists()]
+        _replace(part, missing, read)
         try:
             verify(part / start)
             make_folder(folder)
@@ -203,6 +218,21 @@ def _bring_checkpoints(folder: Path, names: set[str], read: Any, *, whole: bool)
     for old in checkpoints(folder) if there else ():
         if old.name not in there:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _link(new: Path, folder: Path) -> None:
+    """Takes the files of a checkpoint that an earlier one has, too: rows of a replay that have not
+    changed are the most of it, and do not travel again."""
+    from poise.training.checkpoint import checkpoints, read_manifest
+
+    with suppress(CheckpointError, OSError):
+        wanted = read_manifest(new)["files"]
+        for old in checkpoints(folder):
+            has = read_manifest(old)["files"]
+            for name in has.keys() & wanted.keys():
+                if has[name] == wanted[name] and Path(name).name == name:
+                    os.link(old / name, new / name)
+                    del wanted[name]
 
 
 def newer(before: bytes, read: Callable[[int], bytes | None]) -> tuple[bytes, bytes]:

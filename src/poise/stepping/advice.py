@@ -30,11 +30,13 @@ def available_cores() -> int:
 
 
 def parallel_runs(threads: int, workers: int | str) -> int:
-    """The number of runs that there are cores for at a time.
+    """The number of runs that there are cores for at a time."""
+    return max(1, available_cores() // cores_of_run(threads, workers))
 
-    Each takes one, and one for every thread or process that samples beside it.
-    """
-    return max(1, available_cores() // (1 + threads + (workers if isinstance(workers, int) else 1)))
+
+def cores_of_run(threads: int, workers: int | str) -> int:
+    """Cores that a run takes: one, and one for every thread or process that samples beside it."""
+    return 1 + threads + (workers if isinstance(workers, int) else 1)
 
 
 def batch_seconds(

@@ -19,15 +19,17 @@ from poise.config.run import RunOptions
 from poise.config.types import Positive, PositiveInt, a_path, coerce
 from poise.errors import ConfigError, RunError, nearest, writing
 from poise.files import folder_name, make_folder, write_whole
-from poise.stepping.advice import parallel_runs
+from poise.stepping.advice import cores_of_run, parallel_runs
 from poise.tracking.find import BEST, find_study
 from poise.tracking.links import refuse_links
 from poise.training.names import admit, bring_algorithm, portable
 from poise.training.signals import stopping_on
 from poise.training.stopping import RESULT_KEYS, StopRule, check_keys
 from poise.tuning.analysis import Analysis
-from poise.tuning.pool import Pool
+from poise.tuning.going_on import goes_on
+from poise.tuning.pool import Here, Pool
 from poise.tuning.population import Population
+from poise.tuning.process import Process
 from poise.tuning.search import DEFAULT_LIMIT, Search, unwritten
 from poise.tuning.space import is_search, parse, searches
 from poise.tuning.storage import check_installed
@@ -35,6 +37,10 @@ from poise.tuning.study import Seeds, Study
 from poise.tuning.table import Board
 
 MAX_PARALLEL = 1_000
+AS_BEFORE = ""
+"""Where a study goes on, unless it is told otherwise."""
+CLUSTER = ("ray_address", "num_cpus_per_worker", "cluster_timeout_s")
+"""Settings that say where trials run."""
 LOOK_S = 0.2
 """Seconds between two looks of the board."""
 
@@ -54,6 +60,7 @@ def run(
     winners: int | None = None,
     seed: int = 0,
     parallel: int | None = None,
+    ray_address: str | None = None,
     time_budget_s: float | None = None,
     preset: str | None = "auto",
     folder: str | Path = "runs",
@@ -79,6 +86,8 @@ def run(
         num_samples, metric, mode, sampler, scheduler, generations, seeds, winners, seed,
             time_budget_s, preset: see `Search`.
         parallel: runs at a time; None takes as many as there are cores for.
+        ray_address: a Ray cluster (`local`, `auto`, `HOST:PORT`) on which the trials run, each with
+            `num_cpus_per_worker` CPUs for each of its processes; None runs them in processes here.
         folder, experiment: the study is `folder/experiment`, named after algorithm and environment
             unless given.
         callbacks: of every run; they are copied to the processes that run them.
@@ -94,6 +103,7 @@ def run(
     """
     name, spec = algorithm_spec(algorithm)
     settings = canonical(spec.config, parse(dict(config or {})))
+    settings |= {"ray_address": ray_address} if ray_address is not None else {}
     if callable(stop):
         raise ConfigError(
             "stop of a search must be a mapping of result keys to numbers, not a function."
@@ -143,11 +153,19 @@ def begin(
     if not resume and (begun or any(path.glob("*/config.json"))):
         go_on = f"go on with them by `poise resume {shlex.quote(str(path))}`, or " if begun else ""
         raise RunError(f"There are runs in {path} already: {go_on}give another experiment.")
-    search = checked(given)
+    search = checked(_on_cluster(given))
     admit(portable(search.config), path, trusted=True)
     if begun:
         _same(search, Search.read(path), path)
     return conduct(search, path, parallel, callbacks, signals, quiet=quiet)
+
+
+def _on_cluster(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A search whose `ray_address`, and what goes with it, is its own, and not its trials'."""
+    config, types = dict(given["config"]), field_types(algorithm_spec(given["algorithm"])[1].config)
+    moved = CLUSTER if config.get("ray_address") is not None else ()
+    cluster = {key: coerce(types[key], config.pop(key), key) for key in moved if key in config}
+    return {**given, "config": config, "cluster": cluster}
 
 
 def _folder(path: str | Path) -> Path:
@@ -172,6 +190,7 @@ def resume(
     *,
     num_samples: int | None = None,
     parallel: int | None = None,
+    ray_address: str | None = AS_BEFORE,
     time_budget_s: float | None = None,
     signals: tuple[signal.Signals, ...] = (),
     quiet: bool = False,
@@ -183,6 +202,7 @@ def resume(
         path: the folder.
         num_samples: as many as before, unless given.
         parallel, time_budget_s, signals, quiet: as for `run`.
+        ray_address: another place for the trials; None is this machine.
         trust: lets it run the code that it names, and remembers the names.
 
     Raises:
@@ -201,6 +221,9 @@ def resume(
     admit(search.config, path, trusted=trust)
     asked = coerce(PositiveInt | None, num_samples, "num_samples")
     search.num_samples = asked or search.num_samples
+    place = search.cluster if ray_address == AS_BEFORE else {"ray_address": ray_address}
+    known = {**search.config, **search.cluster, **place}
+    search.cluster = _on_cluster({"algorithm": search.algorithm, "config": known})["cluster"]
     search.time_budget_s = coerce(Positive | None, time_budget_s, "time_budget_s")
     return conduct(search, path, parallel, (), signals, quiet=quiet)
 
@@ -246,17 +269,18 @@ def conduct(
     if limited is not search and not quiet:
         end = f"each ends after {DEFAULT_LIMIT:,} steps at the latest"
         print(f"No limit was given for a run: {end}.", flush=True)
-    size = min(size or _default_parallel(limited), limited.num_samples * len(limited.points()))
     with _claimed(folder):
         study = _study(limited)(limited, folder, callbacks)
         limited.write(folder)
         ending = (signal.SIGINT, *signals)
+        pool = Pool(study, _home(study, size), study.total)
         with (
-            Board(study, size, quiet=quiet) as board,
-            Pool(study, size) as pool,
+            Board(study, pool.size, quiet=quiet) as board,
+            pool,
             stopping_on(ending, pool.stop),
         ):
             while not pool.wait(LOOK_S):
+                board.parallel = pool.size
                 with pool.changed:
                     board.update()
                 if study.late:
@@ -331,6 +355,25 @@ def checked(given: Mapping[str, Any]) -> Search:
     return made
 
 
-def _default_parallel(search: Search) -> int:
-    spec = algorithm_spec(search.algorithm)[1]
-    return parallel_runs(spec.config.sampling_threads, search.config.get("num_workers", 0))
+def _home(study: Study, size: int | None) -> Any:
+    """Where the trials of a study run, so many at a time."""
+    search = study.search
+    threads = algorithm_spec(search.algorithm)[1].config.sampling_threads
+    workers, gpus = search.config.get("num_workers", 0), search.config.get("num_gpus", 0)
+    if (address := search.cluster.get("ray_address")) is None:
+        return Here(min(size or parallel_runs(threads, workers), study.total))
+    from poise.cluster.connect import ray_of
+
+    ray_of(address)  # says what to install
+    from poise.cluster.trials import RayTrials
+
+    return RayTrials(
+        address,
+        cpus=cores_of_run(threads, workers) * search.cluster.get("num_cpus_per_worker", 1.0),
+        gpus=gpus if isinstance(gpus, (int, float)) else 0,
+        size=size,
+        patience=search.cluster.get("cluster_timeout_s", 600.0),
+        say=lambda sentence: study.said.update({sentence: None}),
+        make=Process,
+        goes_on=goes_on,
+    )

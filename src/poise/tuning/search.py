@@ -86,6 +86,10 @@ class Search:
     options: dict[str, Any] = field(default_factory=dict)
     """What each run keeps; see `RunOptions`."""
 
+    cluster: dict[str, Any] = field(default_factory=dict)
+    """Where trials run, if not in processes on this machine: `ray_address`, with
+    `num_cpus_per_worker` and `cluster_timeout_s` where these are set."""
+
     @property
     def goals(self) -> dict[str, float]:
         """The parts of the stop rule that are no limits."""

@@ -28,12 +28,14 @@ from poise.envs.make import own_spec, registered_env
 from poise.errors import ConfigError, RunError, writing
 from poise.files import make_folder, read_json, write_json
 from poise.models.catalog import find_model, find_preprocessor
+from poise.tracking.folder import RunFolder
+from poise.training.checkpoint import checkpoints
 from poise.tuning.search import HELD_OUT, Search
 from poise.tuning.space import Fixed, Primitive, sample
 from poise.tuning.storage import Settled, Storage
 
 MAX_DEATHS = 3
-"""A trial has failed once so many processes have died under it."""
+"""A trial has failed once so many processes have died under it without a checkpoint between."""
 ENOUGH = 4
 """Trials that must have had as many seeds before one can be in the worse half of them."""
 
@@ -51,6 +53,8 @@ class Trial:
         held_out: the same of those that confirm it.
         error: one sentence, if it failed.
         deaths: processes that have died under it.
+        vain: those of them, of late, between which it got no further.
+        died_at: the run and the checkpoint at which the last of them died.
         reports: what it was compared by on its way, each with the per cent of its limit that it had
             used.
         lineage: in a population, where it went on from which member and with what.
@@ -66,6 +70,8 @@ class Trial:
     held_out: list[dict[str, Any]] = field(default_factory=list)
     error: str = ""
     deaths: int = 0
+    vain: int = 0
+    died_at: str = ""
     reports: list[tuple[int, float]] = field(default_factory=list)
     lineage: list[dict[str, Any]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -108,6 +114,7 @@ class Trial:
             found = cls(**known, path=file.parent)
             lists = dict.fromkeys(("results", "held_out", "lineage", "reports"), list)
             kinds = {"number": int, "params": dict, "deaths": int, "error": str, **lists}
+            kinds |= {"vain": int, "died_at": str}
             if known.get("state") not in ("running", "finished", "pruned", "failed"):
                 raise ValueError
             if not all(isinstance(vars(found)[name], kind) for name, kind in kinds.items()):
@@ -161,8 +168,8 @@ class Study:
     Attributes:
         trials: those that have begun, by number.
         total: how many there will be.
-        unused: sentences on settings that runs were given and do not use, in the order in which
-            they were first said.
+        said: sentences for the user (settings that runs do not use, processes that died), each
+            once, in the order in which they were first said.
         noun: what a trial is called.
 
     Raises:
@@ -186,7 +193,7 @@ class Study:
             if trial.state != "failed":
                 trial.settings = self._settings(trial)
         self._underway: set[tuple[int, str]] = set()
-        self.unused: dict[str, None] = {}
+        self.said: dict[str, None] = {}
         self._since = time.monotonic()
 
     def label(self, trial: Trial) -> str:
@@ -335,17 +342,17 @@ class Study:
         """
         trial = self.trials[job["trial"]]
         self._underway.discard((trial.number, job["name"]))
-        trial.latest = {}
-        self.unused |= dict.fromkeys(end.get("unused", ()))
+        last, trial.latest = trial.latest, {}
+        self.said |= dict.fromkeys(end.get("unused", ()))
         held_out = job["name"].startswith("held_out")
+        if "died" in end and self._goes_on(trial, job, last, end["died"]):
+            return
         if held_out and "done" not in end:  # the trial is what it was; its confirmation failed
             trial.held_out.append({"stop_reason": f"failed: {end.get('error') or end['died']}"})
             trial.write()
             return
         if "died" in end:
-            trial.deaths += 1
-            if trial.deaths >= MAX_DEATHS:
-                trial.error = f"{trial.deaths} processes died under it; of the last, {end['died']}."
+            trial.error = f"{trial.vain} processes died under it; of the last, {end['died']}."
         elif "error" in end:
             trial.error = end["error"]
         elif end["done"]["stop_reason"] in ("interrupted", "preempted"):
@@ -360,6 +367,28 @@ class Study:
         trial.write()
         if trial.state != "running" and not held_out:
             self.storage.tell(trial)
+
+    def _goes_on(self, trial: Trial, job: dict[str, Any], last: dict[str, Any], how: str) -> bool:
+        """Counts a process that has died under a trial, and says so; whether the trial goes on.
+
+        One that gets from checkpoint to checkpoint meanwhile goes on however often that happens: a
+        machine may be lost many times in a long search.
+        """
+        folder = RunFolder(job["folder"]).checkpoints
+        saved = max((int(path.name) for path in checkpoints(folder)), default=0)
+        place = f"{job['name']} at {saved}"
+        trial.deaths, trial.vain = trial.deaths + 1, trial.vain * (trial.died_at == place) + 1
+        trial.died_at = place
+        if trial.vain >= MAX_DEATHS:
+            return False
+        start = f"its checkpoint of iteration {saved}" if saved else "its beginning"
+        lost = max(last.get("training_iteration", 0) - saved, 0)
+        self.said[
+            f"{self.noun} {self.label(trial)}: {how}. It goes on from {start}, and does {lost} "
+            f"iteration{'s' * (lost != 1)} again ({trial.deaths} so far)."
+        ] = None
+        trial.write()
+        return True
 
     def _ended(self, trial: Trial) -> None:
         """Settles a trial's state after one of its runs has ended well: that may be its last."""

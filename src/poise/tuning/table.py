@@ -58,7 +58,7 @@ class Board:
 
     def update(self) -> None:
         """Shows what has changed."""
-        for sentence in [text for text in self.study.unused if not self._times[text]]:
+        for sentence in [text for text in list(self.study.said) if not self._times[text]]:
             self._times[sentence] += 1
             self._say(sentence)
         for trial in self.study.trials:

@@ -8,9 +8,8 @@ continues.
 from __future__ import annotations
 
 import os
-import shutil
+import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,18 +24,15 @@ from poise.config.registry import register_algorithm
 from poise.config.resolve import resolve
 from poise.envs.changes import apply
 from poise.envs.make import register_env
-from poise.envs.raised import own_traceback
-from poise.errors import PoiseError, RunError
+from poise.envs.raised import own_traceback, said
+from poise.errors import PoiseError
 from poise.models.catalog import register_model, register_preprocessor
 from poise.tracking import launch
 from poise.tracking.folder import RunFolder, plain
 from poise.training.callbacks import Callback
-from poise.training.checkpoint import checkpoints
 from poise.training.trainer import Trainer
 from poise.training.unused import unused
-
-LEAVE_S = 300.0
-"""Seconds that a run may take to end after its search was killed."""
+from poise.tuning.going_on import goes_on
 
 
 def main() -> None:
@@ -47,12 +43,21 @@ def main() -> None:
             pipe.send({"ready": True})
             while not isinstance(data := pipe.receive(), bytes):
                 pass  # told to stop a run that had ended by itself
-            job = cloudpickle.loads(data)  # from the search, whose child this is
-            with _output(Path(job["folder"]) / "output.txt"):
-                end = _run(pipe, job)
-            pipe.send(end)
+            pipe.send(_end(pipe, data))
     except (EOFError, BrokenPipeError):
         os._exit(0)
+
+
+def _end(pipe: Pipe, data: bytes) -> dict[str, Any]:
+    """Does a job; returns how it ended."""
+    try:
+        job = cloudpickle.loads(data)  # from the search, whose child this is
+    except Exception as error:
+        return {
+            "error": f"What the search sent cannot be read on {socket.gethostname()}: {said(error)}."
+        }
+    with _output(Path(job["folder"]) / "output.txt"):
+        return _run(pipe, job)
 
 
 @contextmanager
@@ -79,14 +84,13 @@ def _run(pipe: Pipe, job: dict[str, Any]) -> dict[str, Any]:
     folder = RunFolder(job["folder"])
     callbacks = [*job["callbacks"], Reporter(pipe)]
     try:
-        _wait_for(folder)
+        going_on = goes_on(folder)
         _register(job["registered"])
-        if folder.exists() and checkpoints(folder.checkpoints):
+        if going_on:
             asked, _ = resolve(job["algorithm"], None, job["settings"], preset=job["preset"])
             own = {"env": asked.env, "env_config": asked.env_config}  # by the search, not by a file
             run = launch.resume(folder, stop=job["stop"], callbacks=callbacks, quiet=True, **own)
         else:
-            _clear(folder)
             run = launch.start(
                 job["algorithm"],
                 settings=job["settings"],
@@ -127,29 +131,6 @@ def _register(named: dict[str, Any]) -> None:
     for kind, register in kinds.items():
         for name, thing in named[kind].items():
             register(name, thing)
-
-
-def _clear(folder: RunFolder) -> None:
-    """Removes what a run has left that was killed before its first checkpoint: it begins anew."""
-    of_trial, of_other_runs = ("trial.json", ".lock", "output.txt"), ("seed_", "held_out_")
-    for path in folder.path.iterdir() if folder.exists() else ():
-        if path.name not in of_trial and not path.name.startswith(of_other_runs):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _wait_for(folder: RunFolder) -> None:
-    """Waits for the worker of a search that was killed: it may still write a last checkpoint."""
-    end = time.monotonic() + LEAVE_S
-    while folder.exists():
-        try:
-            folder.claim()
-        except RunError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.1)
-        else:
-            folder.release()
-            return
 
 
 class Reporter(Callback):

@@ -1,0 +1,226 @@
+"""Guards searches and seeds whose trials run on a Ray cluster: a head and three nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+
+import poise
+from poise.tracking.folder import RunFolder
+from poise.tune import grid_search
+
+pytest.importorskip("ray")
+pytest.importorskip("optuna")
+
+from clusters import three_nodes
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+
+SMALL: dict[str, Any] = {
+    "stop": {"timesteps_total": 6000},
+    "preset": None,
+    "quiet": True,
+    "tensorboard": False,
+    "plot": False,
+}
+SPACE: dict[str, Any] = {
+    "env": "CartPole-v1",
+    "num_envs_per_worker": 4,
+    "lr": grid_search([1e-4, 3e-4, 1e-3]),
+    "gamma": grid_search([0.9, 0.99]),
+}
+NUMBERS = ("timesteps_total", "episodes_total", "episode_reward_mean", "learner/entropy")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with three_nodes() as made:
+        yield made
+
+
+def wait_until(found: Callable[[], Any]) -> Any:
+    """Waits for something; a hang is bounded by the test's own limit."""
+    while not (it := found()):
+        time.sleep(0.05)
+    return it
+
+
+def rows(folder: Path) -> list[tuple[Any, ...]]:
+    """What a run has kept of its results, without what depends on the clock."""
+    return [tuple(row[key] for key in NUMBERS) for row in RunFolder(folder).metrics()]
+
+
+def test_trials_on_a_cluster_are_those_of_this_machine(cluster: Any, tmp_path: Path) -> None:
+    here = poise.tune.run("PPO", config=SPACE, folder=tmp_path / "here", **SMALL)
+    there = poise.tune.run(
+        "PPO", config=SPACE, folder=tmp_path / "there", ray_address=cluster.address, **SMALL
+    )
+    assert [trial.state for trial in there.trials] == ["finished"] * 6
+    for mine, theirs in zip(here.trials, there.trials, strict=True):
+        assert mine.params == theirs.params
+        assert rows(mine.path) == rows(theirs.path)
+        own, other = RunFolder(mine.path), RunFolder(theirs.path)
+        assert own.config() == other.config()
+        assert other.status()["state"] == "finished"
+        names = [{file.name for file in path.iterdir()} for path in (mine.path, theirs.path)]
+        assert names[0] == names[1]
+        assert "poise-trials-" not in (theirs.path / "log.txt").read_text()
+    assert here.best_config == there.best_config
+    with poise.load(here.best_checkpoint) as mine, poise.load(there.best_checkpoint) as theirs:
+        assert mine.algorithm.flat.data.equal(theirs.algorithm.flat.data)
+    assert any("0 + 1 + 1 + 1 free CPUs, room for 3" in said for said in there.study.said)
+
+
+class Slow(gym.Wrapper):
+    """Goes on with its later steps once there is a file."""
+
+    def __init__(self, env: gym.Env, file: str) -> None:
+        super().__init__(env)
+        self.file, self.count = Path(file), 0
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        while self.count > 500 and not self.file.exists():
+            time.sleep(0.01)
+        return super().step(action)
+
+
+def slow(config: dict[str, Any]) -> gym.Env:
+    return Slow(gym.make("CartPole-v1"), config["file"])
+
+
+LONG: dict[str, Any] = {**SMALL, "checkpoint_freq": 1, "keep_checkpoints_num": 1}
+
+
+def saved(folder: Path) -> int:
+    """The iteration of a run's newest checkpoint."""
+    found = folder.glob("checkpoints/*/manifest.json")
+    return max((int(f.parent.name) for f in found if f.parent.name.isdigit()), default=0)
+
+
+def test_a_lost_machine_and_a_lost_process_cost_what_was_since_the_last_checkpoint(
+    cluster: Any, tmp_path: Path
+) -> None:
+    """Three trials on three nodes; one node goes, and on another the trial's process is killed."""
+    go = tmp_path / "go"
+    config = {"env": slow, "env_config": {"file": str(go)}, "num_envs_per_worker": 4}
+    config |= {"lr": grid_search([1e-4, 3e-4, 1e-3])}
+    go.touch()
+    alone = poise.tune.run("PPO", config=config, folder=tmp_path / "alone", **LONG)
+    go.unlink()
+    folder, found = tmp_path / "tune_PPO_slow", list[Any]()
+    given = {"config": config, "folder": tmp_path, "ray_address": cluster.address, **LONG}
+    search = threading.Thread(
+        target=lambda: found.append(poise.tune.run("PPO", experiment="tune_PPO_slow", **given)),
+        daemon=True,
+    )
+    search.start()
+    paths = [folder / f"trial_{n:05d}" for n in range(3)]
+    wait_until(lambda: all(map(saved, paths)))
+    os.kill(RunFolder(paths[0]).status()["pid"], signal.SIGKILL)
+    wait_until(lambda: "Resuming from" in (paths[0] / "log.txt").read_text())
+    cluster.remove_node(cluster.own.pop(), allow_graceful=False)
+    wait_until(lambda: sum(trial.deaths for trial in poise.tune.load(folder).trials) == 2)
+    cluster.own.append(cluster.add_node(num_cpus=1))
+    go.touch()
+    search.join()
+    trials = found[0].trials
+    assert [trial.state for trial in trials] == ["finished"] * 3
+    for mine, theirs in zip(alone.trials, trials, strict=True):
+        assert rows(mine.path) == rows(theirs.path)
+        assert ("Resuming from" in (theirs.path / "log.txt").read_text()) == (theirs.deaths > 0)
+    killed, lost = (text for text in found[0].study.said if "It goes on from" in text)
+    assert re.fullmatch(
+        r"trial 0: its process ended with code -9 on \S+\. It goes on from its checkpoint of "
+        r"iteration \d, and does 0 iterations again \(1 so far\)\.",
+        killed,
+    )
+    assert re.match(r"trial \d: its worker on \S+ is gone \(", lost), lost
+
+
+def test_seeds_that_were_told_to_end_and_killed_go_on_and_are_those_of_this_machine(
+    cluster: Any, tmp_path: Path
+) -> None:
+    env = "test_trials_on_ray:slow"
+    go = tmp_path / "go"
+    go.touch()
+    config = {"num_envs_per_worker": 4, "env_config": {"file": str(go)}}
+    alone = poise.run_seeds("PPO", env, seeds=3, config=config, folder=tmp_path / "alone", **LONG)
+    go.unlink()
+    folder = tmp_path / "e"
+    paths = [folder / f"seed_{n}" for n in range(3)]
+
+    def begun(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "poise", *arguments]
+        places = os.pathsep.join(filter(None, sys.path))
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": places}
+        )
+
+    flags = ["--env-config", json.dumps(config["env_config"]), "--num-envs-per-worker", "4"]
+    flags += ["--preset", "none", "--no-tensorboard", "--no-plot", "--checkpoint-freq", "1"]
+    flags += ["--keep-checkpoints-num", "1", "--stop", "timesteps_total=6000"]
+    flags += ["--folder", str(tmp_path), "--experiment", "e", "--ray-address", cluster.address]
+    first = begun("train", "PPO", "--env", env, "--seeds", "3", *flags)
+    wait_until(lambda: all(map(saved, paths)))
+    first.send_signal(signal.SIGTERM)
+    go.touch()
+    out, _ = first.communicate()
+    assert "3 seeds, 3 at a time" in out
+    assert "room for 3 at a time" in out
+    assert first.returncode == 128 + signal.SIGTERM
+    go.unlink()
+    second = begun("resume", str(folder))
+    wait_until(lambda: any("Resuming" in (path / "log.txt").read_text() for path in paths))
+    second.kill()
+    second.communicate()
+    go.touch()
+    third = begun("resume", str(folder), "--ray-address", "null")
+    out, _ = third.communicate()
+    assert third.returncode == 0, out
+    assert "cluster" not in out
+    found = poise.load_seeds(folder)
+    for mine, theirs in zip(alone.runs.values(), found.runs.values(), strict=True):
+        assert rows(mine) == rows(theirs)
+    for key in NUMBERS:
+        assert alone.aggregate(key) == found.aggregate(key)
+
+
+def broken(config: dict[str, Any]) -> gym.Env:
+    raise LookupError("no such simulator")
+
+
+def test_an_error_is_told_as_from_this_machine(cluster: Any, tmp_path: Path) -> None:
+    given = {"config": {"env": broken, "lr": grid_search([1e-3])}, "folder": tmp_path}
+    with pytest.raises(poise.RunError, match=r"The only trial of .* failed: .*no such simulator"):
+        poise.tune.run("PPO", ray_address=cluster.address, **given, **SMALL)
+
+
+def test_a_search_that_fits_on_no_machine_ends_with_the_reason(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poise.cluster.trials.SAY_S", 0.0)
+    config = {**SPACE, "num_workers": 1, "cluster_timeout_s": 1.0}
+    said = r"No machine has 2 CPUs for a trial: .* None came in 1 s \(cluster_timeout_s\)"
+    with pytest.raises(poise.ClusterError, match=said):
+        poise.tune.run("PPO", config=config, ray_address=cluster.address, folder=tmp_path, **SMALL)
+
+
+def test_another_version_is_named(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poise.cluster.connect.version_of_poise", lambda: "0.0.1")
+    with pytest.raises(poise.ClusterError, match=r"has Poise .*, and this process .*Poise 0.0.1"):
+        poise.tune.run("PPO", config=SPACE, ray_address=cluster.address, folder=tmp_path, **SMALL)
