@@ -358,6 +358,7 @@ class RayTrials:
             missing = f"No machine has {self._wants()} for a trial: the cluster has {there}."
             if now - self._seen > self.patience:
                 raise ClusterError(
-                    f"{missing} None came in {self.patience:g} s (cluster_timeout_s)."
+                    f"{missing} None came in {self.patience:g} s (cluster_timeout_s). "
+                    "Lower num_workers or num_cpus_per_worker."
                 )
             self.say(f"{missing} It is waited for.")
