@@ -67,21 +67,20 @@ class LearnerActor:
         Returns:
             The fingerprint of what was learnt; None if a learner was lost.
         """
-        if pickled is not None:
-            self.algorithm = unpickled(pickled)
-            torch.set_num_threads(int(self.algorithm.config.num_threads))
-        algorithm = self.algorithm
-        rollout = received(algorithm, sent)
         try:
-            with learning_mode(), algorithm.in_group(self.ring):
-                algorithm.update(rollout)
+            if pickled is not None:
+                self.algorithm = unpickled(pickled)
+                torch.set_num_threads(int(self.algorithm.config.num_threads))
+            rollout = received(self.algorithm, sent)
+            with learning_mode(), self.algorithm.in_group(self.ring):
+                self.algorithm.update(rollout)
         except LostError:
             self.ring.leave()
             return None
         except BaseException:
             self.ring.leave()  # nobody waits for a learner that failed
             raise
-        return fingerprint(algorithm)
+        return fingerprint(self.algorithm)
 
 
 def own_address() -> str:

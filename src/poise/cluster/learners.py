@@ -68,6 +68,10 @@ class Peer:
     same: bool = False
     updates: int = 0
 
+    @property
+    def where(self) -> str:
+        return f" on {self.host}" if self.host else ""
+
 
 class _Outside(Group):
     """The group of a learner while it should take no step, since the others would not."""
@@ -128,17 +132,19 @@ class Learners:
             self._launch()
         while self._coming:
             self._welcome(0.2)
-            now, there = time.monotonic(), f"{1 + len(self._peers)} of {self._size} learners"
-            waits = f"{there}. The others wait for a machine with a free "
-            waits += "CPU and a free GPU." if self._gpu else "CPU."
+            now, room = time.monotonic(), "CPU and a free GPU" if self._gpu else "CPU"
+            there = (
+                f"{1 + len(self._peers)} of {self._size} learners. The others wait for a machine "
+                f"with a free {room}."
+            )
             if self._coming and now - began > seconds:
                 raise ClusterError(
-                    f"After {seconds:g} s (cluster_timeout_s), {waits} "
+                    f"After {seconds:g} s (cluster_timeout_s), {there} "
                     "Lower num_learners or num_workers."
                 )
             if self._coming and now - said > SAY_S:
                 said = now
-                self._say(f"There are {waits}")
+                self._say(f"There are {there}")
 
     def _launch(self) -> None:
         remote: Any = ray.remote
@@ -152,15 +158,12 @@ class Learners:
         for ref in ray.wait(list(refs), num_returns=1, timeout=seconds)[0] if refs else ():
             peer = refs[ref]
             self._coming.remove(peer)
-            try:
-                found = ray.get(ref)
-            except RayActorError as error:
-                self._lost(peer, why(error))
-                continue
-            peer.host, peer.address = found["host"], found["address"]
-            check_same("A learner", found)
-            self._peers.append(peer)
-            self._disband()
+            [found] = self._answers([peer], [ref])
+            if found is not None:
+                check_same("A learner", found)
+                peer.host, peer.address = found["host"], found["address"]
+                self._peers.append(peer)
+                self._disband()  # the next group has it, too
 
     # --- learning
 
@@ -222,9 +225,9 @@ class Learners:
                 peer.updates += 1
                 if not peer.same:
                     self._tell_once(
-                        f"The learner on {peer.host} has other parameters after the same update "
-                        "than this process: its processor rounds otherwise. They are sent to it "
-                        "anew with every update."
+                        f"A learner{peer.where} has other parameters after the same update than "
+                        "this process: its processor rounds otherwise. They are sent to it anew "
+                        "with every update."
                     )
         return stats
 
@@ -255,7 +258,7 @@ class Learners:
                 self._lost(peer, why(error))
             except RayError as error:
                 self._disband()
-                raise ClusterError(f"The learner on {peer.host} failed: {error}") from None
+                raise ClusterError(f"A learner failed{peer.where}: {error}") from None
             answers.append(answer)
         return answers
 
@@ -303,7 +306,7 @@ class Learners:
         else:
             again = "It had learnt nothing yet, so that no other takes its place."
         self._say(
-            f"A learner{' on ' * bool(peer.host)}{peer.host} was lost ({reason}). "
+            f"A learner{peer.where} was lost ({reason}). "
             f"{1 + len(self._peers)} of {self._size} go on with what was begun. {again}"
         )
 
@@ -323,7 +326,7 @@ def _restore(algorithm: OnPolicy, kept: Any) -> None:
     """Puts an algorithm back to what was kept of it before an update, to begin it again."""
     state, policy, scaler = copy.deepcopy(kept)
     algorithm.load_state_dict({**state, "rewards": None}, policy)
-    algorithm.reward_scaler = scaler
+    algorithm.reward_scaler, algorithm._restored = scaler, []  # what is frozen is not news
 
 
 class _Seat:

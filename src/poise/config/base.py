@@ -251,13 +251,11 @@ class AlgorithmConfig(Checked):
         self._derive_batch(explicit)
         self._derive_rewards(explicit)
         self._derive_networks(explicit)
-        if self.num_learners > 1 and (self.ray_address is None or self.num_workers == 0):
-            if "num_learners" in explicit:
-                raise ConfigError(
-                    f"num_learners={self.num_learners} needs a Ray cluster and workers on it: set "
-                    "ray_address, such as 'auto', and num_workers."
-                )
-            self.num_learners = 1
+        if self.num_learners > 1 and not self.on_cluster:
+            raise ConfigError(
+                f"num_learners={self.num_learners} needs a Ray cluster and workers on it: set "
+                "ray_address, such as 'auto', and num_workers."
+            )
         if self.num_gpus != "auto" and self.num_gpus > 1:
             raise ConfigError(
                 f"num_gpus={self.num_gpus:g} is not allowed: one policy learns on one GPU at most."
@@ -341,6 +339,11 @@ class AlgorithmConfig(Checked):
             model.vf_share_layers = False
         else:
             model.vf_fcnet_hiddens = None
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether workers sample on a Ray cluster."""
+        return self.ray_address is not None and self.num_workers != 0
 
     @property
     def num_envs(self) -> int:

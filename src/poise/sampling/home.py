@@ -78,7 +78,7 @@ def make_home(
         report: is told of what hangs, or is waited for, at once.
         note: takes a sentence about what was chosen.
     """
-    if config.ray_address is None or config.num_workers == 0:
+    if not config.on_cluster:
         return LocalHome(config, limits, report, note)
     made: Home = importlib.import_module(RAY).RayHome(config, limits, report, note)
     return made

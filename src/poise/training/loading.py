@@ -66,6 +66,8 @@ def override(
         config.num_envs_per_worker = max(1, before.num_envs // groups)
         if {"train_batch_size", "rollout_fragment_length"} <= explicit:
             explicit.remove("num_envs_per_worker")
+    if "num_learners" not in chosen and not config.on_cluster:
+        config.num_learners = 1
     if "sgd_minibatch_size" not in chosen and _derived_minibatch(before):
         config.sgd_minibatch_size = None  # type: ignore[attr-defined]
     config.derive(explicit)
