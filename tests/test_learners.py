@@ -155,6 +155,27 @@ def check_updates(trainer: Make, rings: Any, name: str, env: Any, settings: dict
         assert found == pytest.approx(expected, rel=1e-6, abs=1e-8, nan_ok=True)
 
 
+def test_what_is_decided_is_the_same_everywhere(trainer: Make, rings: Any) -> None:
+    """Also where a processor rounds otherwise, so that one learner alone would stop."""
+    settings = {**SMALL, "target_kl": 1.0}
+    algos = [trainer("PPO", "CartPole-v1", **settings).algorithm for _ in range(2)]
+    [rollout] = sampled(trainer("PPO", "CartPole-v1", **settings), 1)
+    for name in ("reward", "log_prob", "valid"):
+        setattr(rollout, name, getattr(rollout, name).float())
+    other: Any = algos[1]
+    own = other.loss
+
+    def loss(*arguments: Any, **options: Any) -> Any:
+        found, parts = own(*arguments, **options)
+        return found, parts + 4  # KL among them
+
+    other.loss = loss
+    each = list(zip(algos, rings(2), strict=True))
+    found = at_once([lambda a=a, r=r: learnt(a, r, [rollout]) for a, r in each])
+    assert all(isinstance(stats, dict) for stats in found), found
+    assert [algorithm.updates for algorithm in algos] == [0, 0]
+
+
 def test_a_learner_that_leaves_is_seen_by_the_others(rings: Any) -> None:
     first, second = rings(2)
     second.leave()

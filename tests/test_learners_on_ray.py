@@ -110,6 +110,20 @@ def test_parameters_stay_equal_to_the_bit(
     assert len(sent) == 1  # at the beginning
 
 
+def test_one_that_rounds_otherwise_is_sent_the_parameters_anew(
+    on_ray: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+    pickled = module.pickled
+    monkeypatch.setattr(module, "pickled", lambda it: sent.append(it) or pickled(it))
+    monkeypatch.setattr(module, "fingerprint", lambda algorithm: 0)
+    algo = on_ray("PPO", "CartPole-v1")
+    with pytest.warns(poise.PoiseWarning, match="its processor rounds otherwise") as told:
+        train_until(algo, lambda result: result["training_iteration"] == 3)
+    assert sum("rounds otherwise" in str(each.message) for each in told) == 1
+    assert len(sent) == 3
+
+
 def mine(original: Any, folder: Path) -> Any:
     """A loss of a script's own, in which a learner on the cluster ends, once."""
 
