@@ -288,6 +288,8 @@ def test_nothing_is_left_of_a_killed_cluster(home: Path, cluster: local.LocalClu
 
 def test_nothing_is_left_of_a_cluster_that_is_stopped(home: Path, project: Path) -> None:
     found = local.start(nodes=1, cpus=1)
+    poise("submit", "--name", "early", "--", "train", "PPO", "CartPole-v1",
+          "--stop", "training_iteration=1", cwd=project)  # fmt: skip
     poise("submit", "--name", "last", "--no-wait", "--", "train", "PPO", "CartPole-v1", *NEVER,
           cwd=project)  # fmt: skip
     jobs = Jobs()

@@ -17,8 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from poise.cluster.jobs import ENDED, LOOK_S, Job, Jobs, Unreachable
+from poise.cluster.local import FETCHED
 from poise.errors import CheckpointError, ClusterError, shown, writing
-from poise.files import make_folder, read_json, write_json
+from poise.files import home, make_folder, read_json, write_json
 from poise.tracking.folder import RunFolder
 
 FIRST, LAST = {"config.json", "about.json"}, {"status.json"}
@@ -116,6 +117,10 @@ def fetch(jobs: Jobs, job: Job, root: str | Path) -> list[Path]:
                 _mark(folder, job, whole=whole)
             finally:
                 folder.release()
+    if whole:
+        make_folder(home())
+        with writing(home() / FETCHED), (home() / FETCHED).open("a") as done:
+            done.write(f"{job.id}\n")
     return [base / run for run in inside]
 
 

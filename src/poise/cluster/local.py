@@ -57,7 +57,9 @@ Both ask for the token, and all of it listens on the loopback interface only.
 Next:
   poise submit -- train PPO --env CartPole-v1     run it there
   poise cluster stop                              end the cluster"""
-ENDED = "The cluster at {address} has ended. Runs of its jobs, if any, stay in {folder}/jobs."
+ENDED = "The cluster at {address} has ended. Runs that were not fetched stay in {folder}/jobs."
+FETCHED = "fetched.txt"
+"""In Poise's own folder: the jobs whose runs were brought whole."""
 NONE = "No cluster of Poise's runs on this machine."
 STOP_S = 30.0
 """Seconds in which a cluster ends in good order, before it is killed."""
@@ -169,10 +171,12 @@ def stop() -> LocalCluster | None:
 
 
 def _clear(folder: Path) -> None:
-    """Removes what a cluster has left, but for the runs of its jobs, which may not be fetched."""
-    kept = folder / "jobs"
+    """Removes what a cluster has left, but for runs of its jobs that nobody has fetched."""
+    kept, fetched = folder / "jobs", home() / FETCHED
+    known = fetched.read_text().splitlines() if fetched.is_file() else []
+    fetched.unlink(missing_ok=True)
     jobs = folder.glob("ray/session_[0-9]*/logs/*")
-    runs = [job for job in jobs if any(job.glob("**/config.json"))]
+    runs = [job for job in jobs if job.name not in known and any(job.glob("**/config.json"))]
     for job in runs:
         kept.mkdir(exist_ok=True)
         job.rename(kept / job.name)
