@@ -183,7 +183,7 @@ def bring(folder: RunFolder, names: set[str], read: Any, *, whole: bool) -> None
         file = folder.path / name
         before = file.read_bytes() if file.is_file() else b""
         kept, new = newer(before, partial(read, name))
-        if new or len(kept) < len(before):
+        if new or len(kept) < len(before) or not file.is_file():
             with writing(file), file.open("r+b" if before else "wb") as opened:
                 opened.truncate(len(kept))
                 opened.seek(len(kept))

@@ -97,10 +97,13 @@ class TrialActor:
         self.process.kill()
 
     def files(self, folder: str) -> list[str]:
-        """The names of what there is in a folder."""
-        top = self.home / folder
-        found = (Path(at, name) for at, _, names in os.walk(top) for name in names)
-        return [file.relative_to(top).as_posix() for file in found]
+        """The names of what there is in a folder, but for what is empty."""
+        top, names = self.home / folder, list[str]()
+        for file in (Path(at, name) for at, _, found in os.walk(top) for name in found):
+            with suppress(OSError):  # it is gone by now
+                if file.stat().st_size:
+                    names.append(file.relative_to(top).as_posix())
+        return names
 
     def read(self, file: str, lines: int) -> bytes | None:
         """A file's last lines, or all of it for -1; None if it is gone."""
