@@ -17,10 +17,11 @@ import pytest
 import poise
 from poise.cluster import fetch as fetching
 from poise.cluster import token
-from poise.cluster.fetch import MARK, expect, fetch, newer
+from poise.cluster.fetch import MARK, bring, expect, fetch, newer
 from poise.cluster.jobs import Job, Jobs, Unreachable
 from poise.errors import ClusterError, PoiseWarning
 from poise.tracking.folder import RunFolder
+from poise.training.checkpoint import checkpoints, verify
 
 
 class Cluster:
@@ -285,3 +286,30 @@ def test_the_run_of_another_is_not_written_over(
     with pytest.raises(ClusterError, match="has gone on here since"):
         fetch(jobs, RUNNING, trained.parent.parent)
     assert (trained / MARK).is_file()
+
+
+def test_rows_of_a_replay_that_have_not_changed_travel_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poise.sampling.segments._SMALLEST", 2000)
+    given: dict[str, Any] = {"checkpoint_freq": 1, "keep_checkpoints_num": 9, "quiet": True}
+    given |= {"buffer_size": 2000, "learning_starts": 9000, "tensorboard": False, "plot": False}
+    run = poise.run(
+        "DQN", "CartPole-v1", stop={"training_iteration": 3}, folder=tmp_path / "there", **given
+    )
+    asked: list[str] = []
+
+    def read(name: str, lines: int = -1) -> bytes:
+        asked.append(name)
+        return (run.path / name).read_bytes()
+
+    first, second = sorted(checkpoints(run.path / "checkpoints"))[:2]
+    here, names = RunFolder(tmp_path / "here"), {"config.json"}
+    for saved in (first, second):
+        asked.clear()
+        names |= {file.relative_to(run.path).as_posix() for file in saved.iterdir()}
+        bring(here, names, read, whole=True)
+    had, has = (verify(here.checkpoints / saved.name)["files"] for saved in (first, second))
+    same = {name for name in had.keys() & has.keys() if had[name] == has[name]}
+    assert any(name.startswith("replay-") for name in same)
+    assert not same & {name.rpartition("/")[2] for name in asked}

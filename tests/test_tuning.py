@@ -18,6 +18,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -39,6 +40,7 @@ from poise.tracking.curves import standard_error, student_t
 from poise.tracking.find import find_run
 from poise.tracking.folder import RunFolder
 from poise.tuning.analysis import Analysis
+from poise.tuning.pool import Pool
 from poise.tuning.population import Population, _changed
 from poise.tuning.run import run
 from poise.tuning.search import DEFAULT_LIMIT, HELD_OUT, Search
@@ -395,6 +397,50 @@ def test_a_confirmation_whose_process_dies_is_run_again(tmp_path: Path) -> None:
     assert [job["name"] for job in jobs] == ["seed_0"] * 2 + ["held_out_0"] * 2
     assert study.best is not None
     assert math.isfinite(study.best.confirmed(study.search))
+
+
+class Machine:
+    """Does a job once it may."""
+
+    def __init__(self, may: threading.Event) -> None:
+        self.may = may
+
+    def begin(self, job: dict[str, Any], packed: Any) -> None:
+        self.job = job
+
+    def receive(self) -> dict[str, Any]:
+        self.may.wait()
+        return by_lr(self.job)
+
+    def end(self) -> str:
+        return "it has ended"
+
+
+class Machines:
+    """A home of workers that grows."""
+
+    def __init__(self) -> None:
+        self.may, self.count = threading.Event(), 1
+
+    def room(self) -> int:
+        return self.count
+
+    def hire(self, wanted: Callable[[], bool]) -> Machine | None:
+        return Machine(self.may) if wanted() else None
+
+
+def test_machines_that_come_are_used_as_far_as_they_may_be(tmp_path: Path) -> None:
+    study, home = Study(a_search(), tmp_path), Machines()
+    with Pool(study, home, 4) as pool:  # type: ignore[arg-type]
+        for count, at_once in ((1, 1), (3, 3), (9, 4)):
+            home.count = count
+            pool.wait(0)
+            wait_until(lambda: len(study._underway) == at_once)  # noqa: B023
+            assert pool.size == at_once
+        home.may.set()
+        while not pool.wait(0.1):
+            pass
+    assert [trial.state for trial in study.trials] == ["finished"] * 6
 
 
 @pytest.mark.slow
