@@ -15,7 +15,9 @@ from urllib.request import urlopen
 import pytest
 
 from poise.cluster import local, token
+from poise.cluster.jobs import Job, Unreachable
 from poise.compat import cluster
+from poise.compat.azureml import submitted
 from poise.compat.azureml.contrib.train.rl import (
     Ray,
     ReinforcementLearningEstimator,
@@ -170,6 +172,50 @@ def test_a_widget_prints_lines_where_there_is_no_notebook(
     expected = "r  Running\nhead: h  Running  1 of 1 node, NC6\n"
     expected += "worker: w  Running  1 of 4 nodes, D2; 2 workers of the run sample\n"
     assert capsys.readouterr().out.endswith(f".\n{expected}")
+
+
+class OutOfReach:
+    """A cluster that does not answer until it is `back`, when its job has ended."""
+
+    back = False
+
+    def get(self, name: str) -> Job:
+        if not self.back:
+            raise Unreachable("Nothing answers.")
+        return Job(name, "SUCCEEDED", node="n")
+
+    def read(self, job: Job, name: str | None, lines: int = -1) -> bytes:
+        return b"printed\n"
+
+    def files(self, job: Job) -> list[str]:
+        return []
+
+    nodes = list
+
+
+def test_a_cluster_out_of_reach_is_said_and_waited_for(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitted, "LOOK_S", 0.01)
+    jobs, said = cast(Any, OutOfReach()), []
+
+    def hear(text: str, **_: Any) -> None:
+        said.append(text)
+        jobs.back = True
+
+    def run(name: str) -> SubmittedRun:
+        job = Job(name, "RUNNING")
+        return SubmittedRun(Experiment(workspace, "e"), jobs, job, [("h", "D2", 1)])
+
+    monkeypatch.setattr(submitted, "print", hear, raising=False)
+    assert run("a").wait_for_completion(show_output=True)["status"] == "Completed"
+    assert said == ["Nothing answers. The run goes on without us; trying again.", "printed\n"]
+    monkeypatch.setattr(submitted, "PATIENCE_S", 0.0)
+    jobs.back = False
+    lost = run("b")
+    with pytest.raises(Unreachable):
+        lost.wait_for_completion()
+    assert lost.get_status() == "NotResponding"
 
 
 @pytest.mark.slow

@@ -117,8 +117,13 @@ class SubmittedRun(Run):
     # --- what it is
 
     def get_status(self) -> str:
-        """`Preparing`, `Running`, `Completed`, `Failed` or `Canceled`."""
-        return STATES.get(self._job.state, self._job.state.capitalize())
+        """`Preparing`, `Running`, `Completed`, `Failed` or `Canceled`; `NotResponding` where nothing
+        was heard of the cluster for so long that nobody looks any more."""
+        return (
+            "NotResponding"
+            if self._error
+            else STATES.get(self._job.state, self._job.state.capitalize())
+        )
 
     status = property(get_status)
 
@@ -210,10 +215,12 @@ class SubmittedRun(Run):
             RunError: it has failed; the sentence ends with the end of its log.
             ClusterError: the cluster is out of reach for too long.
         """
-        printed = 0
+        printed, told = 0, None
         try:
             while True:
                 over = self._over.wait(LOOK_S / 4)
+                if self.trouble not in (None, told):
+                    print(told := self.trouble, flush=True)
                 if show_output and (text := self.log_text)[printed:]:
                     print(text[printed:], end="", flush=True)
                     printed = len(text)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import re
 import subprocess
 import sys
 import threading
-import webbrowser
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,11 +43,8 @@ class Tensorboard:
         self.port = port
         self._process: subprocess.Popen[str] | None = None
 
-    def start(self, start_browser: bool = False) -> str:
+    def start(self, **_: Any) -> str:
         """Starts it.
-
-        Args:
-            start_browser: whether it is shown in a browser.
 
         Returns:
             Its address.
@@ -65,8 +62,8 @@ class Tensorboard:
         for line in self._process.stderr:
             said.append(line)
             if found := re.search(r"http://\S+", line):
+                atexit.register(self.stop)
                 threading.Thread(target=self._process.stderr.read, daemon=True).start()
-                webbrowser.open(found[0]) if start_browser else None
                 return found[0]
         raise PoiseError(f"TensorBoard did not start: {''.join(said[-3:]).strip()}")
 
