@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from poise.cluster import fetch as fetching
 from poise.cluster import local, token
 from poise.cluster.jobs import Job, Unreachable
 from poise.compat import cluster
@@ -196,7 +197,7 @@ class OutOfReach:
 def test_a_cluster_out_of_reach_is_said_and_waited_for(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submitted, "LOOK_S", 0.01)
+    monkeypatch.setattr(fetching, "LOOK_S", 0.01)
     jobs, said = cast(Any, OutOfReach()), []
 
     def hear(text: str, **_: Any) -> None:
@@ -209,8 +210,8 @@ def test_a_cluster_out_of_reach_is_said_and_waited_for(
 
     monkeypatch.setattr(submitted, "print", hear, raising=False)
     assert run("a").wait_for_completion(show_output=True)["status"] == "Completed"
-    assert said == ["Nothing answers. The run goes on without us; trying again.", "printed\n"]
-    monkeypatch.setattr(submitted, "PATIENCE_S", 0.0)
+    assert said == ["Nothing answers. The job goes on without us; trying again.", "printed\n"]
+    monkeypatch.setattr(fetching, "PATIENCE_S", 0.0)
     jobs.back = False
     lost = run("b")
     with pytest.raises(Unreachable):

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from poise.cluster.jobs import ENDED, LOOK_S, Job, Jobs, Unreachable
 from poise.cluster.local import FETCHED
@@ -40,14 +40,52 @@ The job {0} goes on without us.
   poise stop {0}            end it, with a checkpoint"""
 
 
+class Look(NamedTuple):
+    """A job as it was when it was last looked at."""
+
+    job: Job
+    log: bytes
+    """All that it has printed."""
+    runs: list[Path]
+    """Its runs, here."""
+    trouble: str | None
+    """Why this look is an old one; None where the cluster answered."""
+
+
+def follow(jobs: Jobs, job: Job, root: str | Path | None) -> Iterator[Look]:
+    """Looks at a job once a second, until it has ended and all of it is here.
+
+    Args:
+        jobs, job: whose.
+        root: the folder of all runs here, into which those of the job come; None brings none.
+
+    Raises:
+        ClusterError: the cluster is out of reach for too long, or a folder is another's.
+    """
+    heard, look = time.monotonic(), Look(job, b"", [], None)
+    while True:
+        try:
+            job = jobs.get(job.id)
+            kept, new = newer(look.log, partial(jobs.read, job, None)) if job.node else (b"", b"")
+            runs = fetch(jobs, job, root) if root is not None else []
+            heard, look = time.monotonic(), Look(job, kept + new, runs, None)
+        except Unreachable as error:
+            if time.monotonic() - heard > PATIENCE_S:
+                raise
+            look = look._replace(trouble=f"{error} The job goes on without us; trying again.")
+        yield look
+        if not look.trouble and look.job.state in ENDED:
+            return
+        time.sleep(LOOK_S)
+
+
 def watch(
     jobs: Jobs, job: Job, root: str | Path | None, say: Callable[[str], None], *, log: bool = False
 ) -> tuple[Job, list[Path]]:
     """Follows a job until it has ended. Ctrl-C leaves it running, and says how to look again.
 
     Args:
-        jobs, job: whose.
-        root: the folder of all runs here, into which those of the job come; None brings none.
+        jobs, job, root: as for `follow`.
         say: shows a sentence to the user.
         log: whether what the job prints is printed.
 
@@ -55,31 +93,21 @@ def watch(
         The job as it has ended, and its runs here.
 
     Raises:
-        ClusterError: the cluster is out of reach for too long, or a folder is another's.
+        ClusterError: as `follow`.
     """
-    heard, silent, seen, runs = time.monotonic(), False, b"", list[Path]()
+    printed, before = 0, None
     try:
-        while True:
-            try:
-                job = jobs.get(job.id)
-                if log and job.node:
-                    kept, new = newer(seen, partial(jobs.read, job, None))
-                    print(shown(new.decode(errors="replace"), lines=True), end="", flush=True)
-                    seen = kept + new
-                runs = fetch(jobs, job, root) if root is not None else []
-                heard, silent = time.monotonic(), False
-            except Unreachable as error:
-                if time.monotonic() - heard > PATIENCE_S:
-                    raise
-                if not silent:
-                    say(f"{error} The job goes on without us; trying again.")
-                silent = True
-            if job.state in ENDED and not silent:
-                return job, runs
-            time.sleep(LOOK_S)
+        for look in follow(jobs, job, root):
+            if log and (new := look.log[printed:]):
+                print(shown(new.decode(errors="replace"), lines=True), end="", flush=True)
+                printed = len(look.log)
+            if look.trouble and not before:
+                say(look.trouble)
+            before = look.trouble
     except KeyboardInterrupt:
         say(LEFT.format(job.id))
         raise
+    return look.job, look.runs
 
 
 def expect(run: Path, job: Job) -> None:

@@ -13,15 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from poise.cluster.fetch import LEFT, LOG, PATIENCE_S, fetch, newer
-from poise.cluster.jobs import ENDED, LOOK_S, Job, Jobs, Unreachable
+from poise.cluster.fetch import LEFT, LOG, Look, follow
+from poise.cluster.jobs import LOOK_S, Job, Jobs, Unreachable
 from poise.compat.azureml.core.run import FILE, LOGS, Run
 from poise.errors import RunError, nearest, shown, writing
-from poise.files import make_folder
+from poise.files import make_folder, write_whole
 from poise.tracking.folder import RunFolder
 
 STATES = {
@@ -47,9 +46,7 @@ class SubmittedRun(Run):
     Attributes:
         id: its name.
         root: the folder of its files, here.
-        trainings: the run folders among them, as far as they have come.
         nodes: of the cluster, as they were lately.
-        trouble: why nothing is heard of the cluster now; None where it answers.
         watchers: functions that are called after each look.
     """
 
@@ -60,14 +57,12 @@ class SubmittedRun(Run):
         self.root = experiment.folder / job.id
         make_folder(self.root / LOGS)
         super().__init__(self.root)
-        self.trainings: list[Path] = []
         self.nodes: list[dict[str, Any]] = []
-        self.trouble: str | None = None
         self.watchers: list[Callable[[], None]] = []
-        self._jobs, self._job = jobs, job
+        self._jobs, self._look = jobs, Look(job, b"", [], None)
         self._error: BaseException | None = None
         self._looked_at_nodes = -math.inf
-        self._news, self._over = threading.Event(), threading.Event()
+        self._over = threading.Event()
         threading.Thread(target=self._follow, daemon=True).start()
 
     def __repr__(self) -> str:
@@ -79,40 +74,25 @@ class SubmittedRun(Run):
 
     def _follow(self) -> None:
         """Looks until the run has ended, and all of it is here."""
-        heard = time.monotonic()
         try:
-            while self._job.state not in ENDED:
-                try:
-                    self._look()
-                    heard, self.trouble = time.monotonic(), None
-                except Unreachable as error:
-                    if time.monotonic() - heard > PATIENCE_S:
-                        raise
-                    self.trouble = f"{error} The run goes on without us; trying again."
-                for watcher in self.watchers:
-                    watcher()
-                self._news.wait(LOOK_S)
+            for look in follow(self._jobs, self._look.job, self.root):
+                if look.log != self._look.log:
+                    write_whole(self.root / LOGS / LOG, look.log.decode(errors="replace"))
+                if not look.trouble and time.monotonic() - self._looked_at_nodes > NODES_S:
+                    with suppress(Unreachable):
+                        self.nodes = self._jobs.nodes()
+                    self._looked_at_nodes = time.monotonic()
+                self._look = look
+                self._tell()
         except BaseException as error:
             self._error = error
         finally:
             self._over.set()
-            for watcher in self.watchers:
-                watcher()
+            self._tell()
 
-    def _look(self) -> None:
-        job = self._jobs.get(self.id)
-        file = self.root / LOGS / LOG
-        before = file.read_bytes() if file.is_file() else b""
-        kept, new = (
-            newer(before, partial(self._jobs.read, job, None)) if job.node else (before, b"")
-        )
-        if new:
-            with writing(file):
-                file.write_bytes(kept + new)
-        self.trainings = fetch(self._jobs, job, self.root)
-        if time.monotonic() - self._looked_at_nodes > NODES_S:
-            self.nodes, self._looked_at_nodes = self._jobs.nodes(), time.monotonic()
-        self._job = job  # at the end: one that has ended is all here
+    def _tell(self) -> None:
+        for watcher in self.watchers:
+            watcher()
 
     # --- what it is
 
@@ -122,7 +102,7 @@ class SubmittedRun(Run):
         return (
             "NotResponding"
             if self._error
-            else STATES.get(self._job.state, self._job.state.capitalize())
+            else STATES.get(self._look.job.state, self._look.job.state.capitalize())
         )
 
     status = property(get_status)
@@ -135,8 +115,17 @@ class SubmittedRun(Run):
     @property
     def log_text(self) -> str:
         """What the run has printed."""
-        file = self.root / LOGS / LOG
-        return shown(file.read_text(errors="replace"), lines=True) if file.is_file() else ""
+        return shown(self._look.log.decode(errors="replace"), lines=True)
+
+    @property
+    def trainings(self) -> list[Path]:
+        """The run folders among its files, as far as they have come."""
+        return self._look.runs
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing is heard of the cluster now; None where it answers."""
+        return self._look.trouble
 
     @property
     def last_result(self) -> dict[str, Any]:
@@ -149,7 +138,7 @@ class SubmittedRun(Run):
         return {
             "runId": self.id,
             "status": self.get_status(),
-            "startTimeUtc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._job.began)),
+            "startTimeUtc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._look.job.began)),
             "target": self.targets[0][0],
             "folder": str(self.root),
         }
@@ -231,15 +220,14 @@ class SubmittedRun(Run):
             raise
         if self._error is not None:
             raise self._error
-        if self._job.state == "FAILED" and raise_on_error:
+        if self._look.job.state == "FAILED" and raise_on_error:
             last = "\n".join(self.log_text.strip().splitlines()[-20:])
-            raise RunError(f"{self._job.end} {self.root / LOGS / LOG} ends with:\n{last}")
+            raise RunError(f"{self._look.job.end} {self.root / LOGS / LOG} ends with:\n{last}")
         return self.get_details()
 
     def cancel(self) -> None:
         """Ends the run, which writes a checkpoint first."""
-        self._jobs.stop(self._job)
-        self._news.set()  # no need to wait for the next look
+        self._jobs.stop(self._look.job)
         self._over.wait()
 
 
