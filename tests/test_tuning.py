@@ -399,6 +399,19 @@ def test_a_confirmation_whose_process_dies_is_run_again(tmp_path: Path) -> None:
     assert math.isfinite(study.best.confirmed(study.search))
 
 
+def test_a_cluster_that_is_not_there_leaves_no_study_and_changes_none(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    nowhere = "127.0.0.1:9"
+    with pytest.raises(poise.ClusterError, match="Nothing answers at 127"):
+        run("PPO", config=SPACE, ray_address=nowhere, folder=tmp_path, experiment="s", **SMALL)
+    assert [path.name for path in (tmp_path / "s").iterdir()] == [".lock"]
+    a_search(cluster={"ray_address": "local", "num_cpus_per_worker": 2.0}).write(tmp_path / "s")
+    with pytest.raises(poise.ClusterError, match="Nothing answers at 127"):
+        poise.tune.resume(tmp_path / "s", ray_address=nowhere, quiet=True)
+    kept = {"ray_address": "local", "num_cpus_per_worker": 2.0}
+    assert Search.read(tmp_path / "s").cluster == kept
+
+
 class Machine:
     """Does a job once it may."""
 

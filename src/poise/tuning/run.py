@@ -271,9 +271,9 @@ def conduct(
         print(f"No limit was given for a run: {end}.", flush=True)
     with _claimed(folder):
         study = _study(limited)(limited, folder, callbacks)
+        pool = Pool(study, _home(study, size), study.total)
         limited.write(folder)
         ending = (signal.SIGINT, *signals)
-        pool = Pool(study, _home(study, size), study.total)
         with (
             Board(study, pool.size, quiet=quiet) as board,
             pool,
