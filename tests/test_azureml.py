@@ -129,9 +129,15 @@ def test_the_workspace_is_that_of_a_config_json_above(
     found = Workspace.from_config()
     assert (found.name, found.resource_group, found.folder) == ("w", "g", workspace.folder)
     assert capsys.readouterr().out == ""
-    (inside / "config.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"config.json is not valid JSON: mend or remove it"):
-        Workspace.from_config()
+    for text in ("{", "[]", '{"workspace_name": "w"}'):
+        (inside / "config.json").write_text(text)
+        assert Workspace.from_config().folder == workspace.folder
+        with pytest.raises(
+            ConfigError, match=r"config.json is no config.json of Azure's, with sub"
+        ):
+            Workspace.from_config(inside / "config.json")
+    with pytest.raises(ConfigError, match=r"none.json is no config.json of Azure's"):
+        Workspace.from_config("none.json")
 
 
 def target(workspace: Workspace, name: str = "head", vm_size: str = "STANDARD_D1_V2") -> AmlCompute:

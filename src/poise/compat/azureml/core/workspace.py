@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from poise.errors import ConfigError
 from poise.files import read_json
 
 CONFIGS = ("config.json", ".azureml/config.json")
+KEYS = ("subscription_id", "resource_group", "workspace_name")
 
 
 class Workspace:
@@ -49,28 +51,23 @@ class Workspace:
             path: where to look instead: a folder, or the file itself.
 
         Raises:
-            ConfigError: the file is no JSON.
+            ConfigError: the file is not there, or is another.
         """
         given = Path(path or ".").absolute()
         bases = (given, *given.parents) if given.is_dir() else (given.parent,)
         names = CONFIGS if given.is_dir() else (given.name,)
-        for base, name in ((base, name) for base in bases for name in names):
-            about = _read(base / name)
-            if "workspace_name" in about:  # a run has a config.json, too
-                keys = ("subscription_id", "resource_group", "workspace_name")
-                return cls(folder=base, **{key: str(about.get(key) or "none") for key in keys})
-        found = cls(folder=bases[0])
-        say(f"There is no config.json of Azure's here: the workspace is the folder {found.folder}.")
-        return found
+        for file, base in ((base / name, base) for base in bases for name in names):
+            with suppress(
+                OSError, ValueError, KeyError
+            ):  # whatever else is called so: a run's, for one
+                about = read_json(file)
+                return cls(folder=base, **{key: str(about[key]) for key in KEYS})
+        if not given.is_dir():
+            raise ConfigError(f"{given} is no config.json of Azure's, with {', '.join(KEYS)}.")
+        say(f"There is no config.json of Azure's here: the workspace is the folder {given}.")
+        return cls(folder=given)
 
     @property
     def compute_targets(self) -> dict[str, AmlCompute]:
         """The targets that were created here, by name."""
         return targets(self.folder)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return read_json(file) if file.is_file() else {}
-    except ValueError as error:
-        raise ConfigError(f"{file} {error}: mend or remove it.") from None
