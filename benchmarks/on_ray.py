@@ -70,7 +70,7 @@ def processor() -> float:
 
 
 def turns(case: str, count: int) -> Record:
-    """Both sides of Poise, in turn; steps a second and processor time a step, each side's median."""
+    """Both sides of Poise, in turn: medians of steps a second and of processor time a step."""
     algorithm, env, settings = CASES[case]
     made: dict[str, Any] = {}
     found: dict[str, list[tuple[float, float]]] = {}

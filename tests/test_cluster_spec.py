@@ -69,7 +69,7 @@ def local(folder: Path) -> ClusterSpec:
 
 
 def launched(spec: ClusterSpec) -> dict[str, Any]:
-    """What Ray's launcher makes of a file before it asks the cloud: its defaults, and its checks."""
+    """What Ray's launcher makes of a file before it asks the cloud: defaults, and checks."""
     util = pytest.importorskip("ray.autoscaler._private.util")
     pytest.importorskip("jsonschema")
     made = yaml.safe_load(render(spec))

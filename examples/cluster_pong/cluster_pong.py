@@ -1,4 +1,4 @@
-"""The cluster article in one script: a cluster, a job that trains Pong with IMPALA, and its run here.
+"""The cluster article in one script: a cluster, a job that trains Pong, and its run here.
 
 Then: a workspace, two compute targets, an estimator and a widget. Now (needs the extras `ray` and
 `atari`):

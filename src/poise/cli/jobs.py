@@ -42,7 +42,7 @@ def of_job(command: Callable[..., Any]) -> Any:
     click.option("--name", metavar="NAME", help="Of the job. [default: the time]"),
     click.option("--working-dir", default=".", help="The folder that is sent along.  [default: .]"),
     click.option("--max-run-time", type=click.FloatRange(0), metavar="SECONDS",
-                 help="Ends the run then, with a checkpoint. [default: the cluster's, or no limit]"),
+                 help="Ends the run then, with a checkpoint. [default: the cluster's, or none]"),
     click.option("--no-wait", is_flag=True, help="Return as soon as the job is submitted."),
     folder_option,
     click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED),

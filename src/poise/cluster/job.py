@@ -1,5 +1,8 @@
-"""What a job runs on its cluster: `python -m poise.cluster.job ID LIMIT train ...` is `poise
-train ...` with the folder of runs where `poise fetch` finds it, and with an end after LIMIT seconds."""
+"""What a job runs on its cluster.
+
+`python -m poise.cluster.job ID LIMIT train ...` is `poise train ...` with the folder of runs where
+`poise fetch` finds it, and with an end after LIMIT seconds.
+"""
 
 from __future__ import annotations
 

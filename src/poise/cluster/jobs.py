@@ -1,4 +1,4 @@
-"""The jobs of a cluster, by Ray's REST API and the standard library: the laptop needs no Ray running.
+"""The jobs of a cluster, by Ray's REST API alone: the laptop needs no Ray running.
 
 jobs = Jobs("http://127.0.0.1:8265")
 job = jobs.submit(["train", "PPO", "--env", "CartPole-v1"], pack("."))
@@ -130,7 +130,7 @@ class Jobs:
         return "\n".join(lines)
 
     def nodes(self) -> list[dict[str, Any]]:
-        """The nodes that are there, the head first, and then those that are gone, as Ray has them."""
+        """The nodes that are there, the head first, then those that are gone; as Ray has them."""
         query = "/api/v0/nodes?limit=10000&detail=true"
         found = self._ask("GET", query)["data"]["result"]["result"]
         return sorted(found, key=lambda node: (node["state"], not node["is_head_node"]))

@@ -196,7 +196,7 @@ def _lock() -> filelock.FileLock:
 
 
 def main(*asked: str) -> None:
-    """What the owner of a cluster does: starts it, tells where it is, and minds it until the end."""
+    """What the owner of a cluster does: starts it, tells where it is, minds it until the end."""
     pipe = begin()
     nodes, cpus, head_cpus, gpus, memory = map(int, asked[:5])
     # Ray's agents outlive their raylet by a minute: when our end of this pipe closes, all is ended.

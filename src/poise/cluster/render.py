@@ -1,6 +1,6 @@
 """`cluster.toml` as the files of others: Ray's cluster launcher (`ray up`) and KubeRay's RayJob.
 
-Both guard the cluster with the token, open nothing to the world, and notice a dead node within 10 s.
+Both guard the cluster with the token, open nothing to the world, and notice a dead node in 10 s.
 """
 
 from __future__ import annotations

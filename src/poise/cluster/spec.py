@@ -67,7 +67,7 @@ class ClusterSpec:
     shared_memory_gib: Positive | None = None
     """Shared memory of each machine; if not said (null), the provider's."""
     start_timeout_s: Seconds | None = None
-    """Seconds for the machines to come: `cluster_timeout_s` of every job; null leaves that alone."""
+    """Seconds for machines to come: `cluster_timeout_s` of every job; null leaves that alone."""
     max_run_time_s: Seconds | None = None
     """Seconds after which a job ends, with a checkpoint; null is no limit."""
     idle_minutes: PositiveInt = 5

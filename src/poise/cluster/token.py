@@ -23,7 +23,7 @@ from poise.install import install
 MODE, VALUE, FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 """Ray's own variables: whether there is a token, the token itself, and the file that it is in."""
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Where this is "0", Ray keeps `127.0.0.1`, which it else turns into an address that others reach."""
+"""Where this is "0", Ray keeps `127.0.0.1`, which else becomes an address that others reach."""
 ANSWER_S = 5.0
 """Seconds in which a cluster answers, or is said not to."""
 UNPROTECTED = (
@@ -128,8 +128,8 @@ def check_ray(address: str, *, allow_no_token: bool = False) -> dict[str, str]:
         The variables that `authenticate` has set for it.
 
     Raises:
-        ClusterError: nothing answers, it has another token, or it has none and `allow_no_token` does
-            not say that this is meant.
+        ClusterError: nothing answers, it has another token, or it has none and `allow_no_token`
+            does not say that this is meant.
     """
     need_ray()
     import grpc

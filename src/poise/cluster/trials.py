@@ -305,7 +305,7 @@ class RayTrials:
         return f"{self.cpus:g} CPU{'s' * (self.cpus != 1)}{gpus}"
 
     def _free(self) -> tuple[int, str]:
-        """Trials that there is room for now, and the free CPUs of all machines, the head's first."""
+        """Trials that there is room for now, and the free CPUs of each machine, the head first."""
         per_node: Any = available_resources_per_node
         free, room, there = per_node(), 0, nodes(ray)
         for node in there:

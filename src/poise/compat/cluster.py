@@ -1,4 +1,4 @@
-"""The cluster that an old script means by `ray.init(address=...)`, and what it changes for trainings.
+"""The cluster that an old script means by `ray.init(address=...)`.
 
 ray.init(address="10.0.0.4:6379")     # samplers live there from now on
 """
@@ -16,7 +16,7 @@ from poise.stepping.advice import available_cores
 RAY_ADDRESS = "RAY_ADDRESS"
 """Ray's own variable: the cluster of the job that this process is, or that the user has named."""
 TIMEOUT = "POISE_CLUSTER_TIMEOUT_S"
-"""Variable of a job: seconds in which its workers find machines, or the run ends with the reason."""
+"""Variable of a job: seconds in which its workers find machines, or the run ends."""
 HERE = ("localhost", "127.0.0.1", "[::1]")
 
 _said: set[str] = set()
@@ -35,7 +35,7 @@ def choose(address: str | None) -> str | None:
 
     Args:
         address: as `ray.init` takes it: None (that of `RAY_ADDRESS`), `local`, `auto`, `HOST:PORT`
-            or `ray://...`. Where none is found on this machine, trainings are on this machine alone.
+            or `ray://...`. Where none is found here, trainings are on this machine alone.
 
     Returns:
         The cluster's own address; None for this machine.

@@ -54,7 +54,8 @@ def _end(pipe: Pipe, data: bytes) -> dict[str, Any]:
         job = cloudpickle.loads(data)  # from the search, whose child this is
     except Exception as error:
         return {
-            "error": f"What the search sent cannot be read on {socket.gethostname()}: {said(error)}."
+            "error": f"What the search sent cannot be read on {socket.gethostname()}: "
+            f"{said(error)}."
         }
     with _output(Path(job["folder"]) / "output.txt"):
         return _run(pipe, job)

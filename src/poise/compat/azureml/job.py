@@ -1,5 +1,8 @@
-"""What the job of a submitted run is: `python -m poise.compat.azureml.job ID LIMIT SCRIPT ...` runs
-the entry script in a copy of its folder, whose `logs` and `outputs` come back as the run's files."""
+"""What the job of a submitted run is.
+
+`python -m poise.compat.azureml.job ID LIMIT SCRIPT ...` runs the entry script in a copy of its
+folder, whose `logs` and `outputs` come back as the run's files.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""`AmlCompute`: machines of one kind. Here they are nodes of a cluster on this machine, with as many
-CPUs as Azure's machines have."""
+"""`AmlCompute`: machines of one kind.
+
+Here they are nodes of a cluster on this machine, with as many CPUs as Azure's machines have.
+"""
 
 from __future__ import annotations
 
