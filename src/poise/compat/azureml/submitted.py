@@ -97,8 +97,10 @@ class SubmittedRun(Run):
     # --- what it is
 
     def get_status(self) -> str:
-        """`Preparing`, `Running`, `Completed`, `Failed` or `Canceled`; `NotResponding` where nothing
-        was heard of the cluster for so long that nobody looks any more."""
+        """`Preparing`, `Running`, `Completed`, `Failed`, `Canceled` or `NotResponding`.
+
+        The last is where nothing was heard of the cluster for so long that nobody looks any more.
+        """
         return (
             "NotResponding"
             if self._error
