@@ -215,7 +215,10 @@ def test_a_cluster_out_of_reach_is_said_and_waited_for(
         return SubmittedRun(Experiment(workspace, "e"), jobs, job, [("h", "D2", 1)])
 
     monkeypatch.setattr(submitted, "print", hear, raising=False)
-    assert run("a").wait_for_completion(show_output=True)["status"] == "Completed"
+    followed = run("a")
+    followed.watchers.append(lambda: 1 / 0)
+    assert followed.wait_for_completion(show_output=True)["status"] == "Completed"
+    assert not followed.watchers  # one that fails is dropped, with its traceback
     assert said == ["Nothing answers. The job goes on without us; trying again.", "printed\n"]
     monkeypatch.setattr(fetching, "PATIENCE_S", 0.0)
     jobs.back = False

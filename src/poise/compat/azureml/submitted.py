@@ -11,6 +11,7 @@ import math
 import shutil
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -91,8 +92,12 @@ class SubmittedRun(Run):
             self._tell()
 
     def _tell(self) -> None:
-        for watcher in self.watchers:
-            watcher()
+        for watcher in [*self.watchers]:
+            try:
+                watcher()
+            except Exception:  # what shows a run is no reason to lose sight of it
+                self.watchers.remove(watcher)
+                traceback.print_exc()
 
     # --- what it is
 
@@ -101,11 +106,8 @@ class SubmittedRun(Run):
 
         The last is where nothing was heard of the cluster for so long that nobody looks any more.
         """
-        return (
-            "NotResponding"
-            if self._error
-            else STATES.get(self._look.job.state, self._look.job.state.capitalize())
-        )
+        state = self._look.job.state
+        return "NotResponding" if self._error else STATES.get(state, state.capitalize())
 
     status = property(get_status)
 

@@ -39,8 +39,9 @@ class RunDetails:
         if where() == "notebook":
             from IPython.display import HTML, display
 
+            show: Any = display
             html: Any = HTML
-            handle: Any = display(html(self.html()), display_id=True)  # type: ignore[no-untyped-call]
+            handle = show(html(self.html()), display_id=True)
             self.run.watchers.append(lambda: handle.update(html(self.html())))
         else:
             self._print()
@@ -56,7 +57,7 @@ class RunDetails:
             name, machine, nodes = target
             there = f"{count} of {nodes} node{'s' * (nodes != 1)}, {machine}"
             samplers = run.last_result.get("cluster/workers")
-            if kind == "worker" and samplers is not None:
+            if kind == "worker" and isinstance(samplers, (int, float)):
                 there += f"; {samplers:g} worker{'s' * (samplers != 1)} of the run sample"
             found.append((f"{kind}: {name}", status, there))
         return found
