@@ -63,7 +63,7 @@ def rows(folder: Path) -> list[tuple[Any, ...]]:
 
 
 def test_trials_on_a_cluster_are_those_of_this_machine(cluster: Any, tmp_path: Path) -> None:
-    here = poise.tune.run("PPO", config=SPACE, folder=tmp_path / "here", **SMALL)
+    here = poise.tune.run("PPO", config=SPACE, folder=tmp_path / "here", parallel=1, **SMALL)
     there = poise.tune.run(
         "PPO", config=SPACE, folder=tmp_path / "there", ray_address=cluster.address, **SMALL
     )
@@ -118,7 +118,7 @@ def test_a_lost_machine_and_a_lost_process_cost_what_was_since_the_last_checkpoi
     config = {"env": slow, "env_config": {"file": str(go)}, "num_envs_per_worker": 4}
     config |= {"lr": grid_search([1e-4, 3e-4, 1e-3])}
     go.touch()
-    alone = poise.tune.run("PPO", config=config, folder=tmp_path / "alone", **LONG)
+    alone = poise.tune.run("PPO", config=config, folder=tmp_path / "alone", parallel=1, **LONG)
     go.unlink()
     folder, found = tmp_path / "tune_PPO_slow", list[Any]()
     given = {"config": config, "folder": tmp_path, "ray_address": cluster.address, **LONG}
@@ -157,7 +157,9 @@ def test_seeds_that_were_told_to_end_and_killed_go_on_and_are_those_of_this_mach
     go = tmp_path / "go"
     go.touch()
     config = {"num_envs_per_worker": 4, "env_config": {"file": str(go)}}
-    alone = poise.run_seeds("PPO", env, seeds=3, config=config, folder=tmp_path / "alone", **LONG)
+    alone = poise.run_seeds(
+        "PPO", env, seeds=3, config=config, folder=tmp_path / "alone", parallel=1, **LONG
+    )
     go.unlink()
     folder = tmp_path / "e"
     paths = [folder / f"seed_{n}" for n in range(3)]
