@@ -257,7 +257,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv(token.FILE, str(folder / "auth_token"))
         before = dict(os.environ)
         yield
-        local.stop()
+        if (ended := local.stop()) is not None:
+            shutil.rmtree(ended.folder, ignore_errors=True)  # it keeps the runs of jobs
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
 
