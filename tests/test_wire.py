@@ -70,6 +70,17 @@ def test_returns_are_carried_by_the_number_of_a_slot() -> None:
     assert scaler.carry.tolist() == [20 + 0.5, 10 + 1]
 
 
+def test_slots_that_have_not_come_yet_are_no_damage() -> None:
+    scaler, again = RewardScaler(0.5), RewardScaler(0.5)
+    scaler(rollout([1.0, 2.0], True, [0, 1]))  # of four, whose others are slower
+    again.load_state_dict(scaler.state_dict(), 4)
+    again(rollout([3.0, 4.0], False, [3, 0]))
+    assert again.carry is not None
+    assert again.carry.tolist() == [4.5, 2, 0, 3]
+    with pytest.raises(ValueError, match="slots"):
+        again.load_state_dict(again.state_dict(), 2)
+
+
 def test_a_slot_that_is_there_twice_goes_on_from_itself() -> None:
     scaler = RewardScaler(0.5)
     scaler(rollout([1.0, 4.0, 2.0], False, [0, 1, 0]))

@@ -89,7 +89,7 @@ class RewardScaler:
             ValueError: the state is of another number of slots.
         """
         self.carry = None if state["carry"] is None else torch.as_tensor(state["carry"])
-        if self.carry is not None and self.carry.shape != (slots,):
+        if self.carry is not None and not (self.carry.ndim == 1 and len(self.carry) <= slots):
             raise ValueError(
                 f"returns of {list(self.carry.shape)} slots are carried, and there are {slots}"
             )
