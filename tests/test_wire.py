@@ -152,6 +152,7 @@ def test_pictures_are_packed_without_a_loss(channels: int, planes: int) -> None:
     wide = np.zeros((9, 7, channels, 6, 5), np.uint8)
     unpack(wide[:, 2:5], sent)  # a part of a rollout of more slots
     assert np.array_equal(wide[:, 2:5], pictures)
+    assert all(isinstance(part, np.ndarray) for part in sent.values())  # a checkpoint may hold it
 
 
 def test_a_step_of_pong_is_small_on_the_wire(trainer: Any) -> None:

@@ -191,6 +191,8 @@ class SamplerActor:
     def restore(self, state: dict[str, Any]) -> dict[str, Any]:
         """Goes on from a state; how many environments begin a new episode."""
         assert self.sampler is not None
+        if state["generator"] is None:  # the worker was not there when it was saved
+            return {"lost": self.sampler.slots}
         return {"lost": len(self.sampler.load_state_dict(state))}
 
     @ray.method(concurrency_group="meanwhile")  # type: ignore[untyped-decorator]

@@ -51,8 +51,8 @@ NODES_S = 5.0
 """Seconds between two looks at how many machines there are."""
 
 AHEAD = 2
-"""Rollouts that a worker may be asked for before they are learnt from: while one travels, the next
-is sampled."""
+"""Rollouts that a worker may be asked for beyond those that a batch takes of it, less one: while
+one travels, the next is sampled."""
 
 
 class RayHome:
@@ -192,6 +192,7 @@ class RayGroup(SamplerGroup):
         self.parts = [whole.part(i, i + each) for i in range(0, whole.slots, each)]
         self.waited = 0.0
         self._answers: dict[int, dict[str, Any]] = {}  # of the round under way, by worker
+        self._halted = False  # whether workers were told to stop, and not yet to go on
         self._version = self._broadcast = 0
         self._floor = 0  # the first broadcast of the policy that acts now
         self._episodes: list[Episode] = []
@@ -227,10 +228,9 @@ class RayGroup(SamplerGroup):
         if self.halt.asked:
             raise HaltedError
         start = perf_counter()
-        if halted := [i for i, answer in self._answers.items() if "rollout" not in answer]:
-            self.fleet.halt(False)
-            for i in halted:
-                del self._answers[i]
+        self._hear(self.fleet.ready)  # what an interrupt has left under way
+        self._go_on()
+        self._answers = {i: a for i, a in self._answers.items() if "rollout" in a}
         self.fleet.pump(0)  # those who have come take part
         while True:
             asked = [worker for worker in self.fleet.ready if worker.index not in self._answers]
@@ -253,15 +253,29 @@ class RayGroup(SamplerGroup):
         """Takes the answers of these workers, but for those that are lost; whether a halt stopped
         them."""
         waited_for = [(worker, worker.incarnation) for worker in asked]
-        told = False
         while any(worker.incarnation == n and worker.calls for worker, n in waited_for):
-            if self.halt.asked and not told:
-                self.fleet.halt(told := True)
+            if self.halt.asked and not self._halted:
+                self._halted = True
+                self.fleet.halt(True)
             self.fleet.pump(0.2)
-            while self.fleet.inbox:
-                worker, answer = self.fleet.inbox.popleft()
-                self._answers[worker.index] = answer
-        return told
+            self._take()
+        return self._halted
+
+    def _go_on(self) -> None:
+        """Has workers sample again that were told to stop."""
+        if self._halted:
+            self.fleet.halt(False)
+            self._halted = False
+
+    def _take(self) -> None:
+        """Takes what has come."""
+        while self.fleet.inbox:
+            worker, answer = self.fleet.inbox.popleft()
+            if answer["order"][-1] >= self._floor:
+                self._keep(worker, answer)
+
+    def _keep(self, worker: Worker, answer: dict[str, Any]) -> None:
+        self._answers[worker.index] = answer
 
     def _wait_for_one(self) -> None:
         """Waits until a worker is there.
@@ -335,12 +349,14 @@ class RayGroup(SamplerGroup):
 
     def state_dict(self) -> list[dict[str, Any]]:
         """The state of each worker's sampler; of one that is not there, that of one which has not
-        started."""
+        started, without a generator: two workers with the same would explore alike."""
         answers = self.fleet.ask("state", [()] * len(self.fleet.workers))
+        self._take()
         known = [writable(answer["state"]) for answer in answers if answer is not None]
         if not known:
             return []
-        fresh = {**known[0], "started": False, "env": None, "episodes": [], "underway": None}
+        nothing = dict.fromkeys(("generator", "noise", "env", "underway"))
+        fresh = {**known[0], **nothing, "started": False, "episodes": []}
         there = iter(known)
         states = [dict(fresh) if answer is None else next(there) for answer in answers]
         for index, answer in self._answers.items():
@@ -364,13 +380,12 @@ class RayStream(RayGroup):
 
     A batch is made of the workers' rollouts in the order in which they come: one that is slow keeps
     nobody waiting, and a fast one may be there twice. How old the policy is that sampled
-    them is bounded by `AHEAD`: no worker is asked for more than is being learnt from.
+    them is bounded by `AHEAD`.
     """
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._full: deque[tuple[Worker, dict[str, Any]]] = deque()
-        self._halted = False
 
     @property
     def ready(self) -> int:
@@ -384,9 +399,8 @@ class RayStream(RayGroup):
 
     def collect(self) -> Rollout:
         start = perf_counter()
-        if self._halted and not self.halt.asked:
-            self.fleet.halt(False)
-            self._halted = False
+        if not self.halt.asked:
+            self._go_on()
         self._work(0)
         while len(self._full) < len(self.parts):
             if self.halt.asked:
@@ -402,18 +416,22 @@ class RayStream(RayGroup):
 
     def state_dict(self) -> list[dict[str, Any]]:
         """Where the samplers stand, which stop for it amid their rollouts."""
-        self.fleet.halt(True)
         self._halted = True
+        self.fleet.halt(True)
         return super().state_dict()
+
+    def _keep(self, worker: Worker, answer: dict[str, Any]) -> None:
+        if "rollout" in answer:
+            self._full.append((worker, answer))
 
     def _work(self, seconds: float) -> None:
         """Takes what has come, and asks for more."""
         self.fleet.pump(seconds)
-        while self.fleet.inbox:
-            worker, answer = self.fleet.inbox.popleft()
-            if "rollout" in answer and answer["order"][-1] >= self._floor:
-                self._full.append((worker, answer))
+        self._take()
         waiting = Counter(worker.index for worker, _ in self._full)
-        for worker in self.fleet.ready:
-            for _ in range(AHEAD - waiting[worker.index] - len(worker.calls)):
+        ready = self.fleet.ready
+        # Of few workers a batch takes several rollouts each, without which it would never be full.
+        most = -(-len(self.parts) // max(1, len(ready))) + AHEAD - 1
+        for worker in ready:
+            for _ in range(min(AHEAD, most - waiting[worker.index]) - len(worker.calls)):
                 self._ask(worker)

@@ -105,11 +105,12 @@ def packed(pictures: np.ndarray) -> dict[str, Any]:
     changes = newest.copy()
     changes[1:] ^= newest[:-1]
     earlier = np.ascontiguousarray(pictures[begins][:, :-planes])
-    return {
-        "begins": begins,
-        "changes": zlib.compress(changes.data, 1),
-        "earlier": zlib.compress(earlier.data, 1),
-    }
+    # Arrays, since a checkpoint holds them, and no bytes.
+    return {"begins": begins, "changes": _deflated(changes), "earlier": _deflated(earlier)}
+
+
+def _deflated(array: np.ndarray) -> np.ndarray:
+    return np.frombuffer(zlib.compress(array.data, 1), np.uint8)
 
 
 def unpack(pictures: np.ndarray, sent: dict[str, Any]) -> None:
@@ -135,7 +136,7 @@ def size_of(sent: dict[str, Any]) -> int:
     for leaves in (sent["obs"], *(leaves for _, _, leaves in sent["final"])):
         for leaf in leaves.values():
             parts += leaf.values() if isinstance(leaf, dict) else [leaf]
-    return sum(part.nbytes if isinstance(part, np.ndarray) else len(part) for part in parts)
+    return sum(part.nbytes for part in parts)
 
 
 def fill(part: Rollout, sent: dict[str, Any]) -> None:

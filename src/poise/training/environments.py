@@ -119,8 +119,9 @@ class Environments:
             halt=self.halt,
         )
         samplers = algorithm.place(group)
-        if self.pending:
-            lost = self._restore(samplers, self.pending)
+        if self.pending is not None:
+            # No state at all is that of workers none of which was there.
+            lost = self._restore(samplers, self.pending) if self.pending else self.config.num_envs
             if lost:
                 self.lost += lost
                 of = f"{lost} of {self.config.num_envs} environments"

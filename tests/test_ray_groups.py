@@ -1,0 +1,152 @@
+"""Guards what the learner's side of samplers on Ray does, with workers that are none."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from poise.sampling.episodes import STAGES
+from poise.sampling.halt import Halt, HaltedError
+from poise.sampling.rollout import rollout_for
+from poise.sampling.sampler import Sampler
+from poise.sampling.wire import arrays
+from poise.training.trainer import Trainer
+
+pytest.importorskip("ray")
+
+from poise.cluster.actor import SamplerActor
+from poise.cluster.samplers import RayGroup, RayStream
+from poise.cluster.workers import Sent, Worker
+
+STEPS, ENVS = 4, 2
+
+
+class Fleet:
+    """Workers that answer in a pump what they were asked for, each one call."""
+
+    def __init__(self, policy: Any, workers: int) -> None:
+        self.workers = [Worker(i, range(i * ENVS, (i + 1) * ENVS)) for i in range(workers)]
+        for worker in self.workers:
+            worker.ready = True
+        self.inbox: deque[Any] = deque()
+        self.rollout = arrays(rollout_for(policy, STEPS, ENVS))
+        self.asked, self.pumps, self.halted = 0, 0, False
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.states: list[Any] = []
+
+    @property
+    def ready(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.ready]
+
+    def begin(self, about: Any, policy: bytes) -> None:
+        pass
+
+    def sample(self, worker: Worker, version: int, broadcast: int, weights: Any) -> None:
+        self.asked += 1
+        worker.calls.append(Sent("sample", None, (worker.index, 0, 0, broadcast)))
+
+    def pump(self, seconds: float) -> None:
+        self.pumps += 1
+        assert self.pumps < 200, "it waits without an end"
+        if seconds:
+            self.meanwhile()
+        for worker in self.workers:
+            if worker.calls:
+                order = worker.calls.popleft().order
+                answer = {"order": order, "filled": 0} if self.halted else self.full(order)
+                self.inbox.append((worker, answer))
+
+    def full(self, order: tuple[int, ...]) -> dict[str, Any]:
+        nothing = {"episodes": [], "seconds": dict.fromkeys(STAGES, 0.0), "bytes": 0}
+        return {"order": order, "rollout": self.rollout, **nothing}
+
+    def halt(self, asked: bool) -> None:
+        for worker in self.workers if asked else ():  # who were done when it came
+            while worker.calls:
+                self.inbox.append((worker, self.full(worker.calls.popleft().order)))
+        self.halted = asked
+
+    def ask(self, what: str, arguments: Any) -> list[Any]:
+        while any(worker.calls for worker in self.workers):
+            self.pump(0)
+        return self.states
+
+
+@pytest.fixture
+def algo(trainer: Any) -> Trainer:
+    made: Trainer = trainer("PPO", "CartPole-v1", preset=None, num_envs_per_worker=ENVS)
+    return made
+
+
+def group(algo: Trainer, workers: int, kind: Any = RayGroup, slots: int = 0) -> Any:
+    policy = algo.algorithm.policy
+    whole = rollout_for(policy, STEPS, slots or workers * ENVS)
+    fleet: Any = Fleet(policy, workers)
+    made = kind(fleet, whole, lambda worker: {}, Halt(), 1.0, whole.slots)
+    made.follow(policy, algo.algorithm.flat, 0)
+    return made
+
+
+@pytest.mark.parametrize("ready", [1, 2, 3])
+def test_few_workers_fill_a_batch_of_many_rollouts(ready: int, algo: Trainer) -> None:
+    """Of a run with three workers, whose batches take seven rollouts of theirs."""
+    stream = group(algo, 3, RayStream, slots=7 * ENVS)
+    for worker in stream.fleet.workers[ready:]:
+        worker.ready = False  # its machine is gone
+    assert stream.collect().slots == 7 * ENVS
+    assert stream.collect().valid.all()
+
+
+def test_a_halt_that_comes_too_late_stops_no_later_rollout(algo: Trainer) -> None:
+    ray = group(algo, 2)
+    pump = ray.fleet.pump
+
+    def stop(seconds: float) -> None:  # instead of the first pump that waits
+        if seconds:
+            ray.halt.asked, ray.fleet.pump = True, pump
+
+    ray.fleet.pump = stop
+    with pytest.raises(HaltedError):
+        ray.collect()
+    ray.halt.asked = False
+    for _ in range(2):
+        assert ray.collect().valid.all()
+    assert ray.fleet.asked == 4
+
+
+def test_what_an_interrupt_left_under_way_is_learnt_from(algo: Trainer) -> None:
+    ray = group(algo, 2)
+
+    def interrupt() -> None:
+        ray.fleet.meanwhile = lambda: None
+        raise KeyboardInterrupt
+
+    ray.fleet.meanwhile = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        ray.collect()
+    ray.collect()
+    assert ray.fleet.asked == 2
+    ray.fleet.meanwhile = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        ray.collect()
+    ray.fleet.states = [{"state": {"underway": None}}] * 2
+    saved = [state["underway"] for state in ray.state_dict()]
+    assert all("rollout" in underway["complete"] for underway in saved)
+
+
+def test_a_worker_that_was_absent_has_a_generator_of_its_own(algo: Trainer) -> None:
+    ray = group(algo, 2)
+    sampler = algo.samplers.members[0]
+    ray.fleet.states = [{"state": sampler.state_dict()}, None]
+    there, absent = ray.state_dict()
+    own = Sampler(algo.algorithm.policy, sampler.env, STEPS, np.random.SeedSequence(7))
+    before = own.state_dict()["generator"]
+    actor = SamplerActor()
+    actor.sampler = own
+    assert actor.restore(absent) == {"lost": ENVS}
+    assert (own.state_dict()["generator"] == before).all()
+    assert not (own.state_dict()["generator"] == there["generator"]).all()
