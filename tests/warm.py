@@ -51,7 +51,7 @@ HEAVY = (
 ADDRESS = "POISE_TESTS_WARM"
 """The environment variable with the parent's socket, in Linux's own name space: it has no file."""
 
-WORKER = "from poise.tuning.worker import"
+WORKER = "poise.tuning.worker"
 """In the command of a search's worker."""
 
 _Usual = subprocess.Popen
