@@ -19,7 +19,7 @@ from poise.config.resolve import field_types, resolve
 from poise.config.types import coerce, parse_text
 from poise.errors import ConfigError
 from poise.learning.schedules import schedule_value
-from poise.training.loading import config_from_dict
+from poise.training.loading import config_from_dict, override
 
 
 def ppo(**settings: Any) -> PPOConfig:
@@ -648,3 +648,51 @@ def test_every_setting_that_may_change_is_read_anew(algorithm: str) -> None:
     )
     for key in config.adjustable & set(field_types(config)):
         assert f"config.{key}" in live, key
+
+
+def on_ray(algorithm: str, **settings: Any) -> Any:
+    return resolve(algorithm, "Some-v0", {"ray_address": "auto", **settings}, preset=None)[0]
+
+
+@pytest.mark.parametrize("settings", [{}, {"train_batch_size": 128}])
+def test_workers_of_a_cluster_leave_the_batches_of_a_replay(settings: dict[str, Any]) -> None:
+    config = on_ray("DQN", **settings)
+    before = config.train_batch_size, config.num_envs, config.gradient_steps
+    config.spread(3)
+    assert (config.train_batch_size, config.num_envs, config.gradient_steps) == before
+    assert config.num_workers == 2
+
+
+def test_a_minibatch_that_is_the_whole_batch_stays_so_on_a_cluster() -> None:
+    config = on_ray("IMPALA", num_envs_per_worker=16)
+    config.spread(9)
+    assert config.train_batch_size == config.sgd_minibatch_size == 18 * 32
+
+
+def test_a_run_that_moves_to_a_cluster_keeps_its_environments() -> None:
+    before = resolve("PPO", "Some-v0", {"num_workers": 3, "num_envs": 4}, preset=None)[0]
+    config = override("PPO", before.to_dict(), {"ray_address": "auto"})
+    assert (config.num_workers, config.num_envs, config.train_batch_size) == ("auto", 12, 12 * 128)
+    config.spread(2)
+    assert (config.num_workers, config.num_envs) == (2, 12)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"lr": 1e-3}, {"num_workers": 3}, {"ray_address": "10.0.0.1:6379"}]
+)
+def test_a_batch_of_whoever_comes_first_stays_with_other_settings(settings: dict[str, Any]) -> None:
+    fixed = {"train_batch_size": 1000, "rollout_fragment_length": 50}
+    before = on_ray("IMPALA", num_workers=13, num_envs_per_worker=2, **fixed)
+    config = override("IMPALA", before.to_dict(), settings)
+    if config.num_workers == "auto":
+        config.spread(4)
+    assert (config.train_batch_size, config.num_envs_per_worker) == (1000, 2)
+
+
+def test_a_batch_without_workers_is_a_rollout() -> None:
+    fixed = {"train_batch_size": 320, "rollout_fragment_length": 32, "num_envs_per_worker": 2}
+    with pytest.raises(ConfigError, match="train_batch_size=320 contradicts num_envs_per_worker=2"):
+        on_ray("IMPALA", num_workers=0, **fixed)
+    said = "train_batch_size=320 contradicts num_envs_per_worker x rollout_fragment_length=96"
+    with pytest.raises(ConfigError, match=said):
+        on_ray("IMPALA", num_workers=3, **{**fixed, "num_envs_per_worker": 3})

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
+import poise
 from poise.sampling.episodes import STAGES
 from poise.sampling.halt import Halt, HaltedError
 from poise.sampling.rollout import rollout_for
 from poise.sampling.sampler import Sampler
 from poise.sampling.wire import arrays
+from poise.stepping.calls import Call
 from poise.training.trainer import Trainer
 
 pytest.importorskip("ray")
 
 from poise.cluster.actor import SamplerActor
-from poise.cluster.samplers import RayGroup, RayStream
+from poise.cluster.connect import free_cpus
+from poise.cluster.samplers import RayGroup, RayHome, RayStream
 from poise.cluster.workers import Sent, Worker
 
 STEPS, ENVS = 4, 2
@@ -150,3 +156,35 @@ def test_a_worker_that_was_absent_has_a_generator_of_its_own(algo: Trainer) -> N
     assert actor.restore(absent) == {"lost": ENVS}
     assert (own.state_dict()["generator"] == before).all()
     assert not (own.state_dict()["generator"] == there["generator"]).all()
+
+
+def test_a_call_that_fails_is_not_made_to_workers_that_come_later() -> None:
+    home: Any = object.__new__(RayHome)
+    home.fleet = SimpleNamespace(calls={}, workers=[None], ask=lambda *_: [{"problem": "no such"}])
+    with pytest.raises(poise.EnvError, match="no such"):
+        home.call(Call("call", "gravitas"))
+    assert home.fleet.calls == {}
+
+
+def test_what_cannot_be_sent_back_costs_no_worker() -> None:
+    actor: Any = SamplerActor()
+    actor.env = gym.make_vec("CartPole-v1", 1, vectorization_mode="sync")
+    actor.env.envs[0].unwrapped.lock = threading.Lock()
+    assert (
+        "'lock' of the environment gave cannot be sent"
+        in actor.call(Call("get", "lock").to_json())["problem"]
+    )
+    actor.env.close()
+
+
+@pytest.mark.parametrize(
+    ("machines", "cpus", "workers"),
+    [([6, 2, 2, 2, 2], 1.0, 13), ([6, 2, 2], 2.0, 4), ([3, 3], 2.0, 2), ([4], 0.5, 6)],
+)
+def test_auto_has_workers_of_the_size_that_they_have(
+    machines: list[int], cpus: float, workers: int
+) -> None:
+    ray = SimpleNamespace(
+        nodes=lambda: [{"Alive": True, "Resources": {"CPU": n}} for n in machines]
+    )
+    assert free_cpus(ray, 1, cpus)[0] == workers

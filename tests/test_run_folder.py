@@ -876,6 +876,24 @@ def test_overrides_are_derived_again_and_recorded(tmp_path: Path) -> None:
     assert len(again.folder.config()["changed_settings"]) == 1
 
 
+def test_samplers_of_a_cluster_begin_anew_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are as many as there are workers, and here more than two act in two groups."""
+    run = small_run(tmp_path, 2, num_workers=1)
+    read = checkpoint.read
+
+    def of_a_cluster(path: Path) -> Any:
+        manifest, policies, state = read(path)
+        manifest["config"]["ray_address"] = "auto"
+        return manifest, policies, state
+
+    monkeypatch.setattr(checkpoint, "read", of_a_cluster)
+    with poise.load(run.path, ray_address=None) as again:
+        assert any("Episodes under way begin anew" in note for note in again.notes)
+        assert again.environments.pending is None
+
+
 def test_a_checkpoint_of_other_settings_than_the_config_goes_on(tmp_path: Path) -> None:
     """As when a run died between a resume with other settings and its first checkpoint."""
     run = small_run(tmp_path, 2)

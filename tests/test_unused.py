@@ -99,6 +99,7 @@ def said(algorithm: str, env: Any, **settings: Any) -> list[str]:
 
 
 TABLE: list[tuple[str, Any, dict[str, Any], str]] = [
+    ("PPO", Numbers, {"ray_address": "auto", "num_workers": 0}, "num_workers=0 samples in this"),
     ("DQN", Numbers, {"model": {"vf_share_layers": True}}, "DQN has no value function beside Q"),
     ("DQN", Numbers, {"model": {"free_log_std": False}}, "actions are not continuous"),
     ("DQN", Numbers, {"prioritized_replay_alpha": 0.6}, "prioritized_replay is off"),

@@ -177,9 +177,15 @@ class SamplerActor:
     def call(self, call: dict[str, Any]) -> dict[str, Any]:
         """Does something to the environments; a call that they cannot answer is no failure."""
         try:
-            return {"results": Call(**call).of_batch(self.env)}
+            results = Call(**call).of_batch(self.env)
         except (EnvError, TypeError) as error:
             return {"problem": str(error)}
+        try:
+            cloudpickle.dumps(results)
+        except Exception as error:
+            what = f"What {call['name']!r} of the environment gave cannot be sent to the learner"
+            return {"problem": f"{what}: {said(error)}."}
+        return {"results": results}
 
     @telling
     def state(self) -> dict[str, Any]:

@@ -150,10 +150,19 @@ def nodes(ray: Any) -> list[dict[str, Any]]:
     return sorted(alive, key=lambda node: "node:__internal_head__" not in node["Resources"])
 
 
-def free_cpus(ray: Any, learners: int = 1) -> tuple[int, str]:
-    """Workers that the cluster has CPUs for, beside the learners, and the arithmetic."""
+def free_cpus(ray: Any, learners: int = 1, cpus: float = 1.0) -> tuple[int, str]:
+    """Workers of so many CPUs each that the cluster has place for, beside the learners, and the
+    arithmetic."""
     each = [int(node["Resources"].get("CPU", 0)) for node in nodes(ray)]
     total = " + ".join(map(str, each))
-    workers = max(1, sum(each) - learners)
+    left = sum(each) - learners
+    # A worker is on one machine: what is left over on several does not add up.
+    workers = max(1, min(_times(cpus, left), sum(_times(cpus, found) for found in each)))
     whom = "the learner" if learners == 1 else "learners"
-    return workers, f"{total} CPUs - {learners} for {whom} = {workers}"
+    told = f"{total} CPUs - {learners} for {whom}"
+    told = told if cpus == 1 else f"({told}), {cpus:g} for each worker on one machine,"
+    return workers, f"{told} = {workers}"
+
+
+def _times(cpus: float, found: int) -> int:
+    return int(found / cpus + 1e-9)

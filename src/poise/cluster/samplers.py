@@ -81,7 +81,7 @@ class RayHome:
             require_several(config)
         ray_of(config.ray_address)
         if config.num_workers == "auto":
-            most, why = free_cpus(ray, config.num_learners)
+            most, why = free_cpus(ray, config.num_learners, config.num_cpus_per_worker)
             config.spread(most)
             envs = config.num_envs_per_worker
             workers = config.num_envs // envs
@@ -149,10 +149,12 @@ class RayHome:
             self._learners = Learners(algorithm, self._config, self._say)
 
     def call(self, call: Call) -> list[Any]:
-        remember(self.fleet.calls, call)
+        before = dict(self.fleet.calls)
+        remember(self.fleet.calls, call)  # also for workers that are replaced meanwhile
         answers = self.fleet.ask("call", [(call.to_json(),)] * len(self.fleet.workers))
         for answer in filter(None, answers):
             if "problem" in answer:
+                self.fleet.calls = before
                 raise EnvError(answer["problem"])
         return [result for answer in filter(None, answers) for result in answer["results"]]
 

@@ -293,11 +293,11 @@ class AlgorithmConfig(Checked):
 
     def _share_environments(self, explicit: set[str]) -> None:
         """Shares the environments out: workers multiply only a number that the user set."""
-        self._choose_workers(explicit)
+        self.choose_workers(explicit)
         if "num_envs_per_worker" not in explicit:
             self.num_envs_per_worker = max(1, self.num_envs_per_worker // self._groups)
 
-    def _choose_workers(self, explicit: set[str]) -> None:
+    def choose_workers(self, explicit: set[str]) -> None:
         """On a cluster, the workers are as many as there is room for, unless they are set."""
         if self.ray_address is not None and "num_workers" not in explicit:
             self.num_workers = "auto"
@@ -308,11 +308,17 @@ class AlgorithmConfig(Checked):
         Where nobody set the size of the batch, the number of environments may change a little, so
         that all workers have as many.
         """
-        envs, whole = self.num_envs, "train_batch_size" in self.__dict__.get("given", ())
-        counts = range(1, min(most, envs) + 1)
-        workers = max(n for n in counts if not (whole and envs % n))
+        before = self.train_batch_size
+        self._spread(most, whole="train_batch_size" in self.given)
+        self.train_batch_size = batch = self.num_envs * (self.rollout_fragment_length or 1)
+        if (size := self.__dict__.get("sgd_minibatch_size")) and (size == before or size > batch):
+            self.__dict__["sgd_minibatch_size"] = batch
+
+    def _spread(self, most: int, *, whole: bool) -> None:
+        """Shares the environments; `whole` if there must be exactly as many as before."""
+        envs = self.num_envs
+        workers = max(n for n in range(1, min(most, envs) + 1) if not (whole and envs % n))
         self.num_workers, self.num_envs_per_worker = workers, max(1, round(envs / workers))
-        self.train_batch_size = self.num_envs * (self.rollout_fragment_length or 1)
 
     def _derive_rewards(self, explicit: set[str]) -> None:
         """Rewards are clipped or normalised: the user's choice drops the preset's."""
@@ -339,6 +345,12 @@ class AlgorithmConfig(Checked):
             model.vf_share_layers = False
         else:
             model.vf_fcnet_hiddens = None
+
+    @property
+    def own_batch(self) -> bool:
+        """Whether the size of a batch is another one than that of a rollout of all environments,
+        since it is made of the rollouts that come first."""
+        return False
 
     @property
     def on_cluster(self) -> bool:

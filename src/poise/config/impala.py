@@ -66,12 +66,13 @@ class AsynchronousConfig(AlgorithmConfig):
         Where its size is set, the number of workers is therefore free.
         """
         batch, length = self.train_batch_size, self.rollout_fragment_length
-        if self.ray_address is None or "train_batch_size" not in explicit or not (batch and length):
+        self.choose_workers(explicit)
+        if not (self.on_cluster and "train_batch_size" in explicit and batch and length):
             return super()._derive_batch(explicit)
-        self._choose_workers(explicit)
         slots = quotient(batch, "rollout_fragment_length", length)
         if "num_envs_per_worker" in explicit:
-            quotient(slots, "num_envs_per_worker", self.num_envs_per_worker)
+            envs = self.num_envs_per_worker
+            quotient(batch, "num_envs_per_worker x rollout_fragment_length", envs * length)
         else:
             self.num_envs_per_worker = self._share(slots, self._groups)
 
@@ -84,6 +85,11 @@ class AsynchronousConfig(AlgorithmConfig):
         self.num_workers = most
         if "num_envs_per_worker" not in self.__dict__["given"]:
             self.num_envs_per_worker = self._share(slots, most)
+
+    @property
+    def own_batch(self) -> bool:
+        rollout = self.num_envs * (self.rollout_fragment_length or 1)
+        return self.on_cluster and self.train_batch_size != rollout
 
     @staticmethod
     def _share(slots: int, workers: int) -> int:

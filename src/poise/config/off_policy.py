@@ -112,6 +112,10 @@ class OffPolicyConfig(AlgorithmConfig):
             name = atari_name(self.env) if isinstance(self.env, str) and not self.wrappers else None
             self.frame_stack = atari_config(name, self.env_config).stack if name else 1
 
+    def spread(self, most: int) -> None:
+        """Shares the environments, which stay as many: gradient steps follow from their number."""
+        self._spread(most, whole=True)
+
     def _derive_batch(self, explicit: set[str]) -> None:
         """Makes `gradient_steps * train_batch_size == training_intensity * round_steps`."""
         self._share_environments(explicit)

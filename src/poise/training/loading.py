@@ -61,7 +61,10 @@ def override(
     explicit = {*chosen, "num_envs_per_worker"}
     if "ray_address" not in chosen:
         explicit.add("num_workers")  # which were chosen on that cluster
-    if "num_envs_per_worker" not in chosen:
+    config.choose_workers(explicit)
+    if before.own_batch and config.on_cluster:
+        explicit.add("train_batch_size")
+    elif "num_envs_per_worker" not in chosen:
         groups = config.num_envs // config.num_envs_per_worker  # of which each worker has one
         config.num_envs_per_worker = max(1, before.num_envs // groups)
         if {"train_batch_size", "rollout_fragment_length"} <= explicit:
@@ -86,7 +89,8 @@ def _derived_minibatch(config: AlgorithmConfig) -> bool:
 SAMPLING = {
     "num_workers", "num_envs_per_worker", "rollout_fragment_length", "exploration_correlation",
 }  # fmt: skip
-"""With another value of these, episodes under way and steps not yet learnt from cannot go on."""
+"""With another value of these, or on a cluster instead of here, episodes under way and steps not
+yet learnt from cannot go on."""
 REPLAY = {"buffer_size", "frame_stack", "prioritized_replay"}
 """With another value of these, or another number of environments, a replay cannot go on."""
 
@@ -165,7 +169,8 @@ def restore(
     anew: list[str] = []
     found = state.get("algorithm")
     algorithm: dict[str, Any] = found if isinstance(found, dict) else {}
-    if SAMPLING & changed.keys():
+    on_cluster = before.get("ray_address") is not None and before.get("num_workers") != 0
+    if SAMPLING & changed.keys() or on_cluster != trainer.config.on_cluster:
         anew.append("episodes under way")
         state |= {"samplers": None, "unfinished_s": 0.0}
         algorithm["start"] = None

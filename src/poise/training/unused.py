@@ -44,7 +44,8 @@ _GAUSSIAN = (
     "model.action_distribution model.free_log_std model.log_std_init exploration_correlation"
 )
 _PRIORITIES = "prioritized_replay_alpha prioritized_replay_beta prioritized_replay_eps"
-_CLUSTER = "num_cpus_per_worker min_workers cluster_timeout_s"
+_CLUSTER = "ray_address num_cpus_per_worker min_workers cluster_timeout_s"
+_PROCESSES = "worker_memory_mb learner_queue_size"
 _LIMITS = "env_step_timeout_s env_reset_timeout_s env_make_timeout_s"
 
 
@@ -58,6 +59,9 @@ def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
     evaluates = stop is None or config.evaluation_interval
     native = not isinstance(batch, InlineVectorEnv)
     hidden = model.fcnet_hiddens + (model.vf_fcnet_hiddens or [])
+    where = "there is no ray_address"
+    if config.ray_address is not None:
+        where = "num_workers=0 samples in this process, without Ray"
     return [
         (policy.custom, f"{_HIDDEN} {_PICTURES}", "a custom model has layers of its own"),
         (not policy.custom, "model.custom_model_config", "there is no model.custom_model"),
@@ -91,7 +95,8 @@ def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
             "opt_type is 'adam'",
         ),
         (alone, "worker_memory_mb", "there are no worker processes"),
-        (config.ray_address is None, _CLUSTER, "there is no ray_address"),
+        (not config.on_cluster, _CLUSTER, where),
+        (config.on_cluster, _PROCESSES, "workers on a cluster have bounds of their own"),
         (alone and native, _LIMITS, "nothing can watch environments that step as one native batch"),
         (not evaluates, "evaluation_duration evaluation_explore", "evaluation_interval is not set"),
         (other, "total_timesteps", "the stop rule for timesteps_total comes before it"),
