@@ -148,14 +148,15 @@ BUDGETS = {
         ["tracking", "api", "cli", "poise", "errors", "startup", "install", "files", "__main__"],
     ),
     "clusters": (2200, ["cluster"]),
-    "searches": (1700, ["tuning", "tune"]),
+    "searches": (1750, ["tuning", "tune"]),
     "old names": (1800, ["compat"]),
 }
 """Statements that each part of the house may have, and its rooms.
 
 What trains has 300 more than the plan gave it: what travels between machines, and where samplers
-live. Clusters have 1,000 more than the plan gave them: samplers and their faults take what it gave,
-and clusters of one's own, their descriptions, jobs, and what is sent and fetched as much again."""
+live. Clusters have 1,000 more: samplers and their faults take what the plan gave, and clusters of
+one's own, their descriptions, jobs, and what is sent and fetched as much again. Searches have 50
+more: trials that run elsewhere."""
 
 
 def test_the_package_is_small() -> None:

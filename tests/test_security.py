@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -568,6 +569,36 @@ def test_a_replay_of_many_slots_is_not_made(folder: Path) -> None:
     (saved / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match=r"buffer_size=100000 takes .*, and this machine has"):
         poise.load(saved)
+
+
+def test_no_cluster_that_only_a_file_names_is_asked(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever answers there would be shown the token."""
+    connect = pytest.importorskip("poise.cluster.connect")
+    asked: list[str] = []
+
+    def ask(address: str, **_: Any) -> None:
+        asked.append(address)
+        raise poise.ClusterError("nothing answers")
+
+    monkeypatch.setattr(connect, "check_ray", ask)
+    monkeypatch.setattr(connect, "_imported", lambda: SimpleNamespace(is_initialized=lambda: False))
+    file = folder / "runs/e/r/config.json"
+    saved = json.loads(file.read_text())
+    saved["config"] |= {"ray_address": "evil.example:6379", "num_workers": 1}
+    file.write_text(json.dumps(saved))
+    goes_on = {"stop": {"timesteps_total": 640}, "quiet": True}
+    with pytest.raises(TrustError, match=r"the cluster 'evil.example:6379'.*ray_address=\.\.\."):
+        poise.resume("r", **goes_on)
+    assert not asked
+    with pytest.raises(poise.ClusterError):  # the user's own word
+        poise.resume("r", ray_address="evil.example:6379", **goes_on)
+    with pytest.raises(poise.ClusterError):
+        poise.resume("r", trust=True, **goes_on)
+    assert asked == ["evil.example:6379"] * 2
+    with pytest.raises(poise.ClusterError):  # it was confirmed
+        poise.resume("r", **goes_on)
 
 
 def test_listing_and_drawing_import_nothing(run: Run, folder: Path, evil: str) -> None:

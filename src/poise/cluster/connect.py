@@ -15,6 +15,7 @@ from typing import Any
 
 from poise.cluster.local import running
 from poise.cluster.token import MODE, authenticate, check_ray
+from poise.envs.trust import admit_address
 from poise.errors import ClusterError
 from poise.install import install, version_of_poise
 from poise.startup import ENDING
@@ -35,6 +36,7 @@ def ray_of(address: str) -> Any:
     Raises:
         ClusterError: Ray is not installed, there is no such cluster, or it lets nobody in.
     """
+    admit_address(address)
     ray = _imported()
     if ray.is_initialized():
         return ray

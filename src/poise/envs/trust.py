@@ -97,6 +97,26 @@ def admit(
         _pass(_label(name, config), kind, what, f"{str(name)!r} does with them what it likes", name)
 
 
+def admit_address(address: str) -> None:
+    """Lets the address of a cluster pass, or raises, as `admit` does.
+
+    Whoever answers there is shown the token, and sends back objects that Ray unpickles.
+    """
+    if isinstance(address, Foreign):
+        why = "whoever answers there gets your token, and may run code on this machine"
+        _pass(address_label(address), "cluster", f"the cluster {str(address)!r}", why, address)
+
+
+def address_label(address: str) -> str:
+    """How the address of a cluster is written down."""
+    return f"ray_address {address}"
+
+
+def is_elsewhere(address: object) -> bool:
+    """Whether a `ray_address` leads to somebody else's machine."""
+    return isinstance(address, str) and address not in ("local", "auto")
+
+
 def _is_harmless(
     module: str, inside: str, kind: str, offers: Callable[[types.ModuleType], bool] | None
 ) -> bool:
@@ -125,6 +145,7 @@ def _pass(label: str, kind: str, what: str, why: str, name: Foreign) -> None:
         return
     own = f"or register {'an' if kind == 'algorithm' else 'a'} {kind} under this name"
     own = "or give your own (env=...)" if kind == "environment" else own
+    own = "or give your own (ray_address=...)" if kind == "cluster" else own
     raise TrustError(f"{said} If you trust it, add --trust (in Python, trust=True), {own}.")
 
 

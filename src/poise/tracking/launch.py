@@ -297,7 +297,7 @@ def resume(
             "give a stop rule to resume it."
         )
     config = override(saved["algorithm"], saved["config"], overrides or {})
-    from_file(config, folder.path, saved.get("names"), trusted=trust)
+    from_file(config, folder.path, saved.get("names"), trusted=trust, own=overrides or ())
     given = take_env(config, env, env_config, saved["config"]["env"])
     if not callbacks:
         check_keys(rules, config)

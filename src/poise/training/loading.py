@@ -345,7 +345,7 @@ def load(
         config = config_from_dict(manifest["algorithm"], manifest["config"])
     config = override(manifest["algorithm"], manifest["config"], overrides) if overrides else config
     layouts = declared_layouts(path, manifest, config, policies)
-    from_file(config, path, manifest.get("names"), trusted=trust)
+    from_file(config, path, manifest.get("names"), trusted=trust, own=overrides)
     given = take_env(config, env, env_config, str(manifest["config"].get("env")))
     if missing := lacking(manifest.get("changed")):
         warnings.warn(f"{path}: {missing}", PoiseWarning, stacklevel=2)

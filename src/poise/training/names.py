@@ -5,7 +5,7 @@ Names that came in a file import nothing before `poise.envs.trust` has let them 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import product
 from operator import attrgetter
 from typing import Any
@@ -55,6 +55,9 @@ def _labels(config: AlgorithmConfig) -> Iterator[str]:
     yield from trust.labels(_name(config.env), env_config)
     yield from trust.labels(model.custom_model, model.custom_model_config)
     yield from trust.labels(model.custom_preprocessor)
+    address = config.ray_address
+    if trust.is_elsewhere(address) and not isinstance(address, trust.Foreign):
+        yield trust.address_label(str(address))
 
 
 def _name(thing: Any) -> str:
@@ -152,6 +155,7 @@ def from_file(
     homes: Mapping[str, str] | None = None,
     *,
     trusted: bool = False,
+    own: Collection[str] = (),
 ) -> AlgorithmConfig:
     """Marks the names of a configuration that came in a file.
 
@@ -161,6 +165,7 @@ def from_file(
         homes: what the file says that registered names stand for; taken where this process knows no
             such name.
         trusted: the user says that they may be used; this machine remembers it.
+        own: settings that the user gave in place of the file's.
     """
     homes = homes if isinstance(homes, Mapping) else {}
     for key, _, _, registered in _PLACES:
@@ -175,6 +180,9 @@ def from_file(
     if wrappers := take_wrappers(env_config):
         marked = [(trust.Foreign(name, source), arguments) for name, arguments in wrappers]
         config.env_config = {**env_config, WRAPPERS: wrappers if trusted else marked}
+    if trust.is_elsewhere(config.ray_address) and "ray_address" not in own:
+        address = str(config.ray_address)
+        config.ray_address = address if trusted else trust.Foreign(address, source)
     if trusted:
         remember(config)
     return config

@@ -17,6 +17,7 @@ from poise.config.registry import home_of
 from poise.config.resolve import build, canonical, field_types
 from poise.config.run import RunOptions
 from poise.config.types import Positive, PositiveInt, a_path, coerce
+from poise.envs.trust import Foreign, address_label, is_elsewhere, remember
 from poise.errors import ConfigError, RunError, nearest, writing
 from poise.files import folder_name, make_folder, write_whole
 from poise.stepping.advice import cores_of_run, parallel_runs
@@ -155,6 +156,7 @@ def begin(
         raise RunError(f"There are runs in {path} already: {go_on}give another experiment.")
     search = checked(_on_cluster(given))
     admit(portable(search.config), path, trusted=True)
+    _before(search, path, trusted=True)
     if begun:
         _same(search, Search.read(path), path)
     return conduct(search, path, parallel, callbacks, signals, quiet=quiet)
@@ -221,11 +223,23 @@ def resume(
     admit(search.config, path, trusted=trust)
     asked = coerce(PositiveInt | None, num_samples, "num_samples")
     search.num_samples = asked or search.num_samples
-    place = search.cluster if ray_address == AS_BEFORE else {"ray_address": ray_address}
+    place = _before(search, path, trusted=trust)
+    place = place if ray_address == AS_BEFORE else {"ray_address": ray_address}
     known = {**search.config, **search.cluster, **place}
     search.cluster = _on_cluster({"algorithm": search.algorithm, "config": known})["cluster"]
     search.time_budget_s = coerce(Positive | None, time_budget_s, "time_budget_s")
     return conduct(search, path, parallel, (), signals, quiet=quiet)
+
+
+def _before(search: Search, path: Path, *, trusted: bool) -> dict[str, Any]:
+    """Where the study's trials ran; an address out of its file waits to be trusted."""
+    address = str(search.cluster.get("ray_address") or "local")
+    if not is_elsewhere(address):
+        return search.cluster
+    if trusted:
+        remember(address_label(address))
+        return search.cluster
+    return {**search.cluster, "ray_address": Foreign(address, path)}
 
 
 def load(path: str | Path) -> Analysis:
