@@ -696,3 +696,9 @@ def test_a_batch_without_workers_is_a_rollout() -> None:
     said = "train_batch_size=320 contradicts num_envs_per_worker x rollout_fragment_length=96"
     with pytest.raises(ConfigError, match=said):
         on_ray("IMPALA", num_workers=3, **{**fixed, "num_envs_per_worker": 3})
+
+
+def test_no_more_workers_are_enough_than_there_are() -> None:
+    with pytest.raises(ConfigError, match="min_workers=5 contradicts num_workers=2"):
+        on_ray("PPO", num_workers=2, min_workers=5)
+    assert on_ray("PPO", min_workers=5).min_workers == 5  # of as many as there is room for

@@ -19,12 +19,14 @@ from poise.sampling.rollout import rollout_for
 from poise.sampling.sampler import Sampler
 from poise.sampling.wire import arrays
 from poise.stepping.calls import Call
+from poise.stepping.failures import Failure
 from poise.training.trainer import Trainer
 
 pytest.importorskip("ray")
 
+from poise.cluster import connect, workers
 from poise.cluster.actor import SamplerActor
-from poise.cluster.connect import free_cpus
+from poise.cluster.connect import free_cpus, ray_of
 from poise.cluster.samplers import RayGroup, RayHome, RayStream
 from poise.cluster.workers import Sent, Worker
 
@@ -188,3 +190,24 @@ def test_auto_has_workers_of_the_size_that_they_have(
         nodes=lambda: [{"Alive": True, "Resources": {"CPU": n}} for n in machines]
     )
     assert free_cpus(ray, 1, cpus)[0] == workers
+
+
+def test_a_process_that_is_connected_elsewhere_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = SimpleNamespace(gcs_address="10.0.0.1:6379")
+    ray = SimpleNamespace(is_initialized=lambda: True, get_runtime_context=lambda: context)
+    monkeypatch.setattr(connect, "_imported", lambda: ray)
+    with pytest.raises(poise.ClusterError, match=r"the Ray at 10\.0\.0\.1:6379 already"):
+        ray_of("10.0.0.2:6380")
+    for same in ("auto", "local", "head:6379", "ray://head:10001"):
+        assert ray_of(same) is ray
+
+
+def test_a_worker_that_ends_while_the_run_starts_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers, "ray", SimpleNamespace(kill=lambda actor: None))
+    fleet: Any = object.__new__(workers.Fleet)
+    said: list[str] = []
+    fleet.failures, fleet.lost, fleet._say = None, 0, said.append
+    fleet._lose(Worker(0, range(2)), Failure("ended", "Worker 0 on host-1 ended."))
+    assert said == ["Worker 0 on host-1 ended. It is started anew."]

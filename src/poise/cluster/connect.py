@@ -34,11 +34,19 @@ def ray_of(address: str) -> Any:
             is connected to a Ray already stays with it.
 
     Raises:
-        ClusterError: Ray is not installed, there is no such cluster, or it lets nobody in.
+        ClusterError: Ray is not installed, there is no such cluster, or it lets nobody in; or this
+            process is connected to another than the one at `HOST:PORT`.
     """
     admit_address(address)
     ray = _imported()
     if ray.is_initialized():
+        there = getattr(ray.get_runtime_context(), "gcs_address", address)
+        # Ports decide: a head has several names.
+        if _is_head(address) and there.rpartition(":")[2] != address.rpartition(":")[2]:
+            raise ClusterError(
+                f"ray_address={address!r}: this process is connected to the Ray at {there} already."
+                " Call ray.shutdown() first, or use another process."
+            )
         return ray
     if address == "auto" and "RAY_ADDRESS" not in os.environ and (found := running()):
         address = found.address
@@ -67,7 +75,11 @@ def _head(address: str) -> str | None:
     """Where the head of a cluster answers, `HOST:PORT`; None where only Ray can tell."""
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or _running_here() or ""
-    return address if ":" in address and "://" not in address else None
+    return address if _is_head(address) else None
+
+
+def _is_head(address: str) -> bool:
+    return ":" in address and "://" not in address
 
 
 def _running_here() -> str | None:

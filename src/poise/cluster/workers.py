@@ -252,6 +252,8 @@ class Fleet:
             raise EnvError(str(failure))
         if self.failures is not None:
             self.failures.add([failure], worker.slots)
+        else:
+            self._say(f"{failure} It is started anew.")
 
     # --- talking with them
 

@@ -256,6 +256,11 @@ class AlgorithmConfig(Checked):
                 f"num_learners={self.num_learners} needs a Ray cluster and workers on it: set "
                 "ray_address, such as 'auto', and num_workers."
             )
+        workers, least = self.num_workers, self.min_workers or 0
+        if "min_workers" in explicit and self.on_cluster and workers != "auto" and least > workers:
+            raise ConfigError(
+                f"min_workers={least} contradicts num_workers={workers}: it must be at most that."
+            )
         if self.num_gpus != "auto" and self.num_gpus > 1:
             raise ConfigError(
                 f"num_gpus={self.num_gpus:g} is not allowed: one policy learns on one GPU at most."
