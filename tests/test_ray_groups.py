@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,8 @@ from poise.sampling.sampler import Sampler
 from poise.sampling.wire import arrays
 from poise.stepping.calls import Call
 from poise.stepping.failures import Failure
+from poise.training import checkpoint
+from poise.training.saving import _exact
 from poise.training.trainer import Trainer
 
 pytest.importorskip("ray")
@@ -158,6 +161,18 @@ def test_a_worker_that_was_absent_has_a_generator_of_its_own(algo: Trainer) -> N
     assert actor.restore(absent) == {"lost": ENVS}
     assert (own.state_dict()["generator"] == before).all()
     assert not (own.state_dict()["generator"] == there["generator"]).all()
+    assert not _exact(absent)
+
+
+def test_a_save_without_any_worker_is_not_exact_and_says_what_begins_anew(
+    algo: Trainer, tmp_path: Path
+) -> None:
+    algo.environments.pending = []  # what there is when all are being replaced
+    algo.save(tmp_path / "a")
+    assert checkpoint.read(tmp_path / "a")[0]["resume_grade"] == "statistical"
+    with poise.load(tmp_path / "a") as again:
+        again.train()
+        assert f"{ENVS} of {ENVS} environments could not be restored" in again.notes[-1]
 
 
 def test_a_call_that_fails_is_not_made_to_workers_that_come_later() -> None:

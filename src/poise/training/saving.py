@@ -89,7 +89,8 @@ class Saving:
             "failures": self.failures.state_dict(),
             **self.metrics.state_dict(),
         }
-        exact = all(_exact(sampler) for sampler in samplers) and not self.environments.calls
+        exact = bool(samplers) and all(_exact(sampler) for sampler in samplers)
+        exact = exact and not self.environments.calls
         mean = self._last_result()["episode_reward_mean"]
         about = {
             "poise": version_of_poise(),
@@ -184,6 +185,8 @@ POLICY = "default"
 def _exact(sampler: dict[str, Any]) -> bool:
     """Whether a sampler's state leads on to the very same steps."""
     env = sampler["env"]
+    if sampler["generator"] is None:  # it was on a cluster, and not there
+        return False
     if not sampler["started"]:  # it never began, or an error or a second Ctrl-C left it amid a step
         return env is None
     return env is not None and snapshot.exact(env)
