@@ -141,6 +141,7 @@ def tables(costs: dict[str, Record], rows: list[list[str]]) -> str:
 
 def main() -> int:
     options = parser(__doc__)
+    options.add_argument("--turns", type=int, default=2, help="measurements of each point")
     options.add_argument("--workers", default=",".join(map(str, WORKERS)), help="by comma")
     args = options.parse_args()
     from poise.cluster.token import authenticate
@@ -163,7 +164,7 @@ def main() -> int:
                     f"{algorithm} {workers} workers, {turn}",
                     lambda a=algorithm, w=workers: rate(a, w, SLEEP_S, 12),
                 )
-                for turn in range(1 if args.quick else 2)
+                for turn in range(1 if args.quick else args.turns)
             ]
             records += found
             measured = statistics.mean(each["steps_per_s"] for each in found)
