@@ -11,10 +11,10 @@ train: $(VENV)/.ready
 	$(BIN)/poise train PPO --env CartPole-v1 --stop episode_reward_mean=475 --video --plot
 
 test: $(VENV)/.ready $(JUDGE)/.ready lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 test-fast: $(VENV)/.ready
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

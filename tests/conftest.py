@@ -26,6 +26,32 @@ if hasattr(signal, "SIGHUP"):
 
 warm.install()
 
+TOGETHER = {
+    "test_ray.py": "ray",
+    "test_trials_on_ray.py": "ray",
+    "test_learners_on_ray.py": "ray",
+    "test_azureml.py": "jobs",
+    "test_cluster_jobs.py": "jobs",
+    "cluster_pong": "jobs",
+    "clusters.md": "jobs",
+}
+"""Parts of tests' names, and what they share: a cluster, which one process has at a time."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Has tests that share a cluster run one after the other, in one process.
+
+    It is what xdist's own groups are for, which pytest 9.2 does not see.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((what for name, what in TOGETHER.items() if name in nodeid), nodeid)
+
+    return Grouped(config, log)
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:

@@ -284,7 +284,6 @@ def shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
 def test_the_notebook_of_the_article(
     home: None, workspace: Workspace, shell: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -360,7 +359,6 @@ raise RuntimeError(os.environ["WHY"])
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
 def test_a_script_that_fails_says_why_and_its_files_are_here(
     home: None, workspace: Workspace
 ) -> None:
@@ -385,7 +383,6 @@ ray.tune.run("PPO", config={"env": "CartPole-v1", "num_workers": 2}, local_dir="
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
 def test_a_run_that_is_cancelled_has_a_checkpoint(home: None, workspace: Workspace) -> None:
     run = submit(workspace, TRAINING, max_run_duration_seconds=3600)
     until(lambda: run.last_result)  # it comes while it trains
@@ -399,7 +396,6 @@ def test_a_run_that_is_cancelled_has_a_checkpoint(home: None, workspace: Workspa
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
 def test_the_cluster_of_a_file_is_used_and_a_limit_ends_the_run(
     home: None, workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,7 +26,7 @@ from poise.errors import ClusterError
 from poise.tracking.folder import RunFolder
 
 pytest.importorskip("ray")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("jobs")]
+pytestmark = pytest.mark.slow
 
 NEVER = ("--stop", "timesteps_total=1000000000")
 

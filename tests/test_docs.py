@@ -277,10 +277,7 @@ def test_every_result_key_is_in_the_glossary() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "example",
-    [
-        pytest.param(path, marks=[pytest.mark.xdist_group("ray")] * ("cluster" in path.name))
-        for path in EXAMPLES
-    ],
+    EXAMPLES,
     ids=[str(path.relative_to(ROOT / "examples")) for path in EXAMPLES],
 )
 def test_examples(example: Path, tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from poise.cluster import learners as module
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("ray"),
     pytest.mark.usefixtures("registries"),
 ]
 

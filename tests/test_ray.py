@@ -27,7 +27,7 @@ pytest.importorskip("ray")
 from clusters import three_nodes
 from poise.cluster import workers
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 Make = Callable[..., Trainer]
 

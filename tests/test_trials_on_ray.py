@@ -26,7 +26,7 @@ pytest.importorskip("optuna")
 
 from clusters import three_nodes
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 SMALL: dict[str, Any] = {
     "stop": {"timesteps_total": 6000},
