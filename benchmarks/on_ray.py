@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import psutil
 from common import HERE, Record, Results, parser, table, venv_python
 
 import poise
@@ -56,21 +55,10 @@ def busy(config: dict[str, Any]) -> gym.Env:
     return Busy({"burn_us": 2000})
 
 
-def processor() -> float:
-    """Seconds of processor time of this process and all that came of it, living or not."""
-    me = psutil.Process()
-    total = 0.0
-    for process in [me, *me.children(recursive=True)]:
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-    return total
-
-
 def turns(case: str, count: int) -> Record:
     """Both sides of Poise, in turn: medians of steps a second and of processor time a step."""
+    from spent import processor_s
+
     algorithm, env, settings = CASES[case]
     made: dict[str, Any] = {}
     found: dict[str, list[tuple[float, float]]] = {}
@@ -83,9 +71,9 @@ def turns(case: str, count: int) -> Record:
         found[side] = []
     for turn in range(count):
         for side in ("local", "ray") if turn % 2 else ("ray", "local"):
-            start, before = time.perf_counter(), processor()
+            start, before = time.perf_counter(), processor_s()
             steps = made[side].train()["timesteps_this_iter"]
-            took, spent = time.perf_counter() - start, processor() - before
+            took, spent = time.perf_counter() - start, processor_s() - before
             found[side].append((steps / took, spent / steps * 1e6))
     for trainer in made.values():
         trainer.close()
@@ -109,10 +97,10 @@ def start() -> Record:
     iteration of PPO is done."""
     code = (
         "import sys, time; begin = time.perf_counter(); import poise; "
-        f"sys.path.insert(0, {str(HERE)!r}); "
+        f"sys.path.insert(0, {str(HERE / 'peers')!r}); "
         "algo = poise.make_trainer('PPO', 'CartPole-v1', progress=False, num_workers=2, "
         "ray_address='local'); algo.train(); "
-        "from on_ray import processor; print(time.perf_counter() - begin, processor())"
+        "from spent import processor_s; print(time.perf_counter() - begin, processor_s())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seconds, spent = map(float, done.stdout.split())
@@ -173,8 +161,9 @@ def main() -> int:
     theirs = results.items.get("PPO, CartPole, RLlib")
     if theirs:
         starts.append(["RLlib", f"{theirs['start_s']:.1f}", f"{theirs['start_cpu_s']:.1f}"])
-    first = ["Until a first iteration, two workers", "Seconds", "Of processor time, all processes"]
-    body = f"### Two workers\n\n{table(headers, rows)}\n\n{table(first, starts)}"
+    first = ["", "Seconds", "Of processor time, all processes"]
+    body = f"### Two workers\n\n{table(headers, rows)}\n\n"
+    body += f"### Until a first iteration\n\n{table(first, starts)}"
     results.publish("Samplers on Ray", body, records)
     return 0
 

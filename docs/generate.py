@@ -300,6 +300,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "impala cartpole": measured("IMPALA on CartPole-v1 to 475"),
     "stepping": measured("Stepping alone"),
     "on ray": measured("Two workers"),
+    "on ray start": measured("Until a first iteration"),
     "scaling costs": measured("What a step costs"),
     "scaling": measured("Measured beside the model"),
     "scaling model": measured("The model, from 1 to 1,000 workers"),

@@ -27,9 +27,11 @@ from poise.training.trainer import Trainer
 
 pytest.importorskip("ray")
 
+from ray.exceptions import RayActorError
+
 from poise.cluster import connect, workers
 from poise.cluster.actor import SamplerActor
-from poise.cluster.connect import free_cpus, ray_of
+from poise.cluster.connect import free_cpus, ray_of, why
 from poise.cluster.samplers import RayGroup, RayHome, RayStream
 from poise.cluster.workers import Sent, Worker
 
@@ -45,7 +47,7 @@ class Fleet:
             worker.ready = True
         self.inbox: deque[Any] = deque()
         self.rollout = arrays(rollout_for(policy, STEPS, ENVS))
-        self.asked, self.pumps, self.halted = 0, 0, False
+        self.asked, self.pumps, self.dropped, self.halted = 0, 0, 0, False
         self.meanwhile: Callable[[], None] = lambda: None
         self.states: list[Any] = []
 
@@ -226,3 +228,52 @@ def test_a_worker_that_ends_while_the_run_starts_is_told_of(
     fleet.failures, fleet.lost, fleet._say = None, 0, said.append
     fleet._lose(Worker(0, range(2)), Failure("ended", "Worker 0 on host-1 ended."))
     assert said == ["Worker 0 on host-1 ended. It is started anew."]
+
+
+def test_rollouts_of_a_policy_that_was_exchanged_are_dropped_and_counted(algo: Trainer) -> None:
+    stream = group(algo, 2, RayStream)
+    stream.collect()
+    stream.fleet.pump(0)  # the next are there
+    ahead = stream.fleet.asked - 2
+    stream.follow(algo.algorithm.policy, algo.algorithm.flat, 0)
+    assert stream.fleet.dropped == ahead > 0
+    assert stream.ready == 0
+    stream.collect()
+    assert stream.fleet.dropped == ahead
+
+
+def test_a_halt_that_was_overtaken_counts_no_more() -> None:
+    actor = SamplerActor()
+    actor.halting = Halt()
+    actor.halt(2, False)
+    actor.halt(1, True)  # sent before, and held up on its way
+    assert not actor.halting.asked
+    actor.halt(3, True)
+    assert actor.halting.asked
+
+
+@pytest.mark.parametrize("address", ["loacl", "", "somewhere"])
+def test_an_address_that_is_none_is_refused_at_once(address: str) -> None:
+    with pytest.raises(
+        poise.ClusterError, match=r"it must be 'local', 'auto', HOST:PORT"
+    ) as caught:
+        ray_of(address)
+    assert ("Did you mean 'local'?" in str(caught.value)) == (address == "loacl")
+
+
+def test_a_vector_environment_that_is_made_stays_on_its_machine() -> None:
+    env = gym.make_vec("CartPole-v1", num_envs=2)
+    with pytest.raises(poise.ConfigError, match="give a function that makes it"):
+        poise.PPO(env, ray_address="local", num_workers=1, num_envs_per_worker=2, preset=None)
+    env.close()
+
+
+def test_what_ray_says_of_an_end_is_its_cause() -> None:
+    error = RayActorError()
+    error.error_msg = (
+        "The actor died unexpectedly before finishing this task.\n\tclass_name: SamplerActor\n"
+        "The actor died because its node has died. Node Id: ab\n\tthe node was preempted."
+        " Some common causes include: (1) others"
+    )
+    assert why(error) == "its node has died. Node Id: ab the node was preempted."
+    assert why(ValueError("a traceback\nValueError: of it")) == "ValueError: of it"

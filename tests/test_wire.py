@@ -165,5 +165,6 @@ def test_a_step_of_pong_is_small_on_the_wire(trainer: Any) -> None:
     sent, got = arrays(rollout, compact=True), sampler.make_rollout(2)
     fill(got, sent)
     assert all(torch.equal(leaf, got.obs[name]) for name, leaf in rollout.obs.items())
-    assert size_of(sent) / 100 < 1024  # bytes of a step: the newest frame's changes
+    # Bytes of a step: the newest frame's changes; docs/clusters.md says about 130.
+    assert size_of(sent) / 100 < 200
     assert size_of(arrays(rollout)) / 100 > 28_000

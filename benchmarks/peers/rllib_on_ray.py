@@ -24,6 +24,7 @@ from ray.tune.registry import register_env  # noqa: E402
 
 sys.path.insert(0, sys.argv[1])
 from busy import Busy  # noqa: E402
+from spent import processor_s  # noqa: E402
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def main() -> None:
     )
     algo = config.build_algo()
     algo.train()
-    ready, spent = time.perf_counter() - start, tree()
+    ready, spent = time.perf_counter() - start, processor_s()
     before = count(algo.train())
     begin = time.perf_counter()
     while time.perf_counter() - begin < float(seconds):
@@ -58,20 +59,6 @@ def main() -> None:
         "start_s": ready,
         "start_cpu_s": spent,
     }))  # fmt: skip
-
-
-def tree() -> float:
-    """Seconds of processor time of this process and all that came of it."""
-    import psutil
-
-    me, total = psutil.Process(), 0.0
-    for process in [me, *me.children(recursive=True)]:
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-    return total
 
 
 def count(result: dict) -> int:

@@ -43,6 +43,7 @@ class OnPolicy(Algorithm):
         Returns:
             The learner's statistics.
         """
+        # Not abstract: a subclass whose `iteration` is its own may do without.
         raise NotImplementedError
 
     def learn_from(self, rollout: Rollout) -> dict[str, float]:

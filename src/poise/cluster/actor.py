@@ -79,10 +79,10 @@ class SamplerActor:
     """Some of a run's environments, and a copy of the policy that acts in them.
 
     Its methods are called in the order in which they were sent, but for `pulse` and `halt`, which
-    are answered meanwhile.
+    are answered meanwhile. What it unpickles comes from the driver, whose child it is.
     """
 
-    index = -1
+    index, heard = -1, 0
 
     def hello(self) -> dict[str, str]:
         """See `about_here`."""
@@ -106,9 +106,8 @@ class SamplerActor:
         self.env = _make_env(about)
         for call in about["calls"]:
             Call(**call).of_batch(self.env)
-        env = self.env
-        spaces = env.single_observation_space, env.single_action_space
-        return {"spaces": [Layout(space).to_json() for space in spaces], "slots": env.num_envs}
+        spaces = self.env.single_observation_space, self.env.single_action_space
+        return {"spaces": [Layout(x).to_json() for x in spaces], "slots": self.env.num_envs}
 
     @telling
     def begin(self, about: dict[str, Any], policy: bytes) -> None:
@@ -210,9 +209,15 @@ class SamplerActor:
         return (0, STEPPING) if self.sampler is None else (self.sampler.taken, STEPPING)
 
     @ray.method(concurrency_group="meanwhile")  # type: ignore[untyped-decorator]
-    def halt(self, asked: bool) -> None:
-        """Stops sampling between two steps, until it is asked no more."""
-        self.halting.asked = asked
+    def halt(self, number: int, asked: bool) -> None:
+        """Stops sampling between two steps, until it is asked no more.
+
+        Args:
+            number: of the driver's request; an earlier one that comes late counts no more.
+            asked: whether to stop.
+        """
+        if number > self.heard:
+            self.heard, self.halting.asked = number, asked
 
     @telling
     def close(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from poise.cluster.local import running
 from poise.cluster.token import MODE, authenticate, check_ray
 from poise.envs.trust import admit_address
-from poise.errors import ClusterError
+from poise.errors import ClusterError, nearest
 from poise.install import install, version_of_poise
 from poise.startup import ENDING
 from poise.stepping.advice import available_cores
@@ -38,6 +38,11 @@ def ray_of(address: str) -> Any:
             process is connected to another than the one at `HOST:PORT`.
     """
     admit_address(address)
+    if address not in (LOCAL, "auto") and ":" not in address:
+        raise ClusterError(
+            f"ray_address={address!r} is not allowed: it must be 'local', 'auto', HOST:PORT or "
+            f"ray://HOST:PORT.{nearest(address, (LOCAL, 'auto'))}"
+        )
     ray = _imported()
     if ray.is_initialized():
         there = getattr(ray.get_runtime_context(), "gcs_address", address)
@@ -74,18 +79,14 @@ def ray_of(address: str) -> Any:
 def _head(address: str) -> str | None:
     """Where the head of a cluster answers, `HOST:PORT`; None where only Ray can tell."""
     if address == "auto":
-        address = os.environ.get("RAY_ADDRESS") or _running_here() or ""
+        from ray._private.services import canonicalize_bootstrap_address
+
+        address = os.environ.get("RAY_ADDRESS") or canonicalize_bootstrap_address("auto") or ""
     return address if _is_head(address) else None
 
 
 def _is_head(address: str) -> bool:
     return ":" in address and "://" not in address
-
-
-def _running_here() -> str | None:
-    from ray._private.services import canonicalize_bootstrap_address
-
-    return canonicalize_bootstrap_address("auto")
 
 
 def _silence() -> None:
@@ -153,9 +154,12 @@ def why(error: Exception) -> str:
     from ray.exceptions import RayActorError
 
     told = str(error).partition("Some common causes")[0].strip()
-    if isinstance(error, RayActorError):
-        told = told.rpartition("The actor is dead because ")[2]
-    return (told.splitlines() or [type(error).__name__])[-1].strip()[:600]
+    if not isinstance(error, RayActorError):  # a traceback, whose last line is the error
+        return (told.splitlines() or [type(error).__name__])[-1].strip()[:600]
+    told = " ".join(told.split())
+    for beginning in ("The actor is dead because ", "The actor died because "):
+        told = told.rpartition(beginning)[2]
+    return told[:600]
 
 
 def nodes(ray: Any) -> list[dict[str, Any]]:
@@ -173,9 +177,8 @@ def free_cpus(ray: Any, learners: int = 1, cpus: float = 1.0) -> tuple[int, str]
     # A worker is on one machine: what is left over on several does not add up.
     workers = max(1, min(_times(cpus, left), sum(_times(cpus, found) for found in each)))
     whom = "the learner" if learners == 1 else "learners"
-    told = f"{total} CPUs - {learners} for {whom}"
-    told = told if cpus == 1 else f"({told}), {cpus:g} for each worker on one machine,"
-    return workers, f"{told} = {workers}"
+    each_has = "" if cpus == 1 else f", {cpus:g} for each worker on one machine"
+    return workers, f"{total} CPUs - {learners} for {whom}{each_has} = {workers}"
 
 
 def _times(cpus: float, found: int) -> int:

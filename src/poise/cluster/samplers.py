@@ -13,12 +13,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import cloudpickle
 import numpy as np
 import ray
 import torch
+from gymnasium.vector import VectorEnv
 
 from poise.cluster.connect import free_cpus, nodes, ray_of
 from poise.cluster.learners import Learners, require_several
@@ -27,7 +28,7 @@ from poise.config.base import AlgorithmConfig
 from poise.envs.changes import sendable
 from poise.envs.make import recipe
 from poise.envs.raised import said
-from poise.errors import ClusterError, EnvError, ModelError
+from poise.errors import ClusterError, ConfigError, EnvError, ModelError
 from poise.learning.device import CPU
 from poise.learning.optimizers import Flat
 from poise.models.policy import Policy
@@ -77,18 +78,21 @@ class RayHome:
         note: Callable[[str], None],
     ) -> None:
         assert config.ray_address is not None
+        if isinstance(config.env, VectorEnv):
+            raise ConfigError(
+                "A vector environment that is made already is on this machine alone: with "
+                "ray_address, give a function that makes it, env=lambda config: ...."
+            )
         if config.num_learners > 1:
             require_several(config)
         ray_of(config.ray_address)
         if config.num_workers == "auto":
             most, why = free_cpus(ray, config.num_learners, config.num_cpus_per_worker)
             config.spread(most)
-            envs = config.num_envs_per_worker
-            workers = config.num_envs // envs
-            fewer = f", of which {workers} share the environments evenly" if workers < most else ""
+            chosen, envs = cast(int, config.num_workers), config.num_envs_per_worker
+            fewer = f", of which {chosen} share the environments evenly" if chosen < most else ""
             note(f"num_workers='auto': {why} workers{fewer}, with {envs} environments each.")
-        workers = config.num_envs // config.num_envs_per_worker
-        self._config = config
+        workers, self._config = config.num_envs // config.num_envs_per_worker, config
         self._learners: Learners | None = None
         self._say = lambda sentence: report(Failure("odd", sentence))
         self.fleet = Fleet(
@@ -100,12 +104,9 @@ class RayHome:
             say=self._say,
         )
         self.batches: list[Any] = []
-        assert config.train_batch_size is not None
-        self._batch = config.train_batch_size
-        self._patience = config.cluster_timeout_s
         at_least = min(config.min_workers or workers, workers)
         try:
-            self.fleet.start(at_least, self._patience)
+            self.fleet.start(at_least, config.cluster_timeout_s)
         except BaseException:
             self.fleet.close()
             raise
@@ -140,9 +141,10 @@ class RayHome:
                 "compact": not worker.near,
             }
 
-        slots = sum(len(worker.slots) for worker in self.fleet.workers)
-        whole = rollout_for(policy, steps, slots)
-        return RayGroup(self.fleet, whole, about, halt, self._patience, self._batch // steps)
+        config = self._config
+        assert config.train_batch_size is not None
+        whole, batch = rollout_for(policy, steps, config.num_envs), config.train_batch_size // steps
+        return RayGroup(self.fleet, whole, about, halt, config.cluster_timeout_s, batch)
 
     def learners(self, algorithm: Any) -> None:
         if self._config.num_learners > 1:
@@ -275,6 +277,8 @@ class RayGroup(SamplerGroup):
             worker, answer = self.fleet.inbox.popleft()
             if answer["order"][-1] >= self._floor:
                 self._keep(worker, answer)
+            else:  # another policy has sampled it
+                self.fleet.dropped += 1
 
     def _keep(self, worker: Worker, answer: dict[str, Any]) -> None:
         self._answers[worker.index] = answer
@@ -381,8 +385,8 @@ class RayStream(RayGroup):
     """Samplers on a cluster that run ahead: the next rollouts are sampled while the learner learns.
 
     A batch is made of the workers' rollouts in the order in which they come: one that is slow keeps
-    nobody waiting, and a fast one may be there twice. How old the policy is that sampled
-    them is bounded by `AHEAD`.
+    nobody waiting, and a fast one may be there twice. `AHEAD` bounds how old the policy is that has
+    sampled them.
     """
 
     def __init__(self, *arguments: Any) -> None:
@@ -396,8 +400,9 @@ class RayStream(RayGroup):
 
     def follow(self, policy: Policy, flat: Flat, version: int) -> None:
         super().follow(policy, flat, version)
+        self.fleet.dropped += len(self._full)
         self._full.clear()
-        self.fleet.inbox.clear()
+        self._take()  # what has come meanwhile is of the policy before, too
 
     def collect(self) -> Rollout:
         start = perf_counter()

@@ -15,10 +15,10 @@ from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 
 from poise.cluster.actor import SamplerActor
-from poise.cluster.connect import check_same, nodes
+from poise.cluster.connect import check_same, nodes, why
 from poise.errors import ClusterError, EnvError
 from poise.spaces.layout import Layout
 from poise.stepping.calls import Call
@@ -75,8 +75,7 @@ class Worker:
         self.calls: deque[Sent] = deque()
         self.ready = self.placed = False
         self.host, self.near, self.broadcast = "no machine yet", True, -1
-        self.pulse: Any = None
-        self.beat: Any = None
+        self.pulse = self.beat = cast(Any, None)
         self.since = time.monotonic()
 
     def send(self, what: str, *arguments: Any, order: tuple[int, ...] = ()) -> None:
@@ -117,8 +116,7 @@ class Fleet:
         say: Callable[[str], None],
     ) -> None:
         self._recipe, self._envs, self._limits, self._say = recipe, envs, limits, say
-        remote: Any = ray.remote
-        make = remote(concurrency_groups={"meanwhile": 2})(SamplerActor)
+        make = cast(Any, ray.remote)(concurrency_groups={"meanwhile": 2})(SamplerActor)
         self._actor = make.options(num_cpus=cpus, scheduling_strategy="SPREAD", max_restarts=0)
         self.cpus = cpus
         self.workers = [Worker(i, range(i * envs, (i + 1) * envs)) for i in range(workers)]
@@ -131,6 +129,7 @@ class Fleet:
         self._policy: Any = None
         self._node = ray.get_runtime_context().get_node_id()
         self._said_at = time.monotonic()
+        self._halts = 0
 
     # --- coming and going
 
@@ -163,14 +162,9 @@ class Fleet:
     def _starting(self) -> bool:
         """Whether a worker has found a machine, and is not ready yet."""
         cluster = cast(Any, ray)
-        cpus = {
-            key: float(found.get("CPU", 0))
-            for key, found in (
-                ("all", cluster.cluster_resources()),
-                ("free", cluster.available_resources()),
-            )
-        }
-        taken = int((cpus["all"] - cpus["free"]) / self.cpus)
+        resources = cluster.cluster_resources(), cluster.available_resources()
+        everything, free = (found.get("CPU", 0) for found in resources)
+        taken = int((everything - free) / self.cpus)
         placed = sum(worker.placed for worker in self.workers)
         return placed < min(taken, len(self.workers)) or len(self.ready) < placed
 
@@ -362,7 +356,9 @@ class Fleet:
 
     def halt(self, asked: bool) -> None:
         """Has workers stop between two steps, or go on."""
-        refs = [worker.actor.halt.remote(asked) for worker in self.workers if worker.ready]
+        self._halts += 1
+        each = [worker.actor for worker in self.workers if worker.ready]
+        refs = [actor.halt.remote(self._halts, asked) for actor in each]
         with suppress(RayError):
             ray.wait(refs, num_returns=len(refs), timeout=FEEL_S) if refs else None
 
@@ -402,13 +398,8 @@ class Fleet:
 
 def _ended(worker: Worker, error: RayError) -> Failure:
     """How an actor ended, from what Ray tells of it."""
-    told = " ".join(str(error).split())
-    if isinstance(error, RayActorError):
-        told = told.rpartition("The actor is dead because ")[2]
-    reason = told.partition(" Some common causes")[0]
-    doing = worker.calls[0].what if worker.calls else "waited"
-    doing = {"sample": "sampled", "make": "made its environments", "hello": "started"}.get(
-        doing, f"was asked for its {doing}"
-    )
-    what = f"Worker {worker.index} on {worker.host} ended while it {doing}: {reason[:600]}"
+    call = worker.calls[0].what
+    known = {"sample": "sampled", "make": "made its environments", "hello": "started"}
+    doing = known.get(call, f"was asked for its {call}")
+    what = f"Worker {worker.index} on {worker.host} ended while it {doing}: {why(error)}"
     return Failure("ended", what if what.endswith(".") else f"{what}.")
