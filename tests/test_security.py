@@ -599,6 +599,7 @@ def test_no_cluster_that_only_a_file_names_is_asked(
     assert asked == ["evil.example:6379"] * 2
     with pytest.raises(poise.ClusterError):  # it was confirmed
         poise.resume("r", **goes_on)
+    assert [type(address) for address in asked] == [str] * 3  # Ray takes no other text
 
 
 def test_listing_and_drawing_import_nothing(run: Run, folder: Path, evil: str) -> None:

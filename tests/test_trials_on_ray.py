@@ -50,9 +50,11 @@ def cluster() -> Iterator[Any]:
         yield made
 
 
-def wait_until(found: Callable[[], Any]) -> Any:
-    """Waits for something; a hang is bounded by the test's own limit."""
+def wait_until(found: Callable[[], Any], of: subprocess.Popen[str] | None = None) -> Any:
+    """Waits for something that a process is to do; a hang is bounded by the test's own limit."""
     while not (it := found()):
+        ended = of is not None and of.poll() is not None
+        assert not ended or found(), of.communicate()[0] if of else ""
         time.sleep(0.05)
     return it
 
@@ -168,7 +170,11 @@ def test_seeds_that_were_told_to_end_and_killed_go_on_and_are_those_of_this_mach
         command = [sys.executable, "-m", "poise", *arguments]
         places = os.pathsep.join(filter(None, sys.path))
         return subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": places}
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONPATH": places},
         )
 
     flags = ["--env-config", json.dumps(config["env_config"]), "--num-envs-per-worker", "4"]
@@ -176,7 +182,7 @@ def test_seeds_that_were_told_to_end_and_killed_go_on_and_are_those_of_this_mach
     flags += ["--keep-checkpoints-num", "1", "--stop", "timesteps_total=6000"]
     flags += ["--folder", str(tmp_path), "--experiment", "e", "--ray-address", cluster.address]
     first = begun("train", "PPO", "--env", env, "--seeds", "3", *flags)
-    wait_until(lambda: all(map(saved, paths)))
+    wait_until(lambda: all(map(saved, paths)), first)
     first.send_signal(signal.SIGTERM)
     go.touch()
     out, _ = first.communicate()
@@ -185,7 +191,8 @@ def test_seeds_that_were_told_to_end_and_killed_go_on_and_are_those_of_this_mach
     assert first.returncode == 128 + signal.SIGTERM
     go.unlink()
     second = begun("resume", str(folder))
-    wait_until(lambda: any("Resuming" in (path / "log.txt").read_text() for path in paths))
+    logs = [path / "log.txt" for path in paths]
+    wait_until(lambda: any("Resuming" in log.read_text() for log in logs), second)
     second.kill()
     second.communicate()
     go.touch()

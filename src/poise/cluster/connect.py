@@ -38,6 +38,7 @@ def ray_of(address: str) -> Any:
             process is connected to another than the one at `HOST:PORT`.
     """
     admit_address(address)
+    address = str(address)  # Ray takes no text of another class
     if address not in (LOCAL, "auto") and ":" not in address:
         raise ClusterError(
             f"ray_address={address!r} is not allowed: it must be 'local', 'auto', HOST:PORT or "
