@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 
 import poise
 from poise.cli.main import poise as command
+from poise.config import base
 from poise.envs import trust
 from poise.errors import (
     CheckpointError,
@@ -31,6 +32,7 @@ from poise.errors import (
     TrustError,
     shown,
 )
+from poise.tracking import folder as tracked
 from poise.tracking.folder import RunFolder
 from poise.tracking.launch import Run
 
@@ -600,6 +602,14 @@ def test_no_cluster_that_only_a_file_names_is_asked(
     with pytest.raises(poise.ClusterError):  # it was confirmed
         poise.resume("r", **goes_on)
     assert [type(address) for address in asked] == [str] * 3  # Ray takes no other text
+
+
+@pytest.mark.parametrize("written", [base.plain, tracked.plain])
+def test_a_name_out_of_a_file_is_written_down_as_plain_text(written: Callable[[Any], Any]) -> None:
+    yaml = pytest.importorskip("yaml")
+    name = trust.Foreign("m:E", "a file")
+    found = written({"env": name, "wrappers": [[name, {}]]})
+    assert yaml.safe_load(yaml.safe_dump(found)) == {"env": "m:E", "wrappers": [["m:E", {}]]}
 
 
 def test_listing_and_drawing_import_nothing(run: Run, folder: Path, evil: str) -> None:

@@ -412,6 +412,14 @@ def test_a_cluster_that_is_not_there_leaves_no_study_and_changes_none(tmp_path: 
     assert Search.read(tmp_path / "s").cluster == kept
 
 
+def test_a_study_that_leaves_its_cluster_knows_what_a_trial_takes_there(tmp_path: Path) -> None:
+    asked = {"ray_address": "local", "num_cpus_per_worker": 2.0, "cluster_timeout_s": 5.0}
+    a_search(cluster=asked, stop={"timesteps_total": 64}).write(tmp_path / "s")
+    found = poise.tune.resume(tmp_path / "s", ray_address=None, num_samples=1, quiet=True)
+    assert [trial.state for trial in found.trials] == ["finished"]
+    assert Search.read(tmp_path / "s").cluster == {**asked, "ray_address": None}
+
+
 class Machine:
     """Does a job once it may."""
 

@@ -421,9 +421,10 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, (bool, int, float)):
         return value
-    return f"<{type(value).__name__}>"
+    # Of a text of another class, as names out of files are, YAML would make none.
+    return str(value) if isinstance(value, str) else f"<{type(value).__name__}>"
 
 
 def env_label(env: Any) -> str:

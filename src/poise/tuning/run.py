@@ -154,7 +154,11 @@ def begin(
     if not resume and (begun or any(path.glob("*/config.json"))):
         go_on = f"go on with them by `poise resume {shlex.quote(str(path))}`, or " if begun else ""
         raise RunError(f"There are runs in {path} already: {go_on}give another experiment.")
-    search = checked(_on_cluster(given))
+    config, cluster = dict(given["config"]), dict[str, Any]()
+    if config.get("ray_address") is not None:  # it is the search's own, and not its trials'
+        cluster = _place(given["algorithm"], config)
+        config = {key: value for key, value in config.items() if key not in CLUSTER}
+    search = checked({**given, "config": config, "cluster": cluster})
     admit(portable(search.config), path, trusted=True)
     _before(search, path, trusted=True)
     if begun:
@@ -162,12 +166,14 @@ def begin(
     return conduct(search, path, parallel, callbacks, signals, quiet=quiet)
 
 
-def _on_cluster(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A search whose `ray_address`, and what goes with it, is its own, and not its trials'."""
-    config, types = dict(given["config"]), field_types(algorithm_spec(given["algorithm"])[1].config)
-    moved = CLUSTER if config.get("ray_address") is not None else ()
-    cluster = {key: coerce(types[key], config.pop(key), key) for key in moved if key in config}
-    return {**given, "config": config, "cluster": cluster}
+def _place(algorithm: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Where trials run, out of settings; what a trial needs there is known also while it is here.
+
+    Raises:
+        ConfigError: a value of it is not allowed.
+    """
+    types = field_types(algorithm_spec(algorithm)[1].config)
+    return {key: coerce(types[key], known[key], key) for key in CLUSTER if key in known}
 
 
 def _folder(path: str | Path) -> Path:
@@ -226,7 +232,7 @@ def resume(
     place = _before(search, path, trusted=trust)
     place = place if ray_address == AS_BEFORE else {"ray_address": ray_address}
     known = {**search.config, **search.cluster, **place}
-    search.cluster = _on_cluster({"algorithm": search.algorithm, "config": known})["cluster"]
+    search.cluster = _place(search.algorithm, known)
     search.time_budget_s = coerce(Positive | None, time_budget_s, "time_budget_s")
     return conduct(search, path, parallel, (), signals, quiet=quiet)
 

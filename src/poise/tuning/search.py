@@ -87,7 +87,7 @@ class Search:
     """What each run keeps; see `RunOptions`."""
 
     cluster: dict[str, Any] = field(default_factory=dict)
-    """Where trials run, if not in processes on this machine: `ray_address`, with
+    """Where trials run: `ray_address` (null is processes on this machine), with
     `num_cpus_per_worker` and `cluster_timeout_s` where these are set."""
 
     @property
