@@ -266,12 +266,13 @@ def test_a_dead_or_frozen_node_is_noticed_and_replaced(
         return re.findall(r"  (alive|dead)  ", str(jobs))
 
     for number in (signal.SIGKILL, signal.SIGSTOP):
-        raylets = [pid for pid, words in ours(cluster).items() if "/raylet/raylet" in words]
+        raylets = {pid: words for pid, words in ours(cluster).items() if "/raylet/raylet" in words}
+        [node] = [pid for pid, words in raylets.items() if "--head" not in words]
         gone = states().count("dead")
-        os.kill(max(raylets), number)  # the head's is the older
+        os.kill(node, number)
         until(lambda gone=gone: states().count("dead") > gone)
         if number == signal.SIGSTOP:
-            os.kill(max(raylets), signal.SIGCONT)  # it learns that it is dead, and ends
+            os.kill(node, signal.SIGCONT)  # it learns that it is dead, and ends
         until(lambda: states().count("alive") == 2)
 
 
