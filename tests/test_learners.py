@@ -202,6 +202,14 @@ def test_a_learner_that_leaves_is_seen_by_the_others(rings: Any) -> None:
         second.mean(torch.ones(3))
 
 
+def test_one_that_is_told_gone_is_waited_for_no_longer(rings: Any) -> None:
+    """It closes no connection, as where its machine is frozen: only somebody else can tell."""
+    first, _ = rings(2)
+    first.gone = lambda: True
+    with pytest.raises(LostError, match="is gone"):
+        first.mean(torch.ones(3))
+
+
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux lists its sockets")
 def test_they_listen_on_one_address_alone(rings: Any) -> None:
     def listening() -> set[str]:

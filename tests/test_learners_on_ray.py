@@ -50,11 +50,16 @@ def on_ray(cluster: Any, trainer: Make) -> Make:
     return make
 
 
-def peers(algo: Trainer) -> list[Any]:
-    """The other learners of a trainer."""
+def learners(algo: Trainer) -> Any:
+    """All learners of a trainer."""
     _ = algo.samplers
     home: Any = algo.environments.home
-    return list(home._learners._peers)
+    return home._learners
+
+
+def peers(algo: Trainer) -> list[Any]:
+    """The others."""
+    return list(learners(algo)._peers)
 
 
 def parameters(algo: Trainer) -> torch.Tensor:
@@ -245,3 +250,35 @@ def test_cartpole_is_learnt_by_two(cluster: Any, trainer: Make) -> None:
     result = algo.learn(500_000, stop={"episode_reward_mean": 475})
     assert result["confirmed_reward_mean"] >= 475
     assert [peer.same for peer in peers(algo)] == [True]
+
+
+def test_one_whose_machine_falls_silent_is_left_out(cluster: Any, on_ray: Make) -> None:
+    """Frozen with all that runs there, it closes no connection; the head notices it in seconds."""
+    import psutil
+    import ray
+
+    algo = on_ray("PPO", "CartPole-v1", num_learners=3)
+    algo.train()
+    silent, other = peers(algo)
+    where, raylet = ray.get(silent.actor.__ray_call__.remote(about_its_node))
+    frozen = [psutil.Process(raylet), *psutil.Process(raylet).children(recursive=True)]
+    for process in frozen:
+        process.suspend()
+    with pytest.warns(poise.PoiseWarning, match="was lost .* 2 of 3 go on"):
+        result = train_until(algo, lambda result: result["learner/learners"] < 3)
+    assert learners(algo)._trouble == "One of the learners is gone."  # and no limit of time
+    assert (result["learner/learners"], peers(algo)) == (2, [other])
+    for process in frozen:
+        process.kill()
+    (node,) = (node for node in cluster.own if node.node_id == where)
+    cluster.own.remove(node)
+    cluster.remove_node(node, allow_graceful=False)
+    cluster.own.append(cluster.add_node(num_cpus=1))
+    train_until(algo, lambda result: result["learner/learners"] == 3)
+
+
+def about_its_node(_: Any) -> tuple[str, int]:
+    """Of the node that an actor is on: its name, and the process of its raylet."""
+    import ray
+
+    return ray.get_runtime_context().get_node_id(), os.getppid()

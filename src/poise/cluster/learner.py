@@ -82,6 +82,11 @@ class LearnerActor:
             raise
         return fingerprint(self.algorithm)
 
+    @ray.method(concurrency_group="meanwhile")  # type: ignore[untyped-decorator]
+    def leave(self) -> None:
+        """Ends an update that waits for a learner which will not come."""
+        self.ring.gone = lambda: True
+
 
 def own_address() -> str:
     """That of this machine, by which others of the cluster reach it."""

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
@@ -21,7 +21,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from torch import Tensor
 
 from poise.algorithms.on_policy import OnPolicy
-from poise.cluster.connect import check_same, why
+from poise.cluster.connect import check_same, nodes, why
 from poise.cluster.learner import LearnerActor, fingerprint, message, own_address, pickled
 from poise.cluster.workers import SAY_S
 from poise.config.base import AlgorithmConfig
@@ -56,21 +56,20 @@ class Peer:
     Attributes:
         actor: its process.
         greeting: what it says when it is there.
-        host, address: of its machine.
+        about: what it has said of itself and its machine.
         same: whether it has the driver's algorithm.
         updates: those that it has taken part in.
     """
 
     actor: Any
     greeting: Any
-    host: str = ""
-    address: str = ""
+    about: dict[str, str] = field(default_factory=dict)
     same: bool = False
     updates: int = 0
 
     @property
     def where(self) -> str:
-        return f" on {self.host}" if self.host else ""
+        return f" on {self.about['host']}" if self.about else ""
 
 
 class _Outside(Group):
@@ -149,7 +148,8 @@ class Learners:
     def _launch(self) -> None:
         remote: Any = ray.remote
         options = {"num_cpus": 1, "num_gpus": int(self._gpu), "max_restarts": 0}
-        actor = remote(LearnerActor).options(scheduling_strategy="SPREAD", **options).remote()
+        made = remote(concurrency_groups={"meanwhile": 1})(LearnerActor)
+        actor = made.options(scheduling_strategy="SPREAD", **options).remote()
         self._coming.append(Peer(actor, actor.greet.remote(sys.path, self._changed)))
 
     def _welcome(self, seconds: float) -> None:
@@ -161,7 +161,7 @@ class Learners:
             [found] = self._answers([peer], [ref])
             if found is not None:
                 check_same("A learner", found)
-                peer.host, peer.address = found["host"], found["address"]
+                peer.about = found
                 self._peers.append(peer)
                 self._disband()  # the next group has it, too
 
@@ -208,13 +208,15 @@ class Learners:
         sent = ray.put(message(algorithm, rollout))
         whole = None if all(peer.same for peer in peers) else ray.put(pickled(algorithm))
         refs = [peer.actor.update.remote(sent, None if peer.same else whole) for peer in peers]
-        stats = None
+        stats, self._ring.gone = None, lambda: _are_gone(peers)
         try:
             with algorithm.in_group(self._ring):
                 stats = algorithm.update(rollout)
         except LostError as error:
             self._trouble = str(error)
             self._disband()
+            for peer in peers:
+                peer.actor.leave.remote()
         except BaseException:
             self._disband()
             raise
@@ -275,7 +277,7 @@ class Learners:
             store, size = meeting(self._address), 1 + len(peers)
             at = self._address, store.port
             refs = [
-                peer.actor.join.remote(at, rank, size, peer.address, gpu=self._gpu)
+                peer.actor.join.remote(at, rank, size, peer.about["address"], gpu=self._gpu)
                 for rank, peer in enumerate(peers, 1)
             ]
             self._ring = Ring(store, 0, size, self._address, gpu=self._gpu)
@@ -322,6 +324,11 @@ class Learners:
             learner.group = ALONE
 
 
+def _are_gone(peers: list[Peer]) -> bool:
+    """Whether the machine of one of them is not there any more."""
+    return not {peer.about["node"] for peer in peers} <= {each["NodeID"] for each in nodes(ray)}
+
+
 def _restore(algorithm: OnPolicy, kept: Any) -> None:
     """Puts an algorithm back to what was kept of it before an update, to begin it again."""
     state, policy, scaler = copy.deepcopy(kept)
@@ -330,8 +337,7 @@ def _restore(algorithm: OnPolicy, kept: Any) -> None:
 
 
 class _Seat:
-    def ready(self) -> None:
-        """Answers once it has its GPU."""
+    """Holds a GPU."""
 
 
 def _seat(seconds: float) -> Any:
@@ -346,7 +352,7 @@ def _seat(seconds: float) -> Any:
     remote: Any = ray.remote
     seat = remote(_Seat).options(num_cpus=0, num_gpus=1, scheduling_strategy=here).remote()
     try:
-        ray.get(seat.ready.remote(), timeout=seconds)
+        ray.get(seat.__ray_ready__.remote(), timeout=seconds)
     except RayError:
         raise ClusterError(
             "num_learners with num_gpus=1: Ray has no free GPU on the machine of this process, "

@@ -13,7 +13,8 @@ That holds for every loss, also for its terms that depend on θ by no network th
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -28,6 +29,8 @@ Index = slice | Tensor
 
 PATIENCE = timedelta(seconds=120)
 """How long learners wait for one another before one of them counts as lost."""
+LOOK = timedelta(seconds=0.5)
+"""Time after which who waits for the others asks whether they are still there."""
 
 
 class LostError(Exception):
@@ -65,14 +68,20 @@ class Ring(Group):
         address: of this machine, by which the others reach it.
         gpu: whether they learn on GPUs.
 
+    Attributes:
+        gone: asked now and then while the others are waited for: whether one of them is there no
+            more. No connection tells of a machine that has fallen silent.
+
     Raises:
         LostError: one of them did not come.
     """
 
+    gone: Callable[[], bool] = staticmethod(lambda: False)
+
     def __init__(
         self, store: Any, rank: int, size: int, address: str, *, gpu: bool = False
     ) -> None:
-        self.rank, self.size = rank, size
+        self.rank, self.size, self._gpu = rank, size, gpu
         self._ring: Any = None
         with _waiting():
             if gpu:
@@ -95,8 +104,22 @@ class Ring(Group):
         if self._ring is None:
             raise LostError("The group was left.")
         with _waiting():
-            self._ring.allreduce([tensor]).wait()
+            work = self._ring.allreduce([tensor])
+            if not self._gpu:  # where this waits for nobody, but for a stream
+                self._look(work)
+            work.wait()
         return tensor
+
+    def _look(self, work: Any) -> None:
+        """Waits for the others, as long as they are there."""
+        while not work.is_completed():
+            with suppress(RuntimeError):  # what has failed is raised by who waits next
+                work.wait(LOOK)
+            if not work.is_completed() and self.gone():
+                # Letting the group go would wait until its last step has timed out.
+                kept = threading.Thread(target=_outlast, args=(work, self._ring), daemon=True)
+                kept.start()
+                raise LostError("One of the learners is gone.")
 
     def gather(self, part: Tensor, index: Index, count: int) -> Tensor:
         whole: Tensor = _Gather.apply(part, index, count, self)  # type: ignore[no-untyped-call]
@@ -108,6 +131,12 @@ class Ring(Group):
             with suppress(RuntimeError):
                 self._ring.abort()
         self._ring = None
+
+
+def _outlast(work: Any, *_: Any) -> None:
+    """Keeps what it is given until a step of a group has timed out."""
+    with suppress(RuntimeError):
+        work.wait()
 
 
 class _Gather(torch.autograd.Function):
