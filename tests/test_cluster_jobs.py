@@ -22,7 +22,7 @@ from poise.cluster import local, token
 from poise.cluster.fetch import fetch
 from poise.cluster.jobs import ENDED, Jobs
 from poise.cluster.token import check_ray
-from poise.errors import ClusterError
+from poise.errors import ClusterError, PoiseWarning
 from poise.tracking.folder import RunFolder
 
 pytest.importorskip("ray")
@@ -279,6 +279,9 @@ def test_a_dead_or_frozen_node_is_noticed_and_replaced(
 def test_nothing_is_left_of_a_killed_cluster(home: Path, cluster: local.LocalCluster) -> None:
     """The last test: the cluster of this module ends here."""
     assert len(ours(cluster)) > 6
+    [session] = Path(cluster.folder).glob("ray/session_[0-9]*")
+    (session / "logs" / "lost" / "run").mkdir(parents=True)
+    (session / "logs" / "lost" / "run" / "config.json").touch()
     os.kill(cluster.pid, signal.SIGKILL)
     until(lambda: local.running() is None)
     until(lambda: not ours(cluster))
@@ -288,7 +291,12 @@ def test_nothing_is_left_of_a_killed_cluster(home: Path, cluster: local.LocalClu
 
 
 def test_nothing_is_left_of_a_cluster_that_is_stopped(home: Path, project: Path) -> None:
-    found = local.start(nodes=1, cpus=1)
+    last = json.loads((Path(os.environ["POISE_HOME"]) / "cluster.json").read_text())
+    assert Path(last["folder"], "ray").is_dir()  # that of the cluster which was killed
+    with pytest.warns(PoiseWarning, match=r"was killed. Runs .* are in .*/jobs"):
+        found = local.start(nodes=1, cpus=1)
+    [kept] = Path(last["folder"]).iterdir()
+    assert (kept.name, [job.name for job in kept.iterdir()]) == ("jobs", ["lost"])
     poise("submit", "--name", "early", "--", "train", "PPO", "CartPole-v1",
           "--stop", "training_iteration=1", cwd=project)  # fmt: skip
     poise("submit", "--name", "last", "--no-wait", "--", "train", "PPO", "CartPole-v1", *NEVER,

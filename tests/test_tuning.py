@@ -27,6 +27,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from filelock import FileLock
 from rich.console import Console
 
 import poise
@@ -43,6 +44,7 @@ from poise.tuning.analysis import Analysis
 from poise.tuning.pool import Pool
 from poise.tuning.population import Population, _changed
 from poise.tuning.run import run
+from poise.tuning.scratch import Scratch
 from poise.tuning.search import DEFAULT_LIMIT, HELD_OUT, Search
 from poise.tuning.seeds import SeedRuns, summary
 from poise.tuning.space import (
@@ -418,6 +420,32 @@ def test_a_study_that_leaves_its_cluster_knows_what_a_trial_takes_there(tmp_path
     found = poise.tune.resume(tmp_path / "s", ray_address=None, num_samples=1, quiet=True)
     assert [trial.state for trial in found.trials] == ["finished"]
     assert Search.read(tmp_path / "s").cluster == {**asked, "ray_address": None}
+
+
+def test_folders_of_processes_that_were_killed_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    names = ("dead", "held", "young", "begun", "link")
+    dead, held, young, begun, link = (tmp_path / f"poise-trials-{name}" for name in names)
+    other = tmp_path / "poise-run-other"
+    for path in (dead, held, young, other):
+        (path / "inside").mkdir(parents=True)
+        (path / ".lock").touch()
+    begun.mkdir()
+    link.symlink_to(other)
+    for path in (dead, held, begun, other):
+        os.utime(path, (0, 0))
+    with FileLock(held / ".lock"):
+        own = Scratch("trials")
+        kept = {own.path, held, young, begun, link, other}
+        assert set(tmp_path.iterdir()) == kept
+        os.utime(own.path, (0, 0))
+        second = Scratch("trials")
+        assert own.path.is_dir()  # it is held
+    for each in (own, second):
+        each.remove()
+    assert set(tmp_path.iterdir()) == kept - {own.path}
 
 
 class Machine:

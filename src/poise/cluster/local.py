@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ import filelock
 from poise.children.launch import begin
 from poise.children.launch import start as start_child
 from poise.cluster.token import authenticate, need_ray
-from poise.errors import ClusterError
+from poise.errors import ClusterError, PoiseWarning
 from poise.files import home, make_folder, read_json, write_json
 from poise.startup import ENDING
 
@@ -58,6 +59,10 @@ Next:
   poise submit -- train PPO --env CartPole-v1     run it there
   poise cluster stop                              end the cluster"""
 ENDED = "The cluster at {address} has ended. Runs that were not fetched stay in {folder}/jobs."
+KILLED = (
+    "The cluster before this one was killed. Runs of its jobs that were not fetched are in"
+    " {folder}/jobs."
+)
 FETCHED = "fetched.txt"
 """In Poise's own folder: the jobs whose runs were brought whole."""
 NONE = "No cluster of Poise's runs on this machine."
@@ -96,8 +101,13 @@ def running() -> LocalCluster | None:
         with _lock().acquire(timeout=0):
             return None
     except filelock.Timeout:
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return LocalCluster(**read_json(_file()))
+        return _last()
+
+
+def _last() -> LocalCluster | None:
+    """The last cluster that `start` has begun, if there was one."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return LocalCluster(**read_json(_file()))
     return None
 
 
@@ -128,6 +138,8 @@ def start(
             f"A cluster of {found.nodes} runs already at {found.address}: use it, or end it with"
             " `poise cluster stop`."
         )
+    if (killed := _last()) is not None and _clear(Path(killed.folder)):
+        warnings.warn(KILLED.format(**vars(killed)), PoiseWarning, stacklevel=2)
     variables = {**authenticate(loopback=True), "RAY_USAGE_STATS_ENABLED": "0"}
     variables["POISE_PYTHON"] = sys.executable
     folder = tempfile.mkdtemp(prefix="poise-")  # short: a socket's path has 107 characters
@@ -170,8 +182,9 @@ def stop() -> LocalCluster | None:
     raise ClusterError(f"The cluster's process {found.pid} does not end.")
 
 
-def _clear(folder: Path) -> None:
-    """Removes what a cluster has left, but for runs of its jobs that nobody has fetched."""
+def _clear(folder: Path) -> bool:
+    """Removes what a cluster has left, but for runs of its jobs that nobody has fetched; whether
+    there are such that were not put aside before."""
     kept, fetched = folder / "jobs", home() / FETCHED
     known = fetched.read_text().splitlines() if fetched.is_file() else []
     fetched.unlink(missing_ok=True)
@@ -180,10 +193,12 @@ def _clear(folder: Path) -> None:
     for job in runs:
         kept.mkdir(exist_ok=True)
         job.rename(kept / job.name)
-    for other in [each for each in folder.iterdir() if each != kept]:
-        shutil.rmtree(other) if other.is_dir() and not other.is_symlink() else other.unlink()
-    if not runs:
+    for other in [each for each in folder.glob("*") if each != kept]:
+        is_folder = other.is_dir() and not other.is_symlink()
+        shutil.rmtree(other, ignore_errors=True) if is_folder else other.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
+    return bool(runs)
 
 
 def _file() -> Path:

@@ -11,14 +11,12 @@ import math
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import filelock
 import ray
 from ray._private.state import available_resources_per_node
 from ray.exceptions import RayError
@@ -39,17 +37,13 @@ SAY_S = 15.0
 """Seconds for which a trial waits for a machine until that is said, and said again."""
 FALSE_STARTS = 3
 """Actors in a row that may end before they have said which machine they are on."""
-PREFIX = "poise-trials-"
-"""Of folders in which trials write, in the folder for temporary files."""
-OLD_S = 60.0
-"""Age in seconds from which on such a folder is removed, if the process that made it is gone."""
 
 
 class TrialActor:
     """Runs trials on the machine that it is on: a process does, as where there is no cluster.
 
     Args:
-        make: makes that process, given the cores to count on (`poise.tuning.process.Process`).
+        make: makes that process, given the cores to count on (`poise.tuning.process.Guest`).
         cores: so many.
         folders: where the driver imports from; what is there on this machine, too, is added.
         here: the driver's current folder, which becomes this one's where it is on this machine.
@@ -61,9 +55,7 @@ class TrialActor:
             os.chdir(here)
         os.environ.pop("OMP_NUM_THREADS", None)  # Ray's: a trial's threads are as without Ray
         self.process = make(cores)
-        self.home = _own_folder()
-        self.lock = filelock.FileLock(self.home / ".lock")
-        self.lock.acquire()
+        self.home: Path = self.process.home
 
     def hello(self) -> dict[str, str]:
         """See `about_here`; and where trials write."""
@@ -129,18 +121,6 @@ class TrialActor:
     def end(self) -> None:
         """Ends the process, and leaves nothing behind."""
         self.process.end()
-        shutil.rmtree(self.home, ignore_errors=True)
-
-
-def _own_folder() -> Path:
-    """A new folder for this process; those of processes that were killed are removed."""
-    for old in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        lock = filelock.FileLock(old / ".lock")
-        with suppress(OSError, filelock.Timeout):
-            if time.time() - old.stat().st_mtime > OLD_S and (old / ".lock").exists():
-                with lock.acquire(timeout=0):
-                    shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=PREFIX))
 
 
 class RemoteWorker:

@@ -13,6 +13,7 @@ from typing import Any
 from poise.children.launch import start
 from poise.children.pipe import Pipe
 from poise.stepping.advice import CORES
+from poise.tuning.scratch import Scratch
 
 
 class Process:
@@ -69,3 +70,21 @@ class Process:
                 os.killpg(self.process.pid, signal.SIGKILL)
         else:
             self.process.kill()
+
+
+class Guest(Process):
+    """One whose search is on another machine, with a folder here for what its trials write.
+
+    Attributes:
+        home: the folder.
+    """
+
+    def __init__(self, cores: int) -> None:
+        super().__init__(cores)
+        self._scratch = Scratch("trials")
+        self.home = self._scratch.path
+
+    def end(self) -> str:
+        how = super().end()
+        self._scratch.remove()
+        return how

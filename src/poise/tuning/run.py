@@ -30,7 +30,7 @@ from poise.tuning.analysis import Analysis
 from poise.tuning.going_on import goes_on
 from poise.tuning.pool import Here, Pool
 from poise.tuning.population import Population
-from poise.tuning.process import Process
+from poise.tuning.process import Guest
 from poise.tuning.search import DEFAULT_LIMIT, Search, unwritten
 from poise.tuning.space import is_search, parse, searches
 from poise.tuning.storage import check_installed
@@ -394,6 +394,6 @@ def _home(study: Study, size: int | None) -> Any:
         size=size,
         patience=search.cluster.get("cluster_timeout_s", 600.0),
         say=lambda sentence: study.said.update({sentence: None}),
-        make=Process,
+        make=Guest,
         goes_on=goes_on,
     )

@@ -10,12 +10,12 @@ import os
 import runpy
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from poise.cluster.job import folder_of, run
 from poise.compat.azureml.core.run import LOGS, folder
 from poise.files import make_folder
+from poise.tuning.scratch import Scratch
 
 KEPT = ("logs", "outputs")
 """Folders that Azure uploads."""
@@ -28,7 +28,8 @@ def main(name: str, limit: str, script: str, *words: str) -> None:
         ClusterError: this process is no job.
     """
     files = folder_of(name)
-    own = Path(tempfile.mkdtemp(prefix="poise-run-"))  # Ray's copy is that of other jobs, too
+    scratch = Scratch("run")  # Ray's copy of the folder is that of other jobs, too
+    own = scratch.path
     shutil.copytree(".", own, dirs_exist_ok=True)
     os.chdir(own)
     make_folder(files / LOGS)
@@ -42,7 +43,7 @@ def main(name: str, limit: str, script: str, *words: str) -> None:
         try:
             runpy.run_path(script, run_name="__main__")
         finally:
-            shutil.rmtree(own, ignore_errors=True)
+            scratch.remove()
 
     run(limit, program)
 
