@@ -1,14 +1,33 @@
-"""A Ray cluster for tests: a head and three nodes of real raylets, on this machine."""
+"""A Ray cluster for tests: a head and three nodes of real raylets, on this machine.
+
+A module of tests that asks for `cluster` or `on_ray` has one of its own. What its trainers have
+beside `SMALL` stands in its `OWN`.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+import torch
+
+from poise.training.trainer import Trainer
+
+Make = Callable[..., Trainer]
+
+SMALL: dict[str, Any] = {
+    "preset": None,
+    "seed": 3,
+    "num_workers": 2,
+    "num_envs_per_worker": 4,
+    "rollout_fragment_length": 16,
+    "timesteps_per_iteration": 0,
+}
 QUICKLY = {
     "health_check_initial_delay_ms": 1000,
     "health_check_period_ms": 1000,
@@ -40,3 +59,26 @@ def three_nodes() -> Iterator[Any]:
         os.environ.clear()
         os.environ.update(before)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with three_nodes() as made:
+        yield made
+
+
+@pytest.fixture
+def on_ray(cluster: Any, trainer: Make, request: pytest.FixtureRequest) -> Make:
+    own = {"ray_address": cluster.address, **getattr(request.module, "OWN", {})}
+    return lambda algorithm, env, **settings: trainer(algorithm, env, **SMALL | own | settings)
+
+
+def parameters(algo: Trainer) -> torch.Tensor:
+    return algo.algorithm.flat.data.clone()
+
+
+def train_until(algo: Trainer, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Trains until a result says so; a hang is bounded by the test's own limit."""
+    while not done(result := algo.train()):
+        pass
+    return result

@@ -16,6 +16,7 @@ import torch
 
 import poise
 import warm
+from clusters import cluster, on_ray  # noqa: F401
 from poise.training.trainer import Trainer
 
 # However the tests were started (`nohup`, `&`), they and what they start can be interrupted.

@@ -147,16 +147,17 @@ BUDGETS = {
         2700,
         ["tracking", "api", "cli", "poise", "errors", "startup", "install", "files", "__main__"],
     ),
-    "clusters": (2200, ["cluster"]),
+    "clusters": (2240, ["cluster"]),
     "searches": (1750, ["tuning", "tune"]),
     "old names": (1800, ["compat"]),
 }
 """Statements that each part of the house may have, and its rooms.
 
 What trains has 300 more than the plan gave it: what travels between machines, and where samplers
-live. Clusters have 1,000 more: samplers and their faults take what the plan gave, and clusters of
-one's own, their descriptions, jobs, and what is sent and fetched as much again. Searches have 50
-more: trials that run elsewhere."""
+live. Clusters have 1,040 more: samplers and their faults take what the plan gave, and clusters of
+one's own, their descriptions, jobs, and what is sent and fetched as much again; the last 40 are
+that a run there ends by the error that it ends by here, and leaves to others what they hold.
+Searches have 50 more: trials that run elsewhere."""
 
 
 def test_the_package_is_small() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from poise.training.trainer import Trainer
 
 pytest.importorskip("ray")
 
-from clusters import three_nodes
+from clusters import Make, parameters, train_until
 from poise.cluster import learners as module
 
 pytestmark = [
@@ -24,30 +23,7 @@ pytestmark = [
     pytest.mark.usefixtures("registries"),
 ]
 
-Make = Callable[..., Trainer]
-SMALL: dict[str, Any] = {
-    "preset": None,
-    "seed": 3,
-    "num_workers": 1,
-    "num_envs_per_worker": 8,
-    "rollout_fragment_length": 16,
-    "timesteps_per_iteration": 0,
-    "num_learners": 2,
-}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    with three_nodes() as made:
-        yield made
-
-
-@pytest.fixture
-def on_ray(cluster: Any, trainer: Make) -> Make:
-    def make(algorithm: str, env: Any, **settings: Any) -> Trainer:
-        return trainer(algorithm, env, **{**SMALL, "ray_address": cluster.address, **settings})
-
-    return make
+OWN = {"num_workers": 1, "num_envs_per_worker": 8, "num_learners": 2}
 
 
 def learners(algo: Trainer) -> Any:
@@ -60,17 +36,6 @@ def learners(algo: Trainer) -> Any:
 def peers(algo: Trainer) -> list[Any]:
     """The others."""
     return list(learners(algo)._peers)
-
-
-def parameters(algo: Trainer) -> torch.Tensor:
-    return algo.algorithm.flat.data.clone()
-
-
-def train_until(algo: Trainer, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Trains until a result says so; a hang is bounded by the test's own limit."""
-    while not done(result := algo.train()):
-        pass
-    return result
 
 
 SCALED = {"normalize_observations": True, "normalize_rewards": True}

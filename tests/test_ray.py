@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 import torch
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 import poise
 from poise.models.policy import Policy
@@ -24,39 +25,10 @@ from poise.training.trainer import Trainer
 
 pytest.importorskip("ray")
 
-from clusters import three_nodes
+from clusters import SMALL, Make, parameters, train_until
 from poise.cluster import workers
 
 pytestmark = pytest.mark.slow
-
-Make = Callable[..., Trainer]
-
-SMALL: dict[str, Any] = {
-    "preset": None,
-    "seed": 3,
-    "num_workers": 2,
-    "num_envs_per_worker": 4,
-    "rollout_fragment_length": 16,
-    "timesteps_per_iteration": 0,
-}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    with three_nodes() as made:
-        yield made
-
-
-@pytest.fixture
-def on_ray(cluster: Any, trainer: Make) -> Make:
-    def make(algorithm: str, env: Any, **settings: Any) -> Trainer:
-        return trainer(algorithm, env, **{**SMALL, "ray_address": cluster.address, **settings})
-
-    return make
-
-
-def parameters(algo: Trainer) -> torch.Tensor:
-    return algo.algorithm.flat.data.clone()
 
 
 def fleet(algo: Trainer) -> Any:
@@ -206,13 +178,6 @@ def hanging(config: dict[str, Any]) -> gym.Env:
     return Hanging(gym.make("Acrobot-v1"), config["file"])
 
 
-def train_until(algo: Trainer, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Trains until a result says so; a hang is bounded by the test's own limit."""
-    while not done(result := algo.train()):
-        pass
-    return result
-
-
 @pytest.mark.parametrize("make", [dying, hanging])
 def test_a_worker_is_replaced_with_the_policy_of_now(
     make: Any, on_ray: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -257,7 +222,8 @@ def test_a_node_that_goes_is_let_go_and_one_that_comes_is_used(cluster: Any, on_
     result = train_until(algo, lambda r: fleet(algo).workers[-1].rollouts > 3)
     asked = sum(worker.asked for worker in fleet(algo).workers)
     taken = sum(worker.taken for worker in fleet(algo).workers)
-    underway = sum(len(worker.calls) for worker in fleet(algo).workers)
+    calls = [call.what for worker in fleet(algo).workers for call in worker.calls]
+    underway = calls.count("sample")
     assert asked == taken + underway + fleet(algo).lost  # none was lost or doubled unseen
     assert fleet(algo).dropped == 0
 
@@ -296,6 +262,77 @@ def test_what_fails_everywhere_stops_the_run_with_its_cause(on_ray: Make) -> Non
     algo = on_ray("PPO", failing)
     with pytest.raises(poise.EnvError, match="no such robot"), pytest.warns(poise.PoiseWarning):
         algo.train()
+
+
+def stillborn(config: dict[str, Any]) -> gym.Env:
+    with suppress(FileExistsError):
+        Path(config["file"]).touch(exist_ok=False)
+        os._exit(7)
+    return gym.make("CartPole-v1")
+
+
+def test_a_worker_that_is_lost_before_training_changes_nothing(
+    trainer: Make, on_ray: Make, tmp_path: Path
+) -> None:
+    file = tmp_path / "died"
+    with pytest.warns(poise.PoiseWarning, match="while it made its environments.* started anew"):
+        there = on_ray("PPO", stillborn, env_config={"file": str(file)})
+    here = trainer("PPO", stillborn, env_config={"file": str(file)}, **SMALL)
+    for _ in range(2):
+        here.train(), there.train()
+    assert torch.equal(parameters(here), parameters(there))
+
+
+class Breaking(CartPoleVectorEnv):
+    """Gives one observation that is not finite."""
+
+    count = 0
+
+    def step(self, action: Any) -> Any:
+        obs, *rest = super().step(action)
+        self.count += 1
+        if self.count == 100:
+            obs[1] = math.nan
+        return obs, *rest
+
+
+def breaking(config: dict[str, Any]) -> Any:
+    return Breaking(num_envs=4)
+
+
+def test_a_batch_that_breaks_ends_the_run_as_it_does_here(trainer: Make, on_ray: Make) -> None:
+    said = []
+    for make, settings in ((trainer, {**SMALL, "num_workers": 0}), (on_ray, {"num_workers": 1})):
+        algo = make("PPO", breaking, **settings)
+        with pytest.raises(poise.EnvError, match=r"Environment 1 gave .* not finite") as caught:
+            train_until(algo, lambda r: r["training_iteration"] == 20)
+        said.append(str(caught.value))
+        assert (algo.iteration, algo.failures.restarts) == (6, 0)
+    assert said[0] == said[1]
+
+
+def test_a_state_that_does_not_fit_is_refused_as_it_is_here(trainer: Make, on_ray: Make) -> None:
+    said = []
+    for make, settings in ((trainer, {**SMALL, "num_workers": 0}), (on_ray, {"num_workers": 1})):
+        algo = make("PPO", "CartPole-v1", **settings)
+        algo.train()
+        states = algo.samplers.state_dict()
+        states[0]["returns"] = states[0]["returns"] + math.inf
+        with pytest.raises(poise.CheckpointError, match="not finite") as caught:
+            algo.environments._restore(algo.samplers, states)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
+def test_auto_leaves_to_others_what_they_hold(on_ray: Make, cluster: Any) -> None:
+    ray = pytest.importorskip("ray")
+    on_ray("PPO", "CartPole-v1", num_workers=1).close()  # which connects, and gives its CPU back
+    other = ray.remote(num_cpus=1)(threading.Event).remote()
+    ray.get(other.is_set.remote())
+    algo = on_ray("PPO", "CartPole-v1", num_workers="auto", num_envs_per_worker=8)
+    said = "0 + 1 + 1 + 1 CPUs - 1 that others hold - 1 for the learner = 1 worker, with 8"
+    assert any(said in note for note in algo.notes)
+    ray.kill(other)
 
 
 def test_too_few_machines_are_waited_for_and_named(on_ray: Make) -> None:

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 import poise
+from poise.envs.old_gym import WrongApiError
 from poise.sampling.episodes import STAGES
 from poise.sampling.halt import Halt, HaltedError
 from poise.sampling.rollout import rollout_for
 from poise.sampling.sampler import Sampler
-from poise.sampling.wire import arrays
+from poise.sampling.wire import arrays, blank
 from poise.stepping.calls import Call
 from poise.stepping.failures import Failure
 from poise.training import checkpoint
@@ -30,8 +31,8 @@ pytest.importorskip("ray")
 from ray.exceptions import RayActorError
 
 from poise.cluster import connect, workers
-from poise.cluster.actor import SamplerActor
-from poise.cluster.connect import free_cpus, ray_of, why
+from poise.cluster.actor import SamplerActor, telling
+from poise.cluster.connect import cpus_now, free_cpus, ray_of, why
 from poise.cluster.samplers import RayGroup, RayHome, RayStream
 from poise.cluster.workers import Sent, Worker
 
@@ -203,10 +204,128 @@ def test_what_cannot_be_sent_back_costs_no_worker() -> None:
 def test_auto_has_workers_of_the_size_that_they_have(
     machines: list[int], cpus: float, workers: int
 ) -> None:
-    ray = SimpleNamespace(
-        nodes=lambda: [{"Alive": True, "Resources": {"CPU": n}} for n in machines]
+    assert free_cpus([(n, n) for n in machines], 1, cpus)[0] == workers
+
+
+def test_auto_leaves_to_others_what_they_hold() -> None:
+    has = [(6.0, 3.0), (2.0, 2.0), (2.0, 0.0)]
+    why = "6 + 2 + 2 CPUs - 5 that others hold - 1 for the learner = 4 workers"
+    assert free_cpus(has) == (4, why)
+    assert free_cpus(has, 1, 2.0)[0] == 2
+    assert free_cpus(has, 2, 2.0)[0] == 1
+    why = (
+        "2 CPUs - 2 that others hold - 1 for the learner leaves none, and there is always 1 worker"
     )
-    assert free_cpus(ray, 1, cpus)[0] == workers
+    assert free_cpus([(2.0, 0.0)]) == (1, why)
+
+
+def test_what_a_run_has_just_given_back_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "LOOK_S", 0)
+    looks = iter([{"0": {"CPU": 1}}, {"0": {"CPU": 2}}, {"0": {"CPU": 4}}])
+    monkeypatch.setattr(connect, "free_now", lambda ray: next(looks))
+    node = {"Alive": True, "NodeID": "0", "Resources": {"CPU": 4}}
+    assert cpus_now(SimpleNamespace(nodes=lambda: [node])) == [(4, 4)]
+
+
+@pytest.mark.parametrize(("free", "starting"), [(2.0, False), (1.0, True)])
+def test_only_ones_own_workers_are_waited_for_to_start(
+    free: float, starting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three CPUs, others held one before: a second is that of a worker which starts."""
+    ray = SimpleNamespace(
+        cluster_resources=lambda: {"CPU": 3.0}, available_resources=lambda: {"CPU": free}
+    )
+    monkeypatch.setattr(workers, "ray", ray)
+    fleet: Any = object.__new__(workers.Fleet)
+    fleet.workers, fleet.cpus, fleet._others = [Worker(i, range(2)) for i in range(2)], 1.0, 1.0
+    assert fleet._starting() == starting
+
+
+def test_only_who_has_sampled_leaves_its_seeds_behind(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algo = trainer("PPO", "CartPole-v1", preset=None)
+    monkeypatch.setattr(workers, "ray", SimpleNamespace(kill=lambda actor: None))
+    home: Any = object.__new__(RayHome)
+    home._config = algo.config
+    home.fleet = fleet = object.__new__(workers.Fleet)
+    worker: Any = Worker(1, range(8, 16))
+    fleet.workers, fleet.lost, fleet._say = [worker], 0, lambda sentence: None
+    group = home.samplers(
+        algo.algorithm.policy,
+        STEPS,
+        lambda i: np.random.SeedSequence(3, spawn_key=(i,)),
+        correlation=0.0,
+        failures=algo.failures,
+        halt=Halt(),
+    )
+    accident = Failure("ended", "Its machine is gone.")
+
+    def lose() -> Any:
+        with pytest.warns(poise.PoiseWarning, match="Its machine is gone"):
+            fleet._lose(worker, accident)
+        worker.incarnation += 1
+        return group.about(worker)["spawn_key"]
+
+    worker.incarnation = 0
+    assert lose() == (1,)  # as if it had never been
+    worker.actor = SimpleNamespace(sample=SimpleNamespace(remote=lambda *_: None))
+    fleet.sample(worker, 0, 0, None)
+    worker.rollouts = 1
+    assert lose() == (1, 1)
+    assert lose() == (1, 1)
+
+
+@pytest.mark.parametrize("kind", [poise.EnvError, poise.SpaceError])
+def test_what_ends_a_run_here_ends_it_there(
+    kind: Any, algo: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a batch that steps as one, nothing can be replaced."""
+    actor: Any = SamplerActor()
+    actor.sampler = SimpleNamespace(tolerant=None)
+    answer = telling(lambda self: raising(kind("no such thing")))(actor)
+    assert answer["ends"] == kind.__name__
+    fleet: Any = object.__new__(workers.Fleet)
+    fleet.failures, fleet.lost = algo.failures, 0
+    monkeypatch.setattr(workers, "ray", SimpleNamespace(get=lambda ref: ref))
+    worker = Worker(0, range(2))
+    worker.calls.append(Sent("sample", answer, ()))
+    with pytest.raises(kind, match=r"^no such thing$"):
+        fleet._hear(worker)
+    assert not worker.calls  # it lives, and is told of once
+    assert fleet.lost == 1
+
+
+def test_where_environments_can_be_replaced_so_can_their_worker() -> None:
+    actor: Any = SamplerActor()
+    actor.sampler = SimpleNamespace(tolerant=object())
+    assert actor.ends(poise.EnvError("it could not be replaced")) == ""
+    assert actor.ends(ValueError("a bug of the environment")) == ""
+    assert actor.ends(WrongApiError("the old API")) == "EnvError"
+    assert actor.ends(poise.ModelError("another shape")) == "ModelError"
+
+
+def raising(error: Exception) -> None:
+    raise error
+
+
+def test_what_fails_at_the_end_does_not_hide_why_it_ended(
+    algo: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _ = algo.samplers
+    monkeypatch.setattr(algo.samplers, "state_dict", lambda: raising(poise.EnvError("The second.")))
+    said = pytest.warns(poise.PoiseWarning, match="Where the environments stood is not kept: The s")
+    with said, pytest.raises(poise.EnvError, match="The first"), algo:
+        raise poise.EnvError("The first.")
+    algo.train()
+    assert f"{ENVS} of {ENVS} environments could not be restored" in algo.notes[-1]
+
+
+def test_a_kept_rollout_that_does_not_fit_is_refused(algo: Trainer) -> None:
+    ray = group(algo, 2)
+    state = {"underway": {"complete": {**ray.fleet.full((0, 0, 0, 1)), "seconds": {"x": 1.0}}}}
+    with pytest.raises(KeyError):
+        ray.load_state_dict([state, {"underway": None}])
 
 
 def test_a_process_that_is_connected_elsewhere_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,3 +396,34 @@ def test_what_ray_says_of_an_end_is_its_cause() -> None:
     )
     assert why(error) == "its node has died. Node Id: ab the node was preempted."
     assert why(ValueError("a traceback\nValueError: of it")) == "ValueError: of it"
+
+
+def test_gradient_steps_follow_the_steps_that_were_sampled(trainer: Any) -> None:
+    """Two of three workers are lost: so are their shares of the gradient steps."""
+    settings = {"num_envs_per_worker": 6, "rollout_fragment_length": 4, "learning_starts": 24}
+    algo = trainer("DQN", "CartPole-v1", preset=None, timesteps_per_iteration=0, **settings)
+    algo.train()
+    [sampler] = algo.samplers.members
+    collect, steps = algo.samplers.collect, algo.algorithm.updates
+    assert steps == 6
+
+    def short() -> Any:
+        rollout = collect()
+        blank(rollout.part(2, 6))
+        return rollout
+
+    algo.samplers.collect = short
+    for _ in range(6):
+        algo.train()
+    assert algo.algorithm.updates == steps + 6 * 2
+    assert sampler.rollout.share == pytest.approx(1 / 3)
+
+
+def test_rows_that_only_reset_are_no_loss(trainer: Any) -> None:
+    """With one step a rollout, a whole rollout of an environment may be its reset."""
+    settings = {"num_envs_per_worker": 4, "rollout_fragment_length": 1, "learning_starts": 4}
+    algo = trainer("DQN", "CartPole-v1", preset=None, timesteps_per_iteration=0, **settings)
+    while not (algo.samplers.members[0].rollout.valid == 0).any():
+        algo.train()
+    assert algo.samplers.members[0].rollout.share == 1
+    assert algo.algorithm.owed == 0

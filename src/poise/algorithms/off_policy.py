@@ -145,13 +145,14 @@ class OffPolicy(Algorithm):
             self.explore()
             samplers.publish(self.updates)
             known = self.timesteps
-            self.remember(samplers.collect())
+            rollout = samplers.collect()
+            self.remember(rollout)
             if self.timesteps < config.learning_starts or not (self.replay and self.replay.steps):
                 continue
             if self.timesteps == known:
                 continue  # every step only reset: there is nothing new to learn from
             assert config.gradient_steps is not None
-            self.owed += config.gradient_steps
+            self.owed += config.gradient_steps * rollout.share
             steps, self.owed = int(self.owed), self.owed % 1
             if steps:
                 # Parameters may have been loaded into the policy before anything was learnt.

@@ -25,7 +25,7 @@ from poise.envs.make import VectorEnvMadeError, recipe_maker
 from poise.envs.old_gym import WrongApiError
 from poise.envs.raised import own_traceback, said
 from poise.envs.wrap import take_wrappers
-from poise.errors import EnvError
+from poise.errors import EnvError, PoiseError
 from poise.learning.optimizers import Flat
 from poise.sampling.halt import Halt
 from poise.sampling.sampler import Sampler
@@ -35,21 +35,23 @@ from poise.stepping.calls import Call
 from poise.stepping.failures import Failure
 from poise.stepping.given import GivenVectorEnv
 from poise.stepping.inline import STEPPING, InlineVectorEnv
+from poise.training.declared import STATE_ERRORS
 
 
 def telling(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns what a method raises as `{"error": ...}`: a `Failure` as plain values."""
+    """Returns what a method raises as `{"error": ...}`, a `Failure` as plain values, and by which
+    error it `ends` the run, if it does."""
 
     @functools.wraps(method)
     def told(self: SamplerActor, *args: Any) -> Any:
         try:
             return method(self, *args)
         except BaseException as error:
-            if isinstance(error, EnvError):
-                wrong = isinstance(error, WrongApiError)
-                return {"error": Failure("bug" if wrong else "ended", str(error)).to_json()}
-            what = f"Worker {self.index} on {socket.gethostname()} failed: {said(error)}."
-            return {"error": Failure("ended", what, own_traceback(error)).to_json()}
+            what = str(error), ""
+            if not isinstance(error, PoiseError):  # which is a sentence already
+                where = f"Worker {self.index} on {socket.gethostname()}"
+                what = f"{where} failed: {said(error)}.", own_traceback(error)
+            return {"error": Failure("ended", *what).to_json(), "ends": self.ends(error)}
 
     return told
 
@@ -83,6 +85,19 @@ class SamplerActor:
     """
 
     index, heard = -1, 0
+    sampler: Sampler | None = None
+
+    def ends(self, error: BaseException) -> str:
+        """The name of the error of Poise by which a run ends; empty, if a worker that is started
+        anew may do better.
+
+        Without a cluster, it may as little where environments step as one.
+        """
+        tolerant = self.sampler is not None and self.sampler.tolerant is not None
+        if tolerant and isinstance(error, EnvError) and not isinstance(error, WrongApiError):
+            return ""
+        kinds = (kind for kind in type(error).__mro__ if kind.__module__ == PoiseError.__module__)
+        return next((kind.__name__ for kind in kinds), "")
 
     def hello(self) -> dict[str, str]:
         """See `about_here`."""
@@ -102,7 +117,6 @@ class SamplerActor:
         about = cloudpickle.loads(sent)
         torch.set_num_threads(1)
         self.halting, self.journal = Halt(), Journal()
-        self.sampler: Sampler | None = None
         self.env = _make_env(about)
         for call in about["calls"]:
             Call(**call).of_batch(self.env)
@@ -110,29 +124,26 @@ class SamplerActor:
         return {"spaces": [Layout(x).to_json() for x in spaces], "slots": self.env.num_envs}
 
     @telling
-    def begin(self, about: dict[str, Any], policy: bytes) -> None:
-        """Begins to sample, with a policy."""
-        self.policy, places = cloudpickle.loads(policy)
-        self.weights, self.compact = Weights(Flat(self.policy, places)), about["compact"]
-        seed = np.random.SeedSequence(about["entropy"], spawn_key=about["spawn_key"])
-        self.sampler = Sampler(
-            self.policy,
+    def follow(self, sent: bytes, about: dict[str, Any]) -> None:
+        """Acts with a policy from now on.
+
+        Args:
+            sent: the policy, pickled by the driver, whose child this is.
+            about: what the sampler is made with, where this is the first.
+        """
+        policy, places = cloudpickle.loads(sent)
+        self.weights, self.compact = Weights(Flat(policy, places)), about["compact"]
+        self.sampler = self.sampler or Sampler(
+            policy,
             self.env,
             about["steps"],
-            seed,
+            np.random.SeedSequence(about["entropy"], spawn_key=about["spawn_key"]),
             correlation=about["correlation"],
             failures=self.journal,  # type: ignore[arg-type]
             first_slot=about["first_slot"],
             halt=self.halting,
         )
-
-    @telling
-    def follow(self, policy: bytes) -> None:
-        """Acts with another policy from now on."""
-        assert self.sampler is not None
-        self.policy, places = cloudpickle.loads(policy)
-        self.weights = Weights(Flat(self.policy, places))
-        self.sampler.policy = self.policy
+        self.sampler.policy = policy
 
     @telling
     def sample(self, order: tuple[int, ...], version: int, weights: Any) -> dict[str, Any]:
@@ -194,11 +205,14 @@ class SamplerActor:
 
     @telling
     def restore(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Goes on from a state; how many environments begin a new episode."""
+        """Goes on from a state; how many environments begin a new episode, or what is wrong."""
         assert self.sampler is not None
         if state["generator"] is None:  # the worker was not there when it was saved
             return {"lost": self.sampler.slots}
-        return {"lost": len(self.sampler.load_state_dict(state))}
+        try:
+            return {"lost": len(self.sampler.load_state_dict(state))}
+        except STATE_ERRORS as error:
+            return {"misfit": str(error)}
 
     @ray.method(concurrency_group="meanwhile")  # type: ignore[untyped-decorator]
     def pulse(self) -> tuple[int, int]:

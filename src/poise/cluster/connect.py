@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -20,6 +21,10 @@ from poise.errors import ClusterError, nearest
 from poise.install import install, version_of_poise
 from poise.startup import ENDING
 from poise.stepping.advice import available_cores
+
+LOOKS, LOOK_S = 10, 0.1
+"""How often it is looked whether CPUs are held, and seconds in between: a run that has just ended
+gives its own back in a moment."""
 
 LOCAL = "local"
 """The address of a Ray of this process's own, on this machine."""
@@ -163,24 +168,59 @@ def why(error: Exception) -> str:
     return told[:600]
 
 
+def end(actor: Any) -> None:
+    """Ends an actor at once, if there is one."""
+    import ray
+
+    with suppress(ray.exceptions.RayError, ValueError):
+        ray.kill(actor) if actor is not None and ray.is_initialized() else None
+
+
 def nodes(ray: Any) -> list[dict[str, Any]]:
     """The machines that are there now, the head first."""
     alive = [node for node in ray.nodes() if node["Alive"]]
     return sorted(alive, key=lambda node: "node:__internal_head__" not in node["Resources"])
 
 
-def free_cpus(ray: Any, learners: int = 1, cpus: float = 1.0) -> tuple[int, str]:
-    """Workers of so many CPUs each that the cluster has place for, beside the learners, and the
-    arithmetic."""
-    each = [int(node["Resources"].get("CPU", 0)) for node in nodes(ray)]
-    total = " + ".join(map(str, each))
-    left = sum(each) - learners
+def free_now(ray: Any) -> Any:
+    """What is free on each machine, by its node's id."""
+    found, elsewhere = ray._private.state.available_resources_per_node, ray.remote(num_cpus=0)
+    return ray.get(elsewhere(found).remote()) if ray.util.client.ray.is_connected() else found()
+
+
+def cpus_now(ray: Any) -> list[tuple[float, float]]:
+    """CPUs of each machine, the head first, and how many of them are free."""
+    for look in range(LOOKS):
+        time.sleep(LOOK_S if look else 0)
+        free, there = free_now(ray), nodes(ray)
+        has = [
+            (n["Resources"].get("CPU", 0), free.get(n["NodeID"], {}).get("CPU", 0)) for n in there
+        ]
+        if all(total == free for total, free in has):
+            break
+    return has
+
+
+def free_cpus(
+    has: list[tuple[float, float]], learners: int = 1, cpus: float = 1.0
+) -> tuple[int, str]:
+    """Workers of so many CPUs each that there is place for beside the learners, and the arithmetic.
+
+    Args:
+        has: what `cpus_now` returned.
+        learners: how many there are.
+        cpus: of each worker.
+    """
+    free = sum(each for _, each in has)
+    held = sum(total for total, _ in has) - free
     # A worker is on one machine: what is left over on several does not add up.
-    workers = max(1, min(_times(cpus, left), sum(_times(cpus, found) for found in each)))
+    places = [int(each / cpus + 1e-9) for each in (free - learners, *(each for _, each in has))]
+    workers = min(places[0], sum(places[1:]))
+    others = f" - {held:g} that others hold" if held else ""
     whom = "the learner" if learners == 1 else "learners"
     each_has = "" if cpus == 1 else f", {cpus:g} for each worker on one machine"
-    return workers, f"{total} CPUs - {learners} for {whom}{each_has} = {workers}"
-
-
-def _times(cpus: float, found: int) -> int:
-    return int(found / cpus + 1e-9)
+    listed = " + ".join(f"{total:g}" for total, _ in has)
+    why = f"{listed} CPUs{others} - {learners} for {whom}{each_has}"
+    if workers < 1:
+        return 1, f"{why} leaves none, and there is always 1 worker"
+    return workers, f"{why} = {workers} worker{'s' * (workers > 1)}"

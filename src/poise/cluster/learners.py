@@ -11,7 +11,6 @@ import copy
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +20,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from torch import Tensor
 
 from poise.algorithms.on_policy import OnPolicy
-from poise.cluster.connect import check_same, nodes, why
+from poise.cluster.connect import check_same, end, nodes, why
 from poise.cluster.learner import LearnerActor, fingerprint, message, own_address, pickled
 from poise.cluster.workers import SAY_S
 from poise.config.base import AlgorithmConfig
@@ -298,8 +297,7 @@ class Learners:
     def _lost(self, peer: Peer, reason: str) -> None:
         """Goes on without a learner; another takes its place, unless it never did anything."""
         self._disband()
-        with suppress(RayError, ValueError):
-            ray.kill(peer.actor)
+        end(peer.actor)
         if peer in self._peers:
             self._peers.remove(peer)
         again = "Another takes its place when there is a machine."
@@ -316,8 +314,7 @@ class Learners:
         """Ends the others."""
         self._disband()
         for actor in [peer.actor for peer in (*self._peers, *self._coming)] + [self._seat]:
-            with suppress(RayError, ValueError, AttributeError):
-                ray.kill(actor)
+            end(actor)
         self._peers, self._coming = [], []
         self._algorithm.together = None
         for learner in self._algorithm.learners.values():

@@ -21,7 +21,7 @@ import ray
 import torch
 from gymnasium.vector import VectorEnv
 
-from poise.cluster.connect import free_cpus, nodes, ray_of
+from poise.cluster.connect import cpus_now, free_cpus, nodes, ray_of
 from poise.cluster.learners import Learners, require_several
 from poise.cluster.workers import Fleet, Worker
 from poise.config.base import AlgorithmConfig
@@ -86,12 +86,13 @@ class RayHome:
         if config.num_learners > 1:
             require_several(config)
         ray_of(config.ray_address)
+        cpus = cpus_now(ray)
         if config.num_workers == "auto":
-            most, why = free_cpus(ray, config.num_learners, config.num_cpus_per_worker)
+            most, why = free_cpus(cpus, config.num_learners, config.num_cpus_per_worker)
             config.spread(most)
             chosen, envs = cast(int, config.num_workers), config.num_envs_per_worker
             fewer = f", of which {chosen} share the environments evenly" if chosen < most else ""
-            note(f"num_workers='auto': {why} workers{fewer}, with {envs} environments each.")
+            note(f"num_workers='auto': {why}{fewer}, with {envs} environments each.")
         workers, self._config = config.num_envs // config.num_envs_per_worker, config
         self._learners: Learners | None = None
         self._say = lambda sentence: report(Failure("odd", sentence))
@@ -100,6 +101,7 @@ class RayHome:
             workers,
             config.num_envs_per_worker,
             cpus=config.num_cpus_per_worker,
+            held=sum(total - free for total, free in cpus),
             limits=limits,
             say=self._say,
         )
@@ -131,7 +133,7 @@ class RayHome:
 
         def about(worker: Worker) -> dict[str, Any]:
             own = seed(worker.index)
-            key = own.spawn_key if not worker.incarnation else (*own.spawn_key, worker.incarnation)
+            key = (*own.spawn_key, worker.played) if worker.played else own.spawn_key
             return {
                 "entropy": own.entropy,
                 "spawn_key": key,  # no incarnation plays the episodes of another
@@ -344,11 +346,8 @@ class RayGroup(SamplerGroup):
 
     @property
     def underway(self) -> int:
-        steps = 0
-        for index, answer in self._answers.items():
-            filled = answer.get("filled", self.whole.steps)
-            steps += filled * len(self.fleet.workers[index].slots)
-        return steps
+        each = len(self.fleet.workers[0].slots)
+        return sum(each * a.get("filled", self.whole.steps) for a in self._answers.values())
 
     def largest(self) -> tuple[float, float]:
         return largest([self.whole])
@@ -374,9 +373,14 @@ class RayGroup(SamplerGroup):
         states = [dict(state) for state in states]
         for index, state in enumerate(states):
             if state["underway"] is not None and "complete" in state["underway"]:
-                self._answers[index] = state["underway"]["complete"]
+                self._answers[index] = answer = state["underway"]["complete"]
+                self._fill(self.parts[index], self.fleet.workers[index], answer)  # if it fits
                 state["underway"] = None
+        self.harvest()  # what that has counted
         answers = self.fleet.ask("restore", [(state,) for state in states])
+        for answer in filter(None, answers):
+            if "misfit" in answer:
+                raise ValueError(answer["misfit"])
         each = zip(self.fleet.workers, answers, strict=True)
         return sum(len(w.slots) if answer is None else answer["lost"] for w, answer in each)
 

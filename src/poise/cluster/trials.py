@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.state import available_resources_per_node
 from ray.exceptions import RayError
 
-from poise.cluster.connect import about_here, check_same, nodes, ray_of, why
+from poise.cluster.connect import about_here, check_same, end, free_now, nodes, ray_of, why
 from poise.cluster.fetch import FIRST, GROWING, LOG, bring, taken
 from poise.errors import ClusterError
 from poise.tracking.folder import RunFolder
@@ -172,8 +171,7 @@ class RemoteWorker:
     def end(self) -> str:
         with suppress(RayError):
             ray.wait([self.actor.end.remote()], timeout=5.0)
-        with suppress(RayError, ValueError):
-            ray.kill(self.actor)
+        end(self.actor)
         self.home.workers.discard(self)
         self._release()
         return self._how
@@ -286,8 +284,7 @@ class RayTrials:
 
     def _free(self) -> tuple[int, str]:
         """Trials that there is room for now, and the free CPUs of each machine, the head first."""
-        per_node: Any = available_resources_per_node
-        free, room, there = per_node(), 0, nodes(ray)
+        free, room, there = free_now(ray), 0, nodes(ray)
         for node in there:
             has = free.get(node["NodeID"], {})
             fits = has.get("CPU", 0) / self.cpus

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple, cast
 import ray
 from ray.exceptions import RayError
 
+from poise import errors
 from poise.cluster.actor import SamplerActor
-from poise.cluster.connect import check_same, nodes, why
+from poise.cluster.connect import check_same, end, nodes, why
 from poise.errors import ClusterError, EnvError
 from poise.spaces.layout import Layout
 from poise.stepping.calls import Call
@@ -57,6 +58,8 @@ class Worker:
         ready: whether it has made its environments, and can sample.
         broadcast: number of the weights that it has.
         rollouts: of the present incarnation.
+        sampled: whether that was asked for one.
+        played: how many incarnations before it were.
         asked, taken: rollouts that were asked for, and that came, of all incarnations.
         calls: what it was sent, the oldest first.
     """
@@ -65,7 +68,7 @@ class Worker:
         self.index, self.slots = index, slots
         self.incarnation, self.false_starts = -1, 0
         self.again_at = 0.0
-        self.rollouts = self.asked = self.taken = 0
+        self.rollouts = self.asked = self.taken = self.played = 0
         self.answer: Any = None
         self.gone()
 
@@ -73,7 +76,7 @@ class Worker:
         """It has no actor."""
         self.actor: Any = None
         self.calls: deque[Sent] = deque()
-        self.ready = self.placed = False
+        self.ready = self.placed = self.sampled = False
         self.host, self.near, self.broadcast = "no machine yet", True, -1
         self.pulse = self.beat = cast(Any, None)
         self.since = time.monotonic()
@@ -93,6 +96,7 @@ class Fleet:
         workers: how many.
         envs: environments of each.
         cpus: that Ray reserves for each.
+        held: CPUs that others hold.
         limits: of time, for environments.
         say: takes sentences about what is waited for.
 
@@ -112,20 +116,21 @@ class Fleet:
         envs: int,
         *,
         cpus: float,
+        held: float,
         limits: Limits,
         say: Callable[[str], None],
     ) -> None:
         self._recipe, self._envs, self._limits, self._say = recipe, envs, limits, say
         make = cast(Any, ray.remote)(concurrency_groups={"meanwhile": 2})(SamplerActor)
         self._actor = make.options(num_cpus=cpus, scheduling_strategy="SPREAD", max_restarts=0)
-        self.cpus = cpus
+        self.cpus, self._others = cpus, held
         self.workers = [Worker(i, range(i * envs, (i + 1) * envs)) for i in range(workers)]
         self.inbox: deque[tuple[Worker, dict[str, Any]]] = deque()
         self.layouts: tuple[Layout, Layout] | None = None
         self.failures: Failures | None = None
         self.lost = self.dropped = 0
         self.calls: dict[tuple[str, str], Call] = {}
-        self._begin: Callable[[Worker], dict[str, Any]] | None = None
+        self._about: Callable[[Worker], dict[str, Any]] | None = None
         self._policy: Any = None
         self._node = ray.get_runtime_context().get_node_id()
         self._said_at = time.monotonic()
@@ -164,7 +169,7 @@ class Fleet:
         cluster = cast(Any, ray)
         resources = cluster.cluster_resources(), cluster.available_resources()
         everything, free = (found.get("CPU", 0) for found in resources)
-        taken = int((everything - free) / self.cpus)
+        taken = int((everything - free - self._others) / self.cpus + 1e-9)
         placed = sum(worker.placed for worker in self.workers)
         return placed < min(taken, len(self.workers)) or len(self.ready) < placed
 
@@ -191,16 +196,11 @@ class Fleet:
             about: what a worker's sampler is made with.
             policy: pickled.
         """
-        first, self._begin = self._begin is None, about
-        self._policy = ray.put(policy)  # once for all machines
+        self._about, self._policy = about, ray.put(policy)  # once for all machines
         for worker in self.workers:
-            if worker.ready:
-                self._begin_one(worker) if first else worker.send("follow", self._policy)
             worker.broadcast = -1
-
-    def _begin_one(self, worker: Worker) -> None:
-        assert self._begin is not None
-        worker.send("begin", self._begin(worker), self._policy)
+            if worker.ready:
+                worker.send("follow", self._policy, about(worker))
 
     def _greeted(self, worker: Worker, found: dict[str, str]) -> None:
         worker.host, worker.placed = found["host"], True
@@ -224,8 +224,8 @@ class Fleet:
                 f"{layouts[1].space}."
             )
         worker.ready = True
-        if self._begin is not None:
-            self._begin_one(worker)
+        if self._about is not None:
+            worker.send("follow", self._policy, self._about(worker))
 
     def _lose(self, worker: Worker, failure: Failure) -> None:
         """Gives up a worker's actor; the next one follows.
@@ -234,14 +234,14 @@ class Fleet:
             EnvError: this is a bug, and no accident.
         """
         self.lost += sum(call.what == "sample" for call in worker.calls)
-        with suppress(RayError, ValueError):
-            ray.kill(worker.actor)
+        end(worker.actor)
         worker.false_starts = 0 if worker.rollouts else worker.false_starts + 1
+        worker.played += worker.sampled
         worker.rollouts = 0
         worker.gone()
         wait = min(0.1 * 2**worker.false_starts, 10.0) if worker.false_starts else 0.0
         worker.again_at = time.monotonic() + wait
-        bug = failure.kind == "bug" or (self.failures is None and failure.details)
+        bug = self.failures is None and failure.details
         if bug or worker.false_starts >= FALSE_STARTS:
             raise EnvError(str(failure))
         if self.failures is not None:
@@ -255,7 +255,7 @@ class Fleet:
         """Asks for a rollout; the weights, which are those of this broadcast, go with it if it
         lacks them."""
         sent = None if worker.broadcast == broadcast else weights
-        worker.broadcast, worker.asked = broadcast, worker.asked + 1
+        worker.broadcast, worker.asked, worker.sampled = broadcast, worker.asked + 1, True
         number = worker.rollouts + sum(call.what == "sample" for call in worker.calls)
         order = (worker.index, worker.incarnation, number, broadcast)
         worker.send("sample", order, version, sent, order=order)
@@ -291,10 +291,16 @@ class Fleet:
             answer = ray.get(call.ref)
         except RayError as error:
             return self._lose(worker, _ended(worker, error))
-        if isinstance(answer, dict) and "error" in answer:
-            return self._lose(worker, Failure(**answer["error"]))
+        told = answer or {}
+        # What one machine cannot make when training has begun, another may.
+        final = told.get("ends") and (call.what != "make" or self.failures is None)
+        if "error" in told and not final:
+            return self._lose(worker, Failure(**told["error"]))
         worker.calls.popleft()
         worker.since = time.monotonic()
+        if final:
+            self.lost += call.what == "sample"
+            raise getattr(errors, told["ends"])(told["error"]["what"])
         if call.what == "hello":
             self._greeted(worker, answer)
         elif call.what == "make":
@@ -357,8 +363,11 @@ class Fleet:
     def halt(self, asked: bool) -> None:
         """Has workers stop between two steps, or go on."""
         self._halts += 1
-        each = [worker.actor for worker in self.workers if worker.ready]
-        refs = [actor.halt.remote(self._halts, asked) for actor in each]
+        self._tell("halt", self._halts, asked)
+
+    def _tell(self, what: str, *arguments: Any) -> None:
+        """Tells workers that can sample, without much waiting."""
+        refs = [getattr(worker.actor, what).remote(*arguments) for worker in self.ready]
         with suppress(RayError):
             ray.wait(refs, num_returns=len(refs), timeout=FEEL_S) if refs else None
 
@@ -385,13 +394,9 @@ class Fleet:
 
     def close(self) -> None:
         """Lets workers close their environments, and ends them."""
-        refs = [worker.actor.close.remote() for worker in self.ready]
-        with suppress(RayError):
-            ray.wait(refs, num_returns=len(refs), timeout=FEEL_S) if refs else None
+        self._tell("close")
         for worker in self.workers:
-            if worker.actor is not None:
-                with suppress(RayError, ValueError):
-                    ray.kill(worker.actor)
+            end(worker.actor)
             worker.gone()
             worker.again_at = float("inf")
 
@@ -400,6 +405,7 @@ def _ended(worker: Worker, error: RayError) -> Failure:
     """How an actor ended, from what Ray tells of it."""
     call = worker.calls[0].what
     known = {"sample": "sampled", "make": "made its environments", "hello": "started"}
+    known |= {"follow": "took up the policy", "restore": "went back to its state"}
     doing = known.get(call, f"was asked for its {call}")
     what = f"Worker {worker.index} on {worker.host} ended while it {doing}: {why(error)}"
     return Failure("ended", what if what.endswith(".") else f"{what}.")

@@ -80,7 +80,7 @@ class AlgorithmConfig(Checked):
     """A Ray cluster on which the workers sample, each with its environments and a copy of the
     policy: `local` (a Ray of its own on this machine), `auto` (the cluster that this machine is
     part of), `HOST:PORT` or `ray://HOST:PORT`. Then `num_workers` is `auto` unless it is set: all
-    CPUs of the cluster but one. null samples on this machine without Ray. Of a search, or of
+    free CPUs of the cluster but one. null samples on this machine without Ray. Of a search, or of
     several seeds, the trials run there instead, each with its workers on its machine."""
 
     num_learners: PositiveInt = 1

@@ -114,6 +114,13 @@ class Rollout:
         """B, the slots."""
         return self.reward.shape[1]
 
+    @property
+    def share(self) -> float:
+        """The share of its rows in which something happened, a step or a reset; 1 but where
+        samplers or their environments were lost."""
+        nothing = (self.valid == 0) & ~self.first[1:]
+        return 1 - int(nothing.sum()) / nothing.numel()
+
     def to(self, device: torch.device) -> Rollout:
         """A copy on another device; `final` stays where it is. On the CPU, the rollout itself."""
         if device.type == "cpu":

@@ -310,7 +310,8 @@ class Sampler:
         finite = np.isfinite(values.reshape(self.slots, -1)).all(1)
         for b in np.flatnonzero(~finite).tolist():
             resets = not self._started or (self._done[b] and not self.same_step)
-            raise _not_finite(b, what, given[b], 0 if resets else self._lengths[b] + 1)
+            step = 0 if resets else self._lengths[b] + 1
+            raise _not_finite(self.first_slot + b, what, given[b], step)
 
     def _end_episodes(self, t: int, slots: np.ndarray, info: dict[str, Any]) -> None:
         """Notes the episodes of these slots, which ended with row `t`."""
@@ -338,7 +339,8 @@ class Sampler:
             given = np.array(leaf)
             kept[name] = value = torch.as_tensor(given).to(self.rollout.obs[name].dtype)
             if value.is_floating_point() and not torch.isfinite(value).all():
-                raise _not_finite(b, f"a final observation {name!r}", given, self._lengths[b])
+                slot, what = self.first_slot + b, f"a final observation {name!r}"
+                raise _not_finite(slot, what, given, self._lengths[b])
         return kept
 
     def state_dict(self) -> dict[str, Any]:
@@ -419,10 +421,10 @@ def _rows(tensor: Any) -> list[Tensor]:
     return [] if tensor is None else list(torch.as_tensor(tensor).unbind(0))
 
 
-def _not_finite(b: int, what: str, given: Any, step: int) -> EnvError:
+def _not_finite(slot: int, what: str, given: Any, step: int) -> EnvError:
     """The error for a value that is not finite; step 0 of an episode is its reset."""
     return EnvError(
-        f"Environment {b} {too_large(what, given)}, at step {step} of its episode. "
+        f"Environment {slot} {too_large(what, given)}, at step {step} of its episode. "
         "Nothing was learnt from it."
     )
 

@@ -13,7 +13,7 @@ from poise.algorithms.base import Algorithm
 from poise.config.base import AlgorithmConfig, env_name
 from poise.config.memory import require_sizes
 from poise.envs.make import is_native
-from poise.errors import CheckpointError, ConfigError
+from poise.errors import CheckpointError, ConfigError, PoiseError
 from poise.models.policy import Policy
 from poise.sampling.episodes import Episode
 from poise.sampling.group import SamplerGroup
@@ -224,6 +224,9 @@ class Environments:
             if self.samplers is not None:
                 self.samplers.close()
                 self.pending = self.samplers.state_dict()
+        except PoiseError as error:  # which would hide the one that has ended training
+            self.pending = []
+            self._report(Failure("odd", f"Where the environments stood is not kept: {error}"))
         finally:
             made = [*([self.home] if self.home else []), *self._evaluation.values()]
             self.home, self.samplers, self._evaluation = None, None, {}
