@@ -271,8 +271,6 @@ def test_a_dead_or_frozen_node_is_noticed_and_replaced(
         gone = states().count("dead")
         os.kill(node, number)
         until(lambda gone=gone: states().count("dead") > gone)
-        if number == signal.SIGSTOP:
-            os.kill(node, signal.SIGCONT)  # it learns that it is dead, and ends
         until(lambda: states().count("alive") == 2)
 
 

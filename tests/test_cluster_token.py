@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from poise.cluster import local, token
+from poise.cluster.connect import ray_of
 from poise.errors import ClusterError, PoiseWarning
 
 grpc = pytest.importorskip("grpc")
@@ -40,10 +41,12 @@ def head() -> Iterator[list[str | None]]:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
         return b""
 
-    service = grpc.method_handlers_generic_handler(
-        "ray.rpc.NodeInfoGcsService", {"CheckAlive": grpc.unary_unary_rpc_method_handler(answer)}
+    method, make = grpc.unary_unary_rpc_method_handler(answer), grpc.method_handlers_generic_handler
+    services = (
+        make("ray.rpc.NodeInfoGcsService", {"CheckAlive": method}),
+        make("ray.rpc.RayletDriver", {"KVExists": method}),  # for those who come by ray://
     )
-    server = grpc.server(ThreadPoolExecutor(2), handlers=(service,))
+    server = grpc.server(ThreadPoolExecutor(2), handlers=services)
     asked.append(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
     server.start()
     yield asked
@@ -110,15 +113,21 @@ def test_children_are_told_to_use_it() -> None:
     assert token.authenticate(token=False)["RAY_AUTH_MODE"] == "disabled"
 
 
-def test_a_head_that_knows_the_token_is_used(head: list[str | None]) -> None:
+SCHEMES = pytest.mark.parametrize("scheme", ["", "ray://"])
+
+
+@SCHEMES
+def test_a_head_that_knows_the_token_is_used(scheme: str, head: list[str | None]) -> None:
     head[0] = token.read_token()
-    assert token.check_ray(str(head[1])) == {"RAY_AUTH_MODE": "token", token.LOOPBACK: "0"}
+    found = token.check_ray(f"{scheme}{head[1]}")
+    assert found == {"RAY_AUTH_MODE": "token", token.LOOPBACK: "0"}
 
 
-def test_another_token_is_refused_at_once(head: list[str | None], home: Path) -> None:
+@SCHEMES
+def test_another_token_is_refused_at_once(scheme: str, head: list[str | None], home: Path) -> None:
     head[0] = "of another cluster"
     with pytest.raises(ClusterError, match=r"does not know the token in .*auth_token") as refused:
-        token.check_ray(str(head[1]))
+        ray_of(f"{scheme}{head[1]}")
     assert token.read_token() not in str(refused.value)
 
 
@@ -134,6 +143,8 @@ def test_an_unguarded_head_is_refused_and_shown_no_token(head: list[str | None])
 def test_nobody_there_is_said(head: list[str | None]) -> None:
     with pytest.raises(ClusterError, match=r"Nothing answers at 127.0.0.1:1 \(unavailable\)"):
         token.check_ray("127.0.0.1:1")
+    with pytest.raises(ClusterError, match=r"Nothing answers at ray://127.0.0.1:1 \(unavailable"):
+        token.check_ray("ray://127.0.0.1:1")
 
 
 def test_without_ray_it_is_said_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,12 +83,12 @@ def ray_of(address: str) -> Any:
 
 
 def _head(address: str) -> str | None:
-    """Where the head of a cluster answers, `HOST:PORT`; None where only Ray can tell."""
+    """Where the head of a cluster answers; None where only Ray can tell."""
     if address == "auto":
         from ray._private.services import canonicalize_bootstrap_address
 
         address = os.environ.get("RAY_ADDRESS") or canonicalize_bootstrap_address("auto") or ""
-    return address if _is_head(address) else None
+    return address if _is_head(address.removeprefix("ray://")) else None
 
 
 def _is_head(address: str) -> bool:

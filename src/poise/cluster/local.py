@@ -238,8 +238,12 @@ def main(*asked: str) -> None:
             with contextlib.suppress(BrokenPipeError):
                 pipe.send(asdict(found))
             while not (ended.wait(1.0) or cluster.head_node.dead_processes() or reaper.poll()):
-                for node in [node for node in cluster.worker_nodes if node.dead_processes()]:
-                    print("A node has died, or was cut off and gave up: a new one takes its place.")
+                known = cluster.global_state.node_table()
+                dead = {each["NodeID"] for each in known if not each["Alive"]}
+                for node in list(cluster.worker_nodes):
+                    if not node.dead_processes() and node._node_id not in dead:
+                        continue
+                    print("A node has died, or does not answer: a new one takes its place.")
                     cluster.remove_node(node, allow_graceful=False)
                     cluster.add_node(True, **place, temp_dir=f"{asked[-1]}/{next(numbers)}")
         finally:

@@ -121,8 +121,8 @@ def authenticate(*, token: bool = True, loopback: bool = False) -> dict[str, str
 
 
 def check_ray(address: str, *, allow_no_token: bool = False) -> dict[str, str]:
-    """Asks a cluster's head (its GCS, `HOST:PORT`) whether it is there, guarded, and knows our
-    token.
+    """Asks a cluster's head (its GCS, `HOST:PORT`, or `ray://HOST:PORT`) whether it is there,
+    guarded, and knows our token.
 
     Returns:
         The variables that `authenticate` has set for it.
@@ -137,7 +137,7 @@ def check_ray(address: str, *, allow_no_token: bool = False) -> dict[str, str]:
     def refused(*credentials: tuple[str, str]) -> bool:
         """Whether a question with these credentials, which is an empty message, is turned away."""
         try:
-            ask(b"", metadata=credentials, timeout=ANSWER_S)
+            ask(b"", metadata=(("client_id", "poise"), *credentials), timeout=ANSWER_S)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 return True
@@ -145,12 +145,14 @@ def check_ray(address: str, *, allow_no_token: bool = False) -> dict[str, str]:
             raise ClusterError(SILENT.format(address=address, reason=reason)) from None
         return False
 
-    with grpc.insecure_channel(address) as channel:
-        ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
+    _, client, host = address.rpartition("ray://")
+    service = "RayletDriver/KVExists" if client else "NodeInfoGcsService/CheckAlive"
+    with grpc.insecure_channel(host) as channel:
+        ask = channel.unary_unary(f"/ray.rpc.{service}")
         guarded = refused()
         if not guarded and not allow_no_token:
             raise ClusterError(UNPROTECTED.format(address=address, how=f"{MODE}=disabled"))
         if guarded and refused(("authorization", f"Bearer {read_token()}")):
             raise ClusterError(REFUSED.format(address=address, where=where_token()))
-    host = address.rpartition(":")[0]
-    return authenticate(token=guarded, loopback=host in ("127.0.0.1", "localhost", "[::1]"))
+    near = host.rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]")
+    return authenticate(token=guarded, loopback=near)
