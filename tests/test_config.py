@@ -677,6 +677,21 @@ def test_a_run_that_moves_to_a_cluster_keeps_its_environments() -> None:
     assert (config.num_workers, config.num_envs) == (2, 12)
 
 
+@pytest.mark.parametrize("algorithm", ["PPO", "DQN", "IMPALA"])
+def test_workers_that_a_cluster_had_room_for_are_chosen_anew_without_it(algorithm: str) -> None:
+    before = on_ray(algorithm, num_workers=13, num_envs_per_worker=2)
+    saved, away = before.to_dict(), {"ray_address": None}
+    auto = override(algorithm, saved, away, auto_workers=True)
+    assert (auto.num_workers, auto.num_envs) == ("auto", 26)
+    for kept in (
+        override(algorithm, saved, away),
+        override(algorithm, saved, {**away, "num_workers": 13}, auto_workers=True),
+    ):
+        assert (kept.num_workers, kept.num_envs, kept.auto_workers) == (13, 26, False)
+    stays = override(algorithm, saved, {"lr": 1e-3}, auto_workers=True)
+    assert (stays.num_workers, stays.auto_workers) == (13, True)  # and is known to the next
+
+
 @pytest.mark.parametrize(
     "settings", [{"lr": 1e-3}, {"num_workers": 3}, {"ray_address": "10.0.0.1:6379"}]
 )

@@ -720,7 +720,8 @@ def test_steps_and_episodes_are_counted_once_over_a_resume(
         assert torch.equal(resumed.algorithm.flat.data, learner.flat.data)
         assert resumed.algorithm.timesteps == learner.timesteps
         results = [resumed.train() for _ in range(4)]
-        assert not resumed.notes
+        waited = f"{in_flight} steps that waited for the learner were not kept"
+        assert [note.partition(":")[0] for note in resumed.notes] == [waited] * (in_flight > 0)
         assert (
             results[0]["timesteps_total"] - learner.timesteps == results[0]["timesteps_this_iter"]
         )

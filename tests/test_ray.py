@@ -87,6 +87,32 @@ def test_a_run_goes_on_with_fewer_workers(on_ray: Make, tmp_path: Path) -> None:
     assert result["cluster/workers"] == 1
 
 
+def test_a_run_that_leaves_its_cluster_chooses_its_workers_anew(
+    on_ray: Make, tmp_path: Path
+) -> None:
+    for asked, found, envs in (("auto", 0, 8), (2, 2, 16)):
+        algo = on_ray("PPO", "CartPole-v1", num_workers=asked, num_envs_per_worker=8)
+        algo.save(tmp_path / str(asked))
+        algo.close()
+        with poise.load(tmp_path / str(asked), ray_address=None) as again:
+            assert (again.config.num_workers, again.config.num_envs) == (found, envs)
+            said = " ".join(again.notes)
+            assert ("num_workers='auto': " in said) == (asked == "auto")
+            assert ("num_workers=0 (was 2)" in said) == (asked == "auto")
+            again.train()
+
+
+def test_a_run_of_this_machine_goes_on_on_a_cluster(
+    trainer: Make, cluster: Any, tmp_path: Path
+) -> None:
+    trainer("PPO", "CartPole-v1", **{**SMALL, "num_workers": 0, "num_envs_per_worker": 3}).save(
+        tmp_path / "a"
+    )
+    with poise.load(tmp_path / "a", ray_address=cluster.address) as again:
+        assert "CPUs - 1 for the learner = 2 workers" in " ".join(again.notes)
+        assert again.train()["cluster/workers"] == 2
+
+
 class Halting(gym.Wrapper):
     """Touches a file at its 100th step, and goes on when there is another."""
 

@@ -361,6 +361,15 @@ def test_rollouts_of_a_policy_that_was_exchanged_are_dropped_and_counted(algo: T
     assert stream.fleet.dropped == ahead
 
 
+def test_a_state_tells_of_rollouts_that_are_not_in_it(algo: Trainer) -> None:
+    stream = group(algo, 2, RayStream)
+    stream.collect()
+    stream.fleet.pump(0)  # the next are there
+    stream.fleet.states = [{"state": {"underway": None}}, None]  # of one that is being replaced
+    ahead = stream.fleet.asked - 2
+    assert sum(state["waiting"] for state in stream.state_dict()) == ahead * STEPS * ENVS > 0
+
+
 def test_a_halt_that_was_overtaken_counts_no_more() -> None:
     actor = SamplerActor()
     actor.halting = Halt()

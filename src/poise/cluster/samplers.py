@@ -90,6 +90,7 @@ class RayHome:
         if config.num_workers == "auto":
             most, why = free_cpus(cpus, config.num_learners, config.num_cpus_per_worker)
             config.spread(most)
+            config.__dict__["auto_workers"] = True
             chosen, envs = cast(int, config.num_workers), config.num_envs_per_worker
             fewer = f", of which {chosen} share the environments evenly" if chosen < most else ""
             note(f"num_workers='auto': {why}{fewer}, with {envs} environments each.")
@@ -144,9 +145,8 @@ class RayHome:
             }
 
         config = self._config
-        assert config.train_batch_size is not None
-        whole, batch = rollout_for(policy, steps, config.num_envs), config.train_batch_size // steps
-        return RayGroup(self.fleet, whole, about, halt, config.cluster_timeout_s, batch)
+        whole, batch = rollout_for(policy, steps, config.num_envs), config.train_batch_size or 0
+        return RayGroup(self.fleet, whole, about, halt, config.cluster_timeout_s, batch // steps)
 
     def learners(self, algorithm: Any) -> None:
         if self._config.num_learners > 1:
@@ -429,7 +429,9 @@ class RayStream(RayGroup):
         """Where the samplers stand, which stop for it amid their rollouts."""
         self._halted = True
         self.fleet.halt(True)
-        return super().state_dict()
+        states, waiting = super().state_dict(), Counter(worker.index for worker, _ in self._full)
+        each = self.parts[0].steps * self.parts[0].slots
+        return [{**state, "waiting": waiting[i] * each} for i, state in enumerate(states)]
 
     def _keep(self, worker: Worker, answer: dict[str, Any]) -> None:
         if "rollout" in answer:

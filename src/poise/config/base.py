@@ -233,6 +233,9 @@ class AlgorithmConfig(Checked):
     given: ClassVar[frozenset[str]] = frozenset()
     """Keys that the user set (of an instance); not those of a preset, a file, or `derive`."""
 
+    auto_workers: ClassVar[bool] = False
+    """Whether `num_workers` (of an instance) was `auto`, and is what that has chosen."""
+
     def derive(self, explicit: set[str]) -> None:
         """Fills in what nobody set and refuses what contradicts itself.
 

@@ -139,8 +139,11 @@ class SamplerGroup:
         """Ends sampling; closing the environments is left to their owner."""
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """The state of each member."""
-        return [member.state_dict() for member in self.members]
+        """The state of each member, with the steps of its full rollouts, which are not in it."""
+        return [
+            {**each.state_dict(), "waiting": self.ready * each.steps * each.slots}
+            for each in self.members
+        ]
 
     def load_state_dict(self, states: Sequence[dict[str, Any]]) -> int:
         """Restores what `state_dict` returned.

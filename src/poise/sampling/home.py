@@ -105,6 +105,7 @@ class LocalHome:
             # The workers share the environments, so that what is learnt stays the same.
             config.num_workers, why = choose_workers(config.env, config.num_envs, config.env_config)
             config.num_envs_per_worker //= max(1, config.num_workers)
+            config.__dict__["auto_workers"] = True
             note(f"num_workers='auto': {why}")
         workers, envs = config.num_workers, config.num_envs_per_worker
         self.batches: list[Any] = list(

@@ -180,6 +180,7 @@ def start(
                 **({"home": home} if home else {}),
                 "names": homes(config),
                 "changed": changed,
+                "auto_workers": config.auto_workers,
                 "config": config.to_dict(),
             }
         )
@@ -296,7 +297,8 @@ def resume(
             f"The run {folder.path} stopped by a function of its script: "
             "give a stop rule to resume it."
         )
-    config = override(saved["algorithm"], saved["config"], overrides or {})
+    auto = bool(saved.get("auto_workers"))
+    config = override(saved["algorithm"], saved["config"], overrides or {}, auto_workers=auto)
     from_file(config, folder.path, saved.get("names"), trusted=trust, own=overrides or ())
     given = take_env(config, env, env_config, saved["config"]["env"])
     if not callbacks:
@@ -336,6 +338,7 @@ def resume(
                 saved["stop"] = dict(stop)  # what it goes on towards when it is resumed once more
             if changed:
                 saved["config"] = trainer.config.to_dict()
+                saved["auto_workers"] = trainer.config.auto_workers
                 change = {"training_iteration": trainer.iteration, **changed}
                 saved["changed_settings"] = [*saved.get("changed_settings", []), change]
             if changed or given_rule:
@@ -355,7 +358,9 @@ def resume(
         folder.release()
 
 
-CONFIG_KEYS = ("algorithm", "preset", "stop", "options", "names", "changed", "config")
+CONFIG_KEYS = (
+    *("algorithm", "preset", "stop", "options", "names", "changed", "auto_workers", "config"),
+)
 """What a run's config.json has."""
 
 

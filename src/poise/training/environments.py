@@ -126,6 +126,11 @@ class Environments:
                 self.lost += lost
                 of = f"{lost} of {self.config.num_envs} environments"
                 self.notes.append(f"{of} could not be restored and began a new episode.")
+            if waiting := sum(state.get("waiting", 0) for state in self.pending):
+                self.notes.append(
+                    f"{waiting} steps that waited for the learner were not kept: "
+                    "they are neither learnt from nor counted."
+                )
         self.home.learners(algorithm)
         self.pending = None
         self.samplers = samplers

@@ -35,18 +35,30 @@ def config_from_dict(algorithm: str, settings: dict[str, Any]) -> AlgorithmConfi
 
 
 def override(
-    algorithm: str, settings: dict[str, Any], overrides: Mapping[str, Any]
+    algorithm: str,
+    settings: dict[str, Any],
+    overrides: Mapping[str, Any],
+    *,
+    auto_workers: bool = False,
 ) -> AlgorithmConfig:
     """A resolved configuration from its JSON form, with other settings over it.
 
     Another number of workers shares the environments that there were, and what follows from the
     size of a batch is derived again.
 
+    Args:
+        algorithm: its name.
+        settings: the JSON form.
+        overrides: the other settings.
+        auto_workers: whether the number of workers was chosen; for another cluster, or for none, it
+            is chosen anew.
+
     Raises:
         ConfigError: an override that is none, contradicts others, or would make another network or
             environment.
     """
     before = config_from_dict(algorithm, settings)
+    before.__dict__["auto_workers"] = auto_workers
     if not overrides:
         return before
     kind = type(before)
@@ -61,6 +73,9 @@ def override(
     explicit = {*chosen, "num_envs_per_worker"}
     if "ray_address" not in chosen:
         explicit.add("num_workers")  # which were chosen on that cluster
+    elif auto_workers and "num_workers" not in chosen:
+        config.num_workers = "auto"
+    config.__dict__["auto_workers"] = auto_workers and "num_workers" not in chosen
     config.choose_workers(explicit)
     if before.own_batch and config.on_cluster:
         explicit.add("train_batch_size")
@@ -343,13 +358,17 @@ def load(
     bring_algorithm(manifest, path, trusted=trust)
     with _reading(path):
         config = config_from_dict(manifest["algorithm"], manifest["config"])
-    config = override(manifest["algorithm"], manifest["config"], overrides) if overrides else config
+    auto = bool(manifest.get("auto_workers"))
+    config = override(manifest["algorithm"], manifest["config"], overrides, auto_workers=auto)
     layouts = declared_layouts(path, manifest, config, policies)
     from_file(config, path, manifest.get("names"), trusted=trust, own=overrides)
     given = take_env(config, env, env_config, str(manifest["config"].get("env")))
     if missing := lacking(manifest.get("changed")):
         warnings.warn(f"{path}: {missing}", PoiseWarning, stacklevel=2)
-    trainer = Trainer(manifest["algorithm"], config, layouts=layouts, preset=manifest.get("preset"))
+    known = (
+        None if config.num_workers == "auto" else layouts
+    )  # which environments must be there for
+    trainer = Trainer(manifest["algorithm"], config, layouts=known, preset=manifest.get("preset"))
     restore(trainer, manifest, policies, state, Path(path), given)
     if (name := trainer.policy.overflown) is not None:
         # A warning, no error: whoever looks for why a run diverged wants to see it.

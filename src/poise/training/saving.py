@@ -109,6 +109,7 @@ class Saving:
             **({"home": home} if (home := home_of(self.name)) else {}),
             "changed": [str(change) for change in changes()],
             "stop": dict(self.goals) or None,
+            "auto_workers": self.config.auto_workers,
             "config": self.config.to_dict(),
         }
         with writing(target):
@@ -141,7 +142,8 @@ class Saving:
         checkpoint.check_parameters(self.algorithm.policy.state_dict(), policy, source)
         if self.environments.samplers is not None:  # they are amid another course of training
             self.environments.close()
-        self.notes.clear()  # they were said when the run began
+        # The others were said when the run began.
+        self.notes[:] = [each for each in self.notes if each.startswith("num_workers='auto'")]
         own = {"algorithm": self.algorithm.state_dict(), **self.metrics.state_dict()}
         for learner in own["algorithm"]["learners"].values():
             # Its moments are as long as what learns, which loading freezes and thaws first.
