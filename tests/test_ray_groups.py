@@ -178,6 +178,13 @@ def test_a_save_without_any_worker_is_not_exact_and_says_what_begins_anew(
         assert f"{ENVS} of {ENVS} environments could not be restored" in again.notes[-1]
 
 
+def test_a_restore_without_any_worker_does_not_blame_the_checkpoint(algo: Trainer) -> None:
+    states = algo.samplers.state_dict() * 2
+    ray = group(algo, 2)
+    ray.fleet.states = [None, None]
+    assert algo.environments._restore(ray, states) == 2 * ENVS
+
+
 def test_a_call_that_fails_is_not_made_to_workers_that_come_later() -> None:
     home: Any = object.__new__(RayHome)
     home.fleet = SimpleNamespace(calls={}, workers=[None], ask=lambda *_: [{"problem": "no such"}])

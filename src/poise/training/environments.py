@@ -148,7 +148,8 @@ class Environments:
         """
         checked_elsewhere = dict.fromkeys(("memory", "env", "noise", "underway"))
         try:
-            for own, state in zip(samplers.state_dict(), states, strict=True):
+            # Of workers that are all being replaced, nothing is known to compare with.
+            for own, state in zip(samplers.state_dict() or [{}] * len(states), states, strict=True):
                 if (what := misfit({**own, **checked_elsewhere}, state)) is not None:
                     raise ValueError(what)
             return samplers.load_state_dict(states)
