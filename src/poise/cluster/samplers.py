@@ -376,7 +376,7 @@ class RayGroup(SamplerGroup):
                 self._answers[index] = answer = state["underway"]["complete"]
                 self._fill(self.parts[index], self.fleet.workers[index], answer)  # if it fits
                 state["underway"] = None
-        self.harvest()  # what that has counted
+        self._episodes, self._seconds = [], dict.fromkeys(STAGES, 0.0)  # they are counted later
         answers = self.fleet.ask("restore", [(state,) for state in states])
         for answer in filter(None, answers):
             if "misfit" in answer:
