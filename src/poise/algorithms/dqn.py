@@ -17,27 +17,20 @@ n_step              Sutton 1988; with the others, Hessel et al. 2018 (arXiv 1710
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from poise.algorithms.off_policy import OffPolicy
+from poise.algorithms.off_policy import Minibatch, OffPolicy
 from poise.config.dqn import DQNConfig
 from poise.learning.losses import huber_loss
 from poise.learning.optimizers import Adam, Flat
 from poise.learning.schedules import decay
-from poise.models.policy import Policy, rows
+from poise.models.policy import Policy
 from poise.models.q_policy import QPolicy
-from poise.sampling.prioritized import PrioritizedReplay
-from poise.sampling.replay import Replay
 from poise.spaces.layout import Layout
-
-DRAWN_AT_ONCE = 1024
-"""So many steps are drawn from a replay in one go, and cut into minibatches afterwards."""
 
 
 class DQN(OffPolicy):
@@ -83,54 +76,23 @@ class DQN(OffPolicy):
         """The network Q⁻."""
         return self.targets["policy"].module
 
-    @torch.no_grad()
-    def learn(self, replay: Replay, steps: int) -> Learnt:
-        config, lr = self.config, self.scheduled(self.config.lr)
-        huber = config.td_error_loss_fn == "huber"
-        for minibatch in self.minibatches(replay, steps):
-            q, backward = self.policy.trace(minibatch.x)
-            action = minibatch.action.unsqueeze(1)
-            chosen = q.gather(1, action).squeeze(1)
-            error = chosen - self.td_target(minibatch)
-            slope = error.clamp(-1, 1) if huber else error  # the loss's derivative by Q(s, a)
-            slope = (slope * minibatch.weight).unsqueeze(1)
-            self.flat.zero_grad()
-            backward(torch.zeros_like(q).scatter_(1, action, slope))
-            norm = self.learner.step(lr)
-            if isinstance(replay, PrioritizedReplay) and math.isfinite(norm):
-                replay.update(minibatch.index, error.numpy(force=True))
-            if not config.target_network_update_freq:
-                self.update_targets()
-        loss = huber_loss(error) if huber else 0.5 * error**2
-        return Learnt(loss, error, chosen, minibatch.weight, norm)
+    def update(self, minibatch: Minibatch) -> Learnt:
+        huber = self.config.td_error_loss_fn == "huber"
+        q, backward = self.policy.trace(minibatch.x)
+        action = minibatch.action.unsqueeze(1)
+        chosen = q.gather(1, action).squeeze(1)
+        error = chosen - self.td_target(minibatch)
+        slope = error.clamp(-1, 1) if huber else error  # the loss's derivative by Q(s, a)
+        slope = (slope * minibatch.weight).unsqueeze(1)
+        self.flat.zero_grad()
+        backward(torch.zeros_like(q).scatter_(1, action, slope))
+        norm = self.learner.step(self.scheduled(self.config.lr))
+        return Learnt(error, chosen, minibatch.weight, norm, huber)
 
-    def minibatches(self, replay: Replay, count: int) -> Iterator[Minibatch]:
-        """Draws so many minibatches.
-
-        Many are drawn at once, unless the replay is prioritized: then what is learnt from one
-        changes which steps are drawn next.
-        """
-        config, size = self.config, self.config.train_batch_size
-        assert size is not None
-        prioritized = isinstance(replay, PrioritizedReplay)
-        most = 1 if prioritized else max(1, DRAWN_AT_ONCE // size)
-        for start in range(0, count, most):
-            parts = min(most, count - start)
-            batch, weight = self.draw(replay, parts * size)
-            whole = Minibatch(
-                x=self.policy.prepare(batch.obs),
-                action=batch.action,
-                reward=batch.reward,
-                next_x=self.policy.prepare(batch.next_obs),
-                discount=batch.discount,
-                weight=weight.mul_(1 / size),
-                index=batch.index,
-            )
-            # Unless it moves with each gradient step, Q⁻ stands still for all minibatches.
-            if config.target_network_update_freq:
-                whole.next_q = self.target.actor(whole.next_x)
-            for i in range(parts):
-                yield whole if parts == 1 else whole[i * size : (i + 1) * size]
+    def foresee(self, whole: Minibatch) -> None:
+        # Unless it moves with each gradient step, Q⁻ stands still for all minibatches.
+        if self.config.target_network_update_freq:
+            whole.next_q = self.target.actor(whole.next_x)
 
     def td_target(self, minibatch: Minibatch) -> Tensor:
         """y = r + γⁿ (1 - terminated) Q⁻(s', a'), `[N]`.
@@ -151,64 +113,27 @@ class DQN(OffPolicy):
 
 
 @dataclass
-class Minibatch:
-    """What one gradient step learns from, `[N, ...]` each.
-
-    Attributes:
-        x, next_x: prepared observations: s, where the steps begin, and s', where the last of the n
-            steps led to.
-        action: a.
-        reward: Σ γᵏ r of the n steps.
-        discount: what a value at s' is worth: γⁿ, or 0 if the last of the steps terminated.
-        weight: 1 / N, times the importance weights of a prioritized replay.
-        index: where the steps are in the replay.
-        next_q: Q⁻(s', ·), if it is known already.
-    """
-
-    x: Any
-    action: Tensor
-    reward: Tensor
-    next_x: Any
-    discount: Tensor
-    weight: Tensor
-    index: np.ndarray
-    next_q: Tensor | None = None
-
-    def __getitem__(self, part: slice) -> Minibatch:
-        """Some of the steps, as views."""
-        return Minibatch(
-            x=rows(self.x, part),
-            action=self.action[part],
-            reward=self.reward[part],
-            next_x=rows(self.next_x, part),
-            discount=self.discount[part],
-            weight=self.weight[part],
-            index=self.index[part],
-            next_q=None if self.next_q is None else self.next_q[part],
-        )
-
-
-@dataclass
 class Learnt:
     """What a gradient step learnt from, `[N]` each.
 
     Attributes:
-        loss: of each step.
         error: the temporal-difference errors δ = Q(s, a) - y.
         q: Q(s, a).
         weight: as in `Minibatch`.
         grad_norm: of the gradient, before clipping.
+        huber: whether large errors count linearly.
     """
 
     NAMES: ClassVar = ("loss", "td_error", "q", "grad_norm")
-    loss: Tensor
     error: Tensor
     q: Tensor
     weight: Tensor
     grad_norm: float
+    huber: bool
 
     def statistics(self) -> dict[str, float]:
         """The loss, mean |δ|, mean Q(s, a) and the gradient's norm."""
-        loss = torch.dot(self.loss, self.weight)
+        loss = huber_loss(self.error) if self.huber else 0.5 * self.error**2
+        loss = torch.dot(loss, self.weight)
         means = torch.stack([loss, self.error.abs().mean(), self.q.mean()])
         return dict(zip(self.NAMES, [*means.tolist(), self.grad_norm], strict=True))

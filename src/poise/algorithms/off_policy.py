@@ -9,9 +9,11 @@ repeat:
 from __future__ import annotations
 
 import copy
+import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,12 +25,16 @@ from poise.config.off_policy import OffPolicyConfig
 from poise.errors import ConfigError, ModelError
 from poise.learning.learner import Learner
 from poise.learning.optimizers import Change, Flat
+from poise.models.policy import rows
 from poise.sampling.group import SamplerGroup
 from poise.sampling.prioritized import PrioritizedReplay
 from poise.sampling.replay import Batch, Replay
 from poise.sampling.rollout import Rollout
 from poise.sampling.sizes import replay_bytes
 from poise.spaces.layout import Layout
+
+DRAWN_AT_ONCE = 1024
+"""So many steps are drawn from a replay in one go, and cut into minibatches afterwards."""
 
 
 class Target:
@@ -108,14 +114,13 @@ class OffPolicy(Algorithm):
                 "its policy can have no memory."
             )
         self.targets = {
-            name: Target(learner, self.policy.moments) for name, learner in self.learners.items()
+            name: Target(self.learners[name], self.policy.moments) for name in self.followed
         }
         self.replay: Replay | None = None
         self.updated = 0
         self.owed = 0.0
         self.explore()
 
-    @abstractmethod
     def learn(self, replay: Replay, steps: int) -> Any:
         """Takes gradient steps.
 
@@ -126,6 +131,53 @@ class OffPolicy(Algorithm):
         Returns:
             What `statistics` needs of the last of them.
         """
+        learnt = None
+        with torch.no_grad():
+            for minibatch in self.minibatches(replay, steps):
+                learnt = self.update(minibatch)
+                if isinstance(replay, PrioritizedReplay) and math.isfinite(learnt.grad_norm):
+                    replay.update(minibatch.index, learnt.error.numpy(force=True))
+                if not self.config.target_network_update_freq:
+                    self.update_targets()
+        return learnt
+
+    @abstractmethod
+    def update(self, minibatch: Minibatch) -> Learnt:
+        """Takes one gradient step, under `torch.no_grad()`."""
+
+    def minibatches(self, replay: Replay, count: int) -> Iterator[Minibatch]:
+        """Draws so many minibatches.
+
+        Many are drawn at once, unless the replay is prioritized: then what is learnt from one
+        changes which steps are drawn next.
+        """
+        size = self.config.train_batch_size
+        assert size is not None
+        prioritized = isinstance(replay, PrioritizedReplay)
+        most = 1 if prioritized else max(1, DRAWN_AT_ONCE // size)
+        for start in range(0, count, most):
+            parts = min(most, count - start)
+            batch, weight = self.draw(replay, parts * size)
+            whole = Minibatch(
+                x=self.policy.prepare(batch.obs),
+                action=batch.action,
+                reward=batch.reward,
+                next_x=self.policy.prepare(batch.next_obs),
+                discount=batch.discount,
+                weight=weight.mul_(1 / size),
+                index=batch.index,
+            )
+            self.foresee(whole)
+            for i in range(parts):
+                yield whole if parts == 1 else whole[i * size : (i + 1) * size]
+
+    def foresee(self, whole: Minibatch) -> None:
+        """Computes what is the same for all minibatches that are drawn at once."""
+
+    @property
+    def followed(self) -> Iterable[str]:
+        """The learners that target networks follow; all, unless a subclass says which."""
+        return self.learners
 
     @abstractmethod
     def statistics(self, learnt: Any) -> dict[str, float]:
@@ -156,7 +208,7 @@ class OffPolicy(Algorithm):
             steps, self.owed = int(self.owed), self.owed % 1
             if steps:
                 # Parameters may have been loaded into the policy before anything was learnt.
-                if not self.updates:
+                if not any(learner.updates for learner in self.learners.values()):
                     for target in self.targets.values():
                         target.match()
                 learnt = self.learn(self.replay, steps)
@@ -277,3 +329,56 @@ class OffPolicy(Algorithm):
             self.replay = self._make_replay(state["replay"]["slots"], segment)
             self.replay.load_state_dict(state["replay"])
         self.explore()
+
+
+class Learnt(Protocol):
+    """What there is to know of a gradient step.
+
+    Attributes:
+        error: the temporal-difference errors, `[N]`, by which a replay may be prioritized.
+        grad_norm: of the gradient, before clipping; not finite if the step was skipped.
+    """
+
+    @property
+    def error(self) -> Tensor: ...
+
+    @property
+    def grad_norm(self) -> float: ...
+
+
+@dataclass
+class Minibatch:
+    """What one gradient step learns from, `[N, ...]` each.
+
+    Attributes:
+        x, next_x: prepared observations: s, where the steps begin, and s', where the last of the n
+            steps led to.
+        action: a.
+        reward: Σ γᵏ r of the n steps.
+        discount: what a value at s' is worth: γⁿ, or 0 if the last of the steps terminated.
+        weight: 1 / N, times the importance weights of a prioritized replay.
+        index: where the steps are in the replay.
+        next_q: Q⁻(s', ·), if it is known already.
+    """
+
+    x: Any
+    action: Tensor
+    reward: Tensor
+    next_x: Any
+    discount: Tensor
+    weight: Tensor
+    index: np.ndarray
+    next_q: Tensor | None = None
+
+    def __getitem__(self, part: slice) -> Minibatch:
+        """Some of the steps, as views."""
+        return Minibatch(
+            x=rows(self.x, part),
+            action=self.action[part],
+            reward=self.reward[part],
+            next_x=rows(self.next_x, part),
+            discount=self.discount[part],
+            weight=self.weight[part],
+            index=self.index[part],
+            next_q=None if self.next_q is None else self.next_q[part],
+        )

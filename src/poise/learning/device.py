@@ -40,3 +40,19 @@ def choose(wanted: float | Literal["auto"], *, pictures: bool) -> tuple[int, str
     if not available():
         return 0, f"num_gpus={wanted:g}: PyTorch sees no GPU, so it learns on the processor."
     return 1, ""
+
+
+def fastest_dtype(device: torch.device) -> Literal["float32", "bfloat16"]:
+    """The type to multiply large matrices in.
+
+    Bfloat16 halves the time on CPUs that multiply it (measured on an AMD EPYC with AVX-512 BF16),
+    and takes ten times as long on those that only emulate it. The CPU's instructions decide, not a
+    clock: the same seed on the same machine has to give the same run. GPUs say themselves what
+    they multiply.
+    """
+    if device.type == "cuda":
+        multiplies = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        instructions = torch.cpu.get_capabilities()
+        multiplies = any(instructions.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return "bfloat16" if multiplies else "float32"

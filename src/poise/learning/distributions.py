@@ -173,7 +173,8 @@ class MultiCategorical:
     def noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
         return torch.empty(*shape, self.noise_size).exponential_(generator=generator).log_().neg_()
 
-    def _logits(self, inputs: Tensor) -> Tensor:
+    def grid(self, inputs: Tensor) -> Tensor:
+        """The logits as `[..., K, max n_k]`; of choices that do not exist, they are least."""
         if self._columns is not None:
             inputs = F.pad(inputs, (0, 1), value=_PADDING).index_select(
                 -1, self._columns.to(inputs.device)
@@ -181,17 +182,17 @@ class MultiCategorical:
         return inputs.view(*inputs.shape[:-1], *self._grid)
 
     def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
-        return (self._logits(inputs) + noise.view(*noise.shape[:-1], *self._grid)).argmax(-1)
+        return (self.grid(inputs) + noise.view(*noise.shape[:-1], *self._grid)).argmax(-1)
 
     def mode(self, inputs: Tensor) -> Tensor:
-        return self._logits(inputs).argmax(-1)
+        return self.grid(inputs).argmax(-1)
 
     def log_prob(self, inputs: Tensor, action: Tensor) -> Tensor:
-        log_p = F.log_softmax(self._logits(inputs), -1)
+        log_p = F.log_softmax(self.grid(inputs), -1)
         return log_p.gather(-1, action.unsqueeze(-1)).squeeze(-1).sum(-1)
 
     def entropy(self, inputs: Tensor) -> Tensor:
-        log_p = F.log_softmax(self._logits(inputs), -1)
+        log_p = F.log_softmax(self.grid(inputs), -1)
         return -(log_p.exp() * log_p).sum((-2, -1))
 
 
@@ -241,7 +242,7 @@ class Gaussian:
     def noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
         return torch.empty(*shape, self.dim).normal_(generator=generator)
 
-    def _split(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def split(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Means and log standard deviations, each `[..., d]`."""
         log_std = inputs[..., self.dim :]
         # Only the value is bounded, not the gradient: a parameter beyond the limits must be able to
@@ -249,19 +250,19 @@ class Gaussian:
         return inputs[..., : self.dim], log_std + (log_std.clamp(*self._limits) - log_std).detach()
 
     def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
-        mean, log_std = self._split(inputs)
+        mean, log_std = self.split(inputs)
         return torch.addcmul(mean, log_std.exp(), noise)
 
     def mode(self, inputs: Tensor) -> Tensor:
         return inputs[..., : self.dim]
 
     def log_prob(self, inputs: Tensor, action: Tensor) -> Tensor:
-        mean, log_std = self._split(inputs)
+        mean, log_std = self.split(inputs)
         z = (action - mean) * (-log_std).exp()
         return -(0.5 * z * z + log_std).sum(-1) - 0.5 * _LOG_2PI * self.dim
 
     def entropy(self, inputs: Tensor) -> Tensor:
-        return self._split(inputs)[1].sum(-1) + 0.5 * self.dim * (1 + _LOG_2PI)
+        return self.split(inputs)[1].sum(-1) + 0.5 * self.dim * (1 + _LOG_2PI)
 
 
 class SquashedGaussian(Gaussian):
@@ -291,7 +292,7 @@ class SquashedGaussian(Gaussian):
 
         That mean has no closed form: it is a Gauss-Hermite sum.
         """
-        mean, log_std = (part[..., self.columns] for part in self._split(inputs))
+        mean, log_std = (part[..., self.columns] for part in self.split(inputs))
         points = mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * _NODES.to(mean)
         shrinkage = (log_tanh_derivative(points) * _WEIGHTS.to(mean)).sum(-1)
         return super().entropy(inputs) + shrinkage.sum(-1)

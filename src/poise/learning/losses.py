@@ -151,3 +151,22 @@ def huber_loss(error: Tensor) -> Tensor:
     """
     slope = error.clamp(-1, 1)
     return slope * (error - 0.5 * slope)
+
+
+def quantile_slopes(quantiles: Tensor, target: Tensor) -> Tensor:
+    """The derivative of the quantile Huber loss (Dabney et al. 2018, arXiv 1710.10044, eq. 10).
+
+        1/(M K) Σₘ Σₖ |τₘ - 1(δ < 0)| huber(δ)     with  δ = yₖ - zₘ,  τₘ = (m + ½) / M
+
+    Args:
+        quantiles: z, `[..., N, M]`.
+        target: y, whatever their order, `[N, K]`.
+
+    Returns:
+        Its derivative by each z, `[..., N, M]`.
+    """
+    count = quantiles.shape[-1]
+    tau = (torch.arange(count, device=target.device, dtype=target.dtype) + 0.5) / count
+    delta = target.unsqueeze(-2) - quantiles.unsqueeze(-1)
+    weight = (tau.unsqueeze(-1) - (delta < 0).to(target.dtype)).abs_()
+    return delta.clamp_(-1, 1).mul_(weight).mean(-1).div_(-count)

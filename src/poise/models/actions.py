@@ -15,6 +15,7 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from torch import Tensor
 
@@ -51,6 +52,7 @@ class Actions:
     Attributes:
         dist: the distribution. If there is a Gaussian, its log σ are the last of the inputs.
         dim: how many numbers all `Box` leaves have.
+        squashed: which of the numbers tanh squashes, `[dim]` bool; None if none.
         free: how many log σ are parameters of the policy instead of outputs of the network.
 
     Raises:
@@ -70,7 +72,9 @@ class Actions:
         squashed = []
         if config.action_distribution == "squashed_gaussian":
             squashed = self._squashed(boxes)
-        self.dist = self._distribution(choices, bits, boxes, squashed)
+        columns = [leaf in squashed for leaf in boxes for _ in range(math.prod(leaf.shape))]
+        self.squashed = torch.tensor(columns) if squashed else None
+        self.dist = self._distribution(choices, bits, boxes)
         self.free = self.dim if config.free_log_std else 0
         bounded = {leaf.name: _Bounded(leaf, squashed=leaf in squashed) for leaf in boxes}
         self._decoders = {
@@ -90,7 +94,7 @@ class Actions:
         return found
 
     def _distribution(
-        self, choices: list[Leaf], bits: list[Leaf], boxes: list[Leaf], squashed: list[Leaf]
+        self, choices: list[Leaf], bits: list[Leaf], boxes: list[Leaf]
     ) -> Distribution:
         """The distribution of all leaves."""
         parts: list[Distribution] = []
@@ -101,9 +105,8 @@ class Actions:
         if bits:
             parts.append(Bernoulli(sum(math.prod(leaf.shape) for leaf in bits)))
         if boxes:
-            columns = [leaf in squashed for leaf in boxes for _ in range(math.prod(leaf.shape))]
-            where = [i for i, is_squashed in enumerate(columns) if is_squashed]
-            parts.append(SquashedGaussian(self.dim, where) if squashed else Gaussian(self.dim))
+            where = None if self.squashed is None else self.squashed.nonzero().flatten().tolist()
+            parts.append(Gaussian(self.dim) if where is None else SquashedGaussian(self.dim, where))
         return parts[0] if len(parts) == 1 else Product(parts)
 
     def to_env(self, action: Tensor) -> Any:

@@ -22,6 +22,9 @@ _tanh_backward = torch.ops.aten.tanh_backward
 _sigmoid_backward = torch.ops.aten.sigmoid_backward
 _threshold_backward = torch.ops.aten.threshold_backward
 
+NARROW = 64
+"""An input of fewer numbers gains nothing from being multiplied in a shorter type."""
+
 _MINUS_ONE = torch.tensor(-1.0)
 
 
@@ -149,9 +152,12 @@ def _outer(grad: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
     BLAS is three times as fast if the matrix on the right is the wide one.
     """
     if x.shape[1] < grad.shape[1]:
-        turned = x.t().mm(grad).t()
-        return turned if out is None else out.copy_(turned)
-    return torch.mm(grad.t(), x) if out is None else torch.mm(grad.t(), x, out=out)
+        product = x.t().mm(grad).t()
+    elif out is None or out.dtype != x.dtype:
+        product = torch.mm(grad.t(), x)
+    else:
+        return torch.mm(grad.t(), x, out=out)
+    return product if out is None else out.copy_(product)
 
 
 class MLP(nn.Module):
@@ -208,36 +214,49 @@ class MLP(nn.Module):
         """Whether `trace` knows its activation."""
         return self.activation in _IN_PLACE
 
-    def trace(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], None]] | None:
+    def trace(
+        self, x: Tensor, dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, Callable[..., Tensor]] | None:
         """Runs the layers and returns a function that backpropagates, both without autograd.
 
         On a small batch, autograd would take as long as the matrix products. Both are for use under
         `torch.no_grad()`.
 
         Args:
-            x: `[N, sizes[0]]`, of the parameters' type; its gradient is not computed.
+            x: `[N, sizes[0]]`, of the parameters' type.
+            dtype: the type in which the hidden layers multiply; by default, the parameters'. The
+                last layer always has theirs, and so has the first one if it is narrow.
 
         Returns:
-            What `forward` returns, and a function from its gradient, which overwrites the `.grad`
-            of all parameters that are not frozen. None if there is no `stack`.
+            What `forward` returns, and a function `backward(grad, learns=True, to_input=False)`
+            from its gradient. It overwrites the `.grad` of all parameters that are not frozen, if
+            it `learns`, and returns the gradient by `x`, if it goes `to_input`. None if there is no
+            `stack`.
         """
         if (stack := self.stack()) is None:
             return None
         scale, apply, derivative = _IN_PLACE[self.activation]
         weights, biases = stack[::2], stack[1::2]
-        inputs = [x]
+        dtype = dtype or x.dtype
+        inputs = [x.to(dtype) if x.shape[1] >= NARROW else x]
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            if len(inputs) > 1:
+                inputs[-1] = inputs[-1].to(dtype)
             inputs.append(apply(_linear(inputs[-1], weight, bias, scale)))
 
-        def backward(grad: Tensor) -> None:
+        def backward(grad: Tensor, learns: bool = True, to_input: bool = False) -> Tensor:
             for layer in range(len(inputs) - 1, -1, -1):
                 weight, bias, h = weights[layer], biases[layer], inputs[layer]
-                if bias.requires_grad:
-                    torch.sum(grad, 0, out=bias.grad)
-                if weight.requires_grad:
+                if learns and bias.requires_grad:
+                    torch.sum(grad, 0, dtype=bias.dtype, out=bias.grad)
+                grad = grad.to(h.dtype)
+                if learns and weight.requires_grad:
                     _outer(grad, h, out=weight.grad)
                 if layer:
-                    grad = derivative(grad.mm(weight), h)
+                    grad = derivative(grad.mm(weight.to(grad.dtype)), h.to(grad.dtype))
+                elif to_input:
+                    grad = grad.mm(weight.to(grad.dtype))
+            return grad
 
         return _linear(inputs[-1], weights[-1], biases[-1]), backward
 

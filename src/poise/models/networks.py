@@ -75,6 +75,25 @@ class ActorCritic(nn.Module):
         return result
 
 
+class Actor(nn.Module):
+    """A policy alone: from what `Features.gather` made to distribution inputs.
+
+    Args:
+        features, num_outputs, config: as for `ActorCritic`.
+    """
+
+    def __init__(self, features: Features, num_outputs: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.encoder, size = features.encoder(config)
+        sizes = [size, *config.fcnet_hiddens, num_outputs]
+        self.pi = MLP(sizes, config.fcnet_activation, output_gain=POLICY_GAIN)
+
+    def actor(self, x: Any) -> Tensor:
+        """Distribution inputs, `[N, num_outputs]`."""
+        inputs: Tensor = self.pi(x if self.encoder is None else self.encoder(x))
+        return inputs
+
+
 class QNetwork(nn.Module):
     """The value of each action, from what `Features.gather` made.
 

@@ -30,7 +30,7 @@ from poise.learning.running import RunningMoments
 from poise.models.actions import Actions
 from poise.models.catalog import find_model, find_preprocessor
 from poise.models.features import Features
-from poise.models.networks import ActorCritic
+from poise.models.networks import Actor, ActorCritic
 from poise.spaces.layout import Layout
 from poise.spaces.masks import KEY, is_masked
 
@@ -92,10 +92,10 @@ class Policy(nn.Module):
         self.obs_layout, self.action_layout = obs_layout, action_layout
         self.masked = is_masked(obs_layout.space, action_layout.space)
         self.preprocessor: Any = None
-        self._seen = obs_layout  # by the networks
+        self.seen = obs_layout  # by the networks
         if config.custom_preprocessor:
             self.preprocessor = find_preprocessor(config.custom_preprocessor)(obs_layout.space)
-            self._seen = Layout(self.preprocessor.space)
+            self.seen = Layout(self.preprocessor.space)
         self.actions = Actions(action_layout, config)
         self.dist = self.actions.dist
         outputs = self.dist.num_inputs - self.actions.free
@@ -104,13 +104,13 @@ class Policy(nn.Module):
         self.moments: list[RunningMoments] = []
         self._plain: str | None = None  # the only leaf, where it is network input as it is
         if config.custom_model is not None:
-            self.network = _make_custom(config, self._seen.space, outputs)
+            self.network = make_custom(config, self.seen.space, outputs)
             self._probe(config.custom_model, outputs)
         else:
             self._make_default(network, outputs, config, normalize=normalize_observations)
         if self.actions.free:
             self.log_std = nn.Parameter(torch.full((self.actions.free,), config.log_std_init))
-        elif self.actions.dim and isinstance(self.network, ActorCritic):
+        elif self.actions.dim and isinstance(self.network, (Actor, ActorCritic)):
             # The network puts out log σ itself, and starts there.
             with torch.no_grad():
                 self.network.pi.bias[outputs - self.actions.dim : outputs] = config.log_std_init
@@ -128,8 +128,8 @@ class Policy(nn.Module):
         normalize: bool,
     ) -> None:
         """Makes networks that are no custom model, and the moments that normalise their input."""
-        hidden = KEY if self.masked and self._seen is self.obs_layout else None
-        leaves = [leaf for leaf in self._seen.leaves if leaf.name != hidden]
+        hidden = KEY if self.masked and self.seen is self.obs_layout else None
+        leaves = [leaf for leaf in self.seen.leaves if leaf.name != hidden]
         self.features = Features(leaves, normalize_pictures=normalize)
         self.network = network(self.features, outputs, config)
         if config.initializer == "uniform":
@@ -217,7 +217,7 @@ class Policy(nn.Module):
         """The leaves that the networks see, after a preprocessor."""
         if self.preprocessor is None:
             return obs
-        return self._seen.flatten(self.preprocessor.transform(self.obs_layout.unflatten(obs)))
+        return self.seen.flatten(self.preprocessor.transform(self.obs_layout.unflatten(obs)))
 
     def _custom_input(self, obs: Mapping[str, Tensor]) -> Any:
         if self.preprocessor is not None:
@@ -360,7 +360,14 @@ def rows(x: Any, index: Any) -> Any:
     return tuple(rows(part, index) for part in x) if isinstance(x, tuple) else x[index]
 
 
-def _make_custom(config: ModelConfig, space: spaces.Space, outputs: int) -> Any:
+def length(x: Any) -> int:
+    """The rows of prepared observations."""
+    while not isinstance(x, Tensor):
+        x = next(iter(x.values() if isinstance(x, dict) else x))
+    return len(x)
+
+
+def make_custom(config: ModelConfig, space: spaces.Space, outputs: int) -> Any:
     """Makes the custom model of a configuration."""
     name, settings = config.custom_model, config.custom_model_config
     assert name is not None

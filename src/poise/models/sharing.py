@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from poise.learning.group import Group
-from poise.models.policy import Policy, State, rows
+from poise.models.policy import Policy, State, length, rows
 
 NETWORKS = ("forward", "critic")
 """The methods of a policy that learning calls with `(x, state, first)`."""
@@ -52,7 +52,7 @@ class _Shared:
     ) -> Any:
         size, rank = self.group.size, self.group.rank
         slots = first.shape[1] if self.policy.recurrent and first is not None else 0
-        count = slots or _length(x)
+        count = slots or length(x)
         if self.busy or count < size:
             return network(x, state, first)
         start, stop = count * rank // size, count * (rank + 1) // size
@@ -81,10 +81,3 @@ def _gathered(found: Any, index: slice | Tensor, count: int, group: Group) -> An
         wide.reshape(count, *part.shape[1:]) for wide, part in zip(split, parts, strict=True)
     )
     return result if isinstance(found, tuple) else result[0]
-
-
-def _length(x: Any) -> int:
-    """The rows of prepared observations."""
-    while not isinstance(x, Tensor):
-        x = next(iter(x.values() if isinstance(x, dict) else x))
-    return len(x)

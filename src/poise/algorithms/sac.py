@@ -1,0 +1,306 @@
+"""Soft actor-critic (Haarnoja et al. 2018, arXiv 1801.01290 and 1812.05905), with later options.
+
+choices             Christodoulou 2019 (arXiv 1910.07207); see `poise.models.soft`
+num_quantiles       distributions as values: TQC, Kuznetsov et al. 2020 (arXiv 2005.04269)
+prioritized_replay  Schaul et al. 2016 (arXiv 1511.05952)
+
+    repeat:
+        sample T steps in each of B environments by π, and add them to the replay
+        for each gradient step:
+            draw steps (s, a, r, s') from the replay
+            a' ~ π(s');   y ← r + γ (1 - terminated) (min Q⁻(s', a') - α log π(a'|s'))
+            critics:      one step along  -∇ (Q(s, a) - y)² / 2
+            ã ~ π(s);     one step along   ∇ (min Q(s, ã) - α log π(ã|s))
+            temperature:  one step along  -∇ log α (H(π(s)) - H̄)
+            θ⁻ ← τ θ + (1 - τ) θ⁻
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from poise.algorithms.off_policy import Minibatch, OffPolicy
+from poise.config.sac import SACConfig
+from poise.learning.device import fastest_dtype
+from poise.learning.learner import Learner
+from poise.learning.losses import quantile_slopes
+from poise.learning.optimizers import Adam, Flat
+from poise.models.critics import Critics
+from poise.models.policy import Policy, length
+from poise.models.soft import Drawn, SoftActions
+from poise.models.soft_policy import SoftPolicy
+from poise.spaces.layout import Layout
+
+
+class SAC(OffPolicy):
+    """Soft actor-critic, for actions of any kind.
+
+    Attributes:
+        critics: Q₁, Q₂, ...
+        temperature: α, one for each kind of actions.
+        hidden_dtype: the type in which hidden layers multiply while learning.
+    """
+
+    config: SACConfig
+    policy: SoftPolicy
+
+    def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
+        config = self.config
+        normalize = config.normalize_observations
+        policy = SoftPolicy(
+            obs_layout, action_layout, config.model, normalize_observations=normalize
+        )
+        self.make_critics(policy)
+        return policy
+
+    def make_critics(self, policy: SoftPolicy) -> None:
+        """Makes what is beside the policy: its critics, and the temperature."""
+        config, soft = self.config, policy.soft
+        outputs = soft.columns * config.num_quantiles
+        encoder = policy.make_encoder(config.model)
+        critics = Critics(encoder, soft.size, outputs, config.num_critics, config.model)
+        self.critics = critics.to(self.device)
+        self.temperature = Temperature(soft, config.initial_alpha).to(self.device)
+        if config.learner_dtype == "auto":
+            config.learner_dtype = fastest_dtype(self.device)
+        self.hidden_dtype = torch.bfloat16 if config.learner_dtype == "bfloat16" else None
+
+    def make_learners(self) -> dict[str, Learner]:
+        parts: dict[str, nn.Module] = {"policy": self.policy, "critics": self.critics}
+        if self.config.learn_alpha:
+            parts["temperature"] = self.temperature
+        return {name: Learner(part, self.make_optimizer, self.clip) for name, part in parts.items()}
+
+    @property
+    def followed(self) -> Iterable[str]:
+        return ("critics",)
+
+    def make_optimizer(self, flat: Flat) -> Adam:
+        return Adam(flat, eps=self.config.adam_epsilon)
+
+    def explore(self) -> None:
+        self.policy.uniform.fill_(self.timesteps < self.config.learning_starts)
+
+    # --- a gradient step -------------------------------------------------------------------------
+
+    def update(self, minibatch: Minibatch) -> Learnt:
+        config = self.config
+        learnt = self.update_critics(minibatch)
+        if self.learners["critics"].updates % config.policy_delay == 0:
+            learnt.actor = self.update_actor(minibatch)
+        return learnt
+
+    def update_critics(self, minibatch: Minibatch) -> Learnt:
+        """One step of all critics towards the same targets."""
+        config, soft = self.config, self.policy.soft
+        target = self.td_target(minibatch)
+        numbers, chosen = soft.replayed(minibatch.action)
+        q, backward = self.critics.trace(self._seen(minibatch.x), numbers, self.hidden_dtype)
+        each = q.view(*q.shape[:2], soft.columns, config.num_quantiles)
+        if chosen is None:
+            index, value = None, each[:, :, 0]
+        else:
+            shape = (*q.shape[:2], chosen.shape[1], config.num_quantiles)
+            index = chosen.view(1, *chosen.shape, 1).expand(shape)
+            value = each.gather(2, index).sum(2)
+        if config.num_quantiles == 1:
+            error = value[..., 0] - target[:, 0]
+            slope = (error * minibatch.weight).unsqueeze(-1)
+            error = error.mean(0)
+        else:
+            slope = quantile_slopes(value, target) * (minibatch.weight / len(q)).unsqueeze(-1)
+            error = value.mean((0, 2)) - target.mean(1)
+        if index is not None:
+            slope = torch.zeros_like(each).scatter_(2, index, slope.unsqueeze(2).expand(shape))
+        learner = self.learners["critics"]
+        learner.flat.zero_grad()
+        backward(slope.reshape(q.shape))
+        norm = learner.step(self.scheduled(self._critic_lr))
+        return Learnt(error, value, minibatch.weight, norm)
+
+    def td_target(self, minibatch: Minibatch) -> Tensor:
+        """y = r + γⁿ (1 - terminated) (min Q⁻(s', a') - α log π(a'|s')), `[N, quantiles]`."""
+        soft = self.policy.soft
+        drawn = self.following(minibatch.next_x)
+        target: Critics = self.targets["critics"].module  # type: ignore[assignment]
+        q, _ = target.trace(self._seen(minibatch.next_x), drawn.numbers, self.hidden_dtype)
+        value = soft.expected(drawn, self.lowest(q))
+        value = value + soft.bonus(drawn, self.temperature()).unsqueeze(1)
+        return torch.addcmul(minibatch.reward.unsqueeze(1), minibatch.discount.unsqueeze(1), value)
+
+    def lowest(self, q: Tensor) -> Tensor:
+        """The least of what the critics say, since the most are too high.
+
+        Args:
+            q: `[C, N, columns]`.
+
+        Returns:
+            The least value, `[N, W, 1]`; of distributions, the quantiles of all critics together
+            without the largest, `[N, W, quantiles]`.
+        """
+        config = self.config
+        if config.num_quantiles == 1:
+            return q.amin(0).unsqueeze(-1)
+        atoms = q.view(*q.shape[:2], -1, config.num_quantiles).permute(1, 2, 0, 3).flatten(2)
+        kept = atoms.shape[-1] - config.top_quantiles_to_drop * len(q)
+        return atoms.sort(-1).values[..., :kept]
+
+    def following(self, x: Any) -> Drawn:
+        """Actions of the policy as it is now where the steps led to."""
+        return self.policy.soft.drawn(self.policy.trace(x, self.hidden_dtype)[0], self.noise(x))
+
+    def noise(self, x: Any) -> Tensor:
+        """ε for the actions of these observations, `[N, D]`."""
+        shape = length(x), self.policy.soft.size
+        return torch.randn(shape, generator=self.generator).to(self.device)
+
+    def update_actor(self, minibatch: Minibatch) -> Improved:
+        """One step of the policy up the critics' values, and one of the temperature."""
+        config, soft, n = self.config, self.policy.soft, len(minibatch.reward)
+        inputs, backward = self.policy.trace(minibatch.x, self.hidden_dtype)
+        drawn = soft.drawn(inputs, self.noise(minibatch.x))
+        q, to_numbers = self.critics.trace(
+            self._seen(minibatch.x), drawn.numbers, self.hidden_dtype
+        )
+        value, slope = self.worth(q, drawn.odds)
+        pull = to_numbers(slope, learns=False, to_input=True) if soft.size else drawn.numbers
+        self.learner.flat.zero_grad()
+        backward(soft.gradient(drawn, value, pull, self.temperature()).mul_(-1 / n))
+        norm = self.learner.step(self.scheduled(config.lr))
+        entropy = soft.entropies(drawn)
+        if config.learn_alpha:
+            self.update_temperature(entropy, minibatch)
+        return Improved(entropy.mean(0), soft.expected(drawn, value).mean(), drawn.numbers, norm)
+
+    def worth(self, q: Tensor, odds: Tensor) -> tuple[Tensor, Tensor]:
+        """What the policy strives for.
+
+        Args:
+            q: `[C, N, columns]`.
+            odds: of the choices, `[N, W]`.
+
+        Returns:
+            The value of each choice, `[N, W]`; and the derivative of their expectation by `q`.
+        """
+        if self.config.num_quantiles == 1:
+            value = q.amin(0)
+            return value, (q == value) * odds
+        each = q.view(*q.shape[:2], -1, self.config.num_quantiles)
+        share = odds.unsqueeze(-1) / (len(q) * self.config.num_quantiles)
+        return each.mean((0, 3)), share.expand(each.shape).reshape(q.shape)
+
+    def update_temperature(self, entropy: Tensor, minibatch: Minibatch) -> None:
+        """One step along -∇ log α (H - H̄), which raises α where there is too little entropy.
+
+        Args:
+            entropy: H of each kind of actions, `[N, kinds]`.
+            minibatch: whose masks H̄ depends on.
+        """
+        learner = self.learners["temperature"]
+        forbidden = minibatch.x[1] if self.policy.masked else None
+        for i, kind in enumerate(self.policy.soft.kinds):
+            excess = entropy[:, i] - self.target_entropy(kind, forbidden)
+            learner.flat.grad[i] = excess.mean()
+        learner.step(self.scheduled(self._alpha_lr))
+
+    def target_entropy(self, kind: str, forbidden: Tensor | None) -> Tensor | float:
+        """H̄: -1 for each number, and a share of the largest possible for choices and bits."""
+        config, soft = self.config, self.policy.soft
+        if config.target_entropy is not None:
+            return config.target_entropy
+        if kind == "numbers":
+            return -float(soft.size)
+        return soft.most(forbidden, kind) * config.target_entropy_share
+
+    def _seen(self, x: Any) -> Any:
+        """Prepared observations as the critics see them: without a mask."""
+        return x[0] if self.policy.masked else x
+
+    @property
+    def _critic_lr(self) -> Any:
+        return self.config.lr if self.config.critic_lr is None else self.config.critic_lr
+
+    @property
+    def _alpha_lr(self) -> Any:
+        return self.config.lr if self.config.alpha_lr is None else self.config.alpha_lr
+
+    def statistics(self, learnt: Learnt | None) -> dict[str, float]:
+        config = self.config
+        known = learnt.statistics() if learnt else {}
+        kinds = self.policy.soft.kinds
+        names = [f"alpha_{kind}" for kind in kinds] if len(kinds) > 1 else ["alpha"]
+        alphas = dict(zip(names, self.temperature().tolist(), strict=True))
+        return {**known, **alphas, "cur_lr": self.scheduled(config.lr)}
+
+
+@dataclass
+class Improved:
+    """What a gradient step of the policy has shown.
+
+    Attributes:
+        entropy: of each kind of actions, `[kinds]`.
+        value: the mean of what the critics say of the policy's own actions.
+        numbers: of these actions, `[N, D]`.
+        grad_norm: of the policy's gradient, before clipping.
+    """
+
+    entropy: Tensor
+    value: Tensor
+    numbers: Tensor
+    grad_norm: float
+
+
+@dataclass
+class Learnt:
+    """What a gradient step learnt from.
+
+    Attributes:
+        error: the mean of the critics' errors Q(s, a) - y, `[N]`.
+        q: Q(s, a) of each critic, `[C, N, quantiles]`.
+        weight: as in `Minibatch`, `[N]`.
+        grad_norm: of the critics' gradient, before clipping.
+        actor: what the policy's step has shown, if there was one.
+    """
+
+    error: Tensor
+    q: Tensor
+    weight: Tensor
+    grad_norm: float
+    actor: Improved | None = None
+
+    def statistics(self) -> dict[str, float]:
+        """Mean |δ|, mean Q(s, a), the norms, the policy's entropy and its share at the bounds."""
+        means = {"td_error": self.error.abs().mean().item(), "q": self.q.mean().item()}
+        known = {**means, "grad_norm": self.grad_norm}
+        if self.actor is not None:
+            known |= {
+                "entropy": self.actor.entropy.sum().item(),
+                "policy_q": self.actor.value.item(),
+                "policy_grad_norm": self.actor.grad_norm,
+            }
+            if self.actor.numbers.shape[1]:
+                known["saturation"] = (self.actor.numbers.abs() > 0.99).float().mean().item()
+        return known
+
+
+class Temperature(nn.Module):
+    """α = exp(log α), one for each kind of actions: how much entropy is worth in units of reward.
+
+    Args:
+        soft: the actions.
+        initial: α at first.
+    """
+
+    def __init__(self, soft: SoftActions, initial: float) -> None:
+        super().__init__()
+        self.log_alpha = nn.Parameter(torch.full((len(soft.kinds),), math.log(initial)))
+
+    def forward(self) -> Tensor:
+        """α of each kind, `[kinds]`."""
+        return self.log_alpha.detach().exp()

@@ -1,0 +1,142 @@
+"""The policies of algorithms whose values are apart: of SAC, and of TD3."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from poise.config.model import ModelConfig
+from poise.learning.distributions import MASKED
+from poise.models.actions import finite_bounds
+from poise.models.networks import Actor
+from poise.models.policy import Policy, State, make_custom
+from poise.models.soft import SoftActions
+from poise.spaces.layout import Layout
+
+Backward = Callable[..., Any]
+
+CUSTOM_FEATURES = 256
+"""The outputs of a custom model in front of critics without hidden layers."""
+
+
+class FirstOutput(nn.Module):
+    """A custom model without its values."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Any) -> Tensor:
+        outputs: Tensor = self.model(x)[0]
+        return outputs
+
+
+class SoftPolicy(Policy):
+    """A stochastic policy without values, which critics beside it have.
+
+    Args:
+        obs_layout, action_layout, config, normalize_observations: as for `Policy`. Numbers without
+            bounds are not squashed, whatever `action_distribution` says.
+
+    Attributes:
+        soft: its actions as they are learnt from.
+        uniform: whether actions are drawn uniformly, whatever is observed; a buffer, so that it
+            travels with the parameters to wherever actions are chosen.
+    """
+
+    uniform: Tensor
+    needs_log_prob: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        obs_layout: Layout,
+        action_layout: Layout,
+        config: ModelConfig,
+        *,
+        normalize_observations: bool = False,
+    ) -> None:
+        if all(finite_bounds(leaf) is None for leaf in action_layout.leaves):
+            config = dataclasses.replace(config, action_distribution="gaussian")
+        super().__init__(
+            obs_layout,
+            action_layout,
+            config,
+            normalize_observations=normalize_observations,
+            network=Actor,
+        )
+        self.soft = SoftActions(self.actions)
+        self.register_buffer("uniform", torch.zeros(()), persistent=False)
+        self.refresh()
+        network = self.network
+        alone = isinstance(network, Actor) and network.encoder is None and network.pi.is_traceable
+        self._traceable = alone and not self.actions.free
+
+    def make_encoder(self, config: ModelConfig) -> tuple[nn.Module | None, int]:
+        """Makes what turns prepared observations into a vector, for a critic.
+
+        With a custom model, it is another one of these, whose outputs are the vector.
+
+        Returns:
+            The module, None if observations are a vector already; and the length of the vector.
+        """
+        if not self.custom:
+            return self.features.encoder(config)
+        size = config.fcnet_hiddens[0] if config.fcnet_hiddens else CUSTOM_FEATURES
+        return FirstOutput(make_custom(config, self.seen.space, size)), size
+
+    def refresh(self) -> None:
+        super().refresh()
+        # The base class calls this before there is such a buffer.
+        if "uniform" in self._buffers:
+            self.uniform = self.uniform.cpu()  # actions are chosen there
+
+    def forward(
+        self, x: Any, state: State = (), first: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Distribution inputs `[N, num_inputs]` and values `[N]`, which are not known here: NaN."""
+        inputs = self.actor(x)
+        return inputs, torch.full_like(inputs[:, 0], math.nan)
+
+    def critic(self, x: Any, state: State = (), first: Tensor | None = None) -> Tensor:
+        """Values, `[N]`, which are not known here: NaN."""
+        return self.forward(x)[1]
+
+    def trace(self, x: Any, dtype: torch.dtype | None = None) -> tuple[Tensor, Backward]:
+        """Distribution inputs, and a function that backpropagates a gradient of them.
+
+        The function adds to the parameters' gradients, or overwrites them: they must be 0 before.
+
+        Args:
+            x: prepared observations.
+            dtype: the type in which hidden layers multiply, where they are traced.
+        """
+        if self._traceable:
+            plain, forbidden = x if self.masked else (x, None)
+            traced = self.network.pi.trace(plain, dtype)
+            if traced is not None:
+                return self._inputs(traced[0], forbidden), traced[1]
+        with torch.enable_grad():
+            inputs = self.actor(x)
+        return inputs.detach(), inputs.backward if inputs.requires_grad else lambda _: None
+
+    @torch.no_grad()
+    def act(
+        self, obs: Mapping[str, Tensor], state: State, first: Tensor, noise: Tensor | None
+    ) -> tuple[Tensor, Tensor, State]:
+        if noise is None or not self.uniform:
+            return super().act(obs, state, first, noise)
+        inputs = torch.zeros(len(noise), self.dist.num_inputs)
+        if self.masked:
+            inputs.masked_fill_(self.prepare(obs)[1].cpu(), MASKED)
+        action = self.dist.sample(inputs, noise)
+        if self.actions.squashed is not None:
+            # A standard normal z becomes uniform in (-1, 1) by erf(z / √2), and tanh undoes atanh.
+            numbers = action[..., -self.actions.dim :]
+            flat = torch.erf(numbers * math.sqrt(0.5)).clamp_(-1 + 1e-6, 1 - 1e-6).atanh_()
+            numbers.copy_(torch.where(self.actions.squashed, flat, numbers))
+        return action, inputs, state
