@@ -116,6 +116,7 @@ class OffPolicy(Algorithm):
         self.targets = {
             name: Target(self.learners[name], self.policy.moments) for name in self.followed
         }
+        self.repeatable = self.repeatable and not config.learner_thread
         self.replay: Replay | None = None
         self.updated = 0
         self.owed = 0.0
@@ -190,14 +191,30 @@ class OffPolicy(Algorithm):
     def explore(self) -> None:
         """Sets how much the next rollout explores."""
 
+    def place(self, samplers: SamplerGroup) -> SamplerGroup:
+        if not self.config.learner_thread:
+            return super().place(samplers)
+        return samplers.ahead(self.policy, self.flat, 0, self.updates)
+
     def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
+        if not self.config.learner_thread:
+            return self.learn_in_rounds(samplers)
+        waited = samplers.waited
+        with samplers:
+            stats = self.learn_in_rounds(samplers)
+        self.waited = samplers.waited - waited
+        return stats
+
+    def learn_in_rounds(self, samplers: SamplerGroup) -> dict[str, float]:
+        """Samples, remembers and learns, round by round."""
         config = self.config
-        learnt = None
+        learnt, lag = None, 0
         for _ in self.rounds():
             self.explore()
             samplers.publish(self.updates)
             known = self.timesteps
             rollout = samplers.collect()
+            lag = max(lag, self.updates - rollout.version)
             self.remember(rollout)
             if self.timesteps < config.learning_starts or not (self.replay and self.replay.steps):
                 continue
@@ -215,7 +232,9 @@ class OffPolicy(Algorithm):
             if self.timesteps - self.updated >= config.target_network_update_freq > 0:
                 self.update_targets()
         self.explore()
-        return {**self.statistics(learnt), "replay_steps": self.replay.steps if self.replay else 0}
+        kept = self.replay.steps if self.replay else 0
+        stats = {**self.statistics(learnt), "replay_steps": kept}
+        return {**stats, "policy_lag_max": lag} if config.learner_thread else stats
 
     def remember(self, rollout: Rollout) -> None:
         """Adds a rollout to the replay and counts its steps."""

@@ -35,6 +35,7 @@ from poise.models.critics import Critics
 from poise.models.policy import Policy, length
 from poise.models.soft import Drawn, SoftActions
 from poise.models.soft_policy import SoftPolicy
+from poise.sampling.replay import Batch, Replay
 from poise.spaces.layout import Layout
 
 
@@ -57,19 +58,25 @@ class SAC(OffPolicy):
             obs_layout, action_layout, config.model, normalize_observations=normalize
         )
         self.make_critics(policy)
+        self.temperature = Temperature(policy.soft, config.initial_alpha).to(self.device)
         return policy
 
     def make_critics(self, policy: SoftPolicy) -> None:
-        """Makes what is beside the policy: its critics, and the temperature."""
+        """Makes the critics of a policy, and decides on the type in which they multiply."""
         config, soft = self.config, policy.soft
         outputs = soft.columns * config.num_quantiles
         encoder = policy.make_encoder(config.model)
         critics = Critics(encoder, soft.size, outputs, config.num_critics, config.model)
         self.critics = critics.to(self.device)
-        self.temperature = Temperature(soft, config.initial_alpha).to(self.device)
         if config.learner_dtype == "auto":
             config.learner_dtype = fastest_dtype(self.device)
         self.hidden_dtype = torch.bfloat16 if config.learner_dtype == "bfloat16" else None
+
+    @property
+    def alpha(self) -> Tensor:
+        """α of each kind of actions, `[kinds]`."""
+        alpha: Tensor = self.temperature()
+        return alpha
 
     def make_learners(self) -> dict[str, Learner]:
         parts: dict[str, nn.Module] = {"policy": self.policy, "critics": self.critics}
@@ -86,6 +93,19 @@ class SAC(OffPolicy):
 
     def explore(self) -> None:
         self.policy.uniform.fill_(self.timesteps < self.config.learning_starts)
+
+    def draw(self, replay: Replay, count: int) -> tuple[Batch, Tensor]:
+        """Draws steps whose n-step rewards hold what the entropy on the way is worth.
+
+        r₀ + Σₖ γᵏ (rₖ + α H(π(sₖ)))     for the steps k = 1 ... n - 1
+        """
+        batch, weight = super().draw(replay, count)
+        for index, worth in batch.later:
+            x = self.policy.prepare(replay.observations(index))
+            batch.reward += worth.to(self.device) * self.policy.soft.bonus(
+                self.act_on(x), self.alpha
+            )
+        return batch, weight
 
     # --- a gradient step -------------------------------------------------------------------------
 
@@ -131,7 +151,7 @@ class SAC(OffPolicy):
         target: Critics = self.targets["critics"].module  # type: ignore[assignment]
         q, _ = target.trace(self._seen(minibatch.next_x), drawn.numbers, self.hidden_dtype)
         value = soft.expected(drawn, self.lowest(q))
-        value = value + soft.bonus(drawn, self.temperature()).unsqueeze(1)
+        value = value + soft.bonus(drawn, self.alpha).unsqueeze(1)
         return torch.addcmul(minibatch.reward.unsqueeze(1), minibatch.discount.unsqueeze(1), value)
 
     def lowest(self, q: Tensor) -> Tensor:
@@ -152,7 +172,11 @@ class SAC(OffPolicy):
         return atoms.sort(-1).values[..., :kept]
 
     def following(self, x: Any) -> Drawn:
-        """Actions of the policy as it is now where the steps led to."""
+        """Actions of which targets are taken, where the steps led to: those of the policy now."""
+        return self.act_on(x)
+
+    def act_on(self, x: Any) -> Drawn:
+        """Actions of the policy as it is now."""
         return self.policy.soft.drawn(self.policy.trace(x, self.hidden_dtype)[0], self.noise(x))
 
     def noise(self, x: Any) -> Tensor:
@@ -171,10 +195,10 @@ class SAC(OffPolicy):
         value, slope = self.worth(q, drawn.odds)
         pull = to_numbers(slope, learns=False, to_input=True) if soft.size else drawn.numbers
         self.learner.flat.zero_grad()
-        backward(soft.gradient(drawn, value, pull, self.temperature()).mul_(-1 / n))
+        backward(soft.gradient(drawn, value, pull, self.alpha).mul_(-1 / n))
         norm = self.learner.step(self.scheduled(config.lr))
         entropy = soft.entropies(drawn)
-        if config.learn_alpha:
+        if "temperature" in self.learners:
             self.update_temperature(entropy, minibatch)
         return Improved(entropy.mean(0), soft.expected(drawn, value).mean(), drawn.numbers, norm)
 
@@ -231,12 +255,11 @@ class SAC(OffPolicy):
         return self.config.lr if self.config.alpha_lr is None else self.config.alpha_lr
 
     def statistics(self, learnt: Learnt | None) -> dict[str, float]:
-        config = self.config
         known = learnt.statistics() if learnt else {}
         kinds = self.policy.soft.kinds
         names = [f"alpha_{kind}" for kind in kinds] if len(kinds) > 1 else ["alpha"]
-        alphas = dict(zip(names, self.temperature().tolist(), strict=True))
-        return {**known, **alphas, "cur_lr": self.scheduled(config.lr)}
+        alphas = dict(zip(names, self.alpha.tolist(), strict=True))
+        return {**known, **alphas, "cur_lr": self.scheduled(self.config.lr)}
 
 
 @dataclass

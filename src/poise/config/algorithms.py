@@ -6,7 +6,7 @@ An algorithm of Poise is a file here (settings, presets, search space), a file i
 
 from __future__ import annotations
 
-from poise.config import a2c, appo, dqn, impala, installed, ppo, sac
+from poise.config import a2c, appo, dqn, impala, installed, ppo, sac, td3
 from poise.config.hints import algorithm_hint
 from poise.config.spec import AlgorithmSpec
 from poise.config.types import brief
@@ -14,7 +14,7 @@ from poise.errors import ConfigError
 
 ALGORITHMS: dict[str, AlgorithmSpec] = {
     "PPO": ppo.SPEC, "A2C": a2c.SPEC, "DQN": dqn.SPEC, "IMPALA": impala.SPEC, "APPO": appo.SPEC,
-    "SAC": sac.SPEC, "TQC": sac.TQC,
+    "SAC": sac.SPEC, "TQC": sac.TQC, "TD3": td3.SPEC, "DDPG": td3.DDPG,
 }  # fmt: skip
 """The algorithms that are known without a look at installed packages."""
 

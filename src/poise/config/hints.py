@@ -94,8 +94,9 @@ SETTINGS: dict[str, str] = {
 
 ALGORITHMS: dict[str, str] = {
     **dict.fromkeys(
-        ("SAC", "TD3", "DDPG", "TQC", "CrossQ", "REDQ", "DroQ"), "PPO takes its continuous actions."
+        ("REDQ", "DroQ"), "SAC is near: with num_critics, gradient_steps and policy_delay."
     ),
+    "D4PG": "TQC is near: SAC with distributions as values.",
     **dict.fromkeys(("TRPO", "ARS", "ES", "PG", "REINFORCE", "VPG", "PPG"), "PPO is nearest."),
     **dict.fromkeys(
         ("RecurrentPPO", "PPO_LSTM", "R2D2", "DRQN"), "Policies have no memory here; PPO is near."

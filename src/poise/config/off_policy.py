@@ -76,6 +76,13 @@ class OffPolicyConfig(AlgorithmConfig):
     timesteps_per_iteration: NonNegativeInt = 1000
     """A call of `train()` goes on until it has sampled this many steps; 0 means one round."""
 
+    learner_thread: bool = False
+    """Whether environments step while the learner learns, in a thread of their own.
+
+    Their policy is then one round older, and runs do not repeat to the bit. How often a step is
+    learnt from stays the same.
+    """
+
     aliases: ClassVar[dict[str, str]] = {
         **{name: key for name, key in AlgorithmConfig.aliases.items() if key != "train_batch_size"},
         "train_freq": "rollout_fragment_length", "train_frequency": "rollout_fragment_length",
@@ -107,6 +114,11 @@ class OffPolicyConfig(AlgorithmConfig):
                     f"buffer_size={self.buffer_size} is smaller than the {steps} steps that "
                     f"{self.num_envs} environments take in {key}={getattr(self, key)}."
                 )
+        if self.learner_thread and self.on_cluster:
+            raise ConfigError(
+                f"learner_thread=True does not go with ray_address={self.ray_address!r}: "
+                "workers of a cluster and the learner take turns."
+            )
         if self.frame_stack is None:
             # Nothing is known of pictures that wrappers make.
             name = atari_name(self.env) if isinstance(self.env, str) and not self.wrappers else None

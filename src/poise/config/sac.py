@@ -9,6 +9,7 @@ from poise.config.model import ModelConfig
 from poise.config.off_policy import OffPolicyConfig
 from poise.config.spec import AlgorithmSpec, Presets
 from poise.config.types import (
+    EnvCount,
     Fraction,
     NonNegativeInt,
     Positive,
@@ -20,55 +21,35 @@ from poise.errors import ConfigError
 
 
 @dataclass
-class SACConfig(OffPolicyConfig):
-    """Soft actor-critic (Haarnoja et al. 2018)."""
+class ActorCriticsConfig(OffPolicyConfig):
+    """A policy, and critics beside it, which learn from a replay."""
 
     lr: Schedule = 3e-4
-    """Learning rate of the policy; of critics and temperature, too, unless they have their own."""
 
     critic_lr: Schedule | None = None
     """Learning rate of the critics; null takes lr."""
-
-    alpha_lr: Schedule | None = None
-    """Learning rate of the temperature; null takes lr."""
 
     grad_clip: Positive | None = None
 
     adam_epsilon: Positive = 1e-8
     """ε in the denominator of Adam."""
 
-    num_envs_per_worker: PositiveInt = 1
-    """Environments of each worker, or of this process.
-
-    If only `num_workers` is set, the workers share this many.
-    """
+    num_envs_per_worker: EnvCount = 1
 
     rollout_fragment_length: PositiveInt | None = 1
-    """Steps that each environment takes before gradient steps follow."""
 
     gradient_steps: Positive | Literal[-1] | None = -1
-    """Gradient steps after each round of num_envs x rollout_fragment_length steps.
-
-    0.5 is one after every second round, and -1 as many as there are steps in it.
-    """
 
     train_batch_size: PositiveInt | None = 256
-    """Steps of each gradient step, drawn from the replay buffer."""
 
     buffer_size: PositiveInt = 1_000_000
-    """Steps that the replay buffer keeps; the oldest make room."""
 
     learning_starts: NonNegativeInt = 1000
-    """Environment steps before the first gradient step. Until then, actions are drawn uniformly."""
+    """Environment steps before the first gradient step; until then, actions are drawn uniformly."""
 
     target_network_update_freq: NonNegativeInt = 0
-    """Environment steps from one update of the target networks to the next.
-
-    0 updates them after every gradient step.
-    """
 
     tau: Annotated[float, Range(0, 1, open_low=True)] = 0.005
-    """τ of the target networks' updates, θ⁻ ← τ θ + (1 - τ) θ⁻; 1 copies the parameters."""
 
     num_critics: Annotated[int, Range(1, 16)] = 2
     """Networks that estimate Q; the least of what they say counts."""
@@ -82,26 +63,8 @@ class SACConfig(OffPolicyConfig):
     policy_delay: PositiveInt = 1
     """The policy takes one gradient step after so many of the critics."""
 
-    initial_alpha: Positive = 1.0
-    """The temperature α at first: what entropy is worth, in units of reward."""
-
-    learn_alpha: bool = True
-    """Whether α is learnt, so that the entropy comes near its target; else it stays."""
-
-    target_entropy: float | None = None
-    """The entropy that α keeps up.
-
-    null means -1 for each number of an action, and for choices target_entropy_share of the largest.
-    """
-
-    target_entropy_share: Fraction = 0.3
-    """Of choices: the entropy that α keeps up, as a share of that of choosing uniformly.
-
-    What an action mask rules out does not count.
-    """
-
     exploration_correlation: Annotated[float, Range(0, 0.999)] = 0.0
-    """How much of its exploration noise an action shares with the one before (Gaussians only)."""
+    """How much of its exploration noise an action shares with the one before (`Box` alone)."""
 
     learner_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the numbers in which hidden layers multiply while learning.
@@ -131,12 +94,7 @@ class SACConfig(OffPolicyConfig):
 
     untranslatable: ClassVar[dict[str, str]] = {
         **OffPolicyConfig.untranslatable,
-        "ent_coef": "Give initial_alpha; with learn_alpha=False it stays as it is.",
-        "alpha": "Give initial_alpha; with learn_alpha=False it stays as it is.",
-        "autotune": "Give learn_alpha.",
         "twin_q": "Give num_critics: 2, or 1.",
-        "optimization": "Give lr, critic_lr and alpha_lr themselves.",
-        "action_noise": "SAC samples its actions; exploration_correlation makes them change slowly.",
         "q_model_config": "Give model.vf_fcnet_hiddens: the layers of the critics.",
         "policy_model_config": "Give model.",
     }
@@ -148,6 +106,41 @@ class SACConfig(OffPolicyConfig):
                 f"top_quantiles_to_drop={self.top_quantiles_to_drop} is not allowed: "
                 f"it must be less than num_quantiles={self.num_quantiles}."
             )
+
+
+@dataclass
+class SACConfig(ActorCriticsConfig):
+    """Soft actor-critic (Haarnoja et al. 2018)."""
+
+    alpha_lr: Schedule | None = None
+    """Learning rate of the temperature; null takes lr."""
+
+    initial_alpha: Positive = 1.0
+    """The temperature α at first: what entropy is worth, in units of reward."""
+
+    learn_alpha: bool = True
+    """Whether α is learnt, so that the entropy comes near its target; else it stays."""
+
+    target_entropy: float | None = None
+    """The entropy that α keeps up.
+
+    null means -1 for each number of an action, and for choices target_entropy_share of the largest.
+    """
+
+    target_entropy_share: Fraction = 0.3
+    """Of choices: the entropy that α keeps up, as a share of that of choosing uniformly.
+
+    What an action mask rules out does not count.
+    """
+
+    untranslatable: ClassVar[dict[str, str]] = {
+        **ActorCriticsConfig.untranslatable,
+        "ent_coef": "Give initial_alpha; with learn_alpha=False it stays as it is.",
+        "alpha": "Give initial_alpha; with learn_alpha=False it stays as it is.",
+        "autotune": "Give learn_alpha.",
+        "optimization": "Give lr, critic_lr and alpha_lr themselves.",
+        "action_noise": "Actions are sampled; exploration_correlation makes them change slowly.",
+    }
 
 
 @dataclass

@@ -298,6 +298,49 @@ class SquashedGaussian(Gaussian):
         return super().entropy(inputs) + shrinkage.sum(-1)
 
 
+class Deterministic:
+    """One action, d numbers, with white noise of a fixed deviation added where one is sampled.
+
+    Actions are those after squashing: tanh of the input where it is bounded by -1 and 1, and the
+    sum with noise is clipped to these.
+
+    Args:
+        dim: d.
+        bounded: which of them are, `[d]` bool; None if none.
+        deviation: of the noise.
+    """
+
+    action_dtype = torch.float32
+    normal_noise = True
+
+    def __init__(self, dim: int, bounded: Tensor | None, deviation: float) -> None:
+        self.dim = self.noise_size = self.num_inputs = dim
+        self.action_shape: tuple[int, ...] = (dim,)
+        self.bounded, self.deviation = bounded, deviation
+
+    def noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
+        return torch.empty(*shape, self.dim).normal_(generator=generator)
+
+    def sample(self, inputs: Tensor, noise: Tensor) -> Tensor:
+        moved = torch.add(self.mode(inputs), noise, alpha=self.deviation)
+        if self.bounded is None:
+            return moved
+        return torch.where(self.bounded.to(moved.device), moved.clamp(-1, 1), moved)
+
+    def mode(self, inputs: Tensor) -> Tensor:
+        if self.bounded is None:
+            return inputs
+        return torch.where(self.bounded.to(inputs.device), inputs.tanh(), inputs)
+
+    def log_prob(self, inputs: Tensor, action: Tensor) -> Tensor:
+        """A single point has no density: NaN."""
+        return torch.full_like(inputs[..., 0], torch.nan)
+
+    def entropy(self, inputs: Tensor) -> Tensor:
+        """As for `log_prob`: NaN."""
+        return torch.full_like(inputs[..., 0], torch.nan)
+
+
 class Product:
     """Independent distributions side by side, for actions of several kinds.
 

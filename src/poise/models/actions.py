@@ -12,6 +12,7 @@ If there are several kinds, the action is their product.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,16 @@ _KINDS: tuple[tuple[type, ...], ...] = (
 )
 
 
+Numbers = Callable[[int, Tensor | None], Distribution]
+"""Makes a distribution of numbers: how many there are, and which are bounded, `[dim]` bool."""
+
+
+def _gaussian(dim: int, squashed: Tensor | None) -> Distribution:
+    if squashed is None:
+        return Gaussian(dim)
+    return SquashedGaussian(dim, squashed.nonzero().flatten().tolist())
+
+
 class Actions:
     """What a policy's samples mean: their distribution, and the actions that they stand for.
 
@@ -48,6 +59,8 @@ class Actions:
         layout: of the single action space.
         config: the `model` settings, whose `action_distribution` and `free_log_std` are for the
             `Box` leaves.
+        numbers: makes the distribution of the `Box` leaves instead, from how many numbers there are
+            and which of them have bounds; its samples lie within -1 and 1 there.
 
     Attributes:
         dist: the distribution. If there is a Gaussian, its log σ are the last of the inputs.
@@ -59,7 +72,7 @@ class Actions:
         SpaceError: `squashed_gaussian` was asked for, and no `Box` has finite bounds.
     """
 
-    def __init__(self, layout: Layout, config: ModelConfig) -> None:
+    def __init__(self, layout: Layout, config: ModelConfig, numbers: Numbers | None = None) -> None:
         self.layout = layout
         kinds = [[leaf for leaf in layout.leaves if isinstance(leaf.space, k)] for k in _KINDS]
         choices, bits, boxes = kinds
@@ -74,9 +87,13 @@ class Actions:
             squashed = self._squashed(boxes)
         columns = [leaf in squashed for leaf in boxes for _ in range(math.prod(leaf.shape))]
         self.squashed = torch.tensor(columns) if squashed else None
+        self._numbers = numbers or _gaussian
         self.dist = self._distribution(choices, bits, boxes)
-        self.free = self.dim if config.free_log_std else 0
-        bounded = {leaf.name: _Bounded(leaf, squashed=leaf in squashed) for leaf in boxes}
+        self.free = self.dim if config.free_log_std and numbers is None else 0
+        bounded = {
+            leaf.name: _Bounded(leaf, squashed=leaf in squashed and numbers is None)
+            for leaf in boxes
+        }
         self._decoders = {
             leaf.name: bounded[leaf.name] if leaf in boxes else _Whole(leaf)
             for leaf in layout.leaves
@@ -105,8 +122,7 @@ class Actions:
         if bits:
             parts.append(Bernoulli(sum(math.prod(leaf.shape) for leaf in bits)))
         if boxes:
-            where = None if self.squashed is None else self.squashed.nonzero().flatten().tolist()
-            parts.append(Gaussian(self.dim) if where is None else SquashedGaussian(self.dim, where))
+            parts.append(self._numbers(self.dim, self.squashed))
         return parts[0] if len(parts) == 1 else Product(parts)
 
     def to_env(self, action: Tensor) -> Any:

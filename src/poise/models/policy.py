@@ -27,10 +27,10 @@ from poise.errors import ModelError
 from poise.learning.device import CPU
 from poise.learning.distributions import MASKED
 from poise.learning.running import RunningMoments
-from poise.models.actions import Actions
+from poise.models.actions import Actions, Numbers
 from poise.models.catalog import find_model, find_preprocessor
 from poise.models.features import Features
-from poise.models.networks import Actor, ActorCritic
+from poise.models.networks import ActorCritic
 from poise.spaces.layout import Layout
 from poise.spaces.masks import KEY, is_masked
 
@@ -57,6 +57,7 @@ class Policy(nn.Module):
         normalize_observations: whether the networks see numbers and pictures normalised by running
             moments (updated by `update_normalizer`).
         network: makes the networks, unless the model is a custom one.
+        numbers: makes the distribution of `Box` actions; see `Actions`.
 
     Attributes:
         dist: the distribution of actions.
@@ -87,6 +88,7 @@ class Policy(nn.Module):
         *,
         normalize_observations: bool = False,
         network: Callable[[Features, int, ModelConfig], Any] = ActorCritic,
+        numbers: Numbers | None = None,
     ) -> None:
         super().__init__()
         self.obs_layout, self.action_layout = obs_layout, action_layout
@@ -96,7 +98,7 @@ class Policy(nn.Module):
         if config.custom_preprocessor:
             self.preprocessor = find_preprocessor(config.custom_preprocessor)(obs_layout.space)
             self.seen = Layout(self.preprocessor.space)
-        self.actions = Actions(action_layout, config)
+        self.actions = Actions(action_layout, config, numbers)
         self.dist = self.actions.dist
         outputs = self.dist.num_inputs - self.actions.free
         self.custom = config.custom_model is not None
@@ -110,7 +112,7 @@ class Policy(nn.Module):
             self._make_default(network, outputs, config, normalize=normalize_observations)
         if self.actions.free:
             self.log_std = nn.Parameter(torch.full((self.actions.free,), config.log_std_init))
-        elif self.actions.dim and isinstance(self.network, (Actor, ActorCritic)):
+        elif self.actions.dim and numbers is None and hasattr(self.network, "pi"):
             # The network puts out log σ itself, and starts there.
             with torch.no_grad():
                 self.network.pi.bias[outputs - self.actions.dim : outputs] = config.log_std_init

@@ -98,13 +98,24 @@ class SoftActions:
             return self.squash(action), None
         count = len(self._starts)
         chosen = action[:, :count].long() + self._starts.to(action.device)
-        return self.squash(action[:, count:]), chosen
+        numbers = action[:, count:] if action.is_floating_point() else action[:, :0].float()
+        return self.squash(numbers), chosen
 
     def squash(self, u: Tensor) -> Tensor:
         """The numbers of samples u as the critics see them."""
         if self._squashed is None:
             return u
         return torch.lerp(u, u.tanh(), self._squashed.to(u))
+
+    def anything(self, noise: Tensor) -> Tensor:
+        """Samples u whose numbers are uniform within their bounds, by standard normal noise z.
+
+        erf(z / √2) is uniform within -1 and 1. Numbers without bounds are z.
+        """
+        if self._squashed is None:
+            return noise
+        flat = torch.erf(noise * math.sqrt(0.5)).clamp_(-1 + 1e-6, 1 - 1e-6)
+        return torch.where(self._squashed > 0, flat.atanh_(), noise)
 
     def drawn(self, inputs: Tensor, noise: Tensor) -> Drawn:
         """Actions by a policy's outputs.
@@ -212,3 +223,32 @@ class SoftActions:
             return sum(map(math.log, self._choices))
         allowed = torch.split(~forbidden, self._choices, 1)
         return torch.stack([part.sum(1).clamp(min=1).log() for part in allowed]).sum(0)
+
+
+class SureActions(SoftActions):
+    """The numbers of a deterministic policy, whose samples are those after squashing."""
+
+    def replayed(self, action: Tensor) -> tuple[Tensor, Tensor | None]:
+        return action, None
+
+    def anything(self, noise: Tensor) -> Tensor:
+        flat = torch.erf(noise * math.sqrt(0.5))
+        return noise if self._squashed is None else torch.where(self._squashed > 0, flat, noise)
+
+    def drawn(self, inputs: Tensor, noise: Tensor | None) -> Drawn:
+        """c = tanh(u), with the policy's output u itself; `noise` is not used."""
+        none = inputs.new_zeros(len(inputs))
+        one = (none + 1).unsqueeze(1)
+        return Drawn(self.squash(inputs), torch.zeros_like(inputs), none, one, none.unsqueeze(1))
+
+    def gradient(self, drawn: Drawn, q: Tensor, pull: Tensor, alpha: Tensor) -> Tensor:
+        """∂Q/∂u = (1 - c²) ∂Q/∂c, `[N, D]`."""
+        if self._squashed is None:
+            return pull
+        return pull - self._squashed.to(pull) * pull * drawn.numbers**2
+
+    def bounded(self, numbers: Tensor) -> Tensor:
+        """Numbers clipped to their bounds."""
+        if self._squashed is None:
+            return numbers
+        return torch.where(self._squashed.to(numbers) > 0, numbers.clamp(-1, 1), numbers)

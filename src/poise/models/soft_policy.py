@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from poise.config.model import ModelConfig
-from poise.learning.distributions import MASKED
-from poise.models.actions import finite_bounds
+from poise.errors import SpaceError
+from poise.learning.distributions import MASKED, Deterministic
+from poise.models.actions import Numbers, finite_bounds
 from poise.models.networks import Actor
 from poise.models.policy import Policy, State, make_custom
-from poise.models.soft import SoftActions
+from poise.models.soft import SoftActions, SureActions
 from poise.spaces.layout import Layout
 
 Backward = Callable[..., Any]
@@ -40,8 +43,8 @@ class SoftPolicy(Policy):
     """A stochastic policy without values, which critics beside it have.
 
     Args:
-        obs_layout, action_layout, config, normalize_observations: as for `Policy`. Numbers without
-            bounds are not squashed, whatever `action_distribution` says.
+        obs_layout, action_layout, config, normalize_observations, numbers: as for `Policy`. Numbers
+            without bounds are not squashed, whatever `action_distribution` says.
 
     Attributes:
         soft: its actions as they are learnt from.
@@ -59,6 +62,7 @@ class SoftPolicy(Policy):
         config: ModelConfig,
         *,
         normalize_observations: bool = False,
+        numbers: Numbers | None = None,
     ) -> None:
         if all(finite_bounds(leaf) is None for leaf in action_layout.leaves):
             config = dataclasses.replace(config, action_distribution="gaussian")
@@ -68,6 +72,7 @@ class SoftPolicy(Policy):
             config,
             normalize_observations=normalize_observations,
             network=Actor,
+            numbers=numbers,
         )
         self.soft = SoftActions(self.actions)
         self.register_buffer("uniform", torch.zeros(()), persistent=False)
@@ -134,9 +139,45 @@ class SoftPolicy(Policy):
         if self.masked:
             inputs.masked_fill_(self.prepare(obs)[1].cpu(), MASKED)
         action = self.dist.sample(inputs, noise)
-        if self.actions.squashed is not None:
-            # A standard normal z becomes uniform in (-1, 1) by erf(z / √2), and tanh undoes atanh.
-            numbers = action[..., -self.actions.dim :]
-            flat = torch.erf(numbers * math.sqrt(0.5)).clamp_(-1 + 1e-6, 1 - 1e-6).atanh_()
-            numbers.copy_(torch.where(self.actions.squashed, flat, numbers))
+        if self.actions.dim:
+            # Noise and samples of numbers are the last ones.
+            action[..., -self.actions.dim :] = self.soft.anything(noise[..., -self.actions.dim :])
         return action, inputs, state
+
+
+class DeterministicPolicy(SoftPolicy):
+    """A policy of one action for each observation, with noise added to explore.
+
+    Args:
+        obs_layout, action_layout, config, normalize_observations: as for `Policy`.
+        deviation: of the noise, in units in which bounds are -1 and 1.
+
+    Raises:
+        SpaceError: an action is not made of `Box` alone.
+    """
+
+    soft: SureActions
+
+    def __init__(
+        self,
+        obs_layout: Layout,
+        action_layout: Layout,
+        config: ModelConfig,
+        *,
+        normalize_observations: bool = False,
+        deviation: float = 0.0,
+    ) -> None:
+        if not all(isinstance(leaf.space, spaces.Box) for leaf in action_layout.leaves):
+            shown = " ".join(str(action_layout.space).split())
+            raise SpaceError(
+                f"TD3 and DDPG follow the slope of Q by actions, which must be Box, not {shown}: "
+                "SAC takes actions of any kind."
+            )
+        super().__init__(
+            obs_layout,
+            action_layout,
+            config,
+            normalize_observations=normalize_observations,
+            numbers=partial(Deterministic, deviation=deviation),
+        )
+        self.soft = SureActions(self.actions)

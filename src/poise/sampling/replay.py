@@ -48,6 +48,8 @@ class Batch:
         discount: what the value of `next_obs` is worth, `[N]`: γⁿ, or 0 if the episode terminated.
             A time limit does not terminate it.
         index: where the steps are in the ring, `[N]`.
+        later: for each of the n - 1 steps that follow, where they are in the ring, `[N]`, and what
+            their rewards are worth, `[N]`: γᵏ, or 0 if the episode or the replay ends before.
     """
 
     obs: Leaves
@@ -56,9 +58,10 @@ class Batch:
     next_obs: Leaves
     discount: Tensor
     index: np.ndarray
+    later: list[tuple[np.ndarray, Tensor]]
 
     def to(self, device: torch.device) -> Batch:
-        """A copy on another device; `index` stays where it is. On the CPU, the batch itself."""
+        """A copy on another device, but for `index` and `later`. On the CPU, the batch itself."""
         if device.type == "cpu":
             return self
         return Batch(
@@ -68,6 +71,7 @@ class Batch:
             next_obs={name: leaf.to(device) for name, leaf in self.next_obs.items()},
             discount=self.discount.to(device),
             index=self.index,
+            later=self.later,
         )
 
 
@@ -237,12 +241,15 @@ class Replay:
 
         last, reward, going = index, rewards(index), np.ones(len(index), np.bool_)
         discount = np.full(len(index), gamma, np.float32)
+        later = []
         for _ in range(n_step - 1):
             after = (last + self.slots) % self.size
             # A row that only resets begins no step, and neither does the head.
             going = going & ~(self.terminated[last] | self.truncated[last]) & self.valid[after]
             last = np.where(going, after, last)
-            reward = reward + going * discount * rewards(last)
+            worth = going * discount
+            reward = reward + worth * rewards(last)
+            later.append((last, torch.from_numpy(worth)))
             discount = np.where(going, discount * gamma, discount).astype(np.float32, copy=False)
         discount[self.terminated[last]] = 0.0
         following = self._rows_of((last + self.slots) % self.size)
@@ -253,13 +260,18 @@ class Replay:
                     for name, value in final.items():
                         following[name][i] = value
         return Batch(
-            obs=_tensors(self._rows_of(index)),
+            obs=self.observations(index),
             action=torch.from_numpy(self.action[index]),
             reward=torch.from_numpy(reward),
             next_obs=_tensors(following),
             discount=torch.from_numpy(discount),
             index=index,
+            later=later,
         )
+
+    def observations(self, index: np.ndarray) -> Leaves:
+        """Where the steps at `index[N]` begin, as leaves `[N, ...]`."""
+        return _tensors(self._rows_of(index))
 
     def draw_starts(self, count: int, steps: int, generator: torch.Generator) -> np.ndarray:
         """Draws where sequences of so many rows may start, `[count]`, uniformly."""
