@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,10 +46,12 @@ class SAC(OffPolicy):
         critics: Q₁, Q₂, ...
         temperature: α, one for each kind of actions.
         hidden_dtype: the type in which hidden layers multiply while learning.
+        improved: what the policy's latest gradient step has shown.
     """
 
     config: SACConfig
     policy: SoftPolicy
+    improved: Improved | None = None
 
     def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
         config = self.config
@@ -113,7 +115,7 @@ class SAC(OffPolicy):
         config = self.config
         learnt = self.update_critics(minibatch)
         if self.learners["critics"].updates % config.policy_delay == 0:
-            learnt.actor = self.update_actor(minibatch)
+            self.improved = self.update_actor(minibatch)
         return learnt
 
     def update_critics(self, minibatch: Minibatch) -> Learnt:
@@ -142,7 +144,7 @@ class SAC(OffPolicy):
         learner.flat.zero_grad()
         backward(slope.reshape(q.shape))
         norm = learner.step(self.scheduled(self._critic_lr))
-        return Learnt(error, value, minibatch.weight, norm)
+        return Learnt(error, value, norm)
 
     def td_target(self, minibatch: Minibatch) -> Tensor:
         """y = r + γⁿ (1 - terminated) (min Q⁻(s', a') - α log π(a'|s')), `[N, quantiles]`."""
@@ -200,7 +202,8 @@ class SAC(OffPolicy):
         entropy = soft.entropies(drawn)
         if "temperature" in self.learners:
             self.update_temperature(entropy, minibatch)
-        return Improved(entropy.mean(0), soft.expected(drawn, value).mean(), drawn.numbers, norm)
+        mean = soft.expected(drawn, value).mean()
+        return Improved(entropy.mean(0), mean, soft.bounded(drawn.numbers), norm)
 
     def worth(self, q: Tensor, odds: Tensor) -> tuple[Tensor, Tensor]:
         """What the policy strives for.
@@ -255,7 +258,9 @@ class SAC(OffPolicy):
         return self.config.lr if self.config.alpha_lr is None else self.config.alpha_lr
 
     def statistics(self, learnt: Learnt | None) -> dict[str, float]:
-        known = learnt.statistics() if learnt else {}
+        known = learnt.statistics() if learnt else dict.fromkeys(Learnt.NAMES, math.nan)
+        better = self.improved.statistics() if self.improved and learnt else {}
+        known |= dict.fromkeys(Improved.NAMES, math.nan) | better
         kinds = self.policy.soft.kinds
         names = [f"alpha_{kind}" for kind in kinds] if len(kinds) > 1 else ["alpha"]
         alphas = dict(zip(names, self.alpha.tolist(), strict=True))
@@ -269,47 +274,42 @@ class Improved:
     Attributes:
         entropy: of each kind of actions, `[kinds]`.
         value: the mean of what the critics say of the policy's own actions.
-        numbers: of these actions, `[N, D]`.
+        bounded: those of their numbers that have bounds, `[N, ...]`.
         grad_norm: of the policy's gradient, before clipping.
     """
 
+    NAMES: ClassVar = ("entropy", "policy_q", "policy_grad_norm", "saturation")
     entropy: Tensor
     value: Tensor
-    numbers: Tensor
+    bounded: Tensor
     grad_norm: float
+
+    def statistics(self) -> dict[str, float]:
+        """The entropy, the value, the norm, and the share of numbers that are at their bounds."""
+        share = (self.bounded.abs() > 0.99).float().mean()
+        found = self.entropy.sum().item(), self.value.item(), self.grad_norm, share.item()
+        return dict(zip(self.NAMES, found, strict=True))
 
 
 @dataclass
 class Learnt:
-    """What a gradient step learnt from.
+    """What a gradient step of the critics has shown.
 
     Attributes:
         error: the mean of the critics' errors Q(s, a) - y, `[N]`.
         q: Q(s, a) of each critic, `[C, N, quantiles]`.
-        weight: as in `Minibatch`, `[N]`.
         grad_norm: of the critics' gradient, before clipping.
-        actor: what the policy's step has shown, if there was one.
     """
 
+    NAMES: ClassVar = ("td_error", "q", "grad_norm")
     error: Tensor
     q: Tensor
-    weight: Tensor
     grad_norm: float
-    actor: Improved | None = None
 
     def statistics(self) -> dict[str, float]:
-        """Mean |δ|, mean Q(s, a), the norms, the policy's entropy and its share at the bounds."""
-        means = {"td_error": self.error.abs().mean().item(), "q": self.q.mean().item()}
-        known = {**means, "grad_norm": self.grad_norm}
-        if self.actor is not None:
-            known |= {
-                "entropy": self.actor.entropy.sum().item(),
-                "policy_q": self.actor.value.item(),
-                "policy_grad_norm": self.actor.grad_norm,
-            }
-            if self.actor.numbers.shape[1]:
-                known["saturation"] = (self.actor.numbers.abs() > 0.99).float().mean().item()
-        return known
+        """Mean |δ|, mean Q(s, a) and the gradient's norm."""
+        found = self.error.abs().mean().item(), self.q.mean().item(), self.grad_norm
+        return dict(zip(self.NAMES, found, strict=True))
 
 
 class Temperature(nn.Module):

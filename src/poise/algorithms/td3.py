@@ -72,7 +72,7 @@ class TD3(SAC):
         drawn = soft.drawn(target.trace(x, self.hidden_dtype)[0], None)
         limit = config.target_noise_clip
         noise = self.noise(x).mul_(config.target_noise).clamp_(-limit, limit)
-        drawn.numbers = soft.bounded(drawn.numbers + noise)
+        drawn.numbers = soft.clipped(drawn.numbers + noise)
         return drawn
 
     def worth(self, q: Tensor, odds: Tensor) -> tuple[Tensor, Tensor]:

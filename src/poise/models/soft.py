@@ -152,6 +152,12 @@ class SoftActions:
             logits = torch.cat([logits, both.flatten(1)], 1)
         return self._dist.grid(logits)
 
+    def bounded(self, numbers: Tensor) -> Tensor:
+        """Those of the numbers `[N, D]` that have bounds, `[N, ...]`."""
+        if self._squashed is None:
+            return numbers[:, :0]
+        return numbers[:, self._squashed.to(numbers.device) > 0]
+
     def value(self, drawn: Drawn, q: Tensor, alpha: Tensor) -> Tensor:
         """E Q - α log π, the soft value of the states, `[N]`.
 
@@ -247,8 +253,8 @@ class SureActions(SoftActions):
             return pull
         return pull - self._squashed.to(pull) * pull * drawn.numbers**2
 
-    def bounded(self, numbers: Tensor) -> Tensor:
-        """Numbers clipped to their bounds."""
+    def clipped(self, numbers: Tensor) -> Tensor:
+        """Numbers within their bounds."""
         if self._squashed is None:
             return numbers
         return torch.where(self._squashed.to(numbers) > 0, numbers.clamp(-1, 1), numbers)
