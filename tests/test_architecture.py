@@ -155,8 +155,6 @@ BUDGETS = {
 
 What trains has 1,400 more than the plan gave it: what travels between machines, and where samplers
 live (300); SAC and its relatives, which the plan did not count: critics, actions of all kinds as
-What trains has 1,400 more than the plan gave it: what travels between machines, and where samplers
-live (300); SAC and its relatives, which the plan did not count: critics, actions of all kinds as
 they are learnt from, and goals that are relabelled (1,100). Clusters have 1,040 more: samplers and
 their faults take what the plan gave, and clusters of one's own, their descriptions, jobs, and what
 is sent and fetched as much again; the last 40 are that a run there ends by the error that it ends
