@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,37 @@ import gymnasium as gym
 import pytest
 
 import poise
+import warm
 from poise.tracking.folder import RunFolder
-from poise.tune import grid_search
+from poise.tune import grid_search, loguniform
 
 pytest.importorskip("ray")
 pytest.importorskip("optuna")
 
 from clusters import three_nodes
+from poise.cluster.trials import RemoteWorker
 
 pytestmark = pytest.mark.slow
 
 SMALL: dict[str, Any] = {
-    "stop": {"timesteps_total": 6000},
+    "stop": {"timesteps_total": 768},
     "preset": None,
     "quiet": True,
     "tensorboard": False,
     "plot": False,
 }
-SPACE: dict[str, Any] = {
-    "env": "CartPole-v1",
+FAST: dict[str, Any] = {
     "num_envs_per_worker": 4,
-    "lr": grid_search([1e-4, 3e-4, 1e-3]),
+    "rollout_fragment_length": 64,
+    "num_sgd_iter": 1,
+    "timesteps_per_iteration": 0,
+    "model": {"fcnet_hiddens": [8]},
+}
+"""Iterations of at most 256 steps, which take little time."""
+SPACE: dict[str, Any] = {
+    **FAST,
+    "env": "CartPole-v1",
+    "lr": grid_search([1e-4, 1e-3]),
     "gamma": grid_search([0.9, 0.99]),
 }
 NUMBERS = ("timesteps_total", "episodes_total", "episode_reward_mean", "learner/entropy")
@@ -46,8 +57,11 @@ NUMBERS = ("timesteps_total", "episodes_total", "episode_reward_mean", "learner/
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    with three_nodes() as made:
-        yield made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        patch.setattr("poise.tuning.run.Guest", partial(warm.guest, warm.address()[1:]))
+        with three_nodes() as made:
+            yield made
 
 
 def wait_until(found: Callable[[], Any], of: subprocess.Popen[str] | None = None) -> Any:
@@ -64,12 +78,15 @@ def rows(folder: Path) -> list[tuple[Any, ...]]:
     return [tuple(row[key] for key in NUMBERS) for row in RunFolder(folder).metrics()]
 
 
-def test_trials_on_a_cluster_are_those_of_this_machine(cluster: Any, tmp_path: Path) -> None:
+def test_trials_on_a_cluster_are_those_of_this_machine(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poise.cluster.connect.available_cores", lambda: 2)
     here = poise.tune.run("PPO", config=SPACE, folder=tmp_path / "here", parallel=1, **SMALL)
     there = poise.tune.run(
         "PPO", config=SPACE, folder=tmp_path / "there", ray_address=cluster.address, **SMALL
     )
-    assert [trial.state for trial in there.trials] == ["finished"] * 6
+    assert [trial.state for trial in there.trials] == ["finished"] * 4
     for mine, theirs in zip(here.trials, there.trials, strict=True):
         assert mine.params == theirs.params
         assert rows(mine.path) == rows(theirs.path)
@@ -82,7 +99,9 @@ def test_trials_on_a_cluster_are_those_of_this_machine(cluster: Any, tmp_path: P
     assert here.best_config == there.best_config
     with poise.load(here.best_checkpoint) as mine, poise.load(there.best_checkpoint) as theirs:
         assert mine.algorithm.flat.data.equal(theirs.algorithm.flat.data)
-    assert any("0 + 1 + 1 + 1 free CPUs, room for 3" in said for said in there.study.said)
+    [said] = [said for said in there.study.said if "room for" in said]
+    assert "0 + 1 + 1 + 1 free CPUs, room for 3 at a time. Nodes on this machine offer 3" in said
+    assert said.endswith("CPUs and share its 2 cores.")
 
 
 class Slow(gym.Wrapper):
@@ -94,7 +113,7 @@ class Slow(gym.Wrapper):
 
     def step(self, action: Any) -> Any:
         self.count += 1
-        while self.count > 500 and not self.file.exists():
+        while self.count > 100 and not self.file.exists():
             time.sleep(0.01)
         return super().step(action)
 
@@ -112,12 +131,69 @@ def saved(folder: Path) -> int:
     return max((int(f.parent.name) for f in found if f.parent.name.isdigit()), default=0)
 
 
+def paid(config: dict[str, Any]) -> gym.Env:
+    return gym.wrappers.TransformReward(slow(config), lambda _: config["pays"])
+
+
+def test_trials_that_fall_behind_are_pruned_where_they_run(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They go on with their second iteration when they have been told to stop."""
+    files = [tmp_path / str(number) for number in range(3)]
+    usual, waiting = RemoteWorker.send, iter(files)
+
+    def send(self: RemoteWorker, message: dict[str, Any]) -> None:
+        usual(self, message)
+        next(waiting).touch()
+
+    monkeypatch.setattr(RemoteWorker, "send", send)
+    next(waiting).touch()
+    ways = [{"file": str(file), "pays": 3.0 - n} for n, file in enumerate(files)]
+    given = {"config": {**FAST, "env": paid, "env_config": grid_search(ways)}, "folder": tmp_path}
+    given |= {"scheduler": "asha", "parallel": 1, "ray_address": cluster.address, **LONG}
+    best, *others = poise.tune.run("PPO", **given).trials
+    assert (best.state, len(rows(best.path)) > 2) == ("finished", True)
+    for trial in others:
+        assert trial.state == "pruned"
+        assert re.fullmatch(r"pruned at \d\d % of its limit", trial.result["stop_reason"])
+        assert saved(trial.path) == len(rows(trial.path)) <= 2
+
+
+def test_a_population_that_ctrl_c_ends_goes_on_as_one_that_nothing_did(
+    cluster: Any, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    config = {**FAST, "env": slow, "env_config": {"file": str(go)}, "lr": loguniform(1e-4, 1e-2)}
+    given = {**LONG, "config": config, "num_samples": 3, "scheduler": "pbt", "generations": 2}
+    given |= {"sampler": "random", "stop": {"timesteps_total": 1024}}
+    go.touch()
+    alone = poise.tune.run("PPO", folder=tmp_path / "alone", parallel=2, **given)
+    go.unlink()
+    given |= {"folder": tmp_path, "experiment": "e", "ray_address": cluster.address}
+    paths = [tmp_path / "e" / f"trial_{n:05d}" for n in range(3)]
+
+    def interrupt() -> None:
+        wait_until(lambda: all(map(saved, paths)))
+        os.kill(os.getpid(), signal.SIGINT)
+        go.touch()
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    first = poise.tune.run("PPO", **given)
+    assert first.ended == "interrupted"
+    assert {trial.state for trial in first.trials} == {"running"}
+    again = poise.tune.run("PPO", resume=True, **given)
+    assert any(trial.lineage for trial in again.trials)
+    for mine, theirs in zip(alone.trials, again.trials, strict=True):
+        assert (theirs.state, theirs.params) == ("finished", mine.params)
+        assert (theirs.lineage, rows(theirs.path)) == (mine.lineage, rows(mine.path))
+
+
 def test_a_lost_machine_and_a_lost_process_cost_what_was_since_the_last_checkpoint(
     cluster: Any, tmp_path: Path
 ) -> None:
     """Three trials on three nodes; one node goes, and on another the trial's process is killed."""
     go = tmp_path / "go"
-    config = {"env": slow, "env_config": {"file": str(go)}, "num_envs_per_worker": 4}
+    config = {**FAST, "env": slow, "env_config": {"file": str(go)}}
     config |= {"lr": grid_search([1e-4, 3e-4, 1e-3])}
     go.touch()
     alone = poise.tune.run("PPO", config=config, folder=tmp_path / "alone", parallel=1, **LONG)
@@ -152,13 +228,23 @@ def test_a_lost_machine_and_a_lost_process_cost_what_was_since_the_last_checkpoi
     assert re.match(r"trial \d: its worker on \S+ is gone \(", lost), lost
 
 
+COMMAND = """
+import functools, os, warm
+import poise.tuning.run
+poise.tuning.run.Guest = functools.partial(warm.guest, os.environ[warm.ADDRESS])
+from poise.cli.main import main
+main()
+"""
+"""`poise`, whose trials on a cluster begin warm."""
+
+
 def test_seeds_that_were_told_to_end_and_killed_go_on_and_are_those_of_this_machine(
     cluster: Any, tmp_path: Path
 ) -> None:
     env = "test_trials_on_ray:slow"
     go = tmp_path / "go"
     go.touch()
-    config = {"num_envs_per_worker": 4, "env_config": {"file": str(go)}}
+    config = {**FAST, "env_config": {"file": str(go)}}
     alone = poise.run_seeds(
         "PPO", env, seeds=3, config=config, folder=tmp_path / "alone", parallel=1, **LONG
     )
@@ -167,19 +253,19 @@ def test_seeds_that_were_told_to_end_and_killed_go_on_and_are_those_of_this_mach
     paths = [folder / f"seed_{n}" for n in range(3)]
 
     def begun(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "poise", *arguments]
         places = os.pathsep.join(filter(None, sys.path))
-        return subprocess.Popen(
-            command,
+        return warm.Popen(
+            [sys.executable, "-c", COMMAND, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env={**os.environ, "PYTHONPATH": places},
         )
 
-    flags = ["--env-config", json.dumps(config["env_config"]), "--num-envs-per-worker", "4"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    flags = ["--config", str(tmp_path / "config.json"), "--stop", "timesteps_total=768"]
     flags += ["--preset", "none", "--no-tensorboard", "--no-plot", "--checkpoint-freq", "1"]
-    flags += ["--keep-checkpoints-num", "1", "--stop", "timesteps_total=6000"]
+    flags += ["--keep-checkpoints-num", "1"]
     flags += ["--folder", str(tmp_path), "--experiment", "e", "--ray-address", cluster.address]
     first = begun("train", "PPO", "--env", env, "--seeds", "3", *flags)
     wait_until(lambda: all(map(saved, paths)), first)

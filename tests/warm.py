@@ -139,6 +139,20 @@ def install() -> None:
     subprocess.Popen = _Workers  # type: ignore[misc]
 
 
+def guest(name: str, cores: int) -> Any:
+    """A worker for trials of a search on a cluster, whose processes begin warm.
+
+    Args:
+        name: what `ADDRESS` is where the search is.
+        cores: as `poise.tuning.process.Guest` takes them.
+    """
+    from poise.tuning.process import Guest
+
+    os.environ[ADDRESS] = name
+    install()
+    return Guest(cores)
+
+
 def address() -> str:
     """That of the parent, which begins when it is needed, and ends with this process."""
     global _parent

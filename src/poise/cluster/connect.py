@@ -176,6 +176,15 @@ def end(actor: Any) -> None:
         ray.kill(actor) if actor is not None and ray.is_initialized() else None
 
 
+def crowd(ray: Any) -> str:
+    """A sentence, where nodes on this machine offer more CPUs than it has; nothing else."""
+    name, cores = socket.gethostname(), available_cores()
+    here = [each["Resources"] for each in nodes(ray) if each["NodeManagerHostname"] == name]
+    if (offered := sum(each.get("CPU", 0) for each in here)) <= cores:
+        return ""
+    return f" Nodes on this machine offer {offered:g} CPUs and share its {cores} cores."
+
+
 def nodes(ray: Any) -> list[dict[str, Any]]:
     """The machines that are there now, the head first."""
     alive = [node for node in ray.nodes() if node["Alive"]]

@@ -20,7 +20,16 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from poise.cluster.connect import about_here, check_same, end, free_now, nodes, ray_of, why
+from poise.cluster.connect import (
+    about_here,
+    check_same,
+    crowd,
+    end,
+    free_now,
+    nodes,
+    ray_of,
+    why,
+)
 from poise.cluster.fetch import FIRST, GROWING, LOG, bring, taken
 from poise.errors import ClusterError
 from poise.tracking.folder import RunFolder
@@ -54,7 +63,7 @@ class TrialActor:
             os.chdir(here)
         os.environ.pop("OMP_NUM_THREADS", None)  # Ray's: a trial's threads are as without Ray
         self.process = make(cores)
-        self.home: Path = self.process.home
+        self.home: Path = self.process.scratch.path
 
     def hello(self) -> dict[str, str]:
         """See `about_here`; and where trials write."""
@@ -120,6 +129,7 @@ class TrialActor:
     def end(self) -> None:
         """Ends the process, and leaves nothing behind."""
         self.process.end()
+        self.process.scratch.remove()
 
 
 class RemoteWorker:
@@ -273,7 +283,7 @@ class RayTrials:
         free, each = self._free()
         say(
             f"Trials run on the cluster {address!r}, each with {self._wants()}: its machines have "
-            f"{each} free CPUs, room for {free} at a time."
+            f"{each} free CPUs, room for {free} at a time.{crowd(ray)}"
             + " The others wait for machines."
             * ((size or 0) > free)
         )

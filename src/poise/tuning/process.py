@@ -73,18 +73,12 @@ class Process:
 
 
 class Guest(Process):
-    """One whose search is on another machine, with a folder here for what its trials write.
+    """One whose search is on another machine.
 
     Attributes:
-        home: the folder.
+        scratch: a folder here, for what its trials write; it outlives the process.
     """
 
     def __init__(self, cores: int) -> None:
         super().__init__(cores)
-        self._scratch = Scratch("trials")
-        self.home = self._scratch.path
-
-    def end(self) -> str:
-        how = super().end()
-        self._scratch.remove()
-        return how
+        self.scratch = Scratch("trials")
