@@ -25,12 +25,12 @@ from poise.compat.azureml.contrib.train.rl import (
     WorkerConfiguration,
     script_words,
 )
-from poise.compat.azureml.core import Experiment, Workspace
+from poise.compat.azureml.core import Experiment, Run, Workspace
 from poise.compat.azureml.core.compute import AmlCompute, ComputeTarget, size_of
 from poise.compat.azureml.submitted import SubmittedRun
 from poise.compat.azureml.tensorboard import Tensorboard
 from poise.compat.azureml.widgets import RunDetails
-from poise.errors import ConfigError, RunError
+from poise.errors import ClusterError, ConfigError, PoiseError, RunError, TrustError
 from poise.tracking.folder import RunFolder
 
 TUTORIALS = Path(__file__).parent / "tutorials"
@@ -184,12 +184,12 @@ def test_a_widget_prints_lines_where_there_is_no_notebook(
 class OutOfReach:
     """A cluster that does not answer until it is `back`, when its job has ended."""
 
-    back = False
+    back, address = False, "http://127.0.0.1:9"
 
     def get(self, name: str) -> Job:
         if not self.back:
             raise Unreachable("Nothing answers.")
-        return Job(name, "SUCCEEDED", node="n")
+        return Job(name, "SUCCEEDED", node="n", began=float(ord(name)))
 
     def read(self, job: Job, name: str | None, lines: int = -1) -> bytes:
         return b"printed\n"
@@ -226,6 +226,59 @@ def test_a_cluster_out_of_reach_is_said_and_waited_for(
     with pytest.raises(Unreachable):
         lost.wait_for_completion()
     assert lost.get_status() == "NotResponding"
+
+
+def test_another_session_finds_the_runs_of_an_experiment(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs, mine = cast(Any, OutOfReach()), Experiment(workspace, "e")
+    jobs.back = True
+    for name in "ab":
+        job = Job(name, "RUNNING", began=float(ord(name)))
+        SubmittedRun(mine, jobs, job, [("h", "D2", 1)]).wait_for_completion()
+    (mine.folder / "b" / "azureml-logs" / "logged.jsonl").write_text(
+        '{"time": 1.0, "name": "loss", "value": 3.0}\n'
+    )
+    about = json.loads((mine.folder / "a" / ".run.json").read_text())
+    about["job"] |= {"state": "RUNNING", "began": 3.0}
+    others = {"c": jobs.address, "d": "http://evil.example:8265"}
+    for name, address in others.items():
+        (mine.folder / name).mkdir()
+        (mine.folder / name / ".run.json").write_text(json.dumps({**about, "jobs": address}))
+    (mine.folder / "damaged").mkdir()
+    (mine.folder / "damaged" / ".run.json").write_text('{"job": 3}')
+    submitted._known.clear()
+
+    runs = list(Workspace.from_config().experiments["e"].get_runs())
+    assert [run.id for run in runs] == ["b", "a", "d", "c"]
+    assert "damaged/.run.json is not what Poise wrote" in capsys.readouterr().out
+    newest, _, evil, lost = runs
+    assert (newest.status, newest.get_metrics()) == ("Completed", {"loss": 3.0})
+    assert newest.wait_for_completion()["target"] == "h"
+    assert newest.get_file_names() == ["azureml-logs/driver_log.txt", "azureml-logs/logged.jsonl"]
+    newest.download_files("azureml-logs/driver", "there")
+    assert Path("there/azureml-logs/driver_log.txt").read_text() == "printed\n"
+    assert [run is other for run, other in zip(runs, mine.get_runs(), strict=True)] == [True] * 4
+    with pytest.raises(ClusterError, match=r"Nothing answers at http://127\.0\.0\.1:9"):
+        lost.wait_for_completion()
+    with pytest.raises(TrustError, match=r"the cluster 'http://evil.example:8265'"):
+        evil.cancel()
+    assert (lost.status, workspace.get_run("d")) == ("NotResponding", evil)
+    with pytest.raises(RunError, match=r"There is no run 'x' in"):
+        workspace.get_run("x")
+
+
+def test_what_azure_has_beside_is_refused_by_name(workspace: Workspace) -> None:
+    run, mine = Run(workspace.folder), Experiment(workspace, "e")
+    run.log_list("several", [1, 2])
+    run.complete()
+    assert (workspace.folder / "logged.jsonl").read_text().count('"several"') == 2
+    for thing, name in ((run, "log_image"), (mine, "delete"), (workspace, "datastores")):
+        with pytest.raises(PoiseError, match=rf"\w+\.{name} of Azure ML has no equivalent here"):
+            getattr(thing, name)
+    with pytest.raises(PoiseError, match="Did you mean 'get_runs'"):
+        mine.get_run()  # type: ignore[operator]
+    assert not hasattr(run, "_repr_html_")
 
 
 @pytest.mark.slow
@@ -369,6 +422,9 @@ def test_a_script_that_fails_says_why_and_its_files_are_here(
     answer, several = run.get_metrics()["answer"], run.get_metrics("several")["several"]
     assert (answer, several[0], several[1] == several[1]) == (42, 1.0, False)
     assert {"azureml-logs/driver_log.txt", "outputs/copy.txt"} <= set(run.get_file_names())
+    submitted._known.clear()  # as in another session
+    [again] = Experiment(workspace, "scripts").get_runs()
+    assert (again.id, again.status, again.get_metrics()["answer"]) == (run.id, "Failed", 42)
     run.download_file("outputs/copy.txt", "here/copy.txt")
     assert (workspace.folder / "here" / "copy.txt").read_text() == "of the folder"
     with pytest.raises(RunError, match=r"no file 'outputs/cpy.txt'. Did you mean"):

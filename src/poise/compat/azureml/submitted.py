@@ -14,14 +14,17 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from poise.cluster.fetch import LEFT, LOG, Look, follow
-from poise.cluster.jobs import LOOK_S, Job, Jobs, Unreachable
+from poise.cluster.jobs import ENDED, LOOK_S, Job, Jobs, Unreachable
 from poise.compat.azureml.core.run import FILE, LOGS, Run
+from poise.compat.cluster import say
+from poise.envs.trust import Foreign, address_label, admit_address, remember
 from poise.errors import RunError, nearest, shown, writing
-from poise.files import make_folder, write_whole
+from poise.files import make_folder, read_json, write_json, write_whole
 from poise.tracking.folder import RunFolder
 
 STATES = {
@@ -34,6 +37,11 @@ STATES = {
 """What Azure calls the states of a job."""
 NODES_S = 5.0
 """Seconds between two looks at the cluster's nodes."""
+KEPT = ".run.json"
+"""In a run's folder: what another session needs to find it again."""
+
+_known: dict[Path, SubmittedRun] = {}
+"""Runs that this process has submitted or found, by their folders: one thread follows each."""
 
 
 class SubmittedRun(Run):
@@ -41,7 +49,8 @@ class SubmittedRun(Run):
 
     Args:
         experiment: that it belongs to.
-        jobs, job: where it runs.
+        jobs: of the cluster where it runs; a text is their address, out of a file.
+        job: as it was last seen.
         targets: names and machines of the head and of the workers, and how many nodes each has.
 
     Attributes:
@@ -52,7 +61,11 @@ class SubmittedRun(Run):
     """
 
     def __init__(
-        self, experiment: Any, jobs: Jobs, job: Job, targets: list[tuple[str, str, int]]
+        self,
+        experiment: Any,
+        jobs: Jobs | Foreign,
+        job: Job,
+        targets: list[tuple[str, str, int]],
     ) -> None:
         self.experiment, self.id, self.targets = experiment, job.id, targets
         self.root = experiment.folder / job.id
@@ -60,11 +73,21 @@ class SubmittedRun(Run):
         super().__init__(self.root)
         self.nodes: list[dict[str, Any]] = []
         self.watchers: list[Callable[[], None]] = []
-        self._jobs, self._look = jobs, Look(job, b"", [], None)
+        log = self.root / LOGS / LOG
+        runs = sorted(file.parent for file in self.root.rglob("config.json"))
+        self._jobs = jobs
+        self._look = Look(job, log.read_bytes() if log.is_file() else b"", runs, None)
         self._error: BaseException | None = None
         self._looked_at_nodes = -math.inf
         self._over = threading.Event()
-        threading.Thread(target=self._follow, daemon=True).start()
+        _known[self.root] = self
+        if not isinstance(jobs, Foreign):
+            remember(address_label(jobs.address))  # also for another session
+            self._keep(jobs, job)
+        elif job.state in ENDED:
+            self._over.set()
+        if not self.over:
+            threading.Thread(target=self._follow, daemon=True).start()
 
     def __repr__(self) -> str:
         return (
@@ -73,15 +96,35 @@ class SubmittedRun(Run):
 
     # --- looking
 
+    def _cluster(self) -> Jobs:
+        """The jobs of its cluster.
+
+        Raises:
+            ClusterError: it does not answer, or refuses.
+            TrustError: its address came with the folder, from elsewhere.
+        """
+        if isinstance(self._jobs, Foreign):
+            admit_address(self._jobs)
+            self._jobs = Jobs(str(self._jobs))
+        return self._jobs
+
+    def _keep(self, jobs: Jobs, job: Job) -> None:
+        """Notes how it is doing, for another session."""
+        kept = {"jobs": jobs.address, "targets": self.targets, "job": asdict(job)}
+        write_json(self.root / KEPT, kept)
+
     def _follow(self) -> None:
         """Looks until the run has ended, and all of it is here."""
         try:
-            for look in follow(self._jobs, self._look.job, self.root):
+            jobs = self._cluster()
+            for look in follow(jobs, self._look.job, self.root):
+                if look.job.state != self._look.job.state:
+                    self._keep(jobs, look.job)
                 if look.log != self._look.log:
                     write_whole(self.root / LOGS / LOG, look.log.decode(errors="replace"))
                 if not look.trouble and time.monotonic() - self._looked_at_nodes > NODES_S:
                     with suppress(Unreachable):
-                        self.nodes = self._jobs.nodes()
+                        self.nodes = jobs.nodes()
                     self._looked_at_nodes = time.monotonic()
                 self._look = look
                 self._tell()
@@ -190,6 +233,22 @@ class SubmittedRun(Run):
             make_folder(target.absolute().parent)
             shutil.copyfile(self.root / name, target)
 
+    def download_files(
+        self, prefix: str | None = None, output_directory: str | None = None, **_: Any
+    ) -> None:
+        """Copies the files of the run, into folders as they have there.
+
+        Args:
+            prefix: how their paths begin; None is all of them.
+            output_directory: where to; None is where this process is.
+
+        Raises:
+            RunError: one cannot be written.
+        """
+        for name in self.get_file_names():
+            if name.startswith(prefix or ""):
+                self.download_file(name, str(Path(output_directory or ".", name)))
+
     # --- its end
 
     def wait_for_completion(
@@ -231,8 +290,26 @@ class SubmittedRun(Run):
 
     def cancel(self) -> None:
         """Ends the run, which writes a checkpoint first."""
-        self._jobs.stop(self._look.job)
+        self._cluster().stop(self._look.job)
         self._over.wait()
+
+
+def submitted_runs(experiment: Any) -> list[SubmittedRun]:
+    """The runs of an experiment, the newest first, also those that another session submitted."""
+    found = []
+    for file in experiment.folder.glob(f"*/{KEPT}"):
+        try:
+            kept = read_json(file)
+            run = _known.get(file.parent) or SubmittedRun(
+                experiment,
+                Foreign(str(kept["jobs"]), file),
+                Job(**{**kept["job"], "id": file.parent.name}),
+                [(str(name), str(machine), int(n)) for name, machine, n in kept["targets"]],
+            )
+            found.append((run._look.job.began, run.id, run))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            say(f"{file} is not what Poise wrote ({error}): its run is left out.")
+    return [run for *_, run in sorted(found, reverse=True)]
 
 
 class ChildRun:

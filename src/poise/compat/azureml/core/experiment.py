@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from poise.compat.azureml.core.run import Refusing
 from poise.compat.azureml.core.workspace import Workspace
 from poise.files import folder_name
 
 
-class Experiment:
+class Experiment(Refusing):
     """Runs that belong together: `runs/NAME` of the workspace.
 
     Args:
@@ -44,3 +46,10 @@ class Experiment:
             PoiseError: what is to run, or where, is not there.
         """
         return config.submit(self)
+
+    def get_runs(self, *_: Any, **__: Any) -> Iterator[Any]:
+        """Its runs, the newest first, also those that another session submitted; those that have
+        not ended are followed from here on."""
+        from poise.compat.azureml.submitted import submitted_runs
+
+        yield from submitted_runs(self)

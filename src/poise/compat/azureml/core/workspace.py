@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from poise.compat.azureml.core.compute import AmlCompute, targets
+from poise.compat.azureml.core.run import Refusing
 from poise.compat.cluster import say
-from poise.errors import ConfigError
+from poise.errors import ConfigError, RunError, nearest
 from poise.files import read_json
 
 CONFIGS = ("config.json", ".azureml/config.json")
 KEYS = ("subscription_id", "resource_group", "workspace_name")
 
 
-class Workspace:
+class Workspace(Refusing):
     """A folder: `runs` has its experiments, `.azureml` its compute targets.
 
     Args:
@@ -71,3 +72,23 @@ class Workspace:
     def compute_targets(self) -> dict[str, AmlCompute]:
         """The targets that were created here, by name."""
         return targets(self.folder)
+
+    @property
+    def experiments(self) -> dict[str, Any]:
+        """The experiments that have runs here, by name."""
+        from poise.compat.azureml.core.experiment import Experiment
+
+        folders = sorted(each.name for each in (self.folder / "runs").glob("*") if each.is_dir())
+        return {name: Experiment(self, name) for name in folders}
+
+    def get_run(self, run_id: str) -> Any:
+        """The run of this id, of whichever experiment.
+
+        Raises:
+            RunError: there is none.
+        """
+        runs = [run for each in self.experiments.values() for run in each.get_runs()]
+        if found := [run for run in runs if run.id == run_id]:
+            return found[0]
+        hint = nearest(run_id, [run.id for run in runs])
+        raise RunError(f"There is no run {run_id!r} in {self.folder}.{hint}")
