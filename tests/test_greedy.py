@@ -48,6 +48,19 @@ class Chance(Task):
         return float(self.earned and not earned)
 
 
+class Idle(Task):
+    """Earns 1 for each first action of 1, which a policy never takes that has learnt nothing."""
+
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def observe(self) -> np.ndarray:
+        return np.zeros(1, np.float32)
+
+    def judge(self, action: Any) -> float:
+        return float(abs(action[0]) > 0.9)
+
+
 class Biased(poise.Callback):
     """Makes 0 the most likely action, by a little."""
 
@@ -67,6 +80,26 @@ def test_only_a_gap_that_is_large_and_certain_counts() -> None:
     assert not falls_short(-220.0, [-200.0, -210.0] * 50, 10), "a little"
     assert not falls_short(float("nan"), returns, 10)
     assert not falls_short(0.0, [], 10)
+
+
+def test_random_first_steps_are_not_the_policys() -> None:
+    """They may earn more than the policy does, sampled or not."""
+    with (
+        poise.make_trainer(
+            "SAC",
+            Idle,
+            progress=False,
+            seed=0,
+            learning_starts=400,
+            timesteps_per_iteration=400,
+            evaluation_interval=1,
+            model={"fcnet_hiddens": [8], "log_std_init": -3.0},
+        ) as algo,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("error")
+        result = algo.learn(stop={"training_iteration": 1})
+    assert result["evaluation/episode_reward_mean"] == 0 < result["episode_reward_mean"]
 
 
 def test_an_evaluation_while_training_says_it_once_with_the_sampled_score() -> None:

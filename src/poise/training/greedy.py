@@ -81,7 +81,9 @@ class Greedy(Callback):
         returns = [episode.reward for episode in trainer.metrics.window]
         greedy, episodes = evaluation["episode_reward_mean"], int(evaluation["episodes"])
         if falls_short(greedy, returns, episodes):
-            self._told = True
             sampled = trainer.evaluate(episodes, explore=True)["episode_reward_mean"]
+            if sampled - greedy <= SHARE * abs(sampled):
+                return  # training was better by something else, such as random first steps
+            self._told = True
             how = f"{episodes} episodes each; {statistics.fmean(returns):.4g} in training"
             self._say(sentence(greedy, sampled, how))
