@@ -107,9 +107,8 @@ class RayHome:
             say=self._say,
         )
         self.batches: list[Any] = []
-        at_least = min(config.min_workers or workers, workers)
         try:
-            self.fleet.start(at_least, config.cluster_timeout_s)
+            self.fleet.start(min(config.min_workers or workers, workers), config.cluster_timeout_s)
         except BaseException:
             self.fleet.close()
             raise
@@ -196,11 +195,10 @@ class RayGroup(SamplerGroup):
         self.about, self.patience, self.batch_slots = about, patience, batch_slots
         each = len(fleet.workers[0].slots)
         self.parts = [whole.part(i, i + each) for i in range(0, whole.slots, each)]
-        self.waited = 0.0
         self._answers: dict[int, dict[str, Any]] = {}  # of the round under way, by worker
         self._halted = False  # whether workers were told to stop, and not yet to go on
-        self._version = self._broadcast = 0
-        self._floor = 0  # the first broadcast of the policy that acts now
+        # The floor is the first broadcast of the policy that acts now.
+        self._version = self._broadcast = self._floor = 0
         self._episodes: list[Episode] = []
         self._rows, self._seconds = 0, dict.fromkeys(STAGES, 0.0)
         self._bytes, self._nodes, self._looked = 0.0, 0, -math.inf

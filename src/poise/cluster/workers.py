@@ -66,8 +66,7 @@ class Worker:
 
     def __init__(self, index: int, slots: range) -> None:
         self.index, self.slots = index, slots
-        self.incarnation, self.false_starts = -1, 0
-        self.again_at = 0.0
+        self.incarnation, self.false_starts, self.again_at = -1, 0, 0.0
         self.rollouts = self.asked = self.taken = self.played = 0
         self.answer: Any = None
         self.gone()
@@ -128,13 +127,12 @@ class Fleet:
         self.inbox: deque[tuple[Worker, dict[str, Any]]] = deque()
         self.layouts: tuple[Layout, Layout] | None = None
         self.failures: Failures | None = None
-        self.lost = self.dropped = 0
+        self.lost = self.dropped = self._halts = 0
         self.calls: dict[tuple[str, str], Call] = {}
         self._about: Callable[[Worker], dict[str, Any]] | None = None
         self._policy: Any = None
         self._node = ray.get_runtime_context().get_node_id()
         self._said_at = time.monotonic()
-        self._halts = 0
 
     # --- coming and going
 
@@ -203,8 +201,8 @@ class Fleet:
                 worker.send("follow", self._policy, about(worker))
 
     def _greeted(self, worker: Worker, found: dict[str, str]) -> None:
-        worker.host, worker.placed = found["host"], True
-        worker.near = found["node"] == self._node
+        worker.host, worker.near = found["host"], found["node"] == self._node
+        worker.placed = True
         check_same(f"Worker {worker.index}", found)
         self._make(worker)
 
@@ -216,8 +214,7 @@ class Fleet:
                 f"The vector environment of worker {worker.index} has {answer['slots']} "
                 f"environments, and num_envs_per_worker is {self._envs}: they must be equal."
             )
-        if self.layouts is None:
-            self.layouts = layouts
+        self.layouts = self.layouts or layouts
         if [each.space for each in layouts] != [each.space for each in self.layouts]:
             raise EnvError(
                 f"Worker {worker.index} has other spaces than the others: {layouts[0].space} and "
