@@ -184,7 +184,7 @@ def test_a_widget_prints_lines_where_there_is_no_notebook(
 class OutOfReach:
     """A cluster that does not answer until it is `back`, when its job has ended."""
 
-    back, address = False, "http://127.0.0.1:9"
+    back, over, address = False, False, "http://127.0.0.1:9"
 
     def get(self, name: str) -> Job:
         if not self.back:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -267,10 +268,36 @@ def test_a_cluster_out_of_reach_is_waited_for(
     job, runs = fetching.watch(jobs, RUNNING, tmp_path / "here", said.append)
     assert (job, runs) == (DONE, [tmp_path / "here" / "e" / "r"])
     assert said == ["Nothing answers. The job goes on without us; trying again."] * 2
-    monkeypatch.setattr(fetching, "PATIENCE_S", 0.0)
-    answers = iter("x")
-    with pytest.raises(Unreachable):
+    answers = iter(".x")
+    said.clear()
+    monkeypatch.setattr(Jobs, "over", True)  # a cluster of this machine, which has ended
+    again = r"^Nothing answers\. .*/e/r has what came of it: `poise resume` goes on\.$"
+    with pytest.raises(Unreachable, match=again):
         fetching.watch(jobs, RUNNING, tmp_path / "here", said.append)
+
+
+def test_nothing_that_is_here_is_lost_while_a_cluster_dies(
+    cluster: Cluster, trained: Path, tmp_path: Path
+) -> None:
+    load(cluster, trained)
+    jobs, there = Jobs(cluster.address), dict[str, Any](cluster.files)
+    [path] = fetch(jobs, RUNNING, tmp_path / "here")
+    run = RunFolder(path)
+    saved, results = checkpoints(run.checkpoints), run.metrics()
+    assert saved
+    old = "e/r/checkpoints/"
+    newer = {f"{old}000009/{name.split('/')[-1]}": None for name in there if name.startswith(old)}
+    kept = {name: data for name, data in there.items() if not name.startswith(old)}
+    cluster.files = {**kept, **newer, "e/r/metrics.jsonl": b""}
+    for job in (RUNNING, DONE):
+        with suppress(Unreachable):
+            fetch(jobs, job, tmp_path / "here")
+        assert (checkpoints(run.checkpoints), run.metrics()) == (saved, results)
+    with pytest.raises(Unreachable, match=r"does not give 'checkpoints/000009/.* of job one now"):
+        fetch(jobs, DONE, tmp_path / "here")
+    cluster.files = there
+    fetch(jobs, DONE, tmp_path / "here")
+    assert (path / "log.txt").read_bytes() == there["e/r/log.txt"]
 
 
 def test_the_run_of_another_is_not_written_over(

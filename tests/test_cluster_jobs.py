@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from poise.cluster import local, token
-from poise.cluster.fetch import fetch
-from poise.cluster.jobs import ENDED, Jobs
+from poise.cluster.fetch import fetch, watch
+from poise.cluster.jobs import ENDED, Job, Jobs, Unreachable
 from poise.cluster.token import check_ray
 from poise.errors import ClusterError, PoiseWarning
 from poise.tracking.folder import RunFolder
@@ -280,8 +280,11 @@ def test_nothing_is_left_of_a_killed_cluster(home: Path, cluster: local.LocalClu
     [session] = Path(cluster.folder).glob("ray/session_[0-9]*")
     (session / "logs" / "lost" / "run").mkdir(parents=True)
     (session / "logs" / "lost" / "run" / "config.json").touch()
+    watched = Jobs()
     os.kill(cluster.pid, signal.SIGKILL)
     until(lambda: local.running() is None)
+    with pytest.raises(Unreachable, match="Nothing answers at"):  # at once
+        watch(watched, Job("lost", "RUNNING"), None, print)
     until(lambda: not ours(cluster))
     with pytest.raises(ClusterError, match="Which cluster"):
         Jobs()

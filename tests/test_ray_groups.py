@@ -338,7 +338,7 @@ def test_a_kept_rollout_that_does_not_fit_is_refused(algo: Trainer) -> None:
 def test_a_process_that_is_connected_elsewhere_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     context = SimpleNamespace(gcs_address="10.0.0.1:6379")
     ray = SimpleNamespace(is_initialized=lambda: True, get_runtime_context=lambda: context)
-    monkeypatch.setattr(connect, "_imported", lambda: ray)
+    monkeypatch.setattr(connect, "import_module", lambda name: ray)
     with pytest.raises(poise.ClusterError, match=r"the Ray at 10\.0\.0\.1:6379 already"):
         ray_of("10.0.0.2:6380")
     for same in ("auto", "local", "head:6379", "ray://head:10001"):

@@ -585,7 +585,8 @@ def test_no_cluster_that_only_a_file_names_is_asked(
         raise poise.ClusterError("nothing answers")
 
     monkeypatch.setattr(connect, "check_ray", ask)
-    monkeypatch.setattr(connect, "_imported", lambda: SimpleNamespace(is_initialized=lambda: False))
+    ray = SimpleNamespace(is_initialized=lambda: False)
+    monkeypatch.setattr(connect, "import_module", lambda name: ray)
     file = folder / "runs/e/r/config.json"
     saved = json.loads(file.read_text())
     saved["config"] |= {"ray_address": "evil.example:6379", "num_workers": 1}

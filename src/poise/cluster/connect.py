@@ -11,14 +11,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
 from poise.cluster.local import running
-from poise.cluster.token import MODE, authenticate, check_ray
+from poise.cluster.token import MODE, authenticate, check_ray, need_ray
 from poise.envs.trust import admit_address
 from poise.errors import ClusterError, nearest
-from poise.install import install, version_of_poise
+from poise.install import version_of_poise
 from poise.startup import ENDING
 from poise.stepping.advice import available_cores
 
@@ -49,7 +50,8 @@ def ray_of(address: str) -> Any:
             f"ray_address={address!r} is not allowed: it must be 'local', 'auto', HOST:PORT or "
             f"ray://HOST:PORT.{nearest(address, (LOCAL, 'auto'))}"
         )
-    ray = _imported()
+    need_ray()
+    ray: Any = import_module("ray")
     if ray.is_initialized():
         there = getattr(ray.get_runtime_context(), "gcs_address", address)
         # Ports decide: a head has several names.
@@ -103,14 +105,6 @@ def _silence() -> None:
         import ray._private.worker as worker
 
         worker.print_to_stdstream = lambda *_, **__: None
-
-
-def _imported() -> Any:
-    try:
-        import ray
-    except ImportError:
-        raise ClusterError(f"ray_address needs Ray: {install('ray')}") from None
-    return ray
 
 
 @contextmanager

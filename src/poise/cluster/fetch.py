@@ -70,8 +70,9 @@ def follow(jobs: Jobs, job: Job, root: str | Path | None) -> Iterator[Look]:
             runs = fetch(jobs, job, root) if root is not None else []
             heard, look = time.monotonic(), Look(job, kept + new, runs, None)
         except Unreachable as error:
-            if time.monotonic() - heard > PATIENCE_S:
-                raise
+            if jobs.over or time.monotonic() - heard > PATIENCE_S:
+                here = [f"{run} has what came of it: `poise resume` goes on." for run in look.runs]
+                raise Unreachable(" ".join([str(error), *here])) from None
             look = look._replace(trouble=f"{error} The job goes on without us; trying again.")
         yield look
         if not look.trouble and look.job.state in ENDED:
@@ -166,7 +167,10 @@ def taken(name: str) -> bool:
 
 
 def _read(jobs: Jobs, job: Job, run: PurePosixPath, name: str, lines: int = -1) -> bytes | None:
-    return jobs.read(job, None if name == LOG else f"{run}/{name}", lines)
+    data = jobs.read(job, None if name == LOG else f"{run}/{name}", lines)
+    if data is None and job.state in ENDED:  # when nothing goes any more
+        raise Unreachable(f"{jobs.address} does not give {name!r} of job {job.id} now.")
+    return data
 
 
 def _is_whole(folder: RunFolder, job: Job) -> bool:
@@ -248,7 +252,8 @@ def _bring_checkpoints(folder: Path, names: set[str], read: Any, *, whole: bool)
                 raise ClusterError(f"A checkpoint came damaged: {error}") from None
         finally:  # else the run has dropped it while it was read
             shutil.rmtree(part, ignore_errors=True)
-    for old in checkpoints(folder) if there else ():
+    # Where the newest has not come, who knows whether the cluster still is: nothing is dropped.
+    for old in checkpoints(folder) if there and (folder / there[-1]).exists() else ():
         if old.name not in there:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -281,7 +286,7 @@ def newer(before: bytes, read: Callable[[int], bytes | None]) -> tuple[bytes, by
     ends = accumulate(len(line) for line in tail.splitlines(keepends=True))
     known = [end for end in ends if end >= len(last) and kept.endswith(tail[:end])]
     if len(known) != 1:  # it is new, went back, has far more, or repeats itself
-        if (whole := read(-1)) is None:
+        if not (whole := read(-1)):  # it cannot be read now
             return before, b""
         kept = kept if whole.startswith(kept) else b""
         return kept, whole[len(kept) :]

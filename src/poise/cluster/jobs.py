@@ -32,8 +32,8 @@ JOB = "poise.cluster.job"
 """What runs the command `poise` there."""
 STOP_WAIT_S = 120
 """Seconds that a stopped job has for its last checkpoint; Ray's own are 3."""
-SLOW_S = 600.0
-"""Seconds in which a cluster takes or gives what is large."""
+SOON_S, SLOW_S = 30.0, 600.0
+"""Seconds in which a cluster answers, and in which it takes or gives what is large."""
 LOOK_S = 1.0
 """Seconds between two looks at a job that is waited for."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -115,6 +115,7 @@ class Jobs:
             self._headers = {"Authorization": f"Bearer {read_token()}"}
         version = self._ask("GET", "/api/version", seconds=ANSWER_S)
         self.version = str(version.get("ray_version"))
+        self._here = (found := running()) is not None and found.jobs == self.address
 
     def __str__(self) -> str:
         """The cluster and its nodes, in lines."""
@@ -128,6 +129,11 @@ class Jobs:
             state = f"{node['state'].lower()}  {has}  {why}".rstrip()
             lines.append(f"  {kind}  {node['node_ip']}  {state}")
         return "\n".join(lines)
+
+    @property
+    def over(self) -> bool:
+        """Whether it was the cluster of this machine, and has ended: it will not answer again."""
+        return self._here and running() is None
 
     def nodes(self) -> list[dict[str, Any]]:
         """The nodes that are there, the head first, then those that are gone; as Ray has them."""
@@ -179,9 +185,9 @@ class Jobs:
         }
         where = f"/api/packages/gcs/{package.name}"
         if self._request("GET", where)[0] == http.client.NOT_FOUND:
-            self._ask("PUT", where, package.data)
+            self._ask("PUT", where, package.data, SLOW_S)
         self._ask("POST", "/api/jobs/", json.dumps(asked).encode())
-        return self.get(name)
+        return Job(name, "PENDING", str(asked["entrypoint"]), time.time())
 
     def all(self) -> list[Job]:
         """The jobs that were submitted to the cluster, oldest first."""
@@ -224,7 +230,9 @@ class Jobs:
     def files(self, job: Job) -> list[str]:
         """What a job has left in its folder on the cluster, by paths from there."""
         query = urlencode({"node_id": job.node or "", "glob": f"{job.id}/**/*", "timeout": 60})
-        listed = self._ask("GET", f"/api/v0/logs?{query}")["data"]["result"].values()
+        listed = self._ask("GET", f"/api/v0/logs?{query}", seconds=SLOW_S)["data"][
+            "result"
+        ].values()
         names = (str(name) for group in listed for name in group if not str(name).endswith("/"))
         return sorted(name.removeprefix(f"{job.id}/") for name in names)
 
@@ -232,7 +240,8 @@ class Jobs:
         """A file of those (the driver's log for None), or its last lines; None where it is gone."""
         file = f"job-driver-{job.id}.log" if name is None else f"{job.id}/{name}"
         query = {"node_id": job.node or "", "filename": file, "lines": lines, "timeout": 60}
-        status, data = self._request("GET", f"/api/v0/logs/file?{urlencode(query)}")
+        file = f"/api/v0/logs/file?{urlencode(query)}"
+        status, data = self._request("GET", file, seconds=SLOW_S)
         return data if status == http.client.OK else None
 
     def _connect(self, seconds: float) -> http.client.HTTPConnection:
@@ -241,7 +250,7 @@ class Jobs:
         return kind(str(self._parts.hostname), self._parts.port, timeout=seconds)
 
     def _request(
-        self, method: str, path: str, body: bytes | None = None, seconds: float = SLOW_S
+        self, method: str, path: str, body: bytes | None = None, seconds: float = SOON_S
     ) -> tuple[int, bytes]:
         """Asks, and follows nobody elsewhere: the token is for this address alone."""
         headers = {**self._headers, "Content-Type": "application/json"}
@@ -255,7 +264,7 @@ class Jobs:
             raise Unreachable(SILENT.format(address=self.address, reason=reason)) from None
 
     def _ask(
-        self, method: str, path: str, body: bytes | None = None, seconds: float = SLOW_S
+        self, method: str, path: str, body: bytes | None = None, seconds: float = SOON_S
     ) -> Any:
         """The JSON of an answer, where there is one.
 
