@@ -365,3 +365,43 @@ class Masked(Task):
 
     def judge(self, action: Any) -> float:
         return float(np.mean(np.ravel(action - self.action_space.start) == self.target))
+
+
+class BitFlip(gym.Env):
+    """Bits are flipped one by one until they are those of the goal, which ends the episode; see
+    Andrychowicz et al. 2017 (arXiv 1707.01495), section 3.1.
+
+    The reward is -1, and 0 where the goal is reached.
+    """
+
+    def __init__(self, bits: int = 10) -> None:
+        shown = spaces.MultiBinary(bits)
+        self.observation_space = spaces.Dict(
+            observation=shown, achieved_goal=shown, desired_goal=shown
+        )
+        self.action_space = spaces.Discrete(bits)
+        self.bits = bits
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        self.state, self.goal = self.np_random.integers(0, 2, (2, self.bits), np.int8)
+        self.now = 0
+        return self.observe(), {}
+
+    def observe(self) -> dict[str, np.ndarray]:
+        state = self.state.copy()
+        return {"observation": state, "achieved_goal": state, "desired_goal": self.goal.copy()}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.state[action] ^= 1
+        self.now += 1
+        reached = bool(self.compute_terminated(self.state, self.goal, {}))
+        return self.observe(), float(reached) - 1, reached, self.now == self.bits, {}
+
+    def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
+        return self.compute_terminated(achieved_goal, desired_goal, info).astype(np.float32) - 1
+
+    def compute_terminated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
+        return (achieved_goal == desired_goal).all(-1)

@@ -257,13 +257,14 @@ OTHER: dict[str, Any] = {
     "model.conv_activation": "tanh", "model.conv_dtype": "bfloat16", "model.free_log_std": False,
     "model.action_distribution": "squashed_gaussian", "model.log_std_init": -1.0,
     "model.custom_model_config": {"width": 5}, "model.custom_preprocessor": "unused-half",
-    "num_cpus_per_worker": 2.0, "min_workers": 1, "cluster_timeout_s": 5.0,
+    "num_cpus_per_worker": 2.0, "min_workers": 1, "cluster_timeout_s": 5.0, "n_sampled_goal": 2,
+    "goal_selection_strategy": "final",
 }  # fmt: skip
 APART = {
     "env", "env_config", "model.custom_model", "num_gpus", "num_workers", "num_threads",
     "total_timesteps", "env_step_timeout_s", "env_reset_timeout_s", "env_make_timeout_s",
     "evaluation_duration", "evaluation_explore", "evaluation_max_steps", "train_batch_size",
-    "frame_stack", "ray_address", "num_learners",
+    "frame_stack", "ray_address", "num_learners", "her",
 }  # fmt: skip
 """What decides where and how long it trains, and what has tests of its own."""
 

@@ -338,6 +338,9 @@ class Algorithm(ABC):
         """Takes one step of the first learner down the gradient of a loss; see `Learner.step`."""
         return self.learner.descend(loss, lr)
 
+    def asked(self, call: Any) -> None:  # noqa: B027 - most have no environment of their own
+        """Hears what was asked of all environments, a `poise.stepping.calls.Call`."""
+
     def leave_environment(self) -> list[str]:
         """Forgets what belongs to an environment that is given up.
 

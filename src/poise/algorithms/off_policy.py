@@ -27,6 +27,7 @@ from poise.learning.learner import Learner
 from poise.learning.optimizers import Change, Flat
 from poise.models.policy import rows
 from poise.sampling.group import SamplerGroup
+from poise.sampling.hindsight import BYTES, Hindsight, HindsightReplay
 from poise.sampling.prioritized import PrioritizedReplay
 from poise.sampling.replay import Batch, Replay
 from poise.sampling.rollout import Rollout
@@ -97,6 +98,7 @@ class OffPolicy(Algorithm):
 
     Attributes:
         targets: the target networks, by the name of the learner that they follow.
+        hindsight: gives steps that are drawn other goals; None without `her`.
         replay: where rollouts are kept; None before the first.
         updated: environment steps at the targets' last update.
         owed: the fraction of a gradient step that is left over for the next round.
@@ -117,6 +119,7 @@ class OffPolicy(Algorithm):
             name: Target(self.learners[name], self.policy.moments) for name in self.followed
         }
         self.repeatable = self.repeatable and not config.learner_thread
+        self.hindsight = Hindsight(config, obs_layout) if config.her else None
         self.replay: Replay | None = None
         self.updated = 0
         self.owed = 0.0
@@ -245,9 +248,17 @@ class OffPolicy(Algorithm):
             self.reward_scaler(rollout)
         self.replay.add(rollout)
         self.finish_round(rollout)
+        if self.hindsight and self.policy.moments:
+            # Achieved goals will be desired ones, so that both have the same moments.
+            seen = {name: leaf[:-1] for name, leaf in self.hindsight.swapped(rollout.obs).items()}
+            self.policy.update_normalizer(seen, rollout.valid)
+
+    def asked(self, call: Any) -> None:
+        if self.hindsight:
+            self.hindsight.asked(call)
 
     def draw(self, replay: Replay, count: int) -> tuple[Batch, Tensor]:
-        """Draws steps from the replay, with their n-step rewards.
+        """Draws steps from the replay, with their n-step rewards; with `her`, for other goals.
 
         Returns:
             The steps, and their importance weights `[count]`: all 1, unless the replay is a
@@ -255,7 +266,11 @@ class OffPolicy(Algorithm):
         """
         config, index = self.config, replay.draw(count, self.generator)
         n_step, gamma, rescale = config.n_step, config.gamma, self._rescale
-        batch = replay.batch(index, n_step=n_step, gamma=gamma, rescale=rescale).to(self.device)
+        batch = replay.batch(index, n_step=n_step, gamma=gamma, rescale=rescale)
+        if isinstance(replay, HindsightReplay):
+            assert self.hindsight
+            self.hindsight.relabel(replay, batch, self.generator, rescale)
+        batch = batch.to(self.device)
         if not isinstance(replay, PrioritizedReplay):
             return batch, torch.ones(count, device=self.device)
         beta = self.scheduled(config.prioritized_replay_beta)
@@ -275,6 +290,8 @@ class OffPolicy(Algorithm):
         return self.reward_scaler.scale if self.reward_scaler else None
 
     def announce(self) -> list[str]:
+        if self.hindsight:
+            self.hindsight.try_out()
         others, steps = super().announce(), self.config.buffer_size
         size = readable(self._replay_bytes(self.config.num_envs))
         return [*others, f"The replay buffer takes {size} once it holds {steps:,} steps."]
@@ -296,6 +313,7 @@ class OffPolicy(Algorithm):
         """
         capacity, memory = self.config.buffer_size, machine_memory()
         size = replay_bytes(capacity, slots, **self._rows())
+        size += BYTES * capacity if self.config.her else 0
         if memory is not None and size > memory:
             raise ConfigError(
                 f"buffer_size={capacity} takes {readable(size)}, "
@@ -307,6 +325,8 @@ class OffPolicy(Algorithm):
     def _make_replay(self, slots: int, segment: int = 0) -> Replay:
         config, rows = self.config, {**self._rows(), "segment": segment}
         self._replay_bytes(slots)
+        if config.her:
+            return HindsightReplay(config.buffer_size, slots, **rows)
         if not config.prioritized_replay:
             return Replay(config.buffer_size, slots, **rows)
         alpha, eps = config.prioritized_replay_alpha, config.prioritized_replay_eps
@@ -326,6 +346,8 @@ class OffPolicy(Algorithm):
     def leave_environment(self) -> list[str]:
         known = [] if self.replay is None else ["the replay"]
         self.replay = None
+        if self.hindsight:
+            self.hindsight = Hindsight(self.config, self.policy.obs_layout)
         return [*super().leave_environment(), *known]
 
     def state_dict(self) -> dict[str, Any]:

@@ -73,6 +73,20 @@ class OffPolicyConfig(AlgorithmConfig):
     prioritized_replay_eps: Positive = 1e-6
     """Added to each error, so that every step can still be drawn."""
 
+    her: bool = False
+    """Whether most steps are learnt from as if their goal had been one that was achieved after them
+    (hindsight experience replay).
+
+    For environments whose observations are a Dict of `observation`, `achieved_goal` and
+    `desired_goal`, and which have a `compute_reward`.
+    """
+
+    n_sampled_goal: PositiveInt = 4
+    """With her, so many steps with another goal are drawn for one with its own."""
+
+    goal_selection_strategy: Literal["future", "final"] = "future"
+    """With her, the other goal: what any later step of the same episode achieved, or its last."""
+
     timesteps_per_iteration: NonNegativeInt = 1000
     """A call of `train()` goes on until it has sampled this many steps; 0 means one round."""
 
@@ -98,6 +112,8 @@ class OffPolicyConfig(AlgorithmConfig):
         "replay_buffer_config": (
             "Give buffer_size, and prioritized_replay with its alpha, beta and eps, themselves."
         ),
+        "replay_buffer_class": "Give her: whether steps are learnt from with other goals, too.",
+        "replay_buffer_kwargs": "Give her, n_sampled_goal and goal_selection_strategy themselves.",
     }
 
     @property
@@ -114,6 +130,8 @@ class OffPolicyConfig(AlgorithmConfig):
                     f"buffer_size={self.buffer_size} is smaller than the {steps} steps that "
                     f"{self.num_envs} environments take in {key}={getattr(self, key)}."
                 )
+        if self.her:
+            self._derive_hindsight(explicit)
         if self.learner_thread and self.on_cluster:
             raise ConfigError(
                 f"learner_thread=True does not go with ray_address={self.ray_address!r}: "
@@ -123,6 +141,17 @@ class OffPolicyConfig(AlgorithmConfig):
             # Nothing is known of pictures that wrappers make.
             name = atari_name(self.env) if isinstance(self.env, str) and not self.wrappers else None
             self.frame_stack = atari_config(name, self.env_config).stack if name else 1
+
+    def _derive_hindsight(self, explicit: set[str]) -> None:
+        """Switches off what does not go with other goals, or refuses it if the user set it."""
+        for key, off, why in (
+            ("n_step", 1, "with another goal, other actions would have followed a step"),
+            ("prioritized_replay", False, "the error of a step is another one with each goal"),
+        ):
+            if (value := getattr(self, key)) != off:
+                if key in explicit:
+                    raise ConfigError(f"{key}={value} does not go with her=True: {why}.")
+                setattr(self, key, off)
 
     def spread(self, most: int) -> None:
         """Shares the environments, which stay as many: gradient steps follow from their number."""

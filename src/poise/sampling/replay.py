@@ -19,9 +19,9 @@ For policies with a memory, it gives sequences of rows:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -96,7 +96,10 @@ class Replay:
         head: how many rows have been added so far.
         steps: how many steps of the live rows count.
         finals: last observations that are not in the next row, by the index of the step.
+        keeps_ends: whether those of terminated episodes are kept, too.
     """
+
+    keeps_ends: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -167,8 +170,8 @@ class Replay:
         self.valid[index] = valid.ravel()
         self.valid[head] = False  # no step begins there yet
         for t, b, leaves in rollout.final:
-            # What a terminated episode led to is worth nothing.
-            if not rollout.terminated[t, b]:
+            # What a terminated episode led to is worth nothing, unless as a goal.
+            if self.keeps_ends or not rollout.terminated[t, b]:
                 kept = {name: leaf.numpy().copy() for name, leaf in leaves.items()}
                 self.finals[int(index[t * self.slots + b])] = kept
         self.first = first[-1].copy()
@@ -252,22 +255,28 @@ class Replay:
             later.append((last, torch.from_numpy(worth)))
             discount = np.where(going, discount * gamma, discount).astype(np.float32, copy=False)
         discount[self.terminated[last]] = 0.0
-        following = self._rows_of((last + self.slots) % self.size)
-        if self.finals:
-            for i, at in enumerate(last.tolist()):
-                final = self.finals.get(at)
-                if final is not None:
-                    for name, value in final.items():
-                        following[name][i] = value
         return Batch(
             obs=self.observations(index),
             action=torch.from_numpy(self.action[index]),
             reward=torch.from_numpy(reward),
-            next_obs=_tensors(following),
+            next_obs=_tensors(self.led_to(last)),
             discount=torch.from_numpy(discount),
             index=index,
             later=later,
         )
+
+    def led_to(
+        self, index: np.ndarray, names: Collection[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """What the steps at `index[N]` led to, as leaves `[N, ...]`; only some of them if named."""
+        found = self._rows_of((index + self.slots) % self.size, names)
+        if self.finals:
+            for i, at in enumerate(index.tolist()):
+                final = self.finals.get(at)
+                if final is not None:
+                    for name, leaf in found.items():
+                        leaf[i] = final[name]
+        return found
 
     def observations(self, index: np.ndarray) -> Leaves:
         """Where the steps at `index[N]` begin, as leaves `[N, ...]`."""
@@ -312,10 +321,13 @@ class Replay:
             final=[(t, b, _tensors(self.finals[int(at[t, b])])) for t, b in ends],
         )
 
-    def _rows_of(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """Observations at `index[N]`, as leaves `[N, ...]` in the layout's order."""
+    def _rows_of(
+        self, index: np.ndarray, names: Collection[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Observations at `index[N]`, as leaves `[N, ...]` in the layout's order; all, or some."""
         rings: dict[str, Any] = {**self.obs, **self.frames}
-        return {leaf.name: rings[leaf.name][index] for leaf in self.layout.leaves}
+        leaves = [leaf.name for leaf in self.layout.leaves]
+        return {name: rings[name][index] for name in leaves if names is None or name in names}
 
     # --- saving ----------------------------------------------------------------------------------
 

@@ -261,6 +261,7 @@ class EnvAccess:
     """
 
     environments: Environments
+    algorithm: Algorithm
     samplers: Any
 
     def call_envs(
@@ -292,4 +293,6 @@ class EnvAccess:
 
     def _ask(self, call: Call, *, evaluation: bool) -> list[Any]:
         _ = self.samplers  # which makes the environments
-        return self.environments.call(call, evaluation=evaluation)
+        results = self.environments.call(call, evaluation=evaluation)
+        self.algorithm.asked(call)
+        return results

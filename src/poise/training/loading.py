@@ -106,7 +106,7 @@ SAMPLING = {
 }  # fmt: skip
 """With another value of these, or on a cluster instead of here, episodes under way and steps not
 yet learnt from cannot go on."""
-REPLAY = {"buffer_size", "frame_stack", "prioritized_replay"}
+REPLAY = {"buffer_size", "frame_stack", "prioritized_replay", "her"}
 """With another value of these, or another number of environments, a replay cannot go on."""
 
 Given = tuple[bool, str]

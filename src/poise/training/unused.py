@@ -89,6 +89,7 @@ def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
             "observations are Discrete, or go to a custom model",
         ),
         (not getattr(config, "prioritized_replay", True), _PRIORITIES, "prioritized_replay is off"),
+        (not getattr(config, "her", True), "n_sampled_goal goal_selection_strategy", "her is off"),
         (
             getattr(config, "opt_type", "") == "adam",
             "rms_prop_eps rms_prop_decay",
