@@ -31,6 +31,7 @@ SMALL: dict[str, Any] = {
 QUICKLY = {
     "health_check_initial_delay_ms": 1000,
     "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 3000,
     "health_check_failure_threshold": 3,
 }
 """How soon the head notices that a node is gone."""
