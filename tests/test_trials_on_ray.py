@@ -27,6 +27,7 @@ pytest.importorskip("ray")
 pytest.importorskip("optuna")
 
 from clusters import three_nodes
+from poise.cluster.connect import why
 from poise.cluster.trials import RemoteWorker
 
 pytestmark = pytest.mark.slow
@@ -319,3 +320,12 @@ def test_another_version_is_named(
     monkeypatch.setattr("poise.cluster.connect.version_of_poise", lambda: "0.0.1")
     with pytest.raises(poise.ClusterError, match=r"has Poise .*, and this process .*Poise 0.0.1"):
         poise.tune.run("PPO", config=SPACE, ray_address=cluster.address, folder=tmp_path, **SMALL)
+
+
+def test_a_machine_that_lacks_a_module_is_told_in_one_sentence() -> None:
+    from ray.exceptions import ActorDiedError, RayTaskError
+
+    missing = ModuleNotFoundError("No module named 'poise'")
+    trace = f"Traceback (most recent call last):\n  File\nModuleNotFoundError: {missing}"
+    error = ActorDiedError(RayTaskError("TrialActor.__init__", trace, missing))
+    assert why(error) == "ModuleNotFoundError: No module named 'poise'"

@@ -154,7 +154,8 @@ def why(error: Exception) -> str:
     from ray.exceptions import RayActorError
 
     told = str(error).partition("Some common causes")[0].strip()
-    if not isinstance(error, RayActorError):  # a traceback, whose last line is the error
+    # Of a traceback, also that of what an actor began with, the last line is the error.
+    if not isinstance(error, RayActorError) or "in its creation task" in told:
         return (told.splitlines() or [type(error).__name__])[-1].strip()[:600]
     told = " ".join(told.split())
     for beginning in ("The actor is dead because ", "The actor died because "):
