@@ -214,7 +214,7 @@ def origins(library: str) -> str:
 
 
 def algorithm_table() -> str:
-    shared = {"APPO": "impala", "TQC": "sac", "TD3": "sac", "DDPG": "sac"}
+    shared = {"APPO": "impala", "TQC": "sac", "CrossQ": "sac", "TD3": "sac", "DDPG": "sac"}
     pages = [
         [f"[{name}]({shared.get(name, name.lower())}.md)", spec.summary]
         for name, spec in ALGORITHMS.items()

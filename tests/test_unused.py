@@ -150,6 +150,8 @@ TABLE: list[tuple[str, Any, dict[str, Any], str]] = [
     ("PPO", Numbers, {"net_arch": [], "activation_fn": "relu"}, "no layers are hidden"),
     ("PPO", Choices, {"normalize_observations": True}, "observations are Discrete"),
     ("IMPALA", Numbers, {"rms_prop_eps": 1e-3}, "opt_type is 'adam'"),
+    ("CrossQ", Continuous, {"tau": 0.01}, "target_networks is off"),
+    ("SAC", Continuous, {"top_quantiles_to_drop": 3}, "num_quantiles is 1"),
     ("PPO", Numbers, {"worker_memory_mb": 4000}, "there are no worker processes"),
     (
         "PPO",

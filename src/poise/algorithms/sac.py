@@ -2,6 +2,8 @@
 
 choices             Christodoulou 2019 (arXiv 1910.07207); see `poise.models.soft`
 num_quantiles       distributions as values: TQC, Kuznetsov et al. 2020 (arXiv 2005.04269)
+target_networks     Q instead of Q⁻, with batch norms: CrossQ, Bhatt et al. 2024 (arXiv 1902.05605)
+critic_norm         see `poise.models.norm`
 prioritized_replay  Schaul et al. 2016 (arXiv 1511.05952)
 
     repeat:
@@ -18,7 +20,7 @@ prioritized_replay  Schaul et al. 2016 (arXiv 1511.05952)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -68,8 +70,10 @@ class SAC(OffPolicy):
         config, soft = self.config, policy.soft
         outputs = soft.columns * config.num_quantiles
         encoder = policy.make_encoder(config.model)
-        critics = Critics(encoder, soft.size, outputs, config.num_critics, config.model)
-        self.critics = critics.to(self.device)
+        critics = Critics(
+            encoder, soft.size, outputs, config.num_critics, config.model, config.critic_norm
+        )
+        self.critics = critics.to(self.device).eval()
         if config.learner_dtype == "auto":
             config.learner_dtype = fastest_dtype(self.device)
         self.hidden_dtype = torch.bfloat16 if config.learner_dtype == "bfloat16" else None
@@ -88,10 +92,10 @@ class SAC(OffPolicy):
 
     @property
     def followed(self) -> Iterable[str]:
-        return ("critics",)
+        return ("critics",) if self.config.target_networks else ()
 
     def make_optimizer(self, flat: Flat) -> Adam:
-        return Adam(flat, eps=self.config.adam_epsilon)
+        return Adam(flat, betas=(self.config.adam_beta1, 0.999), eps=self.config.adam_epsilon)
 
     def explore(self) -> None:
         self.policy.uniform.fill_(self.timesteps < self.config.learning_starts)
@@ -121,9 +125,10 @@ class SAC(OffPolicy):
     def update_critics(self, minibatch: Minibatch) -> Learnt:
         """One step of all critics towards the same targets."""
         config, soft = self.config, self.policy.soft
-        target = self.td_target(minibatch)
+        drawn = self.following(minibatch.next_x)
         numbers, chosen = soft.replayed(minibatch.action)
-        q, backward = self.critics.trace(self._seen(minibatch.x), numbers, self.hidden_dtype)
+        q, backward, next_q = self.values(minibatch, numbers, drawn.numbers)
+        target = self.td_target(minibatch, drawn, next_q)
         each = q.view(*q.shape[:2], soft.columns, config.num_quantiles)
         if chosen is None:
             index, value = None, each[:, :, 0]
@@ -146,12 +151,30 @@ class SAC(OffPolicy):
         norm = learner.step(self.scheduled(self._critic_lr))
         return Learnt(error, value, norm)
 
-    def td_target(self, minibatch: Minibatch) -> Tensor:
-        """y = r + γⁿ (1 - terminated) (min Q⁻(s', a') - α log π(a'|s')), `[N, quantiles]`."""
-        soft = self.policy.soft
-        drawn = self.following(minibatch.next_x)
+    def values(
+        self, minibatch: Minibatch, numbers: Tensor, next_numbers: Tensor
+    ) -> tuple[Tensor, Callable[..., Tensor], Tensor]:
+        """Q(s, a), a function that backpropagates a gradient of it, and Q⁻(s', a').
+
+        Without target networks, Q takes the place of Q⁻, in one pass over both pairs: they differ,
+        and batch norms have to see both.
+        """
+        x, next_x = self._seen(minibatch.x), self._seen(minibatch.next_x)
+        if not self.config.target_networks:
+            return self.critics.trace_both(x, numbers, next_x, next_numbers, self.hidden_dtype)
         target: Critics = self.targets["critics"].module  # type: ignore[assignment]
-        q, _ = target.trace(self._seen(minibatch.next_x), drawn.numbers, self.hidden_dtype)
+        next_q, _ = target.trace(next_x, next_numbers, self.hidden_dtype)
+        return *self.critics.trace(x, numbers, self.hidden_dtype), next_q
+
+    def td_target(self, minibatch: Minibatch, drawn: Drawn, q: Tensor) -> Tensor:
+        """y = r + γⁿ (1 - terminated) (min Q⁻(s', a') - α log π(a'|s')), `[N, quantiles]`.
+
+        Args:
+            minibatch: r and γⁿ (1 - terminated).
+            drawn: a'.
+            q: Q⁻(s', a'), `[C, N, columns]`.
+        """
+        soft = self.policy.soft
         value = soft.expected(drawn, self.lowest(q))
         value = value + soft.bonus(drawn, self.alpha).unsqueeze(1)
         return torch.addcmul(minibatch.reward.unsqueeze(1), minibatch.discount.unsqueeze(1), value)

@@ -57,7 +57,7 @@ class TD3(SAC):
 
     @property
     def followed(self) -> Iterable[str]:
-        return ("policy", "critics")
+        return ("policy", "critics") if self.config.target_networks else ()
 
     @property
     def alpha(self) -> Tensor:
@@ -68,7 +68,9 @@ class TD3(SAC):
 
     def following(self, x: Any) -> Drawn:
         config, soft = self.config, self.policy.soft
-        target: DeterministicPolicy = self.targets["policy"].module  # type: ignore[assignment]
+        target = self.policy
+        if self.config.target_networks:
+            target = self.targets["policy"].module  # type: ignore[assignment]
         drawn = soft.drawn(target.trace(x, self.hidden_dtype)[0], None)
         limit = config.target_noise_clip
         noise = self.noise(x).mul_(config.target_noise).clamp_(-limit, limit)

@@ -14,7 +14,7 @@ from poise.errors import ConfigError
 
 ALGORITHMS: dict[str, AlgorithmSpec] = {
     "PPO": ppo.SPEC, "A2C": a2c.SPEC, "DQN": dqn.SPEC, "IMPALA": impala.SPEC, "APPO": appo.SPEC,
-    "SAC": sac.SPEC, "TQC": sac.TQC, "TD3": td3.SPEC, "DDPG": td3.DDPG,
+    "SAC": sac.SPEC, "TQC": sac.TQC, "CrossQ": sac.CROSSQ, "TD3": td3.SPEC, "DDPG": td3.DDPG,
 }  # fmt: skip
 """The algorithms that are known without a look at installed packages."""
 

@@ -79,7 +79,8 @@ SETTINGS: dict[str, str] = {
     ),
     **dict.fromkeys(
         ("optimizer_class", "optimizer_kwargs"),
-        "The optimiser is chosen: set lr, and adam_epsilon (DQN) or rms_prop_eps (A2C, IMPALA).",
+        "The optimiser is chosen: set lr, and adam_epsilon (DQN, SAC) or rms_prop_eps (A2C, "
+        "IMPALA).",
     ),
     **dict.fromkeys(
         ("local_dir", "storage_path", "log_dir", "save_path"),
@@ -94,7 +95,8 @@ SETTINGS: dict[str, str] = {
 
 ALGORITHMS: dict[str, str] = {
     **dict.fromkeys(
-        ("REDQ", "DroQ"), "SAC is near: with num_critics, gradient_steps and policy_delay."
+        ("REDQ", "DroQ", "RLPD"),
+        "SAC is near: with num_critics, gradient_steps, policy_delay and critic_norm='layer'.",
     ),
     "D4PG": "TQC is near: SAC with distributions as values.",
     **dict.fromkeys(("TRPO", "ARS", "ES", "PG", "REINFORCE", "VPG", "PPG"), "PPO is nearest."),

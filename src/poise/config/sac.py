@@ -34,6 +34,9 @@ class ActorCriticsConfig(OffPolicyConfig):
     adam_epsilon: Positive = 1e-8
     """ε in the denominator of Adam."""
 
+    adam_beta1: Annotated[float, Range(0, 0.999)] = 0.9
+    """β₁ of Adam: how much of a gradient step is that of the one before."""
+
     num_envs_per_worker: EnvCount = 1
 
     rollout_fragment_length: PositiveInt | None = 1
@@ -59,6 +62,20 @@ class ActorCriticsConfig(OffPolicyConfig):
 
     top_quantiles_to_drop: NonNegativeInt = 2
     """Of the quantiles of each critic, the largest that do not count in targets (TQC)."""
+
+    critic_norm: Literal["none", "layer", "batch"] = "none"
+    """What normalises the hidden layers of critics.
+
+    Layer normalisation keeps values from growing where there are many gradient steps for each step
+    (Hiraoka et al. 2022, Ball et al. 2023). Batch renormalisation takes the place of target
+    networks, too (CrossQ, Bhatt et al. 2024).
+    """
+
+    target_networks: bool | None = None
+    """Whether targets are taken by slow copies of the networks, and not by themselves.
+
+    Derived: not where critic_norm is 'batch'.
+    """
 
     policy_delay: PositiveInt = 1
     """The policy takes one gradient step after so many of the critics."""
@@ -97,6 +114,14 @@ class ActorCriticsConfig(OffPolicyConfig):
         "twin_q": "Give num_critics: 2, or 1.",
         "q_model_config": "Give model.vf_fcnet_hiddens: the layers of the critics.",
         "policy_model_config": "Give model.",
+        **dict.fromkeys(
+            ("batch_norm", "layer_norm", "use_layer_norm", "critic_layer_norm"),
+            "Give critic_norm: 'none', 'layer' or 'batch'.",
+        ),
+        **dict.fromkeys(
+            ("batch_norm_momentum", "batch_norm_eps", "renorm_warmup_steps"),
+            "critic_norm='batch' has those of the paper: 0.01, 0.001 and 100,000.",
+        ),
     }
 
     def derive(self, explicit: set[str]) -> None:
@@ -105,6 +130,18 @@ class ActorCriticsConfig(OffPolicyConfig):
             raise ConfigError(
                 f"top_quantiles_to_drop={self.top_quantiles_to_drop} is not allowed: "
                 f"it must be less than num_quantiles={self.num_quantiles}."
+            )
+        if self.target_networks is None:
+            self.target_networks = self.critic_norm != "batch"
+        if self.target_networks and self.critic_norm == "batch":
+            raise ConfigError(
+                "target_networks=True does not go with critic_norm='batch', whose statistics do "
+                "not hold for slow copies: leave it out."
+            )
+        if not self.target_networks and self.critic_norm == "none":
+            raise ConfigError(
+                "target_networks=False does not go with critic_norm='none', since values would "
+                "chase themselves: give critic_norm 'batch' (CrossQ) or 'layer'."
             )
 
 
@@ -151,6 +188,19 @@ class TQCConfig(SACConfig):
     """Quantiles of the return that each critic estimates."""
 
 
+@dataclass
+class CrossQConfig(SACConfig):
+    """SAC whose critics have batch norms instead of target networks (Bhatt et al. 2024)."""
+
+    lr: Schedule = 1e-3
+
+    adam_beta1: Annotated[float, Range(0, 0.999)] = 0.5
+
+    critic_norm: Literal["none", "layer", "batch"] = "batch"
+
+    policy_delay: PositiveInt = 3
+
+
 PRESETS: Presets = {}
 
 SEARCH = {
@@ -168,4 +218,9 @@ SPEC = AlgorithmSpec(
 TQC = AlgorithmSpec(
     "poise.algorithms.sac:SAC", TQCConfig,
     "SAC with distributions as values", {}, SEARCH,
+)  # fmt: skip
+
+CROSSQ = AlgorithmSpec(
+    "poise.algorithms.sac:SAC", CrossQConfig,
+    "SAC with batch norms instead of target networks", {}, SEARCH,
 )  # fmt: skip

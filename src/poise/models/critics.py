@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from poise.config.model import ModelConfig
-from poise.models.mlp import MLP
+from poise.models.mlp import MLP, by_autograd
+from poise.models.norm import BatchRenorm, NormedMLP
+from poise.models.policy import together
 
 
 class Critics(nn.Module):
@@ -23,6 +25,7 @@ class Critics(nn.Module):
         columns: outputs of each network: one per choice of an action, times the quantiles of each.
         count: C.
         config: the layers; `vf_fcnet_hiddens` are theirs, if set.
+        norm: `none`, `layer` or `batch`: what normalises them, see `poise.models.norm`.
     """
 
     def __init__(
@@ -32,13 +35,18 @@ class Critics(nn.Module):
         columns: int,
         count: int,
         config: ModelConfig,
+        norm: str = "none",
     ) -> None:
         super().__init__()
         self.encoder, size = encoder
         hiddens = config.vf_fcnet_hiddens
         hiddens = config.fcnet_hiddens if hiddens is None else hiddens
         sizes = [size + numbers, *hiddens, columns]
-        self.q = nn.ModuleList(MLP(sizes, config.fcnet_activation) for _ in range(count))
+        plain, activation = norm == "none", config.fcnet_activation
+        self.q = nn.ModuleList(
+            MLP(sizes, activation) if plain else NormedMLP(sizes, activation, norm)
+            for _ in range(count)
+        )
         if config.initializer == "uniform":
             for layer in self.modules():
                 if isinstance(layer, (nn.Linear, nn.Conv2d)):
@@ -91,13 +99,31 @@ class Critics(nn.Module):
                     return torch.stack([part[:, -width:] for part in parts]).sum(0)
 
                 return torch.stack(outputs), backward
-        with torch.enable_grad():
-            given = numbers.detach().requires_grad_()
-            q = self(x, given)
+        return by_autograd(lambda given: self(x, given), numbers)
 
-        def by_autograd(grad: Tensor, learns: bool = True, to_input: bool = False) -> Tensor:
-            if learns:
-                q.backward(grad, retain_graph=to_input)
-            return torch.autograd.grad(q, given, grad)[0] if to_input else grad
+    def trace_both(
+        self,
+        x: Any,
+        numbers: Tensor,
+        next_x: Any,
+        next_numbers: Tensor,
+        dtype: torch.dtype | None = None,
+    ) -> tuple[Tensor, Callable[..., Tensor], Tensor]:
+        """One pass over two batches: batch norms take the statistics of both, and learn from them.
 
-        return q.detach(), by_autograd
+        Args:
+            x, numbers, next_x, next_numbers, dtype: as for `trace`.
+
+        Returns:
+            What `trace` returns of the first batch, and the outputs of the second, `[C, N,
+            columns]`.
+        """
+        norms = [module for module in self.modules() if isinstance(module, BatchRenorm)]
+        for norm in norms:
+            norm.train()
+        both = together(x, next_x), torch.cat([numbers, next_numbers])
+        outputs, backward = self.trace(*both, dtype)
+        for norm in norms:
+            norm.eval()
+        q, next_q = outputs.chunk(2, 1)
+        return q, lambda grad: backward(torch.cat([grad, torch.zeros_like(grad)], 1)), next_q

@@ -72,21 +72,22 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """All activations, by their name in configurations."""
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor, scale: float = 1) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor, scale: float = 1) -> Tensor:
     """scale (W x + b), in the parameters' type; if that of x is shorter, W x is computed in it."""
     if x.dtype == weight.dtype:
         if scale == 1:
             return F.linear(x, weight, bias)
         return torch.addmm(bias, x, weight.t(), beta=scale, alpha=scale)
-    return torch.add(bias, x.mm(weight.to(x.dtype).t())).mul_(scale)
+    y = torch.add(bias, x.mm(weight.to(x.dtype).t()))
+    return y if scale == 1 else y.mul_(scale)
 
 
 def _forward(x: Tensor, activation: str, parameters: Sequence[Tensor]) -> Tensor:
     """The output of one stack, without a graph."""
     scale, apply, _ = _IN_PLACE[activation]
     for i in range(0, len(parameters) - 2, 2):
-        x = apply(_linear(x, parameters[i], parameters[i + 1], scale))
-    return _linear(x, parameters[-2], parameters[-1])
+        x = apply(linear(x, parameters[i], parameters[i + 1], scale))
+    return linear(x, parameters[-2], parameters[-1])
 
 
 class _Stacks(torch.autograd.Function):
@@ -107,10 +108,10 @@ class _Stacks(torch.autograd.Function):
             for _ in range(depth - 1):
                 weight, bias = next(rest), next(rest)
                 saved += [h, weight]
-                h = apply(_linear(h, weight, bias, scale))
+                h = apply(linear(h, weight, bias, scale))
             weight, bias = next(rest), next(rest)
             saved += [h, weight]
-            outputs.append(_linear(h, weight, bias))
+            outputs.append(linear(h, weight, bias))
         ctx.activation, ctx.depths = activation, depths
         ctx.save_for_backward(*saved)
         return tuple(outputs)
@@ -242,7 +243,7 @@ class MLP(nn.Module):
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             if len(inputs) > 1:
                 inputs[-1] = inputs[-1].to(dtype)
-            inputs.append(apply(_linear(inputs[-1], weight, bias, scale)))
+            inputs.append(apply(linear(inputs[-1], weight, bias, scale)))
 
         def backward(grad: Tensor, learns: bool = True, to_input: bool = False) -> Tensor:
             for layer in range(len(inputs) - 1, -1, -1):
@@ -258,7 +259,7 @@ class MLP(nn.Module):
                     grad = grad.mm(weight.to(grad.dtype))
             return grad
 
-        return _linear(inputs[-1], weights[-1], biases[-1]), backward
+        return linear(inputs[-1], weights[-1], biases[-1]), backward
 
     def forward(self, x: Tensor) -> Tensor:
         if self.activation in _IN_PLACE and (stack := self.stack()) is not None:
@@ -270,6 +271,25 @@ class MLP(nn.Module):
             x = ACTIVATIONS[self.activation](layer(x))
         y: Tensor = self.layers[-1](x)
         return y
+
+
+def by_autograd(
+    function: Callable[[Tensor], Tensor], x: Tensor
+) -> tuple[Tensor, Callable[..., Tensor]]:
+    """What `MLP.trace` returns, of any function of x: its value, and what backpropagates.
+
+    Gradients of parameters must be 0 before, since they are added to.
+    """
+    with torch.enable_grad():
+        given = x.detach().requires_grad_()
+        y = function(given)
+
+    def backward(grad: Tensor, learns: bool = True, to_input: bool = False) -> Tensor:
+        if learns:
+            y.backward(grad, retain_graph=to_input)  # type: ignore[no-untyped-call]
+        return torch.autograd.grad(y, given, grad)[0] if to_input else grad
+
+    return y.detach(), backward
 
 
 def parallel(first: MLP, second: MLP, x: Tensor) -> tuple[Tensor, Tensor]:

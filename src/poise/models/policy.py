@@ -362,6 +362,13 @@ def rows(x: Any, index: Any) -> Any:
     return tuple(rows(part, index) for part in x) if isinstance(x, tuple) else x[index]
 
 
+def together(x: Any, y: Any) -> Any:
+    """The rows of two batches of prepared observations, one batch after the other."""
+    if isinstance(x, dict):
+        return {name: together(part, y[name]) for name, part in x.items()}
+    return tuple(map(together, x, y)) if isinstance(x, tuple) else torch.cat([x, y])
+
+
 def length(x: Any) -> int:
     """The rows of prepared observations."""
     while not isinstance(x, Tensor):

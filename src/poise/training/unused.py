@@ -91,6 +91,16 @@ def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
         (not getattr(config, "prioritized_replay", True), _PRIORITIES, "prioritized_replay is off"),
         (not getattr(config, "her", True), "n_sampled_goal goal_selection_strategy", "her is off"),
         (
+            not getattr(config, "target_networks", True),
+            "tau target_network_update_freq",
+            "target_networks is off",
+        ),
+        (
+            getattr(config, "num_quantiles", 0) == 1,
+            "top_quantiles_to_drop",
+            "num_quantiles is 1",
+        ),
+        (
             getattr(config, "opt_type", "") == "adam",
             "rms_prop_eps rms_prop_decay",
             "opt_type is 'adam'",
