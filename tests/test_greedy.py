@@ -49,7 +49,7 @@ class Chance(Task):
 
 
 class Idle(Task):
-    """Earns 1 for each first action of 1, which a policy never takes that has learnt nothing."""
+    """Earns 1 for each large action, which a policy never takes that has learnt nothing."""
 
     observation_space = spaces.Box(-1, 1, (1,), np.float32)
     action_space = spaces.Box(-1, 1, (1,), np.float32)
@@ -58,7 +58,7 @@ class Idle(Task):
         return np.zeros(1, np.float32)
 
     def judge(self, action: Any) -> float:
-        return float(abs(action[0]) > 0.9)
+        return float(abs(action[0]) > 0.5)
 
 
 class Biased(poise.Callback):
