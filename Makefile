@@ -40,7 +40,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 $(JUDGE)/.ready: constraints.txt
 	$(PYTHON) -m venv $(JUDGE)
 	$(JUDGE)/bin/$(PIP) torch
-	$(JUDGE)/bin/$(PIP) stable-baselines3==2.9.2
+	$(JUDGE)/bin/$(PIP) stable-baselines3==2.9.2 sb3-contrib==2.9.2
 	touch $@
 
 clean:

@@ -22,6 +22,7 @@ from gymnasium import spaces
 
 from environments import Noise
 from poise.algorithms.base import Algorithm
+from poise.algorithms.off_policy import Minibatch
 from poise.learning.optimizers import Flat
 from poise.learning.returns import advantages
 from poise.sampling.rollout import Rollout
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 HOME = ROOT / "benchmarks" / ".venvs" / "sb3"
-VERSION = "stable-baselines3==2.9.2"
+VERSIONS = ("stable-baselines3==2.9.2", "sb3-contrib==2.9.2")
 Judge = Callable[[str, dict[str, Any]], dict[str, np.ndarray]]
 
 
@@ -48,7 +49,7 @@ def make_home() -> None:
         str(ROOT / "constraints.txt"),
     ]
     subprocess.run([*pip, "torch"], check=True)
-    subprocess.run([*pip, VERSION], check=True)
+    subprocess.run([*pip, *VERSIONS], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,9 @@ def python() -> str:
 def judge(python: str, tmp_path: Path) -> Judge:
     def ask(kind: str, given: dict[str, Any]) -> dict[str, np.ndarray]:
         np.savez(tmp_path / "in.npz", **given)
-        script = Path(__file__).parent / "judges" / "sb3_update.py"
+        off_policy = kind in ("sac", "tqc", "td3")
+        script = "sb3_off_policy.py" if off_policy else "sb3_update.py"
+        script = Path(__file__).parent / "judges" / script
         subprocess.run(
             [python, str(script), kind, str(tmp_path / "in.npz"), str(tmp_path / "out.npz")],
             check=True,
@@ -294,3 +297,93 @@ def test_one_a2c_update_is_equal(
     trainer: Any, judge: Judge, actions: spaces.Space, settings: dict[str, Any]
 ) -> None:
     check_update(trainer, judge, "A2C", actions, settings)
+
+
+# --- off-policy updates ---------------------------------------------------------------------------
+
+BATCH = 32
+
+
+def network_arrays(algorithm: Any) -> dict[str, np.ndarray]:
+    """All parameters of the policy, the critics and what follows them, by the judge's names."""
+    modules = {"policy": algorithm.policy, "critics": algorithm.critics}
+    modules |= {f"{name}⁻": target.module for name, target in algorithm.targets.items()}
+    found = {}
+    for name, module in modules.items():
+        stacks = {"": module.network.pi} if "policy" in name else dict(enumerate(module.q))
+        for q, stack in stacks.items():
+            for i, layer in enumerate(stack.layers):
+                for part in ("weight", "bias"):
+                    key = ".".join(str(word) for word in (name, q, i, part) if word != "")
+                    found[key] = getattr(layer, part).detach().numpy().copy()
+    return found
+
+
+@pytest.mark.parametrize("name", ["SAC", "TQC", "TD3"])
+def test_one_off_policy_step_is_equal(trainer: Any, judge: Judge, name: str) -> None:
+    obs_space = spaces.Box(-np.inf, np.inf, (5,), np.float32)
+    options = {"num_quantiles": 7, "top_quantiles_to_drop": 2} if name == "TQC" else {}
+    if name == "TD3":
+        options = {"policy_delay": 1, "target_noise": 0.0}
+    made = trainer(
+        name,
+        lambda config: Noise(obs_space, spaces.Box(-1, 1, (WIDTH,), np.float32)),
+        lr=0.01,
+        tau=0.1,
+        buffer_size=100,
+        learner_dtype="float32",
+        model={"fcnet_hiddens": [16, 8]},
+        **options,
+    )
+    algorithm: Any = made.algorithm
+    for module in (algorithm.policy, algorithm.critics, *algorithm._beside().values()):
+        module.double()
+    for target in algorithm.targets.values():
+        target.module.double()
+    with torch.no_grad():
+        for learner in algorithm.learners.values():
+            learner.flat.bind()
+            learner.optimizer = algorithm.make_optimizer(learner.flat)
+            if len(learner.flat.data) > 3:
+                learner.flat.data.add_(torch.randn(len(learner.flat.data)).double() * 0.2)
+        for name_, target in algorithm.targets.items():
+            target.flat = Flat(target.module, algorithm.learners[name_].flat.places)
+            target.match()
+            target.flat.data.add_(torch.randn(len(target.flat.data)).double() * 0.05)
+    algorithm.policy.refresh()
+    rng = np.random.default_rng(0)
+    action = rng.uniform(-0.8, 0.8, (BATCH, WIDTH))
+    given: dict[str, Any] = {
+        **network_arrays(algorithm),
+        **{key: rng.standard_normal((BATCH, 5)) for key in ("obs", "next_obs")},
+        **{key: rng.standard_normal((BATCH, WIDTH)) for key in ("noise", "next_noise")},
+        "action": action,
+        "reward": rng.standard_normal(BATCH),
+        "terminated": rng.random(BATCH) < 0.3,
+        "lr": 0.01,
+        "tau": 0.1,
+        "quantiles": 7,
+        "drop": 2,
+    }
+    minibatch = Minibatch(
+        x=torch.as_tensor(given["obs"]),
+        action=torch.as_tensor(action if name == "TD3" else np.arctanh(action)),
+        reward=torch.as_tensor(given["reward"]),
+        next_x=torch.as_tensor(given["next_obs"]),
+        discount=torch.as_tensor(0.9 * ~given["terminated"]),
+        weight=torch.full((BATCH,), 1 / BATCH).double(),
+        index=np.arange(BATCH),
+    )
+    noise = iter([torch.as_tensor(given["next_noise"]), torch.as_tensor(given["noise"])])
+    algorithm.noise = lambda x: next(noise)
+    with torch.no_grad():
+        algorithm.update(minibatch)
+        algorithm.update_targets()
+    expected = judge(name.lower(), given)
+    found = network_arrays(algorithm)
+    if name != "TD3":
+        found["log_alpha"] = algorithm.temperature.log_alpha.detach().numpy()
+    assert found.keys() == expected.keys()
+    for key, value in found.items():
+        np.testing.assert_allclose(value, expected[key], atol=1e-6, rtol=0, err_msg=key)
+        assert key == "log_alpha" or np.abs(value - given[key]).max() > 1e-6, key

@@ -61,7 +61,7 @@ class TD3(SAC):
 
     @property
     def alpha(self) -> Tensor:
-        return torch.zeros(1, device=self.device)
+        return torch.zeros(1, dtype=self.policy.dtype, device=self.device)
 
     def draw(self, replay: Replay, count: int) -> tuple[Batch, Tensor]:
         return OffPolicy.draw(self, replay, count)  # there is no entropy on the way
