@@ -14,10 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from poise.cli.main import poise as command
 from poise.cluster import local, token
 from poise.cluster.fetch import fetch, watch
 from poise.cluster.jobs import ENDED, Job, Jobs, Unreachable
@@ -272,6 +275,19 @@ def test_a_dead_or_frozen_node_is_noticed_and_replaced(
         os.kill(node, number)
         until(lambda gone=gone: states().count("dead") > gone)
         until(lambda: states().count("alive") == 2)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_was_not_fetched_is_named_where_there_is_any(
+    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = local.LocalCluster("127.0.0.1:1", "http://127.0.0.1:2", 1, 1, 1, str(tmp_path), 0)
+    (tmp_path / "jobs").mkdir() if kept else None
+    monkeypatch.setattr(local, "running", lambda: found)
+    monkeypatch.setattr(local, "stop", lambda: found)
+    monkeypatch.setattr("poise.cli.cluster.Jobs", lambda _: SimpleNamespace(all=list))
+    said = CliRunner().invoke(command, ["cluster", "stop"]).output
+    assert ("were not fetched" in said, "has ended." in said) == (kept, True)
 
 
 def test_nothing_is_left_of_a_killed_cluster(home: Path, cluster: local.LocalCluster) -> None:

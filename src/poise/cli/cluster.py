@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from poise.cli.jobs import of_cluster
@@ -54,4 +56,5 @@ def stop() -> None:
         for job in [job for job in jobs.all() if job.state not in ENDED]:
             echo(jobs.stop(job).end)
         clusters.stop()
-    echo(clusters.ENDED.format(**vars(found)) if found else clusters.NONE)
+    said = clusters.ENDED + clusters.KEPT * bool(found and Path(found.folder, "jobs").is_dir())
+    echo(said.format(**vars(found)) if found else clusters.NONE)

@@ -58,7 +58,8 @@ Both ask for the token, and all of it listens on the loopback interface only.
 Next:
   poise submit -- train PPO --env CartPole-v1     run it there
   poise cluster stop                              end the cluster"""
-ENDED = "The cluster at {address} has ended. Runs that were not fetched stay in {folder}/jobs."
+ENDED = "The cluster at {address} has ended."
+KEPT = " Runs that were not fetched stay in {folder}/jobs."
 KILLED = (
     "The cluster before this one was killed. Runs of its jobs that were not fetched are in"
     " {folder}/jobs."
