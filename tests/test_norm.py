@@ -173,11 +173,13 @@ def test_the_target_is_by_the_critics_themselves(trainer: Make) -> None:
 )
 def test_norms_go_with_the_others(trainer: Make, name: str, settings: dict[str, Any]) -> None:
     made = trainer(name, "Pendulum-v1", **SMALL, **settings)
-    assert bool(made.algorithm.targets) is made.config.target_networks  # type: ignore[attr-defined]
+    algorithm: Any = made.algorithm
+    assert bool(algorithm.targets) is algorithm.config.target_networks
     for _ in range(2):
         result = made.train()
     assert result["learner/sgd_steps"] > 0
     assert result["learner/skipped_updates"] == 0
+    assert not any(module.training for module in algorithm.critics.modules())
 
 
 def test_what_does_not_go_together_is_refused() -> None:

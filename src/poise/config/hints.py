@@ -109,7 +109,7 @@ ALGORITHMS: dict[str, str] = {
     ),
     "MaskablePPO": "PPO takes action masks by itself.",
     "A3C": "A2C is its synchronous form, and IMPALA the asynchronous one.",
-    "HER": "It is a setting of SAC, TQC, TD3, DDPG and DQN: give her=True.",
+    "HER": "It is a setting of SAC, TQC, CrossQ, TD3, DDPG and DQN: give her=True.",
     **dict.fromkeys(
         ("DreamerV3", "MuZero"), "Models of the world are not learnt here; PPO and DQN are near."
     ),
