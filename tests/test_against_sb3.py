@@ -340,6 +340,7 @@ def test_one_off_policy_step_is_equal(trainer: Any, judge: Judge, name: str) -> 
         module.double()
     for target in algorithm.targets.values():
         target.module.double()
+    torch.manual_seed(3)
     with torch.no_grad():
         for learner in algorithm.learners.values():
             learner.flat.bind()

@@ -40,7 +40,10 @@ def make(kind, given):
             module, rows = module
         for part in ("weight", "bias"):
             getattr(module, part).data = torch.as_tensor(given[f"{name}.{part}"][rows].copy())
-    if kind != "td3":
+    if kind == "td3":
+        # Its loss of critics is not halved, which Adam undoes, but for its ε.
+        made.critic.optimizer.param_groups[0]["eps"] *= 2
+    else:
         made.log_ent_coef.data = made.log_ent_coef.data.double()
         made.actor.action_dist.epsilon = 0.0  # it adds 1e-6 within a logarithm
     made.set_logger(Logger(None, []))
