@@ -58,9 +58,10 @@ NUMBERS = ("timesteps_total", "episodes_total", "episode_reward_mean", "learner/
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
+    parent = warm.address()[1:]  # which begins with the environment as it is
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-        patch.setattr("poise.tuning.run.Guest", partial(warm.guest, warm.address()[1:]))
+        patch.setattr("poise.tuning.run.Guest", partial(warm.guest, parent))
         with three_nodes() as made:
             yield made
 
