@@ -387,6 +387,39 @@ class ResetsItself(Sound):
 # Rendering, speed, memory.
 
 
+class Goals(Sound):
+    """It has goals, and what they are worth is its reward: that has no fault."""
+
+    observation_space = spaces.Dict(
+        observation=Sound.observation_space,
+        achieved_goal=Sound.observation_space,
+        desired_goal=Sound.observation_space,
+    )
+
+    def look(self) -> Any:
+        shown = super().look()
+        nowhere = np.zeros(2, np.float32)
+        return {"observation": shown, "achieved_goal": shown.copy(), "desired_goal": nowhere}
+
+    def compute_reward(self, achieved: Any, desired: Any, info: Any) -> Any:
+        return -np.abs(achieved - desired).sum(-1)
+
+
+class OneGoalAtATime(Goals):
+    def compute_reward(self, achieved: Any, desired: Any, info: Any) -> Any:
+        return -float(np.abs(achieved - desired).sum())
+
+
+class OtherWorth(Goals):
+    def compute_reward(self, achieved: Any, desired: Any, info: Any) -> Any:
+        return super().compute_reward(achieved, desired, info) + 100
+
+
+class GoalsByInfo(Goals):
+    def compute_reward(self, achieved: Any, desired: Any, info: Any) -> Any:
+        return super().compute_reward(achieved, desired, info) - info["cost"]
+
+
 class RendersFloats(Sound):
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
 

@@ -248,6 +248,17 @@ FAULTS: dict[type, tuple[str, str, str]] = {
         "render",
         r"^render\(\) must return an array .*, and returned one of shape \(8, 8\)",
     ),
+    faulty.OneGoalAtATime: (
+        "warning",
+        "goals",
+        r"^compute_reward\(\) returned -[\d.]+ for two steps at once that had the reward -",
+    ),
+    faulty.OtherWorth: (
+        "warning",
+        "goals",
+        r"^compute_reward\(\) returned \[\d.* had the reward -",
+    ),
+    faulty.GoalsByInfo: ("warning", "goals", r"^compute_reward\(\) raised TypeError: list indices"),
     faulty.ForgetsMode: ("warning", "render", r'^Its metadata promises "rgb_array", but'),
     faulty.SlowReset: (
         "warning",
@@ -345,6 +356,13 @@ def test_sound_environments(env: str) -> None:
     assert report.ok
     assert report.findings == []
     assert report.facts["steps_per_s"] > 0
+
+
+def test_goals_that_others_can_be_learnt_from_are_said() -> None:
+    report = quick(faulty.Goals)
+    assert report.findings == []
+    assert "goals        her=True learns from those that were achieved, too" in str(report)
+    assert not quick(faulty.Sound).facts["goals"]
 
 
 def test_what_is_measured() -> None:

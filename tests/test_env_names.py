@@ -5,6 +5,7 @@ The nearest one, its package, or where it was looked for.
 
 from __future__ import annotations
 
+import types
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,19 @@ def test_an_id_without_its_module_is_told_where_it_is_at_home(
         EnvError, match=r"of the package environments, .* write 'environments:highway-v0'\."
     ):
         poise.make_env("highway-v0")
+
+
+def test_robots_come_with_the_versions_that_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "ROBOTICS", "no_such_robots")
+    monkeypatch.setattr(packages, "PACKAGES", {"no_such_robots": ("Fetch",)})
+    extra = r'not installed: .*pip install .*\[robotics\]".*, then \'no_such_robots:FetchPush-v4\''
+    for name in ("FetchPush-v4", "no_such_robots:FetchPush-v4"):
+        with pytest.raises(EnvError, match=extra):
+            poise.make_env(name)
+    module = types.ModuleType("gymnasium_robotics.envs.reach")
+    exec("def make(config): assert config == 1", vars(module))
+    with pytest.raises(EnvError, match=r"does not go with this version of MuJoCo: .*\[robotics\]"):
+        poise.make_env(module.make)
 
 
 def test_a_missing_module_says_where_it_was_looked_for(

@@ -102,6 +102,23 @@ def test_a_share_of_a_length_that_is_not_said_is_left_alone(tmp_path: Path) -> N
     )  # type: ignore
 
 
+def test_goals_in_hindsight_are_read(tmp_path: Path) -> None:
+    (tmp_path / "sac.yml").write_text(
+        """
+FetchReach-v4:
+  replay_buffer_class: HerReplayBuffer
+  replay_buffer_kwargs: "dict(
+    online_sampling=True, goal_selection_strategy='final', n_sampled_goal=2, max_episode_length=9
+  )"
+"""
+    )
+    with pytest.warns(poise.PoiseWarning, match=r"left out: .*kwargs\.max_episode_length=9"):
+        config: Any = resolve("SAC", "FetchReach-v4", preset=str(tmp_path / "sac.yml"))[0]
+    assert (config.her, config.goal_selection_strategy, config.n_sampled_goal) == (True, "final", 2)
+    with pytest.warns(poise.PoiseWarning, match="left out: replay_buffer_class=.*buffer_kwargs="):
+        resolve("PPO", "FetchReach-v4", preset=str(tmp_path / "sac.yml"))
+
+
 def test_games_share_an_entry(tmp_path: Path) -> None:
     (tmp_path / "ppo.yml").write_text(
         "atari: {n_envs: 4, env_wrapper: [AtariWrapper], frame_stack: 4, n_steps: 64}"

@@ -17,6 +17,7 @@ from gymnasium import spaces
 from poise.checks import values
 from poise.checks.probe import Phase, Probe, Stop
 from poise.checks.where import layers, method_place
+from poise.envs.goals import has_goals
 from poise.envs.old_gym import old_api_sentence, takes
 from poise.errors import SpaceError
 from poise.spaces.layout import Layout
@@ -47,6 +48,7 @@ def check_spaces(probe: Probe, env: gym.Env) -> None:
         for level, text in values.space_faults(kind, space):
             probe.finding(level, "spaces", text, where)
         probe.report.facts[f"{kind}_space"] = " ".join(str(space).split())
+    probe.report.facts["goals"] = found["observation"] is not None and has_goals(env)
     if not all(isinstance(space, spaces.Space) for space in found.values()) or probe.report.errors:
         try:
             probe.sampler(env)()

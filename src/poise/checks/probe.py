@@ -15,6 +15,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from poise.checks import values
 from poise.checks.report import Finding, Level, Report
 from poise.checks.where import error_place, layers, method_place
+from poise.envs.goals import goal_fault, has_goals
 from poise.envs.old_gym import old_reset_sentence, old_step_sentence, takes
 from poise.envs.raised import said
 from poise.errors import PoiseError
@@ -192,6 +193,9 @@ class Probe:
                 self.finding(level, "step", text, where, key=name)
         self._look_at_info(info, "step", where)
         self._look_at(env, obs, "step", where)
+        if has_goals(env) and (sentence := goal_fault(env, obs, reward, info)) is not None:
+            where = method_place(env, "compute_reward")
+            self.finding("warning", "goals", sentence, where, key="goals")
         return obs, _true(terminated), _true(truncated)
 
     def sampler(self, env: gym.Env) -> Callable[[], Any]:

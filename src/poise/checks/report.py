@@ -35,6 +35,10 @@ CHECKS = {
         "Episodes end; a time limit is a truncation; "
         "the last observation is that of the episode that ends."
     ),
+    "goals": (
+        "Where there are `achieved_goal`, `desired_goal` and `compute_reward`, that takes many "
+        "goals at once and says the rewards of steps."
+    ),
     "render": 'Where `"rgb_array"` is promised, `render()` returns frames.',
     "speed": "A reset costs less than the episode that follows.",
     "memory": "Memory does not grow with the steps.",
@@ -70,10 +74,10 @@ class Report:
     Attributes:
         env: the environment, as it was named.
         findings: the violations, in the order of the checks.
-        facts: what was measured: `observation_space`, `action_space`, `construct_s`, `reset_s`,
-            `step_s`, `steps_per_s`, `cpu_share`, `memory_mb_per_1000_steps`, `episodes`,
-            `episode_len_mean`, `num_workers` and `num_workers_why`. What could not be measured is
-            missing.
+        facts: what was measured: `observation_space`, `action_space`, `goals` (whether HER can
+            learn from others), `construct_s`, `reset_s`, `step_s`, `steps_per_s`, `cpu_share`,
+            `memory_mb_per_1000_steps`, `episodes`, `episode_len_mean`, `num_workers` and
+            `num_workers_why`. What could not be measured is missing.
     """
 
     env: str
@@ -110,6 +114,8 @@ class Report:
         for kind in ("observation", "action"):
             if f"{kind}_space" in facts:
                 rows.append((kind, facts[f"{kind}_space"]))
+        if facts.get("goals"):
+            rows.append(("goals", "her=True learns from those that were achieved, too"))
         if "episodes" in facts:
             mean = facts["episode_len_mean"]
             lengths = f"{facts['episodes']} of {mean:.0f} steps on average" if mean else ""

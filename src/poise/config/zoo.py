@@ -126,6 +126,10 @@ class _Reader:
             self._wrap(value)
         elif key == "frame_stack" and self.is_game:
             self.env_config["stack"] = value
+        elif key == "replay_buffer_class" and value == "HerReplayBuffer" and self.known("her"):
+            self.settings["her"] = True
+        elif key == "replay_buffer_kwargs" and self.known("her"):
+            self._goals(_literal(value))
         elif key == "n_timesteps":
             self.settings["total_timesteps"] = int(steps)
         elif key == "exploration_fraction":
@@ -189,6 +193,14 @@ class _Reader:
         self.settings["normalize_rewards"] = bool(chosen.pop("norm_reward", True))
         for key, value in chosen.items():
             self._leave_out(f"normalize.{key}", value)
+
+    def _goals(self, given: dict[str, Any]) -> None:
+        """`dict(goal_selection_strategy='future', n_sampled_goal=4)`."""
+        for key, value in given.items():
+            if key in ("goal_selection_strategy", "n_sampled_goal"):
+                self.settings[key] = value
+            elif key != "online_sampling":  # goals are drawn with the steps
+                self._leave_out(f"replay_buffer_kwargs.{key}", value)
 
     def _wrap(self, given: Any) -> None:
         """A wrapper's `module.Class`, `{module.Class: arguments}`, or several of them."""

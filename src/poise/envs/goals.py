@@ -44,6 +44,29 @@ def _kind(leaf: Leaf) -> tuple[Any, ...]:
     return leaf.shape, leaf.dtype
 
 
+def has_goals(env: gym.Env) -> bool:
+    """Whether an environment shows goals and says what they are worth, as HER needs it."""
+    space = env.observation_space
+    shown = isinstance(space, gym.spaces.Dict) and {ACHIEVED, DESIRED} <= space.spaces.keys()
+    return shown and env.has_wrapper_attr("compute_reward")
+
+
+def goal_fault(env: gym.Env, obs: Any, reward: Any, info: Any) -> str | None:
+    """What `compute_reward` says otherwise than a step with this outcome did; None if nothing."""
+    try:
+        pair = [np.stack([obs[key]] * 2) for key in (ACHIEVED, DESIRED)]
+        worth = np.asarray(env.get_wrapper_attr("compute_reward")(*pair, [info, info]))
+        if worth.shape == (2,) and np.isclose(worth, reward, rtol=1e-4).all():
+            return None
+        what = f"returned {worth.tolist()} for two steps at once that had the reward {reward}"
+    except Exception as error:
+        what = f"raised {said(error)}"
+    return (
+        f"compute_reward() {what}: her=True gives it many goals at once, [N, ...], and needs the "
+        "reward of each, as step() gives it."
+    )
+
+
 class Goals:
     """What reaching a goal is worth, by an environment of its own.
 

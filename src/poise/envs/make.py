@@ -23,7 +23,8 @@ from poise.envs.changes import apply, sendable
 from poise.envs.instances import refuse_if_played
 from poise.envs.masking import ActionMaskInObservation, reports_mask
 from poise.envs.old_gym import old_api_sentence
-from poise.envs.packages import nearest_of, package_hint
+from poise.envs.packages import ROBOTICS, nearest_of, package_hint
+from poise.envs.raised import raised_in
 from poise.envs.wrap import resolved, take_wrappers, wrap
 from poise.errors import EnvError, nearest
 from poise.install import install
@@ -224,8 +225,8 @@ def _creator(env: Any) -> Creator:
 def _in_module(env: str) -> str | Creator:
     """What `module:Name` stands for, once the module is imported."""
     admit_env(env)
-    imported = trust.load_module(env, "env", EnvError, _meant(env))
     module, _, name = env.partition(":")
+    imported = trust.load_module(env, "env", EnvError, _meant(env) or package_hint(name))
     if name in _creators:
         return _creators[name]
     if name in gym.registry:
@@ -375,6 +376,10 @@ class AsEnvError:
             raise EnvError(
                 f"{self.name} is no longer part of Gymnasium. Did you mean {known!r}?"
             ) from None
+        if isinstance(error, AssertionError) and raised_in(error, ROBOTICS):
+            raise EnvError(
+                f"{self.name} does not go with this version of MuJoCo: {install('robotics')}"
+            ) from error
         unknown = _KEYWORD.search(str(error)) if isinstance(error, TypeError) else None
         if unknown and unknown[1] in self.config:
             raise EnvError(

@@ -7,17 +7,20 @@ import importlib.util
 import gymnasium as gym
 
 from poise.errors import nearest
+from poise.install import install
 
 _HIGHWAY = (
     "highway-", "merge-", "roundabout-", "parking-", "intersection-", "racetrack-", "exit-",
     "u-turn-",
 )  # fmt: skip
 
+ROBOTICS = "gymnasium_robotics"
+
 PACKAGES: dict[str, tuple[str, ...]] = {
     "minigrid": ("MiniGrid-", "BabyAI-"),
     "miniworld": ("MiniWorld-",),
     "highway_env": _HIGHWAY,
-    "gymnasium_robotics": ("Fetch", "Hand", "AntMaze", "PointMaze", "AdroitHand", "FrankaKitchen"),
+    ROBOTICS: ("Fetch", "Hand", "AntMaze", "PointMaze", "AdroitHand", "FrankaKitchen"),
     "panda_gym": ("Panda",),
     "flappy_bird_gymnasium": ("FlappyBird",),
     "mo_gymnasium": ("mo-", "deep-sea-treasure", "resource-gathering", "minecart"),
@@ -40,10 +43,10 @@ def package_hint(env: str) -> str:
         return (
             f" It is of the package {top}, which is to be imported first: write '{module}:{env}'."
         )
-    package = top.replace("_", "-")
-    return (
-        f" It is of a package that is not installed: pip install {package}, then '{module}:{env}'."
-    )
+    how = f"pip install {top.replace('_', '-')}"
+    if top == ROBOTICS:
+        how = install("robotics")  # which knows the versions that go together
+    return f" It is of a package that is not installed: {how}, then '{module}:{env}'."
 
 
 def nearest_of(module: str, name: str, callables: list[str]) -> str:

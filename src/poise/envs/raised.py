@@ -22,6 +22,12 @@ def _is_ours(frame: TracebackType) -> bool:
     return str(frame.tb_frame.f_globals.get("__package__")).partition(".")[0] == "poise"
 
 
+def raised_in(error: BaseException, package: str) -> bool:
+    """Whether a package's own code raised an exception."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__")).startswith(f"{package}.")
+
+
 def said(error: BaseException) -> str:
     """An exception in one line: `ValueError: text`, or its bare name where it says nothing."""
     try:
