@@ -195,5 +195,5 @@ def test_what_does_not_go_together_is_refused() -> None:
 def test_crossq_swings_up_pendulum(trainer: Make) -> None:
     made = trainer("CrossQ", "Pendulum-v1", seed=0, preset=None, learning_starts=500,
                    model={"fcnet_hiddens": [64, 64]})  # fmt: skip
-    made.learn(total_timesteps=8000)
+    made.learn(total_timesteps=6000)
     assert made.evaluate(episodes=20)["episode_reward_mean"] > -250
