@@ -176,6 +176,15 @@ def test_layers_that_were_shared_only_at_first_are_each_towers_own() -> None:
     assert (model.fcnet_hiddens, model.vf_fcnet_hiddens) == ([16, 8], [16, 4, 2])
 
 
+def test_critics_are_called_qf() -> None:
+    for name in ("qf", "vf"):
+        arch = {"pi": [8], name: [64, 64]}
+        model = resolve("CrossQ", "Some-v0", {"policy_kwargs": {"net_arch": arch}})[0].model
+        assert (model.fcnet_hiddens, model.vf_fcnet_hiddens) == ([8], [64, 64])
+    with pytest.raises(ConfigError, match="'vf' is neither 'pi' nor 'qf'"):
+        resolve("SAC", "Some-v0", {"model.net_arch": {"pi": [8], "qf": [8], "vf": [8]}})
+
+
 def test_a_value_stream_of_its_own_is_for_dueling_networks() -> None:
     assert resolve("DQN", "Some-v0", {"dueling": True, "model.vf_fcnet_hiddens": [8]})[
         0

@@ -136,8 +136,9 @@ def _towers(
 ) -> list[tuple[str, str, Any]]:
     """Settings as (key as given, canonical key, value), with layers by tower split up.
 
-    Towers are Stable-Baselines3's `net_arch={"pi": [...], "vf": [...]}`, and of its first version
-    `[64, {"pi": [...], "vf": [...]}]`, whose first layers are shared.
+    Towers are Stable-Baselines3's `net_arch={"pi": [...], "vf": [...]}` (`qf`, where these are
+    critics), and of its first version `[64, {"pi": [...], "vf": [...]}]`, whose first layers are
+    shared.
 
     Raises:
         ConfigError: a tower is neither the policy's nor the value function's.
@@ -149,12 +150,13 @@ def _towers(
         if target != "model.fcnet_hiddens" or not isinstance(own, dict):
             found.append((key, target, value))
             continue
-        if unknown := own.keys() - {"pi", "vf"}:
+        value_name = "qf" if "qf" in own and hasattr(config, "num_critics") else "vf"
+        if unknown := own.keys() - {"pi", value_name}:
             raise ConfigError(
                 f"{key}={brief(value)} is not allowed: "
-                f"{min(unknown, key=str)!r} is neither 'pi' nor 'vf'."
+                f"{min(unknown, key=str)!r} is neither 'pi' nor {value_name!r}."
             )
-        pi, vf = own.get("pi", []), own.get("vf", [])
+        pi, vf = own.get("pi", []), own.get(value_name, [])
         if first and not (pi or vf):
             found += [(key, target, first), (key, "model.vf_share_layers", True)]
             continue

@@ -178,7 +178,8 @@ class _Reader:
             parts = given if isinstance(given, list) else [given]
             first = [512, *(width for width in parts if not isinstance(width, dict))]
             own = next((part for part in parts if isinstance(part, dict)), {})
-            self.model["net_arch"] = {name: [*first, *own.get(name, [])] for name in ("pi", "vf")}
+            names = "pi", "qf" if "qf" in own else "vf"
+            self.model["net_arch"] = {name: [*first, *own.get(name, [])] for name in names}
             self.model.pop("fcnet_hiddens")
             self.model.pop("vf_share_layers", None)
             self.left_out.append(
