@@ -75,6 +75,7 @@ def test_nested_keys_get_their_true_sentence(
         (["PPO", "--anneal-lr", "true"], "Give lr as a schedule"),
         (["PPO", "--verbose", "1"], "or --quiet is silent"),
         (["PPO", "--device", "cuda"], "Give num_gpus"),
+        (["IMPALA", "--her", "true"], "Goals in hindsight need a replay"),
         (["TRPO"], "There is no algorithm 'TRPO'. PPO is nearest. Known: PPO"),
         (["--run", "recurrent-ppo"], "Policies have no memory here"),
         (["CartPole-v1"], "It looks like an environment: say the algorithm, too"),

@@ -224,7 +224,9 @@ class AlgorithmConfig(Checked):
     sampling_threads: ClassVar[int] = 0
     """Threads that sample while the learner computes."""
 
-    untranslatable: ClassVar[dict[str, str]] = {}
+    untranslatable: ClassVar[dict[str, str]] = {
+        "her": "Goals in hindsight need a replay: that of SAC, TQC, CrossQ, TD3, DDPG or DQN.",
+    }
     """Keys of other libraries without a counterpart here, and what to do instead.
 
     They go before those in `poise.config.hints`, which are the same for all algorithms.

@@ -97,6 +97,7 @@ class AsynchronousConfig(AlgorithmConfig):
         return max(n for n in range(1, max(1, slots // workers) + 1) if slots % n == 0)
 
     untranslatable: ClassVar[dict[str, str]] = {
+        **AlgorithmConfig.untranslatable,
         "vtrace": "Off-policy steps are always weighted by V-trace.",
         "momentum": "RMSProp has no momentum here.",
         "minibatch_buffer_size": "Give num_sgd_iter to learn from a rollout several times.",
