@@ -33,7 +33,13 @@ TORCH = "torch==2.13.0"
 """Repeated in each pip command: without it, a peer's dependencies pull in another torch, and
 gigabytes of CUDA."""
 
-PEERS = {"sb3": ["stable-baselines3==2.9.2"], "rllib": ["ray[rllib]==2.60.0", "pillow"]}
+MUJOCO = ["mujoco==4.0.0", "imageio", "packaging", "box2d==2.3.10"]
+PEERS = {
+    "sb3": ["stable-baselines3==2.9.2"],
+    "contrib": ["stable-baselines3==2.9.2", "sb3-contrib==2.9.2", *MUJOCO],
+    "sbx": ["sbx-rl==0.28.0", *MUJOCO],
+    "rllib": ["ray[rllib]==2.60.0", "pillow"],
+}
 
 
 def parser(text: str | None) -> argparse.ArgumentParser:

@@ -29,6 +29,7 @@ ITEMS = {
     "tune": "searches: the tutorial's, short trials, kills, samplers, populations",
     "soak": "ten minutes in which workers are killed",
     "pong": "Pong from the screen",
+    "offpolicy": "SAC against Stable-Baselines3 and SBX: steps a second, time to good policies",
     "dqn": "DQN on CartPole against Stable-Baselines3, RLlib and PyTorch's tutorial",
     "control": "MuJoCo against Stable-Baselines3",
     "cartpole": "CartPole against Stable-Baselines3 and RLlib",

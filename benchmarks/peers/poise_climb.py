@@ -1,6 +1,8 @@
-"""Poise's PPO with the preset of the environment."""
+"""One of Poise's algorithms with the preset of the environment: PPO, or what `ALGORITHM` says."""
 
 from __future__ import annotations
+
+import os
 
 import numpy as np
 from climb import arguments, climb
@@ -10,7 +12,8 @@ import poise
 
 def main() -> None:
     args = arguments()
-    with poise.PPO(args.env, seed=args.seed, progress=False) as trainer:
+    name = os.environ.get("ALGORITHM", "PPO")
+    with poise.make_trainer(name, args.env, seed=args.seed, progress=False) as trainer:
 
         def train(steps: int) -> int:
             return int(trainer.learn(total_timesteps=steps)["timesteps_total"])

@@ -139,10 +139,9 @@ class SAC(OffPolicy):
         if config.num_quantiles == 1:
             error = value[..., 0] - target[:, 0]
             slope = (error * minibatch.weight).unsqueeze(-1)
-            error = error.mean(0)
         else:
             slope = quantile_slopes(value, target) * (minibatch.weight / len(q)).unsqueeze(-1)
-            error = value.mean((0, 2)) - target.mean(1)
+            error = value.mean(-1) - target.mean(1)
         if index is not None:
             slope = torch.zeros_like(each).scatter_(2, index, slope.unsqueeze(2).expand(shape))
         learner = self.learners["critics"]
@@ -222,11 +221,9 @@ class SAC(OffPolicy):
         self.learner.flat.zero_grad()
         backward(soft.gradient(drawn, value, pull, self.alpha).mul_(-1 / n))
         norm = self.learner.step(self.scheduled(config.lr))
-        entropy = soft.entropies(drawn)
         if "temperature" in self.learners:
-            self.update_temperature(entropy, minibatch)
-        mean = soft.expected(drawn, value).mean()
-        return Improved(entropy.mean(0), mean, soft.bounded(drawn.numbers), norm)
+            self.update_temperature(soft.entropies(drawn), minibatch)
+        return Improved(soft, drawn, value, norm)
 
     def worth(self, q: Tensor, odds: Tensor) -> tuple[Tensor, Tensor]:
         """What the policy strives for.
@@ -295,23 +292,23 @@ class Improved:
     """What a gradient step of the policy has shown.
 
     Attributes:
-        entropy: of each kind of actions, `[kinds]`.
-        value: the mean of what the critics say of the policy's own actions.
-        bounded: those of their numbers that have bounds, `[N, ...]`.
+        soft, drawn: the policy's own actions.
+        value: what the critics say of each choice, `[N, W]`.
         grad_norm: of the policy's gradient, before clipping.
     """
 
     NAMES: ClassVar = ("entropy", "policy_q", "policy_grad_norm", "saturation")
-    entropy: Tensor
+    soft: SoftActions
+    drawn: Drawn
     value: Tensor
-    bounded: Tensor
     grad_norm: float
 
     def statistics(self) -> dict[str, float]:
         """The entropy, the value, the norm, and the share of numbers that are at their bounds."""
-        share = (self.bounded.abs() > 0.99).float().mean()
-        found = self.entropy.sum().item(), self.value.item(), self.grad_norm, share.item()
-        return dict(zip(self.NAMES, found, strict=True))
+        entropy = self.soft.entropies(self.drawn).sum(1).mean().item()
+        value = self.soft.expected(self.drawn, self.value).mean().item()
+        share = (self.soft.bounded(self.drawn.numbers).abs() > 0.99).float().mean().item()
+        return dict(zip(self.NAMES, (entropy, value, self.grad_norm, share), strict=True))
 
 
 @dataclass
@@ -319,15 +316,20 @@ class Learnt:
     """What a gradient step of the critics has shown.
 
     Attributes:
-        error: the mean of the critics' errors Q(s, a) - y, `[N]`.
+        errors: Q(s, a) - y of each critic, `[C, N]`.
         q: Q(s, a) of each critic, `[C, N, quantiles]`.
         grad_norm: of the critics' gradient, before clipping.
     """
 
     NAMES: ClassVar = ("td_error", "q", "grad_norm")
-    error: Tensor
+    errors: Tensor
     q: Tensor
     grad_norm: float
+
+    @property
+    def error(self) -> Tensor:
+        """The mean over critics, `[N]`."""
+        return self.errors.mean(0)
 
     def statistics(self) -> dict[str, float]:
         """Mean |δ|, mean Q(s, a) and the gradient's norm."""
