@@ -401,6 +401,44 @@ def test_environments_step_anywhere(trainer: Make, how: str) -> None:
     assert result["learner/sgd_steps"] > 20
 
 
+class Inside(gym.Wrapper):
+    """Its goals are a part of a part of an observation, and its actions are masked."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self.observation_space = spaces.Dict(seen=env.observation_space)
+
+    def reset(self, **options: Any) -> Any:
+        return {"seen": self.env.reset(**options)[0]}, self.info
+
+    def step(self, action: Any) -> Any:
+        obs, *outcome, _ = self.env.step(action)
+        return ({"seen": obs}, *outcome, self.info)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return {"action_mask": np.ones(10, np.int8)}
+
+
+def test_goals_may_lie_deeper(trainer: Make) -> None:
+    made = trainer("DQN", lambda config: Inside(BitFlip()), **TINY)
+    made.train()
+    names = made.algorithm.hindsight.names  # type: ignore[attr-defined]
+    inside = "observation/seen"
+    assert names == (f"{inside}/achieved_goal", f"{inside}/desired_goal")
+    assert made.algorithm.updates > 0
+
+
+def test_a_replay_begins_anew_where_it_is_switched_on(trainer: Make, tmp_path: Any) -> None:
+    made = trainer("SAC", Point, **{**TINY, "her": False})
+    made.train()
+    made.save(tmp_path / "saved")
+    again = poise.load(tmp_path / "saved", env=Point, her=True)
+    assert "The replay begins anew; what was learnt and the counters go on." in again.notes
+    assert again.train()["learner/sgd_steps"] == 100
+    again.close()
+
+
 FLIPS: dict[str, Any] = {
     "num_envs_per_worker": 8, "gradient_steps": 8, "train_batch_size": 128, "lr": 1e-3,
     "gamma": 0.98, "buffer_size": 50_000, "learning_starts": 500, "epsilon_timesteps": 5000,

@@ -94,9 +94,9 @@ class Goals:
         self._reward, self._terminated = reward, self._find("compute_terminated")
         self._together = True  # whether compute_terminated takes many goals at once
         if isinstance(self._env, gym.Env) and not self._given:
-            obs, _ = self._env.reset(seed=0)
-            inside = obs if ACHIEVED in obs else obs["observation"]
-            self.reward(*(np.stack([inside[key]] * 2) for key in (ACHIEVED, DESIRED)))
+            layout, (obs, _) = Layout(self._env.observation_space), self._env.reset(seed=0)
+            shown = layout.flatten(obs)
+            self.reward(*(np.stack([shown[leaf.name]] * 2) for leaf in goal_leaves(layout)))
 
     def _find(self, name: str) -> Any:
         if not isinstance(self._env, gym.Env):  # a native batch

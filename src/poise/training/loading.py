@@ -206,8 +206,10 @@ def restore(
     if changed:
         trainer.notes.append(f"Other settings than the checkpoint's: {_shown(changed)}.")
     if anew:
+        begin = "begins" if anew == ["the replay"] else "begin"
         trainer.notes.append(
-            f"{' and '.join(anew).capitalize()} begin anew; what was learnt and the counters go on."
+            f"{' and '.join(anew).capitalize()} {begin} anew; "
+            "what was learnt and the counters go on."
         )
     if given[0]:
         trainer.leave_environment(given[1])
