@@ -94,7 +94,11 @@ class Goals:
         self._reward, self._terminated = reward, self._find("compute_terminated")
         self._together = True  # whether compute_terminated takes many goals at once
         if isinstance(self._env, gym.Env) and not self._given:
-            layout, (obs, _) = Layout(self._env.observation_space), self._env.reset(seed=0)
+            try:
+                obs, _ = self._env.reset(seed=0)
+            except Exception:  # the first reset of an episode will tell it
+                return
+            layout = Layout(self._env.observation_space)
             shown = layout.flatten(obs)
             self.reward(*(np.stack([shown[leaf.name]] * 2) for leaf in goal_leaves(layout)))
 

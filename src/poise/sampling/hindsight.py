@@ -142,6 +142,8 @@ class Hindsight:
             self._compare(replay, batch, goals)
         drawn = torch.rand(2, len(batch.index), generator=generator, dtype=torch.float64).numpy()
         which = np.flatnonzero(drawn[0] < count / (count + 1))
+        if not len(which):
+            return
         later = replay.remaining(batch.index[which])
         if self.config.goal_selection_strategy == "future":
             later = (drawn[1][which] * (later + 1)).astype(np.int64)  # 0: what it achieved itself
