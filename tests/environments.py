@@ -405,3 +405,36 @@ class BitFlip(gym.Env):
 
     def compute_terminated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
         return (achieved_goal == desired_goal).all(-1)
+
+
+class Point(gym.Env):
+    """A point on a line moves to a goal on it."""
+
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+    observation_space = spaces.Dict(
+        achieved_goal=spaces.Box(-9, 9, (1,), np.float64),
+        desired_goal=spaces.Box(-9, 9, (1,), np.float64),
+        observation=spaces.Box(-9, 9, (1,), np.float64),
+    )
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.at, self.goal, self.now = np.zeros(1), self.np_random.uniform(4, 6, 1), 0
+        return self.look(), {}
+
+    def look(self) -> Any:
+        at = self.at.copy()
+        return {"observation": at, "achieved_goal": at, "desired_goal": self.goal.copy()}
+
+    def step(self, action: Any) -> Any:
+        self.at, self.now = np.clip(self.at + action, -9, 9), self.now + 1
+        return (
+            self.look(),
+            float(self.compute_reward(self.at, self.goal, {})),
+            False,
+            self.now == 12,
+            {},
+        )
+
+    def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
+        return -(np.abs(achieved_goal - desired_goal)[..., 0] > 0.3).astype(np.float64)

@@ -41,7 +41,7 @@ CASES = {
     "PPO": ("PPO", "Pendulum-v1", {"normalize_observations": True, "normalize_rewards": True}),
     "A2C": ("A2C", "CartPole-v1", {}),
     "DQN": ("DQN", "CartPole-v1", {"learning_starts": 64, "epsilon_timesteps": 500}),
-    "SAC": ("SAC", "Pendulum-v1", {"learning_starts": 64, "gradient_steps": 2}),
+    "SAC": ("SAC", "environments:Point", {"learning_starts": 64, "gradient_steps": 2, "her": True}),
 }
 
 
