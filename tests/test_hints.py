@@ -5,6 +5,7 @@ One table answers in Python, in files and as flags, and never suggests something
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from poise.cli.main import poise as command
 from poise.config.algorithms import ALGORITHMS, algorithm_spec, known_name
 from poise.config.hints import ALGORITHMS as OTHERS
 from poise.config.hints import SETTINGS
-from poise.config.resolve import field_types, resolve
+from poise.config.resolve import canonical, field_types, resolve
 from poise.errors import ConfigError
 
 
@@ -63,6 +64,74 @@ def test_nested_keys_get_their_true_sentence(
         resolve(algorithm, "CartPole-v1", settings)
 
 
+LAYERS = {"fcnet_hiddens": [8]}
+RATES = dict(zip(("actor", "critic", "entropy"), (1e-3, 2e-3, 3e-3), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "meant"),
+    [
+        ("SAC", {"ent_coef": "auto"}, {"learn_alpha": True}),
+        ("SAC", {"ent_coef": "auto_0.1"}, {"learn_alpha": True, "initial_alpha": 0.1}),
+        ("SAC", {"ent_coef": 0.2}, {"learn_alpha": False, "initial_alpha": 0.2}),
+        ("TQC", {"ent_coef": "0.2"}, {"learn_alpha": False, "initial_alpha": 0.2}),
+        ("SAC", {"autotune": False, "target_entropy_scale": 0.5},
+         {"learn_alpha": False, "target_entropy_share": 0.5}),
+        ("SAC", {"q_lr": 1e-3}, {"critic_lr": 1e-3, "alpha_lr": 1e-3}),  # CleanRL's
+        ("TD3", {"q_lr": 1e-3}, {"critic_lr": 1e-3}),
+        ("SAC", {"target_update_interval": 1}, {"target_network_update_freq": 0}),
+        ("DQN", {"target_update_interval": 9}, {"target_network_update_freq": 9}),
+        ("SAC", {"twin_q": False}, {"num_critics": 1}),
+        ("DDPG", {"twin_q": True}, {"num_critics": 2}),
+        ("TD3", {"policy_frequency": 3}, {"policy_delay": 3}),
+        ("SAC", {"optimization": {f"{k}_learning_rate": v for k, v in RATES.items()}},
+         {"lr": 1e-3, "critic_lr": 2e-3, "alpha_lr": 3e-3}),
+        ("SAC", {"Q_model": LAYERS}, {"model.vf_fcnet_hiddens": [8]}),
+        ("SAC", {"policy_model_config": {**LAYERS, "fcnet_activation": "tanh"}},
+         {"model.fcnet_hiddens": [8], "model.fcnet_activation": "tanh"}),
+        ("TD3", {"actor_hiddens": [8], "critic_hiddens": [9]},
+         {"model.fcnet_hiddens": [8], "model.vf_fcnet_hiddens": [9]}),
+        ("PPO", {"stats_window_size": 7}, {"metrics_smoothing_episodes": 7}),
+    ],
+)  # fmt: skip
+def test_what_others_say_in_other_words(
+    algorithm: str, settings: dict[str, Any], meant: dict[str, Any]
+) -> None:
+    assert canonical(ALGORITHMS[algorithm].config, settings) == meant
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "words"),
+    [
+        ("SAC", {"ent_coef": "most"}, "ent_coef='most' is not allowed. Give initial_alpha"),
+        ("SAC", {"twin_q": 3}, "twin_q=3 is not allowed. Give num_critics"),
+        ("SAC", {"target_update_interval": 8}, "=8 is not allowed. It counts gradient steps"),
+        ("SAC", {"policy_frequency": 2}, "takes as many gradient steps at once"),
+        ("SAC", {"alpha": 0.2}, "Give initial_alpha; with learn_alpha=False"),
+        ("SAC", {"random_timesteps": 9}, "give learning_starts"),
+        ("SAC", {"optimization": 3}, "Give lr, critic_lr and alpha_lr themselves"),
+        ("SAC", {"Q_model": {"fcnet_activation": "relu"}}, "have one activation"),
+        ("SAC", {"ent_coef": 0.1, "initial_alpha": 0.1}, "two names of one setting"),
+        ("TD3", {"ent_coef": 0.1}, "There is no entropy"),
+        ("TD3", {"smooth_target_policy": True}, "Give target_noise; 0 does not smooth"),
+        ("TD3", {"optimization": {"entropy_learning_rate": 0.1}}, "There is no entropy"),
+        ("TD3", {"exploration_config": {"stddev": 0.1}}, "Give exploration_noise"),
+        ("DDPG", {"action_noise": 0.1}, "Give exploration_noise, a standard deviation"),
+    ],
+)  # fmt: skip
+def test_what_means_something_else_gets_its_true_sentence(
+    algorithm: str, settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        canonical(ALGORITHMS[algorithm].config, settings)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_no_name_means_two_things(name: str) -> None:
+    config = ALGORITHMS[name].config
+    assert not config.spellings.keys() & {*config.aliases, *field_types(config)}
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -78,6 +147,9 @@ def test_nested_keys_get_their_true_sentence(
         (["IMPALA", "--her", "true"], "Goals in hindsight need a replay"),
         (["TRPO"], "There is no algorithm 'TRPO'. PPO is nearest. Known: PPO"),
         (["--run", "recurrent-ppo"], "Policies have no memory here"),
+        (["SAC", "Pendulum-v1", "--twin-q", "x"], "twin_q='x' is not allowed. Give num_critics"),
+        (["SAC", "Pendulum-v1", "--ent-coef", "auto_x"], "Give initial_alpha"),
+        (["SAC", "--random-timesteps", "3"], "give learning_starts"),
         (["CartPole-v1"], "It looks like an environment: say the algorithm, too"),
         (["PPO", "CartPole-v1", "--env", "Acrobot-v1"], "leave one out"),
         (["PPO", "CartPol-v1"], "Did you mean 'CartPole-v"),

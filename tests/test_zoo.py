@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,97 @@ def test_games_share_an_entry(tmp_path: Path) -> None:
     assert (config.num_envs, config.rollout_fragment_length, config.num_sgd_iter) == (4, 64, 10)
     with pytest.raises(ConfigError, match="has nothing for CartPole-v1"):
         resolve("PPO", "CartPole-v1", preset=str(tmp_path / "ppo.yml"))
+
+
+SDE_LEFT = r"left out: use_sde=True, policy_kwargs\.log_std_init=-3\.67\.$"
+EPISODES = "left out: gradient_steps=64, train_freq="
+GOAL = "goal_selection_strategy='episode'"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "entry", "said", "expected"),
+    [
+        ("SAC", "{n_timesteps: 900}", None, {
+            "train_batch_size": 256, "buffer_size": 1_000_000, "learning_starts": 100,
+            "gradient_steps": 1.0, "rollout_fragment_length": 1, "num_envs": 1, "tau": 0.005,
+            "lr": 3e-4, "learn_alpha": True, "initial_alpha": 1.0, "target_entropy": None,
+            "num_critics": 2, "model.fcnet_hiddens": [256, 256], "model.initializer": "uniform",
+            "model.fcnet_activation": "relu", "target_network_update_freq": 0, "grad_clip": None,
+        }),
+        ("SAC", "{train_freq: 32, gradient_steps: 32, learning_starts: 0, ent_coef: 0.1, "
+            "use_sde: True, policy_kwargs: 'dict(log_std_init=-3.67, net_arch=[64, 64])'}",
+         SDE_LEFT, {
+            "rollout_fragment_length": 32, "gradient_steps": 32.0, "learning_starts": 0,
+            "learn_alpha": False, "initial_alpha": 0.1, "model.fcnet_hiddens": [64, 64],
+            "model.vf_fcnet_hiddens": None, "model.log_std_init": 0.0,
+        }),
+        ("SAC", "{n_timesteps: 500, learning_rate: lin_7.3e-4, ent_coef: auto_0.1, n_envs: 2, "
+            "train_freq: 8, gradient_steps: 10, target_entropy: auto, normalize: true}", None, {
+            "lr": [(0, 7.3e-4), (500, 0.0)], "learn_alpha": True, "initial_alpha": 0.1,
+            "num_envs": 2, "gradient_steps": 10.0, "rollout_fragment_length": 8,
+            "normalize_observations": True, "normalize_rewards": True,
+        }),
+        ("SAC", "{train_freq: [1, episode], gradient_steps: 64}", EPISODES, {
+            "rollout_fragment_length": 1, "gradient_steps": 1.0,  # not 64 after each step
+        }),
+        ("SAC", "{noise_type: normal, noise_std: 0.1}", "left out: noise_type='normal', noise_std",
+         {"exploration_correlation": 0.0}),
+        ("SAC", "{policy_kwargs: 'dict(net_arch=dict(pi=[8], qf=[9]), n_critics=1)'}", None, {
+            "model.fcnet_hiddens": [8], "model.vf_fcnet_hiddens": [9], "num_critics": 1,
+        }),
+        ("SAC", "{policy: CnnPolicy, policy_kwargs: {net_arch: [64]}}", None, {
+            "model.fcnet_hiddens": [512, 64], "model.vf_share_layers": False,
+        }),
+        ("TQC", "{top_quantiles_to_drop_per_net: 5, policy_kwargs: {n_quantiles: 32}, "
+            "replay_buffer_class: HerReplayBuffer, "
+            "replay_buffer_kwargs: 'dict(goal_selection_strategy=\"episode\", n_sampled_goal=3)'}",
+         GOAL, {
+            "top_quantiles_to_drop": 5, "num_quantiles": 32, "her": True, "n_sampled_goal": 3,
+            "goal_selection_strategy": "future",
+        }),
+        ("TQC", "{}", None, {"num_quantiles": 25, "top_quantiles_to_drop": 2, "num_critics": 2}),
+        ("CrossQ", "{}", None, {
+            "policy_delay": 3, "lr": 1e-3, "gradient_steps": 1.0, "learning_starts": 100,
+            "model.fcnet_hiddens": [256, 256], "model.vf_fcnet_hiddens": [1024, 1024],
+        }),
+        ("TD3", "{}", None, {
+            "exploration_noise": 0.0, "policy_delay": 2, "target_noise": 0.2,
+            "target_noise_clip": 0.5, "lr": 1e-3, "model.fcnet_hiddens": [400, 300],
+            "model.vf_fcnet_hiddens": None, "num_critics": 2, "gradient_steps": 1.0,
+        }),
+        ("TD3", "{noise_type: normal, noise_std: 0.3, train_freq: 4}", None, {
+            "exploration_noise": 0.3, "exploration_correlation": 0.0, "gradient_steps": 1.0,
+        }),
+        ("DDPG", "{}", None, {
+            "policy_delay": 1, "target_noise": 0.0, "num_critics": 1, "lr": 1e-3,
+            "model.fcnet_hiddens": [400, 300], "exploration_noise": 0.0, "learning_starts": 100,
+        }),
+    ],
+)  # fmt: skip
+def test_entries_of_algorithms_with_critics(
+    algorithm: str, entry: str, said: str | None, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "x.yml").write_text(f"Pendulum-v1: {entry}")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        config: Any = resolve(algorithm, "Pendulum-v1", preset=str(tmp_path / "x.yml"))[0]
+    found = [str(warning.message) for warning in caught]
+    assert len(found) == (said is not None), found
+    assert said is None or re.search(said, found[0]), found
+    for key, value in expected.items():
+        owner = config.model if key.startswith("model.") else config
+        assert getattr(owner, key.rpartition(".")[2]) == value, key
+
+
+def test_noise_that_is_correlated_is_stable_baselines3s(tmp_path: Path) -> None:
+    """Its steps are x ← x + 0.15 (0 - x) dt + σ √dt ε, with dt = 0.01."""
+    entry = "{noise_type: ornstein-uhlenbeck, noise_std: 0.5}"
+    (tmp_path / "x.yml").write_text(f"Pendulum-v1: {entry}")
+    with pytest.warns(poise.PoiseWarning, match="begins anew, at 0, with each episode"):
+        config: Any = resolve("TD3", "Pendulum-v1", preset=str(tmp_path / "x.yml"))[0]
+    rho, width = config.exploration_correlation, config.exploration_noise
+    assert rho == pytest.approx(1 - 0.15 * 0.01)
+    assert width**2 * (1 - rho**2) == pytest.approx(0.5**2 * 0.01)
 
 
 DATA = Path(__file__).parent / "data"

@@ -259,8 +259,9 @@ class SAC(OffPolicy):
     def target_entropy(self, kind: str, forbidden: Tensor | None) -> Tensor | float:
         """H̄: -1 for each number, and a share of the largest possible for choices and bits."""
         config, soft = self.config, self.policy.soft
-        if config.target_entropy is not None:
-            return config.target_entropy
+        wanted = config.target_entropy
+        if wanted is not None and wanted != "auto":
+            return wanted
         if kind == "numbers":
             return -float(soft.size)
         return soft.most(forbidden, kind) * config.target_entropy_share

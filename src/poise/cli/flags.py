@@ -155,7 +155,7 @@ def visible_flags(algorithm: str) -> list[Setting]:
 
 
 def _flags_of(config: type[AlgorithmConfig], own_section: str) -> Iterable[Setting]:
-    """The flags of a configuration's keys, and of their aliases."""
+    """The flags of a configuration's keys, and of their other names."""
     types, docs, defaults = field_types(config), field_docs(config), default_values(config)
     shared = field_types(AlgorithmConfig)
     for key, annotation in types.items():
@@ -171,6 +171,7 @@ def _flags_of(config: type[AlgorithmConfig], own_section: str) -> Iterable[Setti
     for alias, key in config.aliases.items():
         if key in types:
             yield Setting(alias, types[key], hidden=True)
+    yield from (Setting(name, Any, hidden=True) for name in config.spellings)
 
 
 def default_values(config: type) -> dict[str, Any]:

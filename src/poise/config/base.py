@@ -7,6 +7,7 @@ somebody sets it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal
 
@@ -100,10 +101,8 @@ class AlgorithmConfig(Checked):
     the reason."""
 
     num_envs_per_worker: EnvCount = 8
-    """Environments of each worker, or of this process.
-
-    If only `num_workers` is set, the workers share this many.
-    """
+    """Environments of each worker, or of this process. If only `num_workers` is set, the workers
+    share this many."""
 
     rollout_fragment_length: PositiveInt | None = 128
     """Steps that each environment takes before an update round."""
@@ -115,10 +114,8 @@ class AlgorithmConfig(Checked):
     """
 
     env_step_timeout_s: Seconds = 60.0
-    """Seconds after which a step of an environment counts as hanging.
-
-    A worker process that hangs is replaced.
-    """
+    """Seconds after which a step of an environment counts as hanging. A worker process that hangs
+    is replaced."""
 
     env_reset_timeout_s: Seconds = 120.0
     """The same for a reset."""
@@ -127,10 +124,8 @@ class AlgorithmConfig(Checked):
     """The same for making one."""
 
     worker_memory_mb: PositiveInt | None = None
-    """Memory in MiB beyond which a worker process is replaced, for environments that leak.
-
-    null is no limit.
-    """
+    """Memory in MiB beyond which a worker process is replaced, for environments that leak. null is
+    no limit."""
 
     num_gpus: NonNegative | Literal["auto"] = 0
     """GPUs for acting and learning: 0 or 1 (a part of one is one).
@@ -164,10 +159,8 @@ class AlgorithmConfig(Checked):
     """
 
     clip_rewards: bool = False
-    """Whether the learner sees only the sign of rewards: -1, 0 or 1.
-
-    This is usual for Atari games. Reports stay raw.
-    """
+    """Whether the learner sees only the sign of rewards: -1, 0 or 1. This is usual for Atari games.
+    Reports stay raw."""
 
     total_timesteps: PositiveInt | None = None
     """Environment steps after which training ends; null leaves the end to stop rules.
@@ -216,10 +209,17 @@ class AlgorithmConfig(Checked):
         "min_sample_timesteps_per_iteration": "timesteps_per_iteration",
         "train_batch_size_per_learner": "train_batch_size", "n_timesteps": "total_timesteps",
         "timesteps": "total_timesteps", "evaluation_num_episodes": "evaluation_duration",
+        "stats_window_size": "metrics_smoothing_episodes",
         "policy_kwargs": "model", "model_config": "model", "model.net_arch": "model.fcnet_hiddens",
         "model.activation_fn": "model.fcnet_activation",
     }  # fmt: skip
     """Other names of the keys above, from RLlib, Stable-Baselines3 and CleanRL."""
+
+    spellings: ClassVar[dict[str, Callable[[Any], dict[str, Any]]]] = {}
+    """Keys of other libraries that say several of the settings above, or say one otherwise.
+
+    Each makes settings of its value, or raises a KeyError, TypeError or ValueError.
+    """
 
     sampling_threads: ClassVar[int] = 0
     """Threads that sample while the learner computes."""

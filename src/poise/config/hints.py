@@ -35,6 +35,11 @@ SETTINGS: dict[str, str] = {
     "post_fcnet_hiddens": "Give model.fcnet_hiddens: layers behind the convolutions.",
     "dim": "Pictures belong to the environment: give env_config={'size': 84}.",
     "framestack": "Pictures belong to the environment: give env_config={'stack': 4}.",
+    "head_fcnet_hiddens": "Give model.fcnet_hiddens: all hidden layers.",
+    **dict.fromkeys(
+        ("clip_actions", "normalize_actions"),
+        "Actions of the policy are scaled to their bounds, and never beyond them.",
+    ),
     "max_episode_steps": "Give it in env_config: env_config={'max_episode_steps': 200}.",
     "env_kwargs": "Give env_config.",
     "num_cpus": "Give num_workers: processes that step environments.",
@@ -65,8 +70,8 @@ SETTINGS: dict[str, str] = {
         "The clipped surrogate is used without a KL penalty; target_kl ends an update early (PPO).",
     ),
     **dict.fromkeys(
-        ("use_sde", "sde_sample_freq"),
-        "Give exploration_correlation: noise that is correlated in time (PPO, A2C, IMPALA).",
+        ("use_sde", "sde_sample_freq", "use_sde_at_warmup", "use_expln"),
+        "Give exploration_correlation: noise that is correlated in time (not DQN).",
     ),
     **dict.fromkeys(
         ("use_lstm", "use_attention", "max_seq_len", "lstm_cell_size"),

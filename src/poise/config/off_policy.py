@@ -112,6 +112,11 @@ class OffPolicyConfig(AlgorithmConfig):
         "replay_buffer_config": (
             "Give buffer_size, and prioritized_replay with its alpha, beta and eps, themselves."
         ),
+        "store_buffer_in_checkpoints": "Checkpoints hold the replay, always.",
+        **dict.fromkeys(
+            ("prioritized_replay_beta_annealing_timesteps", "final_prioritized_replay_beta"),
+            "Give prioritized_replay_beta as a schedule: [[0, 0.4], [20000, 1]].",
+        ),
         "replay_buffer_class": "Give her: whether steps are learnt from with other goals, too.",
         "replay_buffer_kwargs": "Give her, n_sampled_goal and goal_selection_strategy themselves.",
     }

@@ -82,7 +82,7 @@ def _over(tuned: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
 
 
 def _knows(config: type[AlgorithmConfig], key: str) -> bool:
-    return config.aliases.get(key, key) in field_types(config)
+    return key in config.spellings or config.aliases.get(key, key) in field_types(config)
 
 
 def canonical(config: type[AlgorithmConfig], settings: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +101,8 @@ def canonical(config: type[AlgorithmConfig], settings: dict[str, Any]) -> dict[s
         )
     for key, target, value in _towers(config, _flat(config, settings)):
         if target not in known:
-            hint = setting_hint(key, config.untranslatable, [*known, *config.aliases])
+            names = [*known, *config.aliases, *config.spellings]
+            hint = setting_hint(key, config.untranslatable, names)
             raise ConfigError(f"Unknown config key {brief(key)}.{hint}")
         if target in given:
             raise ConfigError(
@@ -126,6 +127,8 @@ def _flat(config: type[AlgorithmConfig], settings: dict[str, Any]) -> list[tuple
                     f"{key}={brief(value)} is not allowed: it must be a mapping of model settings."
                 )
             pairs += [(f"model.{inner}", item) for inner, item in value.items()]
+        elif isinstance(value, Mapping) and any(n.startswith(f"{key}.") for n in config.aliases):
+            pairs += [(f"{key}.{inner}", item) for inner, item in value.items()]
         else:
             pairs.append((key, value))
     return pairs
@@ -145,6 +148,9 @@ def _towers(
     """
     found: list[tuple[str, str, Any]] = []
     for key, value in settings:
+        if key in config.spellings:
+            found += [(key, *pair) for pair in _spelled(config, key, value).items()]
+            continue
         target = config.aliases.get(key, key)
         *first, own = value if isinstance(value, (list, tuple)) and value else [value]
         if target != "model.fcnet_hiddens" or not isinstance(own, dict):
@@ -171,6 +177,19 @@ def _towers(
                 layers = [*first, *layers]
             found.append((key, name, layers))
     return found
+
+
+def _spelled(config: type[AlgorithmConfig], key: str, value: Any) -> dict[str, Any]:
+    """The settings that another library's key says.
+
+    Raises:
+        ConfigError: it says none.
+    """
+    try:
+        return config.spellings[key](value)
+    except (KeyError, TypeError, ValueError):
+        hint = setting_hint(key, config.untranslatable, ())
+        raise ConfigError(f"{key}={brief(value)} is not allowed.{hint}") from None
 
 
 def field_types(config: type) -> dict[str, Any]:

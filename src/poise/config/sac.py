@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from poise.config.model import ModelConfig
 from poise.config.off_policy import OffPolicyConfig
@@ -102,18 +103,62 @@ class ActorCriticsConfig(OffPolicyConfig):
     """The networks; vf_fcnet_hiddens are the critics' layers."""
 
     aliases: ClassVar[dict[str, str]] = {
-        **OffPolicyConfig.aliases,
+        **{
+            name: key
+            for name, key in OffPolicyConfig.aliases.items()
+            if name != "target_update_interval"
+        },
         "actor_lr": "lr", "policy_lr": "lr", "q_lr": "critic_lr",
-        "random_timesteps": "learning_starts", "policy_frequency": "policy_delay",
         "n_critics": "num_critics", "model.n_critics": "num_critics",
-        "n_quantiles": "num_quantiles", "top_quantiles_to_drop_per_net": "top_quantiles_to_drop",
+        "n_quantiles": "num_quantiles", "model.n_quantiles": "num_quantiles",
+        "top_quantiles_to_drop_per_net": "top_quantiles_to_drop",
+        "optimization.actor_learning_rate": "lr", "optimization.critic_learning_rate": "critic_lr",
+        "policy_model.fcnet_hiddens": "model.fcnet_hiddens",
+        "policy_model.fcnet_activation": "model.fcnet_activation",
+        "policy_model_config.fcnet_hiddens": "model.fcnet_hiddens",
+        "policy_model_config.fcnet_activation": "model.fcnet_activation",
+        "Q_model.fcnet_hiddens": "model.vf_fcnet_hiddens",
+        "q_model_config.fcnet_hiddens": "model.vf_fcnet_hiddens",
+        "actor_hiddens": "model.fcnet_hiddens", "critic_hiddens": "model.vf_fcnet_hiddens",
+        "actor_hidden_activation": "model.fcnet_activation",
     }  # fmt: skip
+
+    spellings: ClassVar[dict[str, Callable[[Any], dict[str, Any]]]] = {
+        "twin_q": {True: {"num_critics": 2}, False: {"num_critics": 1}}.__getitem__,
+        # Stable-Baselines3 counts gradient steps.
+        "target_update_interval": {1: {"target_network_update_freq": 0}}.__getitem__,
+    }
 
     untranslatable: ClassVar[dict[str, str]] = {
         **OffPolicyConfig.untranslatable,
         "twin_q": "Give num_critics: 2, or 1.",
-        "q_model_config": "Give model.vf_fcnet_hiddens: the layers of the critics.",
-        "policy_model_config": "Give model.",
+        "target_update_interval": (
+            "It counts gradient steps: give target_network_update_freq, which counts environment "
+            "steps; 0 is after each gradient step."
+        ),
+        "update_frequency": "Give rollout_fragment_length and gradient_steps.",
+        **dict.fromkeys(
+            ("Q_model", "q_model_config"),
+            "Give model.vf_fcnet_hiddens: the layers of the critics.",
+        ),
+        **dict.fromkeys(("policy_model", "policy_model_config"), "Give model."),
+        **dict.fromkeys(
+            (
+                "Q_model.fcnet_activation",
+                "q_model_config.fcnet_activation",
+                "critic_hidden_activation",
+            ),
+            "Policy and critics have one activation: give model.fcnet_activation.",
+        ),
+        **dict.fromkeys(
+            ("random_timesteps", "pure_exploration_steps"),
+            "Actions are drawn uniformly until learning begins: give learning_starts.",
+        ),
+        **dict.fromkeys(
+            ("use_huber", "huber_threshold"),
+            "Errors of critics are squared, or those of quantiles (num_quantiles) Huber's.",
+        ),
+        "l2_reg": "Parameters do not decay; critic_norm keeps values within reach.",
         **dict.fromkeys(
             ("batch_norm", "layer_norm", "use_layer_norm", "critic_layer_norm"),
             "Give critic_norm: 'none', 'layer' or 'batch'.",
@@ -145,6 +190,13 @@ class ActorCriticsConfig(OffPolicyConfig):
             )
 
 
+def _temperature(value: Any) -> dict[str, Any]:
+    """Of Stable-Baselines3's `ent_coef`: `auto`, `auto_0.1`, or a number, which stays."""
+    learnt, first = str(value).startswith("auto"), str(value).removeprefix("auto")
+    found: dict[str, Any] = {"learn_alpha": learnt}
+    return found if not first else {**found, "initial_alpha": float(first.removeprefix("_"))}
+
+
 @dataclass
 class SACConfig(ActorCriticsConfig):
     """Soft actor-critic (Haarnoja et al. 2018)."""
@@ -158,10 +210,11 @@ class SACConfig(ActorCriticsConfig):
     learn_alpha: bool = True
     """Whether α is learnt, so that the entropy comes near its target; else it stays."""
 
-    target_entropy: float | None = None
+    target_entropy: float | Literal["auto"] | None = None
     """The entropy that α keeps up.
 
-    null means -1 for each number of an action, and for choices target_entropy_share of the largest.
+    null and auto mean -1 for each number of an action, and for choices target_entropy_share of the
+    largest.
     """
 
     target_entropy_share: Fraction = 0.3
@@ -170,12 +223,32 @@ class SACConfig(ActorCriticsConfig):
     What an action mask rules out does not count.
     """
 
+    aliases: ClassVar[dict[str, str]] = {
+        **{name: key for name, key in ActorCriticsConfig.aliases.items() if name != "q_lr"},
+        "autotune": "learn_alpha", "target_entropy_scale": "target_entropy_share",
+        "optimization.entropy_learning_rate": "alpha_lr",
+    }  # fmt: skip
+
+    spellings: ClassVar[dict[str, Callable[[Any], dict[str, Any]]]] = {
+        **ActorCriticsConfig.spellings,
+        "ent_coef": _temperature,
+        # In CleanRL, the temperature learns as fast as the critics.
+        "q_lr": lambda value: {"critic_lr": value, "alpha_lr": value},
+    }
+
     untranslatable: ClassVar[dict[str, str]] = {
         **ActorCriticsConfig.untranslatable,
         "ent_coef": "Give initial_alpha; with learn_alpha=False it stays as it is.",
         "alpha": "Give initial_alpha; with learn_alpha=False it stays as it is.",
-        "autotune": "Give learn_alpha.",
         "optimization": "Give lr, critic_lr and alpha_lr themselves.",
+        "policy_frequency": (
+            "CleanRL's policy takes as many gradient steps at once as it waits for: "
+            "give policy_delay, after which it takes one."
+        ),
+        **dict.fromkeys(
+            ("exploration_config", "noise_type", "noise_std"),
+            "Actions are sampled; exploration_correlation makes them change slowly.",
+        ),
         "action_noise": "Actions are sampled; exploration_correlation makes them change slowly.",
     }
 

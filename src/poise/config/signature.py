@@ -110,6 +110,7 @@ def stub() -> str:
         for alias, key in spec.config.aliases.items():
             if alias.isidentifier() and not keyword.iskeyword(alias) and key in fields:
                 kinds[alias] = kinds[key]
+        kinds.update(dict.fromkeys(spec.config.spellings, "Any"))
         lines += [f"def {name}(", "    env: Any = None,", "    *,"]
         lines += [f"    {key}: {kind} = ...," for key, kind in kinds.items()]
         lines.append(") -> Trainer: ...")

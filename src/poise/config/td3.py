@@ -32,7 +32,7 @@ class TD3Config(ActorCriticsConfig):
         **ActorCriticsConfig.aliases,
         "target_policy_noise": "target_noise", "policy_noise": "target_noise",
         "noise_clip": "target_noise_clip", "smooth_target_policy_clip": "target_noise_clip",
-        "noise_std": "exploration_noise",
+        "noise_std": "exploration_noise", "policy_frequency": "policy_delay",
     }  # fmt: skip
 
     untranslatable: ClassVar[dict[str, str]] = {
@@ -42,6 +42,22 @@ class TD3Config(ActorCriticsConfig):
             "slowly."
         ),
         "exploration_config": "Give exploration_noise and learning_starts.",
+        "noise_type": "Give exploration_noise, and exploration_correlation for slow noise.",
+        "smooth_target_policy": "Give target_noise; 0 does not smooth.",
+        "optimization": "Give lr and critic_lr themselves.",
+        **dict.fromkeys(
+            (
+                "ent_coef",
+                "entropy_coeff",
+                "alpha",
+                "initial_alpha",
+                "alpha_lr",
+                "target_entropy",
+                "autotune",
+                "optimization.entropy_learning_rate",
+            ),
+            "There is no entropy in what this algorithm learns: SAC has it.",
+        ),
     }
 
 

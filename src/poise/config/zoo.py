@@ -7,6 +7,7 @@ one warning as left out.
 from __future__ import annotations
 
 import ast
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,15 @@ from poise.config.types import PositiveInt, brief, coerce
 from poise.errors import ConfigError, PoiseWarning, nearest
 
 _SAME = {"gamma": 0.99, "n_envs": 1}
+_REPLAY = {
+    **_SAME, "train_freq": 1, "gradient_steps": 1, "batch_size": 256, "buffer_size": 1_000_000,
+    "learning_starts": 100,
+}  # fmt: skip
+_SOFT = {**_REPLAY, "tau": 0.005, "ent_coef": "auto", "learning_rate": 3e-4}
+_NOISY = {
+    **_REPLAY, "tau": 0.005, "policy_delay": 2, "target_policy_noise": 0.2,
+    "target_noise_clip": 0.5, "learning_rate": 1e-3, "noise_type": None, "noise_std": 0.0,
+}  # fmt: skip
 _ON_POLICY = {**_SAME, "max_grad_norm": 0.5, "ent_coef": 0.0, "vf_coef": 0.5}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "PPO": {
@@ -31,8 +41,28 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "exploration_final_eps": 0.05, "exploration_fraction": 0.1, "learning_rate": 1e-4,
         "adam_epsilon": 1e-8,
     },
+    "SAC": _SOFT,
+    "TQC": {**_SOFT, "top_quantiles_to_drop_per_net": 2},
+    "CrossQ": {**_REPLAY, "ent_coef": "auto", "policy_delay": 3, "learning_rate": 1e-3},
+    "TD3": _NOISY,
+    "DDPG": {**_NOISY, "policy_delay": 1, "target_policy_noise": 0.0},
 }  # fmt: skip
 """What Stable-Baselines3 does where a file of the Zoo says nothing."""
+# The Zoo's DQN begins with PyTorch's own weights, its PPO and A2C with orthogonal ones, as here.
+MODELS: dict[str, dict[str, Any]] = {
+    "DQN": {"initializer": "uniform"},
+    "CrossQ": {"net_arch": {"pi": [256, 256], "qf": [1024, 1024]}},
+    "TD3": {"net_arch": [400, 300]},
+    "DDPG": {"net_arch": [400, 300]},
+}
+"""Its networks, where they are others than here."""
+_PULL = 0.15 * 0.01
+NOISES: dict[Any, tuple[float, float]] = {
+    None: (0.0, 0.0),
+    "normal": (0.0, 1.0),
+    "ornstein-uhlenbeck": (1 - _PULL, 0.1 / math.sqrt(1 - (1 - _PULL) ** 2)),
+}
+"""What a `noise_type` shares from step to step, and its width for a `noise_std` of 1."""
 ACTIVATIONS = {
     "ReLU": "relu", "Tanh": "tanh", "ELU": "elu", "SiLU": "silu", "GELU": "gelu",
     "LeakyReLU": "leaky_relu",
@@ -69,7 +99,10 @@ def zoo_preset(
     if length is not None:
         entry["n_timesteps"] = coerce(PositiveInt, length, "timesteps_total")
     reader = _Reader(algorithm, known, is_game=atari_name(env) is not None)
-    for key, value in {"policy": "MlpPolicy", **DEFAULTS.get(algorithm, {}), **entry}.items():
+    every = {"policy": "MlpPolicy", **DEFAULTS.get(algorithm, {}), **entry}
+    if "episode" in str(every.get("train_freq")) and every["gradient_steps"] != -1:
+        reader.leave_out("gradient_steps", every.pop("gradient_steps"))  # after each episode
+    for key, value in every.items():
         try:
             reader.read(key, value, float(entry.get("n_timesteps") or 0))
         except (ValueError, TypeError, AttributeError, KeyError, OverflowError):
@@ -103,12 +136,13 @@ class _Reader:
 
     def __init__(self, algorithm: str, known: Callable[[str], bool], *, is_game: bool) -> None:
         self.algorithm, self.known, self.is_game = algorithm, known, is_game
-        # The Zoo's DQN begins with PyTorch's own weights, its others with orthogonal ones, as here.
-        self.model: dict[str, Any] = {"initializer": "uniform"} if algorithm == "DQN" else {}
+        self.critics = known("num_critics")
+        self.model: dict[str, Any] = dict(MODELS.get(algorithm, {}))
         self.env_config: dict[str, Any] = {}
         self.settings: dict[str, Any] = {"model": self.model, "env_config": self.env_config}
         self.left_out: list[str] = []
         self.sees_pictures = False
+        self.noise = 1.0
 
     def read(self, key: str, value: Any, steps: float) -> None:
         """Takes one key; `steps` is the length of the run, or 0."""
@@ -130,6 +164,10 @@ class _Reader:
             self.settings["her"] = True
         elif key == "replay_buffer_kwargs" and self.known("her"):
             self._goals(_literal(value))
+        elif key == "noise_type" and self.known("exploration_noise") and value in NOISES:
+            self._noise(value)
+        elif key == "noise_std" and self.known("exploration_noise"):
+            self.settings["exploration_noise"] = _number(value, steps) * self.noise
         elif key == "n_timesteps":
             self.settings["total_timesteps"] = int(steps)
         elif key == "exploration_fraction":
@@ -138,18 +176,20 @@ class _Reader:
         elif key == "train_freq" and isinstance(value, (list, tuple)) and [*value[1:]] == ["step"]:
             self.settings[key] = value[0]
         elif key == "frame_stack" or isinstance(value, (list, tuple, dict)) or not self.known(key):
-            self._leave_out(key, value)
+            self.leave_out(key, value)
         else:
             self.settings[key] = _number(value, steps)
 
-    def _leave_out(self, key: str, value: Any) -> None:
+    def leave_out(self, key: str, value: Any) -> None:
+        """Notes what becomes nothing."""
         self.left_out.append(f"{key}={brief(value)}")
 
     def _pictures(self) -> None:
         """The Zoo's `CnnPolicy`: shared convolutions, and a layer of 512 units behind them."""
         self.sees_pictures = True
+        self.model.pop("net_arch", None)
         self.model.update({"fcnet_hiddens": [512], "fcnet_activation": "relu"})
-        if self.algorithm != "DQN":
+        if self.algorithm != "DQN" and not self.critics:
             self.model["vf_share_layers"] = True
 
     def _policy(self, given: dict[str, Any]) -> None:
@@ -161,10 +201,12 @@ class _Reader:
                 self.model["fcnet_activation"] = ACTIVATIONS[value]
             elif key == "ortho_init":
                 self.model["initializer"] = "orthogonal" if value else "uniform"
-            elif key == "log_std_init":
+            elif key == ("log_std_init" if not self.critics else "n_critics") or (
+                key == "n_quantiles" and self.critics
+            ):
                 self.model[key] = value
             else:
-                self._leave_out(f"policy_kwargs.{key}", value)
+                self.leave_out(f"policy_kwargs.{key}", value)
 
     def _layers(self, given: Any) -> None:
         """Widths of layers, shared or by tower.
@@ -182,9 +224,10 @@ class _Reader:
             self.model["net_arch"] = {name: [*first, *own.get(name, [])] for name in names}
             self.model.pop("fcnet_hiddens")
             self.model.pop("vf_share_layers", None)
-            self.left_out.append(
-                "convolutions shared by policy and value function (each has its own)"
-            )
+            if not self.critics:
+                self.left_out.append(
+                    "convolutions shared by policy and value function (each has its own)"
+                )
 
     def _normalize(self, given: Any) -> None:
         """`true`, or `{'norm_obs': true, 'norm_reward': false}`."""
@@ -193,15 +236,21 @@ class _Reader:
         self.settings["normalize_observations"] = bool(chosen.pop("norm_obs", True))
         self.settings["normalize_rewards"] = bool(chosen.pop("norm_reward", True))
         for key, value in chosen.items():
-            self._leave_out(f"normalize.{key}", value)
+            self.leave_out(f"normalize.{key}", value)
+
+    def _noise(self, given: str | None) -> None:
+        """The Zoo's `noise_type`: one that is correlated in time has another width, too."""
+        self.settings["exploration_correlation"], self.noise = NOISES[given]
+        if self.settings["exploration_correlation"]:
+            self.left_out.append("noise that begins anew, at 0, with each episode (it goes on)")
 
     def _goals(self, given: dict[str, Any]) -> None:
         """`dict(goal_selection_strategy='future', n_sampled_goal=4)`."""
         for key, value in given.items():
-            if key in ("goal_selection_strategy", "n_sampled_goal"):
+            if key == "n_sampled_goal" or value in ("future", "final"):
                 self.settings[key] = value
             elif key != "online_sampling":  # goals are drawn with the steps
-                self._leave_out(f"replay_buffer_kwargs.{key}", value)
+                self.leave_out(f"replay_buffer_kwargs.{key}", value)
 
     def _wrap(self, given: Any) -> None:
         """A wrapper's `module.Class`, `{module.Class: arguments}`, or several of them."""
