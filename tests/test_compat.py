@@ -24,7 +24,7 @@ from poise.cluster.local import LocalCluster
 from poise.compat import cluster, gym, ray
 from poise.compat.azureml.core import Run
 from poise.compat.gym.wrappers.monitoring.video_recorder import VideoRecorder
-from poise.compat.ray.rllib.agents import DefaultCallbacks, a3c, dqn, impala, ppo
+from poise.compat.ray.rllib.agents import DefaultCallbacks, a3c, ddpg, dqn, impala, ppo, sac
 from poise.compat.ray.tune.logger import pretty_print
 from poise.compat.translate import translated
 from poise.config.resolve import resolve
@@ -181,6 +181,59 @@ def test_trainers_train(kind: Any) -> None:
     )
     assert "entropy" in result["info"]["learner"]["default_policy"] or kind is dqn.DQNTrainer
     assert trainer.config["gamma"] == result["config"]["gamma"]
+    trainer.stop()
+
+
+OFF_POLICY = {
+    "tau": 0.01, "target_network_update_freq": 0, "n_step": 1, "gamma": 0.98, "buffer_size": 5000,
+    "train_batch_size": 16, "learning_starts": 200, "timesteps_per_iteration": 300,
+    "rollout_fragment_length": 1, "prioritized_replay": False, "num_workers": 0, "twin_q": True,
+    "store_buffer_in_checkpoints": True, "framework": "torch", "seed": 3,
+}  # fmt: skip
+
+
+def test_the_classic_sac_trains() -> None:
+    layers = {"fcnet_hiddens": [8, 8], "fcnet_activation": "relu"}
+    config = {
+        **OFF_POLICY, "initial_alpha": 0.5, "target_entropy": "auto", "normalize_actions": True,
+        "optimization": {
+            "actor_learning_rate": 1e-3, "critic_learning_rate": 2e-3, "entropy_learning_rate": 3e-3
+        },
+        "Q_model": {**layers, "fcnet_hiddens": [9]}, "policy_model": layers,
+    }  # fmt: skip
+    with pytest.warns(poise.PoiseWarning) as said:
+        trainer = sac.SACTrainer(env="Pendulum-v1", config=config)
+    found = sorted(str(warning.message).partition("=")[0] for warning in said)
+    assert found == ["Q_model.fcnet_activation", "normalize_actions"]
+    made: Any = trainer.trainer.config
+    assert (made.lr, made.critic_lr, made.alpha_lr) == (1e-3, 2e-3, 3e-3)
+    assert (made.model.fcnet_hiddens, made.model.vf_fcnet_hiddens) == ([8, 8], [9])
+    assert (made.initial_alpha, made.num_critics, made.tau) == (0.5, 2, 0.01)
+    result = trainer.train()
+    assert 300 <= result["timesteps_total"] < 400
+    assert result["info"]["learner"]["default_policy"]["sgd_steps"] > 90
+    assert trainer.compute_action(np.zeros(3, np.float32)).shape == (1,)
+    trainer.stop()
+
+
+@pytest.mark.parametrize("kind", [ddpg.TD3Trainer, ddpg.DDPGTrainer])
+def test_the_classic_td3_and_ddpg_train(kind: Any) -> None:
+    config = {
+        **OFF_POLICY, "actor_hiddens": [8, 8], "critic_hiddens": [9], "actor_lr": 1e-3,
+        "actor_hidden_activation": "relu", "critic_lr": 2e-3, "policy_delay": 3,
+        "target_noise": 0.3, "smooth_target_policy": True,
+        "exploration_config": {"type": "GaussianNoise", "random_timesteps": 100, "stddev": 0.1},
+    }  # fmt: skip
+    with pytest.warns(poise.PoiseWarning) as said:
+        trainer = kind(env="Pendulum-v1", config=config)
+    found = sorted(str(warning.message).partition("=")[0] for warning in said)
+    assert found == ["random_timesteps", "smooth_target_policy", "stddev", "target_noise"]
+    assert all("Give" in line or "give" in line or "units of actions" in line
+               for line in (str(warning.message) for warning in said))  # fmt: skip
+    made: Any = trainer.trainer.config
+    assert (made.lr, made.critic_lr, made.num_critics, made.policy_delay) == (1e-3, 2e-3, 2, 3)
+    assert (made.model.fcnet_hiddens, made.model.vf_fcnet_hiddens) == ([8, 8], [9])
+    assert 300 <= trainer.train()["timesteps_total"] < 400
     trainer.stop()
 
 

@@ -31,14 +31,22 @@ WITHOUT_EFFECT = {
     "tf_session_args", "local_tf_session_args", "_disable_preprocessor_api", "_fake_gpus",
     "render_env", "record_env", "num_data_loader_buffers", "minibatch_buffer_size",
     "max_sample_requests_in_flight_per_worker", "use_critic", "use_gae",
-    "lr_schedule", "entropy_coeff_schedule",
+    "lr_schedule", "entropy_coeff_schedule", "store_buffer_in_checkpoints",
 }  # fmt: skip
 """Settings that say how RLlib does its work, or ask for what is always done.
 
 The schedules stand here for where they are None.
 """
 
+NESTED = (
+    "optimization", "policy_model", "Q_model", "policy_model_config", "q_model_config",
+)  # fmt: skip
+"""Settings that hold others, of which some may be left out."""
+
+_UNITS = "RLlib's is in the units of actions, Poise's in those in which their bounds are -1 and 1"
 ANOTHER_SCALE = {
+    "target_noise": _UNITS,
+    "target_noise_clip": _UNITS,
     "vf_clip_param": "RLlib's bounds the squared error, Poise's how far a value may move",
 }
 """Settings of the same name that mean something else."""
@@ -60,6 +68,9 @@ def translated(
     callbacks = _callbacks(given.pop("callbacks", None))
     exploration = given.pop("exploration_config", None) or {}
     given.update({key: value for key, value in exploration.items() if key != "type"})
+    for key in NESTED:
+        if isinstance(given.get(key), Mapping):
+            given.update({f"{key}.{inner}": value for inner, value in given.pop(key).items()})
     for key in ("lr", "entropy_coeff"):
         if (schedule := given.pop(f"{key}_schedule", None)) is not None:
             given[key] = schedule  # in RLlib, too, it wins

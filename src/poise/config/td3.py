@@ -43,6 +43,7 @@ class TD3Config(ActorCriticsConfig):
         ),
         "exploration_config": "Give exploration_noise and learning_starts.",
         "noise_type": "Give exploration_noise, and exploration_correlation for slow noise.",
+        "stddev": "Give exploration_noise.",
         "smooth_target_policy": "Give target_noise; 0 does not smooth.",
         "optimization": "Give lr and critic_lr themselves.",
         **dict.fromkeys(

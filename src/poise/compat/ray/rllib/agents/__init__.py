@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from poise.compat.ray.rllib.agents import a3c, dqn, impala, ppo
+from poise.compat.ray.rllib.agents import a3c, ddpg, dqn, impala, ppo, sac
 from poise.compat.ray.rllib.agents.callbacks import DefaultCallbacks
 
-__all__ = ["DefaultCallbacks", "a3c", "dqn", "impala", "ppo"]
+__all__ = ["DefaultCallbacks", "a3c", "ddpg", "dqn", "impala", "ppo", "sac"]
