@@ -15,21 +15,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 
 import poise
 from environments import Endless, Masked, Strict
 from poise.algorithms.off_policy import Minibatch
+from poise.algorithms.sac import Learnt
 from poise.config.model import ModelConfig
-from poise.errors import ConfigError, SpaceError
+from poise.errors import ConfigError, ModelError, SpaceError
 from poise.learning.distributions import Deterministic
 from poise.learning.losses import quantile_slopes
 from poise.models.actions import Actions
+from poise.models.catalog import _models
 from poise.models.critics import Critics
 from poise.models.mlp import MLP
 from poise.models.soft import SoftActions
 from poise.spaces.layout import Layout
 from poise.training.trainer import Trainer
+from poise.training.unused import unused
 from test_checkpoint import same
 
 Make = Callable[..., Trainer]
@@ -41,6 +44,7 @@ ACTIONS: dict[str, spaces.Space] = {
     "choice": spaces.Discrete(4, start=2),
     "choices": spaces.MultiDiscrete([2, 3]),
     "bits": spaces.MultiBinary(3),
+    "nothing": spaces.Box(-1, 1, (0,)),
     "all": spaces.Dict(
         a=spaces.Box(-1, 1, (2,)),
         b=spaces.Discrete(3),
@@ -60,6 +64,7 @@ TINY: dict[str, Any] = {
     "learner_dtype": "float32",
     "model": {"fcnet_hiddens": [16, 16]},
 }
+REPLAYED = {key: value for key, value in TINY.items() if key != "learner_dtype"}  # DQN's, too
 SOFT = ModelConfig(action_distribution="squashed_gaussian", free_log_std=False)
 EACH = pytest.mark.parametrize("actions", ACTIONS.values(), ids=ACTIONS.keys())
 
@@ -292,7 +297,7 @@ def test_first_actions_are_uniform(trainer: Make) -> None:
     settings = {**TINY, "learning_starts": 2000, "num_envs_per_worker": 8}
     made = trainer("SAC", lambda _: Strict(BOX, space, []), **settings)
     policy: Any = made.algorithm.policy
-    made.algorithm.explore()
+    made.algorithm.explore(sampling=True)
     obs = {leaf.name: torch.zeros(4000, *leaf.shape) for leaf in policy.obs_layout.leaves}
     noise = policy.dist.noise((4000,), torch.Generator().manual_seed(0))
     action, _, _ = policy.act(obs, (), torch.zeros(4000), noise)
@@ -323,6 +328,99 @@ def test_td3_takes_numbers_alone(trainer: Make) -> None:
 def test_too_many_quantiles_to_drop_are_refused(trainer: Make) -> None:
     with pytest.raises(ConfigError, match=r"top_quantiles_to_drop=7 .* less than num_quantiles=5"):
         trainer("SAC", "Pendulum-v1", num_quantiles=5, top_quantiles_to_drop=7)
+
+
+def test_whoever_explores_during_the_first_steps_has_the_policy(trainer: Make) -> None:
+    """Only rollouts are sampled uniformly, also those that a thread begins."""
+    settings = {**TINY, "learning_starts": 5000, "learner_thread": True}
+    made = trainer("SAC", "Pendulum-v1", **settings)
+    bias = made.policy.network.pi.bias.data
+    bias.copy_(torch.tensor([1.0, -9.0]))
+    for _ in range(2):
+        made.train()
+        actions = [made.compute_action(np.zeros(3), explore=True).item() for _ in range(20)]
+        assert np.std(actions) < 0.01
+    sampled = made.algorithm.replay.action[:200]  # type: ignore[attr-defined]
+    assert np.std(np.tanh(sampled)) > 0.5
+
+
+def test_td3_climbs_the_mean_of_quantiles(trainer: Make) -> None:
+    algorithm: Any = trainer("TD3", "Pendulum-v1", num_quantiles=5, preset=None).algorithm
+    q = torch.arange(20.0).view(2, 2, 5)
+    value, slope = algorithm.worth(q, torch.ones(2, 1))
+    assert value.tolist() == [[2.0], [7.0]]
+    assert torch.equal(slope[0], torch.full((2, 5), 0.2))
+    assert not slope[1].any()
+
+
+def test_errors_of_opposite_sign_do_not_cancel() -> None:
+    learnt = Learnt(torch.tensor([[3.0, 1.0], [-3.0, 2.0]]), torch.zeros(2, 2, 1), 1.0)
+    assert learnt.error.tolist() == [3.0, 1.5]
+    assert learnt.statistics()["td_error"] == 2.25
+
+
+# --- what users change ----------------------------------------------------------------------------
+
+
+class Lazy(nn.Module):
+    """A custom model whose shapes follow from what it sees first."""
+
+    def __init__(self, space: spaces.Space, outputs: int) -> None:
+        super().__init__()
+        self.body, self.pi, self.v = nn.LazyLinear(8), nn.LazyLinear(outputs), nn.LazyLinear(1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.body(x).tanh()
+        return self.pi(h), self.v(h)
+
+
+@pytest.mark.parametrize("name", ["SAC", "TD3"])
+def test_critics_have_custom_models_made_at_their_first_call(
+    trainer: Make, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_models, "lazy", Lazy)
+    model = {"custom_model": "lazy", "fcnet_hiddens": [16], "fcnet_activation": "tanh"}
+    made = trainer(name, "Pendulum-v1", **{**TINY, "model": model})
+    assert [w for w in unused(made) if "custom model" in w] == []  # critics have these layers
+    assert made.train()["learner/grad_norm"] > 0
+
+
+@pytest.mark.parametrize("name", ["SAC", "TD3", "DQN"])
+def test_networks_may_be_put_in_place_of_stacks(trainer: Make, name: str) -> None:
+    made = trainer(name, "CartPole-v1" if name == "DQN" else "Pendulum-v1", **REPLAYED)
+    made.train()
+    algorithm: Any = made.algorithm
+    stacks = [(algorithm.policy.network, "q" if name == "DQN" else "pi")]
+    if name != "DQN":
+        stacks.append((algorithm.critics.q, "1"))
+    for parent, key in stacks:
+        old = getattr(parent, key)
+        new = nn.Linear(old.layers[0].in_features, 8), nn.Linear(8, len(old.bias))
+        setattr(parent, key, nn.Sequential(*new))
+    assert made.train()["learner/grad_norm"] > 0
+
+
+@pytest.mark.parametrize("name", ["SAC", "DQN"])
+def test_targets_take_buffers_that_are_new(trainer: Make, name: str) -> None:
+    made = trainer(name, "CartPole-v1", **{**REPLAYED, "target_network_update_freq": 10**6})
+    made.train()
+    algorithm: Any = made.algorithm
+    [(learner, target)] = algorithm.targets.items()
+    before = target.flat.whole.clone()
+    module = algorithm.learners[learner].module
+    layer = next(part for part in module.modules() if isinstance(part, nn.Linear))
+    layer.register_buffer("new", torch.ones(3))
+    made.train()
+    assert torch.equal(target.flat.whole, before)
+    assert any(name.endswith(".new") for name, _ in target.module.named_buffers())
+
+
+def test_critics_that_are_not_finite_are_named(trainer: Make) -> None:
+    made = trainer("SAC", "Pendulum-v1", **TINY)
+    algorithm: Any = made.algorithm
+    algorithm.critics.q[1].bias.data.fill_(math.nan)
+    with pytest.raises(ModelError, match=r"'q.1.layers.2.bias' of the critics holds numbers"):
+        made.train()
 
 
 # --- going on -------------------------------------------------------------------------------------

@@ -31,6 +31,24 @@ def episodes(returns: Sequence[float], length: int = 200) -> list[Finished]:
     return [Finished((i + 1) * length, 0.0, float(r), length) for i, r in enumerate(returns)]
 
 
+@pytest.mark.parametrize(
+    ("name", "env", "key"),
+    [
+        ("SAC", "CartPole-v1", "target_entropy_share, now 0.3"),
+        ("SAC", "Pendulum-v1", "exploration_correlation, now 0.0"),
+        ("TD3", "Pendulum-v1", "exploration_noise, now 0.1"),
+        ("DQN", "CartPole-v1", "epsilon_timesteps"),
+        ("PPO", "CartPole-v1", "entropy_coeff"),
+    ],
+)
+def test_each_algorithm_has_a_setting_that_explores_more(
+    trainer: Make, name: str, env: str, key: str
+) -> None:
+    made = trainer(name, env, preset=None)
+    made.config.__dict__["env"] = "mine:Env-v0"  # no algorithm has a preset for it
+    assert f"a larger {key}" in stuck.advice(made, [1.0, 1.0])
+
+
 def test_noise_is_no_rise_and_a_trend_is_one() -> None:
     """500 episodes: chance hardly ever looks like a rise, and a rise is never missed.
 

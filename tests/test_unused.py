@@ -152,6 +152,10 @@ TABLE: list[tuple[str, Any, dict[str, Any], str]] = [
     ("IMPALA", Numbers, {"rms_prop_eps": 1e-3}, "opt_type is 'adam'"),
     ("CrossQ", Continuous, {"tau": 0.01}, "target_networks is off"),
     ("SAC", Continuous, {"top_quantiles_to_drop": 3}, "num_quantiles is 1"),
+    ("SAC", Continuous, {"target_entropy_share": 0.5}, "no action is a choice"),
+    ("SAC", Numbers, {"target_entropy_share": 0.5, "target_entropy": 0.1}, "target_entropy is set"),
+    ("SAC", Continuous, {"learn_alpha": False, "alpha_lr": 0.01}, "learn_alpha is off"),
+    ("TD3", Continuous, {"model": {"log_std_init": -1.0}}, "TD3 explores by exploration_noise"),
     ("PPO", Numbers, {"worker_memory_mb": 4000}, "there are no worker processes"),
     (
         "PPO",

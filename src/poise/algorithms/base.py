@@ -96,7 +96,8 @@ class Algorithm(ABC):
         self.waited: float | None = None
         self._told: set[str] = set()
         self._restored: list[str] = []  # parameters that a checkpoint froze, until it is said
-        self._changes: list[Change] = []  # of the policy, until `rebind` has told the samplers
+        # By learner, until `rebind` has told the samplers.
+        self._changes: list[tuple[str, Change]] = []
 
     def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
         """Makes the policy, untrained."""
@@ -224,20 +225,23 @@ class Algorithm(ABC):
                 "it acts and learns in evaluation mode, and is in it again.",
             )
         self._bind()
-        if any(change.rebuilt or change.places is not None for change in self._changes):
+        if any(change.rebuilt or change.places is not None for _, change in self._changes):
             samplers.follow(self.policy, self.flat, self.updates)
-        for change in self._changes:
+        for name, change in self._changes:
             if change.replaced:
-                self.say(samplers, _replaced(change))
+                self.say(samplers, _replaced(name, change))
         if self._restored:
             self.say(samplers, f"Frozen, as when it was saved: {_listed(self._restored)}.")
         self._changes, self._restored = [], []
-        if not all(torch.isfinite(learner.flat.whole).all() for learner in self.learners.values()):
-            raise ModelError(
-                f"The policy's parameter {self.policy.overflown!r} holds numbers that are not "
-                "finite, from which nothing can be learnt: give it finite ones."
-            )
-        for learner in self.learners.values():
+        for name, learner in self.learners.items():
+            if (parameter := learner.flat.overflown) is not None:
+                whose = f"The policy's parameter {parameter!r}"
+                if name != "policy":
+                    whose = f"The parameter {parameter!r} of the {name}"
+                raise ModelError(
+                    f"{whose} holds numbers that are not finite, from which nothing can be learnt: "
+                    "give it finite ones."
+                )
             if learner.optimizer.overflown is not None:
                 self.say(
                     samplers,
@@ -256,7 +260,7 @@ class Algorithm(ABC):
         for name, learner in self.learners.items():
             if (change := learner.bind()) is not None:
                 self.follow(name, change)
-                self._changes.append(change)
+                self._changes.append((name, change))
 
     def _beside(self) -> dict[str, nn.Module]:
         """What learns and is no part of the policy, such as a temperature, by learner."""
@@ -405,10 +409,10 @@ def _largest(samplers: SamplerGroup) -> str:
     return f"The latest observations reach {observed:.2g}, and rewards {rewards:.2g}."
 
 
-def _replaced(change: Change) -> str:
-    """Says which parameters were replaced."""
+def _replaced(name: str, change: Change) -> str:
+    """Says which parameters were replaced, of which learner."""
     sentence = (
-        f"Parameters of the policy were replaced ({_listed(change.replaced)}): "
+        f"Parameters of the {name} were replaced ({_listed(change.replaced)}): "
         "training goes on with those that are there now."
     )
     if change.places is not None:

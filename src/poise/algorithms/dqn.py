@@ -68,7 +68,7 @@ class DQN(OffPolicy):
         ends = config.initial_epsilon, config.final_epsilon
         return decay(*ends, self.timesteps / config.epsilon_timesteps, config.epsilon_schedule)
 
-    def explore(self) -> None:
+    def explore(self, sampling: bool) -> None:
         self.policy.epsilon.fill_(self.epsilon)
 
     @property

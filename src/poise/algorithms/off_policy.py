@@ -69,7 +69,8 @@ class Target:
         if change.rebuilt:
             self._copy()
             if before.shapes == self.flat.shapes:
-                self.module.load_state_dict(before.module.state_dict())
+                kept = dict(before.module.named_parameters())
+                self.module.load_state_dict(kept, strict=False)  # buffers may be others
         elif change.places is not None:
             self.flat = Flat(self.module, self._learner.flat.places)
 
@@ -123,7 +124,7 @@ class OffPolicy(Algorithm):
         self.replay: Replay | None = None
         self.updated = 0
         self.owed = 0.0
-        self.explore()
+        self.explore(sampling=False)
 
     def learn(self, replay: Replay, steps: int) -> Any:
         """Takes gradient steps.
@@ -191,8 +192,13 @@ class OffPolicy(Algorithm):
             learnt: what `learn` returned last; None if nothing was learnt in this iteration.
         """
 
-    def explore(self) -> None:
-        """Sets how much the next rollout explores."""
+    def explore(self, sampling: bool) -> None:
+        """Sets how much the policy explores from now on.
+
+        Args:
+            sampling: whether it samples the next rollout; else, between iterations, whoever has the
+                trainer acts with it.
+        """
 
     def place(self, samplers: SamplerGroup) -> SamplerGroup:
         if not self.config.learner_thread:
@@ -203,6 +209,9 @@ class OffPolicy(Algorithm):
         if not self.config.learner_thread:
             return self.learn_in_rounds(samplers)
         waited = samplers.waited
+        # The thread may begin before the first round does.
+        self.explore(sampling=True)
+        samplers.publish(self.updates)
         with samplers:
             stats = self.learn_in_rounds(samplers)
         self.waited = samplers.waited - waited
@@ -213,7 +222,7 @@ class OffPolicy(Algorithm):
         config = self.config
         learnt, lag = None, 0
         for _ in self.rounds():
-            self.explore()
+            self.explore(sampling=True)
             samplers.publish(self.updates)
             known = self.timesteps
             rollout = samplers.collect()
@@ -234,7 +243,7 @@ class OffPolicy(Algorithm):
                 learnt = self.learn(self.replay, steps)
             if self.timesteps - self.updated >= config.target_network_update_freq > 0:
                 self.update_targets()
-        self.explore()
+        self.explore(sampling=False)
         kept = self.replay.steps if self.replay else 0
         stats = {**self.statistics(learnt), "replay_steps": kept}
         return {**stats, "policy_lag_max": lag} if config.learner_thread else stats
@@ -369,7 +378,7 @@ class OffPolicy(Algorithm):
             segment = state["replay"].get("segment", 0)
             self.replay = self._make_replay(state["replay"]["slots"], segment)
             self.replay.load_state_dict(state["replay"])
-        self.explore()
+        self.explore(sampling=False)
 
 
 class Learnt(Protocol):

@@ -97,8 +97,8 @@ class SAC(OffPolicy):
     def make_optimizer(self, flat: Flat) -> Adam:
         return Adam(flat, betas=(self.config.adam_beta1, 0.999), eps=self.config.adam_epsilon)
 
-    def explore(self) -> None:
-        self.policy.uniform.fill_(self.timesteps < self.config.learning_starts)
+    def explore(self, sampling: bool) -> None:
+        self.policy.uniform.fill_(sampling and self.timesteps < self.config.learning_starts)
 
     def draw(self, replay: Replay, count: int) -> tuple[Batch, Tensor]:
         """Draws steps whose n-step rewards hold what the entropy on the way is worth.
@@ -283,7 +283,7 @@ class SAC(OffPolicy):
         better = self.improved.statistics() if self.improved and learnt else {}
         known |= dict.fromkeys(Improved.NAMES, math.nan) | better
         kinds = self.policy.soft.kinds
-        names = [f"alpha_{kind}" for kind in kinds] if len(kinds) > 1 else ["alpha"]
+        names = [f"alpha_{kind}" for kind in kinds] if len(kinds) != 1 else ["alpha"]
         alphas = dict(zip(names, self.alpha.tolist(), strict=True))
         return {**known, **alphas, "cur_lr": self.scheduled(self.config.lr)}
 
@@ -329,12 +329,12 @@ class Learnt:
 
     @property
     def error(self) -> Tensor:
-        """The mean over critics, `[N]`."""
-        return self.errors.mean(0)
+        """The mean size over critics, `[N]`: errors of opposite sign do not cancel."""
+        return self.errors.abs().mean(0)
 
     def statistics(self) -> dict[str, float]:
         """Mean |δ|, mean Q(s, a) and the gradient's norm."""
-        found = self.error.abs().mean().item(), self.q.mean().item(), self.grad_norm
+        found = self.error.mean().item(), self.q.mean().item(), self.grad_norm
         return dict(zip(self.NAMES, found, strict=True))
 
 

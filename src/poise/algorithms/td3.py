@@ -79,8 +79,8 @@ class TD3(SAC):
 
     def worth(self, q: Tensor, odds: Tensor) -> tuple[Tensor, Tensor]:
         slope = torch.zeros_like(q)
-        slope[0] = 1
-        return q[0], slope
+        slope[0] = 1 / q.shape[-1]  # of quantiles, their mean
+        return q[0].mean(-1, keepdim=True), slope
 
     def statistics(self, learnt: Learnt | None) -> dict[str, float]:
         found = super().statistics(learnt)

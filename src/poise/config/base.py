@@ -197,7 +197,8 @@ class AlgorithmConfig(Checked):
         "target_kl", "num_sgd_iter", "normalize_advantages", "gae_lambda", "initial_epsilon",
         "final_epsilon", "epsilon_timesteps", "epsilon_schedule", "tau",
         "target_network_update_freq", "prioritized_replay_beta", "td_error_loss_fn",
-        "learning_starts",
+        "learning_starts", "critic_lr", "alpha_lr", "target_entropy", "target_entropy_share",
+        "policy_delay", "target_noise", "target_noise_clip",
     })  # fmt: skip
 
     aliases: ClassVar[dict[str, str]] = {

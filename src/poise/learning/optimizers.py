@@ -141,6 +141,14 @@ class Flat:
         """Names of the parameters that do not learn."""
         return [name for name in self._held if name not in self.places]
 
+    @property
+    def overflown(self) -> str | None:
+        """The first parameter that holds a number which is not finite; None if all are."""
+        if torch.isfinite(self.whole).all():
+            return None
+        parameters = self.module.named_parameters()
+        return next((name for name, p in parameters if not torch.isfinite(p).all()), None)
+
     def zero_grad(self) -> None:
         self.grad.zero_()
 

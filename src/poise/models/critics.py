@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.config.model import ModelConfig
-from poise.models.mlp import MLP, by_autograd
+from poise.models.mlp import MLP, by_autograd, traced
 from poise.models.norm import BatchRenorm, NormedMLP
 from poise.models.policy import together
 
@@ -51,7 +51,6 @@ class Critics(nn.Module):
             for layer in self.modules():
                 if isinstance(layer, (nn.Linear, nn.Conv2d)):
                     layer.reset_parameters()
-        self._traceable = self.encoder is None and all(q.is_traceable for q in self.q)  # type: ignore[union-attr]
 
     def forward(self, x: Any, numbers: Tensor) -> Tensor:
         """The outputs of all critics.
@@ -84,10 +83,10 @@ class Critics(nn.Module):
             dtype: the type in which hidden layers multiply, where they are traced.
         """
         width = numbers.shape[1]
-        if self._traceable:
+        if self.encoder is None:
             joined = self._joined(x, numbers)
-            traces = [q.trace(joined, dtype) for q in self.q]  # type: ignore[operator]
-            if all(trace is not None for trace in traces):
+            traces = [trace for q in self.q if (trace := traced(q, joined, dtype)) is not None]
+            if len(traces) == len(self.q):
                 outputs, backwards = zip(*traces, strict=True)
 
                 def backward(grad: Tensor, learns: bool = True, to_input: bool = False) -> Tensor:

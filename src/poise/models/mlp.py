@@ -273,6 +273,15 @@ class MLP(nn.Module):
         return y
 
 
+def traced(
+    network: nn.Module, x: Tensor, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Callable[..., Tensor]] | None:
+    """What `MLP.trace` returns; None of a network that has none, as one that a user put there."""
+    if isinstance(network, MLP) and network.is_traceable:
+        return network.trace(x, dtype)
+    return None
+
+
 def by_autograd(
     function: Callable[[Tensor], Tensor], x: Tensor
 ) -> tuple[Tensor, Callable[..., Tensor]]:

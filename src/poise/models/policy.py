@@ -101,13 +101,13 @@ class Policy(nn.Module):
         self.actions = Actions(action_layout, config, numbers)
         self.dist = self.actions.dist
         outputs = self.dist.num_inputs - self.actions.free
-        self.custom = config.custom_model is not None
+        self.custom = config.custom_model
         self.normalizer: RunningMoments | None = None
         self.moments: list[RunningMoments] = []
         self._plain: str | None = None  # the only leaf, where it is network input as it is
         if config.custom_model is not None:
             self.network = make_custom(config, self.seen.space, outputs)
-            self._probe(config.custom_model, outputs)
+            self.probe(self.network, outputs)
         else:
             self._make_default(network, outputs, config, normalize=normalize_observations)
         if self.actions.free:
@@ -156,20 +156,27 @@ class Policy(nn.Module):
         self.refresh()  # PyTorch calls this when it moves a module to another device
         return self
 
-    def _probe(self, name: str, outputs: int) -> None:
+    def probe(self, model: nn.Module, outputs: int) -> None:
         """Runs a custom model once, so that a wrong shape is said before anything is trained.
 
         This changes nothing but what the model makes at its first call: neither statistics, nor
         other buffers, nor a generator of random numbers.
+
+        Args:
+            model: takes prepared observations, without a mask.
+            outputs: how many there are to be.
+
+        Raises:
+            ModelError: it returns something else.
         """
-        self.network.eval()
-        buffers = dict(self.network.named_buffers())
+        model.eval()
+        buffers = dict(model.named_buffers())
         kept = {key: buffer.clone() for key, buffer in buffers.items() if not is_lazy(buffer)}
         samples = {leaf.name: np.stack(_samples(leaf.space)) for leaf in self.obs_layout.leaves}
         x = self.prepare({key: torch.as_tensor(value) for key, value in samples.items()})
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            found = self.network(x[0] if self.masked else x)
-            for key, buffer in self.network.named_buffers():
+            found = model(x[0] if self.masked else x)
+            for key, buffer in model.named_buffers():
                 if key in kept and kept[key].shape == buffer.shape:
                     buffer.copy_(kept[key])
         shapes: Any = type(found).__name__
@@ -178,7 +185,7 @@ class Policy(nn.Module):
             if len(found) == 2 and shapes[0] == (2, outputs) and found[1].numel() == 2:
                 return
         raise ModelError(
-            f"The custom model {name!r} must return outputs [N, {outputs}] and values [N]; "
+            f"The custom model {self.custom!r} must return outputs [N, {outputs}] and values [N]; "
             f"for N = 2 it returned {shapes}."
         )
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from poise.config.model import ModelConfig
 from poise.errors import SpaceError
 from poise.learning.distributions import MASKED, EpsilonGreedy
+from poise.models.mlp import traced
 from poise.models.networks import QNetwork
 from poise.models.policy import Policy, State
 from poise.spaces.layout import Layout
@@ -69,9 +70,6 @@ class QPolicy(Policy):
         self.dist = EpsilonGreedy(int(space.n), masked=self.masked)
         self.register_buffer("epsilon", torch.zeros(()), persistent=False)
         self.refresh()
-        network = self.network
-        alone = isinstance(network, QNetwork) and network.encoder is None and network.value is None
-        self._traceable = alone and not self.masked and network.q.is_traceable
 
     def refresh(self) -> None:
         super().refresh()
@@ -79,6 +77,9 @@ class QPolicy(Policy):
         if "epsilon" in self._buffers:
             self.epsilon = self.epsilon.cpu()  # actions are chosen there
             self.dist.epsilon = self.epsilon
+        network = self.network
+        alone = isinstance(network, QNetwork) and network.encoder is None and network.value is None
+        self._traceable = alone and not self.masked
 
     def forward(
         self, x: Any, state: State = (), first: Tensor | None = None
@@ -111,9 +112,9 @@ class QPolicy(Policy):
         The function adds to the parameters' gradients, or overwrites them: they must be 0 before.
         """
         if self._traceable:
-            traced: tuple[Tensor, Callable[[Tensor], Any]] | None = self.network.q.trace(x)
-            if traced is not None:
-                return traced
+            trace = traced(self.network.q, x)
+            if trace is not None:
+                return trace
         with torch.enable_grad():
             q = self.actor(x)
         # A custom model may have nothing to learn.

@@ -183,7 +183,7 @@ class SoftActions:
         """How uncertain the actions are, by kind, `[N, kinds]`; of numbers, -log π(c|s)."""
         numbers = [-drawn.log_prob.unsqueeze(1)] if self.size else []
         if self._dist is None:
-            return numbers[0]
+            return numbers[0] if numbers else drawn.numbers  # an action of nothing, `[N, 0]`
         each = drawn.odds * drawn.log_odds
         kind = torch.nn.functional.one_hot(self._kind, len(self.kinds) - len(numbers)).to(each)
         return torch.cat([-(each @ kind), *numbers], 1)
@@ -214,7 +214,7 @@ class SoftActions:
                 c, squashed = drawn.numbers, self._squashed.to(q)
                 by_u = pull - squashed * c * torch.addcmul(2 * alpha[-1], pull, c)
             parts += [by_u, torch.addcmul(alpha[-1], by_u, drawn.spread)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return torch.cat(parts, 1) if parts else drawn.numbers
 
     def most(self, forbidden: Tensor | None, kind: str) -> Tensor | float:
         """The largest entropy of the choices or bits: log of how many there are to choose from.

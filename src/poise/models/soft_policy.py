@@ -16,6 +16,7 @@ from poise.config.model import ModelConfig
 from poise.errors import SpaceError
 from poise.learning.distributions import MASKED, Deterministic
 from poise.models.actions import Numbers, finite_bounds
+from poise.models.mlp import traced
 from poise.models.networks import Actor
 from poise.models.policy import Policy, State, make_custom
 from poise.models.soft import SoftActions, SureActions
@@ -77,9 +78,6 @@ class SoftPolicy(Policy):
         self.soft = SoftActions(self.actions)
         self.register_buffer("uniform", torch.zeros(()), persistent=False)
         self.refresh()
-        network = self.network
-        alone = isinstance(network, Actor) and network.encoder is None and network.pi.is_traceable
-        self._traceable = alone and not self.actions.free
 
     def make_encoder(self, config: ModelConfig) -> tuple[nn.Module | None, int]:
         """Makes what turns prepared observations into a vector, for a critic.
@@ -92,7 +90,9 @@ class SoftPolicy(Policy):
         if not self.custom:
             return self.features.encoder(config)
         size = config.fcnet_hiddens[0] if config.fcnet_hiddens else CUSTOM_FEATURES
-        return FirstOutput(make_custom(config, self.seen.space, size)), size
+        model = make_custom(config, self.seen.space, size)
+        self.probe(model, size)
+        return FirstOutput(model), size
 
     def refresh(self) -> None:
         super().refresh()
@@ -120,11 +120,11 @@ class SoftPolicy(Policy):
             x: prepared observations.
             dtype: the type in which hidden layers multiply, where they are traced.
         """
-        if self._traceable:
+        network = self.network
+        if isinstance(network, Actor) and network.encoder is None and not self.actions.free:
             plain, forbidden = x if self.masked else (x, None)
-            traced = self.network.pi.trace(plain, dtype)
-            if traced is not None:
-                return self._inputs(traced[0], forbidden), traced[1]
+            if (trace := traced(network.pi, plain, dtype)) is not None:
+                return self._inputs(trace[0], forbidden), trace[1]
         with torch.enable_grad():
             inputs = self.actor(x)
         return inputs.detach(), inputs.backward if inputs.requires_grad else lambda _: None

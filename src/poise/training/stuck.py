@@ -110,9 +110,9 @@ def advice(trainer: Trainer, returns: Sequence[float]) -> str:
 
 def _exploration(trainer: Trainer) -> str:
     """The setting that makes an agent try more, and its value."""
-    keys = ["epsilon_timesteps", "entropy_coeff"]
+    keys = ["exploration_noise", "epsilon_timesteps", "entropy_coeff", "target_entropy_share"]
     if isinstance(trainer.policy.action_layout.space, Box):
-        keys.insert(0, "exploration_correlation")
+        keys.insert(1, "exploration_correlation")
     config = trainer.config
     key = next(key for key in keys if hasattr(config, key))
     return f"a larger {key}, now {getattr(config, key)}"

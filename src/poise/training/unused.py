@@ -54,6 +54,8 @@ def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
     config, policy, model = trainer.config, trainer.policy, trainer.config.model
     batch, total = next(iter(trainer.environments.batches), None), config.total_timesteps
     pictures = [] if policy.custom else policy.features.pictures
+    # Critics beside the policy have layers of their own behind a custom model, too.
+    critics, soft = hasattr(trainer.algorithm, "critics"), getattr(policy, "soft", None)
     alone = batch is not None and not hasattr(batch, "workers")
     other = isinstance(stop, dict) and stop.get("timesteps_total", total) != total
     evaluates = stop is None or config.evaluation_interval
@@ -63,7 +65,11 @@ def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
     if config.ray_address is not None:
         where = "num_workers=0 samples in this process, without Ray"
     return [
-        (policy.custom, f"{_HIDDEN} {_PICTURES}", "a custom model has layers of its own"),
+        (
+            policy.custom,
+            _PICTURES if critics else f"{_HIDDEN} {_PICTURES}",
+            "a custom model has layers of its own",
+        ),
         (not policy.custom, "model.custom_model_config", "there is no model.custom_model"),
         (
             policy.custom and not policy.actions.free,
@@ -83,6 +89,22 @@ def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
             "pictures of floats stay float32",
         ),
         (not policy.actions.dim, _GAUSSIAN, "actions are not continuous"),
+        (
+            hasattr(config, "exploration_noise"),
+            "model.free_log_std model.log_std_init",
+            f"{trainer.name} explores by exploration_noise",
+        ),
+        (
+            not getattr(config, "learn_alpha", True),
+            "alpha_lr target_entropy target_entropy_share",
+            "learn_alpha is off",
+        ),
+        (
+            getattr(config, "target_entropy", None) is not None,
+            "target_entropy_share",
+            "target_entropy is set",
+        ),
+        (soft and soft.kinds == ["numbers"], "target_entropy_share", "no action is a choice"),
         (
             not policy.moments,
             "normalize_observations",
