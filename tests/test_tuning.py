@@ -311,6 +311,14 @@ def test_a_trial_that_missed_its_goal_never_wins_the_race(tmp_path: Path) -> Non
     assert study.trials[0].value(search) == math.inf
 
 
+def test_total_timesteps_is_a_limit() -> None:
+    assert a_search(config={"total_timesteps": 900}, stop={}).limited().stop == {
+        "timesteps_total": 900
+    }
+    both = a_search(config={"total_timesteps": 900}, stop={"timesteps_total": 5}).limited()
+    assert both.stop == {"timesteps_total": 5}
+
+
 def test_nothing_wins_where_all_missed(tmp_path: Path) -> None:
     search = a_search(
         stop={"episode_reward_mean": 195}, metric="timesteps_total", mode="min"

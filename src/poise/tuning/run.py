@@ -286,7 +286,8 @@ def conduct(
     if not search.repeated:
         check_installed(search)
     limited = search.limited()
-    if limited is not search and not quiet:
+    given = isinstance(search.config.get("total_timesteps"), int)
+    if limited is not search and not given and not quiet:
         end = f"each ends after {DEFAULT_LIMIT:,} steps at the latest"
         print(f"No limit was given for a run: {end}.", flush=True)
     with _claimed(folder):

@@ -124,7 +124,9 @@ class Search:
         """The same with a limit, where there is none."""
         if self.repeated or any(key in LIMITS for key in self.stop):
             return self
-        return dataclasses.replace(self, stop={**self.stop, "timesteps_total": DEFAULT_LIMIT})
+        limit = self.config.get("total_timesteps")
+        limit = limit if isinstance(limit, int) else DEFAULT_LIMIT
+        return dataclasses.replace(self, stop={**self.stop, "timesteps_total": limit})
 
     def percent(self, result: Mapping[str, Any]) -> int:
         """How much of its limit a run has used, rounded down."""
