@@ -281,10 +281,27 @@ _FETCH_REACH = {"her": True, "lr": 0.001, "gamma": 0.95, "normalize_observations
 _FETCH = {"her": True, "lr": 0.001, "gamma": 0.95, "tau": 0.05, "train_batch_size": 2048,
     "model.fcnet_hiddens": [512, 512, 512]}  # fmt: skip
 
+# A network of 64-64 is enough, and so is a gradient step after every second step, if it is ten
+# times as long as usual.
+_PENDULUM = {"num_envs_per_worker": 2, "gradient_steps": 1, "train_batch_size": 128,
+    "buffer_size": 50_000, "learning_starts": 250, "timesteps_per_iteration": 250, "lr": 0.003,
+    "tau": 0.02, "model.fcnet_hiddens": [64, 64]}  # fmt: skip
+
+# From the literature (RL Baselines3 Zoo), not measured.
+_LUNAR_LANDER = {"lr": [[0, 0.00073], [500_000, 0.0]], "tau": 0.01, "learning_starts": 10_000,
+    "model.fcnet_hiddens": [400, 300]}  # fmt: skip
+_WALKER = {"lr": 0.00073, "gamma": 0.98, "tau": 0.02, "rollout_fragment_length": 64,
+    "gradient_steps": 64, "buffer_size": 300_000, "learning_starts": 10_000,
+    "model.fcnet_hiddens": [400, 300]}  # fmt: skip
+_ROBOTS = {key: {"learning_starts": 10000} for key in ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5", "InvertedDoublePendulum-v5")}  # fmt: skip
+
 PRESETS: Presets = {
+    "Pendulum-v1": _PENDULUM, "LunarLanderContinuous-v3": _LUNAR_LANDER,
+    "BipedalWalker-v3": _WALKER, "BipedalWalkerHardcore-v3": {**_WALKER, "gamma": 0.99}, **_ROBOTS,
+    "Swimmer-v5": {"gamma": 0.9999, "learning_starts": 10_000},
     "FetchReach-v4": _FETCH_REACH,
     **dict.fromkeys(("FetchPush-v4", "FetchSlide-v4", "FetchPickAndPlace-v4"), _FETCH),
-}
+}  # fmt: skip
 
 SEARCH = {
     "lr": "loguniform(1e-4, 3e-3)", "gamma": "choice([0.98, 0.99, 0.995])",
