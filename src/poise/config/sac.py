@@ -293,7 +293,13 @@ _LUNAR_LANDER = {"lr": [[0, 0.00073], [500_000, 0.0]], "tau": 0.01, "learning_st
 _WALKER = {"lr": 0.00073, "gamma": 0.98, "tau": 0.02, "rollout_fragment_length": 64,
     "gradient_steps": 64, "buffer_size": 300_000, "learning_starts": 10_000,
     "model.fcnet_hiddens": [400, 300]}  # fmt: skip
-_ROBOTS = {key: {"learning_starts": 10000} for key in ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5", "InvertedDoublePendulum-v5")}  # fmt: skip
+_ROBOTS = {
+    name: {"learning_starts": 10_000}
+    for name in (
+        "HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5",
+        "InvertedDoublePendulum-v5",
+    )
+}  # fmt: skip
 
 PRESETS: Presets = {
     "Pendulum-v1": _PENDULUM, "LunarLanderContinuous-v3": _LUNAR_LANDER,
