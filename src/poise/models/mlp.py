@@ -74,7 +74,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, scale: float = 1) -> Tensor:
     """scale (W x + b), in the parameters' type; if that of x is shorter, W x is computed in it."""
-    if x.dtype == weight.dtype:
+    if x.dtype == bias.dtype:
         if scale == 1:
             return F.linear(x, weight, bias)
         return torch.addmm(bias, x, weight.t(), beta=scale, alpha=scale)
@@ -239,24 +239,29 @@ class MLP(nn.Module):
         scale, apply, derivative = _IN_PLACE[self.activation]
         weights, biases = stack[::2], stack[1::2]
         dtype = dtype or x.dtype
-        inputs = [x.to(dtype) if x.shape[1] >= NARROW else x]
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            if len(inputs) > 1:
-                inputs[-1] = inputs[-1].to(dtype)
-            inputs.append(apply(linear(inputs[-1], weight, bias, scale)))
+        # What each layer multiplies; and what the hidden ones put out, in the parameters' type.
+        inputs, factors, hidden = [], [], []
+        h = x
+        for layer, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
+            inputs.append(h.to(dtype) if layer or x.shape[1] >= NARROW else h)
+            factors.append(weight.to(inputs[-1].dtype))
+            h = apply(linear(inputs[-1], factors[-1], bias, scale))
+            hidden.append(h)
+        inputs.append(h)
+        factors.append(weights[-1])
 
         def backward(grad: Tensor, learns: bool = True, to_input: bool = False) -> Tensor:
             for layer in range(len(inputs) - 1, -1, -1):
-                weight, bias, h = weights[layer], biases[layer], inputs[layer]
+                weight, bias, factor = weights[layer], biases[layer], factors[layer]
                 if learns and bias.requires_grad:
-                    torch.sum(grad, 0, dtype=bias.dtype, out=bias.grad)
-                grad = grad.to(h.dtype)
+                    torch.sum(grad, 0, out=bias.grad)
+                grad = grad.to(factor.dtype)
                 if learns and weight.requires_grad:
-                    _outer(grad, h, out=weight.grad)
+                    _outer(grad, inputs[layer], out=weight.grad)
+                if layer or to_input:
+                    grad = grad.mm(factor)
                 if layer:
-                    grad = derivative(grad.mm(weight.to(grad.dtype)), h.to(grad.dtype))
-                elif to_input:
-                    grad = grad.mm(weight.to(grad.dtype))
+                    grad = derivative(grad.to(bias.dtype), hidden[layer - 1])
             return grad
 
         return linear(inputs[-1], weights[-1], biases[-1]), backward
