@@ -353,6 +353,23 @@ def test_td3_climbs_the_mean_of_quantiles(trainer: Make) -> None:
     assert not slope[1].any()
 
 
+def test_each_learner_goes_by_its_own_rate(trainer: Make) -> None:
+    made = trainer("SAC", "Pendulum-v1", **TINY, critic_lr=0.0, alpha_lr=0.0)
+    learners = made.algorithm.learners
+    before = {name: learner.flat.data.clone() for name, learner in learners.items()}
+    made.train()
+    moved = [name for name, old in before.items() if not torch.equal(old, learners[name].flat.data)]
+    assert moved == ["policy"]
+
+
+def test_what_a_mask_rules_out_lowers_the_target_entropy(trainer: Make) -> None:
+    algorithm: Any = trainer("SAC", lambda _: Masked([]), **TINY).algorithm
+    choices = algorithm.policy.dist.num_inputs
+    forbidden = torch.arange(choices).expand(2, -1) >= torch.tensor([[1], [2]])
+    found = algorithm.target_entropy("choices", forbidden)
+    assert torch.allclose(found, 0.3 * torch.tensor([0.0, math.log(2)]))
+
+
 def test_errors_of_opposite_sign_do_not_cancel() -> None:
     learnt = Learnt(torch.tensor([[3.0, 1.0], [-3.0, 2.0]]), torch.zeros(2, 2, 1), 1.0)
     assert learnt.error.tolist() == [3.0, 1.5]
