@@ -272,6 +272,12 @@ def test_td3_adds_clipped_noise_and_moves_late(trainer: Make) -> None:
     assert (moved.abs() > 0.2499).float().mean() > 0.5
     critics, policy = (algorithm.learners[name].updates for name in ("critics", "policy"))
     assert critics == 2 * policy > 0
+    followed = []
+    for _ in range(4):
+        before = algorithm.targets["critics"].flat.whole.clone()
+        algorithm.learn(algorithm.replay, 1)
+        followed.append(not torch.equal(before, algorithm.targets["critics"].flat.whole))
+    assert followed == [False, True, False, True]
 
 
 # --- actions --------------------------------------------------------------------------------------
