@@ -189,11 +189,3 @@ def test_what_does_not_go_together_is_refused() -> None:
         resolve("SAC", "Pendulum-v1", {"target_networks": False})
     with pytest.raises(ConfigError, match=r"'layer_norm'. Give critic_norm"):
         resolve("SAC", "Pendulum-v1", {"layer_norm": True})
-
-
-@pytest.mark.slow
-def test_crossq_swings_up_pendulum(trainer: Make) -> None:
-    made = trainer("CrossQ", "Pendulum-v1", seed=0, preset=None, learning_starts=500,
-                   model={"fcnet_hiddens": [64, 64]})  # fmt: skip
-    made.learn(total_timesteps=6000)
-    assert made.evaluate(episodes=20)["episode_reward_mean"] > -250

@@ -22,6 +22,7 @@ from environments import Endless, Masked, Strict
 from poise.algorithms.off_policy import Minibatch
 from poise.algorithms.sac import Learnt
 from poise.config.model import ModelConfig
+from poise.config.presets import PRESETS
 from poise.errors import ConfigError, ModelError, SpaceError
 from poise.learning.distributions import Deterministic
 from poise.learning.losses import quantile_slopes
@@ -479,9 +480,12 @@ def test_a_learner_in_a_thread_lags_by_a_round(trainer: Make) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SAC", "TQC", "TD3", "DDPG"])
+@pytest.mark.parametrize("name", ["SAC", "TQC", "CrossQ", "TD3", "DDPG"])
 def test_pendulum_swings_up(trainer: Make, name: str) -> None:
-    made = trainer(name, "Pendulum-v1", seed=0, preset=None, lr=1e-3, learning_starts=500,
-                   model={"fcnet_hiddens": [64, 64]})  # fmt: skip
-    made.learn(total_timesteps=8000)
+    """With SAC's preset; CrossQ has no target networks, whose pace `tau` is."""
+    settings = dict(PRESETS["SAC"]["Pendulum-v1"])
+    if name == "CrossQ":
+        del settings["tau"]
+    made = trainer(name, "Pendulum-v1", seed=1, preset=None, **settings)
+    made.learn(total_timesteps=4000)
     assert made.evaluate(episodes=20)["episode_reward_mean"] > -250
