@@ -211,7 +211,7 @@ def test_the_classic_sac_trains() -> None:
     assert (made.initial_alpha, made.num_critics, made.tau) == (0.5, 2, 0.01)
     result = trainer.train()
     assert 300 <= result["timesteps_total"] < 400
-    assert result["info"]["learner"]["default_policy"]["sgd_steps"] > 90
+    assert result["info"]["learner"]["default_policy"]["sgd_steps"] > 40
     assert trainer.compute_action(np.zeros(3, np.float32)).shape == (1,)
     trainer.stop()
 

@@ -57,7 +57,7 @@ def prepare(work: Path) -> None:
     torch.set_num_threads(1)
     for name in ALGORITHMS:
         with poise.make_trainer(
-            name, "CartPole-v1", num_envs_per_worker=2, rollout_fragment_length=8
+            name, _envs(name)[0], num_envs_per_worker=2, rollout_fragment_length=8
         ) as trainer:
             trainer.train()
             trainer.save(work / name)
@@ -77,10 +77,17 @@ def case(rng: random.Random, base: Any, work: Path) -> Iterator[Step]:
         yield Step("train in Python", shown, lambda: train(algorithm, env, settings, work))
 
 
+def _envs(algorithm: str) -> tuple[str, ...]:
+    """Environments whose actions the algorithm takes."""
+    if algorithm in ("TD3", "DDPG"):
+        return ENVS[3:]
+    return ENVS[:3] if algorithm == "DQN" else ENVS
+
+
 def draw(rng: random.Random) -> tuple[str, str, dict[str, Any]]:
     """An algorithm, an environment and a few settings, three of ten of them odd."""
     algorithm = rng.choice(list(ALGORITHMS))
-    env = rng.choice(ENVS[:3] if algorithm == "DQN" else ENVS)
+    env = rng.choice(_envs(algorithm))
     kinds = {
         key: kind
         for key, kind in field_types(ALGORITHMS[algorithm].config).items()
