@@ -17,7 +17,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common import HERE, Record, Results, all_versions, parser, spread, table, venv_python
+from common import (
+    HERE,
+    MUJOCO,
+    Record,
+    Results,
+    all_versions,
+    parser,
+    spread,
+    table,
+    venv_python,
+)
 
 PACKAGES = ("poise", "torch", "gymnasium", "mujoco", "stable-baselines3", "sb3-contrib", "sbx-rl")
 TURNS, STEPS = 12, 100
@@ -57,16 +67,18 @@ class Asked:
             name, "--env", env, "--threads", str(threads), "--options", json.dumps(options),
         ]  # fmt: skip
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            text=True,
-        )  # fmt: skip
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def train(self, steps: int) -> Record:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
-        return dict(json.loads(self.process.stdout.readline()))
+        line = self.process.stdout.readline()
+        if not line:  # it has said why
+            raise SystemExit(f"{self.process.args} has ended.")
+        return dict(json.loads(line))
 
 
 def speed(pythons: dict[str, Path], env: str, turns: int) -> Record:
@@ -152,7 +164,7 @@ def main() -> int:
         options.error(f"there is no {wrong[0]!r}; parts are speed, {', '.join(GOALS)}")
     results = Results("offpolicy", quick=args.quick, fresh=args.fresh)
     pythons = {
-        "poise": venv_python("poise", "mujoco", "imageio", "box2d"),
+        "poise": venv_python("poise", *MUJOCO),
         "contrib": venv_python("contrib"),
         "sbx": venv_python("sbx"),
     }

@@ -340,13 +340,13 @@ def test_one_off_policy_step_is_equal(trainer: Any, judge: Judge, name: str) -> 
         module.double()
     for target in algorithm.targets.values():
         target.module.double()
-    torch.manual_seed(3)
+    torch.manual_seed(1)
     with torch.no_grad():
         for learner in algorithm.learners.values():
             learner.flat.bind()
             learner.optimizer = algorithm.make_optimizer(learner.flat)
             if len(learner.flat.data) > 3:
-                learner.flat.data.add_(torch.randn(len(learner.flat.data)).double() * 0.2)
+                learner.flat.data.add_(torch.randn(len(learner.flat.data)).double() * 0.1)
         for name_, target in algorithm.targets.items():
             target.flat = Flat(target.module, algorithm.learners[name_].flat.places)
             target.match()
@@ -375,6 +375,11 @@ def test_one_off_policy_step_is_equal(trainer: Any, judge: Judge, name: str) -> 
         weight=torch.full((BATCH,), 1 / BATCH).double(),
         index=np.arange(BATCH),
     )
+    if name != "TD3":
+        with torch.no_grad():
+            log_std = algorithm.policy.actor(minibatch.x)[:, WIDTH:]
+        # Beyond 2, the judge's has no gradient, and ours can come back.
+        assert log_std.max() < 2
     noise = iter([torch.as_tensor(given["next_noise"]), torch.as_tensor(given["noise"])])
     algorithm.noise = lambda x: next(noise)
     with torch.no_grad():

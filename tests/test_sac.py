@@ -90,7 +90,7 @@ def test_gradients_by_the_policys_outputs_are_autograds(actions: spaces.Space) -
     base, by_number = torch.randn(7, soft.columns, **kinds), torch.randn(soft.size, soft.columns)
     drawn = soft.drawn(inputs, noise)
     q = base + drawn.numbers.sin() @ by_number.double()
-    soft.value(drawn, q, alpha).sum().backward()
+    (soft.expected(drawn, q) + soft.bonus(drawn, alpha)).sum().backward()
     with torch.no_grad():
         pull = (drawn.odds @ by_number.double().T) * drawn.numbers.cos()
         found = soft.gradient(soft.drawn(inputs, noise), q, pull, alpha)
@@ -330,6 +330,12 @@ def test_td3_takes_numbers_alone(trainer: Make) -> None:
     dist = Deterministic(2, torch.tensor([True, False]), 5.0)
     sample = dist.sample(torch.tensor([[0.3, 3.0]]), torch.tensor([[1.0, 1.0]]))
     assert sample.tolist() == [[1.0, 8.0]]
+
+
+def test_one_target_is_for_one_kind_of_actions(trainer: Make) -> None:
+    with pytest.raises(ConfigError, match=r"target_entropy=-2 .* choices and bits and numbers"):
+        trainer("SAC", lambda _: Strict(BOX, ACTIONS["all"], []), target_entropy=-2.0)
+    trainer("SAC", lambda _: Strict(BOX, ACTIONS["all"], []), target_entropy="auto", **TINY)
 
 
 def test_too_many_quantiles_to_drop_are_refused(trainer: Make) -> None:

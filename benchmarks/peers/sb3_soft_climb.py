@@ -22,7 +22,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 LENGTHS = {"LunarLanderContinuous-v3": 500_000}
-"""Steps over which a learning rate falls."""
+"""Steps over which a learning rate falls; evaluations end before."""
 
 
 def main() -> None:
@@ -38,31 +38,17 @@ def main() -> None:
         torch.set_num_threads(1)  # the fastest for networks of this size
         device = {"device": "cpu"}
     model = SAC("MlpPolicy", gym.make(args.env), seed=args.seed, **device, **SETTINGS[args.env])
-    whole = LENGTHS.get(args.env)
+    if whole := LENGTHS.get(args.env):
+        # Training comes in parts, and a schedule goes by the share of the whole that is left.
+        model._update_current_progress_remaining = lambda steps, _: setattr(
+            model, "_current_progress_remaining", 1.0 - steps / whole
+        )
 
     def train(steps: int) -> int:
-        if whole:  # the learning rate falls by the share of this that is left
-            steps = min(steps, whole - model.num_timesteps)
-            model._setup_learn = _to(model, whole)
         model.learn(steps, reset_num_timesteps=False)
         return int(model.num_timesteps)
 
     climb(args, train, lambda obs: model.predict(obs, deterministic=True)[0])
-
-
-def _to(model: Any, whole: int) -> Any:
-    """SB3's `_setup_learn`, with the whole run's length as what progress is measured by."""
-    setup = type(model)._setup_learn.__get__(model)
-
-    def with_length(*args: Any, **kwargs: Any) -> Any:
-        found = setup(*args, **kwargs)
-        model.progress_length = whole
-        model._update_current_progress_remaining = lambda steps, _: setattr(
-            model, "_current_progress_remaining", 1.0 - steps / whole
-        )
-        return found
-
-    return with_length
 
 
 if __name__ == "__main__":

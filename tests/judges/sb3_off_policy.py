@@ -15,6 +15,7 @@ from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 KINDS = {"sac": SAC, "tqc": TQC, "td3": TD3}
+torch.set_default_dtype(torch.float64)  # also of the constants within TQC's loss
 
 
 def make(kind, given):
@@ -34,12 +35,10 @@ def make(kind, given):
         tau=float(given["tau"]), batch_size=len(given["obs"]), policy_kwargs=kwargs, device="cpu",
         buffer_size=10, **options,
     )  # fmt: skip
-    for name, module in places(kind, made).items():
-        rows = slice(None)
-        if isinstance(module, tuple):
-            module, rows = module
+    for name, rows, module in places(kind, made):
         for part in ("weight", "bias"):
-            getattr(module, part).data = torch.as_tensor(given[f"{name}.{part}"][rows].copy())
+            value = torch.as_tensor(given[f"{name}.{part}"][rows].copy())
+            getattr(module, part).data = value.double()
     if kind == "td3":
         # Its loss of critics is not halved, which Adam undoes, but for its ε.
         made.critic.optimizer.param_groups[0]["eps"] *= 2
@@ -51,33 +50,23 @@ def make(kind, given):
 
 
 def places(kind, made):
-    """SB3's layers by Poise's names; of two heads in one layer of Poise's, with their rows."""
-    found = {}
-    count = made.action_space.shape[0]
+    """SB3's layers, each with its name in Poise and its rows there: two heads are one layer."""
+    every, count = slice(None), made.action_space.shape[0]
     if kind == "td3":
         for name, actor in (("policy", made.actor), ("policy⁻", made.actor_target)):
-            found |= {f"{name}.{i}": actor.mu[2 * i] for i in range(3)}
+            yield from ((f"{name}.{i}", every, actor.mu[2 * i]) for i in range(3))
     else:
-        actor = made.actor
-        found |= {"policy.0": actor.latent_pi[0], "policy.1": actor.latent_pi[2]}
-        found["policy.2"] = (actor.mu, slice(0, count))
-        found["policy.2 "] = (actor.log_std, slice(count, None))
+        hidden = made.actor.latent_pi
+        yield from ((f"policy.{i}", every, hidden[2 * i]) for i in range(2))
+        yield "policy.2", slice(0, count), made.actor.mu
+        yield "policy.2", slice(count, None), made.actor.log_std
     for name, critic in (("critics", made.critic), ("critics⁻", made.critic_target)):
         for q, network in enumerate(critic.q_networks):
-            found |= {f"{name}.{q}.{i}": network[2 * i] for i in range(3)}
-    return found
-
-
-class Given(dict):
-    """Arrays by name; a name that ends with a space is that of a second head."""
-
-    def __missing__(self, name):
-        return self[name.replace(" ", "")]
+            yield from ((f"{name}.{q}.{i}", every, network[2 * i]) for i in range(3))
 
 
 def step(kind, given):
     """One call of SB3's own `train`."""
-    given = Given({name: given[name] for name in given.files})
     made = make(kind, given)
     tensors = {name: torch.as_tensor(given[name]) for name in ("obs", "action", "next_obs")}
     done, reward = (torch.as_tensor(given[k]).unsqueeze(1) for k in ("terminated", "reward"))
@@ -89,14 +78,11 @@ def step(kind, given):
     torch.distributions.normal._standard_normal = lambda *args, **kwargs: next(noise)
     made.train(gradient_steps=1, batch_size=len(done))
     after = {}
-    for name, module in places(kind, made).items():
-        module = module[0] if isinstance(module, tuple) else module
+    for name, _, module in places(kind, made):
         for part in ("weight", "bias"):
-            after[f"{name}.{part}"] = getattr(module, part).data.numpy()
-    for part in ("weight", "bias"):
-        if kind != "td3":
-            heads = after[f"policy.2.{part}"], after.pop(f"policy.2 .{part}")
-            after[f"policy.2.{part}"] = np.concatenate(heads)
+            heads = after.setdefault(f"{name}.{part}", [])
+            heads.append(getattr(module, part).data.numpy())
+    after = {name: np.concatenate(heads) for name, heads in after.items()}
     if kind != "td3":
         after["log_alpha"] = made.log_ent_coef.data.numpy()
     return after

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from poise.algorithms.off_policy import Minibatch, OffPolicy
 from poise.config.sac import SACConfig
+from poise.errors import ConfigError
 from poise.learning.device import fastest_dtype
 from poise.learning.learner import Learner
 from poise.learning.losses import quantile_slopes
@@ -61,6 +62,13 @@ class SAC(OffPolicy):
         policy = SoftPolicy(
             obs_layout, action_layout, config.model, normalize_observations=normalize
         )
+        kinds, wanted = policy.soft.kinds, config.target_entropy
+        if isinstance(wanted, float) and len(kinds) > 1:
+            raise ConfigError(
+                f"target_entropy={wanted:g} is for actions of one kind, and there are "
+                f"{' and '.join(kinds)}: leave it out, and each has its own (of choices and bits, "
+                "target_entropy_share)."
+            )
         self.make_critics(policy)
         self.temperature = Temperature(policy.soft, config.initial_alpha).to(self.device)
         return policy

@@ -141,7 +141,8 @@ class TrainCommand(click.Command):
         ]
         if others:
             have = "have" if others[1:] else "has"
-            return f"{algorithm} has no setting --{name}; {' and '.join(others)} {have}.{hint}"
+            listed = " and ".join([", ".join(others[:-1]), others[-1]][not others[1:] :])
+            return f"{algorithm} has no setting --{name}; {listed} {have}.{hint}"
         return (
             f"There is no flag --{name}.{hint} `poise {ctx.info_name} {algorithm or 'PPO'} --help` "
             "lists them."

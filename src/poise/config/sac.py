@@ -88,7 +88,8 @@ class ActorCriticsConfig(OffPolicyConfig):
     """Type of the numbers in which hidden layers multiply while learning.
 
     Parameters, optimiser, outputs and acting stay float32. `auto` takes bfloat16 if this processor
-    has instructions for it, which nearly halves the time, and writes down its choice.
+    has instructions for it, which nearly halves the time of the products, and writes down its
+    choice.
     """
 
     model: ModelConfig = field(
@@ -312,7 +313,7 @@ PRESETS: Presets = {
 SEARCH = {
     "lr": "loguniform(1e-4, 3e-3)", "gamma": "choice([0.98, 0.99, 0.995])",
     "train_batch_size": "choice([128, 256, 512])", "tau": "choice([0.005, 0.01, 0.02])",
-    "learning_starts": "choice([1_000, 10_000])",
+    "learning_starts": "choice([500, 2_000])",
     "model.fcnet_hiddens": "choice([[64, 64], [256, 256], [400, 300]])",
 }  # fmt: skip
 

@@ -238,14 +238,16 @@ class MLP(nn.Module):
             return None
         scale, apply, derivative = _IN_PLACE[self.activation]
         weights, biases = stack[::2], stack[1::2]
-        dtype = dtype or x.dtype
+        shortens = dtype is not None and dtype != x.dtype
         # What each layer multiplies; and what the hidden ones put out, in the parameters' type.
         inputs, factors, hidden = [], [], []
         h = x
         for layer, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
-            inputs.append(h.to(dtype) if layer or x.shape[1] >= NARROW else h)
-            factors.append(weight.to(inputs[-1].dtype))
-            h = apply(linear(inputs[-1], factors[-1], bias, scale))
+            if shortens and (layer or x.shape[1] >= NARROW):
+                h, weight = h.to(dtype), weight.to(dtype)
+            inputs.append(h)
+            factors.append(weight)
+            h = apply(linear(h, weight, bias, scale))
             hidden.append(h)
         inputs.append(h)
         factors.append(weights[-1])
@@ -255,13 +257,15 @@ class MLP(nn.Module):
                 weight, bias, factor = weights[layer], biases[layer], factors[layer]
                 if learns and bias.requires_grad:
                     torch.sum(grad, 0, out=bias.grad)
-                grad = grad.to(factor.dtype)
+                if shortens:
+                    grad = grad.to(factor.dtype)
                 if learns and weight.requires_grad:
                     _outer(grad, inputs[layer], out=weight.grad)
                 if layer or to_input:
                     grad = grad.mm(factor)
+                    grad = grad.to(bias.dtype) if shortens else grad
                 if layer:
-                    grad = derivative(grad.to(bias.dtype), hidden[layer - 1])
+                    grad = derivative(grad, hidden[layer - 1])
             return grad
 
         return linear(inputs[-1], weights[-1], biases[-1]), backward

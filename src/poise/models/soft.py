@@ -158,16 +158,6 @@ class SoftActions:
             return numbers[:, :0]
         return numbers[:, self._squashed.to(numbers.device) > 0]
 
-    def value(self, drawn: Drawn, q: Tensor, alpha: Tensor) -> Tensor:
-        """E Q - α log π, the soft value of the states, `[N]`.
-
-        Args:
-            drawn: the actions.
-            q: of each choice, `[N, W]`.
-            alpha: the temperature of each kind, `[kinds]`.
-        """
-        return self.expected(drawn, q) + self.bonus(drawn, alpha)
-
     def expected(self, drawn: Drawn, q: Tensor) -> Tensor:
         """E Q, `[N, ...]`, from the values of each choice, `[N, W, ...]`."""
         if self._dist is None:
@@ -176,7 +166,12 @@ class SoftActions:
         return (q * odds.view(*odds.shape, *[1] * (q.ndim - 2))).sum(1)
 
     def bonus(self, drawn: Drawn, alpha: Tensor) -> Tensor:
-        """What the entropy of the actions is worth, `[N]`: α H, by -α log π(c|s) for numbers."""
+        """What the entropy of the actions is worth, `[N]`: α H, by -α log π(c|s) for numbers.
+
+        Args:
+            drawn: the actions.
+            alpha: the temperature of each kind, `[kinds]`.
+        """
         return self.entropies(drawn) @ alpha
 
     def entropies(self, drawn: Drawn) -> Tensor:
@@ -189,7 +184,7 @@ class SoftActions:
         return torch.cat([-(each @ kind), *numbers], 1)
 
     def gradient(self, drawn: Drawn, q: Tensor, pull: Tensor, alpha: Tensor) -> Tensor:
-        """The derivative of `value` by the policy's outputs, `[N, num_inputs]`.
+        """The derivative of the soft value E Q + α H by the policy's outputs, `[N, num_inputs]`.
 
         Of numbers, with c = tanh(u):
 
@@ -198,7 +193,9 @@ class SoftActions:
         Of a choice's logits l, with t = q - α log π:   ∂/∂lᵢ = πᵢ (tᵢ - Σⱼ πⱼ tⱼ)
 
         Args:
-            drawn, q, alpha: as for `value`.
+            drawn: the actions.
+            q: of each choice, `[N, W]`.
+            alpha: the temperature of each kind, `[kinds]`.
             pull: ∂ E Q / ∂c, `[N, D]`.
         """
         parts = []

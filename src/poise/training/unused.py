@@ -90,6 +90,11 @@ def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
         ),
         (not policy.actions.dim, _GAUSSIAN, "actions are not continuous"),
         (
+            soft and policy.actions.squashed is None,
+            "model.action_distribution",
+            "numbers without bounds are not squashed",
+        ),
+        (
             hasattr(config, "exploration_noise"),
             "model.free_log_std model.log_std_init",
             f"{trainer.name} explores by exploration_noise",
