@@ -51,6 +51,7 @@ ORIGINS: dict[str, tuple[str, ...]] = {
     "model_config": (RLLIB,),
     "model.net_arch": (SB3,),
     "model.activation_fn": (SB3,),
+    "model.lstm_hidden_size": (SB3,),
     "lambda": (RLLIB,),
     "lambda_": (RLLIB,),
     "ent_coef": (SB3, CLEANRL),

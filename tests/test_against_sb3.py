@@ -73,8 +73,8 @@ def python() -> str:
 def judge(python: str, tmp_path: Path) -> Judge:
     def ask(kind: str, given: dict[str, Any]) -> dict[str, np.ndarray]:
         np.savez(tmp_path / "in.npz", **given)
-        off_policy = kind in ("sac", "tqc", "td3")
-        script = "sb3_off_policy.py" if off_policy else "sb3_update.py"
+        others = dict.fromkeys(("sac", "tqc", "td3"), "sb3_off_policy.py")
+        script = {**others, "recurrent": "sb3_recurrent.py"}.get(kind, "sb3_update.py")
         script = Path(__file__).parent / "judges" / script
         subprocess.run(
             [python, str(script), kind, str(tmp_path / "in.npz"), str(tmp_path / "out.npz")],
@@ -297,6 +297,58 @@ def test_one_a2c_update_is_equal(
     trainer: Any, judge: Judge, actions: spaces.Space, settings: dict[str, Any]
 ) -> None:
     check_update(trainer, judge, "A2C", actions, settings)
+
+
+def recurrent_layers(algorithm: Any) -> dict[str, np.ndarray]:
+    """The parameters of a policy with cells, by the judge's names."""
+    network, found = algorithm.policy.network, layers(algorithm)
+    for g in (0, 1):
+        for name, parameter in network.cells.named_parameters():
+            found[f"cells.{g}.{name}"] = parameter[g].detach().numpy().copy()
+    return found
+
+
+def test_one_recurrent_update_is_equal(trainer: Any, judge: Judge) -> None:
+    """SB3-contrib's RecurrentPPO, on a rollout with resets and steps that do not count."""
+    made = trainer(
+        "PPO",
+        lambda config: Noise(spaces.Box(-np.inf, np.inf, (5,), np.float32), spaces.Discrete(WIDTH)),
+        num_envs=SLOTS,
+        n_steps=STEPS,
+        lr=0.01,
+        num_sgd_iter=1,
+        sgd_minibatch_size=STEPS * SLOTS,
+        entropy_coeff=0.01,
+        model={"memory": "lstm", "lstm_cell_size": 6, "fcnet_hiddens": [8], "max_seq_len": STEPS},
+    )
+    algorithm: Any = in_float64(made)
+    rollout = random_rollout(algorithm)
+    rng = np.random.default_rng(5)
+    rollout.first = torch.from_numpy(rng.random((STEPS + 1, SLOTS)) < 0.15)
+    rollout.valid = torch.from_numpy(1.0 - (rng.random((STEPS, SLOTS)) < 0.1))
+    rollout.state = tuple(torch.from_numpy(rng.standard_normal((SLOTS, 2, 6))) for _ in range(2))
+    batch, before = algorithm.batch(rollout), recurrent_layers(algorithm)
+    shaped = {
+        key: getattr(batch, key).view(STEPS, SLOTS).numpy().copy()
+        for key in ("action", "log_prob", "value", "advantage", "target")
+    }
+    given = {
+        **before,
+        **shaped,
+        "obs": rollout.obs["value"][:-1].numpy(),
+        "first": rollout.first[:-1].numpy(),
+        "valid": rollout.valid.numpy(),
+        **{key: part.numpy() for key, part in zip("hc", rollout.state, strict=True)},
+        "lr": 0.01,
+        "entropy_coeff": 0.01,
+        "vf_coeff": algorithm.config.vf_loss_coeff,
+        "grad_clip": algorithm.config.grad_clip,
+    }
+    algorithm.learn(batch)
+    expected = judge("recurrent", given)
+    for name, value in recurrent_layers(algorithm).items():
+        assert np.abs(value - before[name]).max() > 1e-4, f"{name} has not moved"
+        np.testing.assert_allclose(value, expected[name], atol=1e-6, rtol=0, err_msg=name)
 
 
 # --- off-policy updates ---------------------------------------------------------------------------

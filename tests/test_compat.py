@@ -121,8 +121,21 @@ def test_what_has_no_equivalent_is_said_with_what_comes_nearest() -> None:
         UserWarning, match=r"vf_loss_coef=1 .* left out\. Did you mean 'vf_loss_coeff'"
     ):
         assert "vf_loss_coef" not in translated("PPO", {"vf_loss_coef": 1}, "CartPole-v1")[0]
-    with pytest.warns(UserWarning, match=r"model.use_lstm=True .* left out\. Policies have no"):
-        translated("PPO", {"model": {"use_lstm": True, "fcnet_hiddens": [8]}}, "CartPole-v1")
+    with pytest.warns(UserWarning, match=r"model.use_attention=True .* left out\. A memory is an"):
+        translated("PPO", {"model": {"use_attention": True, "fcnet_hiddens": [8]}}, "CartPole-v1")
+
+
+def test_what_rllib_calls_its_memory_is_one() -> None:
+    given = {
+        "use_lstm": True,
+        "lstm_cell_size": 32,
+        "max_seq_len": 20,
+        "lstm_use_prev_action": True,
+    }
+    settings = quiet("PPO", {"model": given})
+    assert settings["model.memory"] == "lstm"
+    assert settings["model.lstm_cell_size"] == 32
+    assert settings["model.max_seq_len"] == 20
 
 
 def test_what_means_something_else_is_said() -> None:

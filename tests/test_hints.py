@@ -50,8 +50,14 @@ def test_the_table_names_nothing_that_there_is() -> None:
 @pytest.mark.parametrize(
     ("algorithm", "settings", "words"),
     [
-        ("PPO", {"model": {"use_lstm": True}}, "Policies have no memory"),
-        ("PPO", {"model.use_lstm": True}, "Policies have no memory"),
+        (
+            "PPO",
+            {"model": {"use_attention": True}},
+            "A memory is an LSTM or a GRU: give model.memory",
+        ),
+        ("PPO", {"model.use_attention": True}, "A memory is an LSTM or a GRU: give model.memory"),
+        ("PPO", {"model.use_lstm": 3}, "model.use_lstm=3 is not allowed"),
+        ("PPO", {"model.use_lstm": True, "model.memory": "gru"}, "two names of one setting"),
         ("DQN", {"model": {"exploration_config": {}}}, "Give initial_epsilon"),
         ("IMPALA", {"momentum": 0.9}, "RMSProp has no momentum"),
         ("PPO", {"model": {"custom_modell": 1}}, "Did you mean 'model.custom_model'?"),
@@ -146,7 +152,7 @@ def test_no_name_means_two_things(name: str) -> None:
         (["PPO", "--device", "cuda"], "Give num_gpus"),
         (["IMPALA", "--her", "true"], "Goals in hindsight need a replay"),
         (["TRPO"], "There is no algorithm 'TRPO'. PPO is nearest. Known: PPO"),
-        (["--run", "recurrent-ppo"], "Policies have no memory here"),
+        (["--run", "recurrent-ppo"], "It is a setting of PPO: give model.memory"),
         (["SAC", "Pendulum-v1", "--twin-q", "x"], "twin_q='x' is not allowed. Give num_critics"),
         (["SAC", "Pendulum-v1", "--ent-coef", "auto_x"], "Give initial_alpha"),
         (["SAC", "--random-timesteps", "3"], "give learning_starts"),

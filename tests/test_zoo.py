@@ -389,7 +389,7 @@ def test_forms_of_a_value(
         ),
         ("{train_freq: [1, episode]}", "train_freq=\\[1, 'episode'\\]"),
         ("{vec_env_wrapper: a.B, callback: [c.D]}", "vec_env_wrapper='a.B', callback=\\['c.D'\\]"),
-        ("{policy: MlpLstmPolicy}", "policy='MlpLstmPolicy'"),
+        ("{policy: CnnLstmPolicy}", "a layer of 512 in front of the LSTM"),
         ("{normalize: 'dict(clip_obs=5)'}", "normalize.clip_obs=5"),
         ("{frame_stack: 2}", "frame_stack=2"),
         (

@@ -21,11 +21,17 @@ class ModelSettings(TypedDict, total=False):
     action_distribution: Literal['gaussian', 'squashed_gaussian']
     free_log_std: bool
     log_std_init: float
+    memory: Literal['lstm', 'gru'] | None
+    lstm_cell_size: int
+    lstm_use_prev_action: bool
+    lstm_use_prev_reward: bool
+    max_seq_len: int
     custom_model: str | None
     custom_model_config: Mapping[str, Any]
     custom_preprocessor: str | None
     net_arch: Sequence[Any] | Mapping[str, Any]
     activation_fn: Literal['linear', 'relu', 'tanh', 'elu', 'silu', 'swish', 'gelu', 'leaky_relu', 'sigmoid']
+    use_lstm: bool
 
 def PPO(
     env: Any = None,

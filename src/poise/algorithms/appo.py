@@ -38,7 +38,7 @@ class APPO(Asynchronous, PPO):
         rollout = rollout.to(self.device)
         steps, slots = rollout.steps, rollout.slots
         n = steps * slots
-        x = self.policy.prepare({name: leaf.flatten(0, 1) for name, leaf in rollout.obs.items()})
+        x = self.prepared(rollout)
         inputs, values = by_portions(self.policy, x, rollout.state, rollout.first)
         action = rollout.action.flatten(0, 1)
         log_prob = self.policy.dist.log_prob(inputs[:n], action)
@@ -54,5 +54,5 @@ class APPO(Asynchronous, PPO):
             value=values[:n],
             target=(value[:-1] + advantage).flatten(),
             weight=rollout.valid.flatten(),
-            **self.memory(rollout),
+            **self.memory(rollout, x),
         )

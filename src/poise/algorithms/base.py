@@ -31,6 +31,7 @@ from poise.learning.schedules import Points, schedule_value
 from poise.learning.seeding import drawing_from, torch_generator, torch_seed
 from poise.models.encoders import fastest_conv_dtype
 from poise.models.policy import Policy
+from poise.models.recurrent import RecurrentPolicy, has_memory
 from poise.models.sizes import WithinMemory
 from poise.sampling.group import SamplerGroup
 from poise.sampling.rewards import RewardScaler
@@ -102,7 +103,8 @@ class Algorithm(ABC):
     def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
         """Makes the policy, untrained."""
         config, normalize = self.config.model, self.config.normalize_observations
-        return Policy(obs_layout, action_layout, config, normalize_observations=normalize)
+        kind = RecurrentPolicy if has_memory(config) else Policy
+        return kind(obs_layout, action_layout, config, normalize_observations=normalize)
 
     def make_learners(self) -> dict[str, Learner]:
         """Makes what takes gradient steps, by the names that it has in checkpoints."""

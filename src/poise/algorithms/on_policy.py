@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,10 +87,15 @@ class OnPolicy(Algorithm):
             `[N]`; and the values of all rows without their gradients, `[T + 1, B]`.
         """
         n = rollout.steps * rollout.slots
-        x = self.policy.prepare({name: leaf.flatten(0, 1) for name, leaf in rollout.obs.items()})
+        x = self.prepared(rollout)
         inputs, values = self.policy(x, rollout.state, rollout.first)
         known = values.detach().view(rollout.steps + 1, rollout.slots)
         return inputs[:n], values[:n], known  # row T only bootstraps
+
+    def prepared(self, rollout: Rollout) -> Any:
+        """The network input of all rows of a rollout, `[(T + 1) * B, ...]`."""
+        r = rollout
+        return self.policy.prepare_steps(r.obs, r.action, r.reward, r.state, r.first)
 
     def learner_reward(self, rollout: Rollout) -> Tensor:
         """Rewards `[T, B]` as they enter the loss: raw, clipped to their sign, or scaled.

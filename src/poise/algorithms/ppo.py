@@ -40,7 +40,7 @@ class PPO(OnPolicy):
     def batch(self, rollout: Rollout) -> Batch:
         """Computes values, advantages and value targets of a rollout, before any gradient step."""
         rollout = rollout.to(self.device)
-        x = self.policy.prepare({name: leaf.flatten(0, 1) for name, leaf in rollout.obs.items()})
+        x = self.prepared(rollout)
         value = by_portions(self.policy.critic, x, rollout.state, rollout.first)
         value = value.view(rollout.steps + 1, rollout.slots)
         advantage = self.advantages(rollout, value)
@@ -53,7 +53,7 @@ class PPO(OnPolicy):
             value=value[:-1].flatten(),
             target=(value[:-1] + advantage).flatten(),
             weight=rollout.valid.flatten(),
-            **self.memory(rollout),
+            **self.memory(rollout, x),
         )
 
     def learn(self, batch: Batch) -> dict[str, float]:
@@ -128,15 +128,26 @@ class PPO(OnPolicy):
         return shuffled.minibatches(size, normalize_advantages=normalized)
 
     def order(self, batch: Batch) -> Tensor:
-        """A random order of a batch's steps, or of its slots if the policy has a memory."""
-        count = len(batch.weight) if batch.first is None else batch.first.shape[1]
+        """A random order of a batch's steps, or of its sequences if the policy has a memory."""
+        count = len(batch.weight) if batch.first is None else len(batch.state[0])
         return torch.randperm(count, generator=self.generator).to(self.device)
 
-    def memory(self, rollout: Rollout) -> dict[str, Any]:
-        """What a batch holds beside its steps for a policy with a memory."""
+    def memory(self, rollout: Rollout, x: Any) -> dict[str, Any]:
+        """What a batch holds beside its steps for a policy with a memory.
+
+        The memory at the cuts is that of the policy as it is now, before any gradient step.
+
+        Args:
+            rollout: that is learnt from.
+            x: its prepared observations.
+        """
         if not self.policy.recurrent:
             return {}
-        return {"state": rollout.state, "first": rollout.first[:-1]}
+        state, first, limit = rollout.state, rollout.first[:-1], self.policy.max_seq_len
+        if limit is not None and limit < rollout.steps:
+            pieces = -(-rollout.steps // limit)
+            state = self.policy.cuts(x, state, first, -(-rollout.steps // pieces))
+        return {"state": state, "first": first}
 
     def _report(self, stats: list[Tensor], batch: Batch) -> dict[str, float]:
         """Means of the statistics over minibatches, read from the device all at once."""
@@ -163,7 +174,8 @@ class Batch:
             all pictures of a batch at once takes far longer than copying those of one minibatch
             after the other, which share memory.
         state, first: of a policy with a memory, for steps that are T rows of B slots in turn; see
-            `Policy`.
+            `Policy`. The memory is that at the start of K equal parts of the steps, `[K * B, ...]`;
+            in a minibatch, K is 1.
     """
 
     x: Any
@@ -232,25 +244,36 @@ class Batch:
     def sequences(
         self, order: Tensor | None, size: int, *, normalize_advantages: bool
     ) -> Iterator[Batch]:
-        """Minibatches for a policy with a memory, which learns from whole slots.
+        """Minibatches for a policy with a memory, which learns from sequences of steps.
+
+        A rollout of T steps is cut into K equal parts. If K does not divide T, the last is filled
+        up with repetitions of the last step, which do not count.
 
         Args:
-            order: of the slots; None leaves it as it is.
-            size: each minibatch has as many slots as make about so many steps.
+            order: of the K * B sequences, of which those of the first part come first; None leaves
+                it as it is.
+            size: each minibatch has as many sequences as make about so many steps.
             normalize_advantages: whether advantages are normalised within each.
         """
         assert self.first is not None
         steps, slots = self.first.shape
-        order = torch.arange(slots, device=self.weight.device) if order is None else order
-        row = torch.arange(steps, device=order.device).unsqueeze(1) * slots  # where each begins
-        for chosen in torch.split(order, max(1, size // steps)):
-            part = self[(row + chosen).flatten()].gathered()
-            count = part.weight.sum()
-            if count == 0:
+        count = len(self.state[0])
+        length = -(-steps * slots // count)
+        device = self.weight.device
+        order = torch.arange(count, device=device) if order is None else order
+        now = torch.arange(length, device=device).unsqueeze(1)
+        for chosen in torch.split(order, max(1, size // length)):
+            step = now + torch.div(chosen, slots, rounding_mode="floor") * length
+            index = step.clamp(max=steps - 1) * slots + chosen % slots
+            part = self[index.flatten()].gathered()
+            if steps * slots < count * length:
+                part.weight = part.weight * (step < steps).flatten()
+            total = part.weight.sum()
+            if total == 0:
                 continue
             part.state = tuple(memory[chosen] for memory in self.state)
-            part.first = self.first[:, chosen]
+            part.first = self.first.flatten()[index]
             if normalize_advantages:
                 part.advantage = normalize(part.advantage, part.weight)
-            part.weight = part.weight / count
+            part.weight = part.weight / total
             yield part

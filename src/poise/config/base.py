@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal
 
 from poise.config.checked import Checked
-from poise.config.model import ModelConfig
+from poise.config.model import SPELLINGS, ModelConfig
 from poise.config.types import (
     EnvCount,
     Fraction,
@@ -210,13 +210,13 @@ class AlgorithmConfig(Checked):
         "min_sample_timesteps_per_iteration": "timesteps_per_iteration",
         "train_batch_size_per_learner": "train_batch_size", "n_timesteps": "total_timesteps",
         "timesteps": "total_timesteps", "evaluation_num_episodes": "evaluation_duration",
-        "stats_window_size": "metrics_smoothing_episodes",
-        "policy_kwargs": "model", "model_config": "model", "model.net_arch": "model.fcnet_hiddens",
-        "model.activation_fn": "model.fcnet_activation",
+        "stats_window_size": "metrics_smoothing_episodes", "policy_kwargs": "model",
+        "model_config": "model", "model.lstm_hidden_size": "model.lstm_cell_size",
+        "model.net_arch": "model.fcnet_hiddens", "model.activation_fn": "model.fcnet_activation",
     }  # fmt: skip
     """Other names of the keys above, from RLlib, Stable-Baselines3 and CleanRL."""
 
-    spellings: ClassVar[dict[str, Callable[[Any], dict[str, Any]]]] = {}
+    spellings: ClassVar[dict[str, Callable[[Any], dict[str, Any]]]] = SPELLINGS
     """Keys of other libraries that say several of the settings above, or say one otherwise.
 
     Each makes settings of its value, or raises a KeyError, TypeError or ValueError.

@@ -74,8 +74,8 @@ SETTINGS: dict[str, str] = {
         "Give exploration_correlation: noise that is correlated in time (not DQN).",
     ),
     **dict.fromkeys(
-        ("use_lstm", "use_attention", "max_seq_len", "lstm_cell_size"),
-        "Policies have no memory in this version.",
+        ("use_attention", "use_transformer"),
+        "A memory is an LSTM or a GRU: give model.memory.",
     ),
     **dict.fromkeys(
         ("verbose", "log_level"),
@@ -106,7 +106,10 @@ ALGORITHMS: dict[str, str] = {
     "D4PG": "TQC is near: SAC with distributions as values.",
     **dict.fromkeys(("TRPO", "ARS", "ES", "PG", "REINFORCE", "VPG", "PPG"), "PPO is nearest."),
     **dict.fromkeys(
-        ("RecurrentPPO", "PPO_LSTM", "R2D2", "DRQN"), "Policies have no memory here; PPO is near."
+        ("RecurrentPPO", "PPO_LSTM"), "It is a setting of PPO: give model.memory: 'lstm' or 'gru'."
+    ),
+    **dict.fromkeys(
+        ("R2D2", "DRQN"), "DQN has no memory; PPO, A2C, IMPALA and APPO have: give model.memory."
     ),
     **dict.fromkeys(
         ("QRDQN", "QR-DQN", "C51", "Rainbow", "ApexDQN", "SimpleQ", "DoubleDQN", "DuelingDQN"),

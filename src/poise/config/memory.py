@@ -84,6 +84,7 @@ def require_sizes(config: AlgorithmConfig, observation: int = 0) -> None:
     what = f"A rollout of {steps:,} steps in {envs:,} environments"
     require(rollout, what, "Give a smaller train_batch_size.")
     layers = 0 if config.model.custom_model else 4 * sum(config.model.fcnet_hiddens)
+    layers += 4 * 16 * config.model.lstm_cell_size if config.model.memory else 0
     learnt = "sgd_minibatch_size" if hasattr(config, "sgd_minibatch_size") else "train_batch_size"
     takes = {
         "learner_queue_size": (queue + 2) * rollout,  # two more are filled and learnt from

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from poise.config.checked import Checked
 from poise.config.types import PositiveInt, Range
@@ -11,6 +12,11 @@ from poise.config.types import PositiveInt, Range
 Activation = Literal[
     "linear", "relu", "tanh", "elu", "silu", "swish", "gelu", "leaky_relu", "sigmoid"
 ]
+
+SPELLINGS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "model.use_lstm": lambda on: {"model.memory": {True: "lstm", False: None}[on]},
+}
+"""Settings of the networks as RLlib says them."""
 
 
 @dataclass
@@ -61,6 +67,29 @@ class ModelConfig(Checked):
 
     log_std_init: Annotated[float, Range(-20, 2)] = 0.0
     """Initial log standard deviation, in units in which finite action bounds are -1 and 1."""
+
+    memory: Literal["lstm", "gru"] | None = None
+    """Recurrent cells in front of the hidden layers, for environments whose observations do not
+    tell all; null has none. PPO, A2C, IMPALA and APPO can have them.
+
+    With vf_share_layers, policy and value function have them in common, else one each.
+    """
+
+    lstm_cell_size: PositiveInt = 64
+    """Numbers that such a cell puts out, a GRU's, too."""
+
+    lstm_use_prev_action: bool = False
+    """Whether cells see the previous action beside the observation."""
+
+    lstm_use_prev_reward: bool = False
+    """Whether cells see the previous reward r, as sign(r) log(1 + |r|)."""
+
+    max_seq_len: PositiveInt = 32
+    """Steps through which PPO and APPO backpropagate at most.
+
+    Longer rollouts are cut into parts of equal length, and minibatches are drawn from these. A2C
+    and IMPALA go through whole rollouts.
+    """
 
     custom_model: str | None = None
     """A module of your own: `module:Class`, or a name given to `poise.register_model`."""

@@ -128,6 +128,11 @@ class OffPolicyConfig(AlgorithmConfig):
 
     def derive(self, explicit: set[str]) -> None:
         super().derive(explicit)
+        if self.model.memory is not None:
+            raise ConfigError(
+                f"model.memory={self.model.memory!r} does not go with a replay, from which single "
+                "steps are drawn: PPO, A2C, IMPALA and APPO have a memory."
+            )
         for key in ("rollout_fragment_length", "n_step"):
             steps = getattr(self, key) * self.num_envs
             if steps > self.buffer_size:

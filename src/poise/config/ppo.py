@@ -93,6 +93,27 @@ class PPOConfig(AlgorithmConfig):
                 "a minibatch is a part of the batch."
             )
         self.sgd_minibatch_size = min(size or max(64, batch // 8), batch)
+        self._derive_sequences(explicit)
+
+    def _derive_sequences(self, explicit: set[str]) -> None:
+        """With a memory, a minibatch has at least one sequence, which may be as long as a rollout.
+
+        Of the two, what the user set goes before what is a default.
+        """
+        size, length = self.sgd_minibatch_size, self.rollout_fragment_length
+        assert size is not None
+        assert length is not None
+        if self.model.memory is None or size >= min(self.model.max_seq_len, length):
+            return
+        if {"sgd_minibatch_size", "model.max_seq_len"} <= explicit:
+            raise ConfigError(
+                f"sgd_minibatch_size={size} is smaller than "
+                f"model.max_seq_len={self.model.max_seq_len}: a minibatch holds whole sequences."
+            )
+        if "sgd_minibatch_size" in explicit:
+            self.model.max_seq_len = size
+        else:
+            self.sgd_minibatch_size = min(self.model.max_seq_len, length)
 
 
 PPO_CARTPOLE = {

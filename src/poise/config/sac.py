@@ -125,6 +125,7 @@ class ActorCriticsConfig(OffPolicyConfig):
     }  # fmt: skip
 
     spellings: ClassVar[dict[str, Callable[[Any], dict[str, Any]]]] = {
+        **OffPolicyConfig.spellings,
         "twin_q": {True: {"num_critics": 2}, False: {"num_critics": 1}}.__getitem__,
         # Stable-Baselines3 counts gradient steps.
         "target_update_interval": {1: {"target_network_update_freq": 0}}.__getitem__,

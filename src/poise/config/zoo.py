@@ -75,6 +75,13 @@ AS_ALWAYS = {
     "use_sde": (False,),
 }
 """Keys with the values that ask for what Poise does anyway."""
+RECURRENT = {"MlpLstmPolicy": False, "MultiInputLstmPolicy": False, "CnnLstmPolicy": True}
+"""The recurrent policies of SB3-contrib, and whether they see pictures."""
+RECURRENT_DEFAULTS = {"n_steps": 128, "batch_size": 128}
+RECURRENT_AS_ALWAYS = (
+    ("policy_kwargs.n_lstm_layers", 1), ("policy_kwargs.enable_critic_lstm", True),
+    ("policy_kwargs.shared_lstm", False),
+)  # fmt: skip
 
 
 def zoo_preset(
@@ -99,7 +106,8 @@ def zoo_preset(
     if length is not None:
         entry["n_timesteps"] = coerce(PositiveInt, length, "timesteps_total")
     reader = _Reader(algorithm, known, is_game=atari_name(env) is not None)
-    every = {"policy": "MlpPolicy", **DEFAULTS.get(algorithm, {}), **entry}
+    every = {"policy": "MlpPolicy", **DEFAULTS.get(algorithm, {})}
+    every |= {**(RECURRENT_DEFAULTS if entry.get("policy") in RECURRENT else {}), **entry}
     if "episode" in str(every.get("train_freq")) and every["gradient_steps"] != -1:
         reader.leave_out("gradient_steps", every.pop("gradient_steps"))  # after each episode
     for key, value in every.items():
@@ -148,7 +156,9 @@ class _Reader:
         """Takes one key; `steps` is the length of the run, or 0."""
         if key in AS_ALWAYS and value in AS_ALWAYS[key]:
             return
-        if key == "policy" and value == "CnnPolicy":
+        if key == "policy" and value in RECURRENT and self.algorithm == "PPO":
+            self._remember(RECURRENT[value])
+        elif key == "policy" and value == "CnnPolicy":
             self._pictures()
         elif key == "policy_kwargs":
             self._policy(_literal(value))
@@ -184,6 +194,14 @@ class _Reader:
         """Notes what becomes nothing."""
         self.left_out.append(f"{key}={brief(value)}")
 
+    def _remember(self, pictures: bool) -> None:
+        """SB3-contrib's recurrent policies: an LSTM of 256 each, and hidden layers behind them."""
+        if pictures:
+            self._pictures()
+            self.model.pop("vf_share_layers", None)
+            self.left_out.append("a layer of 512 in front of the LSTM (it is behind it)")
+        self.model.update({"memory": "lstm", "lstm_cell_size": 256})
+
     def _pictures(self) -> None:
         """The Zoo's `CnnPolicy`: shared convolutions, and a layer of 512 units behind them."""
         self.sees_pictures = True
@@ -201,6 +219,10 @@ class _Reader:
                 self.model["fcnet_activation"] = ACTIVATIONS[value]
             elif key == "ortho_init":
                 self.model["initializer"] = "orthogonal" if value else "uniform"
+            elif key == "lstm_hidden_size" and "memory" in self.model:
+                self.model["lstm_cell_size"] = value
+            elif (f"policy_kwargs.{key}", value) in RECURRENT_AS_ALWAYS and "memory" in self.model:
+                continue
             elif key == ("log_std_init" if not self.critics else "n_critics") or (
                 key == "n_quantiles" and self.critics
             ):

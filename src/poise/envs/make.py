@@ -25,6 +25,7 @@ from poise.envs.masking import ActionMaskInObservation, reports_mask
 from poise.envs.old_gym import old_api_sentence
 from poise.envs.packages import ROBOTICS, nearest_of, package_hint
 from poise.envs.raised import raised_in
+from poise.envs.velocities import register
 from poise.envs.wrap import resolved, take_wrappers, wrap
 from poise.errors import EnvError, nearest
 from poise.install import install
@@ -35,6 +36,7 @@ _creators: dict[str, Creator] = {}
 _EXTRA = re.compile(r"gymnasium\[(mujoco|box2d)\]")
 """Gymnasium's extras that Poise has, too."""
 _KEYWORD = re.compile(r"unexpected keyword argument '(\w+)'")
+register()
 
 
 def register_env(name: str, creator: Creator) -> None:

@@ -65,7 +65,7 @@ def _no_frames(env: Any, why: str, modes: list[str]) -> EnvError:
 
 def film(
     env: gym.Env,
-    act: Callable[[Any], Any],
+    act: Callable[[Any, float | None], Any],
     path: str | Path,
     *,
     episodes: int = 1,
@@ -79,7 +79,8 @@ def film(
 
     Args:
         env: an environment that renders `rgb_array`; it is not closed.
-        act: from an observation to an action, as the environment takes it.
+        act: from an observation, and what the action before it earned (None at the start of an
+            episode), to an action, as the environment takes it.
         path: the file; its folder is made.
         episodes: number of episodes, one after the other.
         max_steps: steps of all episodes together, so that one without an end does not fill the
@@ -113,7 +114,7 @@ def film(
             if frames >= max_steps:
                 break
             obs, _ = _played(env, "reset", seed=seed if episode == 0 else None)
-            total, length, over = 0.0, 0, False
+            total, length, over, reward = 0.0, 0, False, None
             while True:
                 frame = as_frame(_render(env))
                 if writer is None:
@@ -125,7 +126,7 @@ def film(
                     for _ in range(held):
                         writer.send(frame)
                     break
-                obs, reward, terminated, truncated, _ = _played(env, "step", act(obs))
+                obs, reward, terminated, truncated, _ = _played(env, "step", act(obs, reward))
                 total, length = total + float(reward), length + 1
                 over = bool(terminated or truncated)
             rewards.append(total)

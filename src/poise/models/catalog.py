@@ -32,6 +32,12 @@ def register_model(name: str, model: Callable[..., Any]) -> None:
             `nn.Module` whose `forward(observation)` takes batched tensors in the structure of the
             space (floats, or bytes as they are) and returns distribution inputs
             `[N, num_outputs]` and values `[N]`.
+
+            A class with a method `initial_state(batch)` has a memory: this returns it empty, a
+            tuple of tensors `[batch, ...]`. Then `forward(observation, state, first)` gets T steps
+            of B slots in turn, `[T * B, ...]`, the memory before them and where it is to be
+            cleared before a step, `[T, B]` bool; it returns outputs `[T * B, num_outputs]`, values
+            `[T * B]` and the memory after. T is 1 in acting.
     """
     _models[name] = model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,12 @@ Q_GAIN = 0.1
 """The gain of the last layer of action values is small, so that the first values are near 0."""
 
 
+class Encoded(Protocol):
+    """Something that makes encoders, as `Features` does."""
+
+    def encoder(self, config: ModelConfig) -> tuple[nn.Module | None, int]: ...
+
+
 class ActorCritic(nn.Module):
     """Policy and value function: two towers, or one trunk with two heads (`vf_share_layers`).
 
@@ -30,7 +36,7 @@ class ActorCritic(nn.Module):
         config: the layers.
     """
 
-    def __init__(self, features: Features, num_outputs: int, config: ModelConfig) -> None:
+    def __init__(self, features: Encoded, num_outputs: int, config: ModelConfig) -> None:
         super().__init__()
         self.shared = config.vf_share_layers
         hiddens, activation = config.fcnet_hiddens, config.fcnet_activation

@@ -70,6 +70,9 @@ class Policy(nn.Module):
         recurrent: whether it has a memory. Then the rows of a batch are T steps of B slots in turn,
             `[T * B]`, `state` is the memory before the first of them, and `first`, `[T, B]`, says
             where it is cleared.
+        hears_rewards: whether its memory is to be told what each action earned, by `rewarded`.
+        max_seq_len: steps after which learning may cut sequences, if the memory at the cuts is
+            known (`cuts`); None learns from whole rollouts.
 
     Raises:
         SpaceError: this policy cannot take one of the spaces.
@@ -78,6 +81,8 @@ class Policy(nn.Module):
 
     needs_log_prob: ClassVar[bool] = True
     recurrent: ClassVar[bool] = False
+    hears_rewards: bool = False
+    max_seq_len: int | None = None
     device = CPU
 
     def __init__(
@@ -107,6 +112,11 @@ class Policy(nn.Module):
         self._plain: str | None = None  # the only leaf, where it is network input as it is
         if config.custom_model is not None:
             self.network = make_custom(config, self.seen.space, outputs)
+            if hasattr(self.network, "initial_state") and not self.recurrent:
+                raise ModelError(
+                    f"The custom model {self.custom!r} has a memory (initial_state): only PPO, "
+                    "A2C, IMPALA and APPO take one, if the class itself is registered."
+                )
             self.probe(self.network, outputs)
         else:
             self._make_default(network, outputs, config, normalize=normalize_observations)
@@ -175,7 +185,7 @@ class Policy(nn.Module):
         samples = {leaf.name: np.stack(_samples(leaf.space)) for leaf in self.obs_layout.leaves}
         x = self.prepare({key: torch.as_tensor(value) for key, value in samples.items()})
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            found = model(x[0] if self.masked else x)
+            found = self._first_outputs(model, x[0] if self.masked else x)
             for key, buffer in model.named_buffers():
                 if key in kept and kept[key].shape == buffer.shape:
                     buffer.copy_(kept[key])
@@ -188,6 +198,10 @@ class Policy(nn.Module):
             f"The custom model {self.custom!r} must return outputs [N, {outputs}] and values [N]; "
             f"for N = 2 it returned {shapes}."
         )
+
+    def _first_outputs(self, model: Any, x: Any) -> Any:
+        """What a custom model makes of two observations."""
+        return model(x)
 
     @property
     def wide(self) -> bool:
@@ -221,6 +235,19 @@ class Policy(nn.Module):
             else:
                 x = self.features.gather(self._leaves(obs), self.dtype, self.normalizer)
             return (x, obs[KEY].flatten(1) == 0) if self.masked else x
+
+    def prepare_steps(
+        self, obs: Mapping[str, Tensor], action: Tensor, reward: Tensor, state: State, first: Tensor
+    ) -> Any:
+        """Turns a rollout's observations into network input, `[R * B, ...]`.
+
+        Args:
+            obs: leaves `[R, B, ...]`.
+            action, reward: of the steps, `[T, B, ...]`; a memory may hold the latest of them.
+            state: the memory before row 0.
+            first: where episodes begin, `[R, B]`.
+        """
+        return self.prepare({name: leaf.flatten(0, 1) for name, leaf in obs.items()})
 
     def _leaves(self, obs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The leaves that the networks see, after a preprocessor."""
@@ -308,6 +335,14 @@ class Policy(nn.Module):
             inputs = inputs.cpu()  # where environments and the noise are
         action = self.dist.mode(inputs) if noise is None else self.dist.sample(inputs, noise)
         return action, inputs, state
+
+    def rewarded(self, state: State, reward: np.ndarray) -> State:
+        """The memory, once it is known what the latest actions earned, `[B]`."""
+        return state
+
+    def cuts(self, x: Any, state: State, first: Tensor, every: int) -> State:
+        """The memory before steps 0, `every`, 2 `every`, ..., where `max_seq_len` is set."""
+        raise NotImplementedError
 
     def env_action(self, action: Tensor) -> Any:
         """Turns samples into actions that the environments take; see `Actions.to_env`."""

@@ -51,7 +51,7 @@ class WithinMemory(TorchFunctionMode):
 
     def _setting(self, axes: int) -> str:
         """The setting that decides how large a tensor of so many axes is."""
-        key = "conv_filters" if axes == 4 else "fcnet_hiddens"
+        key = {3: "lstm_cell_size", 4: "conv_filters"}.get(axes, "fcnet_hiddens")
         if self.config.custom_model:
             key = "custom_model"
         return f"model.{key}={brief(getattr(self.config, key))}"

@@ -168,6 +168,7 @@ class Sampler:
         obs, first, noise = self._obs_rows, self._first_rows, self._noise.unbind(0)
         reward, terminated, truncated = self._outcome
         actions, inputs = self._actions, self._inputs
+        rewarded = policy.rewarded if policy.hears_rewards else None
         env_seconds, inference_seconds, start = 0.0, 0.0, perf_counter()
         waited = self.tolerant.waited if self.tolerant else 0.0
         for t in range(self.filled, self.steps):
@@ -191,6 +192,8 @@ class Sampler:
             self._write_obs(t + 1, next_obs)
             if not math.isfinite(reward[t].sum()):
                 self._report_bad(reward[t], "a reward", given)
+            if rewarded:
+                self._state = rewarded(self._state, reward[t])
             self._follow_episodes(t, reward[t], terminated[t] | truncated[t], info)
             # A lost life is an end for learning alone: the episode goes on.
             terminated[t] |= info.get("life_lost", False)

@@ -12,9 +12,9 @@ from poise.algorithms.base import Algorithm
 from poise.config.base import AlgorithmConfig
 from poise.config.types import PositiveInt, coerce
 from poise.envs.raised import telling_interrupts
-from poise.errors import PoiseWarning
+from poise.errors import ModelError, PoiseWarning, SpaceError
 from poise.learning.seeding import torch_generator
-from poise.models.policy import Policy
+from poise.models.policy import Policy, State
 from poise.sampling.episodes import Episode
 from poise.spaces import masks
 from poise.training.environments import Environments
@@ -69,6 +69,7 @@ class Acting:
         episode_start: Any = None,
         deterministic: bool = True,
         action_mask: Any = None,
+        reward: Any = None,
     ) -> tuple[Any, Any]:
         """Actions for one observation or a batch of them, and the policy's memory.
 
@@ -83,18 +84,20 @@ class Acting:
                 takes the place of the mask in the observation. Where the environment reports masks
                 in its info, the observation may come as the environment gives it, and without a
                 mask everything is allowed.
+            reward: what the action before earned, for a policy with `lstm_use_prev_reward`.
 
         Returns:
             Actions, elements of the action space (or of its batched form), and the memory.
 
         Raises:
-            SpaceError: the observation or the mask does not fit the policy.
+            SpaceError: the observation, the mask or the memory does not fit the policy.
             EnvError: a mask allows nothing.
+            ModelError: the policy has to know the reward, and it is not given.
         """
         if self._generator is None:
             self._generator = torch_generator(self.stream(ACTING, self.iteration))
         generator = None if deterministic else self._generator
-        return act(self.policy, observation, state, episode_start, action_mask, generator)
+        return act(self.policy, observation, state, episode_start, action_mask, generator, reward)
 
     @telling_interrupts()
     def evaluate(
@@ -133,6 +136,7 @@ def act(
     episode_start: Any = None,
     action_mask: Any = None,
     generator: torch.Generator | None = None,
+    reward: Any = None,
 ) -> tuple[Any, Any]:
     """Actions and memory: see `Acting.predict`. With a generator, actions are sampled from it."""
     if policy.masked or action_mask is not None:
@@ -143,9 +147,11 @@ def act(
     given = to_tensors(policy, observation)
     obs = {name: value.unsqueeze(0) for name, value in given.items()} if single else given
     batch = len(next(iter(obs.values())))
-    start = np.zeros(batch, bool) if episode_start is None else np.asarray(episode_start)
-    first = torch.as_tensor(start)
-    memory = policy.initial_state(batch) if state is None else state
+    start = np.asarray(False if episode_start is None else episode_start, bool)
+    first = torch.as_tensor(np.broadcast_to(start, batch).copy())
+    memory = policy.initial_state(batch)
+    if state is not None and memory:
+        memory = _continued(policy, memory, state, reward)
     noise = None if generator is None else policy.dist.noise((batch,), generator)
     action, inputs, memory = policy.act(obs, memory, first, noise)
     check_outputs(policy, obs, inputs)
@@ -153,3 +159,30 @@ def act(
     if single:
         actions = policy.action_layout.element(policy.action_layout.flatten(actions), 0)
     return actions, (memory or None)
+
+
+def _continued(policy: Policy, empty: State, state: Any, reward: Any) -> State:
+    """The memory that a caller gave back, and what its last action earned.
+
+    Args:
+        policy: whose memory it is.
+        empty: a memory of the right shapes.
+        state: as the caller gave it.
+        reward: likewise; None where it did not.
+    """
+    parts = state if isinstance(state, (tuple, list)) else [state]
+    memory = tuple(torch.as_tensor(part) for part in parts)
+    shapes = [[tuple(part.shape) for part in parts] for parts in (empty, memory)]
+    if shapes[0] != shapes[1]:
+        raise SpaceError(
+            f"A memory of the shapes {shapes[1]} does not fit: here it has {shapes[0]}. "
+            "Give predict the state that it returned for as many observations; None at the start."
+        )
+    if not policy.hears_rewards:
+        return memory
+    if reward is None:
+        raise ModelError(
+            "This policy remembers rewards (lstm_use_prev_reward): "
+            "give predict the reward of its last action."
+        )
+    return policy.rewarded(memory, np.broadcast_to(np.asarray(reward, np.float64), len(memory[0])))

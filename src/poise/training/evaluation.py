@@ -80,6 +80,8 @@ def run_episodes(
             action, inputs, state = policy.act(obs, state, first, noise)
             raw, reward, terminated, truncated, info = env.step(policy.env_action(action))
             check_outputs(policy, obs, inputs)
+            if policy.hears_rewards:
+                state = policy.rewarded(state, reward)
             if not np.isfinite(reward).all():
                 raise EnvError("An evaluation environment gave a reward that is not finite.")
             # Under NEXT_STEP, the step after an episode's end is its reset, and none of its own.

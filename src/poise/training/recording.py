@@ -39,8 +39,15 @@ def record(
     env = make_filmed_env(trainer.config.env, trainer.config.env_config)
     if trainer.policy.masked and env.observation_space != trainer.policy.obs_layout.space:
         env = ActionMaskInObservation(env)
+    state: Any = None
+
+    def act(obs: Any, reward: float | None) -> Any:
+        nonlocal state
+        memory = None if reward is None else state
+        action, state = trainer.predict(obs, memory, deterministic=not explore, reward=reward)
+        return action
+
     try:
-        act = lambda obs: trainer.compute_action(obs, explore=explore)  # noqa: E731
         return film(env, act, path, episodes=episodes, max_steps=max_steps, seed=seed, fps=fps)
     finally:
         env.close()

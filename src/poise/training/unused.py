@@ -43,6 +43,9 @@ _PICTURES = "model.conv_filters model.conv_activation model.conv_dtype"
 _GAUSSIAN = (
     "model.action_distribution model.free_log_std model.log_std_init exploration_correlation"
 )
+_CELLS = (
+    "model.lstm_cell_size model.lstm_use_prev_action model.lstm_use_prev_reward model.max_seq_len"
+)
 _PRIORITIES = "prioritized_replay_alpha prioritized_replay_beta prioritized_replay_eps"
 _CLUSTER = "ray_address num_cpus_per_worker min_workers cluster_timeout_s"
 _PROCESSES = "worker_memory_mb learner_queue_size"
@@ -65,6 +68,12 @@ def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
     if config.ray_address is not None:
         where = "num_workers=0 samples in this process, without Ray"
     return [
+        (not model.memory, _CELLS, "there is no model.memory"),
+        (
+            model.memory and not hasattr(config, "clip_param"),
+            "model.max_seq_len",
+            f"{trainer.name} learns from whole rollouts",
+        ),
         (
             policy.custom,
             _PICTURES if critics else f"{_HIDDEN} {_PICTURES}",
