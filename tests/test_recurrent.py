@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 import poise
-from environments import Noise, Task
+from environments import Noise, Scripted, Task
+from poise.algorithms.r2d2 import n_step_returns, q_values
 from poise.config.resolve import resolve
 from poise.envs.make import make_env
 from poise.errors import ConfigError, EnvError, ModelError, PoiseWarning, SpaceError
 from poise.models.cells import Cells
+from poise.sampling.rollout import Rollout
+from poise.sampling.sequences import sequence_priorities
 from poise.training.trainer import Trainer
 from poise.training.unused import unused
 
@@ -209,14 +213,27 @@ def test_without_a_memory_it_is_not_learnt(trainer: Make) -> None:
     assert algo.evaluate(40)["episode_reward_mean"] < 9
 
 
-@pytest.mark.parametrize("name", ["PPO", "A2C", "IMPALA", "APPO"])
+# Of a replay that is overwritten already.
+RESUMED_DQN: dict[str, Any] = {
+    "buffer_size": 200,
+    "learning_starts": 50,
+    "prioritized_replay": True,
+    "train_batch_size": 64,
+    "gradient_steps": 2,
+    "n_step": 2,
+}
+
+
+@pytest.mark.parametrize("name", ["PPO", "A2C", "IMPALA", "APPO", "DQN"])
 def test_cells_resume_to_the_bit(trainer: Make, name: str, tmp_path: Path) -> None:
     model = {"memory": "lstm", "lstm_use_prev_action": True, "lstm_use_prev_reward": True}
     algo = trainer(
         name, "CartPole-v1", num_envs_per_worker=4, rollout_fragment_length=16,
         timesteps_per_iteration=0, model=model, seed=0,
+        **(RESUMED_DQN if name == "DQN" else {}),
     )  # fmt: skip
-    algo.train()
+    for _ in range(4):
+        algo.train()
     with poise.load(algo.save(tmp_path / "saved")) as loaded:
         if algo.algorithm.repeatable:
             for made in (algo, loaded):
@@ -225,6 +242,116 @@ def test_cells_resume_to_the_bit(trainer: Make, name: str, tmp_path: Path) -> No
         own, given = (made.samplers.state_dict()[0]["memory"] for made in (algo, loaded))
         for part, restored in zip(own, given, strict=True):
             assert torch.equal(torch.as_tensor(part), torch.as_tensor(restored))
+
+
+# --- R2D2 -----------------------------------------------------------------------------------------
+
+
+def slow_returns(r: Rollout, t: int, b: int, n: int, gamma: float) -> tuple[float, float, int]:
+    """An n-step return, step by step."""
+    total, discount = 0.0, 1.0
+    for k in range(n):
+        if k and not r.valid[t + k, b]:
+            return total, discount, t + k
+        total += discount * float(r.reward[t + k, b])
+        discount *= gamma
+        if r.terminated[t + k, b]:
+            return total, 0.0, t + k + 1
+        if r.truncated[t + k, b]:
+            return total, discount, t + k + 1
+    return total, discount, t + n
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_n_step_returns_end_where_episodes_do(trainer: Make, n: int) -> None:
+    settings = {"num_envs_per_worker": 3, "rollout_fragment_length": 20}
+    r = trainer("PPO", lambda config: Scripted((2, 3, 7)), **settings).samplers.collect()
+    outcome = (r.reward, r.terminated, r.truncated, r.valid)
+    found = n_step_returns(*outcome, n, 0.9)
+    steps = len(found[0])
+    assert steps == 20 - n + 1
+    for t, b in product(range(steps), range(3)):
+        if r.valid[t, b]:
+            expected = slow_returns(r, t, b, n, 0.9)
+            assert [float(each[t, b]) for each in found] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_sequences_go_on_from_the_memory_that_acting_had(trainer: Make, world: str) -> None:
+    """The greedy actions of a policy that has not changed are greedy in what is drawn, too."""
+    if world == "nested":
+        make = lambda config: Noise(NESTED, spaces.Discrete(3))  # noqa: E731
+    algo = trainer(
+        "DQN",
+        make if world == "nested" else WORLDS[world],
+        num_envs_per_worker=3,
+        rollout_fragment_length=4,
+        learning_starts=10_000,
+        buffer_size=150,
+        dueling=True,
+        initial_epsilon=0.0,
+        final_epsilon=0.0,
+        timesteps_per_iteration=300,
+        seed=0,
+        burn_in=3,
+        model={
+            "memory": "lstm", "lstm_use_prev_action": True, "lstm_use_prev_reward": True,
+            "max_seq_len": 6, "lstm_cell_size": 8,
+        },
+    )  # fmt: skip
+    dqn: Any = algo.algorithm
+    with torch.no_grad():
+        for parameter in dqn.policy.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.5)
+    algo.train()
+    replay = dqn.replay
+    drawn = replay.draw(200, torch.Generator().manual_seed(0))
+    length = algo.config.sequence_length
+    assert set((replay._starts[drawn] % 4).tolist()) == {0}
+    assert replay._starts[drawn].min() >= replay.tail
+    assert replay._starts[drawn].max() + length <= replay.head
+    r = replay.sequences(drawn, length)
+    assert r.state[0].abs().sum() > 0
+    assert r.first[1:].any()
+    x = dqn.policy.prepare_steps(r.obs, r.action, r.reward, r.state, r.first)
+    q = q_values(dqn.policy, x, r, 3)[:-1]
+    chosen = q.gather(-1, r.action[3:].unsqueeze(-1)).squeeze(-1)
+    # Rounding may have made of two values that are nearly equal the other one the best.
+    assert (chosen - q.amax(-1))[r.valid[3:] > 0].abs().max() < 1e-5
+
+
+def test_priorities_are_between_the_largest_and_the_mean_error() -> None:
+    error = np.array([[1.0, -2.0], [3.0, 7.0]])
+    valid = np.array([[1.0, 1.0], [1.0, 0.0]])
+    assert sequence_priorities(error, valid).tolist() == [0.9 * 3 + 0.1 * 2, 2]
+
+
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_dqn_learns_what_takes_a_memory(trainer: Make, prioritized: bool) -> None:
+    algo = trainer(
+        "DQN",
+        Repeat,
+        seed=0,
+        gamma=0.5,
+        lr=0.003,
+        num_envs_per_worker=16,
+        prioritized_replay=prioritized,
+        epsilon_timesteps=2000,
+        model={"memory": "gru", "lstm_cell_size": 32, "fcnet_hiddens": [32], "max_seq_len": 8},
+    )
+    algo.learn(total_timesteps=4000)
+    assert algo.evaluate(20)["episode_reward_mean"] > 13
+
+
+def test_what_sequences_need_is_said() -> None:
+    model = {"memory": "gru", "max_seq_len": 10}
+    config: Any = resolve("DQN", None, {"model": model})[0]
+    assert (config.train_batch_size, config.training_intensity) == (160, 16)
+    assert config.sequence_length == 18
+    with pytest.raises(ConfigError, match="buffer_size=100 is smaller than the 144 steps"):
+        resolve("DQN", None, {"model": model, "buffer_size": 100})
+    with pytest.raises(ConfigError, match=r"her=True does not go with model\.memory"):
+        resolve("DQN", None, {"model": model, "her": True})
 
 
 # --- acting ---------------------------------------------------------------------------------------
@@ -319,7 +446,7 @@ def test_a_model_of_ones_own_that_does_not_fit_is_said(trainer: Make) -> None:
         trainer("PPO", "CartPole-v1", model=two)
     with pytest.raises(ModelError, match="if the class itself is registered"):
         trainer("PPO", "CartPole-v1", model={"custom_model": "hidden"})
-    with pytest.raises(ModelError, match="only PPO, A2C, IMPALA and APPO take one"):
+    with pytest.raises(ModelError, match="only PPO, A2C, IMPALA, APPO and DQN take one"):
         trainer("SAC", "CartPole-v1", model={"custom_model": "own"})
     with pytest.raises(ModelError, match="does not go with model"):
         trainer("PPO", "CartPole-v1", model={"custom_model": "own", "memory": "gru"})
@@ -331,7 +458,7 @@ def test_a_model_of_ones_own_that_does_not_fit_is_said(trainer: Make) -> None:
 # --- settings -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["DQN", "SAC", "TQC", "CrossQ", "TD3", "DDPG"])
+@pytest.mark.parametrize("name", ["SAC", "TQC", "CrossQ", "TD3", "DDPG"])
 def test_a_replay_of_single_steps_takes_no_cells(name: str) -> None:
     with pytest.raises(ConfigError, match=r"^model.memory='lstm' does not go with a replay"):
         resolve(name, None, {"model": {"use_lstm": True}})

@@ -252,6 +252,7 @@ def DQN(
     epsilon_timesteps: int = ...,
     epsilon_schedule: Literal['linear', 'exponential'] = ...,
     td_error_loss_fn: Literal['huber', 'mse'] = ...,
+    burn_in: int = ...,
     adam_epsilon: float = ...,
     weight_decay: float = ...,
     amsgrad: bool = ...,

@@ -20,16 +20,22 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from poise.algorithms.off_policy import Minibatch, OffPolicy
+from poise.algorithms.r2d2 import n_step_returns, q_values
 from poise.config.dqn import DQNConfig
 from poise.learning.losses import huber_loss
 from poise.learning.optimizers import Adam, Flat
 from poise.learning.schedules import decay
 from poise.models.policy import Policy
 from poise.models.q_policy import QPolicy
+from poise.models.recurrent import RecurrentQPolicy, has_memory
+from poise.sampling.replay import Replay
+from poise.sampling.rollout import Rollout
+from poise.sampling.sequences import SequenceReplay, sequence_priorities
 from poise.spaces.layout import Layout
 
 
@@ -41,7 +47,8 @@ class DQN(OffPolicy):
 
     def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
         config = self.config
-        return QPolicy(
+        kind = RecurrentQPolicy if has_memory(config.model) else QPolicy
+        return kind(
             obs_layout,
             action_layout,
             config.model,
@@ -88,6 +95,78 @@ class DQN(OffPolicy):
         backward(torch.zeros_like(q).scatter_(1, action, slope))
         norm = self.learner.step(self.scheduled(self.config.lr))
         return Learnt(error, chosen, minibatch.weight, norm, huber)
+
+    def make_sequences(self, slots: int, **rows: Any) -> Replay:
+        config, policy = self.config, self.policy
+        return SequenceReplay(
+            config.buffer_size,
+            slots,
+            every=config.rollout_fragment_length or 1,
+            length=config.sequence_length,
+            state=policy.initial_state(1),
+            alpha=config.prioritized_replay_alpha if config.prioritized_replay else 0.0,
+            eps=config.prioritized_replay_eps,
+            **rows,
+        )
+
+    def learn(self, replay: Replay, steps: int) -> Any:
+        if not isinstance(replay, SequenceReplay):
+            return super().learn(replay, steps)
+        config, learnt = self.config, None
+        assert config.train_batch_size is not None
+        count = max(1, config.train_batch_size // config.model.max_seq_len)
+        for _ in range(steps if replay.drawable else 0):
+            index = replay.draw(count, self.generator)
+            rollout = replay.sequences(index, config.sequence_length).to(self.device)
+            weight = replay.weights(index, self.scheduled(config.prioritized_replay_beta))
+            learnt, priority = self.update_sequences(rollout, weight.to(self.device))
+            if config.prioritized_replay and math.isfinite(learnt.grad_norm):
+                replay.update(index, priority)
+            if not config.target_network_update_freq:
+                self.update_targets()
+        return learnt
+
+    def update_sequences(self, rollout: Rollout, weight: Tensor) -> tuple[Learnt, np.ndarray]:
+        """Takes one gradient step with a memory; see `poise.algorithms.r2d2`.
+
+        Args:
+            rollout: sequences of `sequence_length` steps, with the memory at their start.
+            weight: importance weights of the B sequences, `[B]`.
+
+        Returns:
+            What was learnt from, and the priorities of the sequences, `[B]`.
+        """
+        config, r, start = self.config, rollout, self.config.burn_in
+        x = self.policy.prepare_steps(r.obs, r.action, r.reward, r.state, r.first)
+        q = q_values(self.policy, x, r, start)
+        with torch.no_grad():
+            rescale = self._rescale
+            reward = r.reward if rescale is None else torch.from_numpy(rescale(r.reward.numpy()))
+            returns, discount, row = n_step_returns(
+                reward[start:],
+                r.terminated[start:],
+                r.truncated[start:],
+                r.valid[start:],
+                config.n_step,
+                config.gamma,
+            )
+            slot = torch.arange(r.slots, device=row.device)
+            next_q = q_values(self.target, x, r, start)[row, slot]
+            best = (q[row, slot] if config.double_q else next_q).argmax(-1, keepdim=True)
+            goal = torch.addcmul(returns, discount, next_q.gather(-1, best).squeeze(-1))
+        action = r.action[start : start + len(row)].unsqueeze(-1)
+        chosen = q[: len(row)].gather(-1, action).squeeze(-1)
+        error = chosen - goal
+        counts = r.valid[start : start + len(row)]
+        share = counts * weight / counts.sum().clamp(min=1)
+        huber = config.td_error_loss_fn == "huber"
+        loss = torch.dot(
+            share.flatten(), (huber_loss(error) if huber else 0.5 * error**2).flatten()
+        )
+        norm = self.descend(loss, self.scheduled(config.lr))
+        error, chosen = error.detach(), chosen.detach()
+        priority = sequence_priorities(error.numpy(force=True), counts.numpy(force=True))
+        return Learnt(error.flatten(), chosen.flatten(), share.flatten(), norm, huber), priority
 
     def foresee(self, whole: Minibatch) -> None:
         # Unless it moves with each gradient step, Q⁻ stands still for all minibatches.

@@ -26,6 +26,7 @@ from poise.errors import ConfigError, ModelError
 from poise.learning.learner import Learner
 from poise.learning.optimizers import Change, Flat
 from poise.models.policy import rows
+from poise.models.recurrent import RecurrentQPolicy
 from poise.sampling.group import SamplerGroup
 from poise.sampling.hindsight import BYTES, Hindsight, HindsightReplay
 from poise.sampling.prioritized import PrioritizedReplay
@@ -111,7 +112,7 @@ class OffPolicy(Algorithm):
         self, config: Any, obs_layout: Layout, action_layout: Layout, seed: np.random.SeedSequence
     ) -> None:
         super().__init__(config, obs_layout, action_layout, seed)
-        if self.policy.recurrent:
+        if self.policy.recurrent and not isinstance(self.policy, RecurrentQPolicy):
             raise ModelError(
                 f"{type(self).__name__} draws single steps from its replay: "
                 "its policy can have no memory."
@@ -334,12 +335,18 @@ class OffPolicy(Algorithm):
     def _make_replay(self, slots: int, segment: int = 0) -> Replay:
         config, rows = self.config, {**self._rows(), "segment": segment}
         self._replay_bytes(slots)
+        if self.policy.recurrent:
+            return self.make_sequences(slots, **rows)
         if config.her:
             return HindsightReplay(config.buffer_size, slots, **rows)
         if not config.prioritized_replay:
             return Replay(config.buffer_size, slots, **rows)
         alpha, eps = config.prioritized_replay_alpha, config.prioritized_replay_eps
         return PrioritizedReplay(config.buffer_size, slots, alpha=alpha, eps=eps, **rows)
+
+    def make_sequences(self, slots: int, **rows: Any) -> Replay:
+        """Makes the replay for a policy with a memory."""
+        raise NotImplementedError
 
     def follow(self, name: str, change: Change) -> None:
         super().follow(name, change)

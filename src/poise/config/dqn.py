@@ -9,7 +9,14 @@ from poise.config.model import ModelConfig
 from poise.config.off_policy import OffPolicyConfig
 from poise.config.shared import ATARI, CARTPOLE, COST_TABLES, NETWORK_SEARCH, PONG, SMALL_NETWORK
 from poise.config.spec import AlgorithmSpec, Presets
-from poise.config.types import Fraction, NonNegative, Positive, PositiveInt, Schedule
+from poise.config.types import (
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Schedule,
+)
 from poise.errors import ConfigError
 
 
@@ -48,6 +55,10 @@ class DQNConfig(OffPolicyConfig):
     td_error_loss_fn: Literal["huber", "mse"] = "huber"
     """Loss of a TD error: half its square, with `huber` only up to 1 and linear beyond."""
 
+    burn_in: NonNegativeInt = 8
+    """With model.memory, the first steps of each sequence that is drawn, which only bring the
+    memory up to date; model.max_seq_len steps follow that are learnt from (R2D2)."""
+
     adam_epsilon: Positive = 1e-5
     """ε in the denominator of Adam."""
 
@@ -78,13 +89,38 @@ class DQNConfig(OffPolicyConfig):
         "epsilon": "Give initial_epsilon, final_epsilon and epsilon_timesteps.",
     }
 
+    remembers: ClassVar[bool] = True
+
+    @property
+    def sequence_length(self) -> int:
+        """Steps of a sequence: burn-in, those that are learnt from, and what their n steps need."""
+        return self.burn_in + self.model.max_seq_len + self.n_step - 1
+
     def derive(self, explicit: set[str]) -> None:
+        if self.model.memory is not None:
+            self._derive_sequences(explicit)
         super().derive(explicit)
+        steps = self.sequence_length * self.num_envs
+        if self.model.memory is not None and steps > self.buffer_size:
+            raise ConfigError(
+                f"buffer_size={self.buffer_size} is smaller than the {steps} steps that "
+                f"{self.num_envs} environments take in one sequence (burn_in={self.burn_in}, "
+                f"model.max_seq_len={self.model.max_seq_len}, n_step={self.n_step})."
+            )
         if self.model.vf_fcnet_hiddens is not None and not self.dueling:
             raise ConfigError(
                 f"model.vf_fcnet_hiddens={self.model.vf_fcnet_hiddens} is for dueling=True: "
                 "without it, DQN has no stream for V(s)."
             )
+
+    def _derive_sequences(self, explicit: set[str]) -> None:
+        """With a memory, a minibatch is 16 sequences, learnt from as often as single steps are."""
+        if self.her:
+            raise ConfigError("her=True does not go with model.memory: goals change single steps.")
+        if "train_batch_size" not in explicit:
+            self.train_batch_size = 16 * self.model.max_seq_len
+        if not {"gradient_steps", "training_intensity"} & explicit:
+            self.gradient_steps, self.training_intensity = None, 16
 
 
 # Huber's loss grows only linearly with large errors, so that the rare fall is lost among the steps

@@ -109,7 +109,7 @@ ALGORITHMS: dict[str, str] = {
         ("RecurrentPPO", "PPO_LSTM"), "It is a setting of PPO: give model.memory: 'lstm' or 'gru'."
     ),
     **dict.fromkeys(
-        ("R2D2", "DRQN"), "DQN has no memory; PPO, A2C, IMPALA and APPO have: give model.memory."
+        ("R2D2", "DRQN"), "It is a setting of DQN: give model.memory: 'lstm' or 'gru'."
     ),
     **dict.fromkeys(
         ("QRDQN", "QR-DQN", "C51", "Rainbow", "ApexDQN", "SimpleQ", "DoubleDQN", "DuelingDQN"),

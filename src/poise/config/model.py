@@ -70,7 +70,7 @@ class ModelConfig(Checked):
 
     memory: Literal["lstm", "gru"] | None = None
     """Recurrent cells in front of the hidden layers, for environments whose observations do not
-    tell all; null has none. PPO, A2C, IMPALA and APPO can have them.
+    tell all; null has none. PPO, A2C, IMPALA, APPO and DQN can have them.
 
     With vf_share_layers, policy and value function have them in common, else one each.
     """
@@ -85,7 +85,7 @@ class ModelConfig(Checked):
     """Whether cells see the previous reward r, as sign(r) log(1 + |r|)."""
 
     max_seq_len: PositiveInt = 32
-    """Steps through which PPO and APPO backpropagate at most.
+    """Steps through which PPO, APPO and DQN backpropagate at most.
 
     Longer rollouts are cut into parts of equal length, and minibatches are drawn from these. A2C
     and IMPALA go through whole rollouts.

@@ -121,6 +121,9 @@ class OffPolicyConfig(AlgorithmConfig):
         "replay_buffer_kwargs": "Give her, n_sampled_goal and goal_selection_strategy themselves.",
     }
 
+    remembers: ClassVar[bool] = False
+    """Whether sequences can be drawn from the replay, for a policy with a memory."""
+
     @property
     def round_steps(self) -> int:
         """Environment steps between gradient steps."""
@@ -128,10 +131,10 @@ class OffPolicyConfig(AlgorithmConfig):
 
     def derive(self, explicit: set[str]) -> None:
         super().derive(explicit)
-        if self.model.memory is not None:
+        if self.model.memory is not None and not self.remembers:
             raise ConfigError(
                 f"model.memory={self.model.memory!r} does not go with a replay, from which single "
-                "steps are drawn: PPO, A2C, IMPALA and APPO have a memory."
+                "steps are drawn: PPO, A2C, IMPALA, APPO and DQN have a memory."
             )
         for key in ("rollout_fragment_length", "n_step"):
             steps = getattr(self, key) * self.num_envs

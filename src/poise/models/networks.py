@@ -110,7 +110,7 @@ class QNetwork(nn.Module):
     """
 
     def __init__(
-        self, features: Features, num_outputs: int, config: ModelConfig, *, dueling: bool = False
+        self, features: Encoded, num_outputs: int, config: ModelConfig, *, dueling: bool = False
     ) -> None:
         super().__init__()
         self.encoder, size = features.encoder(config)

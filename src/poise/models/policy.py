@@ -115,7 +115,7 @@ class Policy(nn.Module):
             if hasattr(self.network, "initial_state") and not self.recurrent:
                 raise ModelError(
                     f"The custom model {self.custom!r} has a memory (initial_state): only PPO, "
-                    "A2C, IMPALA and APPO take one, if the class itself is registered."
+                    "A2C, IMPALA, APPO and DQN take one, if the class itself is registered."
                 )
             self.probe(self.network, outputs)
         else:

@@ -64,12 +64,16 @@ class QPolicy(Policy):
             action_layout,
             config,
             normalize_observations=normalize_observations,
-            network=partial(QNetwork, dueling=dueling),
+            network=self.make_network(dueling),
         )
         self.dueling = dueling
         self.dist = EpsilonGreedy(int(space.n), masked=self.masked)
         self.register_buffer("epsilon", torch.zeros(()), persistent=False)
         self.refresh()
+
+    def make_network(self, dueling: bool) -> Any:
+        """What makes the default network."""
+        return partial(QNetwork, dueling=dueling)
 
     def refresh(self) -> None:
         super().refresh()
@@ -79,7 +83,7 @@ class QPolicy(Policy):
             self.dist.epsilon = self.epsilon
         network = self.network
         alone = isinstance(network, QNetwork) and network.encoder is None and network.value is None
-        self._traceable = alone and not self.masked
+        self._traceable = alone and not (self.masked or self.recurrent)
 
     def forward(
         self, x: Any, state: State = (), first: Tensor | None = None
@@ -100,7 +104,12 @@ class QPolicy(Policy):
             return q
         x, forbidden = x if self.masked else (x, None)
         q, value = self.network(x)
+        return self.action_values(q, value, forbidden)
+
+    def action_values(self, q: Tensor, value: Tensor | None, forbidden: Tensor | None) -> Tensor:
+        """Q(s, ·) from what the network put out, and from a mask."""
         if self.dueling:
+            assert value is not None
             q = value.view(-1, 1) + q - q.mean(-1, keepdim=True)
         if forbidden is None:
             return q

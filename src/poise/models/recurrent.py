@@ -20,8 +20,10 @@ from poise.errors import ModelError
 from poise.models.catalog import find_model
 from poise.models.cells import Cells
 from poise.models.features import Features
-from poise.models.networks import ActorCritic
+from poise.models.mlp import parallel
+from poise.models.networks import ActorCritic, QNetwork
 from poise.models.policy import PICTURES_AT_ONCE, Policy, State, length, rows
+from poise.models.q_policy import QPolicy
 from poise.spaces.layout import Layout
 
 
@@ -87,6 +89,49 @@ class RecurrentActorCritic(ActorCritic):
         return outputs, self.vf(h[1]).view(-1), state
 
 
+class RecurrentQNetwork(QNetwork):
+    """The value of each action, behind a memory.
+
+    Args:
+        features, num_outputs, config, dueling: as for `QNetwork`.
+        extra: as for `RecurrentActorCritic`.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        num_outputs: int,
+        config: ModelConfig,
+        *,
+        dueling: bool = False,
+        extra: int = 0,
+    ) -> None:
+        assert config.memory is not None
+        super().__init__(Remembered(config.lstm_cell_size), num_outputs, config, dueling=dueling)
+        self.encoder, size = features.encoder(config)
+        self.extra, uniform = extra, config.initializer == "uniform"
+        self.cells = Cells(config.memory, size + extra, config.lstm_cell_size, uniform=uniform)
+
+    def initial_state(self, batch: int) -> State:
+        """An empty memory."""
+        return self.cells.initial_state(batch)
+
+    def forward(self, x: Any, state: State, first: Tensor) -> tuple[Tensor, Tensor | None, State]:  # type: ignore[override]
+        """Goes through T steps of B slots; see `RecurrentActorCritic.forward`.
+
+        Returns:
+            What `QNetwork` returns, and the memory after.
+        """
+        x, extra = x if self.extra else (x, None)
+        seen = x if self.encoder is None else _encode(self.encoder, x)
+        if extra is not None:
+            seen = torch.cat([seen.to(extra.dtype), extra], 1)
+        h, state = self.cells(seen.unsqueeze(0), state, first)
+        if self.value is None:
+            return self.q(h[0]), None, state
+        return *parallel(self.q, self.value, h[0]), state
+
+
 def _encode(encoder: nn.Module, x: Any) -> Tensor:
     """Runs an encoder; on many pictures, a few at a time if no gradient is computed."""
     count = length(x)
@@ -97,35 +142,18 @@ def _encode(encoder: nn.Module, x: Any) -> Tensor:
     return torch.cat([encoder(rows(x, slice(i, i + PICTURES_AT_ONCE))) for i in starts])
 
 
-class RecurrentPolicy(Policy):
-    """A stochastic policy with a value function and a memory.
+class Remembering(Policy):
+    """What policies with a memory have in common.
 
     With `lstm_use_prev_action` or `lstm_use_prev_reward`, the memory has one part more: the
     previous action and reward, as numbers.
-
-    Args:
-        obs_layout, action_layout, config, normalize_observations: as for `Policy`. A custom model
-            has a memory of its own: see `poise.register_model`.
     """
 
     recurrent: ClassVar[bool] = True
+    _previous: Previous
 
-    def __init__(
-        self,
-        obs_layout: Layout,
-        action_layout: Layout,
-        config: ModelConfig,
-        *,
-        normalize_observations: bool = False,
-    ) -> None:
-        self._previous = Previous(action_layout, config)
-        super().__init__(
-            obs_layout,
-            action_layout,
-            config,
-            normalize_observations=normalize_observations,
-            network=partial(RecurrentActorCritic, extra=self._previous.size),
-        )
+    def _settle(self, config: ModelConfig) -> None:
+        """Notes what the settings say, once there are networks."""
         if self.custom and self._previous.size:
             raise ModelError(
                 "A custom model is not shown previous actions and rewards: put them into the "
@@ -156,25 +184,31 @@ class RecurrentPolicy(Policy):
         size = self._previous.size
         return (*state, torch.zeros(batch, size, device=self.device)) if size else state
 
-    def _run(self, x: Any, state: State, first: Tensor | None) -> tuple[Tensor, Tensor, State]:
+    def run(self, x: Any, state: State, first: Tensor | None) -> tuple[Tensor, Tensor, State]:
         """Distribution inputs, values, and the memory after; without `first`, of T = 1 steps."""
         x, forbidden = x if self.masked else (x, None)
         if first is None:
             first = torch.zeros(1, length(x), dtype=torch.bool, device=self.device)
         state = state or self.initial_state(first.shape[1])
         outputs, value, after = self.network(x, state[: self._parts], first)
-        return self._inputs(outputs, forbidden), value.view(-1), after
+        return (*self._outputs(outputs, value, forbidden), after)
+
+    def _outputs(
+        self, outputs: Tensor, value: Tensor, forbidden: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Distribution inputs and values from what the network put out."""
+        return self._inputs(outputs, forbidden), value.view(-1)
 
     def forward(
         self, x: Any, state: State = (), first: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        return self._run(x, state, first)[:2]
+        return self.run(x, state, first)[:2]
 
     def actor(self, x: Any) -> Tensor:
-        return self._run(x, (), None)[0]
+        return self.run(x, (), None)[0]
 
     def critic(self, x: Any, state: State = (), first: Tensor | None = None) -> Tensor:
-        return self._run(x, state, first)[1]
+        return self.run(x, state, first)[1]
 
     @torch.no_grad()
     def act(
@@ -185,7 +219,7 @@ class RecurrentPolicy(Policy):
             first, state = first.to(device), tuple(part.to(device) for part in state)
         if self._previous.size:
             x = self._beside(x, state[-1] * ~first.view(-1, 1))
-        inputs, _, state = self._run(x, state, first)
+        inputs, _, state = self.run(x, state, first)
         inputs = inputs.cpu()
         action = self.dist.mode(inputs) if noise is None else self.dist.sample(inputs, noise)
         if self._previous.size:
@@ -225,8 +259,59 @@ class RecurrentPolicy(Policy):
         found = [state[: self._parts]]
         for start in range(every, steps, every):
             part = slice((start - every) * slots, start * slots)
-            found.append(self._run(rows(x, part), found[-1], first[start - every : start])[2])
+            found.append(self.run(rows(x, part), found[-1], first[start - every : start])[2])
         return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+
+class RecurrentPolicy(Remembering):
+    """A stochastic policy with a value function and a memory.
+
+    Args:
+        obs_layout, action_layout, config, normalize_observations: as for `Policy`. A custom model
+            has a memory of its own: see `poise.register_model`.
+    """
+
+    def __init__(
+        self,
+        obs_layout: Layout,
+        action_layout: Layout,
+        config: ModelConfig,
+        *,
+        normalize_observations: bool = False,
+    ) -> None:
+        self._previous = Previous(action_layout, config)
+        super().__init__(
+            obs_layout,
+            action_layout,
+            config,
+            normalize_observations=normalize_observations,
+            network=partial(RecurrentActorCritic, extra=self._previous.size),
+        )
+        self._settle(config)
+
+
+class RecurrentQPolicy(Remembering, QPolicy):
+    """Acts by action values that depend on what was seen before (Hausknecht & Stone 2015).
+
+    Args:
+        obs_layout, action_layout, config, normalize_observations, dueling: as for `QPolicy`.
+    """
+
+    def __init__(
+        self, obs_layout: Layout, action_layout: Layout, config: ModelConfig, **options: Any
+    ) -> None:
+        self._previous = Previous(action_layout, config)
+        QPolicy.__init__(self, obs_layout, action_layout, config, **options)
+        self._settle(config)
+
+    def make_network(self, dueling: bool) -> Any:
+        return partial(RecurrentQNetwork, dueling=dueling, extra=self._previous.size)
+
+    def _outputs(
+        self, outputs: Tensor, value: Tensor, forbidden: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        q = self.action_values(outputs, value, forbidden)
+        return q, q.amax(-1)
 
 
 class Previous:

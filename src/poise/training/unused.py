@@ -68,9 +68,9 @@ def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
     if config.ray_address is not None:
         where = "num_workers=0 samples in this process, without Ray"
     return [
-        (not model.memory, _CELLS, "there is no model.memory"),
+        (not model.memory, f"burn_in {_CELLS}", "there is no model.memory"),
         (
-            model.memory and not hasattr(config, "clip_param"),
+            model.memory and not (hasattr(config, "clip_param") or hasattr(config, "burn_in")),
             "model.max_seq_len",
             f"{trainer.name} learns from whole rollouts",
         ),
