@@ -7,11 +7,13 @@ nothing with tensors of the processor, and says so; unlike one, it is there.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,6 @@ import torch._lazy.ts_backend
 from gymnasium import spaces
 
 import poise
-from environments import Echo
 from poise.learning import device
 from poise.learning.optimizers import Adam
 from poise.models.encoders import fastest_conv_dtype
@@ -45,6 +46,15 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         "unbind",
         lambda self, dim=0: [self.select(dim, i) for i in range(self.shape[dim])],
     )
+    monkeypatch.setattr("torch.split", split)
+    monkeypatch.setattr(
+        torch.Tensor, "chunk", lambda self, n, dim: split(self, [self.shape[dim] // n] * n, dim)
+    )
+
+
+def split(x: torch.Tensor, sizes: Sequence[int], dim: int = 0) -> list[torch.Tensor]:
+    ends = itertools.accumulate(sizes)
+    return [x.narrow(dim, end - size, size) for end, size in zip(ends, sizes, strict=True)]
 
 
 def on_the_processor(step: Callable[..., None]) -> Callable[..., None]:
@@ -76,24 +86,25 @@ SMALL = {
     "num_envs": 4, "seed": 0, "preset": None, "progress": False, "normalize_observations": True,
     "normalize_rewards": True, "model": {"fcnet_hiddens": [16]},
 }  # fmt: skip
+REPLAY = {
+    "learning_starts": 32, "timesteps_per_iteration": 48, "train_batch_size": 16,
+    "gradient_steps": 1,
+}  # fmt: skip
 OF_EACH: dict[str, dict[str, Any]] = {
     "PPO": {"rollout_fragment_length": 16, "num_sgd_iter": 2},
     "A2C": {"rollout_fragment_length": 8, "timesteps_per_iteration": 64},
-    "DQN": {
-        "learning_starts": 32,
-        "timesteps_per_iteration": 48,
-        "train_batch_size": 16,
-        "gradient_steps": 1,
-    },
+    "DQN": REPLAY,
     "IMPALA": {"rollout_fragment_length": 16, "timesteps_per_iteration": 128},
     "APPO": {"rollout_fragment_length": 16, "timesteps_per_iteration": 128, "num_sgd_iter": 2},
+    "SAC": REPLAY,
 }
 MORE: dict[str, dict[str, Any]] = {
     "prioritized": {"prioritized_replay": True, "dueling": True, "n_step": 3},
     "rmsprop": {"opt_type": "rmsprop"},
 }
 CASES = [
-    *((name, {}) for name in OF_EACH),
+    *((name, {}) for name in OF_EACH if name != "SAC"),
+    ("SAC", {"critic_norm": "batch", "num_quantiles": 5, "top_quantiles_to_drop": 1}),
     ("DQN", MORE["prioritized"]),
     ("IMPALA", MORE["rmsprop"]),
 ]
@@ -135,7 +146,7 @@ def test_learning_elsewhere_is_learning_the_same(
             torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-2)
 
 
-class Rich(Echo):
+class Rich(gym.Env):
     """Observations and actions of every kind."""
 
     observation_space = spaces.Dict({
@@ -159,14 +170,16 @@ class Rich(Echo):
         return self.observation_space.sample(), 1.0, self.steps == 5, False, {}
 
 
-@pytest.mark.parametrize("name", ["PPO", "A2C", "IMPALA"])
+@pytest.mark.parametrize("name", ["PPO", "A2C", "IMPALA", "SAC"])
 def test_every_space_finds_its_way_to_the_device(gpu: None, name: str) -> None:
     model = {
         "fcnet_hiddens": [8],
         "conv_dtype": "float32",
         "action_distribution": "squashed_gaussian",
     }
-    settings = {**SMALL, **OF_EACH[name], "entropy_coeff": 0.01, "model": model}
+    settings = {**SMALL, **OF_EACH[name], "model": model}
+    if name != "SAC":
+        settings["entropy_coeff"] = 0.01
     with poise.make_trainer(name, lambda config: Rich(), num_gpus=1, **settings) as algo:
         result = algo.train()
         assert math.isfinite(result["learner/grad_norm"])

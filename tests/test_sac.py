@@ -18,7 +18,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 import poise
-from environments import Endless, Masked, Strict
+from environments import Copy, Endless, Masked, Strict
 from poise.algorithms.off_policy import Minibatch
 from poise.algorithms.sac import Learnt
 from poise.config.model import ModelConfig
@@ -322,6 +322,19 @@ def test_masked_actions_are_never_taken(trainer: Make) -> None:
     assert not bad
     assert made.algorithm.policy.masked
     assert made.algorithm.updates > 200
+
+
+@pytest.mark.slow
+def test_numbers_and_choices_are_learnt_together(trainer: Make) -> None:
+    """An action of every kind, to be what is observed: 95 % of what there is to get."""
+    space = spaces.Dict(
+        numbers=spaces.Box(-1, 1, (2,), np.float32), choice=spaces.Discrete(3),
+        pair=spaces.MultiDiscrete([2, 3]), bits=spaces.MultiBinary(2),
+    )  # fmt: skip
+    settings = {**TINY, "gamma": 0.0, "learning_starts": 300, "train_batch_size": 64, "lr": 3e-3}
+    made = trainer("SAC", lambda _: Copy(space), **settings)
+    made.learn(total_timesteps=2000)
+    assert made.evaluate(10)["episode_reward_mean"] > 0.95 * Copy.length
 
 
 def test_td3_takes_numbers_alone(trainer: Make) -> None:
