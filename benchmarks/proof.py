@@ -30,6 +30,7 @@ ITEMS = {
     "soak": "ten minutes in which workers are killed",
     "pong": "Pong from the screen",
     "offpolicy": "SAC against Stable-Baselines3 and SBX: steps a second, time to good policies",
+    "memory": "PPO with a memory against SB3-contrib's, where velocities are hidden",
     "dqn": "DQN on CartPole against Stable-Baselines3, RLlib and PyTorch's tutorial",
     "control": "MuJoCo against Stable-Baselines3",
     "cartpole": "CartPole against Stable-Baselines3 and RLlib",

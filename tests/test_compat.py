@@ -538,3 +538,15 @@ def test_the_cluster_article(tmp_path: Path) -> None:
         "episode_reward_mean",
         "episodes_total",
     }
+
+
+def test_a_memory_is_handed_over_as_rllib_did() -> None:
+    model = {"use_lstm": True, "lstm_cell_size": 8, "lstm_use_prev_reward": True}
+    trainer = ppo.PPOTrainer({"model": model, "num_workers": 0}, "CartPole-v1")
+    obs, state = np.ones(4, np.float32), [np.zeros(8, np.float32), np.zeros(8, np.float32)]
+    _, state, _ = trainer.compute_action(obs, state=state, prev_reward=0.0, explore=False)
+    action, later, info = trainer.compute_action(obs, state, prev_reward=1.0, explore=False)
+    expected, known = trainer.trainer.predict(obs, state, reward=1.0)
+    assert (action, info) == (expected, {})
+    assert all(np.array_equal(own, given) for own, given in zip(later, known, strict=True))
+    trainer.stop()

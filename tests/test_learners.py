@@ -114,6 +114,10 @@ def masked(config: Any) -> Any:
 
 
 PICTURES = {"model": {"conv_filters": [[4, 8, 4]], "conv_dtype": "float32", "fcnet_hiddens": [8]}}
+CELLS = {
+    "memory": "lstm", "lstm_cell_size": 8, "max_seq_len": 6, "lstm_use_prev_action": True,
+    "lstm_use_prev_reward": True, "fcnet_hiddens": [8],
+}  # fmt: skip
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     **{name: ("CartPole-v1", {}) for name in ON_POLICY},
     "PPO, one minibatch": ("Pendulum-v1", {"sgd_minibatch_size": 96, "entropy_coeff": 0.01}),
@@ -123,6 +127,8 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "APPO, pictures": (pictures, PICTURES),
     "PPO, masked": (masked, {}),
     "IMPALA, masked": (masked, {}),
+    "PPO, cells": ("CartPole-v1", {"model": CELLS}),
+    "IMPALA, cells": (masked, {"model": CELLS}),
     "A2C, normalised": ("Pendulum-v1", {"normalize_advantages": True}),
     "IMPALA, minibatches": ("Pendulum-v1", {"sgd_minibatch_size": 32, "num_sgd_iter": 2}),
 }

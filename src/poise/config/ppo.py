@@ -194,8 +194,23 @@ PPO_PONG = {
     "clip_param": 0.2, "normalize_observations": True,
 }  # fmt: skip
 
+# It takes two observations to see a speed, so that short sequences are enough, and many at once.
+_CARTPOLE_UNSEEN = {
+    "num_envs_per_worker": 32, "rollout_fragment_length": 32, "sgd_minibatch_size": 256,
+    "lr": [[0, 0.005], [100_000, 0.0005]], "gamma": 0.98, "gae_lambda": 0.9,
+    "normalize_observations": True, "model.memory": "gru", "model.fcnet_hiddens": [64],
+    "model.max_seq_len": 16,
+}  # fmt: skip
+_PENDULUM_UNSEEN = {
+    "rollout_fragment_length": 128, "sgd_minibatch_size": 256,
+    "lr": [[0, 0.002], [300_000, 0.0001]], "gamma": 0.9, "normalize_rewards": True,
+    "model.memory": "gru", "model.max_seq_len": 16,
+}  # fmt: skip
+
 PRESETS: Presets = {
     "CartPole-v1": PPO_CARTPOLE,
+    "CartPoleNoVel-v1": _CARTPOLE_UNSEEN,
+    "PendulumNoVel-v1": _PENDULUM_UNSEEN,
     # Normalised observations and whole returns: it must solve it with a linear network, too, since
     # tutorials use one.
     "CartPole-v0": {"num_envs_per_worker": 32, "rollout_fragment_length": 128,

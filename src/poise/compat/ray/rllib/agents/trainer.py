@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from poise.api import make_trainer
 from poise.compat.translate import best_preset, translated
 from poise.config.base import env_label
@@ -74,9 +76,29 @@ class Trainer:
             "done": False,
         }
 
-    def compute_action(self, observation: Any, *_: Any, explore: bool = True, **__: Any) -> Any:
-        """An action for one observation; sampled unless `explore=False`, as it was."""
-        return self.trainer.compute_action(observation, explore=explore)
+    def compute_action(
+        self,
+        observation: Any,
+        state: Any = None,
+        prev_action: Any = None,
+        prev_reward: Any = None,
+        *_: Any,
+        explore: bool = True,
+        **__: Any,
+    ) -> Any:
+        """An action for one observation; sampled unless `explore=False`, as it was.
+
+        With a `state`, it is the action, the next state and an empty dict. A state of zeros, of
+        whatever shape, is that at an episode's start; the previous action is part of a state.
+        """
+        if state is None or not len(state):
+            return self.trainer.compute_action(observation, explore=explore)
+        begins = not any(np.any(np.asarray(part)) for part in state)
+        memory, earned = (None, None) if begins else (state, prev_reward)
+        action, after = self.trainer.predict(
+            observation, memory, deterministic=not explore, reward=earned
+        )
+        return action, list(after or ()), {}
 
     compute_single_action = compute_action
 
