@@ -77,6 +77,7 @@ ORIGINS: dict[str, tuple[str, ...]] = {
     "target_update_interval": (SB3,),
     "target_network_frequency": (CLEANRL,),
     "exploration_initial_eps": (SB3,),
+    "replay_burn_in": (RLLIB,),
     "exploration_final_eps": (SB3,),
     "start_e": (CLEANRL,),
     "end_e": (CLEANRL,),

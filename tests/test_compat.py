@@ -130,12 +130,13 @@ def test_what_rllib_calls_its_memory_is_one() -> None:
         "use_lstm": True,
         "lstm_cell_size": 32,
         "max_seq_len": 20,
-        "lstm_use_prev_action": True,
+        "lstm_use_prev_action_reward": True,
     }
     settings = quiet("PPO", {"model": given})
     assert settings["model.memory"] == "lstm"
     assert settings["model.lstm_cell_size"] == 32
     assert settings["model.max_seq_len"] == 20
+    assert settings["model.lstm_use_prev_reward"] is True
 
 
 def test_what_means_something_else_is_said() -> None:

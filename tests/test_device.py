@@ -52,7 +52,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def split(x: torch.Tensor, sizes: Sequence[int], dim: int = 0) -> list[torch.Tensor]:
+def split(x: torch.Tensor, sizes: int | Sequence[int], dim: int = 0) -> list[torch.Tensor]:
+    if isinstance(sizes, int):
+        starts = range(0, x.shape[dim], sizes)
+        sizes = [min(sizes, x.shape[dim] - start) for start in starts]
     ends = itertools.accumulate(sizes)
     return [x.narrow(dim, end - size, size) for end, size in zip(ends, sizes, strict=True)]
 
@@ -98,6 +101,10 @@ OF_EACH: dict[str, dict[str, Any]] = {
     "APPO": {"rollout_fragment_length": 16, "timesteps_per_iteration": 128, "num_sgd_iter": 2},
     "SAC": REPLAY,
 }
+CELLS = {
+    "memory": "gru", "lstm_cell_size": 8, "fcnet_hiddens": [16], "max_seq_len": 6,
+    "lstm_use_prev_action": True, "lstm_use_prev_reward": True,
+}  # fmt: skip
 MORE: dict[str, dict[str, Any]] = {
     "prioritized": {"prioritized_replay": True, "dueling": True, "n_step": 3},
     "rmsprop": {"opt_type": "rmsprop"},
@@ -107,6 +114,7 @@ CASES = [
     ("SAC", {"critic_norm": "batch", "num_quantiles": 5, "top_quantiles_to_drop": 1}),
     ("DQN", MORE["prioritized"]),
     ("IMPALA", MORE["rmsprop"]),
+    ("PPO", {"model": CELLS}),
 ]
 
 

@@ -140,8 +140,9 @@ class DQN(OffPolicy):
         x = self.policy.prepare_steps(r.obs, r.action, r.reward, r.state, r.first)
         q = q_values(self.policy, x, r, start)
         with torch.no_grad():
-            rescale = self._rescale
-            reward = r.reward if rescale is None else torch.from_numpy(rescale(r.reward.numpy()))
+            reward = r.reward
+            if (rescale := self._rescale) is not None:
+                reward = torch.from_numpy(rescale(reward.numpy(force=True))).to(self.device)
             returns, discount, row = n_step_returns(
                 reward[start:],
                 r.terminated[start:],

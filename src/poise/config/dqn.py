@@ -74,7 +74,7 @@ class DQNConfig(OffPolicyConfig):
     aliases: ClassVar[dict[str, str]] = {
         **OffPolicyConfig.aliases,
         "exploration_initial_eps": "initial_epsilon", "exploration_final_eps": "final_epsilon",
-        "start_e": "initial_epsilon", "end_e": "final_epsilon",
+        "start_e": "initial_epsilon", "end_e": "final_epsilon", "replay_burn_in": "burn_in",
     }  # fmt: skip
 
     untranslatable: ClassVar[dict[str, str]] = {

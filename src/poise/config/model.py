@@ -15,6 +15,10 @@ Activation = Literal[
 
 SPELLINGS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "model.use_lstm": lambda on: {"model.memory": {True: "lstm", False: None}[on]},
+    "model.lstm_use_prev_action_reward": lambda on: {
+        "model.lstm_use_prev_action": on,
+        "model.lstm_use_prev_reward": on,
+    },
 }
 """Settings of the networks as RLlib says them."""
 
