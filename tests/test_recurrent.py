@@ -343,6 +343,16 @@ def test_dqn_learns_what_takes_a_memory(trainer: Make, prioritized: bool) -> Non
     assert algo.evaluate(20)["episode_reward_mean"] > 13
 
 
+def test_a_replay_says_what_its_memories_take(trainer: Make) -> None:
+    """Two parts of 64 numbers for every fourth step."""
+    made: list[Any] = [
+        trainer("DQN", "CartPole-v1", preset=None, model={"memory": kind}).algorithm
+        for kind in (None, "lstm")
+    ]
+    without, with_memories = (each._replay_bytes(8) for each in made)
+    assert with_memories - without == 100_000 // 4 * 2 * 64 * 4
+
+
 def test_what_sequences_need_is_said() -> None:
     model = {"memory": "gru", "max_seq_len": 10}
     config: Any = resolve("DQN", None, {"model": model})[0]
@@ -421,7 +431,7 @@ class Own(nn.Module):
         return (torch.zeros(batch, 8),) * self.parts
 
     def forward(self, x: Tensor, state: Any, first: Tensor) -> Any:
-        memory, steps = state[0], []
+        memory, steps = (*state, torch.zeros(first.shape[1], 8))[0], []
         for row, begins in zip(x.view(*first.shape, -1), first, strict=True):
             memory = self.cell(row, memory.masked_fill(begins.unsqueeze(1), 0.0))
             steps.append(memory)
@@ -441,9 +451,12 @@ def test_a_model_of_ones_own_has_a_memory(trainer: Make, tmp_path: Path) -> None
 def test_a_model_of_ones_own_that_does_not_fit_is_said(trainer: Make) -> None:
     poise.register_model("own", Own)
     poise.register_model("hidden", lambda space, outputs: Own(space, outputs))
-    two = {"custom_model": "own", "custom_model_config": {"parts": 2}}
-    with pytest.raises(ModelError, match=r"must have the shapes \[B, ...\] of its initial_state"):
-        trainer("PPO", "CartPole-v1", model=two)
+    for parts in (0, 2):
+        model: dict[str, Any] = {"custom_model": "own", "custom_model_config": {"parts": parts}}
+        with pytest.raises(
+            ModelError, match=r"must have the shapes \[B, ...\] of its initial_state"
+        ):
+            trainer("PPO", "CartPole-v1", model=model)
     with pytest.raises(ModelError, match="if the class itself is registered"):
         trainer("PPO", "CartPole-v1", model={"custom_model": "hidden"})
     with pytest.raises(ModelError, match="only PPO, A2C, IMPALA, APPO and DQN take one"):

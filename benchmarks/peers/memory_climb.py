@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -134,6 +135,7 @@ def main() -> None:
         wall, cpu = wall + time.perf_counter() - began[0], cpu + time.process_time() - began[1]
         returns = play(act, args.env, 20_000 + 1000 * args.seed + 20 * len(curve), 20)
         curve.append([steps, statistics.fmean(returns)])
+        print(f"{steps}: {curve[-1][1]:.1f} after {cpu:.1f} s", file=sys.stderr, flush=True)
         if (reached := curve[-1][1] >= args.goal) or steps >= args.steps:
             final = play(act, args.env, 10_000 + 1000 * args.seed, 100)
             reached = reached and statistics.fmean(final) >= args.goal

@@ -324,6 +324,9 @@ class OffPolicy(Algorithm):
         capacity, memory = self.config.buffer_size, machine_memory()
         size = replay_bytes(capacity, slots, **self._rows())
         size += BYTES * capacity if self.config.her else 0
+        # A memory is kept at the start of each rollout.
+        memory_bytes = sum(part.nbytes for part in self.policy.initial_state(1))
+        size += memory_bytes * capacity // (self.config.rollout_fragment_length or 1)
         if memory is not None and size > memory:
             raise ConfigError(
                 f"buffer_size={capacity} takes {readable(size)}, "

@@ -172,7 +172,7 @@ class Remembering(Policy):
                 "outputs [T * B, N], values [T * B] and the memory after."
             )
         shapes = [[tuple(part.shape) for part in memory] for memory in (state, found[2])]
-        if shapes[0] != shapes[1] or any(shape[:1] != (2,) for shape in shapes[0]):
+        if not state or shapes[0] != shapes[1] or any(shape[:1] != (2,) for shape in shapes[0]):
             raise ModelError(
                 f"The memory of the custom model {self.custom!r} must have the shapes [B, ...] of "
                 f"its initial_state; for B = 2, these are {shapes[0]}, and it returned {shapes[1]}."
