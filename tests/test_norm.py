@@ -90,7 +90,7 @@ def test_a_batch_that_overflowed_leaves_no_trace_in_the_statistics() -> None:
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_norms_stand_where_the_papers_have_them(norm: str, dtype: torch.dtype | None) -> None:
     torch.manual_seed(0)
-    network, x = NormedMLP([70, 80, 90, 3], "relu", norm).eval(), torch.randn(9, 70)
+    network, x = NormedMLP([70, 80, 90, 3], "relu", norm).eval(), torch.randn(800, 70)
     first, second, last = network.layers
     if norm == "layer":
         order = [first, network.norms[0], nn.ReLU(), second, network.norms[1], nn.ReLU(), last]

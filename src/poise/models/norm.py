@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poise.models.mlp import ACTIVATIONS, MLP, NARROW, by_autograd, linear
+from poise.models.mlp import ACTIVATIONS, MLP, WORTH, by_autograd, linear
 
 EPS = 1e-3
 MOMENTUM = 0.01
@@ -102,14 +102,14 @@ class NormedMLP(MLP):
 
         Args:
             x: `[N, sizes[0]]`.
-            dtype: the type in which wide hidden layers multiply; by default, the parameters'.
+            dtype: the type in which large hidden layers multiply; by default, the parameters'.
         """
         activate, norms = ACTIVATIONS[self.activation], iter(self.norms)
         x = x.to(self.weight.dtype)
         if self.batch:
             x = next(norms)(x)
         for layer in self.layers[:-1]:
-            narrow = dtype is not None and x.shape[1] >= NARROW
+            narrow = dtype is not None and len(x) * layer.weight.numel() >= WORTH  # type: ignore[operator]
             x = linear(x.to(dtype), layer.weight, layer.bias) if narrow else layer(x)  # type: ignore[arg-type]
             x = next(norms)(activate(x)) if self.batch else activate(next(norms)(x))
         y: Tensor = self.layers[-1](x)

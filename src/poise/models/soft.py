@@ -79,6 +79,8 @@ class SoftActions:
             self.kinds.index(k) for k in self.kinds if k != "numbers" for _ in range(there[k])
         ]
         self._kind = torch.tensor(kind_of or [0]).repeat_interleave(self._wide)
+        # Which of the columns belong to which kind, `[W, kinds]`, of all kinds but numbers.
+        self._of_kind = torch.nn.functional.one_hot(self._kind, len({*kind_of}) or 1).float()
         # Where the logit of each choice is among the columns; of a bit, there is that of a one.
         starts = [row * self._wide for row in range(len(every))]
         places = [at + j for at, n in zip(starts, sizes, strict=False) for j in range(n)]
@@ -180,8 +182,7 @@ class SoftActions:
         if self._dist is None:
             return numbers[0] if numbers else drawn.numbers  # an action of nothing, `[N, 0]`
         each = drawn.odds * drawn.log_odds
-        kind = torch.nn.functional.one_hot(self._kind, len(self.kinds) - len(numbers)).to(each)
-        return torch.cat([-(each @ kind), *numbers], 1)
+        return torch.cat([-(each @ self._of_kind.to(each)), *numbers], 1)
 
     def gradient(self, drawn: Drawn, q: Tensor, pull: Tensor, alpha: Tensor) -> Tensor:
         """The derivative of the soft value E Q + α H by the policy's outputs, `[N, num_inputs]`.
