@@ -21,6 +21,7 @@ from poise.config.resolve import resolve
 from poise.envs.make import make_env
 from poise.errors import ConfigError, EnvError, ModelError, PoiseWarning, SpaceError
 from poise.models.cells import Cells
+from poise.models.policy import rows
 from poise.sampling.rollout import Rollout
 from poise.sampling.sequences import sequence_priorities
 from poise.training.trainer import Trainer
@@ -219,8 +220,9 @@ RESUMED_DQN: dict[str, Any] = {
     "learning_starts": 50,
     "prioritized_replay": True,
     "train_batch_size": 64,
-    "gradient_steps": 2,
+    "gradient_steps": 4,
     "n_step": 2,
+    "burn_in": 0,
 }
 
 
@@ -314,10 +316,18 @@ def test_sequences_go_on_from_the_memory_that_acting_had(trainer: Make, world: s
     assert r.state[0].abs().sum() > 0
     assert r.first[1:].any()
     x = dqn.policy.prepare_steps(r.obs, r.action, r.reward, r.state, r.first)
-    q = q_values(dqn.policy, x, r, 3)[:-1]
-    chosen = q.gather(-1, r.action[3:].unsqueeze(-1)).squeeze(-1)
-    # Rounding may have made of two values that are nearly equal the other one the best.
-    assert (chosen - q.amax(-1))[r.valid[3:] > 0].abs().max() < 1e-5
+    # A rollout of 4 steps leads from its memory to that of the next.
+    early = replay._starts[drawn] + 4 + length <= replay.head
+    assert early.sum() > 50
+    after = dqn.policy.run(rows(x, slice(0, 4 * len(drawn))), r.state, r.first[:4])[2]
+    later = replay.sequences((drawn[early] + 4 * replay.slots) % replay.size, length)
+    for part, known in zip(after, later.state, strict=False):
+        torch.testing.assert_close(part[early], known, atol=1e-4, rtol=0)
+    for burn_in in (0, 3):
+        q = q_values(dqn.policy, x, r, burn_in)[:-1]
+        chosen = q.gather(-1, r.action[burn_in:].unsqueeze(-1)).squeeze(-1)
+        # Rounding may have made of two values that are nearly equal the other one the best.
+        assert (chosen - q.amax(-1))[r.valid[burn_in:] > 0].abs().max() < 1e-5
 
 
 def test_priorities_are_between_the_largest_and_the_mean_error() -> None:
