@@ -286,6 +286,7 @@ def DQN(
     exploration_final_eps: float = ...,
     start_e: float = ...,
     end_e: float = ...,
+    replay_burn_in: int = ...,
 ) -> Trainer: ...
 def IMPALA(
     env: Any = None,
