@@ -156,6 +156,8 @@ def test_no_name_means_two_things(name: str) -> None:
         (["SAC", "Pendulum-v1", "--twin-q", "x"], "twin_q='x' is not allowed. Give num_critics"),
         (["SAC", "Pendulum-v1", "--ent-coef", "auto_x"], "Give initial_alpha"),
         (["SAC", "--random-timesteps", "3"], "give learning_starts"),
+        (["SAC", "--model.use_lstm", "true"], "model.memory='lstm' does not go with a replay"),
+        (["SAC", "--twin-q", "false", "--num-critics", "2"], "two names of one setting"),
         (["CartPole-v1"], "It looks like an environment: say the algorithm, too"),
         (["PPO", "CartPole-v1", "--env", "Acrobot-v1"], "leave one out"),
         (["PPO", "CartPol-v1"], "Did you mean 'CartPole-v"),

@@ -171,7 +171,8 @@ def _flags_of(config: type[AlgorithmConfig], own_section: str) -> Iterable[Setti
     for alias, key in config.aliases.items():
         if key in types:
             yield Setting(alias, types[key], hidden=True)
-    yield from (Setting(name, Any, hidden=True) for name in config.spellings)
+    said = bool | float | str | list[Any]  # read as JSON, where it is some
+    yield from (Setting(name, said, hidden=True) for name in config.spellings)
 
 
 def default_values(config: type) -> dict[str, Any]:
