@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import poise
 from environments import Echo, Endless, Masked, Noise, Reach, Scripted, ShortLived, Task
-from poise.algorithms.base import make_algorithm
+from poise.algorithms.team import make_algorithm
 from poise.config.model import ModelConfig
 from poise.config.resolve import resolve
 from poise.errors import ConfigError, EnvError

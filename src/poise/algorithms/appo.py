@@ -46,13 +46,16 @@ class APPO(Asynchronous, PPO):
         ratio = (log_prob.view(steps, slots) - rollout.log_prob).exp_()
         rho, c = ratio.clamp(max=self.config.vtrace_clip_rho_threshold), ratio.clamp(max=1.0)
         advantage = self.advantages(rollout, value, rho, c)
-        return Batch(
-            x=rows(x, slice(0, n)),  # row T only bootstraps
-            action=action,
-            log_prob=log_prob,
-            advantage=advantage.flatten(),
-            value=values[:n],
-            target=(value[:-1] + advantage).flatten(),
-            weight=rollout.valid.flatten(),
-            **self.memory(rollout, x),
+        return self.compact(
+            rollout,
+            Batch(
+                x=rows(x, slice(0, n)),  # row T only bootstraps
+                action=action,
+                log_prob=log_prob,
+                advantage=advantage.flatten(),
+                value=values[:n],
+                target=(value[:-1] + advantage).flatten(),
+                weight=rollout.valid.flatten(),
+                **self.memory(rollout, x),
+            ),
         )

@@ -11,7 +11,7 @@ learn, publish.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poise.config.base import AlgorithmConfig
+from poise.algorithms.words import largest_of, listed, replaced
 from poise.config.memory import require_sizes
-from poise.config.registry import find_algorithm
 from poise.envs.changes import WRITTEN
 from poise.errors import ConfigError, DivergedError, ModelError
 from poise.learning.device import CPU, GPU
@@ -33,10 +32,14 @@ from poise.models.encoders import fastest_conv_dtype
 from poise.models.policy import Policy
 from poise.models.recurrent import RecurrentPolicy, has_memory
 from poise.models.sizes import WithinMemory
+from poise.sampling.episodes import Episode
 from poise.sampling.group import SamplerGroup
 from poise.sampling.rewards import RewardScaler
 from poise.sampling.rollout import Rollout, observation_bytes
 from poise.spaces.layout import Layout
+
+DEFAULT = "default"
+"""The name of the policy where there is only one."""
 
 RENAMED = {
     "apply_gradient": "descend",
@@ -69,6 +72,9 @@ class Algorithm(ABC):
 
     repeatable: bool = True
     """Whether equal seeds give equal results."""
+
+    agent_timesteps: int | None = None
+    """Steps of all agents so far, where there are several."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -174,12 +180,12 @@ class Algorithm(ABC):
             try:
                 stats = self.iteration(samplers)
             except DivergedError as error:
-                sentence = f"After {self.timesteps} steps, {error} {_largest(samplers)}"
+                sentence = f"After {self.timesteps} steps, {error} {largest_of(samplers)}"
                 raise DivergedError(sentence) from None
             finally:
                 self._take_back_overflow(before, samplers)
             if self.skipped > skipped == 0:
-                why = f"Updates are skipped whose gradient is not finite. {_largest(samplers)}"
+                why = f"Updates are skipped whose gradient is not finite. {largest_of(samplers)}"
                 self.say(samplers, why)
             tried = self.updates + self.skipped > updates + skipped
             if tried and lr and not self._moved(before):
@@ -231,9 +237,9 @@ class Algorithm(ABC):
             samplers.follow(self.policy, self.flat, self.updates)
         for name, change in self._changes:
             if change.replaced:
-                self.say(samplers, _replaced(name, change))
+                self.say(samplers, replaced(name, change))
         if self._restored:
-            self.say(samplers, f"Frozen, as when it was saved: {_listed(self._restored)}.")
+            self.say(samplers, f"Frozen, as when it was saved: {listed(self._restored)}.")
         self._changes, self._restored = [], []
         for name, learner in self.learners.items():
             if (parameter := learner.flat.overflown) is not None:
@@ -317,7 +323,7 @@ class Algorithm(ABC):
         raise DivergedError(
             f"Parameters overflowed float32 after {self.timesteps} steps: training has diverged. "
             f"Lower lr ({self.scheduled(self.config.lr):g} now), or normalise observations and "
-            f"rewards. The parameters are those before this iteration. {_largest(samplers)}"
+            f"rewards. The parameters are those before this iteration. {largest_of(samplers)}"
         )
 
     def take_back(self, good: dict[str, Tensor]) -> None:
@@ -331,10 +337,28 @@ class Algorithm(ABC):
         On-policy algorithms do this last: while a rollout is learnt from, the policy must see its
         observations as it did when it acted.
         """
-        self.timesteps += int(rollout.valid.sum().item())
+        steps = rollout.env_steps
+        self.timesteps += int(rollout.valid.sum().item()) if steps is None else steps
         if self.policy.moments:
             seen = {name: leaf[:-1] for name, leaf in rollout.obs.items()}
             self.policy.update_normalizer(seen, rollout.valid)
+
+    def explore(self, sampling: bool) -> None:  # noqa: B027 - most explore by their policy alone
+        """Sets how much the policy explores from now on.
+
+        Args:
+            sampling: whether it samples the next rollout; else, between iterations, whoever has the
+                trainer acts with it.
+        """
+
+    def of_episodes(self, episodes: Sequence[Episode]) -> dict[str, float]:
+        """What results say of episodes beside the return and length of each; for several agents."""
+        return {}
+
+    @property
+    def policies(self) -> dict[str, Policy]:
+        """The policies by the names that they have in checkpoints."""
+        return {DEFAULT: self.policy}
 
     def scheduled(self, schedule: float | Points) -> float:
         """The value of a schedule now."""
@@ -371,6 +395,18 @@ class Algorithm(ABC):
             "start": self.start,
         }
 
+    def form(self) -> dict[str, Any]:
+        """A state to hold one from a file against, of which some parts may have any size."""
+        state = self.state_dict()
+        for learner in state["learners"].values():
+            # Its moments are as long as what learns, which loading freezes and thaws first.
+            learner["optimizer"] = None
+        return state
+
+    def load(self, state: dict[str, Any], policies: dict[str, dict[str, Tensor]]) -> None:
+        """Restores what `state_dict` returned, and all policies; errors as `load_state_dict`."""
+        self.load_state_dict(state, policies[DEFAULT])
+
     def load_state_dict(self, state: dict[str, Any], policy: dict[str, Tensor]) -> None:
         """Restores what `state_dict` returned, and the policy.
 
@@ -403,38 +439,3 @@ def learning_mode() -> Iterator[None]:
     """Computes gradients within the block, whatever the caller's mode."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
-
-
-def _largest(samplers: SamplerGroup) -> str:
-    """How large the latest observations and rewards are, which may be why gradients overflow."""
-    observed, rewards = samplers.largest()
-    return f"The latest observations reach {observed:.2g}, and rewards {rewards:.2g}."
-
-
-def _replaced(name: str, change: Change) -> str:
-    """Says which parameters were replaced, of which learner."""
-    sentence = (
-        f"Parameters of the {name} were replaced ({_listed(change.replaced)}): "
-        "training goes on with those that are there now."
-    )
-    if change.places is not None:
-        sentence += " The optimiser remembers nothing of those that are new to it."
-    return sentence
-
-
-def _listed(names: list[str]) -> str:
-    """The first three names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def make_algorithm(
-    name: str,
-    config: AlgorithmConfig,
-    obs_layout: Layout,
-    action_layout: Layout,
-    seed: np.random.SeedSequence,
-) -> Algorithm:
-    """Makes the algorithm registered as `name`; see `Algorithm`."""
-    with learning_mode():
-        made: Algorithm = find_algorithm(name)(config, obs_layout, action_layout, seed)
-        return made

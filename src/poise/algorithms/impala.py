@@ -79,6 +79,7 @@ class IMPALA(Asynchronous):
                 lambda_=config.gae_lambda,
                 rho_limit=config.vtrace_clip_rho_threshold,
                 pg_rho_limit=config.vtrace_clip_pg_rho_threshold,
+                waits=rollout.waits,
             )
             target = value + correction.flatten()
             kl = torch.dot(share, approximate_kl(log_ratio))

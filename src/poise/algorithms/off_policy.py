@@ -193,14 +193,6 @@ class OffPolicy(Algorithm):
             learnt: what `learn` returned last; None if nothing was learnt in this iteration.
         """
 
-    def explore(self, sampling: bool) -> None:
-        """Sets how much the policy explores from now on.
-
-        Args:
-            sampling: whether it samples the next rollout; else, between iterations, whoever has the
-                trainer acts with it.
-        """
-
     def place(self, samplers: SamplerGroup) -> SamplerGroup:
         if not self.config.learner_thread:
             return super().place(samplers)

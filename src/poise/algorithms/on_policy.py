@@ -146,4 +146,5 @@ class OnPolicy(Algorithm):
             lambda_=self.config.gae_lambda,
             rho=rho,
             c=c,
+            waits=rollout.waits,
         )

@@ -45,16 +45,25 @@ class PPO(OnPolicy):
         value = value.view(rollout.steps + 1, rollout.slots)
         advantage = self.advantages(rollout, value)
         steps = slice(0, rollout.steps * rollout.slots)  # row T only bootstraps
-        return Batch(
-            x=rows(x, steps),
-            action=rollout.action.flatten(0, 1),
-            log_prob=rollout.log_prob.flatten(),
-            advantage=advantage.flatten(),
-            value=value[:-1].flatten(),
-            target=(value[:-1] + advantage).flatten(),
-            weight=rollout.valid.flatten(),
-            **self.memory(rollout, x),
+        return self.compact(
+            rollout,
+            Batch(
+                x=rows(x, steps),
+                action=rollout.action.flatten(0, 1),
+                log_prob=rollout.log_prob.flatten(),
+                advantage=advantage.flatten(),
+                value=value[:-1].flatten(),
+                target=(value[:-1] + advantage).flatten(),
+                weight=rollout.valid.flatten(),
+                **self.memory(rollout, x),
+            ),
         )
+
+    def compact(self, rollout: Rollout, batch: Batch) -> Batch:
+        """A batch without the rows in which agents wait, unless a memory runs through them."""
+        if rollout.waits is None or batch.first is not None:
+            return batch
+        return batch[batch.weight.nonzero().flatten()]
 
     def learn(self, batch: Batch) -> dict[str, float]:
         """Learns from a batch for `num_sgd_iter` epochs, or until `target_kl` is exceeded.

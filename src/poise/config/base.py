@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal
 
-from poise.config.checked import Checked
+from poise.config.checked import Checked, quotient
 from poise.config.model import SPELLINGS, ModelConfig
 from poise.config.types import (
     EnvCount,
@@ -186,6 +186,16 @@ class AlgorithmConfig(Checked):
     If nobody sets it, it is 10 times the longest training episode of late, the environment's own
     limit, or 10,000, whichever is most.
     """
+
+    policies: Any = None
+    """Of several agents: names of policies, or a mapping from names to settings of their own
+    (`{"red": {"lr": 1e-4}, "blue": {}}`). null: agents of the same spaces share one."""
+
+    policy_mapping_fn: Any = None
+    """Which policy acts for which agent: a function of the agent's id, or a mapping from ids."""
+
+    policies_to_train: list[str] | None = None
+    """The policies that learn; the others act as they are. null: all."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The networks."""
@@ -386,16 +396,6 @@ class AlgorithmConfig(Checked):
         settings = {field.name: plain(getattr(self, field.name)) for field in fields(self)}
         settings["env"] = env_name(self.env)
         return settings
-
-
-def quotient(batch: int, key: str, value: int) -> int:
-    """`batch / value`, which must be whole."""
-    if batch % value:
-        raise ConfigError(
-            f"train_batch_size={batch} contradicts {key}={value}: it must be a multiple of it, "
-            f"such as {max(value, batch - batch % value)}."
-        )
-    return batch // value
 
 
 def _wrapper(item: Any) -> Any:

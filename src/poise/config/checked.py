@@ -56,3 +56,13 @@ def _kinds(config: Any) -> dict[str, Any]:
     """The types of a configuration's attributes."""
     hints = typing.get_type_hints(config, include_extras=True)
     return {each.name: hints[each.name] for each in fields(config)}
+
+
+def quotient(batch: int, key: str, value: int) -> int:
+    """`batch / value`, which must be whole."""
+    if batch % value:
+        raise ConfigError(
+            f"train_batch_size={batch} contradicts {key}={value}: it must be a multiple of it, "
+            f"such as {max(value, batch - batch % value)}."
+        )
+    return batch // value

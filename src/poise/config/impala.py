@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from poise.config.a2c import A2C_CARTPOLE
-from poise.config.base import AlgorithmConfig, quotient
+from poise.config.base import AlgorithmConfig
+from poise.config.checked import quotient
 from poise.config.shared import (
     ATARI,
     ATARI_NETWORK,

@@ -18,6 +18,7 @@ from poise.config.atari import GAMES
 from poise.config.base import WRAPPERS, env_name
 from poise.config.types import PositiveInt, brief, coerce
 from poise.envs import trust
+from poise.envs.agents import STATES, JointEnv
 from poise.envs.atari import is_atari, make_atari
 from poise.envs.changes import apply, sendable
 from poise.envs.instances import refuse_if_played
@@ -25,6 +26,7 @@ from poise.envs.masking import ActionMaskInObservation, reports_mask
 from poise.envs.old_gym import old_api_sentence
 from poise.envs.packages import ROBOTICS, nearest_of, package_hint
 from poise.envs.raised import raised_in
+from poise.envs.tables import table_of
 from poise.envs.velocities import register
 from poise.envs.wrap import resolved, take_wrappers, wrap
 from poise.errors import EnvError, nearest
@@ -63,8 +65,8 @@ def make_env(
     """Makes one environment.
 
     Args:
-        env: a Gymnasium id, `module:Env-v0`, `module:Class`, a registered name, a class, or a
-            function.
+        env: a Gymnasium id, `module:Env-v0`, `module:Class`, a registered name, a module of
+            PettingZoo's (`mpe2.simple_spread_v3`), a class, or a function.
         env_config: keyword arguments for a Gymnasium id; the argument of a class or function of the
             user's. `max_episode_steps` always sets the time limit, and `wrappers` (each
             `module:Class`, or that with its arguments) are put around it.
@@ -85,14 +87,19 @@ def _make_bare(env: Any, config: dict[str, Any], render_mode: str | None) -> gym
     limit = config.pop("max_episode_steps", None)
     if render_mode is not None:
         config["render_mode"] = render_mode
-    source = find_env(env)
+    source, state = find_env(env), config.pop(STATES, False)
     if isinstance(source, str):
         if is_atari(source):
             return make_atari(source, atari, render_mode)
         with Quiet(), AsEnvError(source, config):
-            return gym.make(source, max_episode_steps=limit, disable_env_checker=True, **config)
+            one = gym.make(source, max_episode_steps=limit, disable_env_checker=True, **config)
+        table = table_of(one)
+        return JointEnv(table, state=state) if table else one
     with AsEnvError(env_name(source), config):
         made = call_creator(source, config)
+        if (table := table_of(made)) is not None:
+            refuse_if_played(made)
+            return JointEnv(table, limit, state=state)
     if isinstance(made, VectorEnv):
         raise VectorEnvMadeError(env_name(source), made)
     if sentence := old_api_sentence(made):
@@ -189,10 +196,11 @@ def find_env(env: Any) -> str | Creator:
         return _creator(env)
     if env in _creators:
         return _creators[env]
-    if is_atari(env):
-        return env
-    if ":" in env:
-        return _in_module(env)
+    name: str = trust.whole(env)
+    if is_atari(name):
+        return name
+    if ":" in name:
+        return _in_module(name)
     if env not in gym.registry:
         forms = ("{}-v4", "{}NoFrameskip-v4", "{}Deterministic-v4", "ALE/{}-v5")
         games = [form.format(game) for game in GAMES for form in forms]
@@ -234,6 +242,8 @@ def _in_module(env: str) -> str | Creator:
     if name in gym.registry:
         return str(env)
     found = trust.attribute(imported, name)
+    if found is None and name == "parallel_env":  # PettingZoo's games in turns have only this
+        found = trust.attribute(imported, "env")
     if callable(found):
         trust.check_callable(found, str(env), "environment")
         return cast(Creator, found)
@@ -264,7 +274,7 @@ def admit_env(env: Any, env_config: dict[str, Any] | None = None) -> None:
 
 def _offers(env: str, module: ModuleType) -> bool:
     """Whether a loaded module has an environment of this name: a registered id or a class."""
-    name = env.partition(":")[2]
+    name = trust.whole(env).partition(":")[2]
     found = trust.attribute(module, name)
     is_class = isinstance(found, type) and issubclass(found, (gym.Env, VectorEnv))
     return name in gym.registry or is_class

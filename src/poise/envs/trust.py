@@ -67,6 +67,18 @@ class Foreign(str):
         return made
 
 
+_GAME = re.compile(r"[A-Za-z_]\w*(\.\w+)+_v\d+")
+
+
+def whole(name: str) -> str:
+    """`package.game_v1:parallel_env` for a module of PettingZoo's, `package.game_v1`."""
+    if not _GAME.fullmatch(name):
+        return name
+    game = f"{name}:parallel_env"
+    is_foreign = isinstance(name, Foreign)
+    return Foreign(game, name.source, own_config=name.own_config) if is_foreign else game  # type: ignore[attr-defined]
+
+
 def admit(
     name: str,
     kind: str = "environment",
@@ -85,6 +97,7 @@ def admit(
     Raises:
         TrustError: it came in a file, and nobody knows or confirms it.
     """
+    name = whole(name)
     if not isinstance(name, Foreign):
         return
     module, _, inside = name.partition(":")
@@ -188,6 +201,7 @@ def remember(*labels: str) -> None:
 def labels(name: object, config: Mapping[str, Any] | None = None) -> Iterator[str]:
     """What `remember` writes down of a name that the user gave; nothing of one out of a file."""
     if isinstance(name, str) and name and not isinstance(name, Foreign):
+        name = whole(name)
         if ":" in name:
             yield name
         if config and _telling(config):
@@ -325,7 +339,8 @@ def check_callable(found: Any, name: str, kind: str) -> None:
         found = found.func
     home = str(getattr(found, "__module__", None) or type(found).__module__).partition(".")[0]
     bound = (types.BuiltinFunctionType, types.MethodType, types.MethodWrapperType)
-    elsewhere = not wrapped and home != module.partition(".")[0]
+    # PettingZoo makes the functions of others' games, too.
+    elsewhere = not wrapped and home not in (module.partition(".")[0], "pettingzoo")
     if isinstance(found, bound) or _standard(home) or elsewhere:
         raise TrustError(
             f"{name!r} is no {kind}: it is of {home!r}. A function must be written in the package "

@@ -31,6 +31,7 @@ def advantages(
     lambda_: float,
     rho: Tensor | None = None,
     c: Tensor | None = None,
+    waits: Tensor | None = None,
 ) -> Tensor:
     """Advantages of a rollout; all tensors are `[T, B]`.
 
@@ -45,6 +46,7 @@ def advantages(
         lambda_: trace decay λ.
         rho: clipped importance weights ρ_t of the error; None means 1.
         c: clipped importance weights c_t of the trace; None means 1.
+        waits: rows that A passes through as it is, because an agent waits in them; None means none.
 
     Returns:
         A_t, `[T, B]`, in the type of `value`. Value targets are `value + advantages`.
@@ -56,6 +58,9 @@ def advantages(
     trace = (~(terminated | truncated)).to(delta.dtype).mul_(gamma * lambda_)
     if c is not None:
         trace *= c
+    if waits is not None:
+        delta.masked_fill_(waits, 0.0)
+        trace.masked_fill_(waits, 1.0)
     result = delta  # filled backwards in place: A_t = δ_t + trace_t A_{t+1}
     rows, traces = result.unbind(0), trace.unbind(0)
     for t in range(steps - 2, -1, -1):
@@ -101,6 +106,7 @@ def vtrace(
     lambda_: float,
     rho_limit: float = 1.0,
     pg_rho_limit: float = 1.0,
+    waits: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """V-trace for the value function and for the policy (arXiv 1802.01561, section 4).
 
@@ -112,6 +118,7 @@ def vtrace(
         log_ratio: log π(a|s) - log μ(a|s), where π learns and μ sampled, `[T, B]`.
         reward, value, next_value, terminated, truncated, gamma, lambda_: as in `advantages`.
         rho_limit, pg_rho_limit: ρ̄ of the targets and of the policy gradient.
+        waits: as in `advantages`.
 
     Returns:
         What the targets add to `value`, and the advantages for the policy gradient; `[T, B]` each.
@@ -119,7 +126,7 @@ def vtrace(
     ratio = log_ratio.exp()
     rho, c = ratio.clamp(max=rho_limit), ratio.clamp(max=1.0)
     rows = (reward, value, next_value, terminated, truncated)
-    correction = advantages(*rows, gamma=gamma, lambda_=lambda_, rho=rho, c=c)
+    correction = advantages(*rows, gamma=gamma, lambda_=lambda_, rho=rho, c=c, waits=waits)
     next_target = next_value.clone()
     next_target[:-1] += lambda_ * correction[1:] * ~(terminated | truncated)[:-1]
     pg_rho = rho if pg_rho_limit == rho_limit else ratio.clamp(max=pg_rho_limit)

@@ -83,6 +83,7 @@ class Policy(nn.Module):
     recurrent: ClassVar[bool] = False
     hears_rewards: bool = False
     max_seq_len: int | None = None
+    log_prob_shape: ClassVar[tuple[int, ...]] = ()  # of one action; of a team, one for each agent
     device = CPU
 
     def __init__(

@@ -59,7 +59,10 @@ class RewardScaler:
             # A slot that begins anew carries nothing, however its last episode was left.
             running = carry[ids].masked_fill(begins[columns], 0)
             for t in range(rollout.steps):
-                returns[t, columns] = running * self.gamma + reward[t, columns]
+                gamma: Any = self.gamma
+                if rollout.waits is not None:  # time passes only for who acts
+                    gamma **= (~rollout.waits[t, columns]).to(CPU).double()
+                returns[t, columns] = running * gamma + reward[t, columns]
                 running = returns[t, columns] * going_on[t, columns]
             carry[ids] = running
         return returns

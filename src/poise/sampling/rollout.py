@@ -50,6 +50,9 @@ class Rollout:
         version: of the policy that acted.
         final: last observations of episodes that are not in the next row (SAME_STEP autoreset),
             each as `(t, b, leaves)`.
+        waits: where an agent waits, `[T, B]` bool, so that advantages pass through the row (see
+            `poise.sampling.seats`); None where none does.
+        env_steps: the environment steps that it took, where they are not its valid rows.
     """
 
     obs: Leaves
@@ -64,6 +67,8 @@ class Rollout:
     state: tuple[Tensor, ...] = ()
     version: int = 0
     final: list[tuple[int, int, Leaves]] = field(default_factory=list)
+    waits: Tensor | None = None
+    env_steps: int | None = None
 
     @classmethod
     def empty(
@@ -128,7 +133,8 @@ class Rollout:
         tensors = {name: getattr(self, name).to(device) for name in PER_SLOT}
         obs = {name: leaf.to(device) for name, leaf in self.obs.items()}
         state = tuple(part.to(device) for part in self.state)
-        return replace(self, obs=obs, state=state, **tensors)
+        waits = None if self.waits is None else self.waits.to(device)
+        return replace(self, obs=obs, state=state, waits=waits, **tensors)
 
     def part(self, start: int, stop: int) -> Rollout:
         """The slots from `start` up to `stop`, as views of this rollout's memory."""
@@ -140,6 +146,7 @@ class Rollout:
             state=tuple(part[start:stop] for part in self.state),
             version=self.version,
             final=[(t, b - start, leaves) for t, b, leaves in self.final if start <= b < stop],
+            waits=None if self.waits is None else self.waits[:, start:stop],
         )
 
     def describe(self, parts: list[Rollout]) -> None:
@@ -188,6 +195,7 @@ def rollout_for(policy: Policy, steps: int, slots: int, first_slot: int = 0) -> 
         steps, slots, layout, shape, dtype, wide=policy.wide, first_slot=first_slot
     )
     rollout.state = policy.initial_state(slots)
+    rollout.log_prob = torch.zeros(steps, slots, *policy.log_prob_shape)
     return rollout
 
 

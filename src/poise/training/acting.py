@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from poise.algorithms.base import Algorithm
 from poise.config.base import AlgorithmConfig
 from poise.config.types import PositiveInt, coerce
 from poise.envs.raised import telling_interrupts
-from poise.errors import ModelError, PoiseWarning, SpaceError
+from poise.errors import ConfigError, ModelError, PoiseWarning, SpaceError
 from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy, State
 from poise.sampling.episodes import Episode
 from poise.spaces import masks
+from poise.spaces.agents import AGENTS
 from poise.training.environments import Environments
 from poise.training.evaluation import check_outputs, is_single, summarize, to_tensors
 from poise.training.metrics import Metrics
@@ -45,7 +47,12 @@ class Acting:
         return np.random.SeedSequence(self.config.seed or 0, spawn_key=(purpose, *index))
 
     def compute_action(
-        self, observation: Any, *, explore: bool = False, action_mask: Any = None
+        self,
+        observation: Any,
+        *,
+        explore: bool = False,
+        action_mask: Any = None,
+        policy: str | None = None,
     ) -> Any:
         """The action for one observation, as the environment takes it.
 
@@ -54,13 +61,15 @@ class Acting:
         Args:
             observation: one element of the observation space.
             explore: samples the action instead of taking the most likely one.
-            action_mask: as in `predict`.
+            action_mask, policy: as in `predict`.
         """
         if self.policy.recurrent:
             warnings.warn(
                 "compute_action forgets: use predict and its state.", PoiseWarning, stacklevel=2
             )
-        return self.predict(observation, deterministic=not explore, action_mask=action_mask)[0]
+        return self.predict(
+            observation, deterministic=not explore, action_mask=action_mask, policy=policy
+        )[0]
 
     def predict(
         self,
@@ -70,6 +79,7 @@ class Acting:
         deterministic: bool = True,
         action_mask: Any = None,
         reward: Any = None,
+        policy: str | None = None,
     ) -> tuple[Any, Any]:
         """Actions for one observation or a batch of them, and the policy's memory.
 
@@ -85,6 +95,9 @@ class Acting:
                 in its info, the observation may come as the environment gives it, and without a
                 mask everything is allowed.
             reward: what the action before earned, for a policy with `lstm_use_prev_reward`.
+            policy: the name of the policy that acts, where several agents have several; the
+                observation is one agent's own. That of all agents, as the environment
+                gives it, needs none: the actions are those of all.
 
         Returns:
             Actions, elements of the action space (or of its batched form), and the memory.
@@ -93,11 +106,14 @@ class Acting:
             SpaceError: the observation, the mask or the memory does not fit the policy.
             EnvError: a mask allows nothing.
             ModelError: the policy has to know the reward, and it is not given.
+            ConfigError: there is no policy of that name, or several and none is named.
         """
         if self._generator is None:
             self._generator = torch_generator(self.stream(ACTING, self.iteration))
         generator = None if deterministic else self._generator
-        return act(self.policy, observation, state, episode_start, action_mask, generator, reward)
+        whole = policy is None and isinstance(observation, Mapping) and AGENTS in observation
+        chosen = self.policy if whole else named(self.algorithm.policies, policy)
+        return act(chosen, observation, state, episode_start, action_mask, generator, reward)
 
     @telling_interrupts()
     def evaluate(
@@ -118,7 +134,8 @@ class Acting:
         sampled = self.config.evaluation_explore if explore is None else explore
         streams, window = self.stream(EVALUATION, self.iteration, seed), self.metrics.window
         play = self.environments.play
-        return summarize(play(self.policy, count, streams, explore=sampled, window=window))
+        found = play(self.policy, count, streams, explore=sampled, window=window)
+        return {**summarize(found), **self.algorithm.of_episodes(found)}
 
     def fresh_episodes(self, count: int) -> list[Episode]:
         """Episodes with sampled actions, for a confirmation."""
@@ -126,6 +143,20 @@ class Acting:
         return self.environments.play(
             self.policy, count, streams, explore=True, window=window, many=True
         )
+
+
+def named(policies: Mapping[str, Policy], name: str | None) -> Policy:
+    """The policy of a name, which may be left out where there is only one.
+
+    Raises:
+        ConfigError: there is none of that name, or there are several and none is named.
+    """
+    if name is None and len(policies) == 1:
+        name = next(iter(policies))
+    if name is None or name not in policies:
+        listed = ", ".join(policies)
+        raise ConfigError(f"policy={name!r} is not allowed: it must be one of {listed}.")
+    return policies[name]
 
 
 @torch.no_grad()

@@ -81,7 +81,7 @@ class Saving:
         target = a_path(path).absolute()
         pending = self.environments.pending
         samplers = self.samplers.state_dict() if pending is None else pending
-        policy = self.algorithm.policy
+        policies, policy = self.algorithm.policies, self.algorithm.policy
         state = {
             "algorithm": self.algorithm.state_dict(),
             "samplers": samplers,
@@ -113,7 +113,8 @@ class Saving:
             "config": self.config.to_dict(),
         }
         with writing(target):
-            checkpoint.write(target, {POLICY: dict(policy.state_dict())}, state, about)
+            parameters = {name: dict(each.state_dict()) for name, each in policies.items()}
+            checkpoint.write(target, parameters, state, about)
         remember(self.config, home)
         for callback in self.callbacks:
             callback.on_checkpoint(cast(Any, self), target)
@@ -134,24 +135,23 @@ class Saving:
             CheckpointError: parameters or state are not those of this configuration; the sentence
                 names `source`.
         """
-        if others := policies.keys() - {POLICY}:
+        own_policies = self.algorithm.policies
+        if others := policies.keys() - own_policies.keys():
             raise CheckpointError(
                 f"{source} holds policies that are not learnt here: {', '.join(sorted(others))}."
             )
-        policy = policies.get(POLICY, {})
-        checkpoint.check_parameters(self.algorithm.policy.state_dict(), policy, source)
+        policies = {name: policies.get(name, {}) for name in own_policies}
+        for name, each in own_policies.items():
+            checkpoint.check_parameters(each.state_dict(), policies[name], source)
         if self.environments.samplers is not None:  # they are amid another course of training
             self.environments.close()
         # The others were said when the run began.
         self.notes[:] = [each for each in self.notes if each.startswith("num_workers='auto'")]
-        own = {"algorithm": self.algorithm.state_dict(), **self.metrics.state_dict()}
-        for learner in own["algorithm"]["learners"].values():
-            # Its moments are as long as what learns, which loading freezes and thaws first.
-            learner["optimizer"] = None
+        own = {"algorithm": self.algorithm.form(), **self.metrics.state_dict()}
         if (what := misfit(own, state)) is not None:
             raise CheckpointError(f"{source} does not fit its own configuration: {what}.")
         try:
-            self.algorithm.load_state_dict(state["algorithm"], policy)
+            self.algorithm.load(state["algorithm"], policies)
             self.iteration = int(state["iteration"])
             self.metrics.load_state_dict(state)
             self.failures.load_state_dict(state["failures"])
@@ -178,10 +178,6 @@ class Saving:
             f"{why}: the window of episodes, {gone}results and episodes under way begin anew; "
             "the policy, its normalisers and the counters go on."
         )
-
-
-POLICY = "default"
-"""The name of a run's only policy."""
 
 
 def _exact(sampler: dict[str, Any]) -> bool:

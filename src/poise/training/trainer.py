@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from poise.algorithms.base import Algorithm, learning_mode, make_algorithm
+from poise.algorithms.base import Algorithm, learning_mode
+from poise.algorithms.team import make_algorithm
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig, env_name
 from poise.config.types import PositiveInt, coerce
@@ -35,6 +36,9 @@ from poise.training.saving import Saving
 from poise.training.signals import acknowledge, stopping_on
 from poise.training.stopping import Stop, StopRule, default_stop
 from poise.training.threads import torch_threads
+
+AGENT_STEPS = "agent_timesteps_total"
+"""The key of the steps of all agents."""
 
 
 class Trainer(EnvAccess, Acting, Saving):
@@ -182,9 +186,11 @@ class Trainer(EnvAccess, Acting, Saving):
     ) -> dict[str, Any]:
         return {
             **self.metrics.of_episodes(),
+            **self.algorithm.of_episodes(list(self.metrics.window)),
             "episodes_this_iter": len(harvest.episodes),
             "timesteps_this_iter": steps,
             "timesteps_total": self.algorithm.timesteps,
+            **({} if (count := self.algorithm.agent_timesteps) is None else {AGENT_STEPS: count}),
             "training_iteration": self.iteration,
             "time_this_iter_s": seconds,
             "time_total_s": self.metrics.time_total_s,

@@ -21,7 +21,10 @@ def unused(trainer: Trainer, stop: Any = None) -> list[str]:
             themselves.
     """
     config, given, sentences = trainer.config, set(trainer.config.given), list[str]()
-    for applies, names, why in _reasons(trainer, stop):
+    policies = trainer.algorithm.policies.items()
+    of_each = [_reasons(trainer, name, policy, stop) for name, policy in policies]
+    for each in zip(*of_each, strict=True):  # of several policies, none may read it
+        applies, (_, names, why) = all(reason[0] for reason in each), each[0]
         keys = [key for key in names.split() if applies and key in given]
         found = [key for key in keys if _is_on(config, key)]
         given -= set(found)  # one reason is enough
@@ -46,19 +49,30 @@ _GAUSSIAN = (
 _CELLS = (
     "model.lstm_cell_size model.lstm_use_prev_action model.lstm_use_prev_reward model.max_seq_len"
 )
+_AGENTS = "policies policy_mapping_fn policies_to_train"
 _PRIORITIES = "prioritized_replay_alpha prioritized_replay_beta prioritized_replay_eps"
 _CLUSTER = "ray_address num_cpus_per_worker min_workers cluster_timeout_s"
 _PROCESSES = "worker_memory_mb learner_queue_size"
 _LIMITS = "env_step_timeout_s env_reset_timeout_s env_make_timeout_s"
 
 
-def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
-    """Conditions, the settings that are not used where one holds, and how that is said."""
-    config, policy, model = trainer.config, trainer.policy, trainer.config.model
+def _reasons(trainer: Trainer, name: str, policy: Any, stop: Any) -> list[tuple[Any, str, str]]:
+    """Conditions, the settings that are not used where one holds, and how that is said.
+
+    Args:
+        trainer, stop: as for `unused`.
+        name, policy: one of its policies.
+    """
+    several = getattr(trainer.algorithm, "members", {})
+    config = several[name].config if several else trainer.config
+    model = config.model
     batch, total = next(iter(trainer.environments.batches), None), config.total_timesteps
     pictures = [] if policy.custom else policy.features.pictures
     # Critics beside the policy have layers of their own behind a custom model, too.
-    critics, soft = hasattr(trainer.algorithm, "critics"), getattr(policy, "soft", None)
+    critics, soft = (
+        hasattr(several.get(name, trainer.algorithm), "critics"),
+        getattr(policy, "soft", None),
+    )
     alone = batch is not None and not hasattr(batch, "workers")
     other = isinstance(stop, dict) and stop.get("timesteps_total", total) != total
     evaluates = stop is None or config.evaluation_interval
@@ -74,6 +88,7 @@ def _reasons(trainer: Trainer, stop: Any) -> list[tuple[Any, str, str]]:
             "model.max_seq_len",
             f"{trainer.name} learns from whole rollouts",
         ),
+        (not several, _AGENTS, "the environment has one agent"),
         (
             policy.custom,
             _PICTURES if critics else f"{_HIDDEN} {_PICTURES}",

@@ -1,0 +1,157 @@
+"""Several agents in one environment."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from tests.many_agents import Turns, poles, single_poles
+
+import poise
+
+
+def parameters(trainer: Any) -> torch.Tensor:
+    policy = trainer.algorithm.policies["default"]
+    return torch.cat([value.flatten() for value in policy.state_dict().values()])
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN"])
+def test_agents_that_share_a_policy_equal_the_slots_of_one(algorithm: str) -> None:
+    """n independent agents in an environment are n environments of one agent, bit for bit."""
+    # What goes by environment steps is set: one agent has five times as many.
+    how: dict[str, Any] = {"seed": 3, "rollout_fragment_length": 32, "timesteps_per_iteration": 0}
+    of_many = {"sgd_minibatch_size": 16} if algorithm == "PPO" else {}
+    of_single = {"sgd_minibatch_size": 80} if algorithm == "PPO" else {}
+    if algorithm == "DQN":
+        how |= {"learning_starts": 1, "rollout_fragment_length": 4, "buffer_size": 1000}
+        how |= {"gradient_steps": 3, "epsilon_timesteps": 10**9, "target_network_update_freq": 0}
+        how |= {"tau": 0.1}
+    make = partial(poise.make_trainer, algorithm, preset=None, **how)
+    many = make(poles(5), num_envs_per_worker=1, **of_many)
+    single = make(single_poles(), num_envs_per_worker=5, **of_single)
+    untrained = parameters(many)
+    assert torch.equal(parameters(many), parameters(single))
+    for _ in range(30 if algorithm == "DQN" else 6):
+        results = many.train(), single.train()
+    assert not torch.equal(parameters(many), untrained)
+    assert torch.equal(parameters(many), parameters(single))
+    assert results[0]["agent_timesteps_total"] == results[1]["timesteps_total"]
+    assert results[0]["timesteps_total"] < 32 * 6 + 1
+
+
+def rollout_of(env: Any, steps: int, **how: Any) -> Any:
+    """A trainer of PPO, and the joint rollout and its parts of the first iteration."""
+    trainer = poise.PPO(
+        env, num_envs_per_worker=1, rollout_fragment_length=steps, seed=1, preset=None, **how
+    )
+    joint = trainer.samplers.collect()
+    return trainer, joint, trainer.algorithm.split(joint)
+
+
+GAME = [
+    ("a", {"a": 1.0, "b": 10.0}),
+    ("b", {"a": 2.0}),
+    ("c", {"b": 20.0}),
+    ("a", {"a": 4.0, "c": 0.5}),
+    ("b", {"b": 40.0}),
+    ("a", {"a": 8.0, "b": 80.0, "c": 0.25}),
+]
+"""a acts at 0, 3 and 5, b at 1 and 4, c at 2; rewards of all add up as binary digits."""
+
+
+def test_what_comes_between_the_turns_of_an_agent_belongs_to_its_last_action() -> None:
+    trainer, joint, parts = rollout_of(lambda config: Turns(GAME), 8)
+    part = parts["default"]
+    a, b, c = 0, 1, 2  # slots
+    # Row 6 only resets; row 7 is the first of the next episode.
+    assert joint.valid[:, 0].tolist() == [1, 1, 1, 1, 1, 1, 0, 1]
+    assert part.valid[:, a].tolist() == [0, 0, 1, 0, 1, 1, 0, 0]
+    assert part.reward[:, a].tolist() == [0, 0, 3, 0, 4, 8, 0, 0]
+    assert part.valid[:, b].tolist() == [0, 0, 0, 1, 0, 1, 0, 0]
+    # What b got before it ever acted belongs to no action of its.
+    assert part.reward[:, b].tolist() == [0, 0, 0, 20, 0, 120, 0, 0]
+    assert part.reward[:, c].tolist() == [0, 0, 0, 0, 0, 0.75, 0, 0]
+    assert part.terminated.any(0).tolist() == [True] * 3
+    assert part.terminated[5].all()
+    assert part.first[:, a].nonzero().flatten().tolist() == [0, 7]
+    assert part.first[:, b].nonzero().flatten().tolist() == [1, 8]
+    # The observation is that which the action was chosen on, the next row that of the next turn.
+    assert part.obs["value"][:, a, 0].tolist() == [0, 0, 0, 3, 3, 5, 6, 0, 0]
+    chosen = joint.action[:, 0]  # [T, agents]
+    assert part.action[2, a] == chosen[0, a]
+    assert part.action[3, b] == chosen[1, b]
+    assert part.action[5, c] == chosen[2, c]
+    assert part.log_prob[5, c] == joint.log_prob[2, 0, c]
+    # The episode's return has it, too.
+    assert trainer.samplers.harvest().episodes[0].reward == sum(
+        sum(rewards.values()) for _, rewards in GAME
+    )
+
+
+def test_advantages_pass_through_the_rows_in_which_an_agent_waits() -> None:
+    """They are those of the agent's own steps alone, one after the other."""
+    trainer, _, parts = rollout_of(lambda config: Turns(GAME), 8)
+    algorithm, part = trainer.algorithm.members["default"], parts["default"]
+    gamma, lambda_ = algorithm.config.gamma, algorithm.config.gae_lambda
+    x = {name: leaf.flatten(0, 1) for name, leaf in part.obs.items()}
+    with torch.no_grad():
+        value = algorithm.policy.critic(algorithm.policy.prepare(x)).view(9, 3)
+        found = algorithm.advantages(part, value)
+    a = value[[0, 3, 5], 0].tolist()
+    last = 8 - a[2]
+    middle = 4 + gamma * a[2] - a[1] + gamma * lambda_ * last
+    first = 3 + gamma * a[1] - a[0] + gamma * lambda_ * middle
+    assert found[[2, 4, 5], 0].tolist() == pytest.approx([first, middle, last], abs=1e-5)
+    batch = algorithm.batch(part)
+    assert batch.weight.tolist() == [1.0] * 6  # no row of the batch waits
+
+
+def test_a_step_that_a_rollout_does_not_finish_is_one_of_the_next() -> None:
+    """Whatever the rollouts' length, all actions are learnt from once, with all their rewards."""
+    found = {}
+    for steps in (3, 4, 7, 28):
+        trainer, _, parts = rollout_of(lambda config: Turns(GAME), steps)
+        rows: list[tuple[int, float, float, bool]] = []
+        for n in range(28 * 3 // steps):
+            part = parts["default"]
+            for b in range(3):
+                for t in part.valid[:, b].nonzero().flatten().tolist():
+                    ends = bool(part.terminated[t, b])
+                    rows.append(
+                        (b, float(part.obs["value"][t, b, 0]), float(part.reward[t, b]), ends)
+                    )
+            if n < 28 * 3 // steps - 1:
+                parts = trainer.algorithm.split(trainer.samplers.collect())
+        found[steps] = sorted(rows)
+    assert found[3] == found[4] == found[7] == found[28]
+    assert len(found[3]) == 12 * 6
+
+
+def test_an_agent_that_dies_early_leaves_no_row_that_counts() -> None:
+    late = [*GAME[:2], *GAME[3:]]  # c has no turn
+    _, _, parts = rollout_of(lambda config: Turns([*late, GAME[2]], stops={1: "c"}), 4)
+    assert parts["default"].valid[:, 2].sum() == 0
+    assert parts["default"].valid[:, 0].sum() == 2
+    _, _, parts = rollout_of(lambda config: Turns(GAME, stops={3: "c"}), 8)
+    part = parts["default"]
+    assert part.valid[:, 2].nonzero().flatten().tolist() == [3]
+    assert part.terminated[:, 2].nonzero().flatten().tolist() == [3]
+    assert part.reward[3, 2] == 0.5
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_time_limits_bootstrap_the_last_observation_of_each_agent(own: bool) -> None:
+    """Of an agent that waits, too: what it would see then."""
+    config = {} if own else {"max_episode_steps": 5}
+    _, joint, parts = rollout_of(
+        lambda config: Turns(GAME[:5] if own else GAME, truncates=own), 6, env_config=config
+    )
+    part = parts["default"]
+    assert joint.truncated[:, 0].tolist() == [False] * 4 + [True, False]
+    assert part.truncated[4].all()
+    assert not part.terminated.any()
+    assert part.valid[4].all()
+    assert part.reward[4].tolist() == [4, 40, 0.5]
+    assert part.obs["value"][5, :, 0].tolist() == [5, 5, 5]
