@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
+from safetensors.torch import load_file
 from tests.many_agents import Turns, poles, single_poles
 
 import poise
 
 
-def parameters(trainer: Any) -> torch.Tensor:
-    policy = trainer.algorithm.policies["default"]
+def parameters(trainer: Any, name: str = "default") -> torch.Tensor:
+    policy = trainer.algorithm.policies[name]
     return torch.cat([value.flatten() for value in policy.state_dict().values()])
 
 
@@ -155,3 +160,166 @@ def test_time_limits_bootstrap_the_last_observation_of_each_agent(own: bool) -> 
     assert part.valid[4].all()
     assert part.reward[4].tolist() == [4, 40, 0.5]
     assert part.obs["value"][5, :, 0].tolist() == [5, 5, 5]
+
+
+class Rooms:
+    """By RLlib's dicts: two kinds of agents, of which one comes late and one leaves early."""
+
+    def __init__(self, config: Any = None) -> None:
+        self.possible_agents = [0, 1, "late"]
+        small, large = spaces.Box(0, 9, (1,), np.float32), spaces.Box(0, 9, (3,), np.float32)
+        self.observation_spaces = {0: small, 1: small, "late": large}
+        self.action_spaces = {0: spaces.Discrete(2), 1: spaces.Discrete(2)}
+        self.action_spaces["late"] = spaces.Box(-1, 1, (2,), np.float32)
+        self.fails = (config or {}).get("fails")
+        self.total = 0
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        self.t = 0
+        self.rng = np.random.default_rng(seed)
+        return self._seen(0, 1), {}
+
+    def _seen(self, *agents: Any) -> Any:
+        noise = self.rng.random()
+        return {a: np.full(3 if a == "late" else 1, noise, np.float32).clip(0, 9) for a in agents}
+
+    def step(self, actions: dict[Any, Any]) -> Any:
+        self.t, self.total = self.t + 1, self.total + 1
+        if self.total == self.fails:
+            raise ValueError("the roof came down")
+        there = [a for a, at in ((0, self.t <= 4), (1, True), ("late", self.t >= 2)) if at]
+        rewards = {a: float(np.sum(actions[a])) for a in actions}
+        over = {"__all__": self.t == 6, 0: self.t == 4}
+        return self._seen(*there), rewards, over, {"__all__": False}, {}
+
+    def close(self) -> None:
+        pass
+
+
+TWO: dict[str, Any] = {
+    "policies": {"small": {"lr": 1e-3}, "big": {"model": {"fcnet_hiddens": [8]}}},
+    "policy_mapping_fn": lambda agent, *_: "big" if agent == "late" else "small",
+    "num_envs_per_worker": 3,
+    "rollout_fragment_length": 8,
+    "preset": None,
+    "seed": 1,
+}
+
+
+def test_policies_have_settings_results_and_parameters_of_their_own(tmp_path: Path) -> None:
+    trainer = poise.PPO(Rooms, **TWO)
+    for _ in range(3):
+        result = trainer.train()
+    policies = trainer.algorithm.policies
+    assert {8} < {size for value in policies["big"].parameters() for size in value.shape}
+    assert trainer.algorithm.members["small"].config.lr == 1e-3
+    assert {"learner/small/policy_loss", "learner/big/policy_loss"} <= result.keys()
+    small, big = (result[f"policy/{name}/episode_reward_mean"] for name in ("small", "big"))
+    both = result["info/reward/0"] + result["info/reward/1"]
+    assert small == pytest.approx(both / 2)
+    assert result["episode_reward_mean"] == pytest.approx(both + big)
+    assert trainer.config.policy_mapping_fn == {"0": "small", "1": "small", "late": "big"}
+    assert trainer.compute_action(np.zeros(3, np.float32), policy="big").shape == (2,)
+    with pytest.raises(poise.ConfigError, match="one of small, big"):
+        trainer.compute_action(np.zeros(1, np.float32))
+    path = trainer.save(tmp_path / "two")
+    names = {key.split("/")[1] for key in load_file(path / "policy.safetensors")}
+    assert names == {"small", "big"}
+    again = poise.load(path, env=Rooms)
+    assert "episode_reward_mean" in again.evaluate(2)
+    expected, found = trainer.train(), again.train()
+    same = [key for key in expected if not key.startswith(("time_", "perf/"))]
+    assert {key: found[key] for key in same} == {key: expected[key] for key in same}
+    for name, policy in again.algorithm.policies.items():
+        for key, value in policy.state_dict().items():
+            assert torch.equal(value, policies[name].state_dict()[key]), (name, key)
+
+
+def test_agents_that_come_late_or_leave_early_have_rows_for_what_they_do() -> None:
+    _, joint, parts = rollout_of(Rooms, 7, **{k: TWO[k] for k in list(TWO)[:2]})
+    small, big = parts["small"], parts["big"]
+    assert joint.valid[:, 0].tolist() == [1] * 6 + [0]
+    assert small.valid[:, 0].tolist() == [1, 1, 1, 1, 0, 0, 0]  # agent 0
+    assert small.valid[:, 1].tolist() == [1] * 6 + [0]
+    assert big.valid[:, 0].tolist() == [0, 0, 1, 1, 1, 1, 0]
+    assert big.first[:, 0].nonzero().flatten().tolist() == [2]
+    assert small.terminated[3, 0]
+    assert small.terminated[5, 1]
+    assert big.terminated[5, 0]
+
+
+def test_a_policy_that_is_not_trained_stays_as_it_is() -> None:
+    trainer = poise.PPO(Rooms, **TWO, policies_to_train=["small"])
+    before = {n: parameters(trainer, n).clone() for n in ("small", "big")}
+    trainer.train()
+    assert torch.equal(parameters(trainer, "big"), before["big"])
+    assert not torch.equal(parameters(trainer, "small"), before["small"])
+
+
+@pytest.mark.parametrize("algorithm", ["A2C", "IMPALA", "APPO", "DQN", "SAC"])
+def test_other_algorithms_learn_with_several_agents(algorithm: str) -> None:
+    how: dict[str, Any] = {"num_envs_per_worker": 2, "timesteps_per_iteration": 0, "seed": 1}
+    if algorithm in ("DQN", "SAC"):
+        how |= {"learning_starts": 8, "buffer_size": 200, "gradient_steps": 1}
+    how["rollout_fragment_length"] = 8
+    trainer = poise.make_trainer(algorithm, lambda config: Turns(GAME), preset=None, **how)
+    before = parameters(trainer).clone()
+    for _ in range(4):
+        result = trainer.train()
+    assert not torch.equal(parameters(trainer), before)
+    assert result["agent_timesteps_total"] > 0
+    assert result["timesteps_total"] == 4 * 16 - result["episodes_total"] + sum(
+        trainer.samplers.members[0]._done
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_environment_that_fails_is_replaced(workers: int) -> None:
+    trainer = poise.PPO(
+        f"{__name__}:Rooms", env_config={"fails": 10}, num_workers=workers,
+        **{**TWO, "num_envs_per_worker": 2, "rollout_fragment_length": 16},
+    )  # fmt: skip
+    with pytest.warns(poise.PoiseWarning, match="the roof came down"):
+        result = trainer.train()
+    trainer.close()
+    assert result["env_failures_total"] >= 1
+    assert result["agent_timesteps_total"] > result["timesteps_total"]
+    assert math.isfinite(result["learner/small/policy_loss"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"policy_mapping_fn": {"0": "a", "1": "a", "late": "b"}, "policies": ["a", "c"]},
+         "which is none of the policies: a, c"),
+        ({"policy_mapping_fn": lambda agent: "one"}, "have different spaces, and share the policy"),
+        ({"policies": ["a"]}, "There are 1 policies and 2 kinds of agents"),
+        ({"policies": {"a": {"lrr": 1}, "b": {}}}, "Unknown config key 'lrr'"),
+        ({"policies": {"a": {"seed": 1}, "b": {}}}, "'seed' is the same for all policies"),
+        ({"policies_to_train": ["smal"], "policies": ["small", "big"]}, "Did you mean 'small'"),
+        ({"policy_mapping_fn": {"0": "a", "1": "a"}}, "no policy for the agent 'late'"),
+        ({"policy_mapping_fn": lambda agent, episode: episode.id}, "policy_mapping_fn raised"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_policies_is_checked(settings: Any, sentence: str) -> None:
+    with pytest.raises(poise.ConfigError, match=sentence):
+        poise.PPO(Rooms, preset=None, **settings)
+
+
+def test_settings_of_policies_are_not_used_by_one_agent() -> None:
+    with pytest.warns(poise.PoiseWarning, match="Not used: policies .the environment has one"):
+        poise.PPO("CartPole-v1", policies=["a"])
+
+
+def test_policies_with_a_memory_learn_where_all_act_at_once() -> None:
+    how: dict[str, Any] = {"seed": 3, "rollout_fragment_length": 32, "preset": None}
+    how |= {"model": {"memory": "gru", "lstm_cell_size": 8}, "num_sgd_iter": 2}
+    many = poise.PPO(poles(5), num_envs_per_worker=1, sgd_minibatch_size=32, **how)
+    single = poise.PPO(single_poles(), num_envs_per_worker=5, sgd_minibatch_size=160, **how)
+    for _ in range(4):
+        many.train(), single.train()
+    # Where a pole has fallen, the memory of one goes on for a row, and is cleared then.
+    assert torch.equal(parameters(many), parameters(single))
+    turns = poise.PPO(lambda config: Turns(GAME), num_envs_per_worker=1, **how)
+    with pytest.raises(poise.ConfigError, match="cannot learn yet where agents wait"):
+        turns.train()

@@ -264,7 +264,8 @@ OTHER: dict[str, Any] = {
     "model.action_distribution": "squashed_gaussian", "model.log_std_init": -1.0,
     "model.custom_model_config": {"width": 5}, "model.custom_preprocessor": "unused-half",
     "num_cpus_per_worker": 2.0, "min_workers": 1, "cluster_timeout_s": 5.0, "n_sampled_goal": 2,
-    "goal_selection_strategy": "final",
+    "goal_selection_strategy": "final", "policies": ["a"], "policy_mapping_fn": {"a": "b"},
+    "policies_to_train": ["a"],
 }  # fmt: skip
 APART = {
     "env", "env_config", "model.custom_model", "num_gpus", "num_workers", "num_threads",

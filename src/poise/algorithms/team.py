@@ -241,6 +241,11 @@ def _refuse(config: Any) -> None:
             f"ray_address={config.ray_address!r} is not allowed with several agents, "
             "whose environments step on this machine: num_workers shares them among processes."
         )
+    if config.model.lstm_use_prev_reward:
+        raise ConfigError(
+            "model.lstm_use_prev_reward is not allowed with several agents, of which each is told "
+            "its own: put it into the observations."
+        )
     if getattr(config, "her", None):
         raise ConfigError("her is not allowed with several agents: goals are those of one.")
 

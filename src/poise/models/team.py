@@ -133,6 +133,7 @@ class TeamPolicy:
     """
 
     masked: ClassVar[bool] = False  # masks are within the agents' observations
+    hears_rewards: ClassVar[bool] = False
     device = CPU
 
     def __init__(

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from poise.errors import ConfigError
 from poise.models.team import Seats, TeamPolicy, to_slots
 from poise.sampling.rollout import Rollout
 from poise.spaces.agents import ACTS, BEGINS, REWARD, TERMINATED, TRUNCATED
@@ -79,6 +80,11 @@ class Split:
             terminated[t] = done & ended[0][t]
             truncated[t] = done & over & (ended[1][t] | ~ended[0][t])
             pending, reward = pending & ~(done | over), reward * ~done
+        if each.policy.recurrent and (valid * (sources != torch.arange(steps)[:, None])).any():
+            raise ConfigError(
+                "A policy with a memory cannot learn yet where agents wait for others to act: "
+                "leave out model.memory, or give an environment in which all act at once."
+            )
         action, log_prob = self._actions(each, rollout, sources, kept, ids)
         kept["pending"][ids], kept["reward"][ids] = pending, reward
         waits = (valid == 0) & ~begins[1:]
