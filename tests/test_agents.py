@@ -220,7 +220,7 @@ def test_policies_have_settings_results_and_parameters_of_their_own(tmp_path: Pa
     assert result["episode_reward_mean"] == pytest.approx(both + big)
     assert trainer.config.policy_mapping_fn == {"0": "small", "1": "small", "late": "big"}
     assert trainer.compute_action(np.zeros(3, np.float32), policy="big").shape == (2,)
-    with pytest.raises(poise.ConfigError, match="one of small, big"):
+    with pytest.raises(poise.ConfigError, match="there are small, big"):
         trainer.compute_action(np.zeros(1, np.float32))
     path = trainer.save(tmp_path / "two")
     names = {key.split("/")[1] for key in load_file(path / "policy.safetensors")}
@@ -291,13 +291,13 @@ def test_an_environment_that_fails_is_replaced(workers: int) -> None:
     ("settings", "sentence"),
     [
         ({"policy_mapping_fn": {"0": "a", "1": "a", "late": "b"}, "policies": ["a", "c"]},
-         "which is none of the policies: a, c"),
+         "'b' is in one of them only"),
         ({"policy_mapping_fn": lambda agent: "one"}, "have different spaces, and share the policy"),
         ({"policies": ["a"]}, "There are 1 policies and 2 kinds of agents"),
         ({"policies": {"a": {"lrr": 1}, "b": {}}}, "Unknown config key 'lrr'"),
         ({"policies": {"a": {"seed": 1}, "b": {}}}, "'seed' is the same for all policies"),
         ({"policies_to_train": ["smal"], "policies": ["small", "big"]}, "Did you mean 'small'"),
-        ({"policy_mapping_fn": {"0": "a", "1": "a"}}, "no policy for the agent 'late'"),
+        ({"policy_mapping_fn": {"0": "a", "1": "a"}}, "KeyError: 'late', for the agent 'late'"),
         ({"policy_mapping_fn": lambda agent, episode: episode.id}, "policy_mapping_fn raised"),
     ],
 )  # fmt: skip
@@ -311,15 +311,6 @@ def test_settings_of_policies_are_not_used_by_one_agent() -> None:
         poise.PPO("CartPole-v1", policies=["a"])
 
 
-def test_policies_with_a_memory_learn_where_all_act_at_once() -> None:
-    how: dict[str, Any] = {"seed": 3, "rollout_fragment_length": 32, "preset": None}
-    how |= {"model": {"memory": "gru", "lstm_cell_size": 8}, "num_sgd_iter": 2}
-    many = poise.PPO(poles(5), num_envs_per_worker=1, sgd_minibatch_size=32, **how)
-    single = poise.PPO(single_poles(), num_envs_per_worker=5, sgd_minibatch_size=160, **how)
-    for _ in range(4):
-        many.train(), single.train()
-    # Where a pole has fallen, the memory of one goes on for a row, and is cleared then.
-    assert torch.equal(parameters(many), parameters(single))
-    turns = poise.PPO(lambda config: Turns(GAME), num_envs_per_worker=1, **how)
-    with pytest.raises(poise.ConfigError, match="cannot learn yet where agents wait"):
-        turns.train()
+def test_what_several_agents_cannot_have_yet_is_said() -> None:
+    with pytest.raises(poise.ConfigError, match=r"model.memory is not allowed with several agents"):
+        poise.PPO(Rooms, model={"memory": "gru"}, preset=None)

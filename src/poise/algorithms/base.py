@@ -19,13 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poise.algorithms.words import largest_of, listed, replaced
 from poise.config.memory import require_sizes
 from poise.envs.changes import WRITTEN
 from poise.errors import ConfigError, DivergedError, ModelError
 from poise.learning.device import CPU, GPU
 from poise.learning.learner import Learner
-from poise.learning.optimizers import Adam, Change, Flat, Optimizer
+from poise.learning.optimizers import Adam, Change, Flat, Optimizer, listed, replaced
 from poise.learning.schedules import Points, schedule_value
 from poise.learning.seeding import drawing_from, torch_generator, torch_seed
 from poise.models.encoders import fastest_conv_dtype
@@ -33,7 +32,7 @@ from poise.models.policy import Policy
 from poise.models.recurrent import RecurrentPolicy, has_memory
 from poise.models.sizes import WithinMemory
 from poise.sampling.episodes import Episode
-from poise.sampling.group import SamplerGroup
+from poise.sampling.group import SamplerGroup, largest_of
 from poise.sampling.rewards import RewardScaler
 from poise.sampling.rollout import Rollout, observation_bytes
 from poise.spaces.layout import Layout
@@ -73,8 +72,8 @@ class Algorithm(ABC):
     repeatable: bool = True
     """Whether equal seeds give equal results."""
 
-    agent_timesteps: int | None = None
-    """Steps of all agents so far, where there are several."""
+    agents_counted: dict[str, int] = {}  # noqa: RUF012 - nothing writes into it
+    """`agent_timesteps_total`: steps of all agents so far, where there are several."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -13,22 +13,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from poise.algorithms.base import Algorithm, learning_mode
 from poise.algorithms.on_policy import OnPolicy
 from poise.config.agents import for_policy, owners, read_policies
 from poise.config.registry import find_algorithm
+from poise.config.resolve import canonical
 from poise.errors import ConfigError, DivergedError
 from poise.learning.device import CPU
 from poise.models.policy import Policy
-from poise.models.team import TeamPolicy
 from poise.sampling.episodes import Episode
 from poise.sampling.group import SamplerGroup
 from poise.sampling.rollout import Rollout
-from poise.sampling.seats import Split
+from poise.sampling.seats import Split, TeamPolicy
 from poise.spaces.agents import agent_layouts, is_joint
 from poise.spaces.layout import Layout
+
+AGENT_STEPS = "agent_timesteps_total"
+"""The key of the steps of all agents, in results and checkpoints."""
 
 
 class Team(Algorithm):
@@ -44,10 +48,8 @@ class Team(Algorithm):
         policy: acts for all agents.
         members: the algorithm of each policy, by name.
         trained: the names of those that learn.
-        agent_timesteps: steps of all agents so far; `timesteps` counts those of environments.
+        agents_counted: steps of all agents so far; `timesteps` counts those of environments.
     """
-
-    agent_timesteps: int
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class Team(Algorithm):
         kinds = {agent: str([own.to_json() for own in both]) for agent, both in layouts.items()}
         self.owners = owners(kinds, specs, config.policy_mapping_fn, config.policies_to_train)
         names = [*specs] or [*dict.fromkeys(self.owners.values())]
-        seeds = [seed, *(_other(seed, i) for i in range(1, len(names)))]
+        seeds = [*seed.spawn(len(names) - 1), seed][::-1]
         self.members: dict[str, Algorithm] = {}
         for name, own_seed in zip(names, seeds, strict=True):
             agents = [agent for agent, owner in self.owners.items() if owner == name]
@@ -73,8 +75,7 @@ class Team(Algorithm):
         self.trained = config.policies_to_train or names
         config.policies = {name: specs.get(name, {}) for name in names}
         config.policy_mapping_fn, config.policies_to_train = self.owners, self.trained
-        first = self.members[names[0]]
-        config.model.conv_dtype = first.config.model.conv_dtype
+        config.model.conv_dtype = self.members[names[0]].config.model.conv_dtype
         self.policy: Any = TeamPolicy(self.policies, self.owners, obs_layout, action_layout)
         self.learners = {
             f"{name}/{key}": learner
@@ -84,56 +85,47 @@ class Team(Algorithm):
         self.learner = next(iter(self.learners.values()))
         self.repeatable = all(member.repeatable for member in self.members.values())
         self.split = Split(self.policy, config.num_envs)
-        self.timesteps = self.agent_timesteps = 0
-        self.start: tuple[int, int] | None = None
-        self.waited: float | None = None
-        self._told: set[str] = set()
-        self._settings = self._adjustable()
+        self.timesteps, self.agents_counted = 0, {AGENT_STEPS: 0}
+        self.start = self.waited = None
 
     @property
     def policies(self) -> dict[str, Policy]:
         return {name: member.policy for name, member in self.members.items()}
 
     def announce(self) -> list[str]:
-        said = [sentence for member in self.members.values() for sentence in member.announce()]
-        if any(member.config.num_gpus for member in self.members.values()):
-            said.append("Policies of several agents learn one after the other on the GPU.")
-        if hasattr(self.config, "learner_queue_size"):
-            said.append("With several agents, sampling and learning take turns.")
-        return said
-
-    def place(self, samplers: SamplerGroup) -> SamplerGroup:
-        return samplers
+        turns = ["With several agents, sampling and learning take turns."]
+        said = turns if hasattr(self.config, "learner_queue_size") else []
+        if getattr(self.config, "n_step", 1) > 1:
+            said.append("n_step: sums of rewards end where an agent waits for others to act.")
+        return said + [each for member in self.members.values() for each in member.announce()]
 
     def rebind(self, samplers: SamplerGroup) -> None:
-        """Takes up what was changed in the run's settings; members look at their policies."""
-        now = self._adjustable()
-        for key in now:
-            if now[key] != self._settings[key]:
-                for member in self.members.values():
-                    setattr(member.config, key, now[key])
-        self._settings = now
-
-    def _adjustable(self) -> dict[str, Any]:
-        """What may change while policies learn, but for what only the run as a whole has."""
-        keys = [key for key in sorted(self.config.adjustable) if hasattr(self.config, key)]
-        return {key: getattr(self.config, key) for key in keys if key != "timesteps_per_iteration"}
+        """Hands on what was changed in the run's settings; members look at their policies."""
+        config = self.config
+        shared = config.adjustable & vars(config).keys() - {"timesteps_per_iteration"}
+        for name, member in self.members.items():
+            for key in shared - canonical(type(config), config.policies[name]).keys():
+                setattr(member.config, key, getattr(config, key))
 
     def advance(self, samplers: SamplerGroup) -> dict[str, float]:
-        with learning_mode():
-            self.rebind(samplers)
-            return self.iteration(samplers)
+        self.rebind(samplers)
+        return self.iteration(samplers)
 
     def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
         stats: dict[str, float] = {}
         for _ in self.rounds():
-            if unready := [name for name in self.trained if _needs_a_look(self.members[name])]:
-                parts = self._collect(samplers)
-                for name in unready:
-                    self.members[name].finish_round(parts[name])
+            if new := [name for name, member in self.members.items() if _is_new(member)]:
+                for name, part in self._collect(samplers).items():
+                    if name in new:
+                        self.members[name].finish_round(part)
             parts = self._collect(samplers)
             for name in self.trained:
-                stats |= self._learn(name, Given(samplers, parts[name]))
+                try:
+                    own = self.members[name].advance(Given(samplers, parts[name]))
+                except DivergedError as error:
+                    raise DivergedError(f"The policy {name!r}: {error}") from None
+                whose = f"{name}/" if len(self.members) > 1 else ""
+                stats |= {f"{whose}{key}": value for key, value in own.items()}
             for member in self.members.values():
                 member.timesteps = self.timesteps  # also of one that does not learn
             samplers.publish(self.updates)
@@ -146,20 +138,8 @@ class Team(Algorithm):
         rollout = samplers.collect()
         parts = self.split(rollout)
         self.timesteps += int(rollout.valid.sum())
-        self.agent_timesteps += sum(int(part.valid.sum()) for part in parts.values())
-        waits = any(part.waits is not None for part in parts.values())
-        if waits and getattr(self.config, "n_step", 1) > 1:
-            self.say(samplers, "n_step: sums of rewards end where an agent waits for others.")
+        self.agents_counted[AGENT_STEPS] += sum(int(p.valid.sum()) for p in parts.values())
         return parts
-
-    def _learn(self, name: str, given: Given) -> dict[str, float]:
-        member = self.members[name]
-        try:
-            stats = member.advance(given)
-        except DivergedError as error:
-            raise DivergedError(f"The policy {name!r}: {error}") from None
-        whose = f"{name}/" if len(self.members) > 1 else ""
-        return {f"{whose}{key}": value for key, value in stats.items()}
 
     def of_episodes(self, episodes: Sequence[Episode]) -> dict[str, float]:
         """The mean return of the agents of each policy, over all episodes that they were in."""
@@ -173,16 +153,16 @@ class Team(Algorithm):
 
     def leave_environment(self) -> list[str]:
         self.start = None
-        self.split.forget()
+        self.split = Split(self.policy, self.split.envs)
         gone = [what for member in self.members.values() for what in member.leave_environment()]
         return [*dict.fromkeys(gone)]
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "members": {name: member.state_dict() for name, member in self.members.items()},
-            "open": self.split.state_dict(),
+            "open": self.split.open,
             "timesteps": self.timesteps,
-            "agent_timesteps": self.agent_timesteps,
+            **self.agents_counted,
             "start": self.start,
         }
 
@@ -193,10 +173,11 @@ class Team(Algorithm):
     def load(self, state: dict[str, Any], policies: dict[str, dict[str, Tensor]]) -> None:
         for name, member in self.members.items():
             member.load_state_dict(state["members"][name], policies[name])
-        if state.get("open") is not None:
-            self.split.load_state_dict(state["open"])
+        for name, kept in (state.get("open") or {}).items():
+            for key, value in kept.items():
+                self.split.open[name][key].copy_(torch.as_tensor(value))
         self.timesteps = int(state["timesteps"])
-        self.agent_timesteps = int(state["agent_timesteps"])
+        self.agents_counted[AGENT_STEPS] = int(state[AGENT_STEPS])
         start = state.get("start")
         self.start = (int(start[0]), int(start[1])) if start else None
 
@@ -216,18 +197,10 @@ class Given(SamplerGroup):
     def collect(self) -> Rollout:
         return self._rollout
 
-    def publish(self, version: int) -> None:
-        pass  # the policy itself acts
 
-
-def _needs_a_look(member: Algorithm) -> bool:
+def _is_new(member: Algorithm) -> bool:
     """Whether its observation normaliser has seen nothing yet; see `OnPolicy.warm_up`."""
-    unseen = any(moments.count == 0 for moments in member.policy.moments)
-    return isinstance(member, OnPolicy) and unseen
-
-
-def _other(seed: np.random.SeedSequence, number: int) -> np.random.SeedSequence:
-    return np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, 0, number))
+    return isinstance(member, OnPolicy) and any(m.count == 0 for m in member.policy.moments)
 
 
 def _refuse(config: Any) -> None:
@@ -236,18 +209,11 @@ def _refuse(config: Any) -> None:
     Raises:
         ConfigError: it names the setting.
     """
-    if config.on_cluster:
+    keys = {"her": getattr(config, "her", None), "model.memory": config.model.memory}
+    if found := [key for key, value in keys.items() if value] + ["ray_address"] * config.on_cluster:
         raise ConfigError(
-            f"ray_address={config.ray_address!r} is not allowed with several agents, "
-            "whose environments step on this machine: num_workers shares them among processes."
+            f"{found[0]} is not allowed with several agents in an environment: not yet."
         )
-    if config.model.lstm_use_prev_reward:
-        raise ConfigError(
-            "model.lstm_use_prev_reward is not allowed with several agents, of which each is told "
-            "its own: put it into the observations."
-        )
-    if getattr(config, "her", None):
-        raise ConfigError("her is not allowed with several agents: goals are those of one.")
 
 
 def make_algorithm(

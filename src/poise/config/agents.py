@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 from poise.config.base import AlgorithmConfig
@@ -32,37 +32,20 @@ def read_policies(policies: Any) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: it is something else.
     """
-    if policies is None:
-        return {}
-    if isinstance(policies, (set, frozenset, list, tuple)):
-        policies = dict.fromkeys(sorted(policies, key=str) if _is_set(policies) else policies)
-    if not isinstance(policies, Mapping) or not all(isinstance(name, str) for name in policies):
-        raise ConfigError(
-            f"policies={brief(policies)} is not allowed: "
-            "it must be names, or a mapping from names to settings."
-        )
-    if odd := [name for name in policies if not re.fullmatch(r"[\w.-]+", name)]:
-        raise ConfigError(
-            f"policies: {odd[0]!r} is not allowed: a name has letters, digits, and _ - . only."
-        )
-    return {name: _settings(name, value) for name, value in policies.items()}
-
-
-def _is_set(value: Any) -> bool:
-    return isinstance(value, (set, frozenset))
-
-
-def _settings(name: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, tuple) and len(value) == 4:
-        value = value[3]
-    value = getattr(value, "config", value)  # of RLlib's PolicySpec
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise ConfigError(
-            f"policies: {name!r} has {brief(value)}, which must be a mapping of settings."
-        )
-    return dict(value)
+    if isinstance(policies, (set, frozenset)):
+        policies = sorted(policies, key=str)
+    named = policies if isinstance(policies, Mapping) else dict.fromkeys(policies or ())
+    found = {}
+    for name, value in named.items():
+        value = value[-1] if isinstance(value, tuple) and value else value
+        own = getattr(value, "config", value) or {}  # of RLlib's PolicySpec
+        if not isinstance(own, Mapping) or not re.fullmatch(r"[\w.-]+", str(name)):
+            raise ConfigError(
+                f"policies: {brief(name)} with {brief(value)} is not allowed: it must be a name "
+                "of letters, digits, and _ - . with a mapping of settings, or without any."
+            )
+        found[str(name)] = dict(own)
+    return found
 
 
 def owners(
@@ -82,62 +65,48 @@ def owners(
             share one.
     """
     known = list(policies)
-    found = _mapped(agents, mapping) if mapping else _by_kind(agents, known)
+    if mapping:
+        found = {agent: str(_asked(mapping, agent)) for agent in agents}
+    else:
+        found = _by_kind(agents, known)
+    names = [*dict.fromkeys(found.values())]
     for agent, name in found.items():
-        if known and name not in known:
-            raise ConfigError(
-                f"policy_mapping_fn gives the agent {agent!r} the policy {name!r}, which is none "
-                f"of the policies: {', '.join(known)}.{nearest(str(name), known)}"
-            )
         other = next(each for each, owner in found.items() if owner == name)
         if agents[other] != agents[agent]:
             raise ConfigError(
                 f"The agents {other!r} and {agent!r} have different spaces, and share the policy "
                 f"{name!r}: give each a policy of its own by policy_mapping_fn."
             )
-    if idle := [name for name in known if name not in found.values()]:
-        raise ConfigError(f"The policy {idle[0]!r} has no agent: policy_mapping_fn names it never.")
-    names = [*found.values()]
-    for name in to_train or ():
-        if name not in names:
-            raise ConfigError(
-                f"policies_to_train: there is no policy {name!r}.{nearest(str(name), names)}"
-            )
+    if known and (odd := {*known} ^ {*names}):
+        raise ConfigError(
+            f"policies has {', '.join(known)}, and policy_mapping_fn gives {', '.join(names)}: "
+            f"{min(odd)!r} is in one of them only.{nearest(min(odd), known + names)}"
+        )
+    if unknown := {*(to_train or ())} - {*names}:
+        name = min(unknown)
+        raise ConfigError(f"policies_to_train: there is no policy {name!r}.{nearest(name, names)}")
     return found
 
 
-def _mapped(agents: Iterable[str], mapping: Any) -> dict[str, str]:
-    """What a mapping says of each agent."""
-    if isinstance(mapping, Mapping):
-        named = {str(agent): str(name) for agent, name in mapping.items()}
-        if missing := [agent for agent in agents if agent not in named]:
-            raise ConfigError(f"policy_mapping_fn has no policy for the agent {missing[0]!r}.")
-        return {agent: named[agent] for agent in agents}
-    return {agent: _called(mapping, agent) for agent in agents}
-
-
-def _called(mapping: Callable[..., Any], agent: str) -> str:
-    """What a function says of an agent; RLlib's take an episode (and more), which is None here."""
-    if not callable(mapping):
-        raise ConfigError(
-            f"policy_mapping_fn={brief(mapping)} is not allowed: it must be a function of an "
-            "agent's id, or a mapping from ids to policies."
-        )
-    given = inspect.signature(mapping).parameters.values()
-    positional = [p for p in given if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    more = sum(p.default is p.empty for p in positional[1:])
+def _asked(mapping: Any, agent: str) -> Any:
+    """What a mapping or a function says of an agent; RLlib's take an episode, which is None."""
     own: Any = int(agent) if agent.isdecimal() else agent  # RLlib's ids may be numbers
     try:
-        return str(mapping(own, *[None] * more))
+        if isinstance(mapping, Mapping):
+            return {str(key): name for key, name in mapping.items()}[agent]
+        parameters = [*inspect.signature(mapping).parameters.values()][1:]
+        usual = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        more = [None for p in parameters if p.kind == usual and p.default is p.empty]
+        return mapping(own, *more)
     except Exception as error:
         raise ConfigError(
-            f"policy_mapping_fn raised {type(error).__name__}: {error}, for the agent {own!r}. "
-            "It is called once for each agent, without an episode."
+            f"policy_mapping_fn raised {type(error).__name__}: {error}, for the agent {own!r}. It "
+            "is a mapping from all agents, or a function, called for each without an episode."
         ) from error
 
 
 def _by_kind(agents: Mapping[str, Hashable], known: list[str]) -> dict[str, str]:
-    """One policy for each kind of agents."""
+    """One policy for each kind of agents, named after the first of them if it has no name."""
     first: dict[Hashable, str] = {}
     for agent, kind in agents.items():
         first.setdefault(kind, agent)
@@ -146,15 +115,9 @@ def _by_kind(agents: Mapping[str, Hashable], known: list[str]) -> dict[str, str]
             f"There are {len(known)} policies and {len(first)} kinds of agents: say by "
             "policy_mapping_fn which acts for whom."
         )
-    names = known or (["default"] if len(first) == 1 else _families([*first.values()]))
+    names = known or ([*first.values()] if len(first) > 1 else ["default"])
     by_kind = dict(zip(first, names, strict=True))
     return {agent: by_kind[kind] for agent, kind in agents.items()}
-
-
-def _families(agents: list[str]) -> list[str]:
-    """Names after the first agent of each kind: `archer` for `archer_0`, if that is one only."""
-    short = [re.sub(r"[^\w.-]", "_", re.sub(r"_?\d+$", "", agent)) or agent for agent in agents]
-    return short if len({*short}) == len(short) else agents
 
 
 def for_policy(config: AlgorithmConfig, own: Mapping[str, Any], agents: int) -> Any:

@@ -5,6 +5,7 @@ So batches, worker processes, failures, checkpoints and films know nothing of ag
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,16 +20,11 @@ from poise.spaces.agents import (
     AGENTS,
     BEGINS,
     REWARD,
-    STATE,
     TERMINATED,
     TRUNCATED,
     joint_space,
 )
-from poise.spaces.layout import Layout
 from poise.spaces.masks import INNER, KEY, is_masked, joined, mask_width
-
-STATES = "agents_state"
-"""Key of an env config: whether observations hold the state of the environment, too."""
 
 
 class JointEnv(gym.Env):
@@ -40,74 +36,40 @@ class JointEnv(gym.Env):
     Args:
         table: the environment.
         limit: steps after which the episodes of all agents are cut; None for none.
-        state: whether observations hold the state: the environment's own, or else all agents'
-            observations.
 
     Raises:
-        EnvError: it has no agents, or two of one name.
+        EnvError: it has two agents of one name.
     """
 
-    def __init__(self, table: Table, limit: int | None = None, *, state: bool = False) -> None:
+    def __init__(self, table: Table, limit: int | None = None) -> None:
         self.table, self.limit, self.env = table, limit, table.env
         self.metadata = getattr(table.env, "metadata", None) or {}
         self.render_mode = getattr(table.env, "render_mode", None)
         self.names = {agent: str(agent) for agent in table.agents}
-        if len({*self.names.values()}) < max(1, len(table.agents)):
-            raise EnvError(f"{self} has no agents, or two of one name: {table.agents}.")
+        if len({*self.names.values()}) < len(table.agents):
+            raise EnvError(
+                f"{type(table.env).__name__} has two agents of one name: {table.agents}."
+            )
         seen, does = {}, {}
         for agent, name in self.names.items():
             seen[name], does[name] = table.spaces(agent)
         self._masked: dict[str, int] = {}  # agents whose masks are in their infos, with the width
         for agent, info in table.reset(seed=0).infos.items():
             self._take_masks(self.names[agent], info, seen, does)
-        self._own_state = state and callable(getattr(self.env, "state", None))
-        self.layouts = {name: Layout(space) for name, space in seen.items()}
-        self.action_space = spaces.Dict(list(does.items()))
-        self.observation_space = joint_space(seen, self._state_space() if state else None)
-        self._with_state = state
         self._rows = {name: i for i, name in enumerate(seen)}
-        self._blank = {name: _blank(space) for name, space in seen.items()}
+        self._blank = self._seen = {name: _any_of(space) for name, space in seen.items()}
+        self.action_space = spaces.Dict(list(does.items()))
+        self.observation_space = joint_space(seen)
 
     def _take_masks(self, name: str, info: Any, seen: dict[str, Any], does: dict[str, Any]) -> None:
         """Makes room for masks that an agent has in its info, which all agents of its kind have."""
-        width = mask_width(does[name])
-        if not isinstance(info, Mapping) or info.get(KEY) is None or width is None:
-            return
-        kind = seen[name], does[name]
-        for other in seen:
-            if (seen[other], does[other]) == kind and not is_masked(*kind):
+        kind, width = (seen[name], does[name]), mask_width(does[name]) or 0
+        told = isinstance(info, Mapping) and info.get(KEY) is not None
+        for other in seen if told and width and not is_masked(*kind) else ():
+            if (seen[other], does[other]) == kind:
                 self._masked[other] = width
-                mask = spaces.Box(0, 1, (width,), np.int8)
+                mask: Any = spaces.Box(0, 1, (width,), np.int8)  # type: ignore[arg-type]
                 seen[other] = spaces.Dict([(INNER, seen[other]), (KEY, mask)])
-
-    def _state_space(self) -> spaces.Space:
-        space: Any = getattr(self.env, "state_space", None)
-        if isinstance(space, spaces.Space):
-            return space
-        if self._own_state:
-            found = np.asarray(self.env.state())
-            kind: Any = np.float32 if found.dtype.kind == "f" else found.dtype.type
-            low, high = _range(found.dtype)
-            return spaces.Box(low, high, found.shape, kind)
-        size = sum(int(np.prod(leaf.shape)) for own in self.layouts.values() for leaf in own.leaves)
-        return spaces.Box(-np.inf, np.inf, (size,), np.float32)
-
-    def __str__(self) -> str:
-        return f"<{type(self.env).__name__} of several agents>"
-
-    # What callbacks call and set is the environment's own. A state of it would not be all of this.
-
-    def has_wrapper_attr(self, name: str) -> bool:
-        return name not in ("get_state", "set_state") and (
-            hasattr(self, name) or hasattr(self.env, name)
-        )
-
-    def get_wrapper_attr(self, name: str) -> Any:
-        return getattr(self if name in vars(self) else self.env, name)
-
-    def set_wrapper_attr(self, name: str, value: Any, *, force: bool = True) -> bool:
-        setattr(self.env, name, value)
-        return True
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -155,15 +117,13 @@ class JointEnv(gym.Env):
             name = self.names[agent]
             rewards[self._rows[name]] = reward
             self._returns[name] = self._returns.get(name, 0.0) + float(reward)
-        terminated = tick.terminated
+        ended = {TERMINATED: tick.terminated, TRUNCATED: tick.truncated}
         if tick.over:  # whoever was not told so has come to its end, too
-            terminated |= {a for a, name in self.names.items() if name in self._alive} - (
-                tick.truncated
-            )
-        for key, agents in ((TERMINATED, terminated), (TRUNCATED, tick.truncated)):
-            for name in {self.names[agent] for agent in agents} & self._alive:
-                flags[key][self._rows[name]] = 1
-        for agent in terminated | tick.truncated:
+            ended[TERMINATED] |= self.names.keys() - tick.truncated
+        for key, agents in ended.items():
+            for agent in agents:
+                flags[key][self._rows[self.names[agent]]] = self.names[agent] in self._alive
+        for agent in ended[TERMINATED] | ended[TRUNCATED]:
             if self.names[agent] in self._alive:
                 self._alive.discard(self.names[agent])
                 self._see(agent, tick)
@@ -174,8 +134,7 @@ class JointEnv(gym.Env):
             self._alive.add(name)
             self._see(agent, tick, acts=True)
         self._turn = tick.acts
-        obs = {AGENTS: self._seen, **flags, REWARD: rewards}
-        return {**obs, STATE: self._state()} if self._with_state else obs
+        return {AGENTS: self._seen, **flags, REWARD: rewards}
 
     def _see(self, agent: Agent, tick: Tick, *, acts: bool = False) -> None:
         """Keeps what an agent sees, with its mask."""
@@ -184,30 +143,16 @@ class JointEnv(gym.Env):
             return
         if width := self._masked.get(name):
             mask = (tick.infos.get(agent) or {}).get(KEY)
-            seen = {INNER: seen, KEY: np.ones(width, np.int8) if mask is None else _bits(mask)}
+            bits = np.ones(width) if mask is None else joined(mask).ravel()
+            seen = {INNER: seen, KEY: (bits != 0).astype(np.int8)}
         if acts and isinstance(seen, Mapping) and KEY in seen and not np.any(seen[KEY]):
             raise ValueError(f"the action mask of agent {agent!r} allows no action")
         self._seen[name] = seen
 
-    def _state(self) -> Any:
-        if self._own_state:
-            return self.env.state()
-        parts = [
-            np.ravel(leaf)
-            for name, layout in self.layouts.items()
-            for leaf in layout.flatten(self._seen[name]).values()
-        ]
-        return np.concatenate(parts).astype(np.float32)
-
     def _numbers(self, tick: Tick) -> dict[str, Any]:
         """What agents were told with an episode's last step, as `<id>/<key>`."""
-        told = {self.names.get(agent): info for agent, info in tick.infos.items()}
-        return {
-            f"{name}/{key}": value
-            for name, info in told.items()
-            if name is not None and isinstance(info, Mapping)
-            for key, value in info.items()
-        }
+        told = [(a, info) for a, info in tick.infos.items() if isinstance(info, Mapping)]
+        return {f"{agent}/{key}": value for agent, info in told for key, value in info.items()}
 
     def render(self) -> Any:
         return self.env.render()
@@ -216,26 +161,8 @@ class JointEnv(gym.Env):
         self.env.close()
 
 
-def _bits(mask: Any) -> np.ndarray:
-    bits: np.ndarray = (joined(mask).ravel() != 0).astype(np.int8)
-    return bits
-
-
-def _range(kind: np.dtype) -> tuple[Any, Any]:
-    if kind.kind in "iu":
-        return np.iinfo(kind).min, np.iinfo(kind).max
-    return -np.inf, np.inf
-
-
-def _blank(space: spaces.Space) -> Any:
-    """What stands for an agent that has not been there yet: zeros, or what is next to them."""
-    layout = Layout(space)
-    leaves: dict[str, Any] = {}
-    for leaf in layout.leaves:
-        value: Any = np.zeros(leaf.shape, leaf.dtype)
-        if isinstance(leaf.space, spaces.Box):
-            value = np.clip(value, leaf.space.low, leaf.space.high).astype(leaf.dtype)
-        elif isinstance(leaf.space, (spaces.Discrete, spaces.MultiDiscrete)):
-            value = value + leaf.space.start
-        leaves[leaf.name] = value
-    return layout.unflatten(leaves)
+def _any_of(space: spaces.Space) -> Any:
+    """What stands for the observation of an agent that has not been there yet."""
+    space = copy.deepcopy(space)
+    space.seed(0)
+    return space.sample()

@@ -18,7 +18,7 @@ from poise.config.atari import GAMES
 from poise.config.base import WRAPPERS, env_name
 from poise.config.types import PositiveInt, brief, coerce
 from poise.envs import trust
-from poise.envs.agents import STATES, JointEnv
+from poise.envs.agents import JointEnv
 from poise.envs.atari import is_atari, make_atari
 from poise.envs.changes import apply, sendable
 from poise.envs.instances import refuse_if_played
@@ -87,19 +87,18 @@ def _make_bare(env: Any, config: dict[str, Any], render_mode: str | None) -> gym
     limit = config.pop("max_episode_steps", None)
     if render_mode is not None:
         config["render_mode"] = render_mode
-    source, state = find_env(env), config.pop(STATES, False)
+    source = find_env(env)
     if isinstance(source, str):
         if is_atari(source):
             return make_atari(source, atari, render_mode)
         with Quiet(), AsEnvError(source, config):
             one = gym.make(source, max_episode_steps=limit, disable_env_checker=True, **config)
-        table = table_of(one)
-        return JointEnv(table, state=state) if table else one
+            return JointEnv(table) if (table := table_of(one)) else one
     with AsEnvError(env_name(source), config):
         made = call_creator(source, config)
         if (table := table_of(made)) is not None:
             refuse_if_played(made)
-            return JointEnv(table, limit, state=state)
+            return JointEnv(table, limit)
     if isinstance(made, VectorEnv):
         raise VectorEnvMadeError(env_name(source), made)
     if sentence := old_api_sentence(made):

@@ -7,8 +7,7 @@ whose spaces are tuples and whose rewards are a list, each become a `Table`.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -18,10 +17,11 @@ from poise.envs.old_gym import takes
 from poise.errors import EnvError
 
 Agent = Hashable
+ALL = "__all__"
+"""RLlib's key of what is true of all agents."""
 
 
-@dataclass
-class Tick:
+class Tick(NamedTuple):
     """What a reset or a step brought.
 
     Attributes:
@@ -35,15 +35,17 @@ class Tick:
 
     acts: list[Agent]
     obs: Mapping[Agent, Any]
-    rewards: Mapping[Agent, Any] = field(default_factory=dict)
+    rewards: Mapping[Agent, Any] = {}
     terminated: frozenset[Agent] = frozenset()
     truncated: frozenset[Agent] = frozenset()
-    infos: Mapping[Agent, Any] = field(default_factory=dict)
+    infos: Mapping[Agent, Any] = {}
     over: bool = False
 
 
 class Table:
-    """An environment of several agents, whichever API it follows.
+    """RLlib's `MultiAgentEnv`: whoever is in the observations is to act.
+
+    The other APIs say the same in other words.
 
     Args:
         env: the environment.
@@ -55,171 +57,117 @@ class Table:
     agents: list[Agent]
 
     def __init__(self, env: Any) -> None:
-        self.env = env
+        self.env, names = env, ("possible_agents", "_agent_ids")
+        self.agents = list(next(filter(None, (getattr(env, name, None) for name in names)), ()))
 
-    def spaces(self, agent: Agent) -> tuple[spaces.Space, spaces.Space]:
+    def spaces(self, agent: Any) -> list[spaces.Space]:
         """What an agent sees and does."""
-        return self.env.observation_space(agent), self.env.action_space(agent)
+        found: list[Any] = []
+        for kind in ("observation_space", "action_space"):
+            each = getattr(self.env, f"{kind}s", None) or getattr(self.env, kind, None)
+            found.append(each[agent] if isinstance(each, (dict, spaces.Dict)) else each)
+        if not all(isinstance(each, spaces.Space) for each in found):
+            name = type(self.env).__name__
+            raise EnvError(f"{name} has no observation_space or action_space of {agent!r}.")
+        return found
 
     def reset(self, **how: Any) -> Tick:
         """Begins an episode, with `seed` and `options`."""
-        raise NotImplementedError
+        known = {key: value for key, value in how.items() if takes(self.env.reset, key)}
+        return self._begun(self.env.reset(**known))
+
+    def _begun(self, found: Any) -> Tick:
+        obs, infos = found if isinstance(found, tuple) else (found, {})
+        return Tick(list(obs), obs, infos=infos)
 
     def step(self, actions: dict[Agent, Any]) -> Tick:
         """Takes the actions of the agents that were to act."""
-        raise NotImplementedError
+        obs, rewards, *flags, infos = self.env.step(actions)  # one flag, before Gymnasium
+        ends = [{agent for agent, flag in each.items() if flag} for each in flags]
+        terminated, truncated = ends[0], ends[1] if ends[1:] else set[Agent]()
+        acts = [agent for agent in self._there(obs) if agent not in terminated | truncated]
+        over = ALL in terminated | truncated or self._over(acts)
+        if ALL in truncated - terminated:
+            truncated = set(self.agents) - terminated
+        both = frozenset(terminated - {ALL}), frozenset(truncated - {ALL})
+        return Tick([] if over else acts, obs, rewards, *both, infos, over)
+
+    def _there(self, obs: Any) -> list[Agent]:
+        return list(obs)
+
+    def _over(self, acts: list[Agent]) -> bool:
+        return False
 
     def pending(self, agent: Agent) -> tuple[Any, float]:
         """What an agent that waits would see now (None if that is unknown), and get."""
         return None, 0.0
 
-    def _reset(self, how: dict[str, Any]) -> Any:
-        known = {key: value for key, value in how.items() if takes(self.env.reset, key)}
-        return self.env.reset(**known)
-
-
-def _who(flags: Mapping[Agent, Any]) -> frozenset[Agent]:
-    return frozenset(agent for agent, flag in flags.items() if flag and agent != "__all__")
-
 
 class ParallelTable(Table):
     """PettingZoo's Parallel API: all agents that are there act at once."""
 
-    def __init__(self, env: Any) -> None:
-        super().__init__(env)
-        self.agents = list(env.possible_agents)
+    def spaces(self, agent: Any) -> list[spaces.Space]:
+        return [self.env.observation_space(agent), self.env.action_space(agent)]
 
-    def reset(self, **how: Any) -> Tick:
-        obs, infos = self._reset(how)
-        return Tick(list(self.env.agents), obs, infos=infos)
+    def _there(self, obs: Any) -> list[Agent]:
+        return list(self.env.agents)
 
-    def step(self, actions: dict[Agent, Any]) -> Tick:
-        obs, rewards, terminated, truncated, infos = self.env.step(actions)
-        ends = _who(terminated), _who(truncated)
-        acts = [agent for agent in self.env.agents if agent not in ends[0] | ends[1]]
-        return Tick(acts, obs, rewards, *ends, infos, over=not acts)
+    def _over(self, acts: list[Agent]) -> bool:
+        return not acts
 
 
-class TurnTable(Table):
+class TurnTable(ParallelTable):
     """PettingZoo's AEC API: one agent acts, and learns at its next turn what came of it."""
 
-    def __init__(self, env: Any) -> None:
-        super().__init__(env)
-        self.agents = list(env.possible_agents)
-
-    def reset(self, **how: Any) -> Tick:
-        self._reset(how)
-        return self._until_a_turn()
-
-    def step(self, actions: dict[Agent, Any]) -> Tick:
-        self.env.step(actions[self.env.agent_selection])
-        return self._until_a_turn()
-
-    def _until_a_turn(self) -> Tick:
+    def _begun(self, found: Any) -> Tick:
         """Lets agents leave whose episode is over, until one is to act."""
-        env, acts = self.env, list[Agent]()
-        obs, rewards, infos = dict[Agent, Any](), dict[Agent, Any](), dict[Agent, Any]()
-        terminated, truncated = set[Agent](), set[Agent]()
+        env, obs, rewards, infos = self.env, dict[Agent, Any](), dict[Agent, Any](), {}
+        ends: tuple[set[Agent], set[Agent]] = (set(), set())
+        acts: list[Agent] = []
         while env.agents and not acts:
             agent = env.agent_selection
             obs[agent], rewards[agent], *flags, infos[agent] = env.last()
-            for flag, ended in zip(flags, (terminated, truncated), strict=True):
-                if flag:
-                    ended.add(agent)
+            for flag, ended in zip(flags, ends, strict=True):
+                ended |= {agent} if flag else set()
             if any(flags):
                 env.step(None)
             else:
                 acts.append(agent)
-        ends = frozenset(terminated), frozenset(truncated)
-        return Tick(acts, obs, rewards, *ends, infos, over=not acts)
+        both = frozenset(ends[0]), frozenset(ends[1])
+        return Tick(acts, obs, rewards, *both, infos, over=not acts)
+
+    def step(self, actions: dict[Agent, Any]) -> Tick:
+        return self._begun(self.env.step(actions[self.env.agent_selection]))
 
     def pending(self, agent: Agent) -> tuple[Any, float]:
         earned = getattr(self.env.unwrapped, "_cumulative_rewards", {})
         return self.env.observe(agent), float(earned.get(agent, 0.0))
 
 
-class DictTable(Table):
-    """RLlib's `MultiAgentEnv`: whoever is in the observations is to act."""
-
-    def __init__(self, env: Any) -> None:
-        super().__init__(env)
-        known = getattr(env, "possible_agents", None) or getattr(env, "_agent_ids", None)
-        for name in ("observation_spaces", "observation_space"):
-            own = getattr(env, name, None)
-            if not known and isinstance(own, (dict, spaces.Dict)):
-                known = list(own.keys())
-        if not known:
-            raise EnvError(
-                f"{type(env).__name__} does not say which agents there are: "
-                "set self.possible_agents in __init__."
-            )
-        self.agents = list(known)
-
-    def spaces(self, agent: Any) -> tuple[spaces.Space, spaces.Space]:
-        found = []
-        for kind in ("observation_space", "action_space"):
-            each = getattr(self.env, f"{kind}s", None) or getattr(self.env, kind, None)
-            if isinstance(each, (dict, spaces.Dict)) and agent in each.keys():  # noqa: SIM118
-                each = each[agent]
-            if not isinstance(each, spaces.Space):
-                raise EnvError(f"{type(self.env).__name__} has no {kind} of its agent {agent!r}.")
-            found.append(each)
-        return found[0], found[1]
-
-    def reset(self, **how: Any) -> Tick:
-        found = self._reset(how)
-        obs, infos = found if isinstance(found, tuple) else (found, {})
-        self._left = set[Agent]()
-        return Tick(list(obs), obs, infos=infos)
-
-    def step(self, actions: dict[Agent, Any]) -> Tick:
-        found = self.env.step(actions)
-        if len(found) == 4:  # before Gymnasium
-            obs, rewards, terminated, infos = found
-            truncated: Mapping[Agent, Any] = {}
-        else:
-            obs, rewards, terminated, truncated, infos = found
-        ends = _who(terminated), _who(truncated)
-        if terminated.get("__all__") or truncated.get("__all__"):
-            rest = frozenset(self.agents) - ends[0] - ends[1] - self._left
-            which = 0 if terminated.get("__all__") else 1
-            ends = (ends[0] | rest, ends[1]) if which == 0 else (ends[0], ends[1] | rest)
-            return Tick([], obs, rewards, *ends, infos, over=True)
-        self._left |= ends[0] | ends[1]
-        acts = [agent for agent in obs if agent not in ends[0] | ends[1]]
-        self._left -= set(acts)
-        return Tick(
-            acts, obs, rewards, *ends, infos, over=not acts and self._left >= {*self.agents}
-        )
-
-
 class TupleTable(Table):
     """A Gymnasium environment whose spaces are tuples, with a reward for each of its agents."""
 
-    def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
-        self.agents = [f"agent_{i}" for i in range(len(env.action_space))]  # type: ignore[arg-type]
+    def __init__(self, env: Any) -> None:
+        self.env, self.agents = env, [f"agent_{i}" for i in range(len(env.action_space))]
 
-    def spaces(self, agent: Agent) -> tuple[spaces.Space, spaces.Space]:
+    def spaces(self, agent: Any) -> list[spaces.Space]:
         i = self.agents.index(agent)
-        return self.env.observation_space[i], self.env.action_space[i]
+        return [self.env.observation_space[i], self.env.action_space[i]]
 
-    def reset(self, **how: Any) -> Tick:
-        obs, _ = self._reset(how)
-        return Tick(list(self.agents), dict(zip(self.agents, obs, strict=True)))
+    def _begun(self, found: Any) -> Tick:
+        return Tick(self.agents, self._each(found[0]))
 
     def step(self, actions: dict[Agent, Any]) -> Tick:
-        obs, rewards, terminated, truncated, _ = self.env.step(tuple(actions.values()))
-        over = bool(np.all(terminated)), bool(np.all(truncated))
-        everyone, nobody = frozenset(self.agents), frozenset[Agent]()
+        obs, rewards, *flags, _ = self.env.step(tuple(actions.values()))
+        terminated, truncated = (frozenset(self.agents if np.all(flag) else ()) for flag in flags)
+        over, earned = bool(terminated or truncated), np.broadcast_to(rewards, len(self.agents))
+        ends = terminated, truncated - terminated
         return Tick(
-            [] if any(over) else list(self.agents),
-            dict(zip(self.agents, obs, strict=True)),
-            dict(zip(self.agents, np.broadcast_to(rewards, len(self.agents)), strict=True)),
-            everyone if over[0] else nobody,
-            everyone if over[1] and not over[0] else nobody,
-            over=any(over),
+            [] if over else self.agents, self._each(obs), self._each(earned), *ends, {}, over
         )
+
+    def _each(self, values: Any) -> dict[Agent, Any]:
+        return dict(zip(self.agents, values, strict=True))
 
 
 def table_of(env: Any) -> Table | None:
@@ -228,17 +176,7 @@ def table_of(env: Any) -> Table | None:
     if isinstance(env, gym.Env):
         tuples = isinstance(observed, spaces.Tuple) and isinstance(acted, spaces.Tuple)
         return TupleTable(env) if tuples and hasattr(env.unwrapped, "n_agents") else None
-    if hasattr(env, "possible_agents") and callable(observed) and not _is_space(observed):
+    if hasattr(env, "possible_agents") and callable(observed):
         return TurnTable(env) if hasattr(env, "agent_iter") else ParallelTable(env)
-    names = {each.__name__ for each in type(env).__mro__}
-    return DictTable(env) if "MultiAgentEnv" in names or _speaks_dicts(env) else None
-
-
-def _is_space(value: Any) -> bool:
-    return isinstance(value, spaces.Space)
-
-
-def _speaks_dicts(env: Any) -> bool:
-    """Whether an environment names its agents and their spaces, as RLlib's do."""
-    named = hasattr(env, "possible_agents") or hasattr(env, "_agent_ids")
-    return named and all(hasattr(env, method) for method in ("reset", "step"))
+    named = any(hasattr(env, name) for name in ("possible_agents", "_agent_ids"))
+    return Table(env) if named and hasattr(env, "step") else None

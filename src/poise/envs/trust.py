@@ -72,11 +72,7 @@ _GAME = re.compile(r"[A-Za-z_]\w*(\.\w+)+_v\d+")
 
 def whole(name: str) -> str:
     """`package.game_v1:parallel_env` for a module of PettingZoo's, `package.game_v1`."""
-    if not _GAME.fullmatch(name):
-        return name
-    game = f"{name}:parallel_env"
-    is_foreign = isinstance(name, Foreign)
-    return Foreign(game, name.source, own_config=name.own_config) if is_foreign else game  # type: ignore[attr-defined]
+    return f"{name}:parallel_env" if _GAME.fullmatch(name) else name
 
 
 def admit(
@@ -97,13 +93,12 @@ def admit(
     Raises:
         TrustError: it came in a file, and nobody knows or confirms it.
     """
-    name = whole(name)
     if not isinstance(name, Foreign):
         return
-    module, _, inside = name.partition(":")
-    if ":" in name and _is_there(module) and not _is_harmless(module, inside, kind, offers):
+    module, colon, inside = whole(name).partition(":")
+    if colon and _is_there(module) and not _is_harmless(module, inside, kind, offers):
         what, why = f"the {kind} {str(name)!r}", f"making it runs code of the module {module!r}"
-        _pass(str(name), kind, what, why, name)
+        _pass(whole(name), kind, what, why, name)
     if config and not name.own_config and _telling(config):
         given = json.dumps(config, default=str)[:200]
         what = f"settings of the {kind} {str(name)!r} that may lead to files or modules, {given}"

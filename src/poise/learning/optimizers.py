@@ -354,3 +354,19 @@ class RMSProp(Optimizer):
         grad = self.flat.grad
         self.square_avg.mul_(self.decay).addcmul_(grad, grad, value=1 - self.decay)
         self.flat.data.addcdiv_(grad, self.square_avg.sqrt().add_(self.eps), value=-lr)
+
+
+def replaced(name: str, change: Change) -> str:
+    """Says which parameters were replaced, of which learner."""
+    sentence = (
+        f"Parameters of the {name} were replaced ({listed(change.replaced)}): "
+        "training goes on with those that are there now."
+    )
+    if change.places is not None:
+        sentence += " The optimiser remembers nothing of those that are new to it."
+    return sentence
+
+
+def listed(names: list[str]) -> str:
+    """The first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -155,6 +155,12 @@ class SamplerGroup:
         return sum(len(member.load_state_dict(state)) for member, state in pairs)
 
 
+def largest_of(samplers: SamplerGroup) -> str:
+    """How large the latest observations and rewards are, which may be why gradients overflow."""
+    observed, rewards = samplers.largest()
+    return f"The latest observations reach {observed:.2g}, and rewards {rewards:.2g}."
+
+
 def largest(rollouts: Sequence[Rollout]) -> tuple[float, float]:
     """The largest absolute values in the float observations of rollouts, and in their rewards."""
     leaves = [leaf for rollout in rollouts for leaf in rollout.obs.values()]

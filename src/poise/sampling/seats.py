@@ -1,4 +1,10 @@
-"""From the rollout of an environment of several agents to one rollout for each policy.
+"""Several agents: policies that act in their joint space, and the rollout of each policy.
+
+The rows of all agents that a policy owns go through its networks at once, `[n * E]` for n agents in
+E environments: all environments of the first agent, then those of the second.
+
+    joint     [..., E, n * k]     what samplers see: one row for each environment
+    slots     [..., n * E, k]     what a policy sees: one row for each of its agents
 
 A slot is one agent of one environment. An agent that acts at row a, and is to act again at row n,
 learns what came of its action only then. Its step stands in the last row of that span:
@@ -17,15 +23,197 @@ of a rollout is a step of the next one. Agents that are absent, or whose episode
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from poise.errors import ConfigError
-from poise.models.team import Seats, TeamPolicy, to_slots
+from poise.learning.device import CPU
+from poise.models.policy import Policy, State
 from poise.sampling.rollout import Rollout
-from poise.spaces.agents import ACTS, BEGINS, REWARD, TERMINATED, TRUNCATED
+from poise.spaces.agents import (
+    ACTS,
+    AGENTS,
+    BEGINS,
+    REWARD,
+    TERMINATED,
+    TRUNCATED,
+    agent_layouts,
+    leaf_names,
+)
+from poise.spaces.layout import Layout
+
+
+def to_slots(joint: Tensor, agents: int) -> Tensor:
+    """`[..., E, n * k]` as `[..., n * E, k]`."""
+    parts = joint.reshape(*joint.shape[:-1], agents, joint.shape[-1] // agents)
+    return parts.transpose(-3, -2).flatten(-3, -2)
+
+
+def to_joint(slots: Tensor, agents: int) -> Tensor:
+    """`[..., n * E, k]` as `[..., E, n * k]`."""
+    *before, rows, width = slots.shape
+    parts = slots.reshape(*before, agents, rows // agents, width)
+    return parts.transpose(-3, -2).flatten(-2)
+
+
+@dataclass
+class Seats:
+    """The agents that a policy owns, and its columns in joint tensors.
+
+    Attributes:
+        policy: acts for them.
+        agents: their numbers among all agents.
+        count: n, how many they are.
+        leaves: by the name of a leaf that the policy sees, those of its agents in the joint space.
+        actions: by the name of a leaf of its actions, likewise.
+        noise, action, inputs, log_prob: columns.
+    """
+
+    policy: Policy
+    agents: list[int]
+    count: int
+    leaves: dict[str, list[str]]
+    actions: dict[str, list[str]]
+    noise: slice
+    action: slice
+    inputs: slice
+    log_prob: slice
+
+    def rows(self, obs: Mapping[str, Tensor], dim: int = 0) -> dict[str, Tensor]:
+        """The leaves that the policy sees, from the joint ones, whose environments are at `dim`."""
+        return {
+            own: torch.cat([obs[name] for name in names], dim) if names[1:] else obs[names[0]]
+            for own, names in self.leaves.items()
+        }
+
+    def flags(self, joint: Tensor) -> Tensor:
+        """What is said of each of its agents, from `[..., E, all agents]`, as `[..., n * E]`."""
+        return joint[..., self.agents].transpose(-2, -1).flatten(-2)
+
+    def samples(self, joint: Tensor) -> Tensor:
+        """Its agents' actions, from joint ones, as the policy's distribution samples them."""
+        dist = self.policy.dist
+        flat = to_slots(joint[..., self.action], self.count)
+        return flat.reshape(*flat.shape[:-1], *dist.action_shape).to(dist.action_dtype)
+
+
+class TeamPolicy:
+    """Acts for all agents; what samplers and evaluations ask of a `Policy`, it has.
+
+    Args:
+        policies: by name.
+        owners: the name of the policy of each agent.
+        obs_layout, action_layout: the joint ones.
+
+    Attributes:
+        seats: the agents of each policy.
+        dist: itself: the independent actions of all agents, with a probability for each; arithmetic
+            as `poise.learning.distributions` has it. An action is one vector of floats.
+    """
+
+    action_dtype: ClassVar[torch.dtype] = torch.float32
+    masked: ClassVar[bool] = False  # masks are within the agents' observations
+    recurrent: ClassVar[bool] = False
+    hears_rewards: ClassVar[bool] = False
+    device = CPU
+
+    def __init__(
+        self,
+        policies: Mapping[str, Policy],
+        owners: Mapping[str, str],
+        obs_layout: Layout,
+        action_layout: Layout,
+    ) -> None:
+        self.policies = dict(policies)
+        self.obs_layout, self.action_layout = obs_layout, action_layout
+        self.seats = self._seat(owners)
+        self.dist, self.log_prob_shape = self, (len(owners),)
+        self.action_shape = (max(each.action.stop for each in self.seats.values()),)
+        self.normal_noise = all(policy.dist.normal_noise for policy in policies.values())
+        each = self.policies.values()
+        self.needs_log_prob = any(policy.needs_log_prob for policy in each)
+        self.wide = any(policy.wide for policy in each)
+        self.moments: list[Any] = []
+
+    def _seat(self, owners: Mapping[str, str]) -> dict[str, Seats]:
+        own = agent_layouts(self.obs_layout, self.action_layout)
+        numbers = {agent: i for i, agent in enumerate(own)}
+        seats: dict[str, Seats] = {}
+        ends = dict.fromkeys(("noise", "action", "inputs", "log_prob"), 0)
+        for name, policy in self.policies.items():
+            agents, dist = [agent for agent in own if owners[agent] == name], policy.dist
+            widths = dist.noise_size, math.prod(dist.action_shape), dist.num_inputs, 1
+            columns = {}
+            for key, width in zip(ends, widths, strict=True):
+                start, ends[key] = ends[key], ends[key] + width * len(agents)
+                columns[key] = slice(start, ends[key])
+            seen = [
+                leaf_names(own[agent][0], self.obs_layout, f"{AGENTS}/{agent}") for agent in agents
+            ]
+            does = [leaf_names(own[agent][1], self.action_layout, agent) for agent in agents]
+            leaves = {leaf: [each[leaf] for each in seen] for leaf in seen[0]}
+            actions = {leaf: [each[leaf] for each in does] for leaf in does[0]}
+            rows = [numbers[agent] for agent in agents]
+            seats[name] = Seats(policy, rows, len(rows), leaves, actions, **columns)
+        return seats
+
+    @property
+    def overflown(self) -> str | None:
+        """The first parameter that is not finite, as `<policy>/<name>`; None if all are."""
+        found = ((name, policy.overflown) for name, policy in self.policies.items())
+        return next((f"{name}/{what}" for name, what in found if what is not None), None)
+
+    def initial_state(self, batch: int) -> State:
+        """Nothing: its policies have no memory."""
+        return ()
+
+    @torch.no_grad()
+    def act(
+        self, obs: Mapping[str, Tensor], state: State, first: Tensor, noise: Tensor | None
+    ) -> tuple[Tensor, Tensor, State]:
+        """Chooses the actions of all agents, also of those that wait; see `Policy.act`."""
+        actions, inputs = [], []
+        for each in self.seats.values():
+            drawn = None if noise is None else to_slots(noise[..., each.noise], each.count)
+            begins = each.flags(obs[BEGINS]) > 0
+            action, own, _ = each.policy.act(each.rows(obs), (), begins, drawn)
+            action = action.reshape(len(action), -1).to(torch.float32)
+            actions.append(to_joint(action, each.count))
+            inputs.append(to_joint(own, each.count))
+        return torch.cat(actions, -1), torch.cat(inputs, -1), ()
+
+    def noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
+        """The noise of all agents, `[..., E, noise of all]`."""
+        parts = []
+        for each in self.seats.values():
+            drawn = each.policy.dist.noise((*shape[:-1], each.count * shape[-1]), generator)
+            parts.append(to_joint(drawn, each.count))
+        return torch.cat(parts, -1)
+
+    def log_prob(self, inputs: Tensor, action: Tensor) -> Tensor:
+        """The logarithm of each agent's probability, `[..., E, agents]`."""
+        parts = []
+        for each in self.seats.values():
+            own = to_slots(inputs[..., each.inputs], each.count)
+            log_prob = each.policy.dist.log_prob(own, each.samples(action))
+            parts.append(to_joint(log_prob.unsqueeze(-1), each.count))
+        return torch.cat(parts, -1)
+
+    def env_action(self, action: Tensor) -> Any:
+        """Turns joint samples `[E, ...]` into the actions of all agents, by id."""
+        leaves: dict[str, np.ndarray] = {}
+        for each in self.seats.values():
+            policy, envs = each.policy, len(action)
+            does = policy.action_layout.flatten(policy.env_action(each.samples(action)))
+            for own, names in each.actions.items():
+                for k, name in enumerate(names):
+                    leaves[name] = does[own][k * envs : (k + 1) * envs]
+        return self.action_layout.unflatten(leaves)
 
 
 class Split:
@@ -34,28 +222,21 @@ class Split:
     Args:
         team: acted.
         envs: the number of environments.
+
+    Attributes:
+        open: the steps that are not finished, by policy.
     """
 
     def __init__(self, team: TeamPolicy, envs: int) -> None:
         self.team, self.envs = team, envs
-        self.forget()
-
-    def forget(self) -> None:
-        """Forgets the steps that are not finished."""
-        self._open = {name: _nothing(each, self.envs) for name, each in self.team.seats.items()}
+        self.open = {name: _nothing(each, envs) for name, each in team.seats.items()}
 
     def __call__(self, rollout: Rollout) -> dict[str, Rollout]:
         """The rollouts by policy; what is not finished is kept for the next call."""
-        before = list(rollout.state)
-        parts = {}
-        for name, each in self.team.seats.items():
-            size = len(each.policy.initial_state(1)) if before else 0
-            state = tuple(part.transpose(0, 1).flatten(0, 1) for part in before[:size])
-            del before[:size]
-            parts[name] = self._part(each, rollout, self._open[name], state)
-        return parts
+        seats = self.team.seats.items()
+        return {name: self._part(each, rollout, self.open[name]) for name, each in seats}
 
-    def _part(self, each: Seats, rollout: Rollout, kept: dict[str, Tensor], state: Any) -> Rollout:
+    def _part(self, each: Seats, rollout: Rollout, kept: dict[str, Tensor]) -> Rollout:
         n, steps = each.count, rollout.steps
         acts, begins = (each.flags(rollout.obs[key]) > 0 for key in (ACTS, BEGINS))
         ended = [each.flags(rollout.obs[key][1:]) > 0 for key in (TERMINATED, TRUNCATED)]
@@ -80,61 +261,27 @@ class Split:
             terminated[t] = done & ended[0][t]
             truncated[t] = done & over & (ended[1][t] | ~ended[0][t])
             pending, reward = pending & ~(done | over), reward * ~done
-        if each.policy.recurrent and (valid * (sources != torch.arange(steps)[:, None])).any():
-            raise ConfigError(
-                "A policy with a memory cannot learn yet where agents wait for others to act: "
-                "leave out model.memory, or give an environment in which all act at once."
-            )
-        action, log_prob = self._actions(each, rollout, sources, kept, ids)
+        log_prob = to_slots(rollout.log_prob[..., each.log_prob], n).squeeze(-1)
+        chosen: dict[str, Any] = {"action": each.samples(rollout.action), "log_prob": log_prob}
+        for key, own in chosen.items():  # what stands in each row was chosen in its source
+            both = torch.cat([kept[key][ids].unsqueeze(0), own])
+            chosen[key] = both[sources + 1, torch.arange(len(ids))]
+            kept[key][ids] = chosen[key][-1]
         kept["pending"][ids], kept["reward"][ids] = pending, reward
         waits = (valid == 0) & ~begins[1:]
         return Rollout(
             obs=each.rows(rollout.obs, 1),
-            action=action,
-            log_prob=log_prob,
+            **chosen,
             reward=rewards,
             terminated=terminated,
             truncated=truncated,
             valid=valid,
             first=begins,
             ids=ids,
-            state=state,
             version=rollout.version,
             waits=waits if waits.any() else None,
             env_steps=int(rollout.valid.sum()),
         )
-
-    def _actions(
-        self, each: Seats, rollout: Rollout, source: Tensor, kept: dict[str, Tensor], ids: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The actions that led to what stands in each row, and their log probabilities.
-
-        Args:
-            each, rollout: as above.
-            source: the row in which each was chosen, `[T, n * E]`; -1 in the rollout before.
-            kept: what is left of that one; becomes what is left of this one.
-            ids: the slots.
-        """
-        known: dict[str, Tensor] = {"action": each.samples(rollout.action)}
-        log_prob = to_slots(rollout.log_prob[..., each.log_prob], each.count)
-        known["log_prob"] = log_prob.squeeze(-1)
-        found = []
-        for key, chosen in known.items():
-            both = torch.cat([kept[key][ids].unsqueeze(0), chosen])
-            rows = both[source + 1, torch.arange(len(ids))]
-            kept[key][ids] = rows[-1]
-            found.append(rows)
-        return found[0], found[1]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The steps that are not finished."""
-        return {name: dict(kept) for name, kept in self._open.items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
-        for name, kept in self._open.items():
-            for key, own in kept.items():
-                own.copy_(torch.as_tensor(state[name][key]))
 
 
 def _nothing(each: Seats, envs: int) -> dict[str, Tensor]:

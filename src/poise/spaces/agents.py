@@ -8,7 +8,6 @@ An environment of several agents is stepped as one, with this observation:
     reward          what it got since the observation before
     terminated      whether its episode ended with this observation, and how
     truncated
-    state           what the environment is in, where it tells that
 
 Its action is a `Dict` of the agents' actions.
 """
@@ -23,24 +22,16 @@ from gymnasium import spaces
 from poise.spaces.layout import Layout
 
 AGENTS, ACTS, BEGINS, REWARD = "agents", "acts", "begins", "reward"
-TERMINATED, TRUNCATED, STATE = "terminated", "truncated", "state"
+TERMINATED, TRUNCATED = "terminated", "truncated"
 
 _OUTCOMES = (ACTS, BEGINS, REWARD, TERMINATED, TRUNCATED)
 
 
-def joint_space(
-    observed: Mapping[str, spaces.Space], state: spaces.Space | None = None
-) -> spaces.Dict:
-    """The joint observation space.
-
-    Args:
-        observed: the observation space of each agent, by its id.
-        state: the space of what the environment is in; None where it does not tell.
-    """
+def joint_space(observed: Mapping[str, spaces.Space]) -> spaces.Dict:
+    """The joint observation space, from that of each agent by its id."""
     count = len(observed)
-    flags = {name: spaces.MultiBinary(count) for name in _OUTCOMES if name != REWARD}
-    reward = spaces.Box(-np.inf, np.inf, (count,), np.float32)
-    parts = {**flags, REWARD: reward, **({} if state is None else {STATE: state})}
+    flags = {name: spaces.MultiBinary(count) for name in _OUTCOMES}
+    parts = {**flags, REWARD: spaces.Box(-np.inf, np.inf, (count,), np.float32)}
     # Pairs keep their order, which keys of a dict would lose.
     return spaces.Dict([(AGENTS, spaces.Dict(list(observed.items()))), *parts.items()])
 

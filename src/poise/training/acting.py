@@ -111,8 +111,12 @@ class Acting:
         if self._generator is None:
             self._generator = torch_generator(self.stream(ACTING, self.iteration))
         generator = None if deterministic else self._generator
-        whole = policy is None and isinstance(observation, Mapping) and AGENTS in observation
-        chosen = self.policy if whole else named(self.algorithm.policies, policy)
+        whole = isinstance(observation, Mapping) and AGENTS in observation
+        policies = self.algorithm.policies
+        only = next(iter(policies)) if len(policies) == 1 else ""
+        chosen = self.policy if whole else policies.get(policy or only)
+        if chosen is None:
+            raise ConfigError(f"policy={policy!r} is not allowed: there are {', '.join(policies)}.")
         return act(chosen, observation, state, episode_start, action_mask, generator, reward)
 
     @telling_interrupts()
@@ -143,20 +147,6 @@ class Acting:
         return self.environments.play(
             self.policy, count, streams, explore=True, window=window, many=True
         )
-
-
-def named(policies: Mapping[str, Policy], name: str | None) -> Policy:
-    """The policy of a name, which may be left out where there is only one.
-
-    Raises:
-        ConfigError: there is none of that name, or there are several and none is named.
-    """
-    if name is None and len(policies) == 1:
-        name = next(iter(policies))
-    if name is None or name not in policies:
-        listed = ", ".join(policies)
-        raise ConfigError(f"policy={name!r} is not allowed: it must be one of {listed}.")
-    return policies[name]
 
 
 @torch.no_grad()

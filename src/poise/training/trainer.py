@@ -37,9 +37,6 @@ from poise.training.signals import acknowledge, stopping_on
 from poise.training.stopping import Stop, StopRule, default_stop
 from poise.training.threads import torch_threads
 
-AGENT_STEPS = "agent_timesteps_total"
-"""The key of the steps of all agents."""
-
 
 class Trainer(EnvAccess, Acting, Saving):
     """Trains one policy in one environment.
@@ -190,7 +187,7 @@ class Trainer(EnvAccess, Acting, Saving):
             "episodes_this_iter": len(harvest.episodes),
             "timesteps_this_iter": steps,
             "timesteps_total": self.algorithm.timesteps,
-            **({} if (count := self.algorithm.agent_timesteps) is None else {AGENT_STEPS: count}),
+            **self.algorithm.agents_counted,
             "training_iteration": self.iteration,
             "time_this_iter_s": seconds,
             "time_total_s": self.metrics.time_total_s,
