@@ -314,3 +314,75 @@ def test_settings_of_policies_are_not_used_by_one_agent() -> None:
 def test_what_several_agents_cannot_have_yet_is_said() -> None:
     with pytest.raises(poise.ConfigError, match=r"model.memory is not allowed with several agents"):
         poise.PPO(Rooms, model={"memory": "gru"}, preset=None)
+
+
+def test_the_classic_config_of_rllib_trains_several_agents() -> None:
+    from poise.compat.ray.rllib import MultiAgentEnv
+    from poise.compat.ray.rllib.agents.ppo import PPOTrainer
+
+    class Old(MultiAgentEnv, Rooms):
+        """As before Gymnasium: observations alone, and one flag."""
+
+        def reset(self) -> Any:  # type: ignore[override]
+            return Rooms.reset(self)[0]
+
+        def step(self, actions: Any) -> Any:
+            obs, rewards, over, _, infos = Rooms.step(self, actions)
+            return obs, rewards, over, infos
+
+    small, large = spaces.Box(0, 9, (1,), np.float32), spaces.Box(0, 9, (3,), np.float32)
+    policies = {
+        "small": (None, small, spaces.Discrete(2), {"lr": 1e-3}),
+        "big": (None, large, spaces.Box(-1, 1, (2,), np.float32), {}),
+    }
+    mapping = lambda agent_id, episode, worker, **_: "big" if agent_id == "late" else "small"  # noqa: E731
+    config = {
+        "multiagent": {
+            "policies": policies,
+            "policy_mapping_fn": mapping,
+            "policies_to_train": ["small"],
+            "count_steps_by": "env_steps",
+        },
+        "train_batch_size": 64,
+        "sgd_minibatch_size": 16,
+    }
+    trainer = PPOTrainer(config=config, env=Old)
+    result = trainer.train()
+    assert {*result["policy_reward_mean"]} == {"small", "big"}
+    assert "policy_loss" in result["info"]["learner"]["small"]
+    assert trainer.trainer.algorithm.members["small"].config.lr == 1e-3
+    assert trainer.compute_action(np.zeros(1, np.float32), policy_id="small") in (0, 1)
+
+
+GAMES = [
+    *(f"mpe2.{name}" for name in (
+        "simple_v3", "simple_adversary_v3", "simple_crypto_v3", "simple_push_v3",
+        "simple_reference_v3", "simple_speaker_listener_v4", "simple_spread_v3", "simple_tag_v3",
+        "simple_world_comm_v3",
+    )),
+    *(f"mpe2.{name}:env" for name in (
+        "simple_adversary_v3", "simple_crypto_v3", "simple_reference_v3",
+        "simple_speaker_listener_v4", "simple_spread_v3", "simple_tag_v3",
+    )),
+    "pettingzoo.classic.connect_four_v3", "pettingzoo.classic.tictactoe_v3",
+    "pettingzoo.classic.rps_v2", "pettingzoo.classic.rps_v2:env",
+    "pettingzoo.butterfly.cooperative_pong_v6", "lbforaging:Foraging-8x8-2p-2f-v3",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("game", GAMES)
+def test_games_of_others_run_an_iteration(game: str) -> None:
+    pytest.importorskip(game.partition(":")[0].partition(".")[0])
+    small = {"fcnet_hiddens": [8], "conv_filters": [[4, 8, 8]] * 2}
+    model = small if "pong" in game else {"fcnet_hiddens": [8]}
+    steps = 8 if "pong" in game else 32
+    how = {"num_envs_per_worker": 2, "rollout_fragment_length": steps, "num_sgd_iter": 1, "seed": 0}
+    trainer = poise.PPO(game, model=model, preset=None, **how)
+    result = trainer.train()
+    assert result["env_failures_total"] == 0
+    assert result["timesteps_total"] <= 2 * steps
+    assert result["agent_timesteps_total"] > steps / 2
+    losses = [value for key, value in result.items() if key.endswith("policy_loss")]
+    assert len(losses) == len(trainer.algorithm.policies)
+    assert all(map(math.isfinite, losses))

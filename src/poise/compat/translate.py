@@ -18,6 +18,7 @@ from poise.config.resolve import canonical, field_types, resolve
 from poise.envs.atari import is_atari
 from poise.envs.make import call_creator
 from poise.envs.old_gym import OldGymEnv, old_api_sentence
+from poise.envs.tables import table_of
 from poise.errors import ConfigError, PoiseWarning
 from poise.training.callbacks import Callback
 from poise.tuning.space import is_search, searches
@@ -74,6 +75,8 @@ def translated(
     for key in ("lr", "entropy_coeff"):
         if (schedule := given.pop(f"{key}_schedule", None)) is not None:
             given[key] = schedule  # in RLlib, too, it wins
+    if isinstance(given.get("multiagent"), Mapping):
+        given.update(_of_agents(given.pop("multiagent")))
     if given.pop("observation_filter", "NoFilter") == "MeanStdFilter":
         settings["normalize_observations"] = True
     if (horizon := given.pop("horizon", None)) is not None:
@@ -103,6 +106,15 @@ def translated(
     if pictures:
         settings["env_config"] = {**pictures, **settings.get("env_config", {})}
     return _collected(algorithm, canonical(spec, settings)), callbacks
+
+
+def _of_agents(multiagent: Mapping[str, Any]) -> dict[str, Any]:
+    """RLlib's settings of several agents, as keys of their own; None and defaults are left out."""
+    own = {key: value for key, value in multiagent.items() if value not in (None, "env_steps")}
+    if callable(own.get("policies_to_train")):
+        asked = own["policies_to_train"]
+        own["policies_to_train"] = [name for name in own.get("policies", ()) if asked(name)]
+    return own
 
 
 def _collected(algorithm: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -184,7 +196,8 @@ def modern(env: Any) -> Any:
 
     def creator(config: dict[str, Any]) -> Any:
         made = call_creator(env, config)
-        return OldGymEnv(made) if old_api_sentence(made) else made
+        several = table_of(made) is not None
+        return OldGymEnv(made) if not several and old_api_sentence(made) else made
 
     creator.__name__ = creator.__qualname__ = getattr(env, "__name__", type(env).__name__)
     return creator

@@ -57,10 +57,13 @@ class Trainer:
         """One iteration; the result has RLlib's classic keys."""
         result = self.trainer.train()
         window = list(self.trainer.metrics.window)
-        learner = {
-            key.removeprefix("learner/"): value
-            for key, value in result.items()
-            if key.startswith("learner/")
+        learner = _below("learner/", result)
+        several = len(self.trainer.algorithm.policies) > 1
+        each = {name: _below(f"{name}/", learner) for name in self.trainer.algorithm.policies}
+        returns = {
+            name: result[key]
+            for name in each
+            if (key := f"policy/{name}/episode_reward_mean") in result
         }
         return {
             **result,
@@ -70,8 +73,9 @@ class Trainer:
             },
             "info": {
                 "num_steps_sampled": result["timesteps_total"],
-                "learner": {"default_policy": learner},
+                "learner": each if several else {"default_policy": learner},
             },
+            "policy_reward_mean": returns,
             "config": self.config,
             "done": False,
         }
@@ -84,15 +88,17 @@ class Trainer:
         prev_reward: Any = None,
         *_: Any,
         explore: bool = True,
+        policy_id: str | None = None,
         **__: Any,
     ) -> Any:
         """An action for one observation; sampled unless `explore=False`, as it was.
 
         With a `state`, it is the action, the next state and an empty dict. A state of zeros, of
         whatever shape, is that at an episode's start; the previous action is part of a state.
+        Where several agents have several policies, `policy_id` says whose action it is.
         """
         if state is None or not len(state):
-            return self.trainer.compute_action(observation, explore=explore)
+            return self.trainer.compute_action(observation, explore=explore, policy=policy_id)
         begins = not any(np.any(np.asarray(part)) for part in state)
         memory, earned = (None, None) if begins else (state, prev_reward)
         action, after = self.trainer.predict(
@@ -123,3 +129,9 @@ class Trainer:
         self.trainer.close()
 
     cleanup = stop
+
+
+def _below(prefix: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries whose keys begin with a prefix, without it."""
+    found = {key.removeprefix(prefix): key for key in result if key.startswith(prefix)}
+    return {short: result[key] for short, key in found.items()}
