@@ -312,7 +312,9 @@ def test_settings_of_policies_are_not_used_by_one_agent() -> None:
 
 
 def test_what_several_agents_cannot_have_yet_is_said() -> None:
-    with pytest.raises(poise.ConfigError, match=r"model.memory is not allowed with several agents"):
+    with pytest.raises(
+        poise.ConfigError, match=r"a memory .model.memory. is not allowed with several"
+    ):
         poise.PPO(Rooms, model={"memory": "gru"}, preset=None)
 
 

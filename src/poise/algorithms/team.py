@@ -9,7 +9,7 @@ repeat:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,6 @@ class Team(Algorithm):
         action_layout: Layout,
         seed: np.random.SeedSequence,
     ) -> None:
-        _refuse(config)
         self.config, self.device = config, CPU
         layouts = agent_layouts(obs_layout, action_layout)
         specs = read_policies(config.policies)
@@ -72,6 +71,7 @@ class Team(Algorithm):
             agents = [agent for agent, owner in self.owners.items() if owner == name]
             own = for_policy(config, specs.get(name, {}), len(agents))
             self.members[name] = kind(own, *layouts[agents[0]], own_seed)
+        _refuse(config, self.policies.values())
         self.trained = config.policies_to_train or names
         config.policies = {name: specs.get(name, {}) for name in names}
         config.policy_mapping_fn, config.policies_to_train = self.owners, self.trained
@@ -203,14 +203,16 @@ def _is_new(member: Algorithm) -> bool:
     return isinstance(member, OnPolicy) and any(m.count == 0 for m in member.policy.moments)
 
 
-def _refuse(config: Any) -> None:
+def _refuse(config: Any, policies: Iterable[Policy]) -> None:
     """Refuses what several agents cannot have yet.
 
     Raises:
         ConfigError: it names the setting.
     """
-    keys = {"her": getattr(config, "her", None), "model.memory": config.model.memory}
-    if found := [key for key, value in keys.items() if value] + ["ray_address"] * config.on_cluster:
+    recurrent = any(policy.recurrent for policy in policies)
+    keys = {"ray_address": config.on_cluster, "a policy with a memory (model.memory)": recurrent}
+    keys["her"] = getattr(config, "her", None)
+    if found := [key for key, value in keys.items() if value]:
         raise ConfigError(
             f"{found[0]} is not allowed with several agents in an environment: not yet."
         )
