@@ -41,7 +41,8 @@ TASKS: dict[str, tuple[str, int, dict[str, Any]]] = {
         400_000,
         {
             "num_envs_per_worker": 32, "rollout_fragment_length": 64, "num_sgd_iter": 6,
-            "lr": 1e-3, "entropy_coeff": 0.01, "model": {"fcnet_hiddens": [128, 128]},
+            "lr": 1e-3, "entropy_coeff": 0.01,
+            "model": {"fcnet_hiddens": [128], "conv_filters": [[32, 4, 1]]},
         },
     ),
 }  # fmt: skip
