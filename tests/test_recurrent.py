@@ -26,6 +26,7 @@ from poise.sampling.rollout import Rollout
 from poise.sampling.sequences import sequence_priorities
 from poise.training.trainer import Trainer
 from poise.training.unused import unused
+from poise.training.unused import unused
 
 pytestmark = pytest.mark.usefixtures("registries")
 
@@ -456,6 +457,14 @@ def test_a_model_of_ones_own_has_a_memory(trainer: Make, tmp_path: Path) -> None
     )
     algo.learn(stop={"episode_reward_mean": 3.8, "timesteps_total": 40_000})
     assert algo.evaluate(20)["episode_reward_mean"] > 3.5
+
+
+def test_what_a_memory_of_ones_own_reads_is_not_called_unused(trainer: Make) -> None:
+    poise.register_model("own", Own)
+    model = {"custom_model": "own", "max_seq_len": 8, "lstm_cell_size": 5}
+    assert unused(trainer("PPO", "CartPole-v1", preset=None, model=model)) == [
+        "Not used: model.lstm_cell_size (a custom model has cells of its own)."
+    ]
 
 
 def test_a_model_of_ones_own_that_does_not_fit_is_said(trainer: Make) -> None:

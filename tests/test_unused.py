@@ -265,7 +265,8 @@ OTHER: dict[str, Any] = {
     "model.custom_model_config": {"width": 5}, "model.custom_preprocessor": "unused-half",
     "num_cpus_per_worker": 2.0, "min_workers": 1, "cluster_timeout_s": 5.0, "n_sampled_goal": 2,
     "goal_selection_strategy": "final", "policies": ["a"], "policy_mapping_fn": {"a": "b"},
-    "policies_to_train": ["a"],
+    "policies_to_train": ["a"], "burn_in": 2, "model.memory": "gru", "model.lstm_cell_size": 8,
+    "model.lstm_use_prev_action": True, "model.lstm_use_prev_reward": True, "model.max_seq_len": 5,
 }  # fmt: skip
 APART = {
     "env", "env_config", "model.custom_model", "num_gpus", "num_workers", "num_threads",

@@ -46,9 +46,7 @@ _PICTURES = "model.conv_filters model.conv_activation model.conv_dtype"
 _GAUSSIAN = (
     "model.action_distribution model.free_log_std model.log_std_init exploration_correlation"
 )
-_CELLS = (
-    "model.lstm_cell_size model.lstm_use_prev_action model.lstm_use_prev_reward model.max_seq_len"
-)
+_CELLS = "model.lstm_cell_size model.lstm_use_prev_action model.lstm_use_prev_reward"
 _AGENTS = "policies policy_mapping_fn policies_to_train"
 _PRIORITIES = "prioritized_replay_alpha prioritized_replay_beta prioritized_replay_eps"
 _CLUSTER = "ray_address num_cpus_per_worker min_workers cluster_timeout_s"
@@ -82,9 +80,10 @@ def _reasons(trainer: Trainer, name: str, policy: Any, stop: Any) -> list[tuple[
     if config.ray_address is not None:
         where = "num_workers=0 samples in this process, without Ray"
     return [
-        (not model.memory, f"burn_in {_CELLS}", "there is no model.memory"),
+        (not policy.recurrent, f"burn_in model.max_seq_len {_CELLS}", "there is no model.memory"),
+        (not model.memory, _CELLS, "a custom model has cells of its own"),
         (
-            model.memory and not (hasattr(config, "clip_param") or hasattr(config, "burn_in")),
+            policy.recurrent and not (hasattr(config, "clip_param") or hasattr(config, "burn_in")),
             "model.max_seq_len",
             f"{trainer.name} learns from whole rollouts",
         ),
