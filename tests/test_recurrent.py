@@ -26,7 +26,6 @@ from poise.sampling.rollout import Rollout
 from poise.sampling.sequences import sequence_priorities
 from poise.training.trainer import Trainer
 from poise.training.unused import unused
-from poise.training.unused import unused
 
 pytestmark = pytest.mark.usefixtures("registries")
 
