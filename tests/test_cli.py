@@ -308,6 +308,9 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         (["--normalize_observations", "--lr", "1"], {"normalize_observations": True, "lr": 1}),
         (["--normalize-observations", "false"], {"normalize_observations": False}),
         (["--env_config", '{"max_episode_steps": 9}'], {"env_config": {"max_episode_steps": 9}}),
+        (["--model.use_lstm", "true"], {"model.memory": "lstm"}),
+        (["--model.use_lstm"], {"model.memory": "lstm"}),
+        (["--model.use_lstm", "False"], {"model.memory": None}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -161,6 +162,19 @@ def test_learning_goes_through_what_acting_went_through(
             seen += int(counts.sum())
         assert seen == rollout.valid.sum()
     assert all(part.abs().sum() > 0 for part in rollout.state)
+
+
+def test_sequences_of_unequal_length_fill_a_minibatch_too(trainer: Make) -> None:
+    """Of 10 steps, sequences of 4, 4 and 2: all of them are one minibatch, if that is asked for."""
+    made = trainer(
+        "PPO", WORLDS["numbers"], num_envs_per_worker=2, rollout_fragment_length=10,
+        sgd_minibatch_size=20, model={"memory": "gru", "max_seq_len": 4},
+    )  # fmt: skip
+    ppo: Any = made.algorithm
+    batch = ppo.batch(made.samplers.collect())
+    (whole,) = ppo.minibatches(batch)
+    assert whole.first.shape == (4, 6)
+    assert int((whole.weight > 0).sum()) == int(batch.weight.sum())
 
 
 def test_minibatches_and_sequences_fit_each_other() -> None:
@@ -368,10 +382,56 @@ def test_what_sequences_need_is_said() -> None:
     config: Any = resolve("DQN", None, {"model": model})[0]
     assert (config.train_batch_size, config.training_intensity) == (160, 16)
     assert config.sequence_length == 18
-    with pytest.raises(ConfigError, match="buffer_size=100 is smaller than the 144 steps"):
+    with pytest.raises(ConfigError, match="buffer_size=100 is smaller than the 160 steps"):
         resolve("DQN", None, {"model": model, "buffer_size": 100})
-    with pytest.raises(ConfigError, match=r"her=True does not go with model\.memory"):
+    with pytest.raises(ConfigError, match=r"her=True does not go with a memory"):
         resolve("DQN", None, {"model": model, "her": True})
+    # Sequences of 42 steps that begin at every fourth one.
+    tight: dict[str, Any] = {"model": {"memory": "gru"}, "n_step": 3, "num_envs_per_worker": 1}
+    assert resolve("DQN", None, {**tight, "buffer_size": 44})[0]
+    with pytest.raises(ConfigError, match="buffer_size=43 is smaller than the 44 steps"):
+        resolve("DQN", None, {**tight, "buffer_size": 43})
+    config = resolve("DQN", None, {"model": {"memory": "gru"}, "train_batch_size": 8})[0]
+    assert config.model.max_seq_len == 8
+    with pytest.raises(ConfigError, match=r"train_batch_size=8 is smaller than model\.max_"):
+        resolve("DQN", None, {"model": model, "train_batch_size": 8})
+
+
+def test_a_life_that_is_lost_is_remembered(trainer: Make) -> None:
+    """It ends what rewards add up to, but no episode: acting did not forget either."""
+    dqn: Any = trainer(
+        "DQN", lambda config: Scripted((40,)), num_envs_per_worker=2, rollout_fragment_length=4,
+        burn_in=0, model={"memory": "gru", "max_seq_len": 8},
+    )  # fmt: skip
+    replay = dqn.algorithm._make_replay(2)
+    for _ in range(3):
+        rollout = dqn.samplers.collect()
+        rollout.terminated[1] = True
+        replay.add(rollout)
+    r = replay.sequences(np.array([0, 1]), 8)
+    assert r.terminated.any()
+    assert r.first.nonzero()[:, 0].tolist() == [0, 0]
+
+
+def test_other_settings_on_resuming_leave_the_minibatch_as_it_is(
+    trainer: Make, tmp_path: Path
+) -> None:
+    algo: Any = trainer(
+        "DQN", "CartPole-v1", preset=None, num_envs_per_worker=2, train_batch_size=16,
+        training_intensity=1, learning_starts=20, buffer_size=1000, timesteps_per_iteration=100,
+        seed=0, model={"memory": "gru", "max_seq_len": 8, "lstm_cell_size": 8},
+    )  # fmt: skip
+    algo.train()
+    path = algo.save(tmp_path / "saved")
+    with poise.load(path, lr=1e-4) as other:
+        assert other.config.train_batch_size == 16
+        assert other.config.training_intensity == 1
+        assert other.algorithm.replay is not None
+    for settings in ({"burn_in": 20}, {"n_step": 9}, {"rollout_fragment_length": 8}):
+        # Sequences of the replay that there was would reach beyond its end.
+        with poise.load(path, **settings) as other:
+            assert other.algorithm.replay is None
+            assert any("replay begin" in note for note in other.notes)
 
 
 # --- acting ---------------------------------------------------------------------------------------
@@ -394,6 +454,22 @@ def test_a_prediction_goes_on_from_its_state(trainer: Make) -> None:
         algo.predict(obs, state)
     with pytest.raises(SpaceError, match=r"shapes \[\(1, 2, 64\), \(1, 3\)\] does not fit: here"):
         algo.predict(np.ones((2, 4), np.float32), state, reward=[0, 0])
+    _, wide = algo.predict(obs, [part.double().tolist() for part in state], reward=5.0)
+    assert torch.equal(wide[0], rich[0])
+    _, wide = algo.predict(obs, [part.double() for part in state], reward=5.0)
+    assert torch.equal(wide[0], rich[0])
+    for given, sentence in {
+        "reward=[1, 2] is not allowed: give one finite number, or 1": {"reward": [1, 2]},
+        "reward='much' is not allowed": {"reward": "much"},
+        "reward=nan is not allowed": {"reward": np.nan},
+        "episode_start=[True, False] is not": {"reward": 1, "episode_start": [True, False]},
+        "state='that' is no memory": {"reward": 1, "state": "that"},
+        "The state holds numbers that are not finite": {
+            "reward": 1, "state": [part * np.nan for part in state],
+        },
+    }.items():  # fmt: skip
+        with pytest.raises(SpaceError, match=re.escape(given)):
+            algo.predict(obs, **{"state": state, **sentence})
 
 
 class Filmed(Task):
@@ -481,6 +557,8 @@ def test_a_model_of_ones_own_that_does_not_fit_is_said(trainer: Make) -> None:
         trainer("SAC", "CartPole-v1", model={"custom_model": "own"})
     with pytest.raises(ModelError, match="does not go with model"):
         trainer("PPO", "CartPole-v1", model={"custom_model": "own", "memory": "gru"})
+    with pytest.raises(ConfigError, match="her=True does not go with a memory"):
+        trainer("DQN", "CartPole-v1", model={"custom_model": "own"}, her=True)
     model = {"custom_model": "own", "lstm_use_prev_action": True}
     with pytest.raises(ModelError, match="not shown previous actions"):
         trainer("PPO", "CartPole-v1", model=model)
@@ -493,6 +571,10 @@ def test_a_model_of_ones_own_that_does_not_fit_is_said(trainer: Make) -> None:
 def test_a_replay_of_single_steps_takes_no_cells(name: str) -> None:
     with pytest.raises(ConfigError, match=r"^model.memory='lstm' does not go with a replay"):
         resolve(name, None, {"model": {"use_lstm": True}})
+    with pytest.raises(
+        ConfigError, match=r"use_lstm='on' is not allowed: it must be true or false"
+    ):
+        resolve(name, None, {"model": {"use_lstm": "on"}})
 
 
 def test_settings_of_cells_that_do_nothing_are_said(trainer: Make) -> None:
@@ -504,6 +586,17 @@ def test_settings_of_cells_that_do_nothing_are_said(trainer: Make) -> None:
     with pytest.warns(PoiseWarning, match="Not used"):
         algo = trainer("A2C", "CartPole-v1", model={"memory": "gru", "max_seq_len": 8})
     assert unused(algo) == ["Not used: model.max_seq_len (A2C learns from whole rollouts)."]
+    model = {"memory": "gru", "max_seq_len": 100}
+    with pytest.warns(PoiseWarning, match="Not used"):
+        algo = trainer("PPO", "CartPole-v1", rollout_fragment_length=32, model=model)
+    assert unused(algo) == [
+        "Not used: model.max_seq_len (no sequence is longer than rollout_fragment_length=32)."
+    ]
+    poise.register_model("own", Own)
+    model = {"custom_model": "own", "max_seq_len": 16, "lstm_cell_size": 8}
+    with pytest.warns(PoiseWarning, match="Not used"):
+        algo = trainer("PPO", "CartPole-v1", rollout_fragment_length=32, model=model)
+    assert unused(algo) == ["Not used: model.lstm_cell_size (a custom model has cells of its own)."]
 
 
 def test_the_zoos_recurrent_policies_are_read(tmp_path: Path) -> None:

@@ -47,7 +47,10 @@ class DQN(OffPolicy):
 
     def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
         config = self.config
-        kind = RecurrentQPolicy if has_memory(config.model) else QPolicy
+        kind = QPolicy
+        if has_memory(config.model):
+            kind = RecurrentQPolicy
+            config.require_sequences()  # a custom model may have one, too
         return kind(
             obs_layout,
             action_layout,

@@ -271,7 +271,8 @@ class Batch:
         device = self.weight.device
         order = torch.arange(count, device=device) if order is None else order
         now = torch.arange(length, device=device).unsqueeze(1)
-        for chosen in torch.split(order, max(1, size // length)):
+        # Of sequences of different lengths, it takes more than of the longest.
+        for chosen in torch.split(order, max(1, size * count // (steps * slots))):
             step = now + torch.div(chosen, slots, rounding_mode="floor") * length
             index = step.clamp(max=steps - 1) * slots + chosen % slots
             part = self[index.flatten()].gathered()

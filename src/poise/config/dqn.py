@@ -100,13 +100,8 @@ class DQNConfig(OffPolicyConfig):
         if self.model.memory is not None:
             self._derive_sequences(explicit)
         super().derive(explicit)
-        steps = self.sequence_length * self.num_envs
-        if self.model.memory is not None and steps > self.buffer_size:
-            raise ConfigError(
-                f"buffer_size={self.buffer_size} is smaller than the {steps} steps that "
-                f"{self.num_envs} environments take in one sequence (burn_in={self.burn_in}, "
-                f"model.max_seq_len={self.model.max_seq_len}, n_step={self.n_step})."
-            )
+        if self.model.memory is not None:
+            self.require_sequences()
         if self.model.vf_fcnet_hiddens is not None and not self.dueling:
             raise ConfigError(
                 f"model.vf_fcnet_hiddens={self.model.vf_fcnet_hiddens} is for dueling=True: "
@@ -114,13 +109,43 @@ class DQNConfig(OffPolicyConfig):
             )
 
     def _derive_sequences(self, explicit: set[str]) -> None:
-        """With a memory, a minibatch is 16 sequences, learnt from as often as single steps are."""
-        if self.her:
-            raise ConfigError("her=True does not go with model.memory: goals change single steps.")
-        if "train_batch_size" not in explicit:
-            self.train_batch_size = 16 * self.model.max_seq_len
-        if not {"gradient_steps", "training_intensity"} & explicit:
+        """With a memory, a minibatch is 16 sequences, learnt from as often as single steps are.
+
+        A smaller one that the user set goes before the default length of sequences. What goes on
+        from a checkpoint has its numbers already.
+        """
+        size, length = self.train_batch_size, self.model.max_seq_len
+        if "train_batch_size" not in explicit and not self.continued:
+            self.train_batch_size = 16 * length
+        elif size is not None and size < length and "model.max_seq_len" not in explicit:
+            self.model.max_seq_len = size
+        if not (self.continued or {"gradient_steps", "training_intensity"} & explicit):
             self.gradient_steps, self.training_intensity = None, 16
+
+    def require_sequences(self) -> None:
+        """Finds out whether sequences can be drawn and learnt from.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        size, length = self.train_batch_size, self.model.max_seq_len
+        if self.her:
+            raise ConfigError("her=True does not go with a memory: goals change single steps.")
+        if size is not None and size < length:
+            raise ConfigError(
+                f"train_batch_size={size} is smaller than model.max_seq_len={length}: "
+                "a minibatch holds whole sequences."
+            )
+        # Sequences begin where rollouts do: there has to be room for a whole number of these.
+        every = self.rollout_fragment_length or 1
+        steps = -(-self.sequence_length // every) * every * self.num_envs
+        if steps > self.buffer_size:
+            raise ConfigError(
+                f"buffer_size={self.buffer_size} is smaller than the {steps} steps that "
+                f"{self.num_envs} environments take in the rollouts of one sequence "
+                f"(burn_in={self.burn_in}, model.max_seq_len={length}, n_step={self.n_step}, "
+                f"rollout_fragment_length={every})."
+            )
 
 
 # Huber's loss grows only linearly with large errors, so that the rare fall is lost among the steps

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from poise.config.checked import Checked
-from poise.config.types import PositiveInt, Range
+from poise.config.types import PositiveInt, Range, coerce
 
 Activation = Literal[
     "linear", "relu", "tanh", "elu", "silu", "swish", "gelu", "leaky_relu", "sigmoid"
 ]
 
 SPELLINGS: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "model.use_lstm": lambda on: {"model.memory": {True: "lstm", False: None}[on]},
+    "model.use_lstm": lambda on: {
+        "model.memory": "lstm" if coerce(bool, on, "model.use_lstm") else None
+    },
     "model.lstm_use_prev_action_reward": lambda on: {
         "model.lstm_use_prev_action": on,
         "model.lstm_use_prev_reward": on,

@@ -124,6 +124,9 @@ class OffPolicyConfig(AlgorithmConfig):
     remembers: ClassVar[bool] = False
     """Whether sequences can be drawn from the replay, for a policy with a memory."""
 
+    continued: ClassVar[bool] = False
+    """Whether this (an instance) is what a checkpoint had, with other settings over it."""
+
     @property
     def round_steps(self) -> int:
         """Environment steps between gradient steps."""

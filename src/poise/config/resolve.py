@@ -187,6 +187,8 @@ def _spelled(config: type[AlgorithmConfig], key: str, value: Any) -> dict[str, A
     """
     try:
         return config.spellings[key](value)
+    except ConfigError:
+        raise
     except (KeyError, TypeError, ValueError):
         hint = setting_hint(key, config.untranslatable, ())
         raise ConfigError(f"{key}={brief(value)} is not allowed.{hint}") from None

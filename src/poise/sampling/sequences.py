@@ -89,8 +89,10 @@ class SequenceReplay(PrioritizedReplay):
         at = self._memory_at(self._starts[start] * self.slots + start % self.slots)
         rollout.state = tuple(torch.from_numpy(ring[at]) for ring in self.memories)
         rollout.first[0] = torch.from_numpy(self.begins[at])
+        # A lost life, too, is a step that terminated; but the memory went on in acting.
+        rollout.first[1:] = rollout.valid == 0
         for t, b, _ in rollout.final:
-            rollout.valid[t, b] = 0.0
+            rollout.valid[t, b], rollout.first[t + 1, b] = 0.0, True
         return rollout
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 
 from poise.algorithms.base import Algorithm
 from poise.config.base import AlgorithmConfig
-from poise.config.types import PositiveInt, coerce
+from poise.config.types import PositiveInt, brief, coerce
 from poise.envs.raised import telling_interrupts
 from poise.errors import ConfigError, ModelError, PoiseWarning, SpaceError
 from poise.learning.seeding import torch_generator
@@ -168,8 +168,8 @@ def act(
     given = to_tensors(policy, observation)
     obs = {name: value.unsqueeze(0) for name, value in given.items()} if single else given
     batch = len(next(iter(obs.values())))
-    start = np.asarray(False if episode_start is None else episode_start, bool)
-    first = torch.as_tensor(np.broadcast_to(start, batch).copy())
+    start = _of_each("episode_start", False if episode_start is None else episode_start, batch)
+    first = torch.as_tensor(start != 0)
     memory = policy.initial_state(batch)
     if state is not None and memory:
         memory = _continued(policy, memory, state, reward)
@@ -192,13 +192,22 @@ def _continued(policy: Policy, empty: State, state: Any, reward: Any) -> State:
         reward: likewise; None where it did not.
     """
     parts = state if isinstance(state, (tuple, list)) else [state]
-    memory = tuple(torch.as_tensor(part) for part in parts)
+    try:
+        memory = tuple(torch.as_tensor(part) for part in parts)
+    except (TypeError, ValueError, RuntimeError):
+        raise SpaceError(
+            f"state={brief(state)} is no memory: give predict the state that it returned; "
+            "None at the start."
+        ) from None
     shapes = [[tuple(part.shape) for part in parts] for parts in (empty, memory)]
     if shapes[0] != shapes[1]:
         raise SpaceError(
             f"A memory of the shapes {shapes[1]} does not fit: here it has {shapes[0]}. "
             "Give predict the state that it returned for as many observations; None at the start."
         )
+    memory = tuple(part.to(kind.dtype) for part, kind in zip(memory, empty, strict=True))
+    if not all(part.isfinite().all() for part in memory):
+        raise SpaceError("The state holds numbers that are not finite: give None at the start.")
     if not policy.hears_rewards:
         return memory
     if reward is None:
@@ -206,4 +215,21 @@ def _continued(policy: Policy, empty: State, state: Any, reward: Any) -> State:
             "This policy remembers rewards (lstm_use_prev_reward): "
             "give predict the reward of its last action."
         )
-    return policy.rewarded(memory, np.broadcast_to(np.asarray(reward, np.float64), len(memory[0])))
+    return policy.rewarded(memory, _of_each("reward", reward, len(memory[0])))
+
+
+def _of_each(name: str, given: Any, batch: int) -> np.ndarray:
+    """A number for each observation of a batch, `[batch]`, of which one stands for all.
+
+    Raises:
+        SpaceError: it is none.
+    """
+    try:
+        number = np.asarray(given, np.float64)
+        if np.isfinite(number).all():
+            return np.broadcast_to(number, batch).copy()
+    except (TypeError, ValueError):
+        pass
+    raise SpaceError(
+        f"{name}={brief(given)} is not allowed: give one finite number, or {batch} of them."
+    )

@@ -76,6 +76,7 @@ def override(
     elif auto_workers and "num_workers" not in chosen:
         config.num_workers = "auto"
     config.__dict__["auto_workers"] = auto_workers and "num_workers" not in chosen
+    config.__dict__["continued"] = True
     config.choose_workers(explicit)
     if before.own_batch and config.on_cluster:
         explicit.add("train_batch_size")
@@ -108,6 +109,8 @@ SAMPLING = {
 yet learnt from cannot go on."""
 REPLAY = {"buffer_size", "frame_stack", "prioritized_replay", "her"}
 """With another value of these, or another number of environments, a replay cannot go on."""
+SEQUENCES = {"rollout_fragment_length", "burn_in", "n_step"}
+"""Nor with another value of these, one whose policy has a memory."""
 
 Given = tuple[bool, str]
 """Whether an environment is another one than a checkpoint's, and what to say of it."""
@@ -192,7 +195,8 @@ def restore(
         if isinstance(algorithm.get("rewards"), dict):
             algorithm["rewards"]["carry"] = None
     slots = (before.get("num_workers") or 1) * before["num_envs_per_worker"]
-    misfits = REPLAY & changed.keys() or slots != trainer.config.num_envs
+    fixed = REPLAY | SEQUENCES if trainer.policy.recurrent else REPLAY
+    misfits = fixed & changed.keys() or slots != trainer.config.num_envs
     if misfits and algorithm.get("replay") is not None:
         anew.append("the replay")
         algorithm["replay"] = None

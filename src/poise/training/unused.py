@@ -76,6 +76,7 @@ def _reasons(trainer: Trainer, name: str, policy: Any, stop: Any) -> list[tuple[
     evaluates = stop is None or config.evaluation_interval
     native = not isinstance(batch, InlineVectorEnv)
     hidden = model.fcnet_hiddens + (model.vf_fcnet_hiddens or [])
+    rollout = config.rollout_fragment_length or 1
     where = "there is no ray_address"
     if config.ray_address is not None:
         where = "num_workers=0 samples in this process, without Ray"
@@ -88,6 +89,11 @@ def _reasons(trainer: Trainer, name: str, policy: Any, stop: Any) -> list[tuple[
             f"{trainer.name} learns from whole rollouts",
         ),
         (not several, _AGENTS, "the environment has one agent"),
+        (
+            hasattr(config, "clip_param") and model.max_seq_len > rollout,
+            "model.max_seq_len",
+            f"no sequence is longer than rollout_fragment_length={rollout}",
+        ),
         (
             policy.custom,
             _PICTURES if critics else f"{_HIDDEN} {_PICTURES}",
