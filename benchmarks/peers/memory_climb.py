@@ -58,7 +58,7 @@ def play(act: Act, env_id: str, seed: int, episodes: int) -> list[float]:
 def poise_side(args: argparse.Namespace) -> tuple[Callable[[int], int], Act]:
     import poise
 
-    model = {"memory": None} if args.side == "poise-without" else {}
+    model = {"memory": None if args.side == "poise-without" else "gru"}
     trainer = poise.PPO(args.env, seed=args.seed, progress=False, model=model)
 
     def train(steps: int) -> int:

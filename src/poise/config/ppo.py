@@ -201,16 +201,10 @@ _CARTPOLE_UNSEEN = {
     "normalize_observations": True, "model.memory": "gru", "model.fcnet_hiddens": [64],
     "model.max_seq_len": 16,
 }  # fmt: skip
-_PENDULUM_UNSEEN = {
-    "rollout_fragment_length": 128, "sgd_minibatch_size": 256,
-    "lr": [[0, 0.002], [300_000, 0.0001]], "gamma": 0.9, "normalize_rewards": True,
-    "model.memory": "gru", "model.max_seq_len": 16,
-}  # fmt: skip
 
 PRESETS: Presets = {
     "CartPole-v1": PPO_CARTPOLE,
     "CartPoleNoVel-v1": _CARTPOLE_UNSEEN,
-    "PendulumNoVel-v1": _PENDULUM_UNSEEN,
     # Normalised observations and whole returns: it must solve it with a linear network, too, since
     # tutorials use one.
     "CartPole-v0": {"num_envs_per_worker": 32, "rollout_fragment_length": 128,
