@@ -81,7 +81,7 @@ def _reasons(trainer: Trainer, name: str, policy: Any, stop: Any) -> list[tuple[
     if config.ray_address is not None:
         where = "num_workers=0 samples in this process, without Ray"
     return [
-        (not policy.recurrent, f"burn_in model.max_seq_len {_CELLS}", "there is no model.memory"),
+        (not policy.recurrent, f"burn_in {_CELLS} model.max_seq_len", "there is no model.memory"),
         (not model.memory, _CELLS, "a custom model has cells of its own"),
         (
             policy.recurrent and not (hasattr(config, "clip_param") or hasattr(config, "burn_in")),
