@@ -496,3 +496,22 @@ def test_evaluation_plays_a_fixed_share_in_every_slot(vectorise: Callable[..., A
         (1, 6, 141.0),
         (1, 6, 201.0),
     ]
+
+
+class Lives(Scripted):
+    """Says with each step, as some type, that a life is lost."""
+
+    def __init__(self, kind: Callable[[bool], Any]) -> None:
+        super().__init__([4], ["truncated"])
+        self.kind = kind
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        *found, _ = super().step(action)
+        return *found, {"life_lost": self.kind(True)}  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("kind", [bool, np.bool_, int, float])
+def test_a_lost_life_may_be_told_as_any_number(kind: Callable[[bool], Any]) -> None:
+    """Batches hand on what is in the info of an episode's last step."""
+    rollout = sample(sampler_of(inline([lambda: Lives(kind)]), 4))
+    assert rollout.terminated[:, 0].tolist() == [False, False, False, True]

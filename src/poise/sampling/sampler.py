@@ -195,8 +195,9 @@ class Sampler:
             if rewarded:
                 self._state = rewarded(self._state, reward[t])
             self._follow_episodes(t, reward[t], terminated[t] | truncated[t], info)
-            # A lost life is an end for learning alone: the episode goes on.
-            terminated[t] |= info.get("life_lost", False)
+            # A lost life is an end for learning alone: the episode goes on. Environments
+            # of others may have a number of that name in their info.
+            terminated[t] |= np.asarray(info.get("life_lost", False)) == 1
         self.filled = len(actions)
         waited = self.tolerant.waited - waited if self.tolerant else 0.0
         self.seconds["waiting"] += waited
