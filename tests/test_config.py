@@ -269,7 +269,12 @@ def test_nested_model_settings(key: str) -> None:
             {"num_workers": -1},
             "num_workers=-1 is not allowed: it must be an integer at least 0 or 'auto'.",
         ),
-        ({"num_gpus": 2}, "num_gpus=2 is not allowed: one policy learns on one GPU at most."),
+        ({"num_gpus": 2}, "num_gpus=2: one policy learns on one GPU at most."),
+        (
+            {"policies": math.inf},
+            "policies=inf is not allowed: it must be a list of names, a mapping from names to "
+            "settings or null.",
+        ),
         (
             {"lr": "fast"},
             "lr='fast' is not allowed: it must be a number at least 0 or a schedule [[timestep",

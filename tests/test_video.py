@@ -189,7 +189,7 @@ def test_frames_are_streamed(tmp_path: Path) -> None:
     env = make_filmed_env(Filmed, {"length": 2999, "size": (200, 256)})
     frame = 200 * 256 * 3
     tracemalloc.start()
-    made = film(env, lambda obs: 0, tmp_path / "a.mp4")
+    made = film(env, lambda obs, reward: 0, tmp_path / "a.mp4")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert made["frames"] == 3000
@@ -309,7 +309,9 @@ ODD = {
 @pytest.mark.parametrize("how", ODD)
 def test_odd_frames_are_filmed(how: str, tmp_path: Path) -> None:
     frame, grey = ODD[how]
-    made = film(Odd(frame, {"render_fps": None}), lambda obs: 0, tmp_path / "a.mp4", max_steps=3)
+    made = film(
+        Odd(frame, {"render_fps": None}), lambda obs, reward: 0, tmp_path / "a.mp4", max_steps=3
+    )
     found = probe(tmp_path / "a.mp4")
     assert (made["frames"], found["fps"]) == (3, 30.0)
     assert found["frames"][0].mean() == pytest.approx(grey, abs=4)
@@ -318,7 +320,7 @@ def test_odd_frames_are_filmed(how: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["-a.mp4", "http:a.mp4", "a:b%d.mp4", "file:c.mp4"])
 def test_names_are_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    film(Odd(np.zeros((8, 8, 3), np.uint8), {}), lambda obs: 0, name, max_steps=2)
+    film(Odd(np.zeros((8, 8, 3), np.uint8), {}), lambda obs, reward: 0, name, max_steps=2)
     assert [file.name for file in tmp_path.iterdir()] == [name]
     assert Path(name).stat().st_size > 500
 
@@ -332,7 +334,7 @@ def test_an_environment_that_fails_while_it_is_filmed(tmp_path: Path) -> None:
         EnvError,
         match=r"Fails raised KeyError: 'door' in step\(\) while it was filmed\.\nTraceback",
     ):
-        film(Fails(np.zeros((8, 8, 3), np.uint8), {}), lambda obs: 0, tmp_path / "a.mp4")
+        film(Fails(np.zeros((8, 8, 3), np.uint8), {}), lambda obs, reward: 0, tmp_path / "a.mp4")
 
     class Blank(Odd):
         def render(self) -> Any:
@@ -342,6 +344,6 @@ def test_an_environment_that_fails_while_it_is_filmed(tmp_path: Path) -> None:
         EnvError,
         match=r"Blank raised ZeroDivisionError: no light in render\(\) while it was filmed",
     ):
-        film(Blank(None, {}), lambda obs: 0, tmp_path / "a.mp4")
+        film(Blank(None, {}), lambda obs, reward: 0, tmp_path / "a.mp4")
     with pytest.raises(EnvError, match=r"^render\(\) returned NoneType; a frame is"):
-        film(Odd(None, {}), lambda obs: 0, tmp_path / "b.mp4")
+        film(Odd(None, {}), lambda obs, reward: 0, tmp_path / "b.mp4")

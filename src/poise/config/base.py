@@ -18,6 +18,8 @@ from poise.config.types import (
     Fraction,
     NonNegative,
     NonNegativeInt,
+    Policies,
+    PolicyMapping,
     Positive,
     PositiveInt,
     Schedule,
@@ -187,11 +189,11 @@ class AlgorithmConfig(Checked):
     limit, or 10,000, whichever is most.
     """
 
-    policies: Any = None
+    policies: Policies = None
     """Of several agents: names of policies, or a mapping from names to settings of their own
     (`{"red": {"lr": 1e-4}, "blue": {}}`). null: agents of the same spaces share one."""
 
-    policy_mapping_fn: Any = None
+    policy_mapping_fn: PolicyMapping = None
     """Which policy acts for which agent: a function of the agent's id, or a mapping from ids."""
 
     policies_to_train: list[str] | None = None
@@ -278,9 +280,7 @@ class AlgorithmConfig(Checked):
                 f"min_workers={least} contradicts num_workers={workers}: it must be at most that."
             )
         if self.num_gpus != "auto" and self.num_gpus > 1:
-            raise ConfigError(
-                f"num_gpus={self.num_gpus:g} is not allowed: one policy learns on one GPU at most."
-            )
+            raise ConfigError(f"num_gpus={self.num_gpus:g}: one policy learns on one GPU at most.")
 
     def _derive_batch(self, explicit: set[str]) -> None:
         """Makes `train_batch_size == num_envs * rollout_fragment_length`, whichever were set."""

@@ -13,6 +13,7 @@ import math
 import os
 import types
 import typing
+from collections.abc import Callable
 from itertools import pairwise
 from numbers import Integral, Real
 from pathlib import Path
@@ -38,6 +39,20 @@ class Range:
         return f"{'above' if self.open_low else 'from'} {self.low:g} to {self.high:g}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Kinds:
+    """Classes of which one value may be, whatever it holds."""
+
+    words: str
+    classes: tuple[Any, ...]
+
+    def __contains__(self, value: Any) -> bool:
+        return isinstance(value, self.classes)
+
+    def __str__(self) -> str:
+        return self.words
+
+
 Fraction = Annotated[float, Range(0, 1)]
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
@@ -48,6 +63,11 @@ Seconds = Annotated[float, Range(0, 1_000_000, open_low=True)]
 ThreadCount = Annotated[int, Range(1, 1024)]
 EnvCount = Annotated[int, Range(1, 100_000)]
 """Environments of one worker. It is bounded, since making a million would seem to take for ever."""
+Policies = Annotated[
+    Any,
+    Kinds("a list of names, a mapping from names to settings or null", (list, dict, type(None))),
+]
+PolicyMapping = Annotated[Any, Kinds("a function, a mapping or null", (Callable, dict, type(None)))]
 AnyPath = str | os.PathLike
 Schedule = NonNegative | list[tuple[NonNegativeInt, NonNegative]]
 """A constant, or points `[[timestep, value], ...]` with straight lines between them."""
@@ -90,7 +110,7 @@ def describe(annotation: Any) -> str:
     if annotation == Schedule:
         return "a number at least 0 or a schedule [[timestep, value], ...]"
     if origin is Annotated:
-        return f"{describe(args[0])} {args[1]}"
+        return str(args[1]) if args[0] is Any else f"{describe(args[0])} {args[1]}"
     if origin in (Union, types.UnionType):
         return " or ".join(describe(arg) for arg in args)
     if origin is Literal:
