@@ -293,7 +293,7 @@ def test_an_environment_that_fails_is_replaced(workers: int) -> None:
         ({"policy_mapping_fn": {"0": "a", "1": "a", "late": "b"}, "policies": ["a", "c"]},
          "'b' is in one of them only"),
         ({"policy_mapping_fn": lambda agent: "one"}, "have different spaces, and share the policy"),
-        ({"policies": ["a"]}, "There are 1 policies and 2 kinds of agents"),
+        ({"policies": ["a"]}, "policies has a, and the agents are of 2 kinds: say"),
         ({"policies": {"a": {"lrr": 1}, "b": {}}}, "Unknown config key 'lrr'"),
         ({"policies": {"a": {"seed": 1}, "b": {}}}, "'seed' is the same for all policies"),
         ({"policies_to_train": ["smal"], "policies": ["small", "big"]}, "Did you mean 'small'"),

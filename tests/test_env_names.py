@@ -105,3 +105,28 @@ def test_an_environment_that_exits_while_it_is_made_does_not_end_the_process(
         pytest.raises(EnvError, match=f"raised {type(error).__name__}.* when it was made"),
     ):
         choose_workers(make, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("gymnasium.wrapers:TimeLimit", "gymnasium.wrappers:TimeLimit"),
+        ("gymnasium.envs.boxd2d:Any", "gymnasium.envs.box2d:Any"),
+        ("gymnasium.envs.mujoco.hoper_v4", "gymnasium.envs.mujoco.hopper_v4:parallel_env"),
+    ],
+)
+def test_the_nearest_module_is_named_and_never_the_one_that_is_missing(
+    name: str, meant: str
+) -> None:
+    with pytest.raises(EnvError, match="there is no module") as told:
+        poise.PPO(name, preset=None)
+    assert f" Did you mean {meant!r}? " in str(told.value)
+    with pytest.raises(EnvError) as told:
+        poise.PPO("gymnasium.zzzzzzzz:Env", preset=None)
+    assert "Did you mean" not in str(told.value)
+
+
+def test_what_a_missing_game_needs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.machinery.PathFinder.find_spec", lambda *_: None)
+    with pytest.raises(EnvError, match=r"It needs PettingZoo: .*multiagent"):
+        poise.PPO("pettingzoo.absent.chess_v9", preset=None)

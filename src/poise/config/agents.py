@@ -112,8 +112,8 @@ def _by_kind(agents: Mapping[str, Hashable], known: list[str]) -> dict[str, str]
         first.setdefault(kind, agent)
     if known and len(known) != len(first):
         raise ConfigError(
-            f"There are {len(known)} policies and {len(first)} kinds of agents: say by "
-            "policy_mapping_fn which acts for whom."
+            f"policies has {', '.join(known)}, and the agents are of {len(first)} "
+            f"kind{'s'[: len(first) - 1]}: say by policy_mapping_fn which acts for whom."
         )
     names = known or ([*first.values()] if len(first) > 1 else ["default"])
     by_kind = dict(zip(first, names, strict=True))

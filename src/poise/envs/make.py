@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.machinery
 import inspect
+import os
+import pkgutil
 import re
 import warnings
 from collections.abc import Callable
@@ -280,13 +282,20 @@ def _offers(env: str, module: ModuleType) -> bool:
 
 
 def _meant(env: str) -> str:
-    """`" Did you mean 'envs:Maze'?"` for `envs.Maze` and `envs.py:Maze`, if there is a module."""
+    """`" Did you mean 'envs:Maze'?"` for `envs.Maze`, `envs.py:Maze`, and for modules misspelt."""
     found = re.fullmatch(r"(\w[\w.]*?)(?:\.py)?[.:](\w+)", env)
     if found is None:
         return ""
     module, name = found.groups()
-    spec = importlib.machinery.PathFinder.find_spec(module.partition(".")[0])
-    return "" if spec is None else f" Did you mean '{module}:{name}'?"
+    top, *inner = module.split(".")
+    spec = importlib.machinery.PathFinder.find_spec(top)
+    if spec is None:
+        return f" It needs PettingZoo: {install('multiagent')}." if top == "pettingzoo" else ""
+    if f"{module}:{name}" != env:
+        return f" Did you mean '{module}:{name}'?"
+    places = [os.path.join(place, *inner[:-1]) for place in spec.submodule_search_locations or ()]
+    near = nearest(inner[-1], [each.name for each in pkgutil.iter_modules(places)]) if inner else ""
+    return re.sub(r"'(\w+)'", rf"'{'.'.join([top, *inner[:-1]])}.\1:{name}'", near)
 
 
 def checked(env: Any, env_config: dict[str, Any] | None) -> dict[str, Any]:
