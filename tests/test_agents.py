@@ -22,11 +22,20 @@ def parameters(trainer: Any, name: str = "default") -> torch.Tensor:
     return torch.cat([value.flatten() for value in policy.state_dict().values()])
 
 
+MEMORIES: list[dict[str, Any]] = [
+    {},
+    {"model.memory": "lstm", "model.lstm_cell_size": 8, "model.max_seq_len": 8},
+    {"model.memory": "gru", "model.lstm_use_prev_action": True, "model.max_seq_len": 8},
+]
+
+
+@pytest.mark.parametrize("memory", MEMORIES, ids=["", "lstm", "gru"])
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN"])
-def test_agents_that_share_a_policy_equal_the_slots_of_one(algorithm: str) -> None:
+def test_agents_that_share_a_policy_equal_the_slots_of_one(algorithm: str, memory: Any) -> None:
     """n independent agents in an environment are n environments of one agent, bit for bit."""
     # What goes by environment steps is set: one agent has five times as many.
     how: dict[str, Any] = {"seed": 3, "rollout_fragment_length": 32, "timesteps_per_iteration": 0}
+    how |= memory
     of_many = {"sgd_minibatch_size": 16} if algorithm == "PPO" else {}
     of_single = {"sgd_minibatch_size": 80} if algorithm == "PPO" else {}
     if algorithm == "DQN":
@@ -132,6 +141,94 @@ def test_a_step_that_a_rollout_does_not_finish_is_one_of_the_next() -> None:
         found[steps] = sorted(rows)
     assert found[3] == found[4] == found[7] == found[28]
     assert len(found[3]) == 12 * 6
+
+
+@pytest.mark.parametrize("memory", [None, "gru"])
+def test_what_came_before_a_failure_learns_nothing_from_what_came_after(memory: Any) -> None:
+    class Falls(Turns):
+        failed = False
+
+        def step(self, action: Any) -> None:
+            if self.at == 4 and not Falls.failed:
+                Falls.failed = True
+                raise ValueError("the board fell down")
+            super().step(action)
+
+    with pytest.warns(poise.PoiseWarning, match="the board fell down"):
+        trainer, _, parts = rollout_of(
+            lambda config: Falls(GAME), 10, model={"memory": memory, "max_seq_len": 10}
+        )
+    algorithm, part = trainer.algorithm.members["default"], parts["default"]
+    value = torch.zeros(11, 3)
+    value[part.first.nonzero()[:, 0].max() :] = 100.0  # of the episode after
+    row = 0 if memory else 2  # a's first step; its second has no outcome
+    assert part.valid[row, 0]
+    assert algorithm.advantages(part, value)[row, 0] == 3
+
+
+def Script(config: Any) -> Turns:  # noqa: N802 - stands for a class
+    return Turns(GAME)
+
+
+MEMORY = {"memory": "gru", "lstm_cell_size": 8, "lstm_use_prev_action": True, "max_seq_len": 5}
+
+
+@pytest.mark.parametrize("steps", [3, 4, 7, 28])
+def test_learning_goes_through_a_memory_as_each_agent_did_at_its_turns(steps: int) -> None:
+    """However many others act between the turns of an agent, and wherever rollouts are cut."""
+    how: dict[str, Any] = {"num_envs_per_worker": 2, "rollout_fragment_length": steps, "seed": 1}
+    model = {**MEMORY, "max_seq_len": min(steps, 5)}
+    trainer = poise.PPO(Script, preset=None, model=model, **how)
+    algorithm: Any = trainer.algorithm.members["default"]
+    policy, count = algorithm.policy, 0  # steps learnt from, less those taken
+    for _ in range(56 // steps):
+        joint = trainer.samplers.collect()
+        part = trainer.algorithm.split(joint)["default"]
+        x = algorithm.prepared(part)
+        inputs, value = policy(x, part.state, part.first)
+        log_prob = policy.dist.log_prob(inputs[: part.valid.numel()], part.action.flatten())
+        counts = part.valid.flatten() > 0
+        assert torch.allclose(log_prob[counts], part.log_prob.flatten()[counts], atol=1e-6)
+        count += int(counts.sum() - joint.valid.sum())
+        value = value.detach().view(steps + 1, -1)
+        found = algorithm.advantages(part, value)
+        for b in range(part.slots):  # a slot's steps alone, and what comes after the last of them
+            own = part.valid[:, b] > 0
+            for t in reversed(own.nonzero().flatten().tolist()):
+                over = part.terminated[t, b].item()
+                later = found[t + 1, b] if t + 1 < steps and own[t + 1] else 0.0
+                after = 0.0 if over else 0.99 * (value[t + 1, b] + 0.95 * later)
+                assert found[t, b] == pytest.approx(
+                    (part.reward[t, b] - value[t, b] + after).item(), abs=1e-4
+                )
+    assert -count == trainer.algorithm.split.open["default"]["pending"].sum()
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C", "IMPALA", "APPO"])
+def test_a_memory_of_several_agents_learns_resumes_and_predicts(
+    algorithm: str, tmp_path: Path
+) -> None:
+    how: dict[str, Any] = {"num_envs_per_worker": 2, "rollout_fragment_length": 9, "seed": 1}
+    how |= {"timesteps_per_iteration": 0, "model": MEMORY, "preset": None}
+    trainer = poise.make_trainer(algorithm, f"{__name__}:Script", **how)
+    before = parameters(trainer).clone()
+    trainer.train()
+    assert not torch.equal(parameters(trainer), before)
+    with poise.load(trainer.save(tmp_path / "saved")) as again:
+        for made in (trainer, again):
+            made.train()
+        assert torch.equal(parameters(trainer), parameters(again))
+    assert "episode_reward_mean" in trainer.evaluate(2)
+    env = poise.make_env(Script)
+    joint, _ = env.reset(seed=0)
+    actions, state = trainer.predict(joint)
+    assert set(actions) == {"a", "b", "c"}
+    joint = env.step(actions)[0]
+    _, later = trainer.predict(joint, state)
+    moved = [bool((new != old).any()) for new, old in zip(later, state, strict=True)]
+    assert any(moved)
+    _, own = trainer.predict(np.zeros(2, np.float32), policy="default")
+    assert len(own) == len(state) // 2
 
 
 def test_an_agent_that_dies_early_leaves_no_row_that_counts() -> None:
@@ -311,11 +408,20 @@ def test_settings_of_policies_are_not_used_by_one_agent() -> None:
         poise.PPO("CartPole-v1", policies=["a"])
 
 
-def test_what_several_agents_cannot_have_yet_is_said() -> None:
-    with pytest.raises(
-        poise.ConfigError, match=r"a memory .model.memory. is not allowed with several"
-    ):
-        poise.PPO(Rooms, model={"memory": "gru"}, preset=None)
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "sentence"),
+    [
+        ("PPO", {"model": {"memory": "gru", "lstm_use_prev_reward": True}},
+         "model.lstm_use_prev_reward is not allowed with several"),
+        ("DQN", {"model": {"memory": "gru"}},
+         "DQN with a memory .model.memory. is not allowed where agents wait"),
+    ],
+)  # fmt: skip
+def test_what_several_agents_cannot_have_yet_is_said(
+    algorithm: str, settings: Any, sentence: str
+) -> None:
+    with pytest.raises(poise.ConfigError, match=sentence):
+        poise.make_trainer(algorithm, Script, preset=None, **settings).train()
 
 
 def test_the_classic_config_of_rllib_trains_several_agents() -> None:

@@ -209,8 +209,8 @@ def _refuse(config: Any, policies: Iterable[Policy]) -> None:
     Raises:
         ConfigError: it names the setting.
     """
-    recurrent = any(policy.recurrent for policy in policies)
-    keys = {"ray_address": config.on_cluster, "a policy with a memory (model.memory)": recurrent}
+    hears = any(policy.hears_rewards for policy in policies)
+    keys = {"ray_address": config.on_cluster, "model.lstm_use_prev_reward": hears}
     keys["her"] = getattr(config, "her", None)
     if found := [key for key, value in keys.items() if value]:
         raise ConfigError(

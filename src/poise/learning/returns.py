@@ -46,7 +46,8 @@ def advantages(
         lambda_: trace decay λ.
         rho: clipped importance weights ρ_t of the error; None means 1.
         c: clipped importance weights c_t of the trace; None means 1.
-        waits: rows that A passes through as it is, because an agent waits in them; None means none.
+        waits: rows that A passes through as it is, because an agent waits in them, unless they are
+            an end; None means none.
 
     Returns:
         A_t, `[T, B]`, in the type of `value`. Value targets are `value + advantages`.
@@ -60,7 +61,7 @@ def advantages(
         trace *= c
     if waits is not None:
         delta.masked_fill_(waits, 0.0)
-        trace.masked_fill_(waits, 1.0)
+        trace.masked_fill_(waits & ~(terminated | truncated), 1.0)
     result = delta  # filled backwards in place: A_t = δ_t + trace_t A_{t+1}
     rows, traces = result.unbind(0), trace.unbind(0)
     for t in range(steps - 2, -1, -1):

@@ -19,21 +19,27 @@ learns what came of its action only then. Its step stands in the last row of tha
 So the next observation of a step is that of the next row, as for a single agent; rows in which an
 agent waits do not count, and advantages pass through them. A step that is not finished at the end
 of a rollout is a step of the next one. Agents that are absent, or whose episode is over, wait, too.
+
+A memory moves only where its agent acts. So where agents wait, the rows of a policy with a memory
+are closed up: an agent's steps come one after the other, as its memory went through them, and rows
+that do not count follow.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from poise.errors import ConfigError
 from poise.learning.device import CPU
 from poise.models.policy import Policy, State
+from poise.models.recurrent import RecurrentQPolicy
 from poise.sampling.rollout import Rollout
 from poise.spaces.agents import (
     ACTS,
@@ -54,6 +60,11 @@ def to_slots(joint: Tensor, agents: int) -> Tensor:
     return parts.transpose(-3, -2).flatten(-3, -2)
 
 
+def _where(flags: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """`yes` or `no`, `[N, ...]`, as flags of their rows say, `[N]`."""
+    return torch.where(flags.to(yes.device).view(-1, *[1] * (yes.ndim - 1)), yes, no)
+
+
 def to_joint(slots: Tensor, agents: int) -> Tensor:
     """`[..., n * E, k]` as `[..., E, n * k]`."""
     *before, rows, width = slots.shape
@@ -72,6 +83,7 @@ class Seats:
         leaves: by the name of a leaf that the policy sees, those of its agents in the joint space.
         actions: by the name of a leaf of its actions, likewise.
         noise, action, inputs, log_prob: columns.
+        memory: its parts of the state: the memory before each agent's latest step, and after it.
     """
 
     policy: Policy
@@ -83,6 +95,12 @@ class Seats:
     action: slice
     inputs: slice
     log_prob: slice
+    memory: slice
+
+    def memories(self, state: State) -> tuple[State, State]:
+        """Its agents' memories before and after their latest steps, each `[n * E, ...]`."""
+        parts = tuple(part.transpose(0, 1).flatten(0, 1) for part in state[self.memory])
+        return parts[: len(parts) // 2], parts[len(parts) // 2 :]
 
     def rows(self, obs: Mapping[str, Tensor], dim: int = 0) -> dict[str, Tensor]:
         """The leaves that the policy sees, from the joint ones, whose environments are at `dim`."""
@@ -118,7 +136,6 @@ class TeamPolicy:
 
     action_dtype: ClassVar[torch.dtype] = torch.float32
     masked: ClassVar[bool] = False  # masks are within the agents' observations
-    recurrent: ClassVar[bool] = False
     hears_rewards: ClassVar[bool] = False
     device = CPU
 
@@ -136,6 +153,7 @@ class TeamPolicy:
         self.action_shape = (max(each.action.stop for each in self.seats.values()),)
         self.normal_noise = all(policy.dist.normal_noise for policy in policies.values())
         each = self.policies.values()
+        self.recurrent = any(policy.recurrent for policy in each)
         self.needs_log_prob = any(policy.needs_log_prob for policy in each)
         self.wide = any(policy.wide for policy in each)
         self.moments: list[Any] = []
@@ -145,6 +163,7 @@ class TeamPolicy:
         numbers = {agent: i for i, agent in enumerate(own)}
         seats: dict[str, Seats] = {}
         ends = dict.fromkeys(("noise", "action", "inputs", "log_prob"), 0)
+        known = 0
         for name, policy in self.policies.items():
             agents, dist = [agent for agent in own if owners[agent] == name], policy.dist
             widths = dist.noise_size, math.prod(dist.action_shape), dist.num_inputs, 1
@@ -159,6 +178,8 @@ class TeamPolicy:
             leaves = {leaf: [each[leaf] for each in seen] for leaf in seen[0]}
             actions = {leaf: [each[leaf] for each in does] for leaf in does[0]}
             rows = [numbers[agent] for agent in agents]
+            start, known = known, known + 2 * len(policy.initial_state(1))
+            columns["memory"] = slice(start, known)
             seats[name] = Seats(policy, rows, len(rows), leaves, actions, **columns)
         return seats
 
@@ -169,23 +190,31 @@ class TeamPolicy:
         return next((f"{name}/{what}" for name, what in found if what is not None), None)
 
     def initial_state(self, batch: int) -> State:
-        """Nothing: its policies have no memory."""
-        return ()
+        """The memories of all policies, a row for each environment, `[batch, n, ...]`."""
+        return tuple(
+            part.reshape(each.count, batch, *part.shape[1:]).transpose(0, 1)
+            for each in self.seats.values()
+            for part in 2 * each.policy.initial_state(each.count * batch)
+        )
 
     @torch.no_grad()
     def act(
         self, obs: Mapping[str, Tensor], state: State, first: Tensor, noise: Tensor | None
     ) -> tuple[Tensor, Tensor, State]:
         """Chooses the actions of all agents, also of those that wait; see `Policy.act`."""
-        actions, inputs = [], []
+        actions, inputs, memories = [], [], []
         for each in self.seats.values():
             drawn = None if noise is None else to_slots(noise[..., each.noise], each.count)
             begins = each.flags(obs[BEGINS]) > 0
-            action, own, _ = each.policy.act(each.rows(obs), (), begins, drawn)
+            before, now = each.memories(state)
+            action, own, after = each.policy.act(each.rows(obs), now, begins, drawn)
             action = action.reshape(len(action), -1).to(torch.float32)
             actions.append(to_joint(action, each.count))
             inputs.append(to_joint(own, each.count))
-        return torch.cat(actions, -1), torch.cat(inputs, -1), ()
+            for new, old in zip((*now, *after), (*before, *now), strict=True):
+                part = _where(each.flags(obs[ACTS]) > 0, new, old)
+                memories.append(part.reshape(each.count, -1, *part.shape[1:]).transpose(0, 1))
+        return torch.cat(actions, -1), torch.cat(inputs, -1), tuple(memories)
 
     def noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
         """The noise of all agents, `[..., E, noise of all]`."""
@@ -246,6 +275,8 @@ class Split:
         ids = torch.cat([rollout.ids + k * self.envs for k in range(n)])
         # Of an environment that begins anew here, nothing is left to finish.
         pending = kept["pending"][ids] & ~rollout.first[0].repeat(n)
+        held, now = each.memories(rollout.state)
+        state = tuple(_where(pending, *pair) for pair in zip(held, now, strict=True))
         reward, source = kept["reward"][ids], torch.full((len(ids),), -1)
         valid, rewards = torch.zeros(steps, len(ids)), torch.zeros(steps, len(ids))
         terminated, truncated = torch.zeros(2, steps, len(ids), dtype=torch.bool)
@@ -257,19 +288,21 @@ class Split:
             pending = pending | fresh
             over = ended[0][t] | ended[1][t] | cut[t]
             done = pending & stepped[t] & (acts[t + 1] | ended[0][t] | ended[1][t])
+            lost = pending & over & ~done  # with the environment, before its outcome was known
             sources[t], valid[t], rewards[t] = source, done, reward * done
             terminated[t] = done & ended[0][t]
-            truncated[t] = done & over & (ended[1][t] | ~ended[0][t])
+            truncated[t] = lost | (done & over & (ended[1][t] | ~ended[0][t]))
             pending, reward = pending & ~(done | over), reward * ~done
         log_prob = to_slots(rollout.log_prob[..., each.log_prob], n).squeeze(-1)
         chosen: dict[str, Any] = {"action": each.samples(rollout.action), "log_prob": log_prob}
+        chosen["first"] = begins[:-1]
         for key, own in chosen.items():  # what stands in each row was chosen in its source
             both = torch.cat([kept[key][ids].unsqueeze(0), own])
             chosen[key] = both[sources + 1, torch.arange(len(ids))]
             kept[key][ids] = chosen[key][-1]
         kept["pending"][ids], kept["reward"][ids] = pending, reward
-        waits = (valid == 0) & ~begins[1:]
-        return Rollout(
+        first, waits = chosen.pop("first"), (valid == 0) & ~begins[1:]
+        part = Rollout(
             obs=each.rows(rollout.obs, 1),
             **chosen,
             reward=rewards,
@@ -278,10 +311,53 @@ class Split:
             valid=valid,
             first=begins,
             ids=ids,
+            state=state,
             version=rollout.version,
             waits=waits if waits.any() else None,
             env_steps=int(rollout.valid.sum()),
         )
+        if not state or (sources == torch.arange(steps).unsqueeze(1)).all():
+            return part
+        if isinstance(each.policy, RecurrentQPolicy):
+            raise ConfigError(
+                "DQN with a memory (model.memory) is not allowed where agents wait for others to "
+                "act: its replay holds rows of all. PPO, A2C, IMPALA and APPO can have one there."
+            )
+        return _closed_up(part, first)
+
+
+def _closed_up(rollout: Rollout, first: Tensor) -> Rollout:
+    """The rollout of agents that wait, with each agent's steps one after the other.
+
+    Kept is also the row before an episode begins, which bootstraps the one before; the last row
+    takes the place of all that are left out.
+
+    Args:
+        rollout: of a policy with a memory.
+        first: whether the step that stands in a row is an episode's first, `[T, B]`.
+    """
+    keeps = (rollout.valid > 0) | rollout.first[1:]
+    within = torch.arange(rollout.steps).unsqueeze(1) < keeps.sum(0)
+    order = (~keeps).to(torch.int8).argsort(dim=0, stable=True).where(within, rollout.steps)
+    columns = torch.arange(rollout.slots)
+
+    def closed(rows: Tensor) -> Tensor:
+        return rows[order.clamp(max=rollout.steps - 1), columns]
+
+    valid = closed(rollout.valid) * within
+    first = torch.cat([closed(first & (rollout.valid > 0)) & within, rollout.first[-1:]])
+    return replace(
+        rollout,
+        obs={k: torch.cat([leaf[order, columns], leaf[-1:]]) for k, leaf in rollout.obs.items()},
+        action=closed(rollout.action),
+        log_prob=closed(rollout.log_prob),
+        reward=closed(rollout.reward) * valid,
+        terminated=closed(rollout.terminated) & (valid > 0),
+        truncated=(closed(rollout.truncated) & (valid > 0)) | (first[1:] & (valid == 0)),
+        valid=valid,
+        first=first,
+        waits=valid == 0,
+    )
 
 
 def _nothing(each: Seats, envs: int) -> dict[str, Tensor]:
@@ -291,4 +367,5 @@ def _nothing(each: Seats, envs: int) -> dict[str, Tensor]:
         "reward": torch.zeros(slots),
         "action": torch.zeros(slots, *dist.action_shape, dtype=dist.action_dtype),
         "log_prob": torch.zeros(slots),
+        "first": torch.zeros(slots, dtype=torch.bool),
     }
