@@ -33,6 +33,7 @@ from poise.models.recurrent import RecurrentPolicy, has_memory
 from poise.models.sizes import WithinMemory
 from poise.sampling.episodes import Episode
 from poise.sampling.group import SamplerGroup, largest_of
+from poise.sampling.opponents import Pool
 from poise.sampling.rewards import RewardScaler
 from poise.sampling.rollout import Rollout, observation_bytes
 from poise.spaces.layout import Layout
@@ -72,8 +73,8 @@ class Algorithm(ABC):
     repeatable: bool = True
     """Whether equal seeds give equal results."""
 
-    agents_counted: dict[str, int] = {}  # noqa: RUF012 - nothing writes into it
-    """`agent_timesteps_total`: steps of all agents so far, where there are several."""
+    opponents: Pool | None = None
+    """The earlier selves that a policy plays, with several agents and `opponents`."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -350,9 +351,18 @@ class Algorithm(ABC):
                 trainer acts with it.
         """
 
+    def counted(self) -> dict[str, float]:
+        """What results say of several agents: how many steps they took, and how self-play goes."""
+        return {}
+
     def of_episodes(self, episodes: Sequence[Episode]) -> dict[str, float]:
         """What results say of episodes beside the return and length of each; for several agents."""
         return {}
+
+    @property
+    def behaviour(self) -> Any:
+        """What samplers act with: the policy, but where another acts for some of the agents."""
+        return self.policy
 
     @property
     def policies(self) -> dict[str, Policy]:

@@ -19,13 +19,17 @@ from torch import Tensor
 from poise.algorithms.base import Algorithm, learning_mode
 from poise.algorithms.on_policy import OnPolicy
 from poise.config.agents import for_policy, owners, read_policies
+from poise.config.opponents import read_opponents
 from poise.config.registry import find_algorithm
 from poise.config.resolve import canonical
 from poise.errors import ConfigError, DivergedError
 from poise.learning.device import CPU
+from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy
+from poise.models.recurrent import RecurrentQPolicy
 from poise.sampling.episodes import Episode
 from poise.sampling.group import SamplerGroup
+from poise.sampling.opponents import Pool, SelfPlay
 from poise.sampling.rollout import Rollout
 from poise.sampling.seats import Split, TeamPolicy
 from poise.spaces.agents import agent_layouts, is_joint
@@ -84,9 +88,39 @@ class Team(Algorithm):
         }
         self.learner = next(iter(self.learners.values()))
         self.repeatable = all(member.repeatable for member in self.members.values())
-        self.split = Split(self.policy, config.num_envs)
+        self.selfplay = self._selfplay(seed) if config.opponents else None
+        self.opponents = self.selfplay.pool if self.selfplay else None
+        self.split = Split(self.behaviour, config.num_envs)
         self.timesteps, self.agents_counted = 0, {AGENT_STEPS: 0}
         self.start = self.waited = None
+
+    def _selfplay(self, seed: np.random.SeedSequence) -> SelfPlay:
+        """What acts where a policy plays earlier selves.
+
+        Raises:
+            ConfigError: there is no such policy, or there are several.
+        """
+        settings = read_opponents(self.config.opponents)
+        shared = [name for name in self.trained if self.policy.seats[name].count > 1]
+        if len(shared) != 1 or settings is None:
+            found = f"{' and '.join(map(repr, shared))} are such" if shared else "there is none"
+            raise ConfigError(
+                "opponents is not allowed: self-play takes one policy that learns and that two or "
+                f"more agents share, and {found}. See policies and policy_mapping_fn."
+            )
+        if isinstance(self.policies[shared[0]], RecurrentQPolicy):
+            raise ConfigError(
+                "opponents with DQN and a memory (model.memory) is not allowed: its replay holds "
+                "rows of all. PPO, A2C, IMPALA and APPO can have both."
+            )
+        agents, generator = self.policy.seats[shared[0]].count, torch_generator(seed.spawn(1)[0])
+        pool = Pool(settings, agents, self.config.num_envs, generator)
+        layouts = self.policy.obs_layout, self.policy.action_layout
+        return SelfPlay(self.policies, self.owners, *layouts, name=shared[0], pool=pool)
+
+    @property
+    def behaviour(self) -> Any:
+        return self.selfplay or self.policy
 
     @property
     def policies(self) -> dict[str, Policy]:
@@ -118,6 +152,8 @@ class Team(Algorithm):
                 for name, part in self._collect(samplers).items():
                     if name in new:
                         self.members[name].finish_round(part)
+            if self.selfplay:
+                self.selfplay.begin()
             parts = self._collect(samplers)
             for name in self.trained:
                 try:
@@ -128,6 +164,8 @@ class Team(Algorithm):
                 stats |= {f"{whose}{key}": value for key, value in own.items()}
             for member in self.members.values():
                 member.timesteps = self.timesteps  # also of one that does not learn
+            if self.selfplay:
+                self.selfplay.advance(self.timesteps)
             samplers.publish(self.updates)
         return stats
 
@@ -137,9 +175,14 @@ class Team(Algorithm):
             member.explore(sampling=True)
         rollout = samplers.collect()
         parts = self.split(rollout)
+        if self.selfplay:
+            self.selfplay.follow(rollout)
         self.timesteps += int(rollout.valid.sum())
         self.agents_counted[AGENT_STEPS] += sum(int(p.valid.sum()) for p in parts.values())
         return parts
+
+    def counted(self) -> dict[str, float]:
+        return {**self.agents_counted, **(self.opponents.numbers() if self.opponents else {})}
 
     def of_episodes(self, episodes: Sequence[Episode]) -> dict[str, float]:
         """The mean return of the agents of each policy, over all episodes that they were in."""
@@ -153,7 +196,9 @@ class Team(Algorithm):
 
     def leave_environment(self) -> list[str]:
         self.start = None
-        self.split = Split(self.policy, self.split.envs)
+        self.split = Split(self.behaviour, self.split.envs)
+        if self.opponents:
+            self.opponents.returns.zero_()
         gone = [what for member in self.members.values() for what in member.leave_environment()]
         return [*dict.fromkeys(gone)]
 
@@ -161,6 +206,7 @@ class Team(Algorithm):
         return {
             "members": {name: member.state_dict() for name, member in self.members.items()},
             "open": self.split.open,
+            "opponents": self.opponents.state_dict() if self.opponents else None,
             "timesteps": self.timesteps,
             **self.agents_counted,
             "start": self.start,
@@ -176,6 +222,8 @@ class Team(Algorithm):
         for name, kept in (state.get("open") or {}).items():
             for key, value in kept.items():
                 self.split.open[name][key].copy_(torch.as_tensor(value))
+        if self.selfplay and state.get("opponents"):
+            self.selfplay.pool.load_state_dict(state["opponents"], self.selfplay.own.policy)
         self.timesteps = int(state["timesteps"])
         self.agents_counted[AGENT_STEPS] = int(state[AGENT_STEPS])
         start = state.get("start")
@@ -230,5 +278,10 @@ def make_algorithm(
     with learning_mode():
         if is_joint(obs_layout.space):
             return Team(kind, config, obs_layout, action_layout, seed)
+        if config.opponents:
+            raise ConfigError(
+                "opponents is not allowed: the environment has one agent, "
+                "and self-play takes two or more that share a policy."
+            )
         made: Algorithm = kind(config, obs_layout, action_layout, seed)
         return made

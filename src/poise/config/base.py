@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from poise.config.checked import Checked, quotient
 from poise.config.model import SPELLINGS, ModelConfig
+from poise.config.opponents import OpponentsSetting, resolved
 from poise.config.types import (
     EnvCount,
     Fraction,
@@ -110,10 +111,8 @@ class AlgorithmConfig(Checked):
     """Steps that each environment takes before an update round."""
 
     timesteps_per_iteration: NonNegativeInt = 0
-    """A call of `train()` repeats update rounds until it has sampled this many steps.
-
-    0 means one round.
-    """
+    """A call of `train()` repeats update rounds until it has sampled this many steps. 0 means one
+    round."""
 
     env_step_timeout_s: Seconds = 60.0
     """Seconds after which a step of an environment counts as hanging. A worker process that hangs
@@ -143,32 +142,24 @@ class AlgorithmConfig(Checked):
     """
 
     seed: NonNegativeInt | None = None
-    """Seeds everything: two runs with equal seeds are equal to the bit (but not on a GPU).
-
-    null draws one and writes it down.
-    """
+    """Seeds everything: two runs with equal seeds are equal to the bit (but not on a GPU). null
+    draws one and writes it down."""
 
     normalize_observations: bool = False
-    """Whether observations are shifted and scaled by their running mean and variance.
-
-    Of pictures, every pixel has its own.
-    """
+    """Whether observations are shifted and scaled by their running mean and variance. Of pictures,
+    every pixel has its own."""
 
     normalize_rewards: bool = False
-    """Whether rewards are divided by the running standard deviation of the discounted return.
-
-    Only the learner sees them so; reports stay raw.
-    """
+    """Whether rewards are divided by the running standard deviation of the discounted return. Only
+    the learner sees them so; reports stay raw."""
 
     clip_rewards: bool = False
     """Whether the learner sees only the sign of rewards: -1, 0 or 1. This is usual for Atari games.
     Reports stay raw."""
 
     total_timesteps: PositiveInt | None = None
-    """Environment steps after which training ends; null leaves the end to stop rules.
-
-    A stop rule for `timesteps_total` goes before it.
-    """
+    """Environment steps after which training ends; null leaves the end to stop rules. A stop rule
+    for `timesteps_total` goes before it."""
 
     metrics_smoothing_episodes: PositiveInt = 100
     """Episodes over which `episode_reward_mean` and its siblings are taken."""
@@ -198,6 +189,12 @@ class AlgorithmConfig(Checked):
 
     policies_to_train: list[str] | None = None
     """The policies that learn; the others act as they are. null: all."""
+
+    opponents: OpponentsSetting = None
+    """Self-play of a policy that several agents share, against earlier selves: true, or a mapping
+    with some of `pool` (how many are kept; 10), `every` (environment steps after which the present
+    self joins them; 50,000), `sampling` (`pfsp`: mostly those that win; `uniform`) and `latest`
+    (the share of episodes in which the policy plays itself on all seats; 0.5)."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The networks."""
@@ -266,6 +263,7 @@ class AlgorithmConfig(Checked):
         if self.wrappers:
             self.wrappers = [_wrapper(item) for item in self.wrappers]
             self.env_config = {**self.env_config, WRAPPERS: self.wrappers}
+        self.opponents = resolved(self.opponents)
         self._derive_batch(explicit)
         self._derive_rewards(explicit)
         self._derive_networks(explicit)

@@ -207,7 +207,7 @@ class TeamPolicy:
             drawn = None if noise is None else to_slots(noise[..., each.noise], each.count)
             begins = each.flags(obs[BEGINS]) > 0
             before, now = each.memories(state)
-            action, own, after = each.policy.act(each.rows(obs), now, begins, drawn)
+            action, own, after = self.ask(each, obs, now, begins, drawn)
             action = action.reshape(len(action), -1).to(torch.float32)
             actions.append(to_joint(action, each.count))
             inputs.append(to_joint(own, each.count))
@@ -215,6 +215,21 @@ class TeamPolicy:
                 part = _where(each.flags(obs[ACTS]) > 0, new, old)
                 memories.append(part.reshape(each.count, -1, *part.shape[1:]).transpose(0, 1))
         return torch.cat(actions, -1), torch.cat(inputs, -1), tuple(memories)
+
+    def ask(
+        self,
+        each: Seats,
+        obs: Mapping[str, Tensor],
+        memory: State,
+        begins: Tensor,
+        noise: Tensor | None,
+    ) -> tuple[Tensor, Tensor, State]:
+        """What one policy does for its agents, `[n * E, ...]`; see `Policy.act`."""
+        return each.policy.act(each.rows(obs), memory, begins, noise)
+
+    def steps(self, each: Seats, rollout: Rollout) -> Tensor:
+        """Where a joint rollout has steps that a policy may learn from, `[T, n * E]` bool."""
+        return (rollout.valid > 0).repeat(1, each.count)
 
     def noise(self, shape: tuple[int, ...], generator: Generator | None = None) -> Tensor:
         """The noise of all agents, `[..., E, noise of all]`."""
@@ -270,7 +285,7 @@ class Split:
         acts, begins = (each.flags(rollout.obs[key]) > 0 for key in (ACTS, BEGINS))
         ended = [each.flags(rollout.obs[key][1:]) > 0 for key in (TERMINATED, TRUNCATED)]
         earned = each.flags(rollout.obs[REWARD][1:])
-        stepped = (rollout.valid > 0).repeat(1, n)
+        stepped = self.team.steps(each, rollout)
         cut = (rollout.terminated | rollout.truncated).repeat(1, n)
         ids = torch.cat([rollout.ids + k * self.envs for k in range(n)])
         # Of an environment that begins anew here, nothing is left to finish.

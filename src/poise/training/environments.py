@@ -105,7 +105,7 @@ class Environments:
         Raises:
             CheckpointError: the policy was made for other spaces.
         """
-        policy = algorithm.policy
+        policy = algorithm.behaviour
         self._fit(policy, *(layout.space for layout in self.layouts()))
         length = self.config.rollout_fragment_length
         assert length is not None

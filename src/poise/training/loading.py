@@ -104,6 +104,7 @@ def _derived_minibatch(config: AlgorithmConfig) -> bool:
 
 SAMPLING = {
     "num_workers", "num_envs_per_worker", "rollout_fragment_length", "exploration_correlation",
+    "opponents",
 }  # fmt: skip
 """With another value of these, or on a cluster instead of here, episodes under way and steps not
 yet learnt from cannot go on."""

@@ -24,6 +24,7 @@ from poise.models.encoders import is_image
 from poise.sampling.episodes import Harvest
 from poise.sampling.group import SamplerGroup
 from poise.sampling.halt import Halt, HaltedError
+from poise.sampling.opponents import Opponent
 from poise.spaces.layout import Layout
 from poise.stepping.advice import available_cores
 from poise.stepping.failures import Failure, Failures
@@ -130,6 +131,15 @@ class Trainer(EnvAccess, Acting, Saving):
                 )
         return made
 
+    @property
+    def opponents(self) -> list[Opponent]:
+        """Of self-play: the present self and the earlier ones of its pool, the latest first.
+
+        It is empty where there is none (see the setting `opponents`).
+        """
+        pool = self.algorithm.opponents
+        return pool.table(self.algorithm.timesteps) if pool is not None else []
+
     def _report(self, failure: Failure) -> None:
         """Tells the callbacks; where none of them listens, it is a warning."""
         listeners = [c for c in self.callbacks if type(c).on_failure is not Callback.on_failure]
@@ -187,7 +197,7 @@ class Trainer(EnvAccess, Acting, Saving):
             "episodes_this_iter": len(harvest.episodes),
             "timesteps_this_iter": steps,
             "timesteps_total": self.algorithm.timesteps,
-            **self.algorithm.agents_counted,
+            **self.algorithm.counted(),
             "training_iteration": self.iteration,
             "time_this_iter_s": seconds,
             "time_total_s": self.metrics.time_total_s,
