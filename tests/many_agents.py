@@ -165,3 +165,45 @@ class Turns:
 
     def close(self) -> None:
         pass
+
+
+class Signs:
+    """Each agent sees a sign and is paid by those of all others; actions change nothing.
+
+    By PettingZoo's Parallel API; with `state`, there is one: all signs.
+    """
+
+    metadata: dict[str, Any] = {}  # noqa: RUF012
+    render_mode = None
+
+    def __init__(self, n: int, state: bool = False) -> None:
+        self.possible_agents = [f"a{i}" for i in range(n)]
+        if state:
+            self.state_space = spaces.Box(-1, 1, (n,), np.float32)
+            self.state = lambda: np.concatenate([*self.seen.values()])
+
+    def observation_space(self, agent: str) -> spaces.Space:
+        return spaces.Box(-1, 1, (1,), np.float32)
+
+    def action_space(self, agent: str) -> spaces.Space:
+        return spaces.Discrete(2)
+
+    def _look(self) -> dict[str, Any]:
+        signs = self.rng.choice([-1.0, 1.0], len(self.possible_agents)).astype(np.float32)
+        self.seen = dict(zip(self.possible_agents, signs[:, None], strict=True))
+        return self.seen
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        self.rng, self.agents, self.t = np.random.default_rng(seed), self.possible_agents, 0
+        return self._look(), {a: {} for a in self.agents}
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        total = sum(float(sign[0]) for sign in self.seen.values())
+        rewards = {a: total - float(self.seen[a][0]) for a in actions}
+        self.t += 1
+        ends = dict.fromkeys(actions, self.t == 8)
+        self.agents = [] if self.t == 8 else self.possible_agents
+        return self._look(), rewards, ends, dict.fromkeys(ends, False), {a: {} for a in ends}
+
+    def close(self) -> None:
+        pass

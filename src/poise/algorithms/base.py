@@ -27,9 +27,9 @@ from poise.learning.learner import Learner
 from poise.learning.optimizers import Adam, Change, Flat, Optimizer, listed, replaced
 from poise.learning.schedules import Points, schedule_value
 from poise.learning.seeding import drawing_from, torch_generator, torch_seed
+from poise.models.central import policy_class
 from poise.models.encoders import fastest_conv_dtype
 from poise.models.policy import Policy
-from poise.models.recurrent import RecurrentPolicy, has_memory
 from poise.models.sizes import WithinMemory
 from poise.sampling.episodes import Episode
 from poise.sampling.group import SamplerGroup, largest_of
@@ -109,7 +109,7 @@ class Algorithm(ABC):
     def make_policy(self, obs_layout: Layout, action_layout: Layout) -> Policy:
         """Makes the policy, untrained."""
         config, normalize = self.config.model, self.config.normalize_observations
-        kind = RecurrentPolicy if has_memory(config) else Policy
+        kind = policy_class(obs_layout, config)
         return kind(obs_layout, action_layout, config, normalize_observations=normalize)
 
     def make_learners(self) -> dict[str, Learner]:

@@ -32,7 +32,7 @@ from poise.sampling.group import SamplerGroup
 from poise.sampling.opponents import Pool, SelfPlay
 from poise.sampling.rollout import Rollout
 from poise.sampling.seats import Split, TeamPolicy
-from poise.spaces.agents import agent_layouts, is_joint
+from poise.spaces.agents import agent_layouts, is_joint, seen_beside
 from poise.spaces.layout import Layout
 
 AGENT_STEPS = "agent_timesteps_total"
@@ -74,7 +74,11 @@ class Team(Algorithm):
         for name, own_seed in zip(names, seeds, strict=True):
             agents = [agent for agent, owner in self.owners.items() if owner == name]
             own = for_policy(config, specs.get(name, {}), len(agents))
-            self.members[name] = kind(own, *layouts[agents[0]], own_seed)
+            seen, does = layouts[agents[0]]
+            if getattr(config, "central_critic", False):
+                beside = seen_beside(obs_layout, agents)
+                seen = Layout(seen.space, [leaf for leaf, _ in beside.values()])
+            self.members[name] = kind(own, seen, does, own_seed)
         _refuse(config, self.policies.values())
         self.trained = config.policies_to_train or names
         config.policies = {name: specs.get(name, {}) for name in names}
@@ -131,6 +135,10 @@ class Team(Algorithm):
         said = turns if hasattr(self.config, "learner_queue_size") else []
         if getattr(self.config, "n_step", 1) > 1:
             said.append("n_step: sums of rewards end where an agent waits for others to act.")
+        for name, policy in self.policies.items():
+            if beside := policy.obs_layout.beside:
+                names = ", ".join(leaf.name for leaf in beside)
+                said.append(f"The value function of {name} sees what its agents do, and {names}.")
         return said + [each for member in self.members.values() for each in member.announce()]
 
     def rebind(self, samplers: SamplerGroup) -> None:

@@ -16,8 +16,8 @@ from poise.errors import ConfigError, nearest
 SHARED = {
     "env", "env_config", "wrappers", "num_workers", "ray_address", "num_learners", "seed",
     "num_envs_per_worker", "rollout_fragment_length", "timesteps_per_iteration", "num_gpus",
-    "num_threads", "total_timesteps", "policies", "policy_mapping_fn", "policies_to_train",
-    "opponents",
+    "num_threads", "total_timesteps", "central_critic", "policies", "policy_mapping_fn",
+    "policies_to_train", "opponents",
 }  # fmt: skip
 """Settings that all policies of a run have in common."""
 

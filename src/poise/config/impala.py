@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from poise.config.a2c import A2C_CARTPOLE
-from poise.config.base import AlgorithmConfig
 from poise.config.checked import quotient
 from poise.config.shared import (
     ATARI,
@@ -16,6 +15,7 @@ from poise.config.shared import (
     ON_POLICY_SEARCH,
     PONG,
     SMALL_NETWORK,
+    ActorCriticConfig,
 )
 from poise.config.spec import AlgorithmSpec, Presets
 from poise.config.types import (
@@ -32,7 +32,7 @@ from poise.errors import ConfigError
 
 
 @dataclass
-class AsynchronousConfig(AlgorithmConfig):
+class AsynchronousConfig(ActorCriticConfig):
     """What the algorithms share that learn while environments go on."""
 
     num_envs_per_worker: EnvCount = 16
@@ -98,7 +98,7 @@ class AsynchronousConfig(AlgorithmConfig):
         return max(n for n in range(1, max(1, slots // workers) + 1) if slots % n == 0)
 
     untranslatable: ClassVar[dict[str, str]] = {
-        **AlgorithmConfig.untranslatable,
+        **ActorCriticConfig.untranslatable,
         "vtrace": "Off-policy steps are always weighted by V-trace.",
         "momentum": "RMSProp has no momentum here.",
         "minibatch_buffer_size": "Give num_sgd_iter to learn from a rollout several times.",

@@ -108,6 +108,7 @@ class OffPolicyConfig(AlgorithmConfig):
     }  # fmt: skip
 
     untranslatable: ClassVar[dict[str, str]] = {
+        "central_critic": "PPO, A2C, IMPALA and APPO can have a value function that sees all.",
         "optimize_memory_usage": "Every observation is kept once, whatever is set.",
         "replay_buffer_config": (
             "Give buffer_size, and prioritized_replay with its alpha, beta and eps, themselves."

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from poise.config.base import AlgorithmConfig
 from poise.config.shared import (
     ATARI,
     ATARI_NETWORK,
@@ -14,6 +13,7 @@ from poise.config.shared import (
     ON_POLICY_SEARCH,
     PONG,
     SMALL_NETWORK,
+    ActorCriticConfig,
 )
 from poise.config.spec import AlgorithmSpec, Presets
 from poise.config.types import (
@@ -29,7 +29,7 @@ from poise.errors import ConfigError
 
 
 @dataclass
-class PPOConfig(AlgorithmConfig):
+class PPOConfig(ActorCriticConfig):
     """Proximal Policy Optimization (Schulman et al. 2017, arXiv 1707.06347), clipped surrogate."""
 
     num_envs_per_worker: EnvCount = 16

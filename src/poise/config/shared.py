@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from poise.config.base import AlgorithmConfig
 
 ATARI = "Atari"
@@ -36,3 +38,23 @@ ON_POLICY_SEARCH = {
     "gae_lambda": "uniform(0.85, 1.0)", "entropy_coeff": "choice([0.0, 0.001, 0.01])",
     **NETWORK_SEARCH,
 }  # fmt: skip
+
+WITH_STATE = "poise.envs.agents:WithState"
+
+
+@dataclass
+class ActorCriticConfig(AlgorithmConfig):
+    """What algorithms with a policy and a value function of states have in common."""
+
+    central_critic: bool = False
+    """With several agents, whether the value function sees what all of them see (MAPPO).
+
+    Beside an agent's own observation it sees the environment's `state()`, if it has one, else the
+    observations of all others and whose turn it is; and which of the policy's agents it is. The
+    policy sees its own observation alone.
+    """
+
+    def derive(self, explicit: set[str]) -> None:
+        if self.central_critic and WITH_STATE not in self.wrappers:
+            self.wrappers = [*self.wrappers, WITH_STATE]
+        super().derive(explicit)

@@ -20,6 +20,7 @@ from poise.spaces.agents import (
     AGENTS,
     BEGINS,
     REWARD,
+    STATE,
     TERMINATED,
     TRUNCATED,
     joint_space,
@@ -159,6 +160,35 @@ class JointEnv(gym.Env):
 
     def close(self) -> None:
         self.env.close()
+
+
+class WithState(gym.ObservationWrapper):
+    """Shows a central value function the state of the environment, if it has one (PettingZoo).
+
+    Args:
+        env: of several agents.
+
+    Raises:
+        EnvError: it has one agent.
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self._joint: Any = env.unwrapped
+        if not isinstance(self._joint, JointEnv):
+            raise EnvError(
+                f"central_critic=True is for several agents, and {type(env.unwrapped).__name__} "
+                "has one."
+            )
+        self._space = self._joint.table.state_space
+        if self._space is not None:
+            inside = env.observation_space.spaces.items()  # type: ignore[attr-defined]
+            self.observation_space = spaces.Dict([*inside, (STATE, self._space)])
+
+    def observation(self, observation: Any) -> Any:
+        if self._space is None:
+            return observation
+        return {**observation, STATE: self._joint.table.env.state()}
 
 
 def _any_of(space: spaces.Space) -> Any:

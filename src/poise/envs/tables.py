@@ -60,6 +60,12 @@ class Table:
         self.env, names = env, ("possible_agents", "_agent_ids")
         self.agents = list(next(filter(None, (getattr(env, name, None) for name in names)), ()))
 
+    @property
+    def state_space(self) -> spaces.Space | None:
+        """The space of `env.state()`, what there is to know for all, if it has one."""
+        space = getattr(self.env, "state_space", None)
+        return space if isinstance(space, spaces.Space) and hasattr(self.env, "state") else None
+
     def spaces(self, agent: Any) -> list[spaces.Space]:
         """What an agent sees and does."""
         found: list[Any] = []

@@ -34,10 +34,20 @@ class ActorCritic(nn.Module):
         features: how observations enter the networks.
         num_outputs: how many distribution inputs there are.
         config: the layers.
+        whole: what the value function sees, if it sees more: a central one. Then the input is
+            `{"own": ..., "whole": ...}`; that of the policy alone may be its own.
     """
 
-    def __init__(self, features: Encoded, num_outputs: int, config: ModelConfig) -> None:
+    def __init__(
+        self,
+        features: Encoded,
+        num_outputs: int,
+        config: ModelConfig,
+        *,
+        whole: Encoded | None = None,
+    ) -> None:
         super().__init__()
+        self.central = whole is not None
         self.shared = config.vf_share_layers
         hiddens, activation = config.fcnet_hiddens, config.fcnet_activation
 
@@ -51,7 +61,7 @@ class ActorCritic(nn.Module):
                 self.pi.weight[:-1] = policy.weight
         else:
             self.pi = MLP([size, *hiddens, num_outputs], activation, output_gain=POLICY_GAIN)
-            self.vf_encoder, size = features.encoder(config)
+            self.vf_encoder, size = (whole or features).encoder(config)
             own = hiddens if config.vf_fcnet_hiddens is None else config.vf_fcnet_hiddens
             self.vf = MLP([size, *own, 1], activation)
 
@@ -59,26 +69,31 @@ class ActorCritic(nn.Module):
         if self.shared:
             outputs = self._run(self.pi_encoder, self.pi, x)
             return outputs[:, :-1], outputs[:, -1]
-        if self.pi_encoder is None:
+        if self.pi_encoder is None and not self.central:
             inputs, values = parallel(self.pi, self.vf, x)
             return inputs, values.view(-1)
         return self.actor(x), self.critic(x)
 
     def actor(self, x: Any) -> Tensor:
         """Distribution inputs alone: acting needs no values."""
-        outputs = self._run(self.pi_encoder, self.pi, x)
+        outputs = self._run(self.pi_encoder, self.pi, own_part(x))
         return outputs[:, :-1] if self.shared else outputs
 
     def critic(self, x: Any) -> Tensor:
         """Values alone, `[N]`."""
         if self.shared:
             return self.forward(x)[1]
-        return self._run(self.vf_encoder, self.vf, x).view(-1)
+        return self._run(self.vf_encoder, self.vf, x["whole"] if self.central else x).view(-1)
 
     @staticmethod
     def _run(encoder: nn.Module | None, tower: nn.Module, x: Any) -> Tensor:
         result: Tensor = tower(x if encoder is None else encoder(x))
         return result
+
+
+def own_part(x: Any) -> Any:
+    """What a policy sees of an input that a central value function may see more of."""
+    return x["own"] if isinstance(x, dict) else x
 
 
 class Actor(nn.Module):

@@ -360,14 +360,24 @@ class Policy(nn.Module):
             obs: leaves `[T, B, ...]`.
             weight: 1 for the observations that count, else 0, `[T, B]`.
         """
-        if self.normalizer is not None:
+        self._merge(self.features, self.normalizer, obs, weight)
+
+    def _merge(
+        self,
+        features: Features,
+        normalizer: RunningMoments | None,
+        obs: Mapping[str, Tensor],
+        weight: Tensor,
+    ) -> None:
+        """Merges what enters by some features into its moments."""
+        if normalizer is not None:
             flat = {name: leaf.flatten(0, 1) for name, leaf in obs.items()}
-            numbers = self.features.box_numbers(self._leaves(flat), exact=True)
-            self.normalizer.update(self.normalizer.exactly(numbers), weight.flatten())
-        if self.features.pixels:
+            numbers = features.box_numbers(self._leaves(flat), exact=True)
+            normalizer.update(normalizer.exactly(numbers), weight.flatten())
+        if features.pixels:
             some = {name: leaf[::PICTURE_ROWS].flatten(0, 1) for name, leaf in obs.items()}
             leaves = self._leaves(some)
-            for name, moments in self.features.pixels.items():
+            for name, moments in features.pixels.items():
                 moments.update(moments.exactly(leaves[name]), weight[::PICTURE_ROWS].flatten())
 
 

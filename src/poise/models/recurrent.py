@@ -21,7 +21,7 @@ from poise.models.catalog import find_model
 from poise.models.cells import Cells
 from poise.models.features import Features
 from poise.models.mlp import parallel
-from poise.models.networks import ActorCritic, QNetwork
+from poise.models.networks import ActorCritic, QNetwork, own_part
 from poise.models.policy import PICTURES_AT_ONCE, Policy, State, length, rows
 from poise.models.q_policy import QPolicy
 from poise.spaces.layout import Layout
@@ -48,14 +48,21 @@ class RecurrentActorCritic(ActorCritic):
     Args:
         features, num_outputs, config: as for `ActorCritic`.
         extra: numbers beside the observation that the cells see, too.
+        whole: what a central value function sees; it has no cell.
     """
 
     def __init__(
-        self, features: Features, num_outputs: int, config: ModelConfig, *, extra: int = 0
+        self,
+        features: Features,
+        num_outputs: int,
+        config: ModelConfig,
+        *,
+        extra: int = 0,
+        whole: Features | None = None,
     ) -> None:
         assert config.memory is not None
-        super().__init__(Remembered(config.lstm_cell_size), num_outputs, config)
-        count = 1 if self.shared else 2
+        super().__init__(Remembered(config.lstm_cell_size), num_outputs, config, whole=whole)
+        count = 1 if self.shared or self.central else 2
         made = [features.encoder(config) for _ in range(count)]
         self.encoders = nn.ModuleList(encoder for encoder, _ in made if encoder is not None)
         self.extra, inputs = extra, made[0][1] + extra
@@ -78,7 +85,8 @@ class RecurrentActorCritic(ActorCritic):
         Returns:
             Distribution inputs `[T * B, num_outputs]`, values `[T * B]`, and the memory after.
         """
-        x, extra = x if self.extra else (x, None)
+        given, extra = x if self.extra else (x, None)
+        x = own_part(given)
         seen = [_encode(encoder, x) for encoder in self.encoders] or [x]
         if extra is not None:
             seen = [torch.cat([vector.to(extra.dtype), extra], 1) for vector in seen]
@@ -86,6 +94,9 @@ class RecurrentActorCritic(ActorCritic):
         outputs = self.pi(h[0])
         if self.shared:
             return outputs[:, :-1], outputs[:, -1], state
+        if self.central:  # in acting, what it needs is not given, nor its value asked for
+            central = given is not x
+            return outputs, self.critic(given) if central else outputs.new_zeros(len(h[0])), state
         return outputs, self.vf(h[1]).view(-1), state
 
 

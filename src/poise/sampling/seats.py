@@ -40,16 +40,18 @@ from poise.errors import ConfigError
 from poise.learning.device import CPU
 from poise.models.policy import Policy, State
 from poise.models.recurrent import RecurrentQPolicy
-from poise.sampling.rollout import Rollout
+from poise.sampling.rollout import Rollout, stored_dtype
 from poise.spaces.agents import (
     ACTS,
     AGENTS,
     BEGINS,
+    NUMBER,
     REWARD,
     TERMINATED,
     TRUNCATED,
     agent_layouts,
     leaf_names,
+    seen_beside,
 )
 from poise.spaces.layout import Layout
 
@@ -82,6 +84,7 @@ class Seats:
         count: n, how many they are.
         leaves: by the name of a leaf that the policy sees, those of its agents in the joint space.
         actions: by the name of a leaf of its actions, likewise.
+        beside: by the name of a leaf that only its value function sees, likewise.
         noise, action, inputs, log_prob: columns.
         memory: its parts of the state: the memory before each agent's latest step, and after it.
     """
@@ -91,6 +94,7 @@ class Seats:
     count: int
     leaves: dict[str, list[str]]
     actions: dict[str, list[str]]
+    beside: dict[str, list[str]]
     noise: slice
     action: slice
     inputs: slice
@@ -108,6 +112,19 @@ class Seats:
             own: torch.cat([obs[name] for name in names], dim) if names[1:] else obs[names[0]]
             for own, names in self.leaves.items()
         }
+
+    def rows_beside(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Likewise what only its value function sees, `[R, n * E, ...]`."""
+        found = {
+            own: torch.cat([obs[name] for name in names], 1)
+            for own, names in self.beside.items()
+            if names
+        }
+        if NUMBER in self.beside:
+            steps, envs = obs[ACTS].shape[:2]
+            numbers = torch.arange(self.count).repeat_interleave(envs)
+            found[NUMBER] = numbers.expand(steps, -1)
+        return found
 
     def flags(self, joint: Tensor) -> Tensor:
         """What is said of each of its agents, from `[..., E, all agents]`, as `[..., n * E]`."""
@@ -176,11 +193,15 @@ class TeamPolicy:
             ]
             does = [leaf_names(own[agent][1], self.action_layout, agent) for agent in agents]
             leaves = {leaf: [each[leaf] for each in seen] for leaf in seen[0]}
+            beside = {}
+            if policy.obs_layout.beside:
+                shown = seen_beside(self.obs_layout, agents)
+                beside = {leaf: names for leaf, (_, names) in shown.items()}
             actions = {leaf: [each[leaf] for each in does] for leaf in does[0]}
             rows = [numbers[agent] for agent in agents]
             start, known = known, known + 2 * len(policy.initial_state(1))
             columns["memory"] = slice(start, known)
-            seats[name] = Seats(policy, rows, len(rows), leaves, actions, **columns)
+            seats[name] = Seats(policy, rows, len(rows), leaves, actions, beside, **columns)
         return seats
 
     @property
@@ -273,7 +294,7 @@ class Split:
 
     def __init__(self, team: TeamPolicy, envs: int) -> None:
         self.team, self.envs = team, envs
-        self.open = {name: _nothing(each, envs) for name, each in team.seats.items()}
+        self.open = {name: _nothing(each, team, envs) for name, each in team.seats.items()}
 
     def __call__(self, rollout: Rollout) -> dict[str, Rollout]:
         """The rollouts by policy; what is not finished is kept for the next call."""
@@ -295,7 +316,7 @@ class Split:
         reward, source = kept["reward"][ids], torch.full((len(ids),), -1)
         valid, rewards = torch.zeros(steps, len(ids)), torch.zeros(steps, len(ids))
         terminated, truncated = torch.zeros(2, steps, len(ids), dtype=torch.bool)
-        sources = torch.empty(steps, len(ids), dtype=torch.int64)
+        sources = torch.empty(steps + 1, len(ids), dtype=torch.int64)
         for t in range(steps):
             fresh = acts[t] & stepped[t]
             source = torch.where(pending & ~fresh, source, t)
@@ -308,18 +329,22 @@ class Split:
             terminated[t] = done & ended[0][t]
             truncated[t] = lost | (done & over & (ended[1][t] | ~ended[0][t]))
             pending, reward = pending & ~(done | over), reward * ~done
+        sources[steps] = torch.where(pending & ~acts[steps], source, steps)
+        waited = bool((sources != torch.arange(steps + 1).unsqueeze(1)).any())
         log_prob = to_slots(rollout.log_prob[..., each.log_prob], n).squeeze(-1)
-        chosen: dict[str, Any] = {"action": each.samples(rollout.action), "log_prob": log_prob}
-        chosen["first"] = begins[:-1]
-        for key, own in chosen.items():  # what stands in each row was chosen in its source
+        was = {"action": each.samples(rollout.action), "log_prob": log_prob, "first": begins[:-1]}
+        was |= each.rows_beside(rollout.obs)
+        for key, own in was.items() if waited else ():  # what was so where an agent acted
             both = torch.cat([kept[key][ids].unsqueeze(0), own])
-            chosen[key] = both[sources + 1, torch.arange(len(ids))]
-            kept[key][ids] = chosen[key][-1]
+            was[key] = both[sources[: len(own)] + 1, torch.arange(len(ids))]
+            kept[key][ids] = was[key][-1]
         kept["pending"][ids], kept["reward"][ids] = pending, reward
-        first, waits = chosen.pop("first"), (valid == 0) & ~begins[1:]
+        action, log_prob, first = (was.pop(key) for key in ("action", "log_prob", "first"))
+        waits = (valid == 0) & ~begins[1:]
         part = Rollout(
-            obs=each.rows(rollout.obs, 1),
-            **chosen,
+            obs=each.rows(rollout.obs, 1) | was,
+            action=action,
+            log_prob=log_prob,
             reward=rewards,
             terminated=terminated,
             truncated=truncated,
@@ -331,7 +356,7 @@ class Split:
             waits=waits if waits.any() else None,
             env_steps=int(rollout.valid.sum()),
         )
-        if not state or (sources == torch.arange(steps).unsqueeze(1)).all():
+        if not (state and waited):
             return part
         if isinstance(each.policy, RecurrentQPolicy):
             raise ConfigError(
@@ -375,9 +400,16 @@ def _closed_up(rollout: Rollout, first: Tensor) -> Rollout:
     )
 
 
-def _nothing(each: Seats, envs: int) -> dict[str, Tensor]:
+def _nothing(each: Seats, team: TeamPolicy, envs: int) -> dict[str, Tensor]:
     slots, dist = each.count * envs, each.policy.dist
+    beside = {
+        leaf.name: torch.zeros(
+            slots, *leaf.shape, dtype=stored_dtype(leaf.dtype.name, wide=team.wide)
+        )
+        for leaf in each.policy.obs_layout.beside
+    }
     return {
+        **beside,
         "pending": torch.zeros(slots, dtype=torch.bool),
         "reward": torch.zeros(slots),
         "action": torch.zeros(slots, *dist.action_shape, dtype=dist.action_dtype),

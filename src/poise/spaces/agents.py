@@ -8,21 +8,25 @@ An environment of several agents is stepped as one, with this observation:
     reward          what it got since the observation before
     terminated      whether its episode ended with this observation, and how
     truncated
+    state           what a central value function sees, if the environment has such a state
 
 Its action is a `Dict` of the agents' actions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from gymnasium import spaces
 
-from poise.spaces.layout import Layout
+from poise.spaces.layout import Layout, Leaf
+from poise.spaces.masks import KEY
 
 AGENTS, ACTS, BEGINS, REWARD = "agents", "acts", "begins", "reward"
-TERMINATED, TRUNCATED = "terminated", "truncated"
+TERMINATED, TRUNCATED, STATE = "terminated", "truncated", "state"
+NUMBER, OTHERS = "number", "others"
 
 _OUTCOMES = (ACTS, BEGINS, REWARD, TERMINATED, TRUNCATED)
 
@@ -60,3 +64,43 @@ def leaf_names(own: Layout, joint: Layout, prefix: str) -> dict[str, str]:
     inside = [leaf.name for leaf in joint.leaves]
     found = [name for name in inside if name == prefix or name.startswith(f"{prefix}/")]
     return {leaf.name: name for leaf, name in zip(own.leaves, found, strict=True)}
+
+
+def seen_beside(joint: Layout, agents: Sequence[str]) -> dict[str, tuple[Leaf, list[str]]]:
+    """What a central value function of some agents sees beside what each of them does.
+
+    It is the state of the environment; if there is none, what all others see (those of one kind
+    after those of another), and who is to act. Agents that share a policy have numbers.
+
+    Args:
+        joint: the joint layout of observations.
+        agents: the ids of those that share a policy.
+
+    Returns:
+        By name, the leaf, and those that it is in the joint layout, for each of the agents; none
+        for the number.
+    """
+    inside = {leaf.name: leaf for leaf in joint.leaves}
+    if STATE in joint.space.spaces:  # type: ignore[attr-defined]
+        whole = [name for name in inside if name.split("/")[0] == STATE]
+        places = [{name: name for name in whole} for _ in agents]
+    else:
+        all_agents = joint.space[AGENTS].spaces  # type: ignore[index]
+        kinds = [str(space) for space in all_agents.values()]
+        by_kind = sorted(all_agents, key=lambda each: kinds.index(str(all_agents[each])))
+        places = []
+        for agent in agents:
+            others = [each for each in by_kind if str(each) != agent]
+            found = {ACTS: ACTS} if others else {}
+            for k, other in enumerate(others):
+                names = leaf_names(Layout(all_agents[other]), joint, f"{AGENTS}/{other}")
+                found |= {f"{OTHERS}/{k}/{name}": names[name] for name in names if name != KEY}
+            places.append(found)
+    beside = {
+        name: (replace(inside[places[0][name]], name=name), [each[name] for each in places])
+        for name in places[0]
+    }
+    if len(agents) > 1:
+        number = Layout(spaces.Discrete(len(agents))).leaves[0]
+        beside[NUMBER] = (replace(number, name=NUMBER), [])
+    return beside

@@ -12,7 +12,7 @@ nested structure as views of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,7 @@ class Layout:
     Args:
         space: any nesting of `Dict` and `Tuple` over `Box`, `Discrete`, `MultiDiscrete`,
             `MultiBinary`.
+        beside: leaves that only a value function sees, and who acts does not.
 
     Raises:
         SpaceError: a part of the space has no fixed shape (`Text`, `Graph`, `Sequence`, `OneOf`),
@@ -55,8 +56,8 @@ class Layout:
             parts have one name.
     """
 
-    def __init__(self, space: spaces.Space) -> None:
-        self.space = space
+    def __init__(self, space: spaces.Space, beside: Sequence[Leaf] = ()) -> None:
+        self.space, self.beside = space, tuple(beside)
         self.leaves: tuple[Leaf, ...] = tuple(_leaves(space, ()))
         names = [leaf.name for leaf in self.leaves]
         if not names:
