@@ -41,6 +41,7 @@ ROOMS = [
     "tuning",
     "tune",
     "checks",
+    "exporting",
     "api",
     "poise",  # the package's own __init__
     "cli",
@@ -148,6 +149,7 @@ BUDGETS = {
         ["tracking", "api", "cli", "poise", "errors", "startup", "install", "files", "__main__"],
     ),
     "clusters": (2240, ["cluster"]),
+    "export": (500, ["exporting"]),
     "searches": (1750, ["tuning", "tune"]),
     "old names": (1800, ["compat"]),
 }

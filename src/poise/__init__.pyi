@@ -4,6 +4,7 @@ It is the one list, which editors, type checkers and `poise` itself read.
 """
 
 from poise import tune as tune
+from poise.api import export as export
 from poise.api import load as load
 from poise.api import make_trainer as make_trainer
 from poise.api import plot as plot

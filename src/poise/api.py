@@ -121,6 +121,12 @@ def load(
         TrustError: it needs a custom model of a module that this machine has not used before.
         ModelError: it needs a custom model that is not registered.
     """
+    trainer = _load_at(path, env=env, env_config=env_config, which=which, trust=trust, **overrides)
+    return _with_callbacks(trainer, progress)
+
+
+def _load_at(path: str | Path, **settings: Any) -> Trainer:
+    """The trainer of a checkpoint, or of a run by its folder or name."""
     meant = a_path(path)
     bring_back(meant.parent, meant.name)
     if not meant.exists() or find_study(path) is not None:
@@ -128,8 +134,50 @@ def load(
             meant = find_run(path).path
         except RunError as error:
             raise CheckpointError(f"There is no checkpoint at {path}. {error}") from None
-    trainer = _load(meant, env=env, env_config=env_config, which=which, trust=trust, **overrides)
-    return _with_callbacks(trainer, progress)
+    return _load(meant, **settings)
+
+
+def export(
+    what: Trainer | Run | str | Path,
+    to: str,
+    path: str | Path,
+    *,
+    policy: str | None = None,
+    which: str | int = "latest",
+    trust: bool = False,
+    observations: int = 10_000,
+) -> Any:
+    """Writes a trained policy as a file that needs no Poise, as `poise export` does.
+
+    It is compared with Poise on many observations before.
+
+    Args:
+        what: a trainer, a run, or what `load` takes.
+        to: `onnx`, `torch`, `numpy` or `c`; see docs/export.md.
+        path: the file, or the folder for `numpy`; one that is there is replaced.
+        policy: which policy, where several agents have several.
+        which, trust: as for `load`.
+        observations: how many, drawn from the space, are compared.
+
+    Returns:
+        What was written, `path`, and how equal it is: `largest`, the largest difference of each
+        output. Printed, it is a sentence.
+
+    Raises:
+        ConfigError: there is no such target or policy, or something else is at the path.
+        ModelError: the model cannot be exported, or the exported one is not equal: then nothing is
+            written.
+        PoiseError: what the target needs is not installed.
+    """
+    from poise.exporting.export import export as write
+
+    if isinstance(what, Run):
+        what = what.trainer
+    trainer = what if isinstance(what, Trainer) else _load_at(what, which=which, trust=trust)
+    made = write(trainer, to, path, policy=policy, observations=observations)
+    for note in made.notes:
+        warnings.warn(note, PoiseWarning, stacklevel=2)
+    return made
 
 
 def run(

@@ -28,6 +28,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("poise.cli.runs:resume", "Go on with a run, also with other settings."),
     "evaluate": ("poise.cli.runs:evaluate", "Play fresh episodes and say how good the policy is."),
     "record": ("poise.cli.runs:record", "Film the policy; no display is needed."),
+    "export": (
+        "poise.cli.export:export",
+        "Write the policy as ONNX, for PyTorch, for NumPy alone, or as C.",
+    ),
     "plot": ("poise.cli.plot:plot", "Draw return and length of the episodes of runs."),
     "runs": ("poise.cli.listing:runs", "List the runs and how they are doing."),
     "check-env": (

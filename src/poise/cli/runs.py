@@ -74,7 +74,7 @@ def evaluate(
     from poise.training.greedy import falls_short, sentence
 
     path, _ = find_checkpoint(run, checkpoint, folder)
-    with _load(path, trust=trust) as trainer:
+    with load_checkpoint(path, trust=trust) as trainer:
         numbers = trainer.evaluate(episodes, explore=explore, seed=seed)
         returns = [episode.reward for episode in trainer.metrics.window]
         sampled = None  # the mean of sampled actions, where a greedy policy earns much less
@@ -126,7 +126,7 @@ def record(
     target = place / f"{path.resolve().name}.mp4"
     if not out:
         refuse_links(owner.path if owner else target)
-    with _load(path, trust=trust) as trainer:
+    with load_checkpoint(path, trust=trust) as trainer:
         filmed = film(trainer, out or target, episodes=episodes, explore=explore, seed=seed)
     rewards = ", ".join(f"{reward:.1f}" for reward in filmed["episode_reward"])
     echo(f"{filmed['path']} (reward {rewards})")
@@ -261,7 +261,7 @@ def find_checkpoint(run: str, which: str, root: str) -> tuple[Path, RunFolder | 
     return choose(found.path, which), found
 
 
-def _load(path: Path, *, trust: bool) -> Trainer:
+def load_checkpoint(path: Path, *, trust: bool) -> Trainer:
     """The trainer of a checkpoint; the module that its environment will import is named."""
     from poise.envs.make import admit_env
     from poise.training.loading import load

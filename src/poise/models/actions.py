@@ -76,11 +76,11 @@ class Actions:
         self.layout = layout
         kinds = [[leaf for leaf in layout.leaves if isinstance(leaf.space, k)] for k in _KINDS]
         choices, bits, boxes = kinds
-        self._columns: dict[str, slice] = {}  # of each leaf in a sample
+        self.columns: dict[str, slice] = {}  # of each leaf in a sample
         end = 0
         for leaf in (*choices, *bits, *boxes):
             start, end = end, end + math.prod(leaf.shape)
-            self._columns[leaf.name] = slice(start, end)
+            self.columns[leaf.name] = slice(start, end)
         self.dim = sum(math.prod(leaf.shape) for leaf in boxes)
         squashed = []
         if config.action_distribution == "squashed_gaussian":
@@ -91,11 +91,11 @@ class Actions:
         self.dist = self._distribution(choices, bits, boxes)
         self.free = self.dim if config.free_log_std and numbers is None else 0
         bounded = {
-            leaf.name: _Bounded(leaf, squashed=leaf in squashed and numbers is None)
+            leaf.name: Bounded(leaf, squashed=leaf in squashed and numbers is None)
             for leaf in boxes
         }
-        self._decoders = {
-            leaf.name: bounded[leaf.name] if leaf in boxes else _Whole(leaf)
+        self.decoders = {
+            leaf.name: bounded[leaf.name] if leaf in boxes else Whole(leaf)
             for leaf in layout.leaves
         }
         self._single = ROOT if layout.leaves[0].space is layout.space else None
@@ -133,13 +133,13 @@ class Actions:
             is nested.
         """
         if self._single is not None:
-            return self._decoders[self._single](action)
-        columns = self._columns
-        parts = {name: decode(action[:, columns[name]]) for name, decode in self._decoders.items()}
+            return self.decoders[self._single](action)
+        columns = self.columns
+        parts = {name: decode(action[:, columns[name]]) for name, decode in self.decoders.items()}
         return self.layout.unflatten(parts)
 
 
-class _Whole:
+class Whole:
     """Turns samples of choices and bits into actions of a leaf."""
 
     def __init__(self, leaf: Leaf) -> None:
@@ -158,7 +158,7 @@ class _Whole:
         return chosen
 
 
-class _Bounded:
+class Bounded:
     """Turns samples of numbers into actions of a `Box` leaf.
 
     Where it has finite bounds, -1 and 1 become these. Integers are rounded, and all are clipped.

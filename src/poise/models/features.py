@@ -134,7 +134,7 @@ class Features:
             chosen = [_flat(leaf, obs[leaf.name]) for leaf in self._choices]
             columns = chosen[0] if len(chosen) == 1 else torch.cat(chosen, 1)
             columns = columns + self._shift.to(columns.device)
-            zeros = torch.zeros(len(columns), self._codes, device=columns.device)
+            zeros = torch.zeros(columns.shape[0], self._codes, device=columns.device)
             parts.append(zeros.scatter_(1, columns, 1.0))
         return _side_by_side(parts, obs)
 
@@ -200,7 +200,7 @@ def start(leaf: Leaf) -> np.ndarray:
 
 
 def _flat(leaf: Leaf, x: Tensor) -> Tensor:
-    return x if len(leaf.shape) == 1 else x.reshape(len(x), math.prod(leaf.shape))
+    return x if len(leaf.shape) == 1 else x.reshape(x.shape[0], math.prod(leaf.shape))
 
 
 def _flat_numbers(leaf: Leaf, x: Tensor, *, exact: bool) -> Tensor:
@@ -217,4 +217,6 @@ def _side_by_side(parts: list[Tensor], obs: Mapping[str, Tensor]) -> Tensor:
     if len(parts) == 1:
         return parts[0]
     any_leaf = next(iter(obs.values()))
-    return torch.cat(parts, 1) if parts else torch.zeros(len(any_leaf), 0, device=any_leaf.device)
+    return (
+        torch.cat(parts, 1) if parts else torch.zeros(any_leaf.shape[0], 0, device=any_leaf.device)
+    )

@@ -308,7 +308,7 @@ class Policy(nn.Module):
         if forbidden is not None:
             return outputs.masked_fill(forbidden, MASKED)
         if self.actions.free:
-            return torch.cat([outputs, self.log_std.expand(len(outputs), -1)], -1)
+            return torch.cat([outputs, self.log_std.expand(outputs.shape[0], -1)], -1)
         return outputs
 
     def initial_state(self, batch: int) -> State:

@@ -145,8 +145,8 @@ class RecurrentQNetwork(QNetwork):
 
 def _encode(encoder: nn.Module, x: Any) -> Tensor:
     """Runs an encoder; on many pictures, a few at a time if no gradient is computed."""
-    count = length(x)
-    if torch.is_grad_enabled() or count <= PICTURES_AT_ONCE:
+    exporting = torch.compiler.is_exporting()  # to where the length of a batch is not known
+    if torch.is_grad_enabled() or exporting or (count := length(x)) <= PICTURES_AT_ONCE:
         encoded: Tensor = encoder(x)
         return encoded
     starts = range(0, count, PICTURES_AT_ONCE)
