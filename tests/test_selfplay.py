@@ -11,12 +11,13 @@ import pytest
 import torch
 from gymnasium import spaces
 from safetensors.torch import load_file
-from tests.many_agents import Turns
+from tests.many_agents import Turns, poles
 from tests.test_agents import GAME, Rooms, parameters
 
 import poise
 from poise.config.opponents import OpponentsConfig
 from poise.sampling.opponents import PRESENT, Earlier, Pool
+from poise.training.stuck import is_contest
 
 SETTINGS: dict[str, Any] = {
     "num_envs_per_worker": 8,
@@ -177,7 +178,7 @@ def test_a_run_goes_on_exactly_with_its_pool(
 ) -> None:
     opponents = {"every": 150, "pool": 2, "latest": 0.3}
     how = {**SETTINGS, "num_workers": workers, "num_envs_per_worker": 8 // (workers or 1)}
-    how["model"] = {"fcnet_hiddens": [8], "memory": memory, "lstm_cell_size": 8}
+    how["model"] = {"fcnet_hiddens": [8], "memory": memory}
     trainer = poise.PPO(f"{__name__}:Higher", opponents=opponents, **how)
     for _ in range(4):
         trainer.train()
@@ -212,6 +213,22 @@ def test_other_opponents_may_be_asked_for_when_a_run_goes_on(tmp_path: Path) -> 
     none = poise.load(path, opponents=None)
     assert "selfplay/elo" not in none.train()
     assert "selfplay/elo" in poise.load(none.save(tmp_path / "none"), opponents=True).train()
+
+
+def test_where_agents_play_against_each_other_no_return_need_rise() -> None:
+    trainer = poise.PPO(Higher, metrics_smoothing_episodes=5, **SETTINGS)
+    trainer.train()
+    assert is_contest(trainer)  # what one wins, the other loses
+    together = poise.PPO(poles(2), **SETTINGS)
+    for _ in range(4):
+        together.train()
+    assert len(together.metrics.window) > 1
+    assert not is_contest(together)
+    rated = poise.PPO(Higher, opponents=True, metrics_smoothing_episodes=5, **SETTINGS)
+    rated.train()
+    assert is_contest(rated)
+    assert trainer.score == ("episode_reward_mean", 0.0)
+    assert rated.score == ("selfplay/elo", rated.opponents[0].elo)
 
 
 @pytest.mark.parametrize("algorithm", ["A2C", "IMPALA", "DQN", "SAC"])

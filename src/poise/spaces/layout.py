@@ -69,6 +69,7 @@ class Layout:
             raise SpaceError(
                 f"Two parts of the space are both called {twice!r}: rename a key of the Dict."
             )
+        self._tree = _tree(space, ())
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{leaf.name}: {leaf.dtype}{list(leaf.shape)}" for leaf in self.leaves)
@@ -77,12 +78,12 @@ class Layout:
     def flatten(self, value: Any) -> dict[str, Any]:
         """The leaves of a structured value (one element or a batch), without copying."""
         flat: dict[str, Any] = {}
-        _flatten(self.space, value, (), flat)
+        _flatten(self._tree, value, flat)
         return flat
 
     def unflatten(self, leaves: Mapping[str, Any]) -> Any:
         """The structure of the space over the given leaves, without copying."""
-        return _unflatten(self.space, leaves, ())
+        return _unflatten(self._tree, leaves)
 
     def element(self, leaves: Mapping[str, np.ndarray], index: int) -> Any:
         """One element of leaves that hold a batch `[N, ...]`, in the structure of the space.
@@ -160,22 +161,36 @@ def _cure(root: spaces.Space | None, path: tuple[Key, ...]) -> str:
     return f" To leave it out: --wrap '{wrapper}'."
 
 
-def _flatten(space: spaces.Space, value: Any, path: tuple[Key, ...], into: dict[str, Any]) -> None:
-    """Puts the leaves of `value`, which lies at `path`, into `into` by their names."""
+def _tree(space: spaces.Space, path: tuple[Key, ...]) -> Any:
+    """A leaf's name, or the trees of a structure's parts by key: a list of pairs for a `Tuple`.
+
+    It is made once, since every step of every environment goes through it.
+    """
     children = _children(space)
     if children is None:
-        into[_name(path)] = value
+        return _name(path)
+    parts = [(key, _tree(inner, (*path, key))) for key, inner in children]
+    return dict(parts) if isinstance(space, spaces.Dict) else parts
+
+
+def _flatten(tree: Any, value: Any, into: dict[str, Any]) -> None:
+    """Puts the leaves of `value` into `into` by their names."""
+    if type(tree) is str:
+        into[tree] = value
         return
-    for key, inner in children:
-        _flatten(inner, value[key], (*path, key), into)
+    for key, part in tree.items() if type(tree) is dict else tree:
+        if type(part) is str:
+            into[part] = value[key]
+        else:
+            _flatten(part, value[key], into)
 
 
-def _unflatten(space: spaces.Space, leaves: Mapping[str, Any], path: tuple[Key, ...]) -> Any:
-    children = _children(space)
-    if children is None:
-        return leaves[_name(path)]
-    values = {key: _unflatten(inner, leaves, (*path, key)) for key, inner in children}
-    return values if isinstance(space, spaces.Dict) else tuple(values.values())
+def _unflatten(tree: Any, leaves: Mapping[str, Any]) -> Any:
+    if type(tree) is str:
+        return leaves[tree]
+    if type(tree) is dict:
+        return {key: _unflatten(part, leaves) for key, part in tree.items()}
+    return tuple([_unflatten(part, leaves) for _, part in tree])
 
 
 def _bounds(array: np.ndarray) -> Any:

@@ -197,6 +197,26 @@ def _converted(leaf: Leaf, value: Any) -> np.ndarray:
     Raises:
         ContractError: its shape is another, or the conversion would change it.
     """
+    space: spaces.Space = leaf.space
+    whole: np.ndarray = value
+    if type(value) is not np.ndarray or (value.shape, value.dtype) != (leaf.shape, leaf.dtype):
+        whole = _retyped(leaf, value)
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        n = space.n if isinstance(space, spaces.Discrete) else space.nvec
+        if not (np.all(whole >= space.start) and np.all(whole < space.start + n)):
+            raise ContractError(
+                f"gave an observation {leaf.name!r} outside its space: "
+                f"{short(value)} is not in {space}"
+            )
+    elif isinstance(space, spaces.MultiBinary) and whole.tobytes().strip(b"\0\1"):
+        raise ContractError(
+            f"gave an observation {leaf.name!r} outside its space: {short(value)} is not in {space}"
+        )
+    return whole
+
+
+def _retyped(leaf: Leaf, value: Any) -> np.ndarray:
+    """A value as an array of a leaf's shape and type; errors as for `_converted`."""
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "biuf":
@@ -211,26 +231,13 @@ def _converted(leaf: Leaf, value: Any) -> np.ndarray:
             f"but its space says {leaf.shape}"
         )
     if array.dtype == leaf.dtype:
-        whole = array
-    else:
-        with np.errstate(invalid="ignore"):
-            whole = array.astype(leaf.dtype)
-        if leaf.dtype.kind != "f" and not np.array_equal(whole, array):
-            raise ContractError(
-                f"gave an observation {leaf.name!r} of type {array.dtype}, "
-                f"which its space's {leaf.dtype} cannot hold: {short(value)}"
-            )
-    space = leaf.space
-    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-        n = space.n if isinstance(space, spaces.Discrete) else space.nvec
-        if not (np.all(whole >= space.start) and np.all(whole < space.start + n)):
-            raise ContractError(
-                f"gave an observation {leaf.name!r} outside its space: "
-                f"{short(value)} is not in {space}"
-            )
-    elif isinstance(space, spaces.MultiBinary) and not np.all((whole == 0) | (whole == 1)):
+        return array
+    with np.errstate(invalid="ignore"):
+        whole = array.astype(leaf.dtype)
+    if leaf.dtype.kind != "f" and not np.array_equal(whole, array):
         raise ContractError(
-            f"gave an observation {leaf.name!r} outside its space: {short(value)} is not in {space}"
+            f"gave an observation {leaf.name!r} of type {array.dtype}, "
+            f"which its space's {leaf.dtype} cannot hold: {short(value)}"
         )
     return whole
 

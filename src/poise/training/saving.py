@@ -49,10 +49,12 @@ class Saving:
         """The key of the result that says how good the policy is now, and its value.
 
         It is the mean of an evaluation where the run has evaluations, else that of a full window of
-        episodes: one in a window that is not full may be a lucky one. None where it is not known.
+        episodes: one in a window that is not full may be a lucky one. A policy that plays earlier
+        selves is rated by its games against them. None where it is not known.
         """
         evaluates = bool(self.config.evaluation_interval)
         key = "evaluation/episode_reward_mean" if evaluates else "episode_reward_mean"
+        key = "selfplay/elo" if self.algorithm.opponents is not None else key
         full = len(self.metrics.window) >= self.config.metrics_smoothing_episodes
         value = float(self._last_result().get(key, math.nan))
         return (key, value) if math.isfinite(value) and (evaluates or full) else None

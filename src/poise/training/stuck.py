@@ -51,8 +51,16 @@ class Stuck(Callback):
             whole = len(episodes) == result["episodes_total"]  # the first ones are still remembered
             goal = reward_threshold(trainer.config.env)
             solved = goal is not None and result["episode_reward_mean"] >= goal
-            if whole and not solved and not has_risen(episodes):
+            if whole and not solved and not is_contest(trainer) and not has_risen(episodes):
                 self._say(advice(trainer, [episode.reward for episode in episodes]))
+
+
+def is_contest(trainer: Trainer) -> bool:
+    """Whether agents play against each other, so that the sum of their returns need not rise."""
+    window, own = list(trainer.metrics.window), "reward/"
+    differ = (len({v for k, v in each.info.items() if k.startswith(own)}) > 1 for each in window)
+    alike = len({each.reward for each in window}) == 1
+    return trainer.algorithm.opponents is not None or (alike and any(differ))
 
 
 def has_risen(episodes: Sequence[Finished]) -> bool:
