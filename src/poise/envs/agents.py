@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from poise.config.types import brief
 from poise.envs.tables import Agent, Table, Tick
 from poise.errors import EnvError
 from poise.spaces.agents import (
@@ -47,6 +48,11 @@ class JointEnv(gym.Env):
         self.metadata = getattr(table.env, "metadata", None) or {}
         self.render_mode = getattr(table.env, "render_mode", None)
         self.names = {agent: str(agent) for agent in table.agents}
+        if not table.agents:
+            raise EnvError(
+                f"{type(table.env).__name__} has no agents: possible_agents must name all that may "
+                "ever appear."
+            )
         if len({*self.names.values()}) < len(table.agents):
             raise EnvError(
                 f"{type(table.env).__name__} has two agents of one name: {table.agents}."
@@ -56,7 +62,8 @@ class JointEnv(gym.Env):
             seen[name], does[name] = table.spaces(agent)
         self._masked: dict[str, int] = {}  # agents whose masks are in their infos, with the width
         for agent, info in table.reset(seed=0).infos.items():
-            self._take_masks(self.names[agent], info, seen, does)
+            if agent in self.names:  # RLlib's infos may have one for all
+                self._take_masks(self.names[agent], info, seen, does)
         self._rows = {name: i for i, name in enumerate(seen)}
         self._blank = self._seen = {name: _any_of(space) for name, space in seen.items()}
         self.action_space = spaces.Dict(list(does.items()))
@@ -111,6 +118,12 @@ class JointEnv(gym.Env):
 
     def _observation(self, tick: Tick) -> dict[str, Any]:
         """The joint observation after a tick."""
+        if unknown := {*tick.acts, *tick.obs, *tick.rewards} - self.names.keys():
+            known = brief([*self.names.values()])
+            raise ValueError(
+                f"reset() or step() tells of the agent {min(map(str, unknown))!r}, and "
+                f"possible_agents are {known}"
+            )
         self._seen, shape = dict(self._seen), len(self._rows)
         flags = {key: np.zeros(shape, np.int8) for key in (ACTS, BEGINS, TERMINATED, TRUNCATED)}
         rewards = np.zeros(shape, np.float32)
@@ -141,6 +154,8 @@ class JointEnv(gym.Env):
         """Keeps what an agent sees, with its mask."""
         name, seen = self.names[agent], tick.obs.get(agent)
         if seen is None:
+            if acts:
+                raise ValueError(f"the agent {agent!r} is to act, and has no observation")
             return
         if width := self._masked.get(name):
             mask = (tick.infos.get(agent) or {}).get(KEY)

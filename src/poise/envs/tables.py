@@ -89,6 +89,7 @@ class Table:
     def step(self, actions: dict[Agent, Any]) -> Tick:
         """Takes the actions of the agents that were to act."""
         obs, rewards, *flags, infos = self.env.step(actions)  # one flag, before Gymnasium
+        self._require(actions, rewards, flags)
         ends = [{agent for agent, flag in each.items() if flag} for each in flags]
         terminated, truncated = ends[0], ends[1] if ends[1:] else set[Agent]()
         acts = [agent for agent in self._there(obs) if agent not in terminated | truncated]
@@ -97,6 +98,9 @@ class Table:
             truncated = set(self.agents) - terminated
         both = frozenset(terminated - {ALL}), frozenset(truncated - {ALL})
         return Tick([] if over else acts, obs, rewards, *both, infos, over)
+
+    def _require(self, actions: Any, rewards: Any, flags: list[Any]) -> None:
+        """Looks whether agents that acted are told all that is due: here, nothing is."""
 
     def _there(self, obs: Any) -> list[Agent]:
         return list(obs)
@@ -114,6 +118,14 @@ class ParallelTable(Table):
 
     def spaces(self, agent: Any) -> list[spaces.Space]:
         return [self.env.observation_space(agent), self.env.action_space(agent)]
+
+    def _require(self, actions: Any, rewards: Any, flags: list[Any]) -> None:
+        for what, given in zip(
+            ("reward", "termination", "truncation"), (rewards, *flags), strict=False
+        ):
+            if not actions.keys() <= given.keys():
+                agent = next(each for each in actions if each not in given)
+                raise ValueError(f"step() gives no {what} of the agent {agent!r}, which acted")
 
     def _there(self, obs: Any) -> list[Agent]:
         return list(self.env.agents)
@@ -137,6 +149,11 @@ class TurnTable(ParallelTable):
                 ended |= {agent} if flag else set()
             if any(flags):
                 env.step(None)
+                if agent in env.agents:
+                    raise ValueError(
+                        f"the episode of the agent {agent!r} is over, and it stays in agents: "
+                        "step(None) must remove it"
+                    )
             else:
                 acts.append(agent)
         both = frozenset(ends[0]), frozenset(ends[1])
