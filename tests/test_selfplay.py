@@ -11,7 +11,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from safetensors.torch import load_file
-from tests.many_agents import Turns, poles
+from tests.many_agents import Turns
 from tests.test_agents import GAME, Rooms, parameters
 
 import poise
@@ -219,9 +219,8 @@ def test_where_agents_play_against_each_other_no_return_need_rise() -> None:
     trainer = poise.PPO(Higher, metrics_smoothing_episodes=5, **SETTINGS)
     trainer.train()
     assert is_contest(trainer)  # what one wins, the other loses
-    together = poise.PPO(poles(2), **SETTINGS)
-    for _ in range(4):
-        together.train()
+    together = poise.PPO(Rooms, **{**SETTINGS, "model": {}})
+    together.train()
     assert len(together.metrics.window) > 1
     assert not is_contest(together)
     rated = poise.PPO(Higher, opponents=True, metrics_smoothing_episodes=5, **SETTINGS)
