@@ -462,6 +462,21 @@ def test_the_classic_config_of_rllib_trains_several_agents() -> None:
     assert trainer.compute_action(np.zeros(1, np.float32), policy_id="small") in (0, 1)
 
 
+def test_games_are_played_without_what_only_watches_their_caller() -> None:
+    """PettingZoo's checks of order and actions take a quarter of a step; nothing else changes."""
+    spread = pytest.importorskip("mpe2.simple_spread_v3")
+    for make in (spread.env, spread.parallel_env):
+        ours: Any = poise.make_env(make).unwrapped
+        played = getattr(ours.table.env, "aec_env", ours.table.env)
+        assert played is played.unwrapped
+        theirs = make()
+        assert getattr(theirs, "aec_env", theirs) is not theirs.unwrapped
+        theirs.reset(seed=3)
+        seen, _ = ours.reset(seed=3)
+        observed = theirs.observe if make is spread.env else theirs.aec_env.observe
+        np.testing.assert_array_equal(seen["agents"]["agent_0"], observed("agent_0"))
+
+
 GAMES = [
     *(f"mpe2.{name}" for name in (
         "simple_v3", "simple_adversary_v3", "simple_crypto_v3", "simple_push_v3",

@@ -181,3 +181,9 @@ def test_what_has_no_central_value_function_says_so(
 ) -> None:
     with pytest.raises(poise.PoiseError, match=sentence):
         poise.make_trainer(algorithm, env, preset=None, central_critic=True, **settings)
+
+
+def test_an_export_has_no_value_of_what_it_does_not_see(tmp_path: Path) -> None:
+    trainer = poise.PPO(signs(2), **HOW, model={"memory": "gru", "max_seq_len": 16})
+    found = poise.export(trainer, "numpy", tmp_path / "robot", observations=50)
+    assert {*found.largest} == {"action", "probabilities", "state_out_0"}

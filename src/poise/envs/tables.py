@@ -19,6 +19,9 @@ from poise.errors import EnvError
 Agent = Hashable
 ALL = "__all__"
 """RLlib's key of what is true of all agents."""
+CHECKS = {
+    f"pettingzoo.utils.wrappers.{name}" for name in ("order_enforcing", "assert_out_of_bounds")
+}
 
 
 class Tick(NamedTuple):
@@ -200,6 +203,21 @@ def table_of(env: Any) -> Table | None:
         tuples = isinstance(observed, spaces.Tuple) and isinstance(acted, spaces.Tuple)
         return TupleTable(env) if tuples and hasattr(env.unwrapped, "n_agents") else None
     if hasattr(env, "possible_agents") and callable(observed):
-        return TurnTable(env) if hasattr(env, "agent_iter") else ParallelTable(env)
+        if hasattr(env, "agent_iter"):
+            return TurnTable(_without_checks(env))
+        if hasattr(env, "aec_env"):  # a game in turns, made parallel
+            env.aec_env = _without_checks(env.aec_env)
+        return ParallelTable(env)
     named = any(hasattr(env, name) for name in ("possible_agents", "_agent_ids"))
     return Table(env) if named and hasattr(env, "step") else None
+
+
+def _without_checks(env: Any) -> Any:
+    """A game without PettingZoo's wrappers that only look how it is called.
+
+    That is in order, and with actions of its spaces, whatever is set; looking takes a quarter of a
+    step.
+    """
+    while type(env).__module__ in CHECKS:
+        env = env.env
+    return env

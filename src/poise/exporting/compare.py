@@ -12,9 +12,8 @@ import torch
 from gymnasium.vector.utils import batch_space
 
 from poise.errors import ModelError
-from poise.exporting.module import name_in, numbers
+from poise.exporting.module import name_in, numbers, values
 from poise.models.policy import Policy
-from poise.models.soft_policy import SoftPolicy
 from poise.spaces.agents import AGENTS, leaf_names
 from poise.spaces.masks import KEY, mask_width, stuck
 from poise.stepping.snapshot import reset_seeded
@@ -105,7 +104,7 @@ def reference(policy: Policy, inputs: Mapping[str, np.ndarray]) -> Arrays:
     taken = policy.action_layout.flatten(policy.env_action(action))
     found = {name_in("action", key): torch.as_tensor(np.asarray(a)) for key, a in taken.items()}
     found |= numbers(policy.dist, outputs)
-    if not isinstance(policy, SoftPolicy):
+    if values(policy):
         x = policy.prepare(obs)
         if policy.recurrent and policy._previous.size:  # type: ignore[union-attr]
             x = policy._beside(x, state[-1])  # type: ignore[operator]

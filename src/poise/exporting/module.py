@@ -86,12 +86,12 @@ class Exported(nn.Module):
             outputs, value, memory, action, leaves = self._remembering(policy, x, memory, inputs)
         else:
             outputs = policy.actor(x)
-            value = None if isinstance(policy, SoftPolicy) else policy.critic(x)
+            value = policy.critic(x) if values(policy) else None
             action = policy.dist.mode(outputs)
             leaves = self._decoded(action)
         found = {name_in("action", name): leaf for name, leaf in leaves.items()}
         found |= numbers(policy.dist, outputs)
-        if value is not None:
+        if value is not None and values(policy):
             found["value"] = value
         return found | {f"state_out_{i}": part for i, part in enumerate(memory)}
 
@@ -125,6 +125,11 @@ class Exported(nn.Module):
             name: decoded(decoder, action if alone else action[:, actions.columns[name]])
             for name, decoder in actions.decoders.items()
         }
+
+
+def values(policy: Policy) -> bool:
+    """Whether a policy tells the value of what it sees; a central value function sees more."""
+    return not (isinstance(policy, SoftPolicy) or policy.obs_layout.beside)
 
 
 def name_in(kind: str, leaf: str) -> str:

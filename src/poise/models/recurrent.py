@@ -95,8 +95,8 @@ class RecurrentActorCritic(ActorCritic):
         if self.shared:
             return outputs[:, :-1], outputs[:, -1], state
         if self.central:  # in acting, what it needs is not given, nor its value asked for
-            central = given is not x
-            return outputs, self.critic(given) if central else outputs.new_zeros(len(h[0])), state
+            value = torch.zeros_like(outputs[:, 0]) if given is x else self.critic(given)
+            return outputs, value, state
         return outputs, self.vf(h[1]).view(-1), state
 
 
