@@ -149,7 +149,7 @@ BUDGETS = {
         ["tracking", "api", "cli", "poise", "errors", "startup", "install", "files", "__main__"],
     ),
     "clusters": (2240, ["cluster"]),
-    "export": (900, ["exporting"]),
+    "export": (1060, ["exporting"]),
     "searches": (1750, ["tuning", "tune"]),
     "old names": (1800, ["compat"]),
 }
@@ -163,8 +163,8 @@ Clusters have 1,040 more: samplers and their faults take what the plan gave, and
 own, their descriptions, jobs, and what is sent and fetched as much again; the last 40 are that a
 run there ends by the error that it ends by here, and leaves to others what they hold. Searches have
 50 more: trials that run elsewhere. What is kept and shown has 40 more: `poise export`. Export has
-400 more: the file that runs a policy in NumPy (100), C, and that every export is compared with
-Poise, on episodes too (170)."""
+560 more: the file that runs a policy in NumPy (100), C (260), and that every export is compared
+with Poise, on episodes too (170)."""
 
 
 def test_the_package_is_small() -> None:

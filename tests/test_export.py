@@ -135,7 +135,7 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     ),
 }
 FAST = {"ppo", "squashed", "masked", "gru", "picture"}
-IN_C = {name for name in CASES if "picture" not in name}
+IN_C = [name for name in CASES if "picture" not in name]
 
 
 def moved(trainer: Trainer) -> Trainer:
@@ -216,6 +216,54 @@ for t, seen in enumerate(json.load(sys.stdin)):
     done.append(plain(action))
 print(json.dumps(done))
 """
+
+
+@pytest.mark.filterwarnings("ignore:It is not compared")
+@pytest.mark.parametrize("name", slow(IN_C))
+def test_c_acts_as_poise_does(name: str, made: Callable[[str], Trainer], tmp_path: Path) -> None:
+    require_compiler()
+    found = poise.export(made(name), "c", tmp_path / "policy.h", observations=OBSERVATIONS)
+    assert [path.name for path in tmp_path.iterdir()] == ["policy.h"]
+    assert max(found.largest.values()) <= 1e-5
+
+
+def test_the_program_of_the_page(made: Callable[[str], Trainer], tmp_path: Path) -> None:
+    require_compiler()
+    trainer = made("ppo")
+    poise.export(trainer, "c", tmp_path / "policy.h", observations=OBSERVATIONS)
+    page = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
+    (code,) = re.findall(r"^```c\n(.*?)^```$", page, re.M | re.S)
+    (tmp_path / "main.c").write_text(code)
+    strict = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wno-unused-variable"]
+    command = [*targets.compiler(), *strict, "main.c", "-lm", "-o", "main"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    done = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True)
+    action, odds = done.stdout.split()
+    seen = np.float32([0.0, 0.1, 0.02, -0.1])
+    assert int(action) == trainer.compute_action(seen)
+    assert float(odds) >= 0.5
+
+
+def test_names_from_files_are_no_code(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    require_compiler()
+    space = spaces.Dict({"a*/b\n#error": VECTOR, "a__b__error": spaces.Discrete(3)})
+    algo = trainer("PPO", of(space, spaces.Discrete(2)), model=SMALL)
+    poise.export(algo, "c", tmp_path / "policy.h", observations=OBSERVATIONS)
+    poise.export(algo, "numpy", tmp_path / "robot", observations=OBSERVATIONS)
+
+
+def require_compiler() -> None:
+    try:
+        targets.compiler()
+    except poise.PoiseError as error:
+        pytest.skip(str(error))
+
+
+def test_c_is_for_vectors(made: Callable[[str], Trainer], tmp_path: Path) -> None:
+    require_compiler()
+    with pytest.raises(ModelError, match="for observations of vectors, and this policy sees pict"):
+        poise.export(made("picture"), "c", tmp_path / "policy.h", observations=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def episode(trainer: Trainer, steps: int = 20) -> list[dict[str, Any]]:

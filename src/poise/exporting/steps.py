@@ -120,7 +120,7 @@ class _Walk:
         value: Any = node.meta["val"]
         if isinstance(value, Tensor):
             kind = str(value.dtype).removeprefix("torch.")
-            self.values[node.name] = kind, [_number(n) for n in value.shape]
+            self.values[node.name] = kind, [_length(n) for n in value.shape]
         else:
             self.values[node.name] = "", []
 
@@ -153,7 +153,10 @@ class _Walk:
         if isinstance(arg, fx.Node):
             value = arg.meta["val"]
             name = self._same.get(arg.name, arg.name)
-            return _number(value) if isinstance(value, torch.SymInt) else name
+            if isinstance(value, torch.SymInt):
+                # Where it is not the batch's length itself, it is one that follows from the rest.
+                return BATCH if _length(value) == BATCH else -1
+            return name
         if isinstance(arg, (list, tuple)):
             return [self.plain(part) for part in arg]
         if arg is None or isinstance(arg, (bool, int, float)):
@@ -181,12 +184,13 @@ def _operation(node: fx.Node) -> tuple[str, list[Any]]:
     return name, args
 
 
-def _number(size: Any) -> Any:
-    """A length; `BATCH` for that of the batch, and -1 for what follows from it."""
+def _length(size: Any) -> Any:
+    """A length of a shape: a number, `BATCH`, or a multiple of it such as `2*N`."""
     if not isinstance(size, torch.SymInt):
         return size
     expression = size.node.expr
-    return BATCH if expression.is_symbol else -1
+    (symbol,) = expression.free_symbols
+    return str(expression).replace(str(symbol), BATCH)
 
 
 def _names(args: Any) -> set[str]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import os
+import shlex
 import shutil
+import subprocess
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -18,7 +21,7 @@ import torch
 from safetensors.numpy import save_file
 
 from poise.errors import ModelError, PoiseError
-from poise.exporting import numpy_policy
+from poise.exporting import c, numpy_policy
 from poise.exporting.steps import steps_of
 from poise.install import install
 
@@ -145,6 +148,53 @@ def run_numpy(program: Program, path: Path) -> Run:
     return numpy_policy.Policy(path).run
 
 
+def write_c(program: Program, path: Path) -> None:
+    """Writes one header."""
+    steps = steps_of(program.graph, program.inputs, program.outputs)
+    path.write_text(c.header(steps, program.about), encoding="utf-8")
+
+
+def run_c(program: Program, path: Path) -> Run:
+    """Compiles what `write_c` wrote, and runs it in a process of its own."""
+    source, binary = path.with_name("check.c"), path.with_name("check")
+    source.write_text(c.checker(program.about).replace("policy.h", path.name), encoding="utf-8")
+    command = [*compiler(), "-std=c99", "-O2", "-o", str(binary), str(source), "-lm"]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode:
+        raise RuntimeError(f"The C compiler refuses what was written:\n{made.stderr}")
+
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        given = program.positional(inputs)
+        count = len(given[0])
+        rows = [each.reshape(count, -1).view(np.uint8) for each in given if each.size]
+        data = np.concatenate(rows, 1).tobytes()
+        done = subprocess.run([binary], input=data, capture_output=True, check=True)
+        kinds = [
+            (each["name"], each["dtype"], tuple(each["shape"][1:]))
+            for each in program.about["outputs"]
+        ]
+        found = np.frombuffer(done.stdout, np.dtype(kinds), count)
+        return {name: found[name] for name, *_ in kinds}
+
+    return run
+
+
+def compiler() -> list[str]:
+    """The command of the C compiler: that of CC, or the first that is there.
+
+    Raises:
+        PoiseError: there is none.
+    """
+    named = shlex.split(os.environ.get("CC", ""))
+    found = named or [name for name in ("cc", "gcc", "clang") if shutil.which(name)][:1]
+    if not found or not shutil.which(found[0]):
+        raise PoiseError(
+            "Exporting to c needs a C compiler to check what is written: install gcc or clang, "
+            "or name one in CC."
+        )
+    return found
+
+
 def _renamed(args: Any, names: dict[str, str]) -> Any:
     if isinstance(args, list):
         return [_renamed(arg, names) for arg in args]
@@ -197,12 +247,13 @@ class Target:
     name: str
     write: Callable[[Program, Path], None]
     run: Callable[[Program, Path], Run]
-    require: Callable[[], None] = lambda: None
+    require: Callable[[], Any] = lambda: None
 
 
 TARGETS = {
     "onnx": Target("policy.onnx", write_onnx, run_onnx, require_onnx),
     "torch": Target("policy.pt2", write_torch, run_torch),
     "numpy": Target("policy", write_numpy, run_numpy),
+    "c": Target("policy.h", write_c, run_c, compiler),
 }
 """All of them, by the name that `--to` takes."""
