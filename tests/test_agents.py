@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from tests.many_agents import Turns, poles, single_poles
 
 import poise
+from poise.algorithms.ppo import Batch
+from poise.learning.losses import normalize
 
 
 def parameters(trainer: Any, name: str = "default") -> torch.Tensor:
@@ -509,3 +511,24 @@ def test_games_of_others_run_an_iteration(game: str) -> None:
     losses = [value for key, value in result.items() if key.endswith("policy_loss")]
     assert len(losses) == len(trainer.algorithm.policies)
     assert all(map(math.isfinite, losses))
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_a_single_step_of_a_minibatch_is_normalised_within_the_batch(memory: bool) -> None:
+    """Where agents wait, a minibatch may hold one step that counts, which has no deviation."""
+    weight = torch.tensor([[0, 0, 1, 0], [1, 1, 1, 1]]).T.flatten() if memory else torch.tensor(
+        [0, 0, 1, 0, 1, 1, 1, 1]
+    )  # fmt: skip
+    advantage = torch.arange(8.0) * 100
+    zeros = torch.zeros(8)
+    batch = Batch(zeros, zeros, zeros, advantage, zeros, zeros, weight.float())
+    if memory:  # two slots of four steps
+        batch.first = torch.zeros(4, 2, dtype=torch.bool)
+        batch.state = (torch.zeros(2, 1),)
+        parts = list(batch.sequences(None, 4, normalize_advantages=True))
+    else:
+        parts = list(batch.minibatches(4, normalize_advantages=True))
+    whole = normalize(advantage, weight.float())
+    lone = parts[0]
+    assert torch.dot(lone.weight, lone.advantage) == whole[4 if memory else 2]
+    assert torch.dot(parts[1].weight, parts[1].advantage).abs() < 1e-6

@@ -228,8 +228,8 @@ class Batch:
         """Cuts the batch into parts of `size` steps, as views; the last may be shorter.
 
         Weights are scaled to sum to 1 in each part, and advantages are normalised within each. All
-        parts of full size are treated in one operation. A part of a single step has no deviation:
-        its advantage is normalised within the whole batch.
+        parts of full size are treated in one operation. A part in which a single step counts has no
+        deviation: its advantage is normalised within the whole batch.
         """
         n = len(self.weight)
         full = n - n % size  # steps in parts of full size; what is left makes one more part
@@ -239,12 +239,15 @@ class Batch:
             parts = self[start:end]
             weight = parts.weight.view(-1, length)
             counts = weight.sum(1, keepdim=True)
-            if normalize_advantages and length == 1:
-                parts.advantage = normalize(self.advantage, self.weight)[start:end]
-            elif normalize_advantages:
-                parts.advantage = normalize(parts.advantage.view(-1, length), weight).flatten()
+            known = counts.flatten().tolist()
+            if normalize_advantages:
+                advantage = normalize(parts.advantage.view(-1, length), weight)
+                if 1 in known:
+                    whole = normalize(self.advantage, self.weight)[start:end].view(-1, length)
+                    advantage = torch.where(counts == 1, whole, advantage)
+                parts.advantage = advantage.flatten()
             parts.weight = (weight / counts.clamp(min=1)).flatten()
-            for i, count in enumerate(counts.flatten().tolist()):
+            for i, count in enumerate(known):
                 if count:  # a part in which every step only reset has nothing to teach
                     single = length == end - start
                     part = parts if single else parts[i * length : (i + 1) * length]
@@ -283,7 +286,9 @@ class Batch:
                 continue
             part.state = tuple(memory[chosen] for memory in self.state)
             part.first = self.first.flatten()[index]
-            if normalize_advantages:
+            if normalize_advantages and total == 1:
+                part.advantage = normalize(self.advantage, self.weight)[index.flatten()]
+            elif normalize_advantages:
                 part.advantage = normalize(part.advantage, part.weight)
             part.weight = part.weight / total
             yield part
