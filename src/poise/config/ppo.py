@@ -202,6 +202,13 @@ _CARTPOLE_UNSEEN = {
     "model.max_seq_len": 16,
 }  # fmt: skip
 
+# Few, large minibatches, as Yu et al. 2022 advise for several agents; also with central_critic.
+_SPREAD = {
+    "rollout_fragment_length": 125, "sgd_minibatch_size": 500, "lr": 0.0007, "entropy_coeff": 0.01,
+    "normalize_rewards": True,
+}  # fmt: skip
+_FORAGING = {"num_sgd_iter": 6, "lr": 0.001, "entropy_coeff": 0.01}
+
 PRESETS: Presets = {
     "CartPole-v1": PPO_CARTPOLE,
     "CartPoleNoVel-v1": _CARTPOLE_UNSEEN,
@@ -248,6 +255,8 @@ PRESETS: Presets = {
     "Blackjack-v1": {"num_envs_per_worker": 32, "sgd_minibatch_size": 512, "num_sgd_iter": 4,
         "lr": [[0, 0.005], [200_000, 0.0005]], "metrics_smoothing_episodes": 5000,
         "model.fcnet_hiddens": [32, 32], "model.fcnet_activation": "relu"},
+    "mpe2.simple_spread_v3": _SPREAD,
+    **dict.fromkeys(("Foraging-8x8-2p-2f-coop-v3", "Foraging-10x10-3p-3f-v3"), _FORAGING),
     ATARI: _ATARI_GAMES,
     **dict.fromkeys(PONG, PPO_PONG),
 }  # fmt: skip
