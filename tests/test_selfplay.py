@@ -17,6 +17,9 @@ from tests.test_agents import GAME, Rooms, parameters
 import poise
 from poise.config.opponents import OpponentsConfig
 from poise.sampling.opponents import PRESENT, Earlier, Pool
+from poise.tracking.curves import History, panels
+from poise.tracking.folder import RunFolder
+from poise.tracking.progress import line
 from poise.training.stuck import is_contest
 
 SETTINGS: dict[str, Any] = {
@@ -271,3 +274,20 @@ def test_opponents_take_agents_that_share_a_policy() -> None:
     defaults = {"pool": 10, "every": 50_000, "sampling": "pfsp", "latest": 0.5}
     assert trainer.config.opponents == defaults
     assert poise.PPO(Higher, **SETTINGS).opponents == []
+
+
+def test_a_run_keeps_the_table_of_its_pool_and_draws_the_rating(tmp_path: Path) -> None:
+    opponents = {"every": 200, "pool": 2}
+    settings = {**SETTINGS, "opponents": opponents, "preset": None}
+    run = poise.run("PPO", Higher, stop={"timesteps_total": 600}, folder=tmp_path, **settings)
+    lines = (run.path / "opponents.csv").read_text().splitlines()
+    assert lines[0] == "steps,elo,win_rate,games"
+    steps = [int(row.split(",")[0]) for row in lines[1:]]
+    assert steps == [each.steps for each in run.trainer.opponents]
+    assert steps == sorted(steps, reverse=True)
+    assert len(steps) == 1 + 2
+    last = run.trainer.history[-1]
+    assert line(last).startswith(f"Elo {last['selfplay/elo']:5.0f}   ")
+    history = History.of_folder(RunFolder(run.path))
+    assert [panel.y_label for panel in panels([history])][2:] == ["Elo rating"]
+    assert len(panels([history], y="return")) == 1

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "poise.cli.export:export",
         "Write the policy as ONNX, for PyTorch, for NumPy alone, or as C.",
     ),
+    "play": ("poise.cli.play:play", "Play a game against the policy, in this terminal."),
     "plot": ("poise.cli.plot:plot", "Draw return and length of the episodes of runs."),
     "runs": ("poise.cli.listing:runs", "List the runs and how they are doing."),
     "check-env": (

@@ -28,7 +28,7 @@ SEVERAL = "episodes.png"
     click.option("--y", metavar="KEY", multiple=True,
                  help="The vertical axis: return, length, or any key of the results, such as "
                  "learner/kl or evaluation/episode_reward_mean; may be repeated. "
-                 "[default: return and length]"),
+                 "[default: return and length, and the rating of self-play]"),
     click.option("--band", default="minmax", show_default=True, metavar="minmax|sem|ci",
                  help="Of several seeds: lowest to highest, standard error, "
                  "or 95 % interval of the mean."),

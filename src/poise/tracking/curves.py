@@ -38,8 +38,12 @@ NAMES = {
     "time": "seconds",
     "return": "return of an episode",
     "length": "length of an episode",
+    "selfplay/elo": "Elo rating",
 }
 """What stands at an axis."""
+
+ELO = "selfplay/elo"
+"""Of self-play, what is drawn beside return and length."""
 
 RESULT_KEYS = {"timesteps_total": "steps", "episodes_total": "episodes", "time_total_s": "time"}
 OF_EPISODES = {"reward": "return", "episode_reward_mean": "return", "episode_len_mean": "length"}
@@ -167,7 +171,8 @@ def panels(
     Args:
         histories: of the runs.
         x: `steps`, `episodes` or `time`.
-        y: `return`, `length`, or keys of the results (`learner/kl`); None for return and length.
+        y: `return`, `length`, or keys of the results (`learner/kl`); None for return and length,
+            and the rating of self-play.
         band: of several seeds: from the lowest to the highest (`minmax`), the mean's standard error
             on both sides (`sem`), or its 95 % interval by Student's t (`ci`).
 
@@ -176,6 +181,8 @@ def panels(
         PoiseError: there is nothing yet in any run.
     """
     x, sides = axes(x, y)
+    rated = [each for each in histories if each.settings.get("opponents")] if y is None else []
+    sides += [ELO] if any(len(_of_results(each, x, ELO)[0]) for each in rated) else []
     band = coerce(Band, band, "band")
     about = {history.algorithm for history in histories}, {history.env for history in histories}
     title = " on ".join(min(names) for names in about if len(names) == 1)

@@ -5,6 +5,7 @@ runs/<experiment>/<run>/
     metrics.jsonl      one result per line
     episodes.csv       one finished episode per line: steps and seconds of the run when it ended,
                        its reward and its length
+    opponents.csv      of self-play: the present self and the earlier ones, with their ratings
     about.json         what the run was made with, each time it began or went on: commit, versions,
                        machine, command
     status.json        running, finished, stopped, preempted or failed; progress, process, heartbeat
@@ -62,6 +63,10 @@ class RunFolder:
     @property
     def episodes_file(self) -> Path:
         return self.path / "episodes.csv"
+
+    @property
+    def opponents_file(self) -> Path:
+        return self.path / "opponents.csv"
 
     @property
     def plot(self) -> Path:

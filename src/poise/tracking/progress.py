@@ -104,13 +104,17 @@ def line(
     goals: Mapping[str, float] | None = None,
     evaluation: float | None = None,
 ) -> str:
-    """A result in one line: reward, steps, speed, time, what took most of it, the time left."""
+    """A result in one line: reward (of self-play, the rating), steps, speed, time, what took most
+    of it, the time left."""
     reward, failures = result["episode_reward_mean"], result.get("env_failures_total", 0)
     stages = ("env", "inference", "learning", "waiting")
     shares = {stage: result[f"perf/{stage}_share"] for stage in stages}
     busiest = max(shares, key=shares.__getitem__)
+    shown = f"reward {reward:8.1f}" if reward == reward else "reward: no episode has ended yet"
+    if (elo := result.get("selfplay/elo")) is not None:
+        shown = f"Elo {elo:5.0f}"  # what one seat wins, another may lose
     parts = [
-        f"reward {reward:8.1f}" if reward == reward else "reward: no episode has ended yet",
+        shown,
         *([] if evaluation is None else [f"eval {evaluation:.1f}"]),
         f"{_short(result['timesteps_total'])} steps",
         f"{_short(result['perf/env_steps_per_s'])} steps/s",

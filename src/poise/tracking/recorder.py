@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from poise.errors import PoiseError, RunError
+from poise.files import write_whole
 from poise.install import install
 from poise.stepping.failures import Failure
 from poise.tracking.curves import flatten
@@ -115,6 +116,13 @@ class RunRecorder(Callback):
         """Writes one now, and removes those that are no longer kept."""
         self._last_checkpoint = time.monotonic()
         self._guard("metrics", self._flush)
+        if table := trainer.opponents:
+            rows = [
+                table[0]._fields,
+                *((m.steps, f"{m.elo:.0f}", f"{m.win_rate:.3f}", m.games) for m in table),
+            ]
+            text = "".join(f"{','.join(map(str, row))}\n" for row in rows)
+            self._guard("opponents", lambda: write_whole(self.folder.opponents_file, text))
         self._guard("checkpoint", lambda: self._save(trainer))
 
     def _affordable(self, now: float) -> bool:
