@@ -96,7 +96,7 @@ def export(
     name = _chosen(trainer.algorithm.policies, policy)
     own: Policy = copy.deepcopy(trainer.algorithm.policies[name]).cpu()
     notes = _in_float32(own)
-    program = trace(own, _about(trainer, name))
+    program = trace(own, described(trainer, name))
     given = [drawn(own, observations)]
     try:
         given.append(played(trainer, name, PLAYED))
@@ -174,7 +174,7 @@ def trace(policy: Policy, about: dict[str, Any]) -> Program:
     return Program(graph, about)
 
 
-def _about(trainer: Any, name: str) -> dict[str, Any]:
+def described(trainer: Any, name: str) -> dict[str, Any]:
     policy = trainer.algorithm.policies[name]
     return {
         "format": FORMAT,
