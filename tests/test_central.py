@@ -13,6 +13,9 @@ from tests.many_agents import Signs, Turns
 from tests.test_agents import GAME, TWO, Rooms, parameters
 
 import poise
+from poise.algorithms.ppo import PPO
+from poise.models.policy import Policy
+from poise.spaces.layout import Layout
 
 HOW: dict[str, Any] = {
     "central_critic": True, "num_envs_per_worker": 4, "rollout_fragment_length": 16, "seed": 1,
@@ -181,6 +184,16 @@ def test_what_has_no_central_value_function_says_so(
 ) -> None:
     with pytest.raises(poise.PoiseError, match=sentence):
         poise.make_trainer(algorithm, env, preset=None, central_critic=True, **settings)
+
+
+def test_a_policy_of_ones_own_that_sees_no_more_is_refused(registries: None) -> None:
+    class Own(PPO):
+        def make_policy(self, *layouts: Layout) -> Policy:
+            return Policy(*layouts, self.config.model)
+
+    poise.register_algorithm("Own", Own)
+    with pytest.raises(poise.ConfigError, match=r"Own.make_policy makes has no value function"):
+        poise.make_trainer("Own", signs(2), **HOW)
 
 
 def test_an_export_has_no_value_of_what_it_does_not_see(tmp_path: Path) -> None:

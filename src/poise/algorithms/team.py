@@ -25,6 +25,7 @@ from poise.config.resolve import canonical
 from poise.errors import ConfigError, DivergedError
 from poise.learning.device import CPU
 from poise.learning.seeding import torch_generator
+from poise.models.central import Central
 from poise.models.policy import Policy
 from poise.models.recurrent import RecurrentQPolicy
 from poise.sampling.episodes import Episode
@@ -78,7 +79,12 @@ class Team(Algorithm):
             if getattr(config, "central_critic", False):
                 beside = seen_beside(obs_layout, agents)
                 seen = Layout(seen.space, [leaf for leaf, _ in beside.values()])
-            self.members[name] = kind(own, seen, does, own_seed)
+            self.members[name] = member = kind(own, seen, does, own_seed)
+            if seen.beside and not isinstance(member.policy, Central):
+                raise ConfigError(
+                    "central_critic=True is not allowed: the policy that "
+                    f"{kind.__name__}.make_policy makes has no value function that sees more."
+                )
         _refuse(config, self.policies.values())
         self.trained = config.policies_to_train or names
         config.policies = {name: specs.get(name, {}) for name in names}

@@ -200,8 +200,8 @@ def rollout_for(policy: Policy, steps: int, slots: int, first_slot: int = 0) -> 
 
 
 def observation_bytes(obs_layout: Layout) -> int:
-    """The bytes that one observation takes in a rollout."""
-    leaves = obs_layout.leaves
+    """The bytes that one observation takes in a rollout, with what only a value function sees."""
+    leaves = obs_layout.leaves + obs_layout.beside
     return sum(math.prod(leaf.shape) * stored_dtype(leaf.dtype.name).itemsize for leaf in leaves)
 
 
