@@ -206,6 +206,44 @@ def test_learning_goes_through_a_memory_as_each_agent_did_at_its_turns(steps: in
     assert -count == trainer.algorithm.split.open["default"]["pending"].sum()
 
 
+class Recall(Turns):
+    """a and b act in turn: each sees a sign first, and is asked for it at its second turn."""
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__([(agent, {}) for agent in "abab"])
+
+    def reset(self, seed: int | None = None, options: Any = None) -> None:
+        rng = np.random.default_rng(seed)
+        self.signs = {agent: int(rng.integers(2)) for agent in "ab"}
+        super().reset()
+
+    def observe(self, agent: str) -> Any:
+        shown = 2.0 * self.signs[agent] - 1 if self.at < 2 else 0.0
+        return np.array([shown, self.at >= 2], np.float32)
+
+    def action_space(self, agent: str) -> spaces.Space:
+        return spaces.Discrete(2)
+
+    def step(self, action: Any) -> None:
+        agent = self.agent_selection
+        if self.at < 4 and not self.done[agent]:
+            right = self.at >= 2 and action == self.signs[agent]
+            self.script[self.at] = (agent, {agent: float(right)})
+        super().step(action)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", [None, "gru"])
+def test_what_an_agent_saw_at_its_last_turn_is_remembered(memory: Any) -> None:
+    """Without a memory, half of the answers are right."""
+    how: dict[str, Any] = {"lr": 0.005, "num_envs_per_worker": 16, "rollout_fragment_length": 35}
+    model = {"memory": memory} | ({"lstm_cell_size": 16} if memory else {})
+    trainer = poise.PPO(Recall, **how, gamma=0.9, seed=1, preset=None, model=model)
+    trainer.learn(stop={"episode_reward_mean": 1.9, "timesteps_total": 40_000 if memory else 4_000})
+    score = trainer.evaluate(100)["episode_reward_mean"]
+    assert score > 1.9 if memory else 0.7 < score < 1.3
+
+
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C", "IMPALA", "APPO"])
 def test_a_memory_of_several_agents_learns_resumes_and_predicts(
     algorithm: str, tmp_path: Path
