@@ -144,7 +144,7 @@ class Team(Algorithm):
         for name, policy in self.policies.items():
             if beside := policy.obs_layout.beside:
                 names = ", ".join(leaf.name for leaf in beside)
-                said.append(f"The value function of {name} sees what its agents do, and {names}.")
+                said.append(f"The value function of {name} also sees {names}; its policy does not.")
         return said + [each for member in self.members.values() for each in member.announce()]
 
     def rebind(self, samplers: SamplerGroup) -> None:
