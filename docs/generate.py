@@ -27,6 +27,8 @@ from poise.config.resolve import field_types
 from poise.config.run import RunOptions
 from poise.config.signature import stub
 from poise.config.types import describe
+from poise.watch.probes import PROBES
+from poise.watch.symptoms import SYMPTOMS
 
 DOCS = Path(__file__).parent
 PARTS = {"head", "workers", *(f"head.{key}" for key in field_types(Group))}
@@ -321,6 +323,12 @@ def faults() -> str:
     return table(("an environment that ...", "what happens", "what you read"), zoo.table())
 
 
+def symptoms() -> str:
+    """What `poise doctor` tells of a run."""
+    found = ((name, function.__doc__ or "") for name, (function, _) in SYMPTOMS.items())
+    return table(("symptom", "what it means"), found)
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "headline": measured("The whole process"),
     "pendulum": measured("InvertedDoublePendulum-v5"),
@@ -339,6 +347,8 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "algorithms": algorithm_table,
     "commands": command_table,
     "faults": faults,
+    "symptoms": symptoms,
+    "probes": lambda: table(("task", "what is to be learnt"), PROBES.items()),
     "settings shared": shared_settings,
     "settings model": model_settings,
     "run options": lambda: settings_table(RunOptions, field_types(RunOptions)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,6 +39,28 @@ QUICKLY = {
 
 
 @contextmanager
+def patience() -> Iterator[None]:
+    """Lets nodes start for minutes: Ray allows them 30 s, which is short on a busy machine."""
+    from ray._private import services
+
+    asked = services.get_node
+
+    def get_node(*args: Any, **kwargs: Any) -> Any:
+        end = time.monotonic() + 240
+        while True:
+            try:
+                return asked(*args, **kwargs)
+            except RuntimeError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(services, "get_node", get_node)
+        yield
+
+
+@contextmanager
 def three_nodes() -> Iterator[Any]:
     """A cluster of this process's own: a head without a CPU, and three nodes (`own`) of one."""
     import ray
@@ -50,16 +73,17 @@ def three_nodes() -> Iterator[Any]:
     os.environ["RAY_AUTH_TOKEN_PATH"] = f"{folder}/token"
     authenticate()
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": QUICKLY}
-    made = Cluster(initialize_head=True, head_node_args={**head, "temp_dir": folder})
-    made.own = [made.add_node(num_cpus=1) for _ in range(3)]
-    try:
-        yield made
-    finally:
-        ray.shutdown()
-        made.shutdown()
-        os.environ.clear()
-        os.environ.update(before)
-        shutil.rmtree(folder, ignore_errors=True)
+    with patience():
+        made = Cluster(initialize_head=True, head_node_args={**head, "temp_dir": folder})
+        made.own = [made.add_node(num_cpus=1) for _ in range(3)]
+        try:
+            yield made
+        finally:
+            ray.shutdown()
+            made.shutdown()
+            os.environ.clear()
+            os.environ.update(before)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -136,9 +136,9 @@ def main() -> None:
         returns = play(act, args.env, 20_000 + 1000 * args.seed + 20 * len(curve), 20)
         curve.append([steps, statistics.fmean(returns)])
         print(f"{steps}: {curve[-1][1]:.1f} after {cpu:.1f} s", file=sys.stderr, flush=True)
-        if (reached := curve[-1][1] >= args.goal) or steps >= args.steps:
+        if (hit := curve[-1][1] >= args.goal) or steps >= args.steps:
             final = play(act, args.env, 10_000 + 1000 * args.seed, 100)
-            reached = reached and statistics.fmean(final) >= args.goal
+            reached = hit and statistics.fmean(final) >= args.goal
         best = max(best, curve[-1][1])
     line = {
         "reached": reached, "steps": steps, "train_s": round(wall, 2), "cpu_s": round(cpu, 2),

@@ -36,5 +36,6 @@ from poise.training.recording import record as record
 from poise.training.trainer import Trainer as Trainer
 from poise.tuning.seeds import load_seeds as load_seeds
 from poise.tuning.seeds import run_seeds as run_seeds
+from poise.watch.doctor import diagnose as diagnose
 
 __version__: str

@@ -39,6 +39,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "poise.cli.check:check_env",
         "Check an environment: what is wrong with it, and how fast it is.",
     ),
+    "doctor": (
+        "poise.cli.doctor:doctor",
+        "Say why a run does not learn, or what is wrong with an environment.",
+    ),
     "cluster": ("poise.cli.cluster:cluster", "Start a cluster on this machine, or describe one."),
     "submit": ("poise.cli.jobs:submit", "Run a command on a cluster."),
     "jobs": ("poise.cli.jobs:jobs", "List the jobs of a cluster."),

@@ -197,7 +197,7 @@ PPO_PONG = {
 # It takes two observations to see a speed, so that short sequences are enough, and many at once.
 _CARTPOLE_UNSEEN = {
     "rollout_fragment_length": 32, "sgd_minibatch_size": 256, "num_sgd_iter": 15,
-    "lr": [[0, 0.003], [100_000, 0.0003]], "gamma": 0.98, "gae_lambda": 0.85,
+    "lr": [[0, 0.003], [60_000, 0.0003]], "gamma": 0.98, "gae_lambda": 0.85,
     "normalize_observations": True, "model.memory": "gru", "model.fcnet_hiddens": [64],
     "model.max_seq_len": 16,
 }  # fmt: skip

@@ -1,0 +1,1 @@
+"""What a run says of itself, for those who read its folder."""

@@ -1,0 +1,132 @@
+"""The course of a run, as its folder tells it: what the doctor looks at."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from poise.spaces.layout import Layout
+from poise.training.metrics import Finished
+from poise.training.stuck import has_risen
+
+RECENT = 5
+"""The latest share of a run is one in so many."""
+FEWEST_STEPS, FEWEST_EPISODES = 5_000, 40
+"""A run with less behind it has not had the time to learn."""
+
+
+@dataclass
+class Seen:
+    """What was seen while the policy played: see `poise.watch.doctor.play`.
+
+    Attributes:
+        observations: numbers of the observation by leaf, `[steps, numbers]`, without pictures.
+        actions: bounded numbers of the action, `[steps, numbers]`, from -1 to 1 at the bounds.
+        rewards: of each step.
+        lengths: of the episodes that ended.
+        truncated: how many of them were cut.
+    """
+
+    observations: dict[str, np.ndarray]
+    actions: np.ndarray
+    rewards: np.ndarray
+    lengths: list[int]
+    truncated: int
+
+
+@dataclass
+class Course:
+    """A run's settings, results and episodes.
+
+    Attributes:
+        algorithm: its name.
+        config: resolved settings.
+        results: one for each iteration, oldest first.
+        episodes: that have ended, oldest first.
+        layouts: of observations and actions; None where no checkpoint says them.
+        seen: what was seen while its policy played; None if it did not.
+        workers: whether a processor is free for worker processes.
+    """
+
+    algorithm: str
+    config: Mapping[str, Any]
+    results: Sequence[Mapping[str, Any]]
+    episodes: Sequence[Finished]
+    layouts: tuple[Layout, Layout] | None = None
+    seen: Seen | None = None
+    workers: bool = False
+    _risen: list[bool] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        """Environment steps of the run."""
+        return int(self.results[-1]["timesteps_total"]) if self.results else 0
+
+    @property
+    def told(self) -> bool:
+        """Whether there is enough of it to tell anything."""
+        return self.steps >= FEWEST_STEPS and len(self.episodes) >= FEWEST_EPISODES
+
+    @property
+    def learns(self) -> bool:
+        """Whether its return has risen by more than chance, or it is too early to tell."""
+        if not self._risen:
+            self._risen.append(not self.told or has_risen(self.episodes))
+        return self._risen[0]
+
+    def of(self, key: str) -> list[float]:
+        """All finite values of a result."""
+        found = (each.get(key) for each in self.results)
+        return [float(value) for value in found if value is not None and math.isfinite(value)]
+
+    def late(self, key: str) -> float | None:
+        """The median of a result over the latest part of the run; None if it has none."""
+        values = self.of(key)
+        return statistics.median(values[-max(1, len(values) // RECENT) :]) if values else None
+
+    def last(self, key: str) -> float:
+        """The latest value of a result; 0 if it has none."""
+        return (self.of(key) or [0.0])[-1]
+
+    def setting(self, name: str) -> float | None:
+        """A setting's number; where it is a schedule, the one it begins with."""
+        value = self.config.get(name)
+        while isinstance(value, list) and value:
+            value = value[-1] if not isinstance(value[0], list) else value[0]
+        return float(value) if isinstance(value, (int, float)) else None
+
+    def has(self, name: str) -> bool:
+        """Whether the algorithm has a setting of that name."""
+        return name in self.config
+
+    @property
+    def returns(self) -> np.ndarray:
+        """The returns of its latest episodes, at most 100 and at least a fifth of all."""
+        count = max(100, len(self.episodes) // RECENT)
+        return np.array([episode[2] for episode in self.episodes[-count:]])
+
+    @property
+    def length(self) -> float:
+        """The mean length of these."""
+        count = max(100, len(self.episodes) // RECENT)
+        return float(np.mean([episode[3] for episode in self.episodes[-count:]] or [0]))
+
+    @property
+    def choices(self) -> float | None:
+        """The entropy of choosing at random, in nats; None where actions have numbers."""
+        kinds = [_choices(leaf.space) for leaf in self.layouts[1].leaves] if self.layouts else []
+        return sum(kinds) if kinds and all(kinds) else None  # type: ignore[arg-type]
+
+
+def _choices(space: spaces.Space) -> float | None:
+    if isinstance(space, spaces.Discrete):
+        return math.log(int(space.n)) or None
+    if isinstance(space, spaces.MultiDiscrete):
+        return float(np.log(space.nvec).sum())
+    return space.n * math.log(2) if isinstance(space, spaces.MultiBinary) else None  # type: ignore[operator]
