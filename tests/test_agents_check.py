@@ -137,6 +137,12 @@ def test_nothing_is_said_of_whole_ones(env: Any) -> None:
     assert errors(env) == []
 
 
+def test_what_each_agent_sees_is_shown() -> None:
+    shown = dict(report_of(lambda config: Signs(2)).measured())["observation"]
+    assert shown.startswith("Dict('a0': Box(-1.0, 1.0, (1,), float32), 'a1': Box")
+    assert "acts" not in shown
+
+
 def test_games_of_others_are_whole() -> None:
     for game in ("mpe2.simple_spread_v3", "pettingzoo.classic.connect_four_v3"):
         pytest.importorskip(game.partition(".")[0])

@@ -20,6 +20,7 @@ from poise.checks.where import layers, method_place
 from poise.envs.goals import has_goals
 from poise.envs.old_gym import old_api_sentence, takes
 from poise.errors import SpaceError
+from poise.spaces.agents import AGENTS, is_joint
 from poise.spaces.layout import Layout
 
 EPISODES = 3
@@ -43,11 +44,15 @@ def check_signature(probe: Probe, env: gym.Env) -> None:
 def check_spaces(probe: Probe, env: gym.Env) -> None:
     """Whether there are spaces, and a network can take them."""
     where = method_place(env, "__init__")
-    found = {kind: getattr(env, f"{kind}_space", None) for kind in ("observation", "action")}
+    found: dict[str, Any] = {
+        kind: getattr(env, f"{kind}_space", None) for kind in ("observation", "action")
+    }
     for kind, space in found.items():
         for level, text in values.space_faults(kind, space):
             probe.finding(level, "spaces", text, where)
-        probe.report.facts[f"{kind}_space"] = " ".join(str(space).split())
+        probe.report.facts[f"{kind}_space"] = " ".join(
+            str(space[AGENTS] if is_joint(space) else space).split()
+        )
     probe.report.facts["goals"] = found["observation"] is not None and has_goals(env)
     if not all(isinstance(space, spaces.Space) for space in found.values()) or probe.report.errors:
         try:
