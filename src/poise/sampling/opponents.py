@@ -31,8 +31,8 @@ from poise.sampling.seats import Seats, TeamPolicy
 from poise.spaces.agents import ACTS, REWARD, TERMINATED, TRUNCATED
 from poise.spaces.layout import Layout
 
-PRESENT = -1
-"""The number of the policy that learns, among those that play."""
+PRESENT, NOBODY = -1, -2
+"""In place of an earlier self's number: the policy that learns; nobody, for a seat that waits."""
 
 FIRST_ELO = 1000.0
 """The rating of the first self, which has learnt nothing."""
@@ -312,23 +312,28 @@ class SelfPlay(TeamPolicy):
         begins: Tensor,
         noise: Tensor | None,
     ) -> tuple[Tensor, Tensor, State]:
-        """Asks the present self for all, and then earlier selves for those whose turn it is."""
-        found = super().ask(each, obs, memory, begins, noise)
-        if each is not self.own or noise is None:
-            return found
-        action, inputs, after = found
-        seen, acts = each.rows(obs), obs[ACTS][..., each.agents] > 0
-        turns = torch.where(acts, obs[ACTORS], PRESENT).t().flatten()
-        for number in sorted({*turns.tolist()} - {PRESENT}):
-            # One that has left since the episode began leaves it to the present self.
-            if (member := self.pool.find(number)) is not None:
-                rows = (turns == number).nonzero().flatten()
-                part = {name: leaf[rows] for name, leaf in seen.items()}
-                held = tuple(kept[rows] for kept in memory)
-                *own, new = member.policy.act(part, held, begins[rows], noise[rows])
-                for whole, some in zip((action, inputs, *after), (*own, *new), strict=True):
-                    whole[rows] = some
-        return action, inputs, after
+        """Asks each player for the seats whose turn it is; those that wait need no action."""
+        if each is not self.own:
+            return super().ask(each, obs, memory, begins, noise)
+        dist, seen = each.policy.dist, each.rows(obs)
+        action = torch.zeros(len(begins), *dist.action_shape, dtype=dist.action_dtype)
+        inputs, after = torch.zeros(len(begins), dist.num_inputs), [kept.clone() for kept in memory]
+        acts = obs[ACTS][..., each.agents] > 0
+        turns = torch.where(acts, obs[ACTORS], NOBODY).t().flatten()
+        for number in sorted({*turns.tolist()} - {NOBODY}):
+            rows = (turns == number).nonzero().flatten()
+            part = {name: leaf[rows] for name, leaf in seen.items()}
+            held = tuple(kept[rows] for kept in memory)
+            drawn = None if noise is None else noise[rows]
+            *own, new = self._player(number).act(part, held, begins[rows], drawn)
+            for whole, some in zip((action, inputs, *after), (*own, *new), strict=True):
+                whole[rows] = some
+        return action, inputs, tuple(after)
+
+    def _player(self, number: int) -> Policy:
+        """Who acts; for one that has left since the episode began, the present self does."""
+        member = self.pool.find(number)
+        return self.own.policy if member is None else member.policy
 
     def steps(self, each: Seats, rollout: Rollout) -> Tensor:
         """The rows of the present self: earlier ones teach nothing."""

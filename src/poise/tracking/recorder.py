@@ -116,13 +116,6 @@ class RunRecorder(Callback):
         """Writes one now, and removes those that are no longer kept."""
         self._last_checkpoint = time.monotonic()
         self._guard("metrics", self._flush)
-        if table := trainer.opponents:
-            rows = [
-                table[0]._fields,
-                *((m.steps, f"{m.elo:.0f}", f"{m.win_rate:.3f}", m.games) for m in table),
-            ]
-            text = "".join(f"{','.join(map(str, row))}\n" for row in rows)
-            self._guard("opponents", lambda: write_whole(self.folder.opponents_file, text))
         self._guard("checkpoint", lambda: self._save(trainer))
 
     def _affordable(self, now: float) -> bool:
@@ -139,6 +132,10 @@ class RunRecorder(Callback):
     def _save(self, trainer: Trainer) -> None:
         start = time.monotonic()
         trainer.save(self.folder.checkpoints / f"{trainer.iteration:06d}")
+        if table := trainer.opponents:
+            numbers = ((m.steps, f"{m.elo:.0f}", f"{m.win_rate:.3f}", m.games) for m in table)
+            rows = [",".join(map(str, row)) for row in (table[0]._fields, *numbers)]
+            write_whole(self.folder.opponents_file, "\n".join([*rows, ""]))
         self._cost = time.monotonic() - start
         self._saved_iteration = trainer.iteration
         self._best = checkpoint.best(self.folder.checkpoints)
