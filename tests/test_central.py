@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from tests.many_agents import Signs, Turns
 from tests.test_agents import GAME, TWO, Rooms, parameters
 
@@ -71,7 +72,7 @@ def test_values_depend_on_what_all_see_and_actions_do_not(state: bool, memory: A
     trainer = poise.PPO(signs(3, state), **HOW, model={"memory": memory, "max_seq_len": 16})
     member, part = a_part(trainer)
     policy, run = member.policy, partial(member.policy, state=part.state, first=part.first)
-    name = "state" if state else "others/1/value"
+    name = "beside/state" if state else "beside/others/1/value"
     before = run(member.prepared(part))
     part.obs[name] = -part.obs[name]
     after = run(member.prepared(part))
@@ -87,16 +88,37 @@ def test_values_depend_on_what_all_see_and_actions_do_not(state: bool, memory: A
 def test_what_stands_beside_is_what_the_others_see_and_whose_number_it_is() -> None:
     member, part = a_part(poise.PPO(signs(3), **HOW))
     own = part.obs["value"].view(17, 3, 4)  # [T + 1, agents, E]
-    others = [part.obs[f"others/{k}/value"].view(17, 3, 4) for k in (0, 1)]
+    others = [part.obs[f"beside/others/{k}/value"].view(17, 3, 4) for k in (0, 1)]
     for agent, rest in enumerate([(1, 2), (0, 2), (0, 1)]):
         for k, other in enumerate(rest):
             assert torch.equal(others[k][:, agent], own[:, other])
-    assert part.obs["number"][0].tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    assert part.obs["acts"].shape == (17, 12, 3)
+    assert part.obs["beside/number"][0].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert part.obs["beside/acts"].shape == (17, 12, 3)
     assert member.policy.whole.size == 1 + 2 + 3 + 3
     member, part = a_part(poise.PPO(signs(2, state=True), **HOW))
-    assert torch.equal(part.obs["state"][:, :4, 0], part.obs["value"][:, :4, 0])
-    assert torch.equal(part.obs["state"][:, :4, 1], part.obs["value"][:, 4:, 0])
+    assert torch.equal(part.obs["beside/state"][:, :4, 0], part.obs["value"][:, :4, 0])
+    assert torch.equal(part.obs["beside/state"][:, :4, 1], part.obs["value"][:, 4:, 0])
+
+
+class Named(Signs):
+    """Its agents see parts that are called as what stands beside them is."""
+
+    def observation_space(self, agent: str) -> spaces.Space:
+        own = super().observation_space(agent)
+        return spaces.Dict({"state": own, "number": own, "others": own})
+
+    def _look(self) -> Any:
+        return {
+            a: dict.fromkeys(("state", "number", "others"), v) for a, v in super()._look().items()
+        }
+
+
+def test_parts_of_an_observation_may_be_called_as_what_stands_beside() -> None:
+    trainer = poise.PPO(lambda config: Named(2), **HOW)
+    member, part = a_part(trainer)
+    assert (part.obs["number"].abs() == 1).all()
+    assert part.obs["beside/number"].max() == 1
+    assert member.policy.whole.size == 3 + 2 + 3 + 2
 
 
 class Watched(Turns):
@@ -119,12 +141,12 @@ def test_of_a_step_in_turn_the_state_counts_in_which_it_was_chosen(memory: Any, 
     found = 0
     for _ in range(5):
         _, part = a_part(trainer)
-        own, state = (part.obs[key][:-1, :, 0] for key in ("value", "state"))
+        own, state = (part.obs[key][:-1, :, 0] for key in ("value", "beside/state"))
         counts = part.valid > 0
         found += int(counts.sum())
         assert torch.equal(own[counts], state[counts])
         goes_on = counts & ~part.terminated
-        later = [part.obs[key][1:, :, 0][goes_on] for key in ("value", "state")]
+        later = [part.obs[key][1:, :, 0][goes_on] for key in ("value", "beside/state")]
         assert torch.equal(*later)
     assert found >= steps * 4 * 3
 
@@ -162,7 +184,7 @@ def test_kinds_of_agents_have_value_functions_of_their_own() -> None:
     trainer = poise.PPO(Rooms, **TWO, central_critic=True)
     trainer.train()
     beside = {
-        name: [leaf.name for leaf in policy.obs_layout.beside]
+        name: [leaf.name.removeprefix("beside/") for leaf in policy.obs_layout.beside]
         for name, policy in trainer.algorithm.policies.items()
     }
     assert beside["small"] == ["acts", "others/0/value", "others/1/value", "number"]

@@ -33,7 +33,7 @@ from poise.sampling.group import SamplerGroup
 from poise.sampling.opponents import Pool, SelfPlay
 from poise.sampling.rollout import Rollout
 from poise.sampling.seats import Split, TeamPolicy
-from poise.spaces.agents import agent_layouts, is_joint, seen_beside
+from poise.spaces.agents import BESIDE, agent_layouts, is_joint, seen_beside
 from poise.spaces.layout import Layout
 
 AGENT_STEPS = "agent_timesteps_total"
@@ -143,7 +143,7 @@ class Team(Algorithm):
             said.append("n_step: sums of rewards end where an agent waits for others to act.")
         for name, policy in self.policies.items():
             if beside := policy.obs_layout.beside:
-                names = ", ".join(leaf.name for leaf in beside)
+                names = ", ".join(leaf.name.removeprefix(f"{BESIDE}/") for leaf in beside)
                 said.append(f"The value function of {name} also sees {names}; its policy does not.")
         return said + [each for member in self.members.values() for each in member.announce()]
 

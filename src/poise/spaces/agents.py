@@ -26,7 +26,8 @@ from poise.spaces.masks import KEY
 
 AGENTS, ACTS, BEGINS, REWARD = "agents", "acts", "begins", "reward"
 TERMINATED, TRUNCATED, STATE = "terminated", "truncated", "state"
-NUMBER, OTHERS = "number", "others"
+BESIDE, OTHERS = "beside", "others"
+NUMBER = f"{BESIDE}/number"
 
 _OUTCOMES = (ACTS, BEGINS, REWARD, TERMINATED, TRUNCATED)
 
@@ -97,10 +98,9 @@ def seen_beside(joint: Layout, agents: Sequence[str]) -> dict[str, tuple[Leaf, l
                 found |= {f"{OTHERS}/{k}/{name}": names[name] for name in names if name != KEY}
             places.append(found)
     beside = {
-        name: (replace(inside[places[0][name]], name=name), [each[name] for each in places])
-        for name in places[0]
+        f"{BESIDE}/{name}": (inside[place], [each[name] for each in places])
+        for name, place in places[0].items()
     }
     if len(agents) > 1:
-        number = Layout(spaces.Discrete(len(agents))).leaves[0]
-        beside[NUMBER] = (replace(number, name=NUMBER), [])
-    return beside
+        beside[NUMBER] = (Layout(spaces.Discrete(len(agents))).leaves[0], [])
+    return {name: (replace(leaf, name=name), found) for name, (leaf, found) in beside.items()}

@@ -59,8 +59,8 @@ class Layout:
     def __init__(self, space: spaces.Space, beside: Sequence[Leaf] = ()) -> None:
         self.space, self.beside = space, tuple(beside)
         self.leaves: tuple[Leaf, ...] = tuple(_leaves(space, ()))
-        names = [leaf.name for leaf in self.leaves]
-        if not names:
+        names = [leaf.name for leaf in (*self.leaves, *self.beside)]
+        if not self.leaves:
             raise SpaceError(
                 f"{space} is empty: a policy needs at least one number to look at or to choose."
             )
