@@ -100,6 +100,19 @@ def test_what_stands_beside_is_what_the_others_see_and_whose_number_it_is() -> N
     assert torch.equal(part.obs["beside/state"][:, :4, 1], part.obs["value"][:, 4:, 0])
 
 
+def test_all_agents_act_without_the_state() -> None:
+    trainer = poise.PPO(signs(2, state=True), **HOW)
+    joint, _ = poise.make_env(signs(2, state=True)).reset(seed=1)
+    actions = trainer.compute_action(joint)
+    assert actions == {a: trainer.compute_action(joint["agents"][a]) for a in ("a0", "a1")}
+    env = trainer.samplers.members[0].env
+    batch, _ = env.reset(seed=1)
+    found = trainer.predict({key: value for key, value in batch.items() if key != "state"})[0]
+    assert {key: value.tolist() for key, value in found.items()} == {
+        key: value.tolist() for key, value in trainer.predict(batch)[0].items()
+    }
+
+
 class Named(Signs):
     """Its agents see parts that are called as what stands beside them is."""
 

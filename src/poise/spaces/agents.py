@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -44,6 +45,17 @@ def joint_space(observed: Mapping[str, spaces.Space]) -> spaces.Dict:
 def is_joint(space: spaces.Space) -> bool:
     """Whether this is the observation space of several agents."""
     return isinstance(space, spaces.Dict) and {AGENTS, *_OUTCOMES} <= space.spaces.keys()
+
+
+def with_state(joint: spaces.Space, observation: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A joint observation, or a batch of them, with zeros as the state if it has none: acting does
+    without."""
+    space = joint.spaces.get(STATE)  # type: ignore[attr-defined]
+    if space is None or STATE in observation:
+        return observation
+    layout, batch = Layout(space), np.shape(observation[ACTS])[:-1]
+    zeros = {leaf.name: np.zeros(batch + leaf.shape, leaf.dtype) for leaf in layout.leaves}
+    return {**observation, STATE: layout.unflatten(zeros)}
 
 
 def agent_layouts(observation: Layout, action: Layout) -> dict[str, tuple[Layout, Layout]]:

@@ -18,7 +18,7 @@ from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy, State
 from poise.sampling.episodes import Episode
 from poise.spaces import masks
-from poise.spaces.agents import AGENTS
+from poise.spaces.agents import AGENTS, with_state
 from poise.training.environments import Environments
 from poise.training.evaluation import check_outputs, is_single, summarize, to_tensors
 from poise.training.metrics import Metrics
@@ -114,6 +114,9 @@ class Acting:
         whole = isinstance(observation, Mapping) and AGENTS in observation
         policies = self.algorithm.policies
         only = next(iter(policies)) if len(policies) == 1 else ""
+        observation = (
+            with_state(self.policy.obs_layout.space, observation) if whole else observation
+        )
         chosen = self.policy if whole else policies.get(policy or only)
         if chosen is None:
             raise ConfigError(f"policy={policy!r} is not allowed: there are {', '.join(policies)}.")
