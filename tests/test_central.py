@@ -231,6 +231,7 @@ def test_a_policy_of_ones_own_that_sees_no_more_is_refused(registries: None) -> 
         poise.make_trainer("Own", signs(2), **HOW)
 
 
+@pytest.mark.slow
 def test_an_export_has_no_value_of_what_it_does_not_see(tmp_path: Path) -> None:
     trainer = poise.PPO(signs(2), **HOW, model={"memory": "gru", "max_seq_len": 16})
     found = poise.export(trainer, "numpy", tmp_path / "robot", observations=50)
