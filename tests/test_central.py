@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -111,6 +112,22 @@ def test_all_agents_act_without_the_state() -> None:
     assert {key: value.tolist() for key, value in found.items()} == {
         key: value.tolist() for key, value in trainer.predict(batch)[0].items()
     }
+
+
+class Paid(gym.RewardWrapper):
+    def reward(self, reward: Any) -> float:
+        return 7.0
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_wrappers_of_ones_own_stay(inside: bool) -> None:
+    """Also those that stand in the env_config."""
+    own = {"wrappers": [f"{__name__}:Paid"]}
+    given = {"env_config": own} if inside else own
+    trainer = poise.PPO(signs(2, state=True), **HOW, **given)
+    rollout = trainer.samplers.collect()
+    assert "state" in rollout.obs
+    assert rollout.reward[rollout.valid > 0].unique().tolist() == [7.0]
 
 
 class Named(Signs):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from poise.config.base import AlgorithmConfig
+from poise.config.base import WRAPPERS, AlgorithmConfig
 
 ATARI = "Atari"
 """The preset of every Atari game that has none of its own."""
@@ -55,6 +55,7 @@ class ActorCriticConfig(AlgorithmConfig):
     """
 
     def derive(self, explicit: set[str]) -> None:
-        if self.central_critic and WITH_STATE not in self.wrappers:
-            self.wrappers = [*self.wrappers, WITH_STATE]
+        wrappers = self.wrappers or self.env_config.get(WRAPPERS) or []
+        if self.central_critic and WITH_STATE not in wrappers:
+            self.wrappers = [*wrappers, WITH_STATE]
         super().derive(explicit)
