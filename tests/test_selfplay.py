@@ -16,6 +16,7 @@ from tests.test_agents import GAME, Rooms, parameters
 
 import poise
 from poise.config.opponents import OpponentsConfig
+from poise.config.presets import PRESETS
 from poise.sampling.opponents import PRESENT, Earlier, Pool
 from poise.tracking.curves import History, panels
 from poise.tracking.folder import RunFolder
@@ -262,7 +263,7 @@ def test_what_is_said_of_opponents_is_checked(given: Any, sentence: str) -> None
         poise.PPO(Higher, opponents=given, **SETTINGS)
 
 
-def test_opponents_take_agents_that_share_a_policy() -> None:
+def test_opponents_take_agents_that_share_a_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(poise.ConfigError, match="the environment has one agent"):
         poise.PPO("CartPole-v1", opponents=True)
     with pytest.raises(poise.ConfigError, match="share, and there is none"):
@@ -270,6 +271,10 @@ def test_opponents_take_agents_that_share_a_policy() -> None:
     model = {"memory": "gru"}
     with pytest.raises(poise.ConfigError, match="opponents with DQN and a memory"):
         poise.DQN(Higher, opponents=True, **{**SETTINGS, "model": model})
+    monkeypatch.setitem(PRESETS["PPO"], "Higher", {"opponents": True})
+    given_way = poise.PPO(Rooms, policies_to_train=["late"], **{**SETTINGS, "preset": "Higher"})
+    assert given_way.opponents == []
+    assert any("No earlier selves are played" in note for note in given_way.notes)
     trainer = poise.PPO(Higher, opponents=True, **SETTINGS)
     defaults = {"pool": 10, "every": 50_000, "sampling": "pfsp", "latest": 0.5}
     assert trainer.config.opponents == defaults

@@ -98,21 +98,28 @@ class Team(Algorithm):
         }
         self.learner = next(iter(self.learners.values()))
         self.repeatable = all(member.repeatable for member in self.members.values())
-        self.selfplay = self._selfplay(seed) if config.opponents else None
+        self.dropped: list[str] = []
+        self.selfplay = self._selfplay(seed)
         self.opponents = self.selfplay.pool if self.selfplay else None
         self.split = Split(self.behaviour, config.num_envs)
         self.timesteps, self.agents_counted = 0, {AGENT_STEPS: 0}
         self.start = self.waited = None
 
-    def _selfplay(self, seed: np.random.SeedSequence) -> SelfPlay:
-        """What acts where a policy plays earlier selves.
+    def _selfplay(self, seed: np.random.SeedSequence) -> SelfPlay | None:
+        """What acts where a policy plays earlier selves; a preset's wish for it gives way.
 
         Raises:
             ConfigError: there is no such policy, or there are several.
         """
         settings = read_opponents(self.config.opponents)
         shared = [name for name in self.trained if self.policy.seats[name].count > 1]
-        if len(shared) != 1 or settings is None:
+        if settings is None:
+            return None
+        if len(shared) != 1 and "opponents" not in self.config.given:
+            self.config.opponents = None
+            self.dropped = ["No earlier selves are played: not one policy is shared by agents."]
+            return None
+        if len(shared) != 1:
             found = f"{' and '.join(map(repr, shared))} are such" if shared else "there is none"
             raise ConfigError(
                 "opponents is not allowed: self-play takes one policy that learns and that two or "
@@ -145,7 +152,9 @@ class Team(Algorithm):
             if beside := policy.obs_layout.beside:
                 names = ", ".join(leaf.name.removeprefix(f"{BESIDE}/") for leaf in beside)
                 said.append(f"The value function of {name} also sees {names}; its policy does not.")
-        return said + [each for member in self.members.values() for each in member.announce()]
+        return [*said, *self.dropped] + [
+            each for member in self.members.values() for each in member.announce()
+        ]
 
     def rebind(self, samplers: SamplerGroup) -> None:
         """Hands on what was changed in the run's settings; members look at their policies."""
