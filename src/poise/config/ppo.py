@@ -214,6 +214,7 @@ _CONNECT_FOUR = {
     "sgd_minibatch_size": 384, "lr": [[0, 0.0015], [5_000_000, 0.0003]], "entropy_coeff": 0.05,
     "opponents": True, "model.conv_filters": [[64, 4, 1]], "model.fcnet_hiddens": [128],
     "model.fcnet_activation": "relu", "model.vf_share_layers": True,
+    "num_threads": 1,  # the boards are pictures, but small ones
 }  # fmt: skip
 _FORAGING = {"num_sgd_iter": 6, "lr": 0.001, "entropy_coeff": 0.01}
 
