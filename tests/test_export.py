@@ -410,6 +410,42 @@ def test_a_model_of_ones_own(
         export("torch", fault="length")
 
 
+def test_a_memory_and_a_preprocessor_of_ones_own(
+    trainer: Callable[..., Trainer], tmp_path: Path, registries: None
+) -> None:
+    class Logs:
+        def __init__(self, space: spaces.Space) -> None:
+            self.space = spaces.Box(-np.inf, np.inf, (8,))
+
+        def transform(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x.sign() * x.abs().log1p(), x**2], -1)
+
+    class Net(nn.Module):
+        def __init__(self, space: spaces.Space, outputs: int) -> None:
+            super().__init__()
+            self.cell = nn.GRUCell(8, 6)
+            self.pi, self.vf = nn.Linear(6, outputs), nn.Linear(6, 1)
+
+        def initial_state(self, batch: int) -> Any:
+            return (torch.full((batch, 6), 0.5),)
+
+        def forward(self, x: torch.Tensor, state: Any, first: torch.Tensor) -> Any:
+            hs, h = [], state[0]
+            for seen, begins in zip(x.view(first.shape[0], -1, 8), first, strict=True):
+                h = self.cell(seen, torch.where(begins.unsqueeze(1), 0.5, h))
+                hs.append(h)
+            out = torch.cat(hs)
+            return self.pi(out), self.vf(out).squeeze(-1), (h,)
+
+    poise.register_preprocessor("logs", Logs)
+    poise.register_model("net", Net)
+    model = {"custom_model": "net", "custom_preprocessor": "logs"}
+    algo = moved(trainer("PPO", "CartPole-v1", model=model, preset=None))
+    poise.export(algo, "numpy", tmp_path / "robot", observations=OBSERVATIONS)
+    about = json.loads((tmp_path / "robot" / "policy.json").read_text())
+    assert about["start"] == {"state_in_0": 0.5}
+
+
 def test_convolutions_are_compared_in_float32_and_that_is_said(
     made: Callable[[str], Trainer], tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ BATCH = "N"
 
 _OVERLOADS = {
     "default", "Tensor", "Scalar", "int", "self", "dim", "dims", "dim_IntList", "value", "src",
+    "Tensor_Scalar",
 }  # fmt: skip
 """Variants of an operation that differ in the types of their arguments alone."""
 _NOT_ARGUMENTS = {"dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking"}
