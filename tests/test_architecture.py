@@ -66,6 +66,11 @@ FORBIDDEN_CALLS = {
 }
 
 
+READS_WEIGHTS = "torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)"
+"""The one call of these that is allowed, for the files of another library: it makes only tensors,
+with a reader that PyTorch keeps (DESIGN: the floor of torch has its known holes closed)."""
+
+
 def room(file: Path) -> str:
     parts = file.relative_to(SOURCE).with_suffix("").parts
     return "poise" if parts == ("__init__",) else parts[0]
@@ -121,6 +126,8 @@ def test_files_are_small_safe_and_say_what_they_are_for(file: Path) -> None:
         assert module.split(".")[0] not in FORBIDDEN_MODULES, f"{file}:{line} imports {module}"
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
+            if room(file) == "compat" and ast.unparse(node) == READS_WEIGHTS:
+                continue
             assert ast.unparse(node.func) not in FORBIDDEN_CALLS, (
                 f"{file}:{node.lineno} calls {ast.unparse(node.func)}"
             )

@@ -11,6 +11,7 @@ from poise.api import plot as plot
 from poise.api import resume as resume
 from poise.api import run as run
 from poise.checks.check import check_env as check_env
+from poise.compat.sb3 import load_sb3 as load_sb3
 from poise.config.registry import register_algorithm as register_algorithm
 from poise.envs.make import make_env as make_env
 from poise.envs.make import register_env as register_env
