@@ -2,19 +2,15 @@
 
 algo = poise.load_sb3("ppo_cartpole.zip", "CartPole-v1")
 
-Nothing in the file is run: its JSON is read without what is pickled in it, and its tensors by
-PyTorch's reader of weights alone. Networks follow from the tensors' shapes, spaces from the
-environment.
+Nothing in the file is run (see `sb3_file`). Networks follow from the tensors' shapes, and spaces
+from the environment.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import re
 import warnings
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +21,12 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from poise.api import make_trainer
+from poise.compat.sb3_file import Layers, Saved, read
 from poise.config.algorithms import algorithm_spec
 from poise.config.resolve import canonical
 from poise.config.types import a_path, brief
 from poise.config.zoo import ACTIVATIONS, DEFAULTS
 from poise.errors import CheckpointError, ConfigError, PoiseWarning, SpaceError
-from poise.files import DEEPEST_JSON, LARGEST_JSON, depth
 from poise.models.actions import finite_bounds
 from poise.models.encoders import ImageEncoder, byte_limit
 from poise.models.features import Features, categories
@@ -39,47 +35,10 @@ from poise.models.policy import Policy
 from poise.spaces.layout import Leaf
 from poise.training.trainer import Trainer
 
-LARGEST = 4 * 2**30
-"""Bytes of the largest file that is read."""
 STRIDES = (4, 2, 1)
 """Of its convolutions (`NatureCNN`), which the file does not say."""
 
 _UNREAD = {"noise_type", "noise_std", "exploration_fraction", "exploration_initial_eps"}
-_Layers = list[tuple[Tensor, Tensor]]
-
-
-@dataclass
-class Saved:
-    """What can be read of a file.
-
-    Attributes:
-        path: the file.
-        data: its JSON; what is pickled has its description alone.
-        tensors: the parameters of the policy.
-        variables: other tensors, such as the logarithm of SAC's temperature.
-    """
-
-    path: Path
-    data: dict[str, Any]
-    tensors: dict[str, Tensor]
-    variables: dict[str, Any]
-
-    def layers(self, prefix: str, axes: int = 2) -> _Layers:
-        """The layers `prefix.0`, `prefix.2`, ..., or `prefix` itself, with weights of so many axes.
-
-        Raises:
-            CheckpointError: there are others among them.
-        """
-        name = re.compile(rf"{re.escape(prefix)}(?:\.(\d+))?\.weight")
-        found = {int(m[1] or 0): key for key in self.tensors if (m := name.fullmatch(key))}
-        pairs = []
-        for _, key in sorted(found.items()):
-            weight = self.tensors[key]
-            bias = self.tensors.get(key.removesuffix("weight") + "bias")
-            if weight.ndim != axes or bias is None or bias.shape != weight.shape[:1]:
-                raise CheckpointError(f"{self.path}: {key} is of a kind of layer that is not read.")
-            pairs.append((weight, bias))
-        return pairs
 
 
 def load_sb3(
@@ -110,7 +69,7 @@ def load_sb3(
         SpaceError: the environment has other spaces than the policy was trained with.
         ConfigError: a setting that is none, or that would make another network.
     """
-    saved = _read(a_path(path))
+    saved = read(a_path(path))
     name = _algorithm(saved)
     left_out: list[str] = []
     kind = algorithm_spec(name)[1].config
@@ -118,10 +77,10 @@ def load_sb3(
     if wrong := [key for key in own if key.startswith("model.")]:
         raise ConfigError(f"{wrong[0]} is not allowed: the network is the one in {saved.path}.")
     tower = _towers(saved, name)
-    read = canonical(kind, {**_settings(saved, name, left_out), "model": tower.model(saved)})
+    there = canonical(kind, {**_settings(saved, name, left_out), "model": tower.model(saved)})
     if obs_rms is not None:
-        read["normalize_observations"] = True
-    every = {**read, **own}
+        there["normalize_observations"] = True
+    every = {**there, **own}
     batch: list[Any] = [every.get(k) for k in ("rollout_fragment_length", "num_envs_per_worker")]
     if name == "PPO" and "sgd_minibatch_size" not in own and all(isinstance(n, int) for n in batch):
         # There, a minibatch may be larger than the batch that it is of.
@@ -149,46 +108,6 @@ def load_sb3(
             stacklevel=2,
         )
     return trainer
-
-
-# --- reading --------------------------------------------------------------------------------------
-
-
-def _read(path: Path) -> Saved:
-    if not path.exists() and path.with_name(f"{path.name}.zip").exists():
-        path = path.with_name(f"{path.name}.zip")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            parts = {each.filename: each for each in archive.infolist()}
-            if not {"data", "policy.pth"} <= parts.keys():
-                raise CheckpointError(f"{path} is not a file that Stable-Baselines3 saved.")
-            if parts["data"].file_size > LARGEST_JSON or any(
-                parts[name].file_size > LARGEST for name in parts
-            ):
-                raise CheckpointError(f"{path} is larger than any that is read.")
-            data = json.loads(archive.read("data"))
-            if not isinstance(data, dict) or depth(data) > DEEPEST_JSON:
-                raise CheckpointError(f"{path} is damaged: its data is no mapping.")
-            tensors = _tensors(archive.read("policy.pth"), path)
-            own = "pytorch_variables.pth"
-            variables = _tensors(archive.read(own), path) if own in parts else {}
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except (zipfile.BadZipFile, ValueError, RecursionError, NotImplementedError) as error:
-        raise CheckpointError(f"{path} is not a file of Stable-Baselines3: {error}.") from None
-    if wrong := [key for key, value in tensors.items() if not isinstance(value, Tensor)]:
-        raise CheckpointError(f"{path} is damaged: {wrong[0]} is no tensor.")
-    return Saved(path, data, {key: value.float() for key, value in tensors.items()}, variables)
-
-
-def _tensors(content: bytes, path: Path) -> dict[str, Any]:
-    """A mapping of tensors, by PyTorch's reader of weights, which makes nothing else."""
-    try:
-        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = " ".join(str(error).split("\n")[0].split())
-        raise CheckpointError(f"{path} holds more than tensors: {reason}") from None
-    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def _algorithm(saved: Saved) -> str:
@@ -265,9 +184,9 @@ class _Towers:
         shared: whether policy and value function share all but the last layer.
     """
 
-    convolutions: _Layers
-    policy: _Layers
-    beside: _Layers
+    convolutions: Layers
+    policy: Layers
+    beside: Layers
     shared: bool = False
 
     def model(self, saved: Saved) -> dict[str, Any]:
@@ -337,7 +256,7 @@ def _dqn(saved: Saved, name: str) -> _Towers:
     return _Towers(saved.layers(f"{features}.cnn", 4), layers, [])
 
 
-def _actor(saved: Saved, name: str) -> _Layers:
+def _actor(saved: Saved, name: str) -> Layers:
     """The layers of SAC's or TD3's policy; SAC's last two become one."""
     layers = saved.layers(f"{name}.latent_pi") + saved.layers(f"{name}.mu")
     if spread := saved.layers(f"{name}.log_std"):
@@ -423,7 +342,7 @@ class _Filling:
         assert isinstance(encoder, ImageEncoder)
         self._copy(encoder.layers, self.towers.convolutions)
 
-    def _linear(self, mlp: MLP, layers: _Layers, beside: int = 0) -> None:
+    def _linear(self, mlp: MLP, layers: Layers, beside: int = 0) -> None:
         """Fills linear layers, the first of which sees the observation, and actions beside it."""
         (weight, bias), *rest = layers
         if self.columns is not None:
@@ -433,7 +352,7 @@ class _Filling:
             weight = weight[:, torch.cat([self.columns, others])] * scale
         self._copy(mlp.layers, [(weight, bias), *rest])
 
-    def _copy(self, modules: Iterable[nn.Module], layers: _Layers) -> None:
+    def _copy(self, modules: Iterable[nn.Module], layers: Layers) -> None:
         for module, (weight, bias) in zip(modules, layers, strict=True):
             theirs, ours = tuple(weight.shape), tuple(module.weight.shape)  # type: ignore[operator, arg-type]
             self._same(theirs, ours, "weights of a layer")
