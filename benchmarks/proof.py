@@ -18,6 +18,7 @@ ITEMS = {
     "profile_update": "where PPO's time goes",
     "pythons": "the wheel in clean environments of Python 3.10 to 3.13",
     "export": "what an action costs in each form of an exported policy",
+    "doctor": "what the doctor says of runs that are sick, and of runs that are well",
     "kill": "50 kills, and exact resume",
     "kill_search": "searches and sets of seeds, killed and taken up again and again",
     "past_goal": "presets of classic control and tables, trained on past their goal",
