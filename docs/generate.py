@@ -17,6 +17,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+from poise.advice.symptoms import SYMPTOMS
 from poise.cli.main import COMMANDS
 from poise.cluster.spec import ClusterSpec, Group
 from poise.config.algorithms import ALGORITHMS
@@ -28,7 +29,6 @@ from poise.config.run import RunOptions
 from poise.config.signature import stub
 from poise.config.types import describe
 from poise.watch.probes import PROBES
-from poise.watch.symptoms import SYMPTOMS
 
 DOCS = Path(__file__).parent
 PARTS = {"head", "workers", *(f"head.{key}" for key in field_types(Group))}

@@ -15,13 +15,13 @@ from click.testing import CliRunner, Result
 from gymnasium import spaces
 
 import poise
+from poise.advice.course import Course, Seen
+from poise.advice.symptoms import SYMPTOMS, findings
 from poise.cli.main import poise as command
 from poise.spaces.layout import Layout
 from poise.tracking.launch import Run, start
 from poise.training.metrics import Finished
-from poise.watch.course import Course, Seen
 from poise.watch.probes import Probe, Probed, probe
-from poise.watch.symptoms import SYMPTOMS, findings
 from sick_envs import SICK, STEPS
 
 POLE = Layout(spaces.Box(-np.inf, np.inf, (4,), np.float32)), Layout(spaces.Discrete(2))

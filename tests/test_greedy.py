@@ -18,8 +18,8 @@ from gymnasium import spaces
 
 import poise
 from environments import Task
+from poise.advice.greedy import falls_short
 from poise.cli.main import poise as command
-from poise.training.greedy import falls_short
 from poise.training.trainer import Trainer
 
 SMALL: dict[str, Any] = {

@@ -15,13 +15,13 @@ from tests.many_agents import Turns
 from tests.test_agents import GAME, Rooms, parameters
 
 import poise
+from poise.advice.stuck import is_contest
 from poise.config.opponents import OpponentsConfig
 from poise.config.presets import PRESETS
 from poise.sampling.opponents import PRESENT, Earlier, Pool
 from poise.tracking.curves import History, panels
 from poise.tracking.folder import RunFolder
 from poise.tracking.progress import line
-from poise.training.stuck import is_contest
 
 SETTINGS: dict[str, Any] = {
     "num_envs_per_worker": 8,

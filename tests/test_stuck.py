@@ -12,9 +12,9 @@ import pytest
 
 import poise
 from environments import Reach
-from poise.training import stuck
+from poise.advice import stuck
+from poise.advice.course import has_risen
 from poise.training.metrics import Finished
-from poise.training.stuck import has_risen
 from poise.training.trainer import Trainer
 
 Make = Callable[..., Trainer]

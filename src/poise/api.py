@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from poise.advice.greedy import Greedy
+from poise.advice.stuck import Stuck
 from poise.config.base import AlgorithmConfig
 from poise.config.run import RunOptions
 from poise.config.types import a_path
@@ -22,10 +24,8 @@ from poise.tracking.plots import episode_figure
 from poise.tracking.progress import Progress, where
 from poise.training.callbacks import Callback
 from poise.training.checkpoint import bring_back
-from poise.training.greedy import Greedy
 from poise.training.loading import load as _load
 from poise.training.loading import new_trainer
-from poise.training.stuck import Stuck
 from poise.training.trainer import Trainer
 from poise.training.unused import unused
 

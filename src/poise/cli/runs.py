@@ -71,7 +71,7 @@ def evaluate(
 
     RUN is a run folder, the name of a run, `latest`, or a checkpoint folder.
     """
-    from poise.training.greedy import falls_short, sentence
+    from poise.advice.greedy import falls_short, sentence
 
     path, _ = find_checkpoint(run, checkpoint, folder)
     with load_checkpoint(path, trust=trust) as trainer:

@@ -10,6 +10,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from poise.advice.greedy import Greedy
+from poise.advice.stuck import Stuck
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig, env_label, env_name, plain
 from poise.config.registry import home_of
@@ -31,7 +33,6 @@ from poise.tracking.recorder import RunRecorder, TensorBoardSink
 from poise.training.callbacks import Callback
 from poise.training.checkpoint import checkpoints, set_aside
 from poise.training.checkpoint import read as read_checkpoint
-from poise.training.greedy import Greedy
 from poise.training.loading import (
     choose,
     declared_layouts,
@@ -45,7 +46,6 @@ from poise.training.metrics import Finished
 from poise.training.names import bring_algorithm, from_file, homes
 from poise.training.recording import record
 from poise.training.stopping import StopRule, check_keys, default_stop
-from poise.training.stuck import Stuck
 from poise.training.trainer import Trainer
 from poise.training.unused import unused
 

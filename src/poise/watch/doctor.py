@@ -12,6 +12,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from poise.advice.course import FEWEST_EPISODES, FEWEST_STEPS, Course, Seen
+from poise.advice.symptoms import Finding, findings
 from poise.envs.make import make_env
 from poise.envs.masking import ActionMaskInObservation
 from poise.errors import PoiseError
@@ -23,8 +25,6 @@ from poise.tracking.folder import RunFolder
 from poise.training.loading import load
 from poise.training.metrics import Finished
 from poise.training.trainer import Trainer
-from poise.watch.course import FEWEST_EPISODES, FEWEST_STEPS, Course, Seen
-from poise.watch.symptoms import Finding, findings
 
 PLAYED = 1_000
 """Steps that are played with a run's policy, to see what it sees."""

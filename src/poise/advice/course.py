@@ -13,8 +13,13 @@ from gymnasium import spaces
 
 from poise.spaces.layout import Layout
 from poise.training.metrics import Finished
-from poise.training.stuck import has_risen
 
+PARTS = 10
+"""Equal parts that these steps are cut into."""
+FEWEST = 10
+"""Episodes that a part must have to count."""
+ERRORS = 3.0
+"""Standard errors by which a part must be better than the first to count as better."""
 RECENT = 5
 """The latest share of a run is one in so many."""
 FEWEST_STEPS, FEWEST_EPISODES = 5_000, 40
@@ -122,6 +127,29 @@ class Course:
         """The entropy of choosing at random, in nats; None where actions have numbers."""
         kinds = [_choices(leaf.space) for leaf in self.layouts[1].leaves] if self.layouts else []
         return sum(kinds) if kinds and all(kinds) else None  # type: ignore[arg-type]
+
+
+def has_risen(episodes: Sequence[Finished]) -> bool:
+    """Whether the returns in some tenth of the steps are better than in the first one.
+
+    Better by more than chance makes them, `ERRORS` standard errors. True as well where too few
+    episodes have ended to tell.
+    """
+    length = episodes[-1].steps / PARTS if episodes else 1
+    parts: list[list[float]] = [[] for _ in range(PARTS)]
+    for episode in episodes:
+        parts[min(int(episode.steps / length), PARTS - 1)].append(episode.reward)
+    known = [part for part in parts if len(part) >= FEWEST]
+    if len(known) < 2:
+        return True
+    first, *later = known
+    start = statistics.fmean(first)
+    return any(statistics.fmean(part) - start > ERRORS * _error(first, part) for part in later)
+
+
+def _error(first: Sequence[float], second: Sequence[float]) -> float:
+    """The standard error of a difference of two means."""
+    return math.sqrt(sum(statistics.variance(part) / len(part) for part in (first, second)))
 
 
 def _choices(space: spaces.Space) -> float | None:

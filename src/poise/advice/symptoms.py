@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from gymnasium import spaces
 
-from poise.watch.course import Course
+from poise.advice.course import Course
 
 Told = tuple[str, str] | None
 """What was seen, and what to try."""
@@ -137,7 +138,7 @@ def returns_never_vary(course: Course) -> Told:
         f"Every one of {len(returns):,} episodes returned {returns[0]:g}: nothing tells good "
         "actions from bad ones.",
         "Look whether the reward is what you mean; if the goal is only never met, reward steps on "
-        f"the way to it, begin episodes near it, or explore more ({_exploration(course)}).",
+        f"the way to it, begin episodes near it, or explore more ({exploration(course)}).",
     )
 
 
@@ -418,8 +419,10 @@ def _bounded(course: Course) -> int:
     return sum(math.prod(leaf.shape) for leaf in leaves)
 
 
-def _exploration(course: Course) -> str:
-    """The settings by which it explores."""
-    if course.has("epsilon_timesteps"):
-        return "epsilon_timesteps, final_epsilon"
-    return "target_entropy" if course.has("learn_alpha") else "entropy_coeff"
+def exploration(course: Course) -> str:
+    """The setting that makes an agent try more, and its value."""
+    keys = ["exploration_noise", "epsilon_timesteps", "entropy_coeff", "target_entropy_share"]
+    if course.layouts and isinstance(course.layouts[1].space, spaces.Box):
+        keys.insert(1, "exploration_correlation")
+    key = next(key for key in keys if course.has(key))
+    return f"a larger {key}, now {course.config[key]}"

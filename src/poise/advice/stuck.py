@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gymnasium.spaces import Box
-
+from poise.advice.course import Course, has_risen
+from poise.advice.symptoms import exploration, findings
 from poise.config.base import env_name
 from poise.config.presets import PRESETS, find_preset
 from poise.envs.make import reward_threshold
 from poise.errors import PoiseWarning
+from poise.spaces.agents import is_joint
 from poise.training.callbacks import Callback
-from poise.training.metrics import Finished
 
 if TYPE_CHECKING:
     from poise.training.trainer import Trainer
 
 LOOKED_AT = 100_000
 """Environment steps after which a run is looked at."""
-PARTS = 10
-"""Equal parts that these steps are cut into."""
-FEWEST = 10
-"""Episodes that a part must have to count."""
-ERRORS = 3.0
-"""Standard errors by which a part must be better than the first to count as better."""
 
 
 class Stuck(Callback):
@@ -63,29 +55,6 @@ def is_contest(trainer: Trainer) -> bool:
     return trainer.algorithm.opponents is not None or (alike and any(differ))
 
 
-def has_risen(episodes: Sequence[Finished]) -> bool:
-    """Whether the returns in some tenth of the steps are better than in the first one.
-
-    Better by more than chance makes them, `ERRORS` standard errors. True as well where too few
-    episodes have ended to tell.
-    """
-    length = episodes[-1].steps / PARTS if episodes else 1
-    parts: list[list[float]] = [[] for _ in range(PARTS)]
-    for episode in episodes:
-        parts[min(int(episode.steps / length), PARTS - 1)].append(episode.reward)
-    known = [part for part in parts if len(part) >= FEWEST]
-    if len(known) < 2:
-        return True
-    first, *later = known
-    start = statistics.fmean(first)
-    return any(statistics.fmean(part) - start > ERRORS * _error(first, part) for part in later)
-
-
-def _error(first: Sequence[float], second: Sequence[float]) -> float:
-    """The standard error of a difference of two means."""
-    return math.sqrt(sum(statistics.variance(part) / len(part) for part in (first, second)))
-
-
 def advice(trainer: Trainer, returns: Sequence[float]) -> str:
     """One sentence: what was seen, and what to try."""
     env = env_name(trainer.config.env)
@@ -104,6 +73,9 @@ def advice(trainer: Trainer, returns: Sequence[float]) -> str:
     if others:
         have = "have" if others[1:] else "has"
         return f"{seen}: try {' or '.join(others)}, which {have} a preset for {env}."
+    course = course_of(trainer)
+    if found := findings(course):
+        return f"{seen}. {found[0]}"
     if min(returns) < max(returns):
         return (
             f"{seen}: try normalize_observations, normalize_rewards, "
@@ -111,16 +83,16 @@ def advice(trainer: Trainer, returns: Sequence[float]) -> str:
         )
     return (
         f"{seen}: nothing has told good actions from bad ones, "
-        f"so explore more ({_exploration(trainer)}), begin episodes nearer to the goal, "
+        f"so explore more ({exploration(course)}), begin episodes nearer to the goal, "
         "or reward steps on the way to it."
     )
 
 
-def _exploration(trainer: Trainer) -> str:
-    """The setting that makes an agent try more, and its value."""
-    keys = ["exploration_noise", "epsilon_timesteps", "entropy_coeff", "target_entropy_share"]
-    if isinstance(trainer.policy.action_layout.space, Box):
-        keys.insert(1, "exploration_correlation")
-    config = trainer.config
-    key = next(key for key in keys if hasattr(config, key))
-    return f"a larger {key}, now {getattr(config, key)}"
+def course_of(trainer: Trainer) -> Course:
+    """What a trainer's own numbers tell, without a look at what its policy sees."""
+    policy: Any = trainer.policy
+    episodes = list(trainer.metrics.finished)
+    course = Course(trainer.name, trainer.config.to_dict(), list(trainer.history), episodes)
+    if not is_joint(policy.obs_layout.space):
+        course.layouts = policy.obs_layout, policy.action_layout
+    return course
