@@ -379,3 +379,25 @@ def test_numbers_that_are_too_large_are_called_so(
     with pytest.raises(EnvError, match=sentence):
         trainer("PPO", creator, num_envs=2, n_steps=4, sgd_minibatch_size=8).train()
     assert poise.DivergedError.__mro__[1] is poise.PoiseError
+
+
+def test_a_board_is_computed_by_one_thread_and_a_screen_by_all_cores(
+    trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poise.training.trainer.available_cores", lambda: 4)
+
+    class Pictures(gym.Env):
+        action_space: Any = spaces.Discrete(2)
+
+        def __init__(self, config: dict[str, Any]) -> None:
+            self.observation_space = spaces.Box(0, 1, config["shape"], np.int8)
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            return np.zeros(self.observation_space.shape, np.int8), {}
+
+        def step(self, action: Any) -> Any:
+            return np.zeros(self.observation_space.shape, np.int8), 0.0, True, False, {}
+
+    for shape, threads in (((6, 7, 2), 1), ((64, 64, 3), 4), ((40,), 1)):
+        made = trainer("PPO", Pictures, env_config={"shape": shape})
+        assert made.config.num_threads == threads

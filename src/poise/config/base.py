@@ -137,8 +137,8 @@ class AlgorithmConfig(Checked):
     num_threads: ThreadCount | Literal["auto"] = "auto"
     """Threads of PyTorch.
 
-    `auto`: one for small networks, which more threads would slow down; for images, all cores but
-    those that sample meanwhile (IMPALA, APPO).
+    `auto`: one for small networks and boards of games, which more threads would slow down; for
+    larger images, all cores but those that sample meanwhile (IMPALA, APPO).
     """
 
     seed: NonNegativeInt | None = None

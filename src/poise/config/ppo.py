@@ -207,14 +207,12 @@ _SPREAD = {
     "rollout_fragment_length": 125, "sgd_minibatch_size": 500, "lr": 0.0007, "entropy_coeff": 0.01,
     "normalize_rewards": True,
 }  # fmt: skip
-# A kernel of four sees lines of four. With less entropy, it plays a few openings well and loses to
-# moves that it has not met. From single trials.
+# A kernel of four sees lines of four. From single trials, of one seed each.
 _CONNECT_FOUR = {
     "num_envs_per_worker": 64, "rollout_fragment_length": 64, "num_sgd_iter": 4,
     "sgd_minibatch_size": 384, "lr": [[0, 0.0015], [5_000_000, 0.0003]], "entropy_coeff": 0.05,
     "opponents": True, "model.conv_filters": [[64, 4, 1]], "model.fcnet_hiddens": [128],
     "model.fcnet_activation": "relu", "model.vf_share_layers": True,
-    "num_threads": 1,  # the boards are pictures, but small ones
 }  # fmt: skip
 _FORAGING = {"num_sgd_iter": 6, "lr": 0.001, "entropy_coeff": 0.01}
 

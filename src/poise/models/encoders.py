@@ -21,6 +21,8 @@ from poise.learning.running import RunningMoments
 from poise.models.mlp import ACTIVATIONS, init_linear
 from poise.spaces.layout import Leaf
 
+LARGE = 2_000
+"""Numbers from which a picture is a large one: a screen, and not the board of a game."""
 WHITE_LIMIT = 5.0
 """A normalised pixel is clipped to so many standard deviations from its mean."""
 
@@ -30,6 +32,11 @@ def is_image(leaf: Leaf) -> bool:
     axes = len(leaf.shape)
     pictured = axes == 3 or (axes == 2 and leaf.dtype.name == "uint8")
     return pictured and isinstance(leaf.space, spaces.Box) and math.prod(leaf.shape) > 0
+
+
+def is_large(leaf: Leaf) -> bool:
+    """Whether a leaf is a picture whose convolutions are worth several threads."""
+    return is_image(leaf) and math.prod(leaf.shape) >= LARGE
 
 
 def byte_limit(leaf: Leaf) -> int:

@@ -20,7 +20,7 @@ from poise.config.types import PositiveInt, coerce
 from poise.envs.raised import telling_interrupts
 from poise.errors import PoiseWarning
 from poise.learning.device import choose
-from poise.models.encoders import is_image
+from poise.models.encoders import is_image, is_large
 from poise.sampling.episodes import Harvest
 from poise.sampling.group import SamplerGroup
 from poise.sampling.halt import Halt, HaltedError
@@ -87,7 +87,8 @@ class Trainer(EnvAccess, Acting, Saving):
         self.notes += [why] if why else []
         if config.num_threads == "auto":
             free = max(1, available_cores() - config.sampling_threads)
-            config.num_threads = free if pictures else 1  # small networks are slower with more
+            # Small networks are slower with more, and so are boards of games.
+            config.num_threads = free if any(map(is_large, layouts[0].leaves)) else 1
         try:
             # The QR decompositions of the first weights round differently with more threads.
             with torch_threads(1):
