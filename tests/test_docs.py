@@ -26,6 +26,7 @@ import pytest
 
 import poise
 import warm
+from many_agents import Turns
 from poise.config.algorithms import ALGORITHMS
 from poise.stepping.advice import CORES
 
@@ -271,6 +272,14 @@ def test_every_result_key_is_in_the_glossary() -> None:
             num_envs=2,
         ) as trainer:
             keys |= set(trainer.learn(1))
+    with poise.PPO(
+        lambda config: Turns([("a", {"a": 1.0}), ("b", {"a": -1.0})]),
+        opponents=True,
+        num_envs=2,
+        n_steps=16,
+        progress=False,
+    ) as trainer:
+        keys |= {key for key in trainer.train() if key.startswith("selfplay/")}
     assert not sorted(keys - glossary), "these are not in the glossary"
     placeholders = {key for key in glossary if "<" in key}
     assert not sorted(key for key in glossary - keys - placeholders if "/" in key), (

@@ -272,7 +272,7 @@ APART = {
     "env", "env_config", "model.custom_model", "num_gpus", "num_workers", "num_threads",
     "total_timesteps", "env_step_timeout_s", "env_reset_timeout_s", "env_make_timeout_s",
     "evaluation_duration", "evaluation_explore", "evaluation_max_steps", "train_batch_size",
-    "frame_stack", "ray_address", "num_learners", "her", "learner_thread",
+    "frame_stack", "ray_address", "num_learners", "her", "learner_thread", "opponents",
 }  # fmt: skip
 """What decides where and how long it trains, and what has tests of its own."""
 

@@ -49,7 +49,7 @@ def doctor(
     folder: str,
     trust: bool,
 ) -> None:
-    """Say why a run does not learn, or what is wrong with an environment.
+    """Say why a run does not learn, or an environment is not learnt.
 
     RUN is a run folder, the name of a run, or `latest`: its numbers are read, and its policy plays
     a thousand steps. ENV is a Gymnasium id, `module:Env-v0` or `module:Class`: it is checked, and

@@ -41,7 +41,7 @@ def export(
     folder: str,
     trust: bool,
 ) -> None:
-    """Write the policy as a file that needs no Poise.
+    """Write the policy as ONNX, for PyTorch, for NumPy alone, or as C.
 
     RUN is a run folder, the name of a run, `latest`, or a checkpoint folder. What is written is
     compared with Poise on 10,000 observations first.

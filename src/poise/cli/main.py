@@ -41,7 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "doctor": (
         "poise.cli.doctor:doctor",
-        "Say why a run does not learn, or what is wrong with an environment.",
+        "Say why a run does not learn, or an environment is not learnt.",
     ),
     "cluster": ("poise.cli.cluster:cluster", "Start a cluster on this machine, or describe one."),
     "submit": ("poise.cli.jobs:submit", "Run a command on a cluster."),

@@ -211,7 +211,8 @@ _SPREAD = {
 _CONNECT_FOUR = {
     "num_envs_per_worker": 64, "rollout_fragment_length": 64, "num_sgd_iter": 4,
     "sgd_minibatch_size": 384, "lr": [[0, 0.0015], [5_000_000, 0.0003]], "entropy_coeff": 0.05,
-    "opponents": True, "model.conv_filters": [[64, 4, 1]], "model.fcnet_hiddens": [128],
+    "opponents": {"pool": 10, "every": 50_000, "sampling": "pfsp", "latest": 0.5},
+    "model.conv_filters": [[64, 4, 1]], "model.fcnet_hiddens": [128],
     "model.fcnet_activation": "relu", "model.vf_share_layers": True,
 }  # fmt: skip
 _FORAGING = {"num_sgd_iter": 6, "lr": 0.001, "entropy_coeff": 0.01}
