@@ -162,7 +162,7 @@ BUDGETS = {
     "advice": (420, ["advice"]),
     "watch": (1000, ["watch"]),
     "searches": (1750, ["tuning", "tune"]),
-    "old names": (1800, ["compat"]),
+    "old names": (3300, ["compat"]),
 }
 """Statements that each part of the house may have, and its rooms.
 
@@ -177,7 +177,8 @@ run there ends by the error that it ends by here, and leaves to others what they
 50 more: trials that run elsewhere. What is kept and shown has 230 more: `poise export` (40), `poise
 doctor` (80), and `poise play` (110): a seat, a board, and moves that are asked for. Export has 560
 more: the file that runs a policy in NumPy (100), C (260), and that every export is compared with
-Poise, on episodes too (170)."""
+Poise, on episodes too (170). Old names have 1,500 more: whole scripts of RLlib, Tune, Gym and
+Stable-Baselines3 run by their import lines, where before single calls did."""
 
 
 def test_the_package_is_small() -> None:

@@ -88,6 +88,10 @@ class OldGymEnv(gym.Env):
         return f"<OldGymEnv<{self.env}>>"
 
 
+class OldApi:
+    """A mixin that says of a `gymnasium.Env`: it may return four values, whatever `reset` takes."""
+
+
 def convert_space(space: Any) -> spaces.Space:
     """A space of the old `gym` package, known by its name and attributes, as Gymnasium's.
 
@@ -137,7 +141,7 @@ def old_api_sentence(env: Any) -> str | None:
         parts = ("reset", "step", "observation_space", "action_space")
         looks_old = not isinstance(env, type) and all(hasattr(env, part) for part in parts)
         return _sentence(env, "it is not a gymnasium.Env") if looks_old else None
-    if takes(env.unwrapped.reset, "seed"):
+    if not isinstance(env, OldApi) and takes(env.unwrapped.reset, "seed"):
         return None
     return _sentence(env, "its reset() takes no seed")
 
