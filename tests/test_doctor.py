@@ -18,9 +18,9 @@ import poise
 from poise.advice.course import Course, Seen
 from poise.advice.symptoms import SYMPTOMS, findings
 from poise.cli.main import poise as command
+from poise.sampling.episodes import Finished
 from poise.spaces.layout import Layout
 from poise.tracking.launch import Run, start
-from poise.training.metrics import Finished
 from poise.watch.probes import Probe, Probed, probe
 from sick_envs import SICK, STEPS
 

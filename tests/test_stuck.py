@@ -14,7 +14,7 @@ import poise
 from environments import Reach
 from poise.advice import stuck
 from poise.advice.course import has_risen
-from poise.training.metrics import Finished
+from poise.sampling.episodes import Finished
 from poise.training.trainer import Trainer
 
 Make = Callable[..., Trainer]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from poise.sampling.episodes import Finished
 from poise.spaces.layout import Layout
-from poise.training.metrics import Finished
 
 PARTS = 10
 """Equal parts that these steps are cut into."""

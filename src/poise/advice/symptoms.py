@@ -74,7 +74,7 @@ def _symptom(name: str, when: str = "stuck") -> Callable[[Symptom], Symptom]:
 @_symptom("failures", "always")
 def failures(course: Course) -> Told:
     """The environment raises, hangs or crashes again and again."""
-    failed, ended = course.last("env_failures_total"), len(course.episodes)
+    failed, ended = course.last("env_failures_total"), course.last("episodes_total")
     if failed < 3 or failed < 0.02 * ended:
         return None
     return (

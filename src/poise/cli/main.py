@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "play": ("poise.cli.play:play", "Play a game against the policy, in this terminal."),
     "plot": ("poise.cli.plot:plot", "Draw return and length of the episodes of runs."),
     "runs": ("poise.cli.listing:runs", "List the runs and how they are doing."),
+    "watch": ("poise.cli.watch:watch", "Show runs as a live page in the browser."),
     "check-env": (
         "poise.cli.check:check_env",
         "Check an environment: what is wrong with it, and how fast it is.",

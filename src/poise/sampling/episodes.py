@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,6 +45,15 @@ class Episode:
     def to_json(self) -> list[Any]:
         """Its values as a list."""
         return [self.reward, self.length, self.slot, self.info, self.row]
+
+
+class Finished(NamedTuple):
+    """A finished episode; `steps` and `seconds` are those of the run when it ended."""
+
+    steps: int
+    seconds: float
+    reward: float
+    length: int
 
 
 STAGES = ("env", "inference", "waiting")

@@ -10,6 +10,7 @@ runs/<experiment>/<run>/
                        machine, command
     status.json        running, finished, stopped, preempted or failed; progress, process, heartbeat
     log.txt            what was printed
+    stop               whoever makes it asks the run to end as by Ctrl-C, with a checkpoint
     checkpoints/<iteration>/    plots/    videos/    events.out.tfevents...
 """
 
@@ -67,6 +68,10 @@ class RunFolder:
     @property
     def opponents_file(self) -> Path:
         return self.path / "opponents.csv"
+
+    @property
+    def stop_file(self) -> Path:
+        return self.path / "stop"
 
     @property
     def plot(self) -> Path:
@@ -193,7 +198,7 @@ class RunFolder:
         if not self.metrics_file.is_file():
             return []
         lines = self.metrics_file.read_text(errors="replace").splitlines()
-        records = [record for record in map(_result, lines) if record is not None]
+        records = [record for record in map(result_of, lines) if record is not None]
         return [{k: math.nan if v is None else v for k, v in record.items()} for record in records]
 
     def last_result(self) -> dict[str, Any] | None:
@@ -204,7 +209,7 @@ class RunFolder:
                 lines = file.read().splitlines()
         except OSError:
             return None
-        results = map(_result, reversed(lines))
+        results = map(result_of, reversed(lines))
         return next((result for result in results if result is not None), None)
 
     def episodes(self) -> list[tuple[int, float, float, int]]:
@@ -216,7 +221,7 @@ class RunFolder:
             return []
         text = self.episodes_file.read_text(errors="replace")
         whole = text[: text.rfind("\n") + 1]  # half a number is a number: no newline, no record
-        return [found for line in whole.splitlines() if (found := _episode(line)) is not None]
+        return [found for line in whole.splitlines() if (found := episode_of(line)) is not None]
 
     def keep_results(self, iteration: int) -> None:
         """Copies metrics and episodes beside themselves before a run goes back to an iteration."""
@@ -270,7 +275,7 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _result(line: str | bytes) -> dict[str, Any] | None:
+def result_of(line: str | bytes) -> dict[str, Any] | None:
     """A line of the metrics; None where it is torn, cut, or not what a run writes."""
     try:
         record = json.loads(line)
@@ -281,7 +286,7 @@ def _result(line: str | bytes) -> dict[str, Any] | None:
     return {k: v for k, v in record.items() if v is None or isinstance(v, (bool, int, float, str))}
 
 
-def _episode(line: str) -> tuple[int, float, float, int] | None:
+def episode_of(line: str) -> tuple[int, float, float, int] | None:
     """A line of the episodes; None where it is the header, or not what a run writes."""
     try:
         steps, seconds, reward, length = line.split(",")

@@ -23,6 +23,7 @@ from poise.envs.make import admit_env
 from poise.envs.video import make_filmed_env
 from poise.errors import ConfigError, RunError, nearest, shown, writing
 from poise.files import near
+from poise.sampling.episodes import Finished
 from poise.tracking.about import note_session
 from poise.tracking.curves import History, panels
 from poise.tracking.find import named_folder, new_folder
@@ -42,7 +43,6 @@ from poise.training.loading import (
     restore,
     take_env,
 )
-from poise.training.metrics import Finished
 from poise.training.names import bring_algorithm, from_file, homes
 from poise.training.recording import record
 from poise.training.stopping import StopRule, check_keys, default_stop

@@ -65,6 +65,7 @@ class RunRecorder(Callback):
     def on_run_start(self, trainer: Trainer) -> None:
         checkpoint.sweep(self.folder.checkpoints)
         self._best = checkpoint.best(self.folder.checkpoints)
+        self._guard("status", lambda: self.folder.stop_file.unlink(missing_ok=True))  # an old one
         self._guard("metrics", self._open)
         self._write_status("running", training_iteration=trainer.iteration)
 
@@ -74,6 +75,9 @@ class RunRecorder(Callback):
         if now - self._last_beat >= HEARTBEAT_S:
             self._last_beat = now
             self._write_status("running", **progress(trainer))
+            if self.folder.stop_file.exists():
+                self.say(f"Asked to end by {self.folder.stop_file}.")
+                trainer.stop("interrupted")
         due = now - self._last_checkpoint >= self.interval_s
         if due or (self.every and trainer.iteration % self.every == 0):
             self.checkpoint(trainer)

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any, NamedTuple
+from typing import Any
 
-from poise.sampling.episodes import STAGES, Episode, Harvest
+from poise.sampling.episodes import STAGES, Episode, Finished, Harvest
 from poise.training.evaluation import info_means
 
 KEPT = 50_000
 """Finished episodes that are remembered, for pictures; a run folder has them all."""
-
-
-class Finished(NamedTuple):
-    """A finished episode; `steps` and `seconds` are those of the run when it ended."""
-
-    steps: int
-    seconds: float
-    reward: float
-    length: int
 
 
 class Metrics:

@@ -18,12 +18,12 @@ from poise.envs.make import make_env
 from poise.envs.masking import ActionMaskInObservation
 from poise.errors import PoiseError
 from poise.models.encoders import is_image
+from poise.sampling.episodes import Finished
 from poise.spaces.agents import is_joint
 from poise.spaces.layout import Layout
 from poise.stepping.advice import available_cores
 from poise.tracking.folder import RunFolder
 from poise.training.loading import load
-from poise.training.metrics import Finished
 from poise.training.trainer import Trainer
 
 PLAYED = 1_000

@@ -1,0 +1,94 @@
+"""Serves the live page until Ctrl-C."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from poise.errors import PoiseError, RunError
+from poise.install import install
+
+PORT = 7380
+"""The first port that is tried."""
+TRIED = 20
+"""Ports that are tried, one after the other, where none was asked for."""
+
+
+def serve(
+    root: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    stops: bool = False,
+    token: str | None = None,
+    say: Callable[[str], object] = print,
+    ready: Callable[[Any], object] = lambda server: None,
+) -> None:
+    """Serves the page of all runs below a folder; ends with Ctrl-C.
+
+    Args:
+        root: the folder, which may still be empty.
+        host: the address to listen at.
+        port: to listen at; None takes the first free one from `PORT` on.
+        stops: whether the page may ask runs to end.
+        token: the secret; None makes one.
+        say: is told the address.
+        ready: is given the server before it runs.
+
+    Raises:
+        RunError: there is no such folder.
+        PoiseError: the extra is not installed, or the port is taken.
+    """
+    if not root.is_dir():
+        raise RunError(f"There is no folder {root}: `poise watch` shows the runs below a folder.")
+    try:
+        import uvicorn
+
+        from poise.watch.app import make_app
+    except ImportError:
+        raise PoiseError(f"`poise watch` needs Starlette and uvicorn: {install('watch')}") from None
+    token = token or secrets.token_urlsafe(24)
+    listening = listen(host, port)
+    bound = listening.getsockname()[1]
+    app = make_app(root.absolute(), token, stops=stops, cookie=f"poise_watch_{bound}")
+    name = f"[{host}]" if ":" in host else host
+    say(f"http://{name}:{bound}/?token={token}")
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: Any = None) -> None:
+            app.state.closing.set()  # streams of events end, which would hold the server
+            await super().shutdown(sockets)
+
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, lifespan="off",
+        timeout_graceful_shutdown=2,
+    )  # fmt: skip
+    server = Server(config)
+    ready(server)
+    with listening, suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
+
+
+def listen(host: str, port: int | None) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        PoiseError: it cannot.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for tried in range(PORT, PORT + TRIED) if port is None else [port]:
+        listening = socket.socket(family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, tried))
+            listening.listen(128)  # whoever opens the address at once waits a moment
+            return listening
+        except OSError as error:
+            listening.close()
+            why = error.strerror or error
+    at = f"port {port}" if port is not None else f"ports {PORT} to {PORT + TRIED - 1}"
+    raise PoiseError(f"The server cannot listen at {host}, {at}: {why}. Try another --port.")
