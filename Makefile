@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JUDGE := benchmarks/.venvs/sb3
+LOGGERS := benchmarks/.venvs/loggers
 PIP := python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test test-fast lint docs proof clean
+.PHONY: train test test-fast loggers lint docs proof clean
 
 train: $(VENV)/.ready
 	$(BIN)/poise train PPO --env CartPole-v1 --stop episode_reward_mean=475 --video --plot
@@ -15,6 +16,10 @@ test: $(VENV)/.ready $(JUDGE)/.ready lint
 
 test-fast: $(VENV)/.ready
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+# The tests of Weights & Biases, trackio and MLflow themselves, which weigh 200 MB.
+loggers: $(LOGGERS)/.ready
+	$(LOGGERS)/bin/python -m pytest tests/test_loggers.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -41,6 +46,13 @@ $(JUDGE)/.ready: constraints.txt
 	$(PYTHON) -m venv $(JUDGE)
 	$(JUDGE)/bin/$(PIP) torch
 	$(JUDGE)/bin/$(PIP) stable-baselines3==2.9.2 sb3-contrib==2.9.2
+	touch $@
+
+# What they need, beside all that the other tests have.
+$(LOGGERS)/.ready: $(VENV)/.ready constraints.txt
+	$(BIN)/python -m venv $(LOGGERS)
+	$(LOGGERS)/bin/python -c 'import site; open(site.getsitepackages()[0] + "/tests.pth", "w").write("$(abspath $(VENV))/lib/python" + "%d.%d" % site.sys.version_info[:2] + "/site-packages")'
+	$(LOGGERS)/bin/$(PIP) wandb trackio mlflow-skinny
 	touch $@
 
 clean:

@@ -32,6 +32,8 @@ from poise.models.catalog import register_model as register_model
 from poise.models.catalog import register_preprocessor as register_preprocessor
 from poise.signatures import *  # noqa: F403  (the algorithms, each with its settings)
 from poise.tracking.live import LivePlot as LivePlot
+from poise.tracking.logger import LoggedRun as LoggedRun
+from poise.tracking.logger import Logger as Logger
 from poise.training.callbacks import Callback as Callback
 from poise.training.recording import record as record
 from poise.training.trainer import Trainer as Trainer

@@ -20,6 +20,8 @@ from poise.tracking.launch import Run
 from poise.tracking.launch import resume as _resume
 from poise.tracking.launch import start as _start
 from poise.tracking.live import LivePlot
+from poise.tracking.logger import Logger
+from poise.tracking.loggers import sorted_out
 from poise.tracking.plots import episode_figure
 from poise.tracking.progress import Progress, where
 from poise.training.callbacks import Callback
@@ -199,6 +201,8 @@ def run(
     video: bool = False,
     plot: bool = False,
     tensorboard: bool | None = None,
+    loggers: Sequence[str | Logger] = (),
+    log_checkpoints: bool = False,
     resume_if_exists: bool = False,
     **settings: Any,
 ) -> Run:
@@ -212,10 +216,13 @@ def run(
         callbacks: beside those that record and show.
         quiet: prints nothing.
         checkpoint_interval_s, checkpoint_freq, keep_checkpoints_num, confirm, video, plot,
-            tensorboard: what is kept; see `RunOptions`.
+            tensorboard, log_checkpoints: what is kept; see `RunOptions`.
+        loggers: what gets the run beside its folder: names (`["wandb", "mlflow"]`), and objects
+            of classes that derive from `poise.Logger`.
         resume_if_exists: a run of that `name` goes on where it was, or stays as it is where it has
             ended.
     """
+    named, objects = sorted_out(loggers)
     options = RunOptions(
         checkpoint_interval_s,
         checkpoint_freq,
@@ -224,6 +231,8 @@ def run(
         video,
         plot,
         tensorboard,
+        named,
+        log_checkpoints,
     )
     return _start(
         algorithm,
@@ -236,6 +245,7 @@ def run(
         name=name,
         options=options,
         callbacks=callbacks,
+        loggers=objects,
         quiet=quiet,
         resume_if_exists=resume_if_exists,
     )
@@ -246,6 +256,7 @@ def resume(
     *,
     stop: Any = None,
     callbacks: Sequence[Callback] = (),
+    loggers: Sequence[str | Logger] = (),
     quiet: bool = False,
     which: str | int = "latest",
     trust: bool = False,
@@ -257,6 +268,7 @@ def resume(
         path: its folder, or its name in `runs`, or `latest`.
         stop: new stop rules instead of its own.
         callbacks: beside those that record and show.
+        loggers: beside those that it names; objects must be given again.
         quiet: prints nothing.
         which: the checkpoint to go on from: `"latest"`, `"best"`, or an iteration.
         trust: lets it run the code that it names, and remembers the names.
@@ -275,6 +287,7 @@ def resume(
         overrides=overrides,
         which=which,
         callbacks=callbacks,
+        loggers=loggers,
         quiet=quiet,
         trust=trust,
     )

@@ -22,8 +22,11 @@ from poise.config.algorithms import ALGORITHMS
 from poise.config.base import AlgorithmConfig
 from poise.config.docs import field_docs
 from poise.config.resolve import field_types
+from poise.config.run import LoggerName
 from poise.config.types import coerce, describe, parse_text
 
+KEPT_AS = {"loggers": "log"}
+"""The flags of what is kept that are not called as their fields are."""
 TRAINED, KEPT, OTHER = "What is trained", "What is kept", "Other"
 SHARED, NETWORKS = "Settings of every algorithm", "Settings of the networks"
 """Sections of `poise train --help`, beside the algorithm's own."""
@@ -61,9 +64,10 @@ class Value(click.ParamType):
         if not isinstance(value, str) or self.annotation is Any:
             return value
         parsed = parse_text(value)
-        # `--model.fcnet_hiddens 64` is one layer.
+        # `--model.fcnet_hiddens 64` is one layer, and `--log wandb` one logger.
         wants_list = typing.get_origin(self.annotation) is list
-        return [parsed] if wants_list and isinstance(parsed, (int, float)) else parsed
+        alone = (str,) if self.annotation == list[LoggerName] else (int, float)
+        return [parsed] if wants_list and isinstance(parsed, alone) else parsed
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -223,7 +227,8 @@ def _option_flags(
         name = names.get(key, key.replace("_", "-"))
         if not name:
             continue
-        default = defaults.get(key, made[key].default)
+        plain = made[key].default
+        default = defaults.get(key, [] if plain is dataclasses.MISSING else plain)
         if describe(annotation).startswith("true"):
             help = f"{docs[key]} [default: {show(default)}]"
             yield Flag([f"--{name}/--no-{name}", key], default=None, section=section, help=help)

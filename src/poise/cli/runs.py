@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from poise.cli.complete import complete_run
-from poise.cli.flags import given, setting_flags
+from poise.cli.flags import Value, given, setting_flags
 from poise.cli.inputs import parse_stop
 from poise.cli.listing import folder_option
 from poise.cli.output import echo, takes
 from poise.cli.train import finish
 from poise.config.algorithms import ALGORITHMS, algorithm_spec
+from poise.config.run import LoggerName
 from poise.errors import ConfigError, RunError
 from poise.startup import ENDING
 from poise.tracking.find import find_run, find_study
@@ -185,6 +186,8 @@ class ResumeCommand(click.Command):
                  "[default: where it was to stop]"),
     checkpoint_option,
     folder_option,
+    click.option("--log", "loggers", type=Value(list[LoggerName]), metavar="LIST", default=[],
+                 help="What gets the run as well from here on, for example wandb,mlflow."),
     click.option("--quiet", is_flag=True, help="Print only where the run is, at the end."),
     trust_option,
     click.pass_context,
@@ -196,6 +199,7 @@ def resume(
     stop_texts: tuple[str, ...],
     checkpoint: str,
     folder: str,
+    loggers: list[str],
     quiet: bool,
     trust: bool,
 ) -> None:
@@ -208,10 +212,10 @@ def resume(
         from poise.cli.tune import finish_study
         from poise.tuning.run import resume as go_on_searching
 
-        if stop_texts or given(ctx).keys() - {"ray_address"} or checkpoint != "latest":
+        if stop_texts or given(ctx).keys() - {"ray_address"} or checkpoint != "latest" or loggers:
             raise click.UsageError(
                 f"{study} is several runs, which go on as they were to: "
-                "leave out --stop, --checkpoint and settings but --ray-address."
+                "leave out --stop, --checkpoint, --log and settings but --ray-address."
             )
         how: dict[str, Any] = {"signals": ENDING, "trust": trust, "quiet": quiet}
         analysis = go_on_searching(study, **how, **given(ctx))
@@ -226,6 +230,7 @@ def resume(
         stop=stop,
         overrides=given(ctx),
         which=checkpoint,
+        loggers=loggers,
         signals=ENDING,
         quiet=quiet,
         trust=trust,

@@ -14,6 +14,7 @@ import click
 from poise.cli.complete import complete_algorithm, complete_env, complete_preset
 from poise.cli.flags import (
     KEPT,
+    KEPT_AS,
     NETWORKS,
     OTHER,
     SHARED,
@@ -212,7 +213,7 @@ with_common = takes(
 """Gives a command what `poise train` and `poise tune` take alike."""
 
 
-@with_options(RunOptions, KEPT)
+@with_options(RunOptions, KEPT, KEPT_AS)
 @click.command(
     cls=TrainCommand,
     context_settings={
@@ -281,7 +282,7 @@ def train(
         "preset": tuned,
         "experiment": request.experiment.name if experiment is None else experiment,
         "quiet": quiet,
-        "options": RunOptions(**options_given(RunOptions, options)),
+        "options": RunOptions(**options_given(RunOptions, options, KEPT_AS)),
     }
     if seeds > 1:
         if resume_if_exists:

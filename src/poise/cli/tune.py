@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 from click.core import ParameterSource
 
-from poise.cli.flags import KEPT, OTHER, TRAINED, Flag, given, options_given, with_options
+from poise.cli.flags import KEPT, KEPT_AS, OTHER, TRAINED, Flag, given, options_given, with_options
 from poise.cli.inputs import parse_stop
 from poise.cli.output import echo, echo_next, takes
 from poise.cli.train import (
@@ -51,7 +51,7 @@ class TuneCommand(TrainCommand):
 
 
 @with_options(Search, SEARCHED, FLAGS, {"num_samples": f"{TRIALS}; 1 with a grid"})
-@with_options(RunOptions, KEPT)
+@with_options(RunOptions, KEPT, KEPT_AS)
 @click.command(
     cls=TuneCommand,
     context_settings={
@@ -137,7 +137,7 @@ def tune(
             folder=folder,
             experiment=request.experiment.name if experiment is None else experiment,
             **common,
-            **options_given(RunOptions, kept),
+            **options_given(RunOptions, kept, KEPT_AS),
         )
     finish_study(ctx, analysis, quiet=quiet)
 

@@ -49,11 +49,12 @@ SETTINGS: dict[str, str] = {
         "or {flag}video does it while training."
     ),
     "track": (
-        "A callback may report to Weights & Biases or MLflow: "
-        "see 'How do I ...' in the documentation."
+        "Runs go to Weights & Biases or MLflow with loggers=['wandb'], of poise.run "
+        "({flag}log wandb in the command)."
     ),
     "wandb_project_name": (
-        "A callback may report to Weights & Biases: see 'How do I ...' in the documentation."
+        "Give loggers=['wandb'], of poise.run ({flag}log wandb in the command), "
+        "and set WANDB_PROJECT."
     ),
     "tensorboard_log": (
         "Runs (poise.run, poise train) write TensorBoard events by themselves: set tensorboard."

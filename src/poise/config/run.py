@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from poise.config.types import PositiveInt, Seconds
+
+LoggerName = Literal["tensorboard", "wandb", "trackio", "mlflow"]
+"""What a run can be sent to, beside its folder."""
 
 
 @dataclass
@@ -38,6 +41,12 @@ class RunOptions:
 
     tensorboard: bool | None = None
     """Whether TensorBoard events are written; if not said (null), where the extra is installed."""
+
+    loggers: list[LoggerName] = field(default_factory=list)
+    """What gets the run as well, beside its folder."""
+
+    log_checkpoints: bool = False
+    """Whether loggers get the last checkpoint and the best one, at the end."""
 
 
 def rank(manifest: Mapping[str, Any]) -> tuple[bool, float] | None:

@@ -11,6 +11,7 @@ runs/<experiment>/<run>/
     status.json        running, finished, stopped, preempted or failed; progress, process, heartbeat
     log.txt            what was printed
     stop               whoever makes it asks the run to end as by Ctrl-C, with a checkpoint
+    loggers.json       the run's id at each service that gets it
     checkpoints/<iteration>/    plots/    videos/    events.out.tfevents...
 """
 

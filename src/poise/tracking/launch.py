@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -21,16 +20,19 @@ from poise.config.types import brief, coerce
 from poise.envs.changes import changes, lacking
 from poise.envs.make import admit_env
 from poise.envs.video import make_filmed_env
-from poise.errors import ConfigError, RunError, nearest, shown, writing
+from poise.errors import ConfigError, RunError, nearest, writing
 from poise.files import near
 from poise.sampling.episodes import Finished
 from poise.tracking.about import note_session
 from poise.tracking.curves import History, panels
 from poise.tracking.find import named_folder, new_folder
 from poise.tracking.folder import RunFolder
+from poise.tracking.log import Log
+from poise.tracking.logger import Logger
+from poise.tracking.loggers import Loggers, loggers_of, sorted_out
 from poise.tracking.plots import episode_figure, figure_class, save_figure
 from poise.tracking.progress import Progress
-from poise.tracking.recorder import RunRecorder, TensorBoardSink
+from poise.tracking.recorder import RunRecorder
 from poise.training.callbacks import Callback
 from poise.training.checkpoint import checkpoints, set_aside
 from poise.training.checkpoint import read as read_checkpoint
@@ -70,27 +72,6 @@ class Run:
         return f"<Run {self.path}: {repr(self.trainer)[1:-1]}; {self.result.get('stop_reason')}>"
 
 
-class Log:
-    """Sentences for the user, which also go into the run's `log.txt`."""
-
-    def __init__(self, path: Path, *, quiet: bool = False) -> None:
-        self.path, self.quiet = path, quiet
-
-    def __call__(self, text: str) -> None:
-        text = shown(text, lines=True)
-        if not self.quiet:
-            try:
-                print(text, flush=True)
-            except OSError:  # the terminal is gone, or whoever read us: the run goes on
-                self.quiet = True
-        self.write(text)
-
-    def write(self, text: str) -> None:
-        """Adds a sentence to the file alone."""
-        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
-            file.write(text + "\n")  # where the disk is full, the recorder says so
-
-
 def start(
     algorithm: str,
     env: Any = None,
@@ -103,6 +84,7 @@ def start(
     name: str | None = None,
     options: RunOptions | None = None,
     callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
     signals: tuple[Any, ...] = (),
     quiet: bool = False,
     resume_if_exists: bool = False,
@@ -117,6 +99,7 @@ def start(
             algorithm and environment, and the run after the time, unless given.
         options: checkpoints, videos, plots.
         callbacks: beside those that record and show.
+        loggers: beside those that the options name.
         signals: signals that end the run cleanly at the next boundary, beside SIGINT.
         quiet: prints nothing.
         resume_if_exists: goes on with the run of that `name`, where there is one; an ended one
@@ -147,7 +130,7 @@ def start(
         own = f"{of}_{env_label(asked.env)}"
         folder = named_folder(root, own if experiment is None else experiment, name)
         chosen_settings = canonical(type(asked), dict(settings or {}))
-        rest = {"callbacks": callbacks, "signals": signals, "quiet": quiet}
+        rest = {"callbacks": callbacks, "loggers": loggers, "signals": signals, "quiet": quiet}
         if run := _again(folder, of, asked, chosen_settings, stop=stop, **rest):
             return run
 
@@ -158,13 +141,12 @@ def start(
     defaults = default_stop(config) if stop is None else None
     rules = defaults if stop is None else stop
     StopRule(rules, config)  # a mistake is said before there is a folder
-    chosen = run_options(asdict(options or RunOptions()))
-    if chosen.video:
+    keeping = run_options(asdict(options or RunOptions()))
+    if keeping.video:
         make_filmed_env(config.env, config.env_config).close()
-    if chosen.plot:
+    if keeping.plot:
         figure_class()
-    if chosen.tensorboard:
-        TensorBoardSink.require()
+    named = loggers_of(keeping)
     own = f"{trainer.name}_{env_label(config.env)}"
     folder = new_folder(root, own if experiment is None else experiment, name)
     folder.claim()
@@ -176,7 +158,7 @@ def start(
                 "algorithm": trainer.name,
                 "preset": used,
                 "stop": dict(rules) if isinstance(rules, Mapping) else None,
-                "options": asdict(chosen),
+                "options": asdict(keeping),
                 **({"home": home} if home else {}),
                 "names": homes(config),
                 "changed": changed,
@@ -193,7 +175,7 @@ def start(
         if defaults is not None:
             goals = " or ".join(f"{key}={value:g}" for key, value in defaults.items())
             log(f"No stop rule was given; stopping at {goals}.")
-        return _run(trainer, folder, rules, chosen, log, signals, first=True)
+        return _run(trainer, folder, rules, keeping, log, [*named, *loggers], signals, first=True)
     finally:
         folder.release()
 
@@ -266,6 +248,7 @@ def resume(
     overrides: Mapping[str, Any] | None = None,
     which: str | int = "latest",
     callbacks: Sequence[Callback] = (),
+    loggers: Sequence[str | Logger] = (),
     signals: tuple[Any, ...] = (),
     quiet: bool = False,
     trust: bool = False,
@@ -280,6 +263,7 @@ def resume(
         which: another checkpoint to go on from: `"best"` or an iteration. Later ones are kept under
             another name, and later results as `metrics-N.jsonl` and `episodes-N.csv`.
         callbacks, signals, quiet: as for `start`.
+        loggers: beside its own, by name or as objects; the run records the names.
         trust: lets it run the code that it names.
 
     Raises:
@@ -290,7 +274,12 @@ def resume(
     """
     saved = folder.config()
     bring_algorithm(saved, folder.path, trusted=trust)
+    more, objects = sorted_out(loggers)
     options = run_options(saved["options"])
+    if more:
+        # What is asked for now must be there.
+        loggers_of(replace(options, loggers=more, tensorboard=options.tensorboard and None))
+        options.loggers = list(dict.fromkeys([*options.loggers, *more]))
     rules = stop if stop is not None else saved["stop"]
     if rules is None:
         raise RunError(
@@ -341,7 +330,9 @@ def resume(
                 saved["auto_workers"] = trainer.config.auto_workers
                 change = {"training_iteration": trainer.iteration, **changed}
                 saved["changed_settings"] = [*saved.get("changed_settings", []), change]
-            if changed or given_rule:
+            if more:
+                saved["options"] = asdict(options)
+            if changed or given_rule or more:
                 folder.write_config(saved)
             folder.trim(trainer.iteration, trainer.algorithm.timesteps)
         if "env" not in changed:
@@ -353,7 +344,8 @@ def resume(
         log(f"Resuming from iteration {trainer.iteration} ({near(path)}); grade: {grade}.")
         for note in (*trainer.notes, *unused(trainer, rules)):
             log(note)
-        return _run(trainer, folder, rules, options, log, signals, first=False)
+        every = [*loggers_of(options, say=log), *objects]
+        return _run(trainer, folder, rules, options, log, every, signals, first=False)
     finally:
         folder.release()
 
@@ -383,6 +375,7 @@ def _run(
     stop: Any,
     options: RunOptions,
     log: Log,
+    loggers: Sequence[Logger],
     signals: tuple[Any, ...],
     *,
     first: bool,
@@ -395,29 +388,28 @@ def _run(
         keep=options.keep_checkpoints_num,
         say=log,
     )
-    if options.tensorboard is not False and TensorBoardSink.available():
-        trainer.callbacks.append(TensorBoardSink(folder, log, going_on=not first))
-    elif options.tensorboard:
-        log("No TensorBoard events are written from here on: TensorBoard is not installed.")
     greedy = Greedy(say=log)
-    trainer.callbacks += [recorder, Stuck(say=log), greedy]
+    logging = Loggers(loggers, folder, log, checkpoints=options.log_checkpoints)
+    trainer.callbacks += [recorder, logging, Stuck(say=log), greedy]
     if not log.quiet:
         trainer.callbacks.append(Progress(say=log, log=log.write))
-    if options.video and first:
-        log(f"Filmed before training: {_film(trainer, folder, 'before')}")
-    comparing = _note(trainer, folder, log)
-    try:
-        result = trainer.learn(stop=stop, confirm=options.confirm, signals=signals)
-    finally:
-        if comparing is not None:
-            comparing.join()
-    if result["stop_reason"] not in ("interrupted", "preempted"):
-        greedy.look(trainer, result)
-    if options.plot and trainer.metrics.finished:
-        figure = episode_figure(panels([History.of_folder(folder)]))
-        log(f"Plot of the episodes: {save_figure(figure, folder.plot)}")
-    if options.video and result["stop_reason"] not in ("interrupted", "preempted"):
-        log(f"Filmed after training: {_film(trainer, folder, 'after')}")
+    with logging.during(trainer):
+        if options.video and first:
+            log(f"Filmed before training: {_film(trainer, folder, 'before', logging)}")
+        comparing = _note(trainer, folder, log)
+        try:
+            result = trainer.learn(stop=stop, confirm=options.confirm, signals=signals)
+        finally:
+            if comparing is not None:
+                comparing.join()
+        ended = result["stop_reason"] not in ("interrupted", "preempted")
+        if ended:
+            greedy.look(trainer, result)
+        if options.plot and trainer.metrics.finished:
+            figure = episode_figure(panels([History.of_folder(folder)]))
+            log(f"Plot of the episodes: {save_figure(figure, folder.plot)}")
+        if options.video and ended:
+            log(f"Filmed after training: {_film(trainer, folder, 'after', logging)}")
     run = Run(trainer, folder, result)
     run.unsaved = recorder.unsaved(trainer)
     if trainer.underway:
@@ -438,8 +430,9 @@ def _note(trainer: Trainer, folder: RunFolder, log: Log) -> Thread | None:
         return None
 
 
-def _film(trainer: Trainer, folder: RunFolder, name: str) -> str:
+def _film(trainer: Trainer, folder: RunFolder, name: str, loggers: Loggers) -> str:
     """Films an episode; says where the film is, and what was earned in it."""
     filmed = record(trainer, folder.path / "videos" / f"{name}.mp4")
+    loggers.film(filmed["path"], trainer.algorithm.timesteps)
     rewards = filmed["episode_reward"]
     return f"{filmed['path']} (reward {rewards[0]:.0f})" if rewards else filmed["path"]

@@ -5,21 +5,17 @@ A full disk never stops training: it is said once, and shown.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from poise.errors import PoiseError, RunError
+from poise.errors import RunError
 from poise.files import write_whole
-from poise.install import install
 from poise.stepping.failures import Failure
-from poise.tracking.curves import flatten
 from poise.tracking.folder import EPISODES_HEADER, HEARTBEAT_S, RunFolder, episode_lines, json_line
 from poise.training import checkpoint
 from poise.training.callbacks import Callback
@@ -195,100 +191,3 @@ def progress(trainer: Trainer) -> dict[str, Any]:
         **{key: last[key] for key in keys if key in last},
         **trainer.confirmed,
     }
-
-
-GROUPS = {
-    "episode": "rollout",
-    "env_": "rollout",
-    "worker_": "rollout",
-    "time": "time",
-    "training_": "time",
-}
-"""The groups in which TensorBoard shows other results, by what their names begin with."""
-
-
-class TensorBoardSink(Callback):
-    """Writes the numbers of every result as TensorBoard scalars, by environment steps.
-
-    The settings are its hyper-parameters. Needs the extra `tensorboard`.
-
-    Args:
-        folder: of the run.
-        say: shows a sentence to the user.
-        going_on: whether the run is resumed: points after its checkpoint, which come again, are
-            purged.
-    """
-
-    def __init__(
-        self, folder: RunFolder, say: Callable[[str], None] = print, *, going_on: bool = False
-    ) -> None:
-        self._folder, self._say, self._going_on = folder, say, going_on
-        self._writer: Any = ""
-        self._excepthook = threading.excepthook
-        threading.excepthook = self._thread_failed
-
-    @staticmethod
-    def available() -> bool:
-        """Whether the extra is installed."""
-        return importlib.util.find_spec("tensorboard") is not None
-
-    @classmethod
-    def require(cls) -> None:
-        """Says what to install, if it is not.
-
-        Raises:
-            PoiseError: it is not.
-        """
-        if not cls.available():
-            raise PoiseError(f"tensorboard=True needs TensorBoard: {install('tensorboard')}")
-
-    def on_run_start(self, trainer: Trainer) -> None:
-        self._guard(lambda: self._open(trainer))
-
-    def _open(self, trainer: Trainer) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-        from torch.utils.tensorboard.summary import hparams
-
-        purge = trainer.algorithm.timesteps + 1 if self._going_on else None
-        self._writer = SummaryWriter(str(self._folder.path), purge_step=purge)
-        settings = {
-            key: value if isinstance(value, (bool, int, float)) else str(value)
-            for key, value in flatten(trainer.config.to_dict()).items()
-        }
-        describe: Any = hparams
-        for summary in describe(settings, {"rollout/episode_reward_mean": None}):
-            self._writer.file_writer.add_summary(summary)
-
-    def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
-        steps, known = result["timesteps_total"], result.items()
-        points = {k: (float(v), steps) for k, v in known if isinstance(v, (int, float)) and v == v}
-        self._guard(lambda: [self._writer.add_scalar(grouped(k), *at) for k, at in points.items()])
-
-    def on_run_end(self, trainer: Trainer, reason: str) -> None:
-        self._guard(lambda: (self._writer.flush(), self._writer.close()))
-        threading.excepthook = self._excepthook
-
-    def _thread_failed(self, args: threading.ExceptHookArgs) -> None:
-        """Keeps TensorBoard's thread from printing a traceback of a full disk: `_guard` says it."""
-        theirs = type(args.thread).__module__.startswith("tensorboard.")
-        if not (theirs and isinstance(args.exc_value, OSError)):
-            self._excepthook(args)
-
-    def _guard(self, write: Callable[[], Any]) -> None:
-        """Writes, until it fails once: TensorBoard tells of a full disk at the write after."""
-        try:
-            if self._writer is not None:
-                write()
-        except OSError as error:
-            self._writer = None
-            path = self._folder.path
-            self._say(
-                f"Warning: the TensorBoard events of {path} cannot be written ({error}); "
-                "training goes on."
-            )
-
-
-def grouped(key: str) -> str:
-    """A result's name in TensorBoard: `rollout/episode_reward_mean`, `time/timesteps_total`."""
-    group = next((group for start, group in GROUPS.items() if key.startswith(start)), None)
-    return key if "/" in key or group is None else f"{group}/{key}"
