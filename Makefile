@@ -12,10 +12,10 @@ train: $(VENV)/.ready
 	$(BIN)/poise train PPO --env CartPole-v1 --stop episode_reward_mean=475 --video --plot
 
 test: $(VENV)/.ready $(JUDGE)/.ready lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not proof"
 
 test-fast: $(VENV)/.ready
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not proof"
 
 # The tests of Weights & Biases, trackio and MLflow themselves, which weigh 200 MB.
 loggers: $(LOGGERS)/.ready

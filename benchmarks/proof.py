@@ -16,6 +16,7 @@ from common import HERE, ROOT, load, parser, table
 
 ITEMS = {
     "profile_update": "where PPO's time goes",
+    "cases": "cases of tests that `make test` leaves out",
     "pythons": "the wheel in clean environments of Python 3.10 to 3.13",
     "export": "what an action costs in each form of an exported policy",
     "doctor": "what the doctor says of runs that are sick, and of runs that are well",

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,6 +65,7 @@ def patience() -> Iterator[None]:
 def three_nodes() -> Iterator[Any]:
     """A cluster of this process's own: a head without a CPU, and three nodes (`own`) of one."""
     import ray
+    from ray._common.utils import get_ray_address_file
     from ray.cluster_utils import Cluster
 
     from poise.cluster.token import authenticate
@@ -74,6 +76,8 @@ def three_nodes() -> Iterator[Any]:
     authenticate()
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": QUICKLY}
     with patience():
+        # A head is written down as the newest in a folder that only Ray's own commands make.
+        Path(get_ray_address_file(None)).parent.mkdir(exist_ok=True)
         made = Cluster(initialize_head=True, head_node_args={**head, "temp_dir": folder})
         made.own = [made.add_node(num_cpus=1) for _ in range(3)]
         try:

@@ -37,6 +37,8 @@ PROSE = [
     *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "examples/README.md")),
 ]
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
+OF_PROOF = [ROOT / "examples" / "cluster_pong" / "cluster_pong.py"]
+"""What `make test` leaves out: the article's notebook, which it runs, does the same."""
 
 SLOW_PYTHON = {
     *(
@@ -290,7 +292,7 @@ def test_every_result_key_is_in_the_glossary() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "example",
-    EXAMPLES,
+    [pytest.param(path, marks=pytest.mark.proof if path in OF_PROOF else []) for path in EXAMPLES],
     ids=[str(path.relative_to(ROOT / "examples")) for path in EXAMPLES],
 )
 def test_examples(example: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from poise.errors import ConfigError, ModelError, PoiseWarning
 from poise.exporting import export as exporting
 from poise.exporting import targets
 from poise.training.trainer import Trainer
+from tiers import few
 
 ENDS = {"onnx": ".onnx", "torch": ".pt2", "numpy": "", "c": ".h"}
 OBSERVATIONS = 300
@@ -134,7 +135,8 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
         {"model": SMALL, "normalize_observations": True},
     ),
 }
-FAST = {"ppo", "squashed", "masked", "gru", "picture"}
+MANY = ("ppo", "squashed", "masked", "gru", "nested", "sac-discrete", "dqn-masked")
+"""One of each kind."""
 IN_C = [name for name in CASES if "picture" not in name]
 
 
@@ -163,13 +165,9 @@ def made(trainer: Callable[..., Trainer]) -> Callable[[str], Trainer]:
     return make
 
 
-def slow(names: Any) -> list[Any]:
-    marks = {name: () if name in FAST else (pytest.mark.slow,) for name in names}
-    return [pytest.param(name, marks=mark) for name, mark in marks.items()]
-
-
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Convolutions are computed")
-@pytest.mark.parametrize("name", slow(CASES))
+@pytest.mark.parametrize("name", few(*MANY, "picture", of=CASES))
 def test_numpy_alone_acts_as_poise_does(
     name: str, made: Callable[[str], Trainer], tmp_path: Path
 ) -> None:
@@ -219,7 +217,8 @@ print(json.dumps(done))
 
 
 @pytest.mark.filterwarnings("ignore:It is not compared")
-@pytest.mark.parametrize("name", slow(IN_C))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", few(*MANY, of=IN_C))
 def test_c_acts_as_poise_does(name: str, made: Callable[[str], Trainer], tmp_path: Path) -> None:
     require_compiler()
     found = poise.export(made(name), "c", tmp_path / "policy.h", observations=OBSERVATIONS)
@@ -297,7 +296,7 @@ def same(one: Any, other: Any) -> bool:
 
 @pytest.mark.filterwarnings("ignore:Convolutions are computed")
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", few(*MANY, "picture", of=CASES))
 @pytest.mark.parametrize("to", ["onnx", "torch"])
 def test_files_act_as_poise_does(
     name: str, to: str, made: Callable[[str], Trainer], tmp_path: Path

@@ -27,6 +27,8 @@ if not hasattr(os, "fork"):
 from benchmarks.fuzz import configurations
 from benchmarks.fuzz.common import SilentError, Step, prepared, run_cases, run_step
 
+from tiers import few
+
 
 def spin() -> None:
     while True:
@@ -97,7 +99,7 @@ def test_random_settings_resolve_or_get_a_sentence() -> None:
     assert all("\n" not in sentence and len(sentence) < 1000 for sentence in sentences)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_random_settings_train_or_get_a_sentence() -> None:
     with prepared(configurations) as base:
         _, faults = run_cases(configurations, range(8), 3, base)
@@ -109,7 +111,7 @@ SMALL_SETS = [("spaces", 2), ("environments", 6), ("searches", 20), ("files", 12
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "cases"), SMALL_SETS)
+@pytest.mark.parametrize(("name", "cases"), few(*SMALL_SETS[:2], of=SMALL_SETS))
 def test_a_small_set_of_cases_has_no_faults(name: str, cases: int) -> None:
     fuzzer = importlib.import_module(f"benchmarks.fuzz.{name}")
     with prepared(fuzzer) as base:

@@ -17,6 +17,7 @@ pytest.importorskip("ray")
 
 from clusters import Make, parameters, train_until
 from poise.cluster import learners as module
+from tiers import few
 
 pytestmark = [
     pytest.mark.slow,
@@ -57,14 +58,14 @@ def check(on_ray: Make, algorithm: str, env: Any, iterations: int = 3, **setting
     return two
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", few("PPO", of=CASES))
 def test_results_are_those_of_one_learner(name: str, on_ray: Make) -> None:
     algorithm, env, settings = CASES[name]
     two = check(on_ray, algorithm, env, **settings)
     assert two.history[-1]["learner/learners"] == 2
 
 
-@pytest.mark.parametrize("algorithm", ["PPO", "A2C", "IMPALA", "APPO"])
+@pytest.mark.parametrize("algorithm", few("PPO", "IMPALA", of=["PPO", "A2C", "IMPALA", "APPO"]))
 def test_parameters_stay_equal_to_the_bit(
     algorithm: str, on_ray: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_loss_of_ones_own_reaches_all_and_one_that_ends_changes_nothing(
     assert two.algorithm.reward_scaler is None
 
 
+@pytest.mark.proof
 def test_all_that_others_are_lost_leaves_one(on_ray: Make) -> None:
     import ray
 
@@ -209,6 +211,7 @@ def test_too_few_machines_are_named(on_ray: Make) -> None:
         on_ray("PPO", "CartPole-v1", num_learners=5, cluster_timeout_s=1.0).train()
 
 
+@pytest.mark.proof
 def test_cartpole_is_learnt_by_two(cluster: Any, trainer: Make) -> None:
     settings = {"seed": 1, "num_workers": 1, "num_learners": 2, "ray_address": cluster.address}
     algo = trainer("PPO", "CartPole-v1", **settings)
@@ -217,6 +220,7 @@ def test_cartpole_is_learnt_by_two(cluster: Any, trainer: Make) -> None:
     assert [peer.same for peer in peers(algo)] == [True]
 
 
+@pytest.mark.proof
 def test_one_whose_machine_falls_silent_is_left_out(cluster: Any, on_ray: Make) -> None:
     """Frozen with all that runs there, it closes no connection; the head notices it in seconds."""
     import psutil

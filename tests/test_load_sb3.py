@@ -19,6 +19,7 @@ from gymnasium import spaces
 import poise
 from poise.errors import CheckpointError, ConfigError, PoiseWarning, SpaceError
 from test_against_sb3 import python  # noqa: F401
+from tiers import few
 
 PLAIN = {
     "ppo": "CartPole-v1", "ppo-box": "Pendulum-v1", "a2c": "CartPole-v1", "dqn": "CartPole-v1",
@@ -50,7 +51,7 @@ KINDS = [*PLAIN, "ppo-dict", "ppo-bytes", "ppo-picture", "dqn-picture"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", few("ppo", "dqn", "sac", "ppo-dict", "ppo-picture", of=KINDS))
 def test_models_act_and_learn_as_they_did(
     kind: str,
     python: str,  # noqa: F811

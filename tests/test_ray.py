@@ -27,6 +27,7 @@ pytest.importorskip("ray")
 
 from clusters import SMALL, Make, parameters, train_until
 from poise.cluster import workers
+from tiers import few
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +46,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", few("PPO", "DQN", of=CASES))
 def test_results_are_those_of_local_workers(name: str, trainer: Make, on_ray: Make) -> None:
     algorithm, env, settings = CASES[name]
     here, there = trainer(algorithm, env, **SMALL, **settings), on_ray(algorithm, env, **settings)
@@ -58,7 +59,7 @@ def test_results_are_those_of_local_workers(name: str, trainer: Make, on_ray: Ma
     assert theirs["cluster/nodes"] == 4
 
 
-@pytest.mark.parametrize("name", ["PPO", "DQN"])
+@pytest.mark.parametrize("name", few("DQN", of=["PPO", "DQN"]))
 def test_a_resumed_run_is_as_if_it_had_not_stopped(
     name: str, on_ray: Make, cluster: Any, tmp_path: Path
 ) -> None:

@@ -448,15 +448,15 @@ FAST: dict[str, dict[str, Any]] = {
     "A2C": {"lr": [[0, 5e-3], [30_000, 5e-4]], "num_envs": 16, "n_steps": 8},
 }
 STEPS = {"PPO": 15_000, "A2C": 30_000}
-SLOW = {(name, "A2C") for name in ("choices of two axes", "box", "integers", "dict", "tuple")} | {
-    ("dict", "PPO")
-}
+SLOW = [("dict", "PPO"), ("tuple", "PPO"), ("choices of two axes", "A2C")]
+OF_PROOF = [(name, "A2C") for name in ("box", "integers", "dict", "tuple")]
+TIERS = dict.fromkeys(SLOW, pytest.mark.slow) | dict.fromkeys(OF_PROOF, pytest.mark.proof)
 
 
 @pytest.mark.parametrize(
     ("name", "algorithm"),
     [
-        pytest.param(name, algorithm, marks=[pytest.mark.slow] if (name, algorithm) in SLOW else [])
+        pytest.param(name, algorithm, marks=TIERS.get((name, algorithm), ()))
         for name in IDENTITIES
         for algorithm in ("PPO", "A2C")
     ],

@@ -161,6 +161,7 @@ def test_trials_that_fall_behind_are_pruned_where_they_run(
         assert saved(trial.path) == len(rows(trial.path)) <= 2
 
 
+@pytest.mark.proof
 def test_a_population_that_ctrl_c_ends_goes_on_as_one_that_nothing_did(
     cluster: Any, tmp_path: Path
 ) -> None:
@@ -240,6 +241,7 @@ main()
 """`poise`, whose trials on a cluster begin warm."""
 
 
+@pytest.mark.proof
 def test_seeds_that_were_told_to_end_and_killed_go_on_and_are_those_of_this_machine(
     cluster: Any, tmp_path: Path
 ) -> None:
