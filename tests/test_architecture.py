@@ -157,7 +157,7 @@ BUDGETS = {
         3244,
         ["tracking", "api", "cli", "poise", "errors", "startup", "install", "files", "__main__"],
     ),
-    "clusters": (2240, ["cluster"]),
+    "clusters": (2250, ["cluster"]),
     "export": (1060, ["exporting"]),
     "advice": (420, ["advice"]),
     "watch": (1700, ["watch"]),
@@ -171,9 +171,9 @@ live (300); SAC and its relatives, which the plan did not count: critics, action
 they are learnt from, and goals that are relabelled (1,150); memory, many agents, and self-play
 (1,690). What is said where a run does not go as it should (`advice`) has a room of its own: reasons
 by name (270), and what was said before.
-Clusters have 1,040 more: samplers and their faults take what the plan gave, and clusters of one's
-own, their descriptions, jobs, and what is sent and fetched as much again; the last 40 are that a
-run there ends by the error that it ends by here, and leaves to others what they hold. Searches have
+Clusters have 1,050 more: samplers and their faults take what the plan gave, and clusters of one's
+own, their descriptions, jobs, and what is sent and fetched as much again; the last 50 are that a
+run there ends by the error that it ends by here, and leaves to others what they hold, and that warnings of workers are heard. Searches have
 50 more: trials that run elsewhere. What is kept and shown has 544 more: `poise export` (40), `poise
 doctor` (80), `poise play` (110): a seat, a board, and moves that are asked for; `poise watch` (30),
 whose page has 700 in its own room; and loggers (283): threads that hold up nothing, and what four

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -465,3 +466,27 @@ def test_a_killed_driver_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     again = poise.load(folder)
     assert again.iteration >= saved + 5
     again.close()
+
+
+class Old(gym.Wrapper):
+    """Warns as it is made, and at a step."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        warnings.warn("this simulator is old", stacklevel=2)
+
+    def step(self, action: Any) -> Any:
+        warnings.warn("its joints are stiff", poise.PoiseWarning, stacklevel=2)
+        return super().step(action)
+
+
+def test_warnings_of_workers_are_told_once(on_ray: Make) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        algo = on_ray("PPO", lambda config: Old(gym.make("CartPole-v1")))
+        algo.train(), algo.train()
+    said = [str(each.message) for each in told if "In a worker" in str(each.message)]
+    assert [each.partition(": ")[2] for each in said] == [
+        "UserWarning: this simulator is old",
+        "its joints are stiff",
+    ]

@@ -10,6 +10,7 @@ import functools
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,7 +26,7 @@ from poise.envs.make import VectorEnvMadeError, recipe_maker
 from poise.envs.old_gym import WrongApiError
 from poise.envs.raised import own_traceback, said
 from poise.envs.wrap import take_wrappers
-from poise.errors import EnvError, PoiseError
+from poise.errors import EnvError, PoiseError, PoiseWarning
 from poise.learning.optimizers import Flat
 from poise.sampling.halt import Halt
 from poise.sampling.sampler import Sampler
@@ -40,18 +41,21 @@ from poise.training.declared import STATE_ERRORS
 
 def telling(method: Callable[..., Any]) -> Callable[..., Any]:
     """Returns what a method raises as `{"error": ...}`, a `Failure` as plain values, and by which
-    error it `ends` the run, if it does."""
+    error it `ends` the run, if it does; with what it has `warned` of, which is heard nowhere here.
+    """
 
     @functools.wraps(method)
     def told(self: SamplerActor, *args: Any) -> Any:
         try:
-            return method(self, *args)
+            answer = method(self, *args) or {}
         except BaseException as error:
             what = str(error), ""
             if not isinstance(error, PoiseError):  # which is a sentence already
                 where = f"Worker {self.index} on {socket.gethostname()}"
                 what = f"{where} failed: {said(error)}.", own_traceback(error)
-            return {"error": Failure("ended", *what).to_json(), "ends": self.ends(error)}
+            answer = {"error": Failure("ended", *what).to_json(), "ends": self.ends(error)}
+        warned, self.warned = self.warned, []
+        return {**answer, "warned": warned} if warned else answer
 
     return told
 
@@ -86,6 +90,15 @@ class SamplerActor:
 
     index, heard = -1, 0
     sampler: Sampler | None = None
+
+    def __init__(self) -> None:
+        self.warned: list[str] = []
+        warnings.showwarning = self.warn
+
+    def warn(self, message: Warning | str, category: type[Warning], *_: Any) -> None:
+        """Keeps a warning, of which Python tells once for each line of code."""
+        kind = "" if issubclass(category, PoiseWarning) else f"{category.__name__}: "
+        self.warned.append(f"{kind}{message}")
 
     def ends(self, error: BaseException) -> str:
         """The name of the error of Poise by which a run ends; empty, if a worker that is started

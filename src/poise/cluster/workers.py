@@ -131,6 +131,7 @@ class Fleet:
         self.calls: dict[tuple[str, str], Call] = {}
         self._about: Callable[[Worker], dict[str, Any]] | None = None
         self._policy: Any = None
+        self._warned: set[str] = set()
         self._node = ray.get_runtime_context().get_node_id()
         self._said_at = time.monotonic()
 
@@ -289,6 +290,10 @@ class Fleet:
         except RayError as error:
             return self._lose(worker, _ended(worker, error))
         told = answer or {}
+        for sentence in told.pop("warned", ()):
+            if sentence not in self._warned:  # also where several workers say it
+                self._warned.add(sentence)
+                self._say(f"In a worker on {worker.host}: {sentence}")
         # What one machine cannot make when training has begun, another may.
         final = told.get("ends") and (call.what != "make" or self.failures is None)
         if "error" in told and not final:
