@@ -170,13 +170,13 @@ What trains has 3,140 more than the plan gave it: what travels between machines,
 live (300); SAC and its relatives, which the plan did not count: critics, actions of all kinds as
 they are learnt from, and goals that are relabelled (1,150); memory, many agents, and self-play
 (1,690). What is said where a run does not go as it should (`advice`) has a room of its own: reasons
-by name (270), and what was said before.
-Clusters have 1,050 more: samplers and their faults take what the plan gave, and clusters of one's
-own, their descriptions, jobs, and what is sent and fetched as much again; the last 50 are that a
-run there ends by the error that it ends by here, leaves to others what they hold, and that warnings
-of workers are heard. Searches have 50 more: trials that run elsewhere. What is kept and shown has 544 more: `poise export` (40), `poise
-doctor` (80), `poise play` (110): a seat, a board, and moves that are asked for; `poise watch` (30),
-whose page has 700 in its own room; and loggers (283): threads that hold up nothing, and what four
+by name (270), and what was said before. Clusters have 1,050 more: samplers and their faults take
+what the plan gave, and clusters of one's own, their descriptions, jobs, and what is sent and
+fetched as much again; the last 50 are that a run there ends by the error that it ends by here,
+leaves to others what they hold, and that warnings of workers are heard. Searches have 50 more:
+trials that run elsewhere. What is kept and shown has 544 more: `poise export` (40), `poise doctor`
+(80), `poise play` (110): a seat, a board, and moves that are asked for; `poise watch` (30), whose
+page has 700 in its own room; and loggers (283): threads that hold up nothing, and what four
 services want to be told in their own ways. Export has 560 more: the file that runs a policy in
 NumPy (100), C (260), and that every export is compared with Poise, on episodes too (170). Old names
 have 1,500 more: whole scripts of RLlib, Tune, Gym and Stable-Baselines3 run by their import lines,

@@ -93,7 +93,7 @@ class SamplerActor:
 
     def __init__(self) -> None:
         self.warned: list[str] = []
-        warnings.showwarning = self.warn
+        warnings.showwarning = self.warn  # type: ignore[assignment]
 
     def warn(self, message: Warning | str, category: type[Warning], *_: Any) -> None:
         """Keeps a warning, of which Python tells once for each line of code."""
