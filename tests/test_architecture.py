@@ -162,7 +162,7 @@ BUDGETS = {
     "advice": (420, ["advice"]),
     "watch": (1700, ["watch"]),
     "searches": (1750, ["tuning", "tune"]),
-    "old names": (3300, ["compat"]),
+    "old names": (4600, ["compat"]),
 }
 """Statements that each part of the house may have, and its rooms.
 

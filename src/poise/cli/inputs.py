@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ def parse_stop(texts: Sequence[str]) -> dict[str, float] | None:
     for text in texts:
         key, equals, value = text.partition("=")
         if text.lstrip().startswith("{"):
-            rules.update(_parse_json(text, "--stop"))
+            rules.update(_mapping(parse_json(text, "--stop"), "--stop"))
         elif equals and key.strip() and value.strip():
             rules[key.strip()] = parse_text(value.strip())
         else:
@@ -61,7 +62,7 @@ def read_experiment(text: str | None) -> Experiment:
         return Experiment()
     inline = text.lstrip().startswith("{")
     where = "--config" if inline else text
-    data = _parse_json(text, "--config") if inline else _read_file(text)
+    data = _mapping(parse_json(text, where), where) if inline else _read_file(text)
     name = None
     if not _is_experiment(data) and any(map(_is_experiment, data.values())):
         if len(data) > 1:
@@ -82,6 +83,8 @@ def _is_experiment(data: Any) -> bool:
 
 def _experiment(data: dict[str, Any], name: str | None, where: str) -> Experiment:
     """An experiment from a mapping with the keys of one; `where` is its file, for sentences."""
+    if "run" in data:  # as RLlib's files say it
+        data = importlib.import_module("poise.compat.files").as_poises(data)
     for key in data:
         if key not in _EXPERIMENT_KEYS:
             raise ConfigError(
@@ -115,10 +118,6 @@ def _experiment(data: dict[str, Any], name: str | None, where: str) -> Experimen
 def _check_stop(rules: dict[str, Any]) -> None:
     for key, value in rules.items():
         coerce(float, value, f"stop {key}")
-
-
-def _parse_json(text: str, where: str) -> dict[str, Any]:
-    return _mapping(parse_json(text, where), where)
 
 
 def _mapping(data: Any, where: str) -> dict[str, Any]:

@@ -27,6 +27,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tune": ("poise.cli.tune:tune", "Search for settings over many runs."),
     "resume": ("poise.cli.runs:resume", "Go on with a run, also with other settings."),
     "evaluate": ("poise.cli.runs:evaluate", "Play fresh episodes and say how good the policy is."),
+    "rollout": (
+        "poise.compat.rllib.scripts:rollout",
+        "Play episodes with a checkpoint, as RLlib's command did.",
+    ),
     "record": ("poise.cli.runs:record", "Film the policy; no display is needed."),
     "export": (
         "poise.cli.export:export",

@@ -25,6 +25,8 @@ class Absent:
     def __call__(self, *_: Any, **__: Any) -> NoReturn:
         raise NotImplementedError(self._said)
 
+    __getitem__ = __call__
+
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
             raise AttributeError(name)

@@ -6,56 +6,22 @@ A warning tells of everything that is left out.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 from poise.compat import cluster
-from poise.compat.azureml.core.run import folder as run_folder
+from poise.compat.left_out import IDLE, INSTEAD, NESTED, OTHER_SCALE, WITHOUT_EFFECT
 from poise.config.algorithms import algorithm_spec
 from poise.config.hints import setting_hint
 from poise.config.resolve import canonical, field_types, resolve
 from poise.envs.atari import is_atari
-from poise.envs.make import call_creator
-from poise.envs.old_gym import OldGymEnv, old_api_sentence
-from poise.envs.tables import table_of
 from poise.errors import ConfigError, PoiseWarning
-from poise.training.callbacks import Callback
 from poise.tuning.space import is_search, searches
-
-WITHOUT_EFFECT = {
-    "framework", "log_level", "eager_tracing", "log_sys_usage", "fake_sampler",
-    "num_cpus_per_worker", "num_cpus_for_driver", "num_gpus_per_worker",
-    "custom_resources_per_worker", "create_env_on_driver", "disable_env_checking",
-    "ignore_worker_failures", "recreate_failed_workers", "simple_optimizer", "monitor",
-    "batch_mode", "compress_observations", "preprocessor_pref", "placement_strategy",
-    "tf_session_args", "local_tf_session_args", "_disable_preprocessor_api", "_fake_gpus",
-    "render_env", "record_env", "num_data_loader_buffers", "minibatch_buffer_size",
-    "max_sample_requests_in_flight_per_worker", "use_critic", "use_gae",
-    "lr_schedule", "entropy_coeff_schedule", "store_buffer_in_checkpoints",
-}  # fmt: skip
-"""Settings that say how RLlib does its work, or ask for what is always done.
-
-The schedules stand here for where they are None.
-"""
-
-NESTED = (
-    "optimization", "policy_model", "Q_model", "policy_model_config", "q_model_config",
-)  # fmt: skip
-"""Settings that hold others, of which some may be left out."""
-
-_UNITS = "RLlib's is in the units of actions, Poise's in those in which their bounds are -1 and 1"
-ANOTHER_SCALE = {
-    "target_noise": _UNITS,
-    "target_noise_clip": _UNITS,
-    "vf_clip_param": "RLlib's bounds the squared error, Poise's how far a value may move",
-}
-"""Settings of the same name that mean something else."""
 
 
 def translated(
     algorithm: str, config: Mapping[str, Any], env: Any = None
-) -> tuple[dict[str, Any], list[Callback]]:
+) -> tuple[dict[str, Any], list[Any]]:
     """Settings and callbacks of a configuration of RLlib's.
 
     Args:
@@ -63,39 +29,73 @@ def translated(
         config: as RLlib took it; it may hold searches.
         env: the environment, unless it is in the configuration.
     """
+    given = {**config, **({} if env is None else {"env": env})}
+    several = {**given, **(given.get("multiagent") or {})}
+    callbacks = given.pop("callbacks", None)
+    settings = settings_of(algorithm, given)
+    if callable(settings["env"]) or several.get("policies"):
+        from poise.compat.rllib.envs import modern
+
+        policies = several.get("policies")
+        known = policies if isinstance(policies, Mapping) else dict.fromkeys(policies or ())
+        settings["env"] = modern(settings["env"], known, several.get("policy_mapping_fn"))
+    if not callbacks:
+        return settings, []
+    from poise.compat.rllib.hooks import callbacks_of
+
+    made, hooked = callbacks_of(callbacks)
+    if hooked is not None:
+        settings["wrappers"] = [*settings.get("wrappers", ()), hooked]
+    return settings, made
+
+
+def settings_of(algorithm: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a configuration without callbacks, such as one in a file.
+
+    Args:
+        algorithm: its name.
+        config: as RLlib took it; it may hold searches.
+    """
     given = dict(config)
-    settings: dict[str, Any] = {"env": modern(env if env is not None else given.pop("env", None))}
-    given.pop("env", None)
-    callbacks = _callbacks(given.pop("callbacks", None))
+    settings: dict[str, Any] = {"env": given.pop("env", None)}
     exploration = given.pop("exploration_config", None) or {}
     given.update({key: value for key, value in exploration.items() if key != "type"})
+    _evaluation(given)
     for key in NESTED:
         if isinstance(given.get(key), Mapping):
             given.update({f"{key}.{inner}": value for inner, value in given.pop(key).items()})
+    for key, value in (given.pop("replay_buffer_config", None) or {}).items():
+        given.update({key.removeprefix("prioritized_replay_buffer_"): value})
     for key in ("lr", "entropy_coeff"):
         if (schedule := given.pop(f"{key}_schedule", None)) is not None:
             given[key] = schedule  # in RLlib, too, it wins
     if isinstance(given.get("multiagent"), Mapping):
-        given.update(_of_agents(given.pop("multiagent")))
+        given.update(given.pop("multiagent"))
+    if "policies" in given or "policy_mapping_fn" in given or "policies_to_train" in given:
+        given.update(_of_agents(given))
     if given.pop("observation_filter", "NoFilter") == "MeanStdFilter":
         settings["normalize_observations"] = True
     if (horizon := given.pop("horizon", None)) is not None:
         given["env_config"] = {**(given.get("env_config") or {}), "max_episode_steps": horizon}
+    if isinstance(given.get("vf_share_layers"), bool):  # of the first versions
+        given["model"] = {"vf_share_layers": given.pop("vf_share_layers"), **given.get("model", {})}
     spec = algorithm_spec(algorithm)[1].config
     atari = isinstance(settings["env"], str) and is_atari(settings["env"])
     pictures: dict[str, Any] = {}
     asked: int | None = None
     for key, value in given.items():
-        if key in WITHOUT_EFFECT:
+        if key in WITHOUT_EFFECT or (key in IDLE and value == IDLE[key]):
             continue
-        if key in ANOTHER_SCALE:
+        if key in OTHER_SCALE:
             if value is not None:
-                text = f"{key}={value!r} is left out: {ANOTHER_SCALE[key]}."
-                warnings.warn(text, PoiseWarning, stacklevel=4)
-        elif key == "num_workers" and isinstance(value, int) and value > 0:
-            asked = value
-        elif key == "num_gpus" and isinstance(value, (int, float)) and value:
-            settings["num_gpus"] = min(value, 1)  # to ask for more is no error here
+                _tell(f"{key}={value!r} is left out: {OTHER_SCALE[key]}.")
+        elif key in INSTEAD:
+            if value not in (None, False, 0, [], {}):
+                _tell(f"{key}={value!r} is left out. {INSTEAD[key]}")
+        elif canonical_is(spec, key, "num_workers") and isinstance(value, int):
+            asked = value or asked
+        elif key in ("num_gpus", "num_gpus_per_learner") and isinstance(value, (int, float)):
+            settings.update({"num_gpus": min(value, 1)} if value else {})  # more is no error here
         elif key == "model" and isinstance(value, Mapping):
             settings["model"], pictures = _model(spec, value, atari=atari)
         elif _known(spec, key, value):
@@ -105,12 +105,43 @@ def translated(
     settings |= cluster.settings()
     if pictures:
         settings["env_config"] = {**pictures, **settings.get("env_config", {})}
-    return _collected(algorithm, canonical(spec, settings)), callbacks
+    return _collected(algorithm, canonical(spec, settings))
+
+
+def canonical_is(spec: Any, key: str, name: str) -> bool:
+    """Whether a key is a setting, or another name of it."""
+    return bool(spec.aliases.get(key, key) == name)
+
+
+def _evaluation(given: dict[str, Any]) -> None:
+    """Makes settings of evaluations of RLlib's dictionary of these."""
+    own = dict(given.pop("evaluation_config", None) or {})
+    if own.get("explore") is not None:
+        given["evaluation_explore"] = own.pop("explore")
+    for key in ("env_config", "env", "in_evaluation", "explore"):
+        if key in own and own.pop(key) not in (None, True, {}, given.get(key)):
+            _tell(f"evaluation_config.{key} is left out: evaluations are in the same environment.")
+    for key, value in own.items():
+        if key not in WITHOUT_EFFECT and given.get(key, value) != value:
+            _tell(f"evaluation_config.{key}={value!r} is left out: it is that of training.")
+    if given.pop("evaluation_duration_unit", "episodes") == "timesteps":
+        steps = given.pop("evaluation_duration", None)
+        _tell(f"evaluation_duration={steps!r} timesteps is left out: it is counted in episodes.")
+    if given.get("evaluation_duration") == "auto":
+        del given["evaluation_duration"]
+
+
+def _tell(text: str) -> None:
+    """Warns of what is left out."""
+    warnings.warn(text, PoiseWarning, stacklevel=5)
 
 
 def _of_agents(multiagent: Mapping[str, Any]) -> dict[str, Any]:
     """RLlib's settings of several agents, as keys of their own; None and defaults are left out."""
-    own = {key: value for key, value in multiagent.items() if value not in (None, "env_steps")}
+    names = ("policies", "policy_mapping_fn", "policies_to_train")
+    own = {key: multiagent[key] for key in names if multiagent.get(key) is not None}
+    if isinstance(own.get("policies"), (set, frozenset)):
+        own["policies"] = sorted(own["policies"])
     if callable(own.get("policies_to_train")):
         asked = own["policies_to_train"]
         own["policies_to_train"] = [name for name in own.get("policies", ()) if asked(name)]
@@ -159,7 +190,13 @@ def _model(
     """
     model: dict[str, Any] = {}
     env_config: dict[str, Any] = {}
+    if given.get("custom_model") is not None:
+        from poise.compat.rllib.models import model_settings
+
+        return model_settings(given), {}
     for key, value in given.items():
+        if f"model.{key}" in IDLE and value == IDLE[f"model.{key}"]:
+            continue
         if atari and key == "dim":
             env_config["size"] = value
         elif atari and key == "framestack":
@@ -184,96 +221,3 @@ def _known(spec: Any, key: str, value: Any, prefix: str = "") -> bool:
         warnings.warn(text, PoiseWarning, stacklevel=5)
         return False
     return True
-
-
-def modern(env: Any) -> Any:
-    """An environment as Poise takes it.
-
-    Classes and functions whose environments have Gym's old API are wrapped.
-    """
-    if env is None or isinstance(env, str) or not callable(env):
-        return env
-
-    def creator(config: dict[str, Any]) -> Any:
-        made = call_creator(env, config)
-        several = table_of(made) is not None
-        return OldGymEnv(made) if not several and old_api_sentence(made) else made
-
-    creator.__name__ = creator.__qualname__ = getattr(env, "__name__", type(env).__name__)
-    return creator
-
-
-class OldCallbacks(Callback):
-    """Calls callbacks of RLlib's as it called them.
-
-    Args:
-        on_result: gets `trainer` and `result`, its result dict.
-        on_episode: gets `episode`, with `total_reward` and `length`.
-    """
-
-    def __init__(
-        self,
-        on_result: Callable[..., None] | None,
-        on_episode: Callable[..., None] | None,
-    ) -> None:
-        self.result, self.episode = on_result, on_episode
-
-    def on_iteration(self, trainer: Any, result: dict[str, Any]) -> None:
-        if self.result is not None:
-            from poise.tracking.recorder import RunRecorder
-
-            recorders = [c for c in trainer.callbacks if isinstance(c, RunRecorder)]
-            token = run_folder.set(recorders[0].folder.path if recorders else None)
-            try:
-                self.result(trainer=trainer, result=result)
-            finally:
-                run_folder.reset(token)
-
-    def on_episode_end(self, trainer: Any, episode: Any) -> None:
-        if self.episode is not None:
-            self.episode(episode=OldEpisode(episode.reward, episode.length))
-
-
-class OldEpisode:
-    """An episode that has ended.
-
-    Attributes:
-        total_reward, length: of it.
-        custom_metrics, user_data, hist_data: for the callback's own use; Poise takes metrics from
-            infos.
-    """
-
-    def __init__(self, total_reward: float, length: int) -> None:
-        self.total_reward, self.length = total_reward, length
-        self.custom_metrics: dict[str, Any] = {}
-        self.user_data: dict[str, Any] = {}
-        self.hist_data: dict[str, Any] = {}
-
-
-def _callbacks(given: Any) -> list[Callback]:
-    """RLlib's callbacks, a mapping of functions or a class, as one of Poise's."""
-    if not given:
-        return []
-    hooks: dict[str, Any]
-    if isinstance(given, Mapping):
-        hooks = {name: _with_info(function) for name, function in given.items()}
-    else:
-        from poise.compat.ray.rllib.agents.callbacks import DefaultCallbacks as Default
-
-        own = given() if isinstance(given, type) else given
-        names = [name for name in vars(Default) if name.startswith("on_")]
-        changed = [n for n in names if getattr(type(own), n) is not getattr(Default, n)]
-        hooks = {name: getattr(own, name) for name in changed}
-        if "on_episode_end" in hooks:
-            nobody: dict[str, Any] = {"worker": None, "base_env": None, "policies": {}}
-            hooks["on_episode_end"] = partial(own.on_episode_end, env_index=0, **nobody)
-    made = OldCallbacks(hooks.pop("on_train_result", None), hooks.pop("on_episode_end", None))
-    for name in sorted(hooks):
-        text = f"The callback {name} is never called here: see poise.Callback for what there is."
-        warnings.warn(text, PoiseWarning, stacklevel=5)
-    return [made]
-
-
-def _with_info(function: Any) -> Any:
-    """A function as RLlib called it: with one mapping of everything."""
-    return function and (lambda **info: function(info))

@@ -127,7 +127,10 @@ ALGORITHMS: dict[str, str] = {
         "Nothing is learnt from recorded data here; "
         "see 'warm start' in 'How do I ...' of the documentation.",
     ),
-    **dict.fromkeys(("QMIX", "MADDPG", "MAPPO"), "Environments have one agent here."),
+    **dict.fromkeys(
+        ("QMIX", "MADDPG", "MAPPO"),
+        "Several agents learn by any algorithm; central_critic=True is MAPPO.",
+    ),
 }
 """Algorithms that others have, and what is near."""
 

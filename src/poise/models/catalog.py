@@ -31,7 +31,8 @@ def register_model(name: str, model: Callable[..., Any]) -> None:
         model: called as `model(observation_space, num_outputs, **custom_model_config)`; returns an
             `nn.Module` whose `forward(observation)` takes batched tensors in the structure of the
             space (floats, or bytes as they are) and returns distribution inputs
-            `[N, num_outputs]` and values `[N]`.
+            `[N, num_outputs]` and values `[N]`. Where it takes a keyword `action_space`, it is told
+            that, too.
 
             A class with a method `initial_state(batch)` has a memory: this returns it empty, a
             tuple of tensors `[batch, ...]`. Then `forward(observation, state, first)` gets T steps

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any, ClassVar
 
 import numpy as np
@@ -112,7 +113,7 @@ class Policy(nn.Module):
         self.moments: list[RunningMoments] = []
         self._plain: str | None = None  # the only leaf, where it is network input as it is
         if config.custom_model is not None:
-            self.network = make_custom(config, self.seen.space, outputs)
+            self.network = make_custom(config, self.seen.space, outputs, action_layout.space)
             if hasattr(self.network, "initial_state") and not self.recurrent:
                 raise ModelError(
                     f"The custom model {self.custom!r} has a memory (initial_state): only PPO, "
@@ -429,20 +430,21 @@ def length(x: Any) -> int:
     return len(x)
 
 
-def make_custom(config: ModelConfig, space: spaces.Space, outputs: int) -> Any:
-    """Makes the custom model of a configuration."""
-    name, settings = config.custom_model, config.custom_model_config
-    assert name is not None
+def make_custom(config: ModelConfig, space: Any, outputs: int, actions: spaces.Space) -> Any:
+    """Makes the custom model of a configuration; one that takes `action_space` is told it."""
+    name, settings = str(config.custom_model), config.custom_model_config
+    made = find_model(name, settings)
+    told = {"action_space": actions} if "action_space" in signature(made).parameters else {}
     try:
-        model = find_model(name, settings)(space, outputs, **settings)
+        model = made(space, outputs, **told, **settings)
     except TypeError as error:
         raise ModelError(
             f"The custom model {name!r} cannot be made with custom_model_config={settings}: "
             f"{error}."
         ) from error
     if not isinstance(model, nn.Module):
+        made = type(model).__name__
         raise ModelError(
-            f"The custom model {name!r} made a {type(model).__name__}; "
-            "it must make a torch.nn.Module."
+            f"The custom model {name!r} made a {made}; it must make a torch.nn.Module."
         )
     return model

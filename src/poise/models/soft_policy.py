@@ -90,7 +90,7 @@ class SoftPolicy(Policy):
         if not self.custom:
             return self.features.encoder(config)
         size = config.fcnet_hiddens[0] if config.fcnet_hiddens else CUSTOM_FEATURES
-        model = make_custom(config, self.seen.space, size)
+        model = make_custom(config, self.seen.space, size, self.action_layout.space)
         self.probe(model, size)
         return FirstOutput(model), size
 

@@ -1,39 +1,19 @@
-"""`ray`, as RLlib's tutorials use it: on this machine nothing has to be started, and an address has
-trainings run their samplers on that cluster."""
+"""`ray`, as RLlib's and Ray Tune's scripts use it.
+
+All its modules are found by `poise.compat.names`, which says where each name is.
+"""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-from poise.compat import cluster
-from poise.compat.ray import rllib, tune
-from poise.stepping.advice import available_cores
+from poise.compat import names
 
-__all__ = ["init", "is_initialized", "rllib", "shutdown", "tune"]
+__version__ = "1.13.0"
+"""Scripts ask for it, to choose between the names of two eras: all are here."""
 
-_begun = False
-
-
-def init(address: str | None = None, *, num_cpus: int | None = None, **_: Any) -> dict[str, Any]:
-    """Takes a cluster for the trainings that follow, or this machine, and says what differs from
-    what was asked for; see `poise.compat.cluster.choose`."""
-    global _begun
-    _begun = True
-    cores, found = available_cores(), cluster.choose(address)
-    if found is None and num_cpus is not None and num_cpus > cores:
-        print(f"num_cpus={num_cpus}: this machine has {cores}, which are used.", flush=True)
-    return {"node_ip_address": "127.0.0.1", "num_cpus": cores, "address": found}
+names.install()
 
 
-def is_initialized() -> bool:
-    """Whether `init` was called."""
-    return _begun
-
-
-def shutdown(*_: Any, **__: Any) -> None:
-    """Leaves the cluster, if there is one."""
-    global _begun
-    _begun = False
-    if cluster.forget() and "ray" in sys.modules:
-        sys.modules["ray"].shutdown()
+def __getattr__(name: str) -> Any:
+    return names.find("", name)

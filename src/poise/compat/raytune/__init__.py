@@ -1,0 +1,1 @@
+"""Ray Tune's classes and functions, over `poise.tune`; `poise.compat.names` says under which."""

@@ -1,0 +1,1 @@
+"""RLlib's classes and functions, over Poise; `poise.compat.names` says under which names."""
