@@ -179,8 +179,9 @@ trials that run elsewhere. What is kept and shown has 544 more: `poise export` (
 page has 700 in its own room; and loggers (283): threads that hold up nothing, and what four
 services want to be told in their own ways. Export has 560 more: the file that runs a policy in
 NumPy (100), C (260), and that every export is compared with Poise, on episodes too (170). Old names
-have 1,500 more: whole scripts of RLlib, Tune, Gym and Stable-Baselines3 run by their import lines,
-where before single calls did."""
+have 2,800 more: whole scripts of RLlib, Tune, Gym and Stable-Baselines3 run by their import lines,
+where before single calls did; 2,100 of them are for RLlib's two eras and Tune, whose callbacks,
+models, policies, analyses, schedulers and trials of functions scripts reach into."""
 
 
 def test_the_package_is_small() -> None:

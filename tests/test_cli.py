@@ -520,7 +520,7 @@ def test_a_mistyped_stop_key_suggests_the_right_one() -> None:
     [
         ("a: {run: PPO}\nb: {run: A2C}", "2 experiments (a, b)"),
         ("run: PPO\nalgorithm: PPO", "two names of one thing"),
-        ("run: PPO\nnum_samples: 3", "'num_samples' is not allowed"),
+        ("run: PPO\nsamples: 3", "'samples' is not allowed"),
         ("run: PPO\nconfig: 3", "must be a mapping of settings"),
         ("run: PPO\nstop: 3", "must be a mapping of result keys"),
         ("run: PPO\nstop: {a: b}", "stop a='b' is not allowed"),

@@ -83,8 +83,7 @@ def _is_experiment(data: Any) -> bool:
 
 def _experiment(data: dict[str, Any], name: str | None, where: str) -> Experiment:
     """An experiment from a mapping with the keys of one; `where` is its file, for sentences."""
-    if "run" in data:  # as RLlib's files say it
-        data = importlib.import_module("poise.compat.files").as_poises(data)
+    data = importlib.import_module("poise.compat.files").as_poises(data)  # if it is RLlib's
     for key in data:
         if key not in _EXPERIMENT_KEYS:
             raise ConfigError(

@@ -19,7 +19,9 @@ FLAGS = {
 
 
 def as_poises(data: dict[str, Any]) -> dict[str, Any]:
-    """An experiment of RLlib's as Poise has it; what is left out is said."""
+    """An experiment of RLlib's, which says `run`, as Poise has it; what is left out is said."""
+    if "run" not in data:
+        return data
     kept = {key: value for key, value in data.items() if key not in FLAGS}
     for key in data.keys() & FLAGS.keys() - {"checkpoint_at_end", "max_failures"}:
         hint = f": {FLAGS[key]} says it" if FLAGS[key] else ""

@@ -7,6 +7,7 @@ it, derives from it or asks it for something is told.
 from __future__ import annotations
 
 import re
+
 from poise.config.hints import ALGORITHMS
 from poise.errors import PoiseError
 

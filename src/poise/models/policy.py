@@ -253,15 +253,15 @@ class Policy(nn.Module):
 
     def _leaves(self, obs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The leaves that the networks see, after a preprocessor."""
-        if self.preprocessor is None:
-            return obs
-        return self.seen.flatten(self.preprocessor.transform(self.obs_layout.unflatten(obs)))
+        seen = self.preprocessor and self.preprocessor.transform(self.obs_layout.unflatten(obs))
+        return obs if self.preprocessor is None else self.seen.flatten(seen)
 
     def _custom_input(self, obs: Mapping[str, Tensor]) -> Any:
         if self.preprocessor is not None:
             return self.preprocessor.transform(self.obs_layout.unflatten(obs))
-        floats = {k: v if v.dtype == torch.uint8 else v.float() for k, v in obs.items()}
-        return self.obs_layout.unflatten(floats)
+        return self.obs_layout.unflatten(
+            {k: v if v.dtype == torch.uint8 else v.float() for k, v in obs.items()}
+        )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -434,8 +434,8 @@ def make_custom(config: ModelConfig, space: Any, outputs: int, actions: spaces.S
     """Makes the custom model of a configuration; one that takes `action_space` is told it."""
     name, settings = str(config.custom_model), config.custom_model_config
     made = find_model(name, settings)
-    told = {"action_space": actions} if "action_space" in signature(made).parameters else {}
     try:
+        told = {"action_space": actions} if "action_space" in signature(made).parameters else {}
         model = made(space, outputs, **told, **settings)
     except TypeError as error:
         raise ModelError(
@@ -443,8 +443,8 @@ def make_custom(config: ModelConfig, space: Any, outputs: int, actions: spaces.S
             f"{error}."
         ) from error
     if not isinstance(model, nn.Module):
-        made = type(model).__name__
         raise ModelError(
-            f"The custom model {name!r} made a {made}; it must make a torch.nn.Module."
+            f"The custom model {name!r} made a {type(model).__name__}; "
+            "it must make a torch.nn.Module."
         )
     return model

@@ -61,7 +61,7 @@ def create_parser() -> argparse.ArgumentParser:
 @click.option("--explore/--no-explore", default=False, help="Whether actions are sampled.")
 def rollout(checkpoint: str, algorithm: str | None, env: str | None, steps: int, episodes: int,
             video_dir: str | None, render: bool, settings: str, explore: bool) -> None:  # fmt: skip
-    """Plays episodes with the policy of a checkpoint, as `rllib rollout` did.
+    """Play episodes with a checkpoint, as RLlib's command did.
 
     \b
     poise rollout runs/PPO_CartPole-v1/2026.../checkpoints/40 --run PPO --episodes 5
