@@ -217,3 +217,17 @@ def test_the_calls_of_other_libraries_get_a_sentence(positional: tuple[Any, ...]
         poise.PPO(*positional)
     with pytest.raises(ConfigError, match=r"poise\.load\(path\) loads"):
         poise.PPO.load("path")
+
+
+def test_wrappers_are_given_in_one_place() -> None:
+    flat, clip = "gymnasium.wrappers:FlattenObservation", "gymnasium.wrappers:ClipAction"
+    both = {"wrappers": [flat], "env_config": {"wrappers": [clip]}}
+    with pytest.raises(ConfigError, match=r"FlattenObservation.*ClipAction.*give only one of them"):
+        resolve("PPO", "Pendulum-v1", both)
+
+
+@pytest.mark.parametrize("key", ["n_lstm_layers", "enable_critic_lstm", "shared_lstm"])
+def test_what_a_memory_is_called_elsewhere_is_not_another_setting(key: str) -> None:
+    with pytest.raises(ConfigError, match=r"[Mm]emory") as caught:
+        poise.PPO("CartPole-v1", policy_kwargs={key: 1})
+    assert "Did you mean" not in str(caught.value)

@@ -78,6 +78,11 @@ SETTINGS: dict[str, str] = {
         ("use_attention", "use_transformer"),
         "A memory is an LSTM or a GRU: give model.memory.",
     ),
+    "n_lstm_layers": "A memory has one layer; model.fcnet_hiddens says those behind it.",
+    **dict.fromkeys(
+        ("enable_critic_lstm", "shared_lstm"),
+        "Policy and value function have a memory each, or share it with model.vf_share_layers.",
+    ),
     **dict.fromkeys(
         ("verbose", "log_level"),
         "Progress is shown in terminals and notebooks; poise.PPO(..., progress=False) "
@@ -128,9 +133,12 @@ ALGORITHMS: dict[str, str] = {
         "see 'warm start' in 'How do I ...' of the documentation.",
     ),
     **dict.fromkeys(
-        ("QMIX", "MADDPG", "MAPPO"),
-        "Several agents learn by any algorithm; central_critic=True is MAPPO.",
+        ("MAPPO", "CentralizedCritic"), "It is a setting of PPO: give central_critic=True."
     ),
+    **dict.fromkeys(
+        ("QMIX", "MADDPG", "VDN"), "PPO is near, for several agents with central_critic=True."
+    ),
+    "IPPO": "PPO with several agents is that.",
 }
 """Algorithms that others have, and what is near."""
 

@@ -60,6 +60,13 @@ def resolve(
                 f"env={env!r} contradicts env={chosen['env']!r} in the config: leave one out."
             )
         chosen["env"] = env
+    inside = chosen.get("env_config")
+    own = inside.get("wrappers") if isinstance(inside, Mapping) else None
+    if own and own != chosen.get("wrappers", own):
+        raise ConfigError(
+            f"wrappers={chosen['wrappers']!r} and env_config['wrappers']={own!r} are two names of "
+            "one setting: give only one of them."
+        )
     label = env_name(chosen.get("env"))
     if preset is not None and preset.endswith((".yml", ".yaml")):
         used: str | None = preset
