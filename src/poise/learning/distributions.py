@@ -398,6 +398,25 @@ class Product:
         return torch.stack([part.entropy(i) for part, i in rows]).sum(0)
 
 
+def explained(dist: Distribution, inputs: Tensor) -> dict[str, Tensor]:
+    """What a person reads of inputs `[..., num_inputs]`, by the kind of distribution.
+
+    `probabilities` of choices `[..., n]` (of several `[..., K, max n_k]`) and bits, `mean` and
+    `std` of numbers, and `q`, the values that ε-greedy choices go by; of a mixture, nothing.
+    """
+    if isinstance(dist, EpsilonGreedy):
+        return {"q": inputs, "probabilities": dist._probabilities(inputs)}
+    if isinstance(dist, (Categorical, MultiCategorical)):
+        choices = dist.grid(inputs) if isinstance(dist, MultiCategorical) else inputs
+        return {"probabilities": choices.softmax(-1)}
+    if isinstance(dist, Bernoulli):
+        return {"probabilities": inputs.sigmoid()}
+    if isinstance(dist, Gaussian):
+        mean, log_std = dist.split(inputs)
+        return {"mean": mean, "std": log_std.exp()}
+    return {}
+
+
 def log_tanh_derivative(u: Tensor) -> Tensor:
     """log(1 - tanh²(u)), as 2 (log 2 - u - softplus(-2u)), which is exact for large |u| too."""
     return 2 * (math.log(2) - u - F.softplus(-2 * u))

@@ -221,17 +221,23 @@ class Remembering(Policy):
     def critic(self, x: Any, state: State = (), first: Tensor | None = None) -> Tensor:
         return self.run(x, state, first)[1]
 
-    @torch.no_grad()
-    def act(
-        self, obs: Mapping[str, Tensor], state: State, first: Tensor, noise: Tensor | None
+    def look(
+        self, obs: Mapping[str, Tensor], state: State, first: Tensor
     ) -> tuple[Tensor, Tensor, State]:
+        """Distribution inputs and values of a batch of slots, and the memory after; see `act`."""
         x, first, device = self.prepare(obs), first.unsqueeze(0), self.device
         if device.type != "cpu":
             first, state = first.to(device), tuple(part.to(device) for part in state)
         if self._previous.size:
             x = self._beside(x, state[-1] * ~first.view(-1, 1))
-        inputs, _, state = self.run(x, state, first)
-        inputs = inputs.cpu()
+        return self.run(x, state, first)
+
+    @torch.no_grad()
+    def act(
+        self, obs: Mapping[str, Tensor], state: State, first: Tensor, noise: Tensor | None
+    ) -> tuple[Tensor, Tensor, State]:
+        inputs, _, state = self.look(obs, state, first)
+        inputs, device = inputs.cpu(), self.device
         action = self.dist.mode(inputs) if noise is None else self.dist.sample(inputs, noise)
         if self._previous.size:
             state = (*state, self._previous(self, action).to(device))

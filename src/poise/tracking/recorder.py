@@ -13,10 +13,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from poise.config.types import brief
 from poise.errors import RunError
 from poise.files import write_whole
 from poise.stepping.failures import Failure
-from poise.tracking.folder import EPISODES_HEADER, HEARTBEAT_S, RunFolder, episode_lines, json_line
+from poise.tracking.folder import (
+    EPISODES_HEADER,
+    HEARTBEAT_S,
+    RunFolder,
+    episode_lines,
+    json_line,
+    plain,
+)
 from poise.training import checkpoint
 from poise.training.callbacks import Callback
 from poise.training.trainer import Trainer
@@ -57,10 +65,13 @@ class RunRecorder(Callback):
         self._best: tuple[float, Path] | None = None
         self._complained: set[str] = set()
         self._failures: Counter[tuple[str, str]] = Counter()
+        self._settings: dict[str, Any] = {}  # that may change meanwhile, as config.json has them
 
     def on_run_start(self, trainer: Trainer) -> None:
         checkpoint.sweep(self.folder.checkpoints)
         self._best = checkpoint.best(self.folder.checkpoints)
+        saved = self.folder.config()["config"]
+        self._settings = {key: saved.get(key) for key in changeable(trainer)}
         self._guard("status", lambda: self.folder.stop_file.unlink(missing_ok=True))  # an old one
         self._guard("metrics", self._open)
         self._write_status("running", training_iteration=trainer.iteration)
@@ -74,6 +85,11 @@ class RunRecorder(Callback):
             if self.folder.stop_file.exists():
                 self.say(f"Asked to end by {self.folder.stop_file}.")
                 trainer.stop("interrupted")
+        for key, value in changeable(trainer).items():
+            if value != self._settings[key] and key not in self._complained:
+                self._complained.add(key)
+                was = f"(was {brief(self._settings[key])})"
+                self.say(f"From here on, {key}={brief(value)} {was}, as a callback has set it.")
         due = now - self._last_checkpoint >= self.interval_s
         if due or (self.every and trainer.iteration % self.every == 0):
             self.checkpoint(trainer)
@@ -131,6 +147,7 @@ class RunRecorder(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         start = time.monotonic()
+        self._keep_settings(trainer)
         trainer.save(self.folder.checkpoints / f"{trainer.iteration:06d}")
         if table := trainer.opponents:
             numbers = ((m.steps, f"{m.elo:.0f}", f"{m.win_rate:.3f}", m.games) for m in table)
@@ -143,6 +160,17 @@ class RunRecorder(Callback):
         for old in there[: -self.keep]:
             if self._best is None or old != self._best[1]:
                 shutil.rmtree(old, ignore_errors=True)
+
+    def _keep_settings(self, trainer: Trainer) -> None:
+        """Notes settings that were changed meanwhile in config.json, by which the run goes on."""
+        before, now = self._settings, changeable(trainer)
+        if changed := {key: (before[key], now[key]) for key in now if before[key] != now[key]}:
+            saved = self.folder.config()
+            entry = {"training_iteration": trainer.iteration, **changed}
+            saved["config"] = trainer.config.to_dict()
+            saved["changed_settings"] = [*saved.get("changed_settings", []), entry]
+            self.folder.write_config(saved)
+            self._settings = now
 
     def _open(self) -> None:
         self._metrics = self.folder.metrics_file.open("a")
@@ -180,6 +208,12 @@ class RunRecorder(Callback):
                     f"Warning: the {what} of {self.folder.path} cannot be written ({reason}); "
                     "training goes on."
                 )
+
+
+def changeable(trainer: Trainer) -> dict[str, Any]:
+    """The settings that may change while a policy learns, as JSON has them."""
+    values = vars(trainer.config)
+    return {key: plain(values[key]) for key in sorted(trainer.config.adjustable & values.keys())}
 
 
 def progress(trainer: Trainer) -> dict[str, Any]:

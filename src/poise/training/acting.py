@@ -14,6 +14,7 @@ from poise.config.base import AlgorithmConfig
 from poise.config.types import PositiveInt, brief, coerce
 from poise.envs.raised import telling_interrupts
 from poise.errors import ConfigError, ModelError, PoiseWarning, SpaceError
+from poise.learning.distributions import explained
 from poise.learning.seeding import torch_generator
 from poise.models.policy import Policy, State
 from poise.sampling.episodes import Episode
@@ -111,16 +112,58 @@ class Acting:
         if self._generator is None:
             self._generator = torch_generator(self.stream(ACTING, self.iteration))
         generator = None if deterministic else self._generator
-        whole = isinstance(observation, Mapping) and AGENTS in observation
+        if isinstance(observation, Mapping) and AGENTS in observation:
+            chosen, observation = self.policy, with_state(self.policy.obs_layout.space, observation)
+        else:
+            chosen = self._named(policy)
+        return act(chosen, observation, state, episode_start, action_mask, generator, reward)
+
+    def _named(self, name: str | None) -> Policy:
+        """A policy by its name, or the only one."""
         policies = self.algorithm.policies
         only = next(iter(policies)) if len(policies) == 1 else ""
-        observation = (
-            with_state(self.policy.obs_layout.space, observation) if whole else observation
-        )
-        chosen = self.policy if whole else policies.get(policy or only)
-        if chosen is None:
-            raise ConfigError(f"policy={policy!r} is not allowed: there are {', '.join(policies)}.")
-        return act(chosen, observation, state, episode_start, action_mask, generator, reward)
+        if (chosen := policies.get(name or only)) is None:
+            raise ConfigError(f"policy={name!r} is not allowed: there are {', '.join(policies)}.")
+        return chosen
+
+    @torch.no_grad()
+    def policy_info(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        action_mask: Any = None,
+        reward: Any = None,
+        policy: str | None = None,
+    ) -> dict[str, Any]:
+        """What a policy makes of one observation, or of a batch: arrays, of a batch with its axis.
+
+        Args:
+            observation, state, episode_start, action_mask, reward, policy: as in `predict`.
+
+        Returns:
+            `action`: the most likely one, as the environment takes it. `value`: of the state; NaN
+            where a policy knows none (SAC, TD3 and their relatives). `entropy`, and `log_prob` of
+            the action. `inputs` of the distribution of actions; and where its kind has them,
+            `probabilities` of choices and bits, `mean` and `std` of numbers (before bounds), `q`
+            of DQN's choices.
+        """
+        chosen = self._named(policy)
+        given = (observation, state, episode_start, action_mask, reward)
+        single, obs, memory, first = asked(chosen, *given)
+        remembers: Any = chosen if chosen.recurrent else None
+        seen = remembers.look(obs, memory, first)[:2] if remembers else chosen(chosen.prepare(obs))
+        inputs, value = (part.cpu() for part in seen)
+        action = chosen.dist.mode(inputs)
+        found = {
+            "value": value,
+            "inputs": inputs,
+            "log_prob": chosen.dist.log_prob(inputs, action),
+            "entropy": chosen.dist.entropy(inputs),
+            **explained(chosen.dist, inputs),
+        }
+        arrays = {key: (x[0] if single else x).numpy() for key, x in found.items()}
+        return {"action": to_env(chosen, action, single=single), **arrays}
 
     @telling_interrupts()
     def evaluate(
@@ -163,6 +206,33 @@ def act(
     reward: Any = None,
 ) -> tuple[Any, Any]:
     """Actions and memory: see `Acting.predict`. With a generator, actions are sampled from it."""
+    given = (observation, state, episode_start, action_mask, reward)
+    single, obs, memory, first = asked(policy, *given)
+    noise = None if generator is None else policy.dist.noise((len(first),), generator)
+    action, inputs, memory = policy.act(obs, memory, first, noise)
+    check_outputs(policy, obs, inputs)
+    return to_env(policy, action, single=single), (memory or None)
+
+
+def to_env(policy: Policy, action: torch.Tensor, *, single: bool) -> Any:
+    """Actions as the environment takes them; the only one, where it is of one observation."""
+    actions, layout = policy.env_action(action), policy.action_layout
+    return layout.element(layout.flatten(actions), 0) if single else actions
+
+
+def asked(
+    policy: Policy,
+    observation: Any,
+    state: Any,
+    episode_start: Any,
+    action_mask: Any,
+    reward: Any,
+) -> tuple[bool, dict[str, torch.Tensor], State, torch.Tensor]:
+    """What a caller asks a policy about, checked; arguments as in `Acting.predict`.
+
+    Returns:
+        Whether it is one observation, its leaves `[B, ...]`, the memory, and where episodes begin.
+    """
     if policy.masked or action_mask is not None:
         observation = masks.complete(
             policy.obs_layout.space, policy.action_layout.space, observation, action_mask
@@ -176,13 +246,7 @@ def act(
     memory = policy.initial_state(batch)
     if state is not None and memory:
         memory = _continued(policy, memory, state, reward)
-    noise = None if generator is None else policy.dist.noise((batch,), generator)
-    action, inputs, memory = policy.act(obs, memory, first, noise)
-    check_outputs(policy, obs, inputs)
-    actions = policy.env_action(action)
-    if single:
-        actions = policy.action_layout.element(policy.action_layout.flatten(actions), 0)
-    return actions, (memory or None)
+    return single, obs, memory, first
 
 
 def _continued(policy: Policy, empty: State, state: Any, reward: Any) -> State:

@@ -26,6 +26,7 @@ class Metrics:
         episodes_total: all that ended.
         time_total_s: seconds of all iterations.
         unfinished_s: seconds of an iteration that a stop left unfinished.
+        best: the highest score so far, and the environment steps of the run when it was reached.
     """
 
     def __init__(self, window: int) -> None:
@@ -35,6 +36,18 @@ class Metrics:
         self.episodes_total = 0
         self.time_total_s = 0.0
         self.unfinished_s = 0.0
+        self.best: tuple[float, int] | None = None
+
+    def since_best(self, score: float | None, steps: int) -> int:
+        """Environment steps since the best score; 0 before there is any.
+
+        Args:
+            score: the present one; None where it is not known.
+            steps: of the run.
+        """
+        if score is not None and (self.best is None or score > self.best[0]):
+            self.best = score, steps
+        return steps - self.best[1] if self.best else 0
 
     def enter(self, harvest: Harvest, before: int, after: int, seconds: float) -> None:
         """Enters an iteration.
@@ -95,6 +108,7 @@ class Metrics:
             "episodes_total": self.episodes_total,
             "time_total_s": self.time_total_s,
             "unfinished_s": self.unfinished_s,
+            "best": list(self.best) if self.best else None,
             "window": [episode.to_json() for episode in self.window],
         }
 
@@ -102,5 +116,7 @@ class Metrics:
         self.episodes_total = int(state["episodes_total"])
         self.time_total_s = float(state["time_total_s"])
         self.unfinished_s = float(state.get("unfinished_s", 0.0))
+        best = state.get("best")  # which older checkpoints lack
+        self.best = (float(best[0]), int(best[1])) if best else None
         self.window.clear()
         self.window.extend(map(Episode.from_json, state["window"]))

@@ -13,7 +13,7 @@ from poise.config.base import AlgorithmConfig, env_name
 from poise.config.registry import home_of
 from poise.config.types import a_path
 from poise.envs.changes import changes
-from poise.errors import CheckpointError, writing
+from poise.errors import CheckpointError, ModelError, writing
 from poise.install import version_of_poise
 from poise.stepping import snapshot
 from poise.stepping.failures import Failures
@@ -164,6 +164,45 @@ class Saving:
                 f"{source} does not fit its own configuration: {reason}."
             ) from error
 
+    def take_weights(self, source: str | Path | Saving, which: str | int = "latest") -> list[str]:
+        """A warm start: takes the weights of another policy where name and shape agree.
+
+        Normalisers come along; optimisers, counters and the environments stay as they are.
+
+        Args:
+            source: a trainer, a checkpoint, or a run folder.
+            which: of a run folder, as for `poise.load`.
+
+        Returns:
+            The names of what stays as it was, such as a head for other actions.
+
+        Raises:
+            ModelError: nothing fits.
+            CheckpointError: there is no such checkpoint, or it is damaged.
+        """
+        from poise.training.loading import choose  # which makes trainers
+
+        if isinstance(source, Saving):
+            found = {name: each.state_dict() for name, each in source.algorithm.policies.items()}
+        else:
+            found = checkpoint.read(choose(source, which))[1]
+        left: list[str] = []
+        own, only = self.algorithm.policies, next(iter(found.values())) if len(found) == 1 else {}
+        for name, policy in own.items():
+            state, given = policy.state_dict(), found.get(name, only)
+            shapes = {key: value.shape for key, value in state.items()}
+            fits = {key: x for key, x in given.items() if x.shape == shapes.get(key)}
+            left += [key if len(own) == 1 else f"{name}.{key}" for key in shapes if key not in fits]
+            policy.load_state_dict({**state, **fits})
+        if len(left) == sum(len(policy.state_dict()) for policy in own.values()):
+            raise ModelError(f"Nothing of {source} fits this policy: no name and shape agree.")
+        self.algorithm.policy.refresh()
+        for target in getattr(self.algorithm, "targets", {}).values():
+            target.match()
+        if (samplers := self.environments.samplers) is not None:
+            samplers.follow(self.algorithm.policy, self.algorithm.flat, self.algorithm.updates)
+        return left
+
     def leave_environment(self, why: str) -> None:
         """Forgets what belongs to another environment: its episodes, also unfinished, and results.
 
@@ -173,7 +212,7 @@ class Saving:
         self.metrics.window.clear()
         self.metrics.finished.clear()
         self.history.clear()
-        self.metrics.unfinished_s = 0.0
+        self.metrics.unfinished_s, self.metrics.best = 0.0, None
         self.environments.pending = None
         gone = "".join(f"{what}, " for what in self.algorithm.leave_environment())
         self.notes.append(

@@ -1,6 +1,7 @@
 """When a run ends.
 
 stop={"episode_reward_mean": 475, "time_total_s": 60}        # whichever comes first
+stop={"timesteps_since_best": 200_000}                       # once nothing improves any more
 stop=lambda result: result["learner/kl"] > 1
 """
 
@@ -22,7 +23,7 @@ EPISODE_KEYS = (
 """Statistics of the latest training episodes."""
 COUNTS = (
     "episodes_this_iter", "episodes_total", "timesteps_this_iter", "timesteps_total",
-    "training_iteration", "time_this_iter_s", "time_total_s",
+    "timesteps_since_best", "training_iteration", "time_this_iter_s", "time_total_s",
 )  # fmt: skip
 """Counts and times, which are never negative."""
 RESULT_KEYS = (*EPISODE_KEYS, *COUNTS)

@@ -178,6 +178,8 @@ class Trainer(EnvAccess, Acting, Saving):
             with suppress(HaltedError):  # the iteration stands
                 result.update(self._evaluate())
         self.history.append(result)  # first: a checkpoint that a callback writes is scored by it
+        score = self.score[1] if self.score else None
+        result["timesteps_since_best"] = self.metrics.since_best(score, algorithm.timesteps)
         for callback in self.callbacks:
             callback.on_iteration(self, result)
         return result
