@@ -471,6 +471,15 @@ def test_mistakes_are_told(made: Callable[[str], Trainer], tmp_path: Path) -> No
     assert (tmp_path / "mine" / "work.txt").exists()
 
 
+def test_an_export_may_be_called_anything(
+    made: Callable[[str], Trainer], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = poise.export(made("ppo"), "torch", tmp_path / "model.pt", observations=OBSERVATIONS)
+    assert found.path.name == "model.pt"
+    assert found.path.is_file()
+    assert not caplog.records  # PyTorch warns of other endings
+
+
 def test_an_export_is_replaced_by_the_next(made: Callable[[str], Trainer], tmp_path: Path) -> None:
     trainer = made("ppo")
     for _ in range(2):

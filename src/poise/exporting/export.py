@@ -106,7 +106,8 @@ def export(
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".export-", dir=path.parent))
     try:
-        made = scratch / path.name
+        # Under the ending that readers expect, whatever the file is called in the end.
+        made = scratch / path.with_suffix(Path(target.name).suffix).name
         with writing(path), quiet():
             target.write(program, made)
         comparison = Comparison(own, target.run(program, made))
