@@ -162,7 +162,7 @@ BUDGETS = {
     "advice": (420, ["advice"]),
     "watch": (1700, ["watch"]),
     "searches": (1750, ["tuning", "tune"]),
-    "old names": (4600, ["compat"]),
+    "old names": (6200, ["compat"]),
 }
 """Statements that each part of the house may have, and its rooms.
 
@@ -181,9 +181,10 @@ page has 700 in its own room; and loggers (283): threads that hold up nothing, a
 services want to be told in their own ways; and settings that change while a run trains (22).
 Export has 560 more: the file that runs a policy in NumPy (100), C (260), and that every export is
 compared with Poise, on episodes too (170). Old names
-have 2,800 more: whole scripts of RLlib, Tune, Gym and Stable-Baselines3 run by their import lines,
+have 4,400 more: whole scripts of RLlib, Tune, Gym and Stable-Baselines3 run by their import lines,
 where before single calls did; 2,100 of them are for RLlib's two eras and Tune, whose callbacks,
-models, policies, analyses, schedulers and trials of functions scripts reach into."""
+models, policies, analyses, schedulers and trials of functions scripts reach into, and 2,300 for
+Gym's wrappers and Stable-Baselines3's vector environments, callbacks, logs and files."""
 
 
 def test_the_package_is_small() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 from poise.errors import nearest
@@ -53,8 +55,10 @@ def names_of(
     known, without = list(known), dict(absent or {})
 
     def find(name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
+        home = f"{__package__}.{module}"
+        is_package = "__path__" in vars(sys.modules[home])
+        if name.startswith("_") or (is_package and find_spec(f"{home}.{name}") is not None):
+            raise AttributeError(name)  # a module is imported where it is no attribute
         if name in without:
             return Absent(f"{module}.{name}", without[name])
         close = nearest(name, [*known, *without])

@@ -105,7 +105,7 @@ def zoo_preset(
     entry = _entry(path, env)
     if length is not None:
         entry["n_timesteps"] = coerce(PositiveInt, length, "timesteps_total")
-    reader = _Reader(algorithm, known, is_game=atari_name(env) is not None)
+    reader = Reader(algorithm, known, is_game=atari_name(env) is not None)
     every = {"policy": "MlpPolicy", **DEFAULTS.get(algorithm, {})}
     every |= {**(RECURRENT_DEFAULTS if entry.get("policy") in RECURRENT else {}), **entry}
     if "episode" in str(every.get("train_freq")) and every["gradient_steps"] != -1:
@@ -134,7 +134,7 @@ def _entry(path: str, env: str) -> dict[str, Any]:
     return {str(key): value for key, value in entry.items()}
 
 
-class _Reader:
+class Reader:
     """Turns an entry's keys into settings.
 
     Attributes:

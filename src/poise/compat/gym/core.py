@@ -209,7 +209,7 @@ def has_display() -> bool:
 
 def modern(env: Any) -> gymnasium.Env:
     """Any environment as Gymnasium's wrappers take it."""
-    if type(env) is OldEnv:
+    if isinstance(env, OldEnv):
         return env.modern
     if old_api_sentence(env):
         return OldGymEnv(env)
