@@ -75,7 +75,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_it_has_the_files_that_are_promised(run: Run) -> None:
     assert {p.name for p in run.path.iterdir()} == {
         ".lock", "config.json", "metrics.jsonl", "episodes.csv", "status.json", "log.txt",
-        "checkpoints", "about.json",
+        "checkpoints", "about.json", "behaviour.jsonl",
     }  # fmt: skip
     assert run.path.parts[-2:] == ("e", "r")
     assert repr(run.folder) == f"<run {run.path}: finished>"

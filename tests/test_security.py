@@ -145,6 +145,7 @@ def test_a_study_with_an_evil_name_is_drawn(folder: Path) -> None:
 # --- links ----------------------------------------------------------------------------------------
 
 LINKED = [".lock", "log.txt", "metrics.jsonl", "episodes.csv", "status.json", "about.json"]
+LINKED += ["behaviour.jsonl"]
 LINKED += ["plots", "videos", "plots/episodes.png"]
 
 

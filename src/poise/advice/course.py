@@ -123,6 +123,12 @@ class Course:
         return float(np.mean([episode[3] for episode in self.episodes[-count:]] or [0]))
 
     @property
+    def numbers(self) -> int:
+        """How many numbers an action has."""
+        leaves = self.layouts[1].leaves if self.layouts else []
+        return sum(math.prod(leaf.shape) for leaf in leaves)
+
+    @property
     def choices(self) -> float | None:
         """The entropy of choosing at random, in nats; None where actions have numbers."""
         kinds = [_choices(leaf.space) for leaf in self.layouts[1].leaves] if self.layouts else []

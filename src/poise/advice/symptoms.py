@@ -253,7 +253,7 @@ def entropy_collapsed(course: Course) -> Told:
     late = course.late("learner/entropy")
     if late is None or not course.has("entropy_coeff") or course.layouts is None:
         return None
-    most, count = course.choices, _bounded(course)
+    most, count = course.choices, course.numbers
     if most is not None:
         low, usual = late < 0.05 * most, f"of at most {most:.2f}"
     else:
@@ -322,7 +322,7 @@ def values_diverge(course: Course) -> Told:
         return None
     most = max(float(np.abs(course.returns).max(initial=0)), 1.0)
     if (alpha := course.late("learner/alpha")) is not None:  # values hold entropies, too
-        most += alpha * 2 * _bounded(course) / (1 - min(course.setting("gamma") or 0.99, 0.9999))
+        most += alpha * 2 * course.numbers / (1 - min(course.setting("gamma") or 0.99, 0.9999))
     if abs(value) < 10 * most:
         return None
     return (
@@ -411,12 +411,6 @@ def _reward(course: Course) -> float | None:
     if not len(course.returns) or not course.length:
         return None
     return float(np.abs(course.returns).mean() / course.length)
-
-
-def _bounded(course: Course) -> int:
-    """How many numbers an action has."""
-    leaves = course.layouts[1].leaves if course.layouts else []
-    return sum(math.prod(leaf.shape) for leaf in leaves)
 
 
 def exploration(course: Course) -> str:

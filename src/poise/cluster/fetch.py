@@ -27,7 +27,15 @@ FIRST, LAST = {"config.json", "about.json"}, {"status.json"}
 EVENTS = "events.out.tfevents"
 """How the names of TensorBoard's files begin, which grow as well."""
 LOG, MARK = "driver_log.txt", "job.json"
-GROWING = {"metrics.jsonl", "episodes.csv", "log.txt", "output.txt", "logged.jsonl", LOG}
+GROWING = {
+    "metrics.jsonl",
+    "episodes.csv",
+    "behaviour.jsonl",
+    "log.txt",
+    "output.txt",
+    "logged.jsonl",
+    LOG,
+}
 """Files to which lines are appended: only what is new travels."""
 PATIENCE_S = 600.0
 """Seconds for which a cluster may be out of reach (a laptop sleeps) before fetching gives up."""

@@ -27,7 +27,7 @@ _SECONDS = 10.0
 """Git may compare a working folder with its commit for so long; then `dirty` stays unknown."""
 
 
-def note_session(folder: RunFolder, *, gpu: bool) -> threading.Thread | None:
+def note_session(folder: RunFolder, *, gpu: bool, steps: int) -> threading.Thread | None:
     """Notes in a run's `about.json` with what it begins, or goes on.
 
     Whether the working folder has changes takes git a while, so that a thread adds it.
@@ -35,6 +35,7 @@ def note_session(folder: RunFolder, *, gpu: bool) -> threading.Thread | None:
     Args:
         folder: claimed by this process.
         gpu: whether the run learns on one.
+        steps: of the run, with which it begins or goes on.
 
     Returns:
         The thread, to be joined before the folder is released; None where the working folder is in
@@ -43,6 +44,7 @@ def note_session(folder: RunFolder, *, gpu: bool) -> threading.Thread | None:
     place = Path.cwd()
     session: dict[str, Any] = {
         "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "timesteps_total": steps,
         "commit": commit_of(place),
         "dirty": None,
         "versions": {

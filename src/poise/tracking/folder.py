@@ -5,6 +5,7 @@ runs/<experiment>/<run>/
     metrics.jsonl      one result per line
     episodes.csv       one finished episode per line: steps and seconds of the run when it ended,
                        its reward and its length
+    behaviour.jsonl    now and then, what the policy did: its actions, and how episodes ended
     opponents.csv      of self-play: the present self and the earlier ones, with their ratings
     about.json         what the run was made with, each time it began or went on: commit, versions,
                        machine, command
@@ -65,6 +66,10 @@ class RunFolder:
     @property
     def episodes_file(self) -> Path:
         return self.path / "episodes.csv"
+
+    @property
+    def behaviour_file(self) -> Path:
+        return self.path / "behaviour.jsonl"
 
     @property
     def opponents_file(self) -> Path:

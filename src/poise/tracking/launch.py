@@ -424,7 +424,9 @@ def _run(
 def _note(trainer: Trainer, folder: RunFolder, log: Log) -> Thread | None:
     """Notes what the run is made with; a thread that is still at it, if there is one."""
     try:
-        return note_session(folder, gpu=bool(trainer.config.num_gpus))
+        return note_session(
+            folder, gpu=bool(trainer.config.num_gpus), steps=trainer.algorithm.timesteps
+        )
     except RunError as error:
         log(f"Warning: {error} What the run was made with is not kept.")
         return None

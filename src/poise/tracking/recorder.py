@@ -17,6 +17,7 @@ from poise.config.types import brief
 from poise.errors import RunError
 from poise.files import write_whole
 from poise.stepping.failures import Failure
+from poise.tracking.behaviour import EVERY_S, SHARE, look
 from poise.tracking.folder import (
     EPISODES_HEADER,
     HEARTBEAT_S,
@@ -64,6 +65,7 @@ class RunRecorder(Callback):
         self._saved_iteration = -1
         self._best: tuple[float, Path] | None = None
         self._complained: set[str] = set()
+        self._looked = -EVERY_S
         self._failures: Counter[tuple[str, str]] = Counter()
         self._settings: dict[str, Any] = {}  # that may change meanwhile, as config.json has them
 
@@ -79,6 +81,9 @@ class RunRecorder(Callback):
     def on_iteration(self, trainer: Trainer, result: dict[str, Any]) -> None:
         self._guard("metrics", lambda: self._append(trainer, result))
         now = time.monotonic()
+        if now - self._looked >= max(EVERY_S, SHARE * (now - self._start)):
+            self._looked = now
+            self._guard("metrics", lambda: self._look(trainer))
         if now - self._last_beat >= HEARTBEAT_S:
             self._last_beat = now
             self._write_status("running", **progress(trainer))
@@ -185,6 +190,12 @@ class RunRecorder(Callback):
             self._metrics.flush()
             self._episodes.write(episode_lines(trainer.metrics.finished_this_iter))
             self._episodes.flush()
+
+    def _look(self, trainer: Trainer) -> None:
+        """Adds what the policy did of late."""
+        if (seen := look(trainer)) is not None:
+            with self.folder.behaviour_file.open("a") as file:
+                file.write(json_line(seen))
 
     def _flush(self) -> None:
         """To the disk: what a checkpoint goes on from must have its results."""

@@ -19,11 +19,13 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from poise.errors import RunError
 from poise.install import version_of_poise
 from poise.tracking.folder import RunFolder
 from poise.watch.guard import Guard, refused
 from poise.watch.inside import regular
 from poise.watch.library import EVERY_S, Library
+from poise.watch.search import study
 
 PAGE = Path(__file__).parent / "page"
 KINDS = {
@@ -51,6 +53,7 @@ def make_app(root: Path, token: str, *, stops: bool = False, cookie: str = "pois
         Route("/page/{name}", site.page),
         Route("/api/runs", site.runs),
         Route("/api/run", site.run),
+        Route("/api/study", site.study),
         Route("/api/film", site.film),
         Route("/api/events", site.events),
         Route("/api/stop", site.stop, methods=["POST"]),
@@ -90,10 +93,12 @@ class Site:
             "root": str(self.library.root),
             "version": version_of_poise(),
             "stops": self.stops,
-            "notes": self.library.notes,
             "runs": list(rows.values()),
-            "studies": list(self.library.studies),
+            **self._about(),
         }
+
+    def _about(self) -> dict[str, Any]:
+        return {"notes": self.library.notes, "studies": list(self.library.studies)}
 
     async def run(self, request: Request) -> Response:
         """One run: `?run=ID`, with `x`, `start` and `end` for a part of it."""
@@ -103,6 +108,18 @@ class Site:
             return refused("There is no such run.", 404)
         ends = {name: _number(asked.get(name)) for name in ("start", "end")}
         return await _json(partial(story.page, asked.get("x", "steps"), **ends))
+
+    async def study(self, request: Request) -> Response:
+        """One search: `?study=ID`."""
+        known = request.query_params.get("study", "")
+        rows = await run_in_threadpool(self.library.rows)
+        folder = self.library.studies.get(known)
+        if folder is None:
+            return refused("There is no such search.", 404)
+        try:
+            return await _json(partial(study, folder, known, rows))
+        except RunError as error:
+            return refused(str(error), 409)
 
     async def film(self, request: Request) -> Response:
         """A film of a run, or a part of it, as players ask for it."""
@@ -129,7 +146,7 @@ class Site:
             quiet += 1
             if changed or gone or not quiet % PING:
                 quiet = 0
-                told = {"runs": changed, "gone": gone, "notes": self.library.notes}
+                told = {"runs": changed, "gone": gone, **self._about()}
                 yield f"data: {_dump(told)}\n\n"
             await asyncio.sleep(EVERY_S)
 

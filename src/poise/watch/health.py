@@ -33,20 +33,25 @@ class Measure:
         label: what it is called.
         symptoms: of the doctor's, those that are about it.
         band: where it lies while all is well; None at an open end, or for no band.
-        inside, below, above: what it means there, as the end of a sentence.
+        inside, below, above: what it means there, as the end of a sentence; without a band, it is
+            told what it is.
     """
 
     label: str
     symptoms: tuple[str, ...]
     band: Callable[[Course], Band]
-    inside: str = "as is usual"
+    inside: str = ""
     below: str = ""
     above: str = ""
+    plain: str = ""
 
 
 def _entropy(course: Course) -> Band:
     most = course.choices
-    return (None, None) if most is None else (0.05 * most, most)
+    if most is not None:
+        return 0.05 * most, most
+    count = course.numbers
+    return (-2.5 * count, None) if count else (None, None)
 
 
 def _clip(course: Course) -> Band:
@@ -65,6 +70,7 @@ MEASURES = {
     "entropy": Measure(
         "entropy", ("entropy collapsed", "entropy never falls"), _entropy,
         "it still tries several actions", "it is almost certain of its actions",
+        plain="nats of the policy's choice",
     ),
     "kl": Measure(
         "KL divergence", ("learning rate too low", "learning rate too high"), lambda _: (0.0, 0.05),
@@ -81,11 +87,13 @@ MEASURES = {
     "grad_norm": Measure(
         "gradient norm", ("gradients always clipped", "skipped updates"), _clip,
         "gradients are near the clip, or below it", above="most of each gradient is clipped away",
+        plain="of the gradient, which is not clipped",
     ),
     "q": Measure(
         "value of actions (Q)", ("values diverge",), _earned,
         "no more than episodes have earned", "less than any episode has earned",
         "more than any episode has earned: an over-estimate",
+        "in the units that rewards are normalised to",
     ),
     "saturation": Measure(
         "actions at their bounds", ("actions at the bounds",), lambda _: (0.0, 0.8),
@@ -93,14 +101,14 @@ MEASURES = {
     ),
     "policy_lag_mean": Measure(
         "policy lag", (), lambda _: (None, None),
-        "gradient steps behind the parameters that learn",
+        plain="gradient steps behind the parameters that learn",
     ),
     "alpha": Measure(
-        "temperature", (), lambda _: (None, None), "what a nat of entropy is worth in reward",
+        "temperature", (), lambda _: (None, None), plain="what a nat of entropy is worth in reward",
     ),
     "cur_epsilon": Measure(
         "epsilon", ("too little exploration",), lambda _: (None, None),
-        "the share of actions that are chosen by chance",
+        plain="the share of actions that are chosen by chance",
     ),
 }  # fmt: skip
 """By their key in results, after `learner/`."""
@@ -163,7 +171,7 @@ def _told(key: str, course: Course, told: Mapping[str, Finding]) -> dict[str, An
     assert measure is not None
     now, band = course.of(key)[-1], measure.band(course)
     finding = next((told[name] for name in measure.symptoms if name in told), None)
-    state, what = "good", measure.inside
+    state, what = ("good", measure.inside) if band != (None, None) else ("plain", measure.plain)
     if band[0] is not None and now < band[0]:
         state, what = "odd", measure.below or what
     elif band[1] is not None and now > 1.001 * band[1]:

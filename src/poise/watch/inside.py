@@ -16,7 +16,7 @@ from poise.tracking.find import STUDIES
 
 READ = (
     "config.json", "status.json", "metrics.jsonl", "episodes.csv", "about.json", "log.txt",
-    "opponents.csv", "checkpoints", "videos", *STUDIES, "trial.json",
+    "opponents.csv", "behaviour.jsonl", "checkpoints", "videos", *STUDIES, "trial.json",
 )  # fmt: skip
 """What is read of a run or of a search."""
 DEEPEST = 4

@@ -17,9 +17,15 @@ from poise.tracking.curves import flatten
 from poise.tracking.folder import RunFolder
 from poise.watch.growing import sampled
 from poise.watch.inside import refusal, regular
+from poise.watch.processes import memory
 
 POINTS = 40
 """Points of a run's small curve."""
+WRITTEN = (
+    "config.json", "status.json", "metrics.jsonl", "log.txt", "checkpoints", "videos",
+    "trial.json", "../trial.json",
+)  # fmt: skip
+"""What changes when a run, or the trial that it is of, goes on."""
 SETTINGS = 400
 """Settings of a run that are shown."""
 LONGEST = 300
@@ -80,7 +86,7 @@ def best(known: list[dict[str, Any]]) -> tuple[float, int] | None:
 def stamp(folder: Path) -> tuple[Any, ...]:
     """What changes when a run writes: sizes and times of its files, and whether it lives."""
     parts: list[Any] = []
-    for name in ("config.json", "status.json", "metrics.jsonl", "log.txt", "checkpoints", "videos"):
+    for name in WRITTEN:
         try:
             about = os.stat(folder / name)
             parts.append((about.st_mtime_ns, about.st_size))
@@ -125,7 +131,7 @@ def row(name: str, folder: Path) -> dict[str, Any]:
         "left_s": left(stop, last) if status.get("state") == "running" else None,
         "heartbeat": number(status.get("heartbeat")),
         "grade": text(known[-1].get("resume_grade", "") if known else ""),
-        "memory_mb": number(status.get("memory_mb")),
+        **memory(status),
         "checkpoint": known[-1]["iteration"] if known else None,
         "curve": {name: short(p.get(key) for p in points) for name, key in CURVE.items()},
         "settings": {text(key): _setting(value) for key, value in flat[:SETTINGS]},

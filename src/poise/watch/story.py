@@ -11,6 +11,8 @@ import numpy as np
 
 from poise.tracking.curves import trailing_mean
 from poise.tracking.folder import RunFolder
+from poise.watch.acts import behaviour, looks
+from poise.watch.axes import X, at_steps, axes_of
 from poise.watch.growing import Episodes, Results
 from poise.watch.health import course_of, diagnose, measures
 from poise.watch.inside import regular
@@ -25,8 +27,6 @@ KEYS = 80
 LOG = 200
 """Last lines of the log."""
 LOG_BYTES = 65_536
-X = {"steps": "timesteps_total", "time": "time_total_s", "episodes": "episodes_total"}
-"""What may be at the horizontal axis, and the result that it is."""
 DRAWN = ("learner/", "perf/", "info/", "selfplay/")
 
 
@@ -63,7 +63,7 @@ class Story:
             learns, found, why = diagnose(course)
             health = measures(course, found) if not why else []
             of_measures = {name for each in health for name in (each["sentence"],)}
-            axes = _axes(rows)
+            axes = axes_of(rows)
             return {
                 "window": int(window or 100),
                 "episodes": _dots(e, self._before(last, e), x, start, end),
@@ -79,6 +79,9 @@ class Story:
                     if f"{each.text} {each.advice}" not in of_measures
                 ],
                 "series": _series(rows),
+                "choices": _choices(known[-1] if known else {}),
+                "lost": number(last.get("episodes_lost_total")),
+                "behaviour": behaviour(looks(self.run.behaviour_file), axes),
                 "sessions": [_session(each) for each in self.run.sessions()[-20:]],
                 "log": self._log(),
                 "notes": [*self._notes(), *([why] if why else [])],
@@ -128,7 +131,7 @@ class Story:
                 more = totals[i] - totals[i - 1]
                 found.append((kind, rows[i], f"{more:,.0f} {kind}{'s' * (more > 1)}"))
         return [
-            {"kind": kind, "text": text(told), **_at(steps, axes)}
+            {"kind": kind, "text": text(told), **at_steps(steps, axes)}
             for kind, about, told in found
             if (steps := number(about.get("timesteps_total"))) is not None
         ]
@@ -142,7 +145,7 @@ class Story:
             if regular(file, self.run.path):
                 named = steps.get(int(file.stem)) if file.stem.isdecimal() else None
                 at = 0.0 if file.stem == "before" else end if named is None else named
-                found.append({"name": file.name, "label": text(file.stem), **_at(at, axes)})
+                found.append({"name": file.name, "label": text(file.stem), **at_steps(at, axes)})
         return sorted(found, key=lambda film: film["steps"])
 
     def _log(self) -> list[str]:
@@ -153,18 +156,6 @@ class Story:
         except OSError:
             return []
         return [text(line) for line in lines[-LOG:]]
-
-
-def _axes(rows: Sequence[dict[str, Any]]) -> np.ndarray:
-    """Where the results stand, `[3, results]`: in steps, seconds and episodes."""
-    return np.array([[number(r.get(key)) or 0 for r in rows] for key in X.values()]).reshape(3, -1)
-
-
-def _at(steps: float, axes: np.ndarray) -> dict[str, Any]:
-    """A place on all horizontal axes."""
-    if not axes.shape[1]:
-        return dict.fromkeys(X, steps)
-    return dict(zip(X, short(float(np.interp(steps, axes[0], axis)) for axis in axes), strict=True))
 
 
 def _places(e: np.ndarray, before: int, at: np.ndarray) -> dict[str, Any]:
@@ -226,6 +217,12 @@ def _series(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _nan(value: Any) -> float:
     known = number(value)
     return np.nan if known is None else known
+
+
+def _choices(manifest: dict[str, Any]) -> bool:
+    """Whether actions are choices: by the latest checkpoint."""
+    space = manifest.get("action_space")
+    return isinstance(space, dict) and space.get("type") == "Discrete"
 
 
 def _session(session: dict[str, Any]) -> dict[str, str]:

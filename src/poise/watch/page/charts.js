@@ -70,13 +70,15 @@ export class Chart {
 
   across(low, high) {
     if (low == null || high == null) return [0, 1];
-    const all = [...(this.shown.dots ? [this.shown.dots.x] : []), ...(this.shown.bars ? [this.shown.bars.x] : [])];
+    const all = [...(this.shown.dots ? [this.shown.dots.x] : []), ...(this.shown.bars ? [this.shown.bars.x] : []),
+      ...(this.shown.marks ?? []).map((mark) => [mark.x])];
     if (!this.zoomed) for (const xs of all) if (xs.length) { low = Math.min(low, xs[0]); high = Math.max(high, xs.at(-1)); }
     return low === high ? [low - 1, high + 1] : [low, high];
   }
 
   // The vertical axis holds all that is drawn between the ends of the horizontal one.
   extent() {
+    if (this.shown.heat) return [0, this.shown.heat.rows[0]?.length || 1];
     const { lines, dots, bands = [], bars, goal, good } = this.shown;
     const { min: start = -Infinity, max: end = Infinity } = this.plot?.scales.x ?? {};
     let low = Infinity, high = -Infinity;
@@ -88,6 +90,7 @@ export class Chart {
       }
     };
     for (const line of lines) take(line.x, line.y);
+    if (lines.some((line) => line.fill)) take([start === -Infinity ? 0 : start], [0]);
     if (dots) take(dots.x, dots.y);
     for (const band of bands) { take(band.x, band.low); take(band.x, band.high); }
     if (bars) { take(bars.x, bars.low); take(bars.x, bars.high); }
@@ -113,8 +116,17 @@ export class Chart {
 
   behind(u) {
     const { ctx, bbox } = u;
-    const { good, dots, bands = [] } = this.shown;
+    const { good, dots, heat, bands = [] } = this.shown;
     const X = (x) => u.valToPos(x, "x", true), Y = (y) => u.valToPos(y, "y", true);
+    heat?.rows.forEach((column, i) => {
+      const from = X(i ? heat.x[i - 1] : Math.min(0, heat.x[0])), most = Math.max(...column, 1e-9);
+      ctx.fillStyle = colour("c1");
+      column.forEach((share, part) => {
+        ctx.globalAlpha = share ? 0.08 + 0.92 * share / most : 0;
+        ctx.fillRect(from, Y(part + 1), X(heat.x[i]) - from + 0.5, Y(part) - Y(part + 1));
+      });
+      ctx.globalAlpha = 1;
+    });
     if (good && (good[0] != null || good[1] != null)) {
       const top = good[1] == null ? bbox.top : Y(good[1]), low = good[0] == null ? bbox.top + bbox.height : Y(good[0]);
       ctx.fillStyle = colour("good-band");
@@ -129,8 +141,8 @@ export class Chart {
       ctx.fill();
     }
     if (dots) {
-      const size = (dots.x.length > 1500 ? 1.6 : 2.4) * RATIO();
-      ctx.globalAlpha = dots.x.length > 1500 ? 0.3 : 0.4;
+      const size = (dots.x.length > 1500 ? 1.7 : dots.x.length > 200 ? 2.6 : 4.5) * RATIO();
+      ctx.globalAlpha = dots.x.length > 1500 ? 0.32 : dots.x.length > 200 ? 0.45 : 0.75;
       ctx.fillStyle = colour("dot");
       for (let i = 0; i < dots.x.length; i++) {
         if (dots.y[i] != null) ctx.fillRect(X(dots.x[i]) - size / 2, Y(dots.y[i]) - size / 2, size, size);
@@ -181,16 +193,14 @@ export class Chart {
     const at = index == null ? null : this.data[0][index];
     const near = at == null || !this.plot ? [] : marks.filter((mark) =>
       Math.abs(this.plot.valToPos(mark.x, "x") - this.plot.valToPos(at, "x")) < 6);
-    const value = (i) => {
-      const values = this.data[i + 1];
-      if (index == null) return values.findLast((each) => each != null);
-      for (let j = index; j >= 0; j--) if (values[j] != null) return values[j];
-      return null;
+    const value = (line) => { // where the lines are stacked, each says its own part
+      const values = line.own ?? line.y;
+      return values.findLast((each, i) => each != null && (at == null || line.x[i] <= at)) ?? null;
     };
     this.legend.replaceChildren(
       h("span", { className: "at" }, at == null ? "now" : `${along(x)(at)} ${x === "time" ? "" : x}`),
-      ...lines.slice(0, 12).map((line, i) => h("span", { className: "key" }, swatch(line.colour),
-        line.label, " ", h("b", {}, format(value(i))))),
+      ...lines.slice(0, 12).map((line) => h("span", { className: "key" }, swatch(line.colour),
+        line.label, " ", h("b", {}, format(value(line))))),
       ...(lines.length > 12 ? [h("span", { className: "quiet" }, `and ${lines.length - 12} more`)] : []),
       ...near.slice(0, 3).map((mark) => h("span", { className: "key mark" }, mark.text)));
   }
@@ -211,6 +221,17 @@ export function swatch(of) {
   const made = h("i", { className: "swatch" });
   made.style.background = of;
   return made;
+}
+
+// Lines that stand on each other: those that are mostly negative hang from 0.
+export function stacked(x, parts) {
+  const sums = { up: x.map(() => 0), down: x.map(() => 0) };
+  const lines = parts.map(({ label, y }, i) => {
+    const side = y.reduce((sum, value) => sum + (value ?? 0), 0) < 0 ? "down" : "up";
+    sums[side] = sums[side].map((sum, j) => sum + (y[j] ?? 0));
+    return { label, colour: shade(i), x, y: sums[side], own: y, width: 1, fill: `${shade(i)}` };
+  });
+  return lines.reverse(); // the largest is drawn first, and the others before it
 }
 
 // A line of a few points as a picture for a table.

@@ -3,6 +3,7 @@
 import { ask, h, remember, remembered } from "./dom.js";
 import { showRun } from "./run.js";
 import { showRuns } from "./runs.js";
+import { showStudy } from "./study.js";
 
 const main = document.getElementById("main");
 const where = document.getElementById("where");
@@ -10,7 +11,7 @@ const link = document.getElementById("link");
 const dialog = document.getElementById("dialog");
 
 // What the server has told: `runs` by their names, and whom to tell when they change.
-export const known = { runs: new Map(), about: {}, notes: [] };
+export const known = { runs: new Map(), about: {}, notes: [], studies: [] };
 let view = null;
 
 function route() {
@@ -24,6 +25,7 @@ function route() {
     h("span", {}, decode(part))]));
   document.title = parts.length ? `${decode(parts.at(-1))} · Poise` : "Poise";
   if (kind === "run") view = showRun(main, name, known);
+  else if (kind === "study") view = showStudy(main, name, known);
   else view = showRuns(main, known);
   scrollTo(0, 0);
 }
@@ -32,10 +34,11 @@ export function decode(text) {
   try { return decodeURIComponent(text); } catch { return text; }
 }
 
-function told({ runs = [], gone = [], notes }) {
+function told({ runs = [], gone = [], notes, studies }) {
   for (const run of runs) known.runs.set(run.id, run);
   for (const id of gone) known.runs.delete(id);
   if (notes) known.notes = notes;
+  if (studies) known.studies = studies;
   if (runs.length || gone.length) view?.update?.(new Set([...runs.map((run) => run.id), ...gone]));
 }
 

@@ -1,11 +1,11 @@
 // The page of one run.
 
-import { Chart, colour, shade, together } from "./charts.js";
-import { ago, along, ask, card, chip, choice, count, duration, h, number, remember, remembered, setting, WORDS } from "./dom.js";
+import { Chart, colour, stacked, together } from "./charts.js";
+import { ago, ask, card, chip, choice, count, duration, h, number, remember, remembered, setting, WORDS } from "./dom.js";
 import { decode, film } from "./main.js";
 
 const STAGES = { env: "environment", inference: "inference", learning: "learning", waiting: "waiting" };
-const VERDICTS = { good: "well", odd: "worth a look", bad: "the doctor says" };
+const VERDICTS = { good: "well", plain: "", odd: "worth a look", bad: "the doctor says" };
 const LEAST_MS = 1000;
 
 export function showRun(main, id, known) {
@@ -32,7 +32,7 @@ export function showRun(main, id, known) {
     title.append(h("h1", {}, decode(id)), h("p", { className: "quiet" }, "There is no such run here (any more)."));
   }
 
-  let episodes, strip, health, shares, terms, others, log, settings, rest;
+  let episodes, strip, health, acts, ends, shares, terms, others, log, settings, rest;
   function build() {
     for (const chart of charts.splice(0)) chart.close();
     const caption = h("p", { className: "caption", id: "caption" });
@@ -43,13 +43,16 @@ export function showRun(main, id, known) {
     curve.append(strip, caption);
     charts.push(episodes);
     health = card("Is it learning?", { id: "health", className: "card wide" });
+    acts = card("What it does", { id: "acts", note: "a sample of its actions" });
+    ends = card("Why episodes ended", { id: "ends" });
     shares = card("Where the time goes", { id: "time" });
     terms = card("What the environment reports", { id: "terms" });
     others = card("Other numbers", { id: "others", className: "card wide" });
     settings = card("Settings", { id: "settings" });
     log = card("Log", { id: "log" });
     rest = card("Made with", { id: "made" });
-    body.replaceChildren(curve, health, shares, terms, others, settings, log, rest);
+    const columns = [[acts, shares], [ends, terms], [settings], [log, rest]].map((cards) => h("div", { className: "stack" }, cards));
+    body.replaceChildren(curve, health, columns[0], columns[1], others, columns[2], columns[3]);
     if (page) draw();
   }
 
@@ -113,7 +116,8 @@ export function showRun(main, id, known) {
     const e = page.episodes, m = page.mean, v = page.evaluations, run = row() ?? {};
     const bands = [];
     const lines = [{ label: `mean of ${page.window}`, colour: colour("c1"), x: m[x], y: m[y], width: 2.5 }];
-    const peers = [...known.runs.values()].filter((other) => other.id !== id && other.group && other.group === run.group);
+    const peers = [...known.runs.values()].filter((other) => other.id !== id && other.group && other.group === run.group
+      && other.steps >= run.steps / 2); // one that has hardly begun would cut the band short
     if (y === "return" && peers.length) {
       const all = together([...peers, run].map((other) => ({ x: other.curve[x], y: other.curve.return })));
       if (all) {
@@ -134,7 +138,10 @@ export function showRun(main, id, known) {
     placeFilms();
     drawHealth();
     drawShares();
-    drawKeys(terms, (key) => key.startsWith("info/") || key.startsWith("selfplay/"), "Nothing: an environment may report numbers at the end of an episode, in `info`.");
+    drawTerms();
+    drawActs();
+    drawEnds();
+    drawKeys(terms, (key) => key.startsWith("info/") || key.startsWith("selfplay/"), "Nothing: an environment may report numbers at the end of an episode, in its info.");
     const told = new Set(page.health.map((each) => each.key));
     drawKeys(others, (key) => key.startsWith("learner/") && !told.has(key), "None.");
     drawSettings();
@@ -167,13 +174,13 @@ export function showRun(main, id, known) {
   }
 
   // One small chart for each number; those that are there stay, so that nothing jumps.
-  function small(host, key, about, make) {
+  function small(host, key, about, make, format) {
     host.charts ??= new Map();
     if (!host.charts.has(key)) {
       const box = h("div", { className: "small" });
       (host.cells ??= host.appendChild(h("div", { className: "smalls" }))).append(box);
       const parts = make(box);
-      const chart = new Chart(box, { x, height: 92, label: about, zoom: undefined });
+      const chart = new Chart(box, { x, height: 92, label: about, ...(format && { format }) });
       charts.push(chart);
       host.charts.set(key, { box, chart, parts });
     }
@@ -191,8 +198,7 @@ export function showRun(main, id, known) {
         host.append(h("div", { className: "top" }, h("h3", {}, each.label), made.slice(0, 2)), made[2]);
         return made;
       });
-      box.classList.remove("good", "odd", "bad");
-      box.classList.add(each.state);
+      box.className = `small ${each.state}`;
       parts[0].textContent = number(each.now, 3);
       parts[1].textContent = VERDICTS[each.state];
       parts[2].textContent = each.sentence;
@@ -204,12 +210,8 @@ export function showRun(main, id, known) {
     const stages = Object.keys(STAGES).filter((stage) => page.series.keys[`perf/${stage}_share`]);
     shares.chart ??= (charts.push(shares.chart = new Chart(shares, { x, height: 170, legend: true, low: 0, high: 1,
       label: "Shares of the time", format: (share) => `${Math.round(100 * share)} %` })), shares.chart);
-    let below = page.series.x[x].map(() => 0);
-    const lines = stages.map((stage, i) => {
-      below = below.map((sum, j) => sum + (page.series.keys[`perf/${stage}_share`][j] ?? 0));
-      return { label: STAGES[stage], colour: shade(i), x: page.series.x[x], y: below, width: 1, fill: `${shade(i)}` };
-    });
-    shares.chart.set({ lines: lines.reverse() });
+    shares.chart.set({ lines: stacked(page.series.x[x],
+      stages.map((stage) => ({ label: STAGES[stage], y: page.series.keys[`perf/${stage}_share`] }))) });
     const rates = page.series.keys["perf/env_steps_per_s"];
     if (rates) {
       const { chart, parts } = small(shares, "rate", "Steps per second", (host) => {
@@ -220,6 +222,49 @@ export function showRun(main, id, known) {
       parts.textContent = count(rates.findLast((rate) => rate != null));
       chart.set({ lines: [{ label: "steps per second", colour: colour("c1"), x: page.series.x[x], y: rates, width: 1.5 }] });
     }
+  }
+
+  // Terms of a reward that the environment reports by such names stand on each other.
+  function drawTerms() {
+    const keys = Object.keys(page.series.keys).filter((key) => /^info\/rew(ard)?_/.test(key));
+    if (keys.length < 2) return;
+    if (!terms.chart) charts.push(terms.chart = new Chart(terms, { x, height: 170, legend: true, label: "Terms of the reward" }));
+    terms.chart.set({ lines: stacked(page.series.x[x], keys.map((key) => ({ label: key.slice(5), y: page.series.keys[key] }))) });
+  }
+
+  // Of each part of the run, how often each action was taken: the darker, the more often.
+  function drawActs() {
+    const { actions, ...places } = page.behaviour, columns = actions.filter((each) => each.length);
+    acts.none ??= acts.appendChild(h("p", { className: "quiet" }, "Nothing: of samplers on a cluster, of several agents and of composed actions, none are kept."));
+    acts.none.hidden = columns.length > 0;
+    acts.key ??= acts.appendChild(h("p", { className: "caption" }, page.choices ? "From choice 0 at the foot upwards; the darker, the more often." : "From the lower bound at the foot to the upper one; the darker, the more often."));
+    acts.key.hidden = !columns.length;
+    const shown = actions.map((each, i) => [each, places[x][i]]).filter(([each]) => each.length);
+    for (let i = 0; i < Math.min(columns[0]?.length ?? 0, 8); i++) {
+      const rows = shown.map(([each]) => each[i]), parts = rows[0].length;
+      const choices = row()?.settings && page.choices;
+      const { chart, parts: said } = small(acts, `${i}`, choices ? "Share of each choice" : `Values of action ${i}`, (box) => {
+        const value = h("b");
+        box.append(h("div", { className: "top" }, h("h3", {}, choices ? "choices" : `action ${i}`), value));
+        return value;
+      }, () => "");
+      const last = rows.at(-1);
+      said.textContent = choices ? last.slice(0, 6).map((share) => `${Math.round(100 * share)} %`).join("  ") : `${Math.round(100 * (last[0] + last[parts - 1]))} % at the bounds`;
+      chart.set({ lines: [{ label: "", colour: "transparent", x: shown.map(([, at]) => at), y: shown.map(() => 0) }], heat: { x: shown.map(([, at]) => at), rows } });
+    }
+  }
+
+  function drawEnds() {
+    const { terminated, truncated, ...places } = page.behaviour;
+    const [ended, cut] = [terminated, truncated].map((counts) => counts.reduce((sum, count) => sum + (count ?? 0), 0));
+    ends.said ??= ends.appendChild(h("p", {}));
+    const lost = page.lost ? `, and ${count(page.lost)} episodes were lost to failures` : "";
+    ends.said.textContent = ended + cut ? `Of ${count(ended + cut)} ends that were looked at, ${Math.round(100 * ended / (ended + cut))} % were terminated by the environment and ${Math.round(100 * cut / (ended + cut))} % cut by a time limit${lost}.`
+      : `No end of an episode was among the steps that were looked at${lost}.`;
+    const some = places[x].map((at, i) => [at, terminated[i], truncated[i]]).filter(([, a, b]) => a + b > 0);
+    if (some.length < 2) return;
+    if (!ends.chart) charts.push(ends.chart = new Chart(ends, { x, height: 120, legend: true, low: 0, high: 1, label: "Why episodes ended", format: (share) => `${Math.round(100 * share)} %` }));
+    ends.chart.set({ lines: stacked(some.map(([at]) => at), [{ label: "terminated", y: some.map(([, a, b]) => a / (a + b)) }, { label: "time limit", y: some.map(([, a, b]) => b / (a + b)) }]) });
   }
 
   function drawKeys(host, wanted, none) {

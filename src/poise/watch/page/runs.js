@@ -96,15 +96,15 @@ export function showRuns(main, known) {
     drawGroupChoice(keys);
     drawPicture(chosen.size ? runs.filter((run) => chosen.has(run.id)) : runs);
     notes.replaceChildren(...known.notes.map((note) => h("p", {}, note)));
-    studies.hidden = !known.about.studies?.length;
-    studies.replaceChildren("Searches: ", ...(known.about.studies ?? []).map((id) => h("a", { href: `#/study/${id}` }, decode(id))));
+    studies.hidden = !known.studies.length;
+    studies.replaceChildren("Searches: ", ...known.studies.map((id) => h("a", { href: `#/study/${id}` }, decode(id))));
   }
 
   function drawHead(columns) {
     const focused = head.contains(document.activeElement) ? document.activeElement.dataset.key : null;
     head.replaceChildren(h("th", {}, h("span", { className: "skip" }, "in the picture")), ...Object.entries(columns).map(([key, column]) => {
       const mine = order === (column.key ?? key);
-      return h("th", { scope: "col", className: column.show ? "n" : "", "aria-sort": mine && column.of ? (down ? "descending" : "ascending") : null },
+      return h("th", { scope: "col", className: `c-${key} ${column.show ? "n" : ""}`, "aria-sort": mine && column.of ? (down ? "descending" : "ascending") : null },
         column.of ? h("button", { type: "button", "data-key": key, onclick() {
           down = mine ? !down : Boolean(column.show);
           order = column.key ?? key;
@@ -132,7 +132,7 @@ export function showRuns(main, known) {
       if (key === "state") return h("td", { title: run.note ?? "" }, chip(run.state));
       if (key === "curve") return h("td", {}, run.curve ? spark(run.curve.steps, run.curve.return) : "");
       if (column.key) return h("td", { className: "setting", title: setting(run.settings?.[column.key]) }, setting(run.settings?.[column.key]));
-      return h("td", { className: column.show ? "n" : "" }, column.show ? column.show(column.of(run)) : column.of(run));
+      return h("td", { className: `c-${key} ${column.show ? "n" : ""}` }, column.show ? column.show(column.of(run)) : column.of(run));
     }));
     if (focused) tr.querySelector("a")?.focus();
     rows.set(run.id, { tr, box, version: run.version });
