@@ -19,6 +19,7 @@ ITEMS = {
     "cases": "cases of tests that `make test` leaves out",
     "pythons": "the wheel in clean environments of Python 3.10 to 3.13",
     "export": "what an action costs in each form of an exported policy",
+    "serve": "how long callers of `poise serve` wait, and how many are answered",
     "doctor": "what the doctor says of runs that are sick, and of runs that are well",
     "kill": "50 kills, and exact resume",
     "kill_search": "searches and sets of seeds, killed and taken up again and again",

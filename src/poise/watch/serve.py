@@ -1,4 +1,4 @@
-"""Serves the live page until Ctrl-C."""
+"""Serves the live page, or a policy, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import Any
 
 from poise.errors import PoiseError, RunError
 from poise.install import install
+from poise.training.trainer import Trainer
 
 PORT = 7380
 """The first port that is tried."""
+POLICY_PORT = 7480
+"""The same, of a policy that answers."""
 TRIED = 20
 """Ports that are tried, one after the other, where none was asked for."""
 
@@ -73,15 +76,58 @@ def serve(
         server.run(sockets=[listening])
 
 
-def listen(host: str, port: int | None) -> socket.socket:
-    """A socket that listens.
+def serve_policy(
+    trainer: Trainer,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    window_s: float = 0.001,
+    token: str | None = None,
+    say: Callable[[str, str], object] = print,
+    ready: Callable[[Any], object] = lambda server: None,
+) -> None:
+    """Serves a policy; ends with Ctrl-C.
+
+    Args:
+        trainer: whose policy acts.
+        host: the address to listen at.
+        port: to listen at; None takes the first free one from `POLICY_PORT` on.
+        window_s: how long a question waits for others, to be computed with them.
+        token: the secret; None makes one.
+        say: is told the address and the token.
+        ready: is given the server before it runs.
+
+    Raises:
+        PoiseError: the extra is not installed, or the port is taken.
+    """
+    try:
+        import uvicorn
+
+        from poise.watch.policy import PolicyServer
+    except ImportError:
+        raise PoiseError(f"`poise serve` needs Starlette and uvicorn: {install('serve')}") from None
+    token = token or secrets.token_urlsafe(24)
+    listening = listen(host, port, POLICY_PORT)
+    name = f"[{host}]" if ":" in host else host
+    say(f"http://{name}:{listening.getsockname()[1]}", token)
+    app = PolicyServer(trainer, token, window_s).app
+    about: dict[str, Any] = {"log_level": "warning", "access_log": False, "lifespan": "off"}
+    server = uvicorn.Server(uvicorn.Config(app, server_header=False, **about))
+    ready(server)
+    with listening, suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
+
+
+def listen(host: str, port: int | None, first: int = PORT) -> socket.socket:
+    """A socket that listens; where no port is asked for, at a free one from `first` on.
 
     Raises:
         PoiseError: it cannot.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for tried in range(PORT, PORT + TRIED) if port is None else [port]:
-        listening = socket.socket(family)
+    for tried in range(first, first + TRIED) if port is None else [port]:
+        # With the protocol by name, asyncio sends small answers at once: else each waits for 40 ms.
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, tried))
@@ -90,5 +136,5 @@ def listen(host: str, port: int | None) -> socket.socket:
         except OSError as error:
             listening.close()
             why = error.strerror or error
-    at = f"port {port}" if port is not None else f"ports {PORT} to {PORT + TRIED - 1}"
+    at = f"port {port}" if port is not None else f"ports {first} to {first + TRIED - 1}"
     raise PoiseError(f"The server cannot listen at {host}, {at}: {why}. Try another --port.")
