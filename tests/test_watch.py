@@ -18,7 +18,7 @@ from click.testing import CliRunner
 import poise
 from poise.cli.main import poise as command
 from poise.errors import PoiseError, RunError
-from poise.tracking.folder import EPISODES_HEADER, RunFolder, episode_lines, json_line
+from poise.tracking.folder import EPISODES_HEADER, RunFolder, episode_lines, json_line, result_of
 from poise.training.callbacks import Callback
 from poise.training.trainer import Trainer
 
@@ -27,7 +27,7 @@ pytest.importorskip("uvicorn", reason="the extra `watch` is not installed")
 from poise.watch.growing import BLOCK, RESULTS, Episodes, Results, sampled
 from poise.watch.inside import look
 from poise.watch.library import Library
-from poise.watch.serve import serve
+from poise.watch.serve import own_token, serve
 
 TOKEN = "the-token"
 
@@ -332,6 +332,39 @@ def test_a_line_without_an_end_is_passed_over(tmp_path: Path) -> None:
     assert [row["training_iteration"] for row in results.rows] == [1]
 
 
+def test_a_long_run_is_not_read_line_by_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred million steps, 30,000 results: hardly more lines are parsed than are kept."""
+    folder = make_run(tmp_path / "e" / "long")
+    lines = "".join(json_line(result(i, 3_000 * i, float(i))) for i in range(1, 30_001))
+    (folder / "metrics.jsonl").write_text(lines)
+    ended = episode_lines((100 * i, 0.01 * i, float(i % 1_000), 100) for i in range(1, 100_001))
+    (folder / "episodes.csv").write_text(EPISODES_HEADER + ended)
+    parsed = []
+
+    def counted(line: bytes) -> Any:
+        parsed.append(line)
+        return result_of(line)
+
+    monkeypatch.setattr("poise.watch.growing.result_of", counted)
+    story = Library(tmp_path).story("e/long")
+    assert story is not None
+    page = story.page()
+    assert len(parsed) < 2.5 * RESULTS
+    assert page["notes"] == ["Of 30,000 results, one in 16 is drawn."]
+    shown = page["episodes"]
+    assert (shown["count"], shown["each"]) == (100_000, 50)
+    # The lowest and the highest of every 50 are there.
+    assert {*shown["return"]} >= {0.0, 999.0}
+    assert len(json.dumps(page)) < 1_000_000
+    close = story.page("steps", 5_000_000, 5_100_000)["episodes"]
+    assert (close["count"], close["each"]) == (1_001, 1)
+    before = len(parsed)
+    story.page()
+    assert len(parsed) == before  # what was read is not read again
+
+
 # The command.
 
 
@@ -367,3 +400,21 @@ def test_a_file_asks_a_run_to_end(tmp_path: Path) -> None:
         assert "Asked to end by" in (run.path / "log.txt").read_text()
         run = poise.resume(run.path, stop={"training_iteration": 8}, quiet=True)
         assert run.result["training_iteration"] == 8  # the old file asks no more
+
+
+def test_the_token_of_a_user_is_kept_from_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POISE_HOME", str(tmp_path / "home"))
+    token = own_token()
+    file = tmp_path / "home" / "watch.token"
+    assert len(token) >= 32
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert own_token() == token
+    file.chmod(0o644)  # somebody else may have read it
+    assert own_token() != token
+    file.chmod(0o600)
+    file.write_text("short")
+    assert len(own_token()) >= 32
+    monkeypatch.setenv("POISE_HOME", "/proc/nowhere")
+    assert len({own_token(), own_token()}) == 2

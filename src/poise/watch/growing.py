@@ -28,11 +28,12 @@ class Growing:
     """The whole lines of a file, from where the last look ended.
 
     Attributes:
+        size: of the file, in bytes, at the last look.
         left_out: bytes at the file's beginning that were not read.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.left_out = path, 0
+        self.path, self.size, self.left_out = path, 0, 0
         self._offset, self._file, self._torn = 0, -1, False
 
     def added(self) -> Iterator[bytes | None]:
@@ -43,6 +44,7 @@ class Growing:
             return
         with file:
             size, number = file.seek(0, 2), self.path.stat().st_ino
+            self.size = size
             if number != self._file or size < self._offset:  # new, or a resumed run has cut it
                 self._file, self.left_out = number, max(size - MOST, 0)
                 self._offset, self._torn = self.left_out, self.left_out > 0
@@ -113,6 +115,10 @@ class Results:
             self.last = next(filter(None, map(result_of, reversed(lines[-3:]))), self.last)
 
     def _take(self, line: bytes) -> None:
+        if not self.count:  # a long file is thinned from the start
+            expected = self.file.size / (len(line) + 1)
+            while expected / (2 * self.stride) > 1.25 * RESULTS:
+                self.stride *= 2
         due = self.count % self.stride == 0
         self.count += 1
         evaluates = EVALUATED in line

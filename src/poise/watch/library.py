@@ -33,7 +33,7 @@ class Library:
         self._stamps: dict[str, tuple[Any, ...]] = {}
         self._rows: dict[str, dict[str, Any]] = {}
         self._opened: OrderedDict[str, Story] = OrderedDict()
-        self._version = 0
+        self._version = time.time_ns() // 1_000_000  # beyond those of a server before this one
 
     @property
     def notes(self) -> list[str]:

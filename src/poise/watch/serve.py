@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
 import secrets
 import socket
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from poise.errors import PoiseError, RunError
+from poise.files import home
 from poise.install import install
-from poise.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from poise.training.trainer import Trainer  # which loads PyTorch
 
 PORT = 7380
 """The first port that is tried."""
@@ -38,7 +44,7 @@ def serve(
         host: the address to listen at.
         port: to listen at; None takes the first free one from `PORT` on.
         stops: whether the page may ask runs to end.
-        token: the secret; None makes one.
+        token: the secret; None takes the one of this user, see `own_token`.
         say: is told the address.
         ready: is given the server before it runs.
 
@@ -54,7 +60,7 @@ def serve(
         from poise.watch.app import make_app
     except ImportError:
         raise PoiseError(f"`poise watch` needs Starlette and uvicorn: {install('watch')}") from None
-    token = token or secrets.token_urlsafe(24)
+    token = token or own_token()
     listening = listen(host, port)
     bound = listening.getsockname()[1]
     app = make_app(root.absolute(), token, stops=stops, cookie=f"poise_watch_{bound}")
@@ -120,6 +126,25 @@ def serve_policy(
 
 def listen(host: str, port: int | None, first: int = PORT) -> socket.socket:
     """A socket that listens; where no port is asked for, at a free one from `first` on.
+def own_token() -> str:
+    """The secret of this user, kept where nobody else may read it: a page that is open goes on when
+    its server is started again. Where it cannot be kept, a new one."""
+    file, new = home() / "watch.token", secrets.token_urlsafe(24)
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            made = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            with open(made, "w") as opened:
+                opened.write(new)
+        about, kept = file.lstat(), file.read_text().strip()
+        private = stat.S_ISREG(about.st_mode) and not about.st_mode & 0o077
+        if private and re.fullmatch(r"[\w-]{32,64}", kept):
+            return kept
+    return new
+
+
+def listen(host: str, port: int | None) -> socket.socket:
+    """A socket that listens.
 
     Raises:
         PoiseError: it cannot.
