@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -418,3 +420,10 @@ def test_the_token_of_a_user_is_kept_from_others(
     assert len(own_token()) >= 32
     monkeypatch.setenv("POISE_HOME", "/proc/nowhere")
     assert len({own_token(), own_token()}) == 2
+
+
+def test_the_page_needs_no_pytorch() -> None:
+    """Nor the memory that it takes."""
+    code = "import poise.watch.serve, poise.watch.app, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -124,8 +124,6 @@ def serve_policy(
         server.run(sockets=[listening])
 
 
-def listen(host: str, port: int | None, first: int = PORT) -> socket.socket:
-    """A socket that listens; where no port is asked for, at a free one from `first` on.
 def own_token() -> str:
     """The secret of this user, kept where nobody else may read it: a page that is open goes on when
     its server is started again. Where it cannot be kept, a new one."""
@@ -143,8 +141,8 @@ def own_token() -> str:
     return new
 
 
-def listen(host: str, port: int | None) -> socket.socket:
-    """A socket that listens.
+def listen(host: str, port: int | None, first: int = PORT) -> socket.socket:
+    """A socket that listens; where no port is asked for, at a free one from `first` on.
 
     Raises:
         PoiseError: it cannot.
