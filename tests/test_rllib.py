@@ -5,6 +5,7 @@ Scripts of others are not here; those that were run are listed in docs/coming-fr
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,22 @@ from poise.compat.ray.rllib.agents.ppo.ppo import PPOAgent, PPOTrainer
 from poise.compat.ray.rllib.algorithms.algorithm import Algorithm
 from poise.compat.ray.rllib.algorithms.ppo import PPO, PPOConfig
 from poise.compat.ray.rllib.env import EnvContext
-from poise.compat.ray.rllib.env.multi_agent_env import MultiAgentEnv
+from poise.compat.ray.rllib.env.multi_agent_env import MultiAgentEnv, make_multi_agent
+from poise.compat.ray.rllib.models import ModelCatalog
+from poise.compat.ray.rllib.models.torch.fcnet import FullyConnectedNetwork
+from poise.compat.ray.rllib.models.torch.recurrent_net import RecurrentNetwork
+from poise.compat.ray.rllib.models.torch.torch_modelv2 import TorchModelV2
 from poise.compat.ray.rllib.utils.framework import try_import_tf, try_import_torch
+from poise.compat.ray.tune import stopper
+from poise.compat.ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
 from torch import nn
 
 import poise
 from poise.compat import ray
+from poise.compat.ray import air, tune
 from poise.compat.ray_missing import AbsentError
 from poise.compat.translate import translated
-from poise.errors import CheckpointError, ConfigError
+from poise.errors import CheckpointError, ConfigError, RunError
 
 QUICK = {"train_batch_size": 64, "num_envs_per_worker": 1, "model": {"fcnet_hiddens": [8]}}
 """Settings of an iteration that takes a moment."""
@@ -367,10 +375,11 @@ def test_a_name_that_is_not_here_says_whether_it_is_misspelt_or_missing() -> Non
     from poise.compat.ray.rllib.agents.pg import PGTrainer
     from poise.compat.ray.rllib.core.rl_module import RLModule
 
-    with pytest.raises(NotImplementedError, match=r"RLModule is not carried over\. A network of"):
+    class Mine(RLModule):
+        """One may derive from it, as scripts do that use it on one of two ways only."""
 
-        class Mine(RLModule):
-            pass
+    with pytest.raises(NotImplementedError, match=r"RLModule is not carried over\. A network of"):
+        Mine()
 
     with pytest.raises(NotImplementedError, match=r"PGTrainer is not carried over\. PPO is near"):
         PGTrainer(env="CartPole-v1")
@@ -391,3 +400,272 @@ def test_every_name_of_the_tables_is_there() -> None:
         found = importlib.import_module(f"{ROOT}.{module}".rstrip("."))
         for name in names_of(module):
             assert type(getattr(found, name)).__name__ != "Absent", (module, name)
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+class Net(TorchModelV2, nn.Module):
+    """A network with RLlib's layers in it, and what it was told."""
+
+    told: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(
+        self, obs_space: Any, action_space: Any, num_outputs: int, model_config: Any, name: str,
+        scale: float = 1.0,
+    ) -> None:  # fmt: skip
+        TorchModelV2.__init__(self, obs_space, action_space, num_outputs, model_config, name)
+        nn.Module.__init__(self)
+        self.inside = FullyConnectedNetwork(
+            obs_space, action_space, num_outputs, model_config, f"{name}_inside"
+        )
+        Net.told = {"action_space": action_space, "scale": scale, "config": model_config}
+
+    def forward(self, input_dict: Any, state: Any, seq_lens: Any) -> Any:
+        assert input_dict["obs"].shape == input_dict["obs_flat"].shape
+        return self.inside(input_dict, state, seq_lens)
+
+    def value_function(self) -> torch.Tensor:
+        return self.inside.value_function()
+
+
+def test_a_model_of_rllibs_kind_learns_and_is_told_what_it_was() -> None:
+    ModelCatalog.register_custom_model("net", Net)
+    model = {
+        "custom_model": "net", "fcnet_hiddens": [12], "custom_model_config": {"scale": 2.0},
+    }  # fmt: skip
+    algo = PPO({**QUICK, "model": model}, Count)
+    assert Net.told["action_space"] == Count.action_space
+    assert (Net.told["scale"], Net.told["config"]["fcnet_hiddens"]) == (2.0, [12])
+    own = algo.get_policy().model
+    assert isinstance(own, Net)
+    before = [p.detach().clone() for p in own.parameters()]
+    algo.train()
+    assert all(not torch.equal(a, b) for a, b in zip(before, own.parameters(), strict=True))
+    algo.stop()
+    with pytest.raises(poise.ModelError, match=r"'other' is no torch\.nn\.Module"):
+        ModelCatalog.register_custom_model("other", object)
+
+
+class Remembering(RecurrentNetwork, nn.Module):
+    """The sum of what was seen since the episode's beginning, as its only feature."""
+
+    def __init__(self, obs_space: Any, action_space: Any, num_outputs: int, *more: Any) -> None:
+        nn.Module.__init__(self)
+        super().__init__(obs_space, action_space, num_outputs, *more)
+        self.out, self.value = nn.Linear(1, num_outputs), nn.Linear(1, 1)
+
+    def get_initial_state(self) -> list[torch.Tensor]:
+        return [torch.zeros(1)]
+
+    def forward_rnn(self, inputs: Any, state: list[Any], seq_lens: Any) -> Any:
+        sums = state[0] + inputs[:, 0]
+        self.seen = sums
+        return self.out(sums).unsqueeze(1), [sums]
+
+    def value_function(self) -> torch.Tensor:
+        return self.value(self.seen).reshape(-1)
+
+
+def test_a_model_with_a_memory_keeps_it_within_an_episode() -> None:
+    ModelCatalog.register_custom_model("sum", Remembering)
+    once = {"num_sgd_iter": 1, "sgd_minibatch_size": 64, "seed": 0}
+    algo = PPO({**QUICK, **once, "model": {"custom_model": "sum"}}, Count)
+    network = algo.trainer.policy.network
+    first = torch.tensor([[True, True], [False, True], [False, False]])
+    seen = torch.tensor([[1.0], [10.0], [2.0], [20.0], [3.0], [30.0]])  # T steps of B slots
+    outputs, values, after = network(seen, network.initial_state(2), first)
+    sums = torch.tensor([[1.0], [10.0], [3.0], [20.0], [6.0], [50.0]])
+    torch.testing.assert_close(outputs, network.old.out(sums))
+    torch.testing.assert_close(values, network.old.value(sums).reshape(-1))
+    torch.testing.assert_close(after[0], sums[-2:])
+    algo.train()
+    policy = algo.get_policy()
+    assert policy.is_recurrent()
+    _, state, _ = policy.compute_single_action([2.0], policy.get_initial_state())
+    _, state, _ = policy.compute_single_action([3.0], state)
+    np.testing.assert_allclose(state[0], [5.0])
+    algo.stop()
+
+
+# --- several agents -------------------------------------------------------------------------------
+
+
+def test_agents_and_spaces_that_an_old_environment_does_not_name_are_found() -> None:
+    spec = (None, gymnasium.spaces.Box(0, 1, (1,), np.float32), gymnasium.spaces.Discrete(2), {})
+    config = {
+        **QUICK,
+        "multiagent": {
+            "policies": {"one": spec, "two": spec, "spare": spec},
+            "policy_mapping_fn": lambda agent_id: {"left": "one", "right": "two"}[agent_id],
+            "policies_to_train": ["one", "spare"],
+        },
+    }
+    with pytest.warns(poise.PoiseWarning, match="'spare' acts for no agent and is left out"):
+        trainer = PPOTrainer(config, Pair)
+    result = trainer.train()
+    assert {*result["policy_reward_mean"]} == {*result["info"]["learner"]} == {"one", "two"}
+    assert result["episode_len_mean"] == 3
+    assert trainer.trainer.config.policies_to_train == ["one"]
+    assert trainer.compute_action(np.zeros(1, np.float32), policy_id="two") in (0, 1)
+    assert trainer.get_policy("two").own is trainer.trainer.algorithm.policies["two"]
+    trainer.stop()
+
+
+def test_environments_play_side_by_side() -> None:
+    both = make_multi_agent(lambda config: Count(config))({"num_agents": 2})
+    obs, _ = both.reset(seed=0)
+    assert set(obs) == {0, 1}
+    for t in range(4):
+        _, rewards, ends, _, _ = both.step({0: 1, 1: 0})
+        assert ends["__all__"] == (t == 3)
+    assert rewards == {0: 1.0, 1: 0.0}
+    config = PPOConfig().environment(make_multi_agent(Count), env_config={"num_agents": 2})
+    algo = config.training(train_batch_size=64).multi_agent(
+        policies={"p0", "p1"}, policy_mapping_fn=lambda aid, *args, **kw: f"p{aid}"
+    ).build()  # fmt: skip
+    assert {*algo.train()["learners"]} - {"__all_modules__"} == {"p0", "p1"}
+    algo.stop()
+
+
+# --- tune -----------------------------------------------------------------------------------------
+
+
+def halving(config: dict[str, Any]) -> None:
+    """Reports how far `x` is from 3, less and less of noise."""
+    for step in range(4):
+        tune.report({"loss": abs(config["x"] - 3) + 1 / (step + 1)})
+
+
+def test_trials_of_a_function(tmp_path: Path) -> None:
+    tuner = tune.Tuner(
+        halving,
+        param_space={"x": tune.grid_search([1, 3, 4])},
+        tune_config=tune.TuneConfig(metric="loss", mode="min"),
+        run_config=air.RunConfig(storage_path=str(tmp_path), name="f", verbose=0),
+    )
+    grid = tuner.fit()
+    assert (len(grid), grid.num_errors, grid.num_terminated) == (3, 0, 3)
+    best = grid.get_best_result()
+    assert best.config == {"x": 3}
+    assert best.metrics["loss"] == 0.25
+    assert list(best.metrics_dataframe["loss"]) == [1.0, 0.5, 1 / 3, 0.25]
+    assert list(grid.get_dataframe()["config/x"]) == [1, 3, 4]
+    lines = (Path(best.path) / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["training_iteration"] for line in lines] == [1, 2, 3, 4]
+
+
+def test_scopes_stops_and_errors_of_trials(tmp_path: Path) -> None:
+    def rises(config: dict[str, Any], reporter: Any) -> None:
+        for value in config["values"]:
+            if value is None:
+                raise OSError("gone")
+            reporter(score=value)
+
+    values = [[9, 1, 1, 1], [2, 3, 4, 5], [3, 3, None, 3]]
+    found = tune.run(
+        rises, config={"values": tune.grid_search(values)}, metric="score", mode="max",
+        stop=lambda trial_id, result: result["training_iteration"] == 3, local_dir=str(tmp_path),
+        verbose=0,
+    )  # fmt: skip
+    lengths = [len(trial.rows) for trial in found.trials]
+    assert lengths == [3, 3, 2]
+    chosen = [found.get_best_config(scope=scope)["values"][0] for scope in ("last", "all", "avg")]
+    assert chosen == [2, 9, 9]
+    assert found.get_best_trial(scope="last-2-avg").config["values"][0] == 2
+    assert [trial.status for trial in found.trials] == ["TERMINATED", "TERMINATED", "ERROR"]
+    assert found.trials[2].error == "OSError: gone"
+    assert "gone" in (Path(found.trials[2].logdir) / "error.txt").read_text()
+    assert found.best_result["score"] == 4
+    assert found.results_df["score"].tolist() == [1, 4, 3]
+    with pytest.raises(RunError, match="scope='first' is not allowed"):
+        found.get_best_trial(scope="first")
+
+
+class Walk(tune.Trainable):
+    """Goes `step` further with each iteration; it is written down as a number."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.at = 0.0
+
+    def step(self) -> dict[str, float]:
+        self.at += self.config["step"]
+        return {"at": self.at}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, float]:
+        return {"at": self.at}
+
+    def load_checkpoint(self, checkpoint: dict[str, float]) -> None:
+        self.at = checkpoint["at"]
+
+
+def test_a_population_of_trials_goes_on_from_the_best(tmp_path: Path) -> None:
+    plan = PopulationBasedTraining(
+        perturbation_interval=2, hyperparam_mutations={"step": [1, 100]}, metric="at", mode="max",
+        custom_explore_fn=lambda config: {**config, "step": 50},
+    )  # fmt: skip
+    found = tune.run(
+        Walk, config={"step": tune.grid_search([1, 100])}, scheduler=plan, verbose=0,
+        stop={"training_iteration": 6}, local_dir=str(tmp_path),
+    )  # fmt: skip
+    slow, fast = found.trials
+    assert [row["at"] for row in fast.rows] == [100, 200, 300, 400, 500, 600]
+    # After two steps, the slow one is where the fast one is, with the step that it was given.
+    assert [row["at"] for row in slow.rows] == [1, 2, 250, 300, 450, 500]
+    assert found.get_best_trial() is fast
+
+
+@pytest.mark.slow
+def test_searches_of_an_algorithm_have_tunes_analysis(tmp_path: Path) -> None:
+    with pytest.warns(
+        poise.PoiseWarning, match="AsyncHyperBandScheduler: grace_period=1 is left out"
+    ):
+        plan = ASHAScheduler(max_t=2, grace_period=1)
+    found = tune.run(
+        "PPO", config={"env": "CartPole-v1", **QUICK, "lr": tune.loguniform(1e-4, 1e-2)},
+        num_samples=2, scheduler=plan, metric="env_runners/episode_return_mean", mode="max",
+        local_dir=str(tmp_path), name="s", verbose=0, checkpoint_freq=1,
+    )  # fmt: skip
+    search = found.study.search
+    assert (search.sampler, search.scheduler, search.metric) == (
+        "random", "asha", "episode_reward_mean",
+    )  # fmt: skip
+    assert search.stop == {"training_iteration": 2}
+    best = found.best_trial
+    assert best.config["lr"] == found.best_config["lr"]
+    assert found.best_result["env_runners"]["episode_return_mean"] == max(
+        trial.last_result["episode_reward_mean"] for trial in found.trials
+    )
+    assert len(found.results_df) == len(found.trials) == 2
+    paths = found.get_trial_checkpoints_paths(best, metric="training_iteration")
+    assert [number for _, number in paths][-1] == 2
+    # What begins from a checkpoint is where that was.
+    again = tune.run(
+        PPO, config={"env": "CartPole-v1", **QUICK}, stop={"training_iteration": 3}, verbose=0,
+        restore=found.get_last_checkpoint(best), local_dir=str(tmp_path),
+    )  # fmt: skip
+    assert [row["training_iteration"] for row in again.trials[0].rows] == [3]
+
+
+def test_stoppers_stop() -> None:
+    plateau = stopper.TrialPlateauStopper("r", std=0.1, num_results=3, grace_period=4)
+    both = stopper.CombinedStopper(stopper.MaximumIterationStopper(6), plateau)
+    rows = [{"training_iteration": i + 1, "r": r} for i, r in enumerate([5, 5, 5, 1, 1, 1])]
+    assert [both("a", row) for row in rows] == [False, False, False, False, False, True]
+    assert plateau.seen["a"][-1] == 1
+
+
+def test_tasks_of_ray_run_at_once() -> None:
+    with pytest.warns(poise.PoiseWarning, match="ray.remote runs tasks and actors at once"):
+
+        @ray.remote
+        class Counter:
+            def __init__(self, start: int) -> None:
+                self.n = start
+
+            def add(self, k: int) -> int:
+                self.n += k
+                return self.n
+
+    counter = Counter.remote(ray.put(3))
+    assert ray.get([counter.add.remote(1), counter.add.remote(ray.put(2))]) == [4, 6]

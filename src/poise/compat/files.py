@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from poise.compat.translate import settings_of
 from poise.config.algorithms import known_name
 from poise.errors import PoiseWarning
 
@@ -30,5 +29,7 @@ def as_poises(data: dict[str, Any]) -> dict[str, Any]:
     config = kept.get("config")
     if not isinstance(config, dict) or not (name := known_name(str(kept["run"]))):
         return kept  # what is wrong is said by whoever reads it
+    from poise.compat.translate import settings_of
+
     settings = settings_of(name, {"env": kept.get("env"), **config})
     return {**kept, "config": {k: v for k, v in settings.items() if k != "env" or v is not None}}

@@ -16,8 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from poise.compat.missing import Absent
-from poise.compat.ray_missing import AbsentError, instead_of
+from poise.compat.ray_missing import PACKAGES, AbsentError, absent_class, instead_of
 from poise.compat.rllib.registry import ALGORITHMS
 from poise.errors import nearest
 
@@ -37,9 +36,10 @@ HOMES: dict[str, str] = {
     "RecurrentNetwork SlimFC SlimConv2d normc_initializer same_padding",
     "rllib.envs": "EnvContext MultiAgentEnv ParallelPettingZooEnv PettingZooEnv TaskSettableEnv "
     "TaskType make_multi_agent register_env",
-    "rllib.utils": "DeveloperAPI Deprecated ExperimentalAPI FLOAT_MAX FLOAT_MIN OldAPIStack "
-    "OverrideToImplementCustomMethod PublicAPI check_learning_achieved convert_to_numpy "
-    "deep_update merge_dicts one_hot override pretty_print try_import_tf try_import_tfp "
+    "rllib.utils": "check ENV_STATE get_preprocessor DeveloperAPI Deprecated ExperimentalAPI "
+    "FLOAT_MAX FLOAT_MIN OldAPIStack OverrideToImplementCustomMethod PublicAPI "
+    "check_learning_achieved convert_to_numpy deep_update merge_dicts one_hot override "
+    "pretty_print try_import_tf try_import_tfp "
     "try_import_torch AgentID EnvActionType EnvObsType EnvType ModelConfigDict ModelWeights "
     "MultiAgentDict PolicyID ResultDict TensorStructType TensorType TrainerConfigDict "
     "AlgorithmConfigDict PartialAlgorithmConfigDict PartialTrainerConfigDict EnvCreator "
@@ -58,7 +58,7 @@ HOMES: dict[str, str] = {
     "raytune.stoppers": "CombinedStopper ExperimentPlateauStopper MaximumIterationStopper Stopper "
     "TimeoutStopper TrialPlateauStopper",
     "raytune.functions": "Trainable checkpoint_dir get_checkpoint get_context get_trial_dir "
-    "get_trial_id get_trial_name report session with_parameters with_resources",
+    "get_trial_id get_trial_name report session track with_parameters with_resources",
     "raytune.tuner": "CheckpointConfig CLIReporter FailureConfig JupyterNotebookReporter "
     "PlacementGroupFactory ProgressReporter ResumeConfig RunConfig ScalingConfig SyncConfig "
     "TuneConfig Tuner register_trainable",
@@ -129,10 +129,11 @@ def names_of(module: str) -> dict[str, str]:
     return {name: home for home, names in homes.items() for name in names.split()}
 
 
-def is_module(name: str) -> bool:
-    """Whether there is a module of this name, below `ray`."""
+def is_module(name: str, *, absent: bool = False) -> bool:
+    """Whether there is a module of this name, below `ray`; or one in a package that is `absent`."""
     first, *rest = name.split(".")
-    return first in ROOMS and WORDS.issuperset(rest)
+    lacking = absent and not PACKAGES.keys().isdisjoint(rest)
+    return first in ROOMS and (lacking or WORDS.issuperset(rest))
 
 
 def find(module: str, name: str) -> Any:
@@ -152,8 +153,8 @@ def find(module: str, name: str) -> Any:
     inside = f"{module}.{name}".lstrip(".")
     if is_module(inside):
         return importlib.import_module(f"{ROOT}.{inside}")
-    if (instead := instead_of(name)) is not None:
-        return Absent(f"ray.{inside}", instead)
+    if (instead := instead_of(name, module)) is not None:
+        return absent_class(f"ray.{inside}", instead)
     path = f"{ROOT}.{module}".rstrip(".")
     classes = [f"{label}{kind}" for label in ALGORITHMS for kind in ("", "Trainer", "Config")]
     hint = nearest(name, [*known, *classes])
@@ -182,7 +183,7 @@ class Finder(MetaPathFinder, Loader):
         if not fullname.startswith(f"{ROOT}."):
             return None
         name = fullname.removeprefix(f"{ROOT}.")
-        if is_module(name) and not name.startswith(f"{EXAMPLES}."):
+        if is_module(name, absent=True) and not name.startswith(f"{EXAMPLES}."):
             spec = ModuleSpec(fullname, self, is_package=True)
             if name == EXAMPLES:
                 main = Path(sys.argv[0] or ".").resolve().parent

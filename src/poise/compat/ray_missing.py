@@ -1,12 +1,14 @@
 """What RLlib and Ray Tune have and Poise has not, with the nearest: one sentence each.
 
-Such a name can be imported, as scripts do that then use it on one of two ways only. Whoever calls
-it, derives from it or asks it for something is told.
+Such a name can be imported and derived from, as scripts do that then use it on one of two ways
+only. Whoever calls it, or asks it for something, is told.
 """
 
 from __future__ import annotations
 
 import re
+from abc import ABCMeta
+from typing import Any, NoReturn
 
 from poise.config.hints import ALGORITHMS
 from poise.errors import PoiseError
@@ -43,7 +45,8 @@ ABSENT: dict[str, str] = {
         "environments are reached by trainer.call_envs, and policies by get_policy()",
     r"MultiAgentEpisode|SingleAgentEpisode|Episode(V2)?":
         "episodes are handed to callbacks, and are not made",
-    r"Torch\w*Distribution\w*|TorchCategorical|TorchDiagGaussian|ActionDistribution":
+    r"Torch\w*Distribution\w*|(Torch)?(Categorical|DiagGaussian|MultiCategorical|Deterministic|"
+    r"Dirichlet|SquashedGaussian|Beta)|ActionDistribution":
         "distributions follow from the action space: model.action_distribution chooses for Box",
     r"Exploration|EpsilonGreedy|StochasticSampling|GaussianNoise|OrnsteinUhlenbeckNoise|Curiosity":
         "exploration is a setting: final_epsilon (DQN), exploration_noise (TD3), entropy_coeff",
@@ -68,11 +71,42 @@ class AbsentError(PoiseError, ImportError):
     """A name or a use of RLlib's or Ray Tune's that is not here."""
 
 
-def instead_of(name: str) -> str | None:
+PACKAGES = {
+    "tf": _TF, "tf_ops": _TF, "tf_utils": _TF, "iter": _LOSS,
+    "execution": _LOSS, "offline": _DATA, "connectors": _WRAP, "core": _NETWORKS,
+    "evaluation": "environments are reached by trainer.call_envs, and policies by get_policy()",
+    "exploration": "exploration is a setting, such as final_epsilon (DQN)", "serve": "it is Ray's",
+    "dqn_torch_model": _NETWORKS, "sac_torch_model": _NETWORKS, "slateq": "DQN is near",
+    "replay_buffers": "a replay is a setting: buffer_size, prioritized, n_step", "cql": _DATA,
+}  # fmt: skip
+"""Packages of which Poise has little, and what there is in the place of the rest."""
+
+
+def instead_of(name: str, module: str = "") -> str | None:
     """What to take instead of a name that RLlib or Tune has and Poise has not; else None."""
-    for pattern, instead in ABSENT.items():
-        if re.fullmatch(pattern, name):
-            return f"{instead[0].upper()}{instead[1:]}."
-    bare = re.sub(r"(Trainer|Agent|Config)$", "", name)
+    whole = [instead for pattern, instead in ABSENT.items() if re.fullmatch(pattern, name)]
+    whole += [PACKAGES[part] for part in module.split(".") if part in PACKAGES]
+    bare = re.sub(r"(Trainer|Agent|Config)$|_DEFAULT_CONFIG$", "", name)
     known = {re.sub(r"\W", "", each).lower(): hint for each, hint in ALGORITHMS.items()}
-    return known.get(bare.lower())
+    if (hint := known.get(bare.lower().replace("_", ""))) is not None:
+        return hint
+    return f"{whole[0][0].upper()}{whole[0][1:]}." if whole else None
+
+
+class Refusing(ABCMeta):
+    """A class that says so where it is asked for something."""
+
+    def __getattr__(cls, name: str) -> NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise NotImplementedError(cls.__doc__)
+
+
+def absent_class(name: str, instead: str) -> Any:
+    """A class that scripts may derive from; none of them can be made."""
+    said = f"{name} is not carried over. {instead}"
+
+    def refuse(cls: type, *_: Any, **__: Any) -> NoReturn:
+        raise NotImplementedError(said)
+
+    return Refusing(name.rpartition(".")[2], (), {"__new__": refuse, "__doc__": said})

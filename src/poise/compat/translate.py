@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from poise.compat import cluster
+from poise.compat.gym.ids import living
 from poise.compat.left_out import IDLE, INSTEAD, NESTED, OTHER_SCALE, WITHOUT_EFFECT
+from poise.config.agents import _asked
 from poise.config.algorithms import algorithm_spec
 from poise.config.hints import setting_hint
 from poise.config.resolve import canonical, field_types, resolve
@@ -39,6 +41,8 @@ def translated(
         policies = several.get("policies")
         known = policies if isinstance(policies, Mapping) else dict.fromkeys(policies or ())
         settings["env"] = modern(settings["env"], known, several.get("policy_mapping_fn"))
+        if callable(settings.get("policy_mapping_fn")) and known:
+            _map(settings)
     if not callbacks:
         return settings, []
     from poise.compat.rllib.hooks import callbacks_of
@@ -49,6 +53,26 @@ def translated(
     return settings, made
 
 
+def _map(settings: dict[str, Any]) -> None:
+    """Asks once which policy acts for which agent, and leaves out the policies of none."""
+    from poise.envs.tables import table_of
+
+    made = settings["env"](dict(settings.get("env_config") or {})) \
+        if callable(settings["env"]) else None  # fmt: skip
+    if (table := table_of(made)) is None:
+        return
+    found = {str(a): str(_asked(settings["policy_mapping_fn"], str(a))) for a in table.agents}
+    settings["policy_mapping_fn"], used = found, {*found.values()}
+    for name in [each for each in settings["policies"] if each not in used]:
+        _tell(f"policies: {name!r} acts for no agent and is left out: agents keep their policies.")
+    keep = [name for name in settings["policies"] if name in used]
+    own = settings["policies"]
+    settings["policies"] = {n: own[n] for n in keep} if isinstance(own, Mapping) else keep
+    if settings.get("policies_to_train"):
+        settings["policies_to_train"] = [n for n in settings["policies_to_train"] if n in used]
+    table.env.close() if hasattr(table.env, "close") else None
+
+
 def settings_of(algorithm: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a configuration without callbacks, such as one in a file.
 
@@ -57,7 +81,8 @@ def settings_of(algorithm: str, config: Mapping[str, Any]) -> dict[str, Any]:
         config: as RLlib took it; it may hold searches.
     """
     given = dict(config)
-    settings: dict[str, Any] = {"env": given.pop("env", None)}
+    env = given.pop("env", None)
+    settings: dict[str, Any] = {"env": living(env) if isinstance(env, str) else env}
     exploration = given.pop("exploration_config", None) or {}
     given.update({key: value for key, value in exploration.items() if key != "type"})
     _evaluation(given)
@@ -95,7 +120,7 @@ def settings_of(algorithm: str, config: Mapping[str, Any]) -> dict[str, Any]:
         elif canonical_is(spec, key, "num_workers") and isinstance(value, int):
             asked = value or asked
         elif key in ("num_gpus", "num_gpus_per_learner") and isinstance(value, (int, float)):
-            settings.update({"num_gpus": min(value, 1)} if value else {})  # more is no error here
+            settings["num_gpus"] = min(value, 1)  # to ask for more is no error here
         elif key == "model" and isinstance(value, Mapping):
             settings["model"], pictures = _model(spec, value, atari=atari)
         elif _known(spec, key, value):
@@ -156,7 +181,7 @@ def _collected(algorithm: str, settings: dict[str, Any]) -> dict[str, Any]:
     """
     for key in ("rollout_fragment_length", "num_envs_per_worker"):
         try:
-            resolve(algorithm, None, _settled(settings), preset=None)
+            resolve(algorithm, None, settled(settings), preset=None)
         except ConfigError as error:
             if "train_batch_size" not in str(error) or key not in settings:
                 continue
@@ -167,7 +192,7 @@ def _collected(algorithm: str, settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _settled(settings: Mapping[str, Any]) -> dict[str, Any]:
+def settled(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are not searched."""
     return {key: value for key, value in settings.items() if not any(searches(value))}
 
@@ -175,7 +200,7 @@ def _settled(settings: Mapping[str, Any]) -> dict[str, Any]:
 def best_preset(algorithm: str, settings: Mapping[str, Any]) -> str | None:
     """`auto`, or None where the environment's preset and these settings contradict each other."""
     try:
-        resolve(algorithm, None, _settled(settings), preset="auto")
+        resolve(algorithm, None, settled(settings), preset="auto")
     except ConfigError:
         return None
     return "auto"

@@ -103,6 +103,19 @@ class Trial:
         return {**layouts(row), **row, "config": self.config, "trial_id": self.trial_id}
 
     @property
+    def metric_analysis(self) -> dict[str, dict[str, float]]:
+        """Of each number in its results the largest, the least, their mean and the last."""
+        columns: dict[str, list[float]] = {}
+        for row in self.rows:
+            for key, value in row.items():
+                if isinstance(value, (int, float)) and value == value:
+                    columns.setdefault(key, []).append(value)
+        return {
+            key: {"max": max(c), "min": min(c), "avg": statistics.fmean(c), "last": c[-1]}
+            for key, c in columns.items()
+        }
+
+    @property
     def evaluated_params(self) -> dict[str, Any]:
         """Its settings."""
         return self.config

@@ -9,6 +9,7 @@ import functools
 import inspect
 import json
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,15 +18,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from poise.compat.cluster import say
 from poise.compat.raytune.analysis import Checkpoint, ExperimentAnalysis, Trial
 from poise.config.base import plain
-from poise.errors import PoiseError, RunError
-from poise.files import make_folder
+from poise.envs.raised import own_traceback
+from poise.errors import RunError
+from poise.files import make_folder, read_json
 from poise.tracking.folder import json_line
 from poise.tuning.space import Fixed, grid, sample, searches
 from poise.tuning.storage import optuna_module
 
+RETURNED = "returned.json"
+"""In a checkpoint of a `Trainable`, what its `save_checkpoint` returned."""
 _trainables: dict[str, Any] = {}
 _current: list[Reporting] = []
 
@@ -67,15 +73,27 @@ class Trainable:
         """Takes what `save_checkpoint` wrote or returned."""
 
     def save(self, checkpoint_dir: str | None = None) -> str:
-        """Writes itself into a folder, and returns that, or what `save_checkpoint` returned."""
+        """Writes itself into a folder, and returns that."""
         folder = checkpoint_dir or tempfile.mkdtemp(prefix="poise_trial_")
         make_folder(Path(folder))
         found = (getattr(self, "_save", None) or self.save_checkpoint)(folder)
-        return found if isinstance(found, str) else folder
+        inside = Path(found).name if isinstance(found, str) and Path(found) != Path(folder) else ""
+        kept = {"file": inside, "values": found if isinstance(found, dict) else None}
+        try:
+            (Path(folder) / RETURNED).write_text(json.dumps(kept))
+        except TypeError as error:
+            raise RunError(
+                f"save_checkpoint returned a dict with what JSON does not hold ({error}): write it "
+                "into the folder that it is given."
+            ) from error
+        return folder
 
     def restore(self, path: Any) -> None:
         """Takes what `save` returned."""
-        (getattr(self, "_restore", None) or self.load_checkpoint)(str(path))
+        folder = Path(str(path))
+        kept = read_json(folder / RETURNED) if (folder / RETURNED).exists() else {}
+        meant = kept.get("values") or str(folder / kept.get("file", ""))
+        (getattr(self, "_restore", None) or self.load_checkpoint)(meant)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Whether it can go on with other settings."""
@@ -126,8 +144,6 @@ def report(_metrics: Mapping[str, Any] | None = None, *, checkpoint: Any = None,
         print(given, flush=True)
         return
     if checkpoint is not None:
-        import shutil
-
         number = len(_current[-1].trial.rows) + 1
         kept = Path(_current[-1].trial.logdir) / f"checkpoint_{number:06d}"
         if Path(str(checkpoint)) != kept:
@@ -179,6 +195,9 @@ session = SimpleNamespace(
 )  # fmt: skip
 
 
+track = SimpleNamespace(log=report, trial_dir=get_trial_dir)
+
+
 def with_parameters(trainable: Any, **known: Any) -> Any:
     """A function or a class of trials with more arguments."""
     if isinstance(trainable, type):
@@ -218,57 +237,87 @@ def run(
     """Runs trials of a function or a class, one after another.
 
     Raises:
-        PoiseError: the scheduler needs trials side by side.
         RunError: all have failed.
     """
-    if scheduler.name == "pbt":
-        raise PoiseError(
-            "A population learns side by side, and trials of a function run one after another: "
-            "PopulationBasedTraining is for algorithms here."
-        )
-    limits = {**scheduler.limit, **(rules or {})}
-    points, begun = grid(config) * num_samples, time.monotonic()
+    limits, begun = {**scheduler.limit, **(rules or {})}, time.monotonic()
+    points = grid(config) * num_samples
     study = _study(sampler, scheduler.name, mode) if any(searches(config)) else None
+
+    def ends(trial: Trial, row: dict[str, Any]) -> bool:
+        over = any(row.get(k) is not None and row[k] >= v for k, v in limits.items())
+        said = asked is not None and bool(asked(trial.trial_id, row))
+        return over or said or (seconds is not None and time.monotonic() - begun >= seconds)
+
     trials: list[Trial] = []
+    proposals: list[Any] = []
     for number, point in enumerate(points):
-        if seconds is not None and time.monotonic() - begun >= seconds:
-            say(f"The time of the search is over: {len(points) - number} trials were not begun.")
-            break
         if study is not None and point:
             study.enqueue_trial(point)
-        proposed = study.ask() if study is not None else Fixed({})
-        settings = sample(config, proposed)
+        proposals.append(study.ask() if study is not None else Fixed({}))
+        settings = sample(config, proposals[-1])
         folder = path / f"{getattr(trainable, '__name__', 'trial')}_{number:05d}"
         make_folder(folder)
         (folder / "params.json").write_text(json.dumps(plain(settings)))
-        trial = Trial(f"{number:05d}", settings, folder, [], "TERMINATED")
-        trials.append(trial)
-        pruned = _judge(proposed, metric, study)
-
-        def ends(row: dict[str, Any], trial: Trial = trial, pruned: Any = pruned) -> bool:
-            over = any(row.get(k) is not None and row[k] >= v for k, v in limits.items())
-            said = asked is not None and bool(asked(trial.trial_id, row))
-            late = seconds is not None and time.monotonic() - begun >= seconds
-            return over or said or late or pruned(row)
-
-        try:
-            _current.append(Reporting(trial, ends, restore))
-            _play(trainable, settings)
-        except EndTrial:
-            pass
-        except Exception as error:
-            trial.status, trial.error = "ERROR", f"{type(error).__name__}: {error}"
-            say(f"Trial {trial.trial_id} failed: {trial.error}")
-            failure = error
-        finally:
-            _current.pop()
-        _tell(study, proposed, trial, metric)
-        if not quiet:
-            print(f"Trial {trial.trial_id} {plain(settings)}: {metric} "
-                  f"{trial.value(metric, 'last'):g}", flush=True)  # fmt: skip
+        trials.append(Trial(f"{number:05d}", settings, folder, [], "RUNNING"))
+        if scheduler.name == "pbt":
+            continue
+        pruned = _judge(proposals[-1], metric, study)
+        if seconds is not None and time.monotonic() - begun >= seconds:
+            say(f"The time of the search is over: {len(points) - number} trials were not begun.")
+            break
+        segment(trainable, trials[-1], lambda t, row, p=pruned: ends(t, row) or p(row), restore)
+        _tell(study, proposals[-1], trials[-1], metric)
+    if scheduler.name == "pbt":
+        population(trainable, trials, ends, scheduler, metric, mode)
+    for trial in trials if not quiet else ():
+        shown = f"{metric} {trial.value(metric, 'last'):g}"
+        print(f"Trial {trial.trial_id} {plain(trial.config)}: {trial.error or shown}", flush=True)
     if trials and all(trial.error for trial in trials):
-        raise RunError(f"All {len(trials)} trials of {path} failed: {trials[0].error}") from failure
+        raise RunError(f"All {len(trials)} trials of {path} failed: {trials[0].error}")
     return ExperimentAnalysis(trials, metric, mode, path)
+
+
+def segment(trainable: Any, trial: Trial, ends: Any, restored: Any) -> None:
+    """A trial, or a part of one, from a checkpoint if there is one; an error is kept with it."""
+    trial.status = "TERMINATED"
+    _current.append(Reporting(trial, lambda row: ends(trial, row), restored))
+    try:
+        _play(trainable, trial.config)
+    except EndTrial:
+        pass
+    except Exception as error:
+        trial.status, trial.error = "ERROR", f"{type(error).__name__}: {error}"
+        (Path(trial.logdir) / "error.txt").write_text(own_traceback(error))
+        say(f"Trial {trial.trial_id} failed: {trial.error} (error.txt has the traceback)")
+    finally:
+        _current.pop()
+
+
+def population(
+    trainable: Any, trials: list[Trial], ends: Any, scheduler: Any, metric: str, mode: str
+) -> None:
+    """Population-based training: parts of all trials in turn, each from its last checkpoint.
+
+    After each part, the worst quarter go on from where those of the best quarter are, with other
+    settings.
+    """
+    random, part = np.random.default_rng(0), int(scheduler.interval or 5)
+    alive, sign, size = list(trials), 1 if mode == "max" else -1, max(1, len(trials) // 4)
+    while alive:
+        for trial in list(alive):
+            goal = len(trial.rows) + part
+            segment(trainable, trial, lambda t, row, g=goal: ends(t, row) or len(t.rows) >= g,
+                    trial.checkpoint)  # fmt: skip
+            if trial.error or len(trial.rows) < goal or ends(trial, trial.rows[-1]):
+                alive.remove(trial)
+        ranked = sorted(alive, key=lambda t: sign * t.value(metric, "last"))
+        for worse, better in zip(ranked[:size], reversed(ranked[-size:]), strict=False):
+            if worse is not better and better.checkpoint is not None:
+                number = f"checkpoint_{len(worse.rows):06d}"
+                kept = Path(worse.logdir) / number
+                shutil.copytree(better.checkpoint.path, kept, dirs_exist_ok=True)
+                worse.config = scheduler.explored(better.config, random)
+                say(f"Trial {worse.trial_id} goes on from {better.trial_id}.")
 
 
 def _play(trainable: Any, settings: dict[str, Any]) -> None:
@@ -279,6 +328,7 @@ def _play(trainable: Any, settings: dict[str, Any]) -> None:
         made.logdir, made.trial_id = reporting.trial.logdir, reporting.trial.trial_id
         if reporting.restored:
             made.restore(reporting.restored)
+            made.iteration = made.training_iteration = len(reporting.trial.rows)
         try:
             while True:
                 reporting(made.train())
@@ -303,7 +353,7 @@ def _study(sampler: str, scheduler: str, mode: str) -> Any:
     samplers = {"random": "RandomSampler", "tpe": "TPESampler", "gp": "GPSampler",
                 "cmaes": "CmaEsSampler"}  # fmt: skip
     pruners = {"none": "NopPruner", "median": "MedianPruner", "hyperband": "HyperbandPruner",
-               "asha": "SuccessiveHalvingPruner"}  # fmt: skip
+               "asha": "SuccessiveHalvingPruner", "pbt": "NopPruner"}  # fmt: skip
     return optuna.create_study(
         direction=f"{mode}imize", sampler=getattr(optuna.samplers, samplers[sampler])(seed=0),
         pruner=getattr(optuna.pruners, pruners[scheduler])(),
@@ -324,6 +374,7 @@ def _judge(proposed: Any, metric: str, study: Any) -> Callable[[dict[str, Any]],
 
 
 def _tell(study: Any, proposed: Any, trial: Trial, metric: str) -> None:
+    trial.status = trial.status if trial.error else "TERMINATED"
     if study is None:
         return
     value = trial.value(metric, "last")

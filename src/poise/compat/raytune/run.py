@@ -9,15 +9,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from poise.compat.cluster import say
 from poise.compat.raytune import functions
 from poise.compat.raytune.analysis import ExperimentAnalysis, Trial, old_path
 from poise.compat.raytune.schedulers import create_scheduler, create_searcher, mutated
 from poise.compat.raytune.stoppers import Asked, Restoring, rules_of
 from poise.compat.rllib.registry import of_name
 from poise.compat.rllib.results import key_of
-from poise.compat.translate import best_preset, translated
+from poise.compat.translate import best_preset, settled, translated
 from poise.config.algorithms import algorithm_spec
 from poise.config.base import env_label
+from poise.config.resolve import resolve
 from poise.config.run import RunOptions
 from poise.config.types import a_path
 from poise.errors import PoiseWarning, RunError, nearest
@@ -26,6 +28,7 @@ from poise.startup import ENDING
 from poise.tracking.folder import RunFolder
 from poise.tracking.launch import Run, start
 from poise.tracking.launch import resume as go_on
+from poise.tuning.population import FIXED
 from poise.tuning.run import run as search
 from poise.tuning.search import LIMITS
 from poise.tuning.space import searches
@@ -105,7 +108,6 @@ def run(
     plan = create_scheduler(scheduler or "fifo") if not _is_object(scheduler) else scheduler
     proposer = create_searcher(search_alg or "random") if not _is_object(search_alg) else search_alg
     given = {**(config or {}), **getattr(proposer, "space", {})}
-    given = mutated(given, plan.mutations)
     goal = key_of(metric or plan.metric or proposer.metric or "episode_reward_mean")
     how = mode or plan.mode or proposer.mode or "max"
     rules, asked = rules_of(stop)
@@ -114,14 +116,18 @@ def run(
     trainable = functions.registered(run_or_experiment)
     if not isinstance(trainable, str) and not hasattr(trainable, "algorithm"):
         path = Path(folder) / (name or _named(trainable))
+        missing = {k: v for k, v in plan.mutations.items() if k not in given}
         return functions.run(
-            trainable, given, rules, asked, num_samples=num_samples, metric=goal, mode=how,
-            scheduler=plan, sampler=proposer.sampler, path=path,
+            trainable, mutated(given, missing), rules, asked, num_samples=num_samples,
+            metric=goal, mode=how, scheduler=plan, sampler=proposer.sampler, path=path,
             seconds=seconds, quiet=verbose == 0, restore=restore,
         )  # fmt: skip
     label = getattr(trainable, "algorithm", trainable)
     algorithm = algorithm_spec(getattr(of_name(label), "algorithm", label))[0]
-    settings, callbacks = translated(algorithm, given)
+    settings, callbacks = translated(algorithm, mutated(given, _changing(plan, algorithm)))
+    if plan.custom is not None:
+        text = "custom_explore_fn is left out: populations of algorithms change their own settings."
+        warnings.warn(text, PoiseWarning, stacklevel=2)
     preset = best_preset(algorithm, settings)
     if restore is not None:
         callbacks.append(Restoring(old_path(restore)))
@@ -133,6 +139,8 @@ def run(
             raise RunError("resume=True needs the name of the search that is to go on.")
         rules = {**{key_of(k): v for k, v in plan.limit.items()}, **(rules or {})}
         generations = _generations(plan, rules)
+        if plan.name == "pbt":
+            rules = _in_steps(rules, algorithm, settings, preset)
         if asked is not None:
             callbacks.append(Asked(asked))
             rules = rules or {"training_iteration": 10**6}
@@ -226,6 +234,34 @@ def _generations(plan: Any, rules: Mapping[str, float]) -> dict[str, Any]:
     if plan.name != "pbt" or not plan.interval or not limit:
         return {}
     return {"generations": max(1, round(limit / plan.interval))}
+
+
+def _changing(plan: Any, algorithm: str) -> dict[str, Any]:
+    """The mutations of a population without those that cannot change while a policy learns."""
+    aliases, kept = algorithm_spec(algorithm)[1].config.aliases, {}
+    for key, given in plan.mutations.items():
+        if plan.name == "pbt" and aliases.get(key, key).startswith(FIXED):
+            text = f"The mutation of {key!r} is left out: it cannot change while a policy learns."
+            warnings.warn(text, PoiseWarning, stacklevel=3)
+        else:
+            kept[key] = given
+    return kept
+
+
+def _in_steps(rules: dict[str, float], algorithm: str, settings: Any, preset: Any) -> Any:
+    """Stop rules of a population, which is compared by steps of the environments."""
+    iterations = rules.pop("training_iteration", None)
+    for key in ("time_total_s", "episodes_total"):
+        if key in rules:
+            text = f"stop {key}={rules.pop(key)!r} is left out: populations are compared by steps."
+            warnings.warn(text, PoiseWarning, stacklevel=3)
+    if iterations is not None and "timesteps_total" not in rules:
+        known: Any = resolve(algorithm, None, settled(settings), preset=preset)[0]
+        steps = known.timesteps_per_iteration or known.train_batch_size
+        rules["timesteps_total"] = iterations * steps
+        say(f"training_iteration={iterations} becomes timesteps_total={iterations * steps}: "
+            "populations are compared by steps.")  # fmt: skip
+    return rules
 
 
 def _limited(rules: dict[str, float]) -> dict[str, float]:

@@ -6,12 +6,14 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
 from poise.errors import PoiseWarning, nearest
-from poise.tuning.space import choice, is_search
+from poise.tuning.space import Choice, Number, choice, is_search
 
 OWN_RULE = {
     "grace_period", "reduction_factor", "brackets", "min_samples_required", "hard_stop",
-    "stop_last_trials", "quantile_fraction", "resample_probability", "custom_explore_fn",
+    "stop_last_trials", "quantile_fraction", "resample_probability",
     "perturbation_factors", "burn_in_period", "synch", "log_config", "require_attrs",
     "min_time_slice", "points_to_evaluate", "seed", "n_initial_points", "random_state_seed",
     "sampler", "random_search_steps", "utility_kwargs", "gamma", "max_early", "bracket",
@@ -51,14 +53,24 @@ class FIFOScheduler:
         self, time_attr: str = "training_iteration", metric: str | None = None,
         mode: str | None = None, max_t: int | None = None, perturbation_interval: float | None =
         None, hyperparam_mutations: Mapping[str, Any] | None = None, reward_attr: str | None = None,
-        **rest: Any,
+        custom_explore_fn: Any = None, **rest: Any,
     ) -> None:  # fmt: skip
         self.metric, self.mode = metric or reward_attr, mode
         steps = max_t or self.max_t
         self.time_attr = time_attr
         self.limit = {time_attr: steps} if steps else {}
         self.interval, self.mutations = perturbation_interval, dict(hyperparam_mutations or {})
+        self.custom = custom_explore_fn
         _said(type(self).__name__, rest)
+
+    def explored(self, config: Mapping[str, Any], random: Any) -> dict[str, Any]:
+        """The settings of a member of a population, changed a little.
+
+        One in four is drawn anew; of the others, numbers become 0.8 or 1.2 times as much, and
+        values of a list the ones beside them.
+        """
+        made = _changed(config, self.mutations, random)
+        return dict(self.custom(made)) if self.custom else made
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         """Nothing is to be set."""
@@ -178,6 +190,34 @@ class ConcurrencyLimiter:
         if name.startswith("__") or name == "searcher":
             raise AttributeError(name)
         return getattr(self.searcher, name)
+
+
+def _changed(
+    config: Mapping[str, Any], mutations: Mapping[str, Any], random: Any
+) -> dict[str, Any]:
+    made = dict(config)
+    for key, given in mutations.items():
+        old = made.get(key)
+        if isinstance(given, Mapping):
+            made[key] = _changed(old or {}, given, random)
+            continue
+        options = given.options if isinstance(given, Choice) else given
+        if isinstance(options, (list, tuple)):
+            at = options.index(old) + random.choice([-1, 1]) if old in options else 0
+            near = options[min(max(at, 0), len(options) - 1)]
+            made[key] = options[random.integers(len(options))] if random.random() < 0.25 else near
+        elif random.random() < 0.25 or not isinstance(old, (int, float)):
+            made[key] = given() if callable(given) else _drawn(given, random)
+        else:
+            made[key] = type(old)(old * random.choice([0.8, 1.2]))
+    return made
+
+
+def _drawn(space: Number, random: Any) -> float:
+    low, high = np.log([space.low, space.high]) if space.log else (space.low, space.high)
+    value = random.uniform(low, high)
+    value = float(np.exp(value) if space.log else value)
+    return round(value) if space.whole else value
 
 
 def create_scheduler(scheduler: str, **how: Any) -> Any:

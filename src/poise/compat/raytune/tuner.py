@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,42 +27,24 @@ class CheckpointConfig:
     checkpoint_at_end: bool | None = None
 
 
-@dataclass
-class FailureConfig:
-    """Without effect: what fails is replaced by itself."""
+class Idle:
+    """What says how Ray does its work, and is without effect here; attributes are as given."""
 
-    max_failures: int = 0
-    fail_fast: Any = False
+    def __init__(self, *_: Any, **given: Any) -> None:
+        self.__dict__.update(given)
 
+    def add_metric_column(self, *_: Any, **__: Any) -> None:
+        """There is nothing to do."""
 
-@dataclass
-class SyncConfig:
-    """Without effect: everything is on this machine's disk."""
+    add_parameter_column = add_metric_column
 
-    upload_dir: str | None = None
-    syncer: Any = None
-    sync_period: int = 300
-    sync_timeout: int = 1800
-    sync_artifacts: bool = False
+    def to_json(self) -> str:
+        """Nothing."""
+        return "{}"
 
 
-@dataclass
-class ScalingConfig:
-    """Without effect: an algorithm has settings for that."""
-
-    num_workers: int | None = None
-    use_gpu: bool = False
-    resources_per_worker: Any = None
-    trainer_resources: Any = None
-
-
-@dataclass
-class ResumeConfig:
-    """Without effect: what has not ended goes on."""
-
-    finished: Any = None
-    unfinished: Any = None
-    errored: Any = None
+FailureConfig = SyncConfig = ScalingConfig = ResumeConfig = PlacementGroupFactory = Idle
+CLIReporter = JupyterNotebookReporter = ProgressReporter = Idle
 
 
 @dataclass
@@ -75,8 +57,8 @@ class RunConfig:
     stop: Any = None
     callbacks: Any = None
     checkpoint_config: CheckpointConfig | None = None
-    failure_config: FailureConfig | None = None
-    sync_config: SyncConfig | None = None
+    failure_config: Any = None
+    sync_config: Any = None
     progress_reporter: Any = None
     verbose: int = 2
     log_to_file: Any = False
@@ -98,33 +80,6 @@ class TuneConfig:
     trial_name_creator: Any = None
     trial_dirname_creator: Any = None
     chdir_to_trial_dir: Any = None
-
-
-@dataclass
-class CLIReporter:
-    """Without effect: Poise shows runs and searches by itself."""
-
-    metric_columns: Any = None
-    parameter_columns: Any = None
-    max_report_frequency: float = 5
-    max_progress_rows: int = 20
-    print_intermediate_tables: Any = None
-    metric: str | None = None
-    mode: str | None = None
-    sort_by_metric: bool = False
-    more: dict[str, Any] = field(default_factory=dict)
-
-    def add_metric_column(self, *_: Any, **__: Any) -> None:
-        """There is nothing to do."""
-
-    add_parameter_column = add_metric_column
-
-
-JupyterNotebookReporter = ProgressReporter = CLIReporter
-
-
-def PlacementGroupFactory(*_: Any, **__: Any) -> None:  # noqa: N802
-    """None: what a trial needs is what there is."""
 
 
 class Tuner:

@@ -101,8 +101,11 @@ class Algorithm:
         return made
 
     @classmethod
-    def default_resource_request(cls, config: Any = None) -> None:
-        """None: what a training needs is what there is."""
+    def default_resource_request(cls, config: Any = None) -> Any:
+        """What a training needs is what there is."""
+        from poise.compat.raytune.tuner import PlacementGroupFactory
+
+        return PlacementGroupFactory()
 
     @classmethod
     def with_updates(cls, *_: Any, **__: Any) -> Any:
@@ -238,9 +241,9 @@ class Algorithm:
 
     save_checkpoint = save
 
-    def save_to_path(self, path: Any, *_: Any, **__: Any) -> str:
+    def save_to_path(self, path: Any = None, *_: Any, **__: Any) -> str:
         """Writes a checkpoint at a path."""
-        return str(self.trainer.save(path))
+        return str(self.trainer.save(path) if path else self.save())
 
     def restore(self, checkpoint_path: Any) -> None:
         """Goes on from a checkpoint."""

@@ -160,6 +160,13 @@ class AlgorithmConfig(Section):
         copied: dict[str, Any] = self.copy()
         return {k: dict(v) if isinstance(v, Section) else v for k, v in copied.items()}
 
+    @property
+    def algo_class(self) -> Any:
+        """The class of its algorithm."""
+        from poise.compat.rllib.registry import of_name
+
+        return of_name(self.algorithm)
+
     def validate(self) -> None:
         """There is nothing to do: settings are checked when an algorithm is built."""
 

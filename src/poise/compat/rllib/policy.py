@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from poise.compat.gym.core import OldEnv
+from poise.envs.make import make_env
 from poise.errors import ConfigError
 from poise.learning.seeding import torch_generator
 from poise.training.acting import ACTING, act
@@ -49,8 +51,11 @@ class PolicyView:
 
     @property
     def model(self) -> Any:
-        network = self.own.network
-        return getattr(network, "old", network)  # a model of RLlib's kind is itself
+        network = getattr(self.own.network, "old", self.own.network)  # RLlib's kind is itself
+        if not hasattr(network, "base_model"):  # as Keras had it
+            shown = SimpleNamespace(summary=lambda *_, **__: str(network))
+            object.__setattr__(network, "base_model", shown)
+        return network
 
     def compute_actions(
         self, obs_batch: Any, state_batches: Sequence[Any] | None = None, *_: Any,
@@ -188,9 +193,10 @@ class Workers:
         """There is nothing to do: samplers have the weights before each rollout."""
 
     @property
-    def env(self) -> _All:
-        """All environments as one."""
-        return _All(self.trainer)
+    def env(self) -> Any:
+        """A fresh environment, as Gym's scripts of all its years play one."""
+        config = self.trainer.config
+        return OldEnv(make_env(config.env, dict(config.env_config)))
 
 
 class _All:

@@ -135,7 +135,7 @@ def classic(trainer: Any, result: Mapping[str, Any]) -> dict[str, Any]:
         "info": {"num_steps_sampled": steps, "num_steps_trained": steps,
                  "num_env_steps_sampled": steps, "num_agent_steps_sampled": steps,
                  "learner": {name: {**own, "learner_stats": own} for name, own in stats.items()}},
-        "learners": stats,
+        "learners": {**stats, "__all_modules__": {"num_env_steps_trained_lifetime": steps}},
         "policy_reward_mean": by_policy,
         "policy_reward_min": {n: own["episode_reward_min"] for n, own in rewards.items()
                               if "episode_reward_min" in own},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from poise.compat.raytune.loggers import pretty_print as pretty_print
 from poise.compat.rllib.results import flat
 from poise.errors import PoiseWarning
 
+ENV_STATE = "state"
 FLOAT_MIN, FLOAT_MAX = -3.4e38, 3.4e38
 LEARNER_INFO, LEARNER_STATS_KEY = "learner", "learner_stats"
 ENV_RUNNER_RESULTS, EVALUATION_RESULTS, LEARNER_RESULTS = "env_runners", "evaluation", "learners"
@@ -91,6 +93,28 @@ def one_hot(x: Any, depth: Any = 0, **_: Any) -> Any:
     if isinstance(x, torch.Tensor):
         return torch.nn.functional.one_hot(x.long(), size).float()
     return np.eye(size, dtype=np.float32)[np.asarray(x)]
+
+
+def get_preprocessor(space: Any) -> Callable[..., Any]:
+    """A function that says of a space how large it is as one vector."""
+    from poise.compat.rllib.models import seen_space
+
+    shape = seen_space(space).shape
+    return lambda *_: SimpleNamespace(size=int(np.prod(shape)), shape=shape)
+
+
+def check(x: Any, y: Any, decimals: int = 5, **_: Any) -> None:
+    """Looks whether two structures of numbers are equal.
+
+    Raises:
+        AssertionError: they are not.
+    """
+    if isinstance(x, Mapping):
+        assert x.keys() == y.keys(), f"{list(x)} is not {list(y)}"
+        for key in x:
+            check(x[key], y[key], decimals)
+    else:
+        np.testing.assert_almost_equal(convert_to_numpy(x), convert_to_numpy(y), decimals)
 
 
 def check_learning_achieved(
