@@ -20,6 +20,10 @@ from typing import Any
 from poise.advice.symptoms import SYMPTOMS
 from poise.cli.main import COMMANDS
 from poise.cluster.spec import ClusterSpec, Group
+from poise.compat import left_out
+from poise.compat.names import HOMES, ROOMS
+from poise.compat.ray_missing import ABSENT
+from poise.compat.rllib.registry import ALGORITHMS as CLASSES
 from poise.config.algorithms import ALGORITHMS
 from poise.config.base import AlgorithmConfig
 from poise.config.docs import field_docs
@@ -244,6 +248,41 @@ def origins(library: str) -> str:
     return table((f"{library}" if library != "elsewhere" else "name", "Poise"), rows)
 
 
+def names_of_ray() -> str:
+    """The names of RLlib and Ray Tune that there are, by the package that has them."""
+    rows = []
+    for room, homes in ROOMS.items():
+        names = {n for home, ns in HOMES.items() if home.startswith(homes) for n in ns.split()}
+        if names and room not in ("train", "air"):
+            shown = "ray" if not room else f"ray.{room}"
+            rows.append([code(shown), ", ".join(code(name) for name in sorted(names))])
+    classes = ", ".join(code(name) for name in CLASSES)
+    rows.append(
+        [
+            f"{code('ray.rllib.agents')}, {code('ray.rllib.algorithms')}",
+            f"{classes}, "
+            "each also as `...Trainer`, `...Agent` and `...Config`, and `DEFAULT_CONFIG`",
+        ]
+    )
+    return table(("package", "names"), rows)
+
+
+def left_out_of_rllib() -> str:
+    """RLlib's settings that are left out with a warning, and what there is in their place."""
+    grouped: dict[str, list[str]] = {}
+    said = {**left_out.INSTEAD, **{key: f"{text}." for key, text in left_out.OTHER_SCALE.items()}}
+    for key, text in said.items():
+        grouped.setdefault(text, []).append(key)
+    rows = ([", ".join(map(code, keys)), text] for text, keys in grouped.items())
+    return table(("settings", "in their place"), rows)
+
+
+def absent_of_ray() -> str:
+    """Names of RLlib and Tune that are absent, and what there is in their place."""
+    rows = [[code(pattern), f"{text[0].upper()}{text[1:]}."] for pattern, text in ABSENT.items()]
+    return table(("names", "in their place"), rows)
+
+
 def algorithm_table() -> str:
     shared = {"APPO": "impala", "TQC": "sac", "CrossQ": "sac", "TD3": "sac", "DDPG": "sac"}
     pages = [
@@ -359,6 +398,10 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "aliases": aliases,
     "names RLlib": lambda: origins(RLLIB),
     "names SB3": lambda: origins(SB3),
+    "names of ray": names_of_ray,
+    "left out of RLlib": left_out_of_rllib,
+    "without effect": lambda: ", ".join(code(key) for key in sorted(left_out.WITHOUT_EFFECT)) + ".",
+    "absent of ray": absent_of_ray,
     "names CleanRL": lambda: origins(CLEANRL),
     "names elsewhere": lambda: origins("elsewhere"),
     **{f"settings {name}": (lambda name=name: algorithm_settings(name)) for name in ALGORITHMS},

@@ -8,6 +8,7 @@ looks a name up when it is asked for it.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -38,7 +39,7 @@ HOMES: dict[str, str] = {
     "TaskType make_multi_agent register_env",
     "rllib.utils": "check ENV_STATE get_preprocessor DeveloperAPI Deprecated ExperimentalAPI "
     "FLOAT_MAX FLOAT_MIN OldAPIStack OverrideToImplementCustomMethod PublicAPI "
-    "check_learning_achieved convert_to_numpy deep_update merge_dicts one_hot override "
+    "check_learning_achieved convert_to_numpy convert_to_torch_tensor deep_update merge_dicts one_hot override "
     "pretty_print try_import_tf try_import_tfp "
     "try_import_torch AgentID EnvActionType EnvObsType EnvType ModelConfigDict ModelWeights "
     "MultiAgentDict PolicyID ResultDict TensorStructType TensorType TrainerConfigDict "
@@ -122,6 +123,10 @@ EXAMPLES = "rllib.examples"
 """RLlib's own examples import each other: that is the folder where the script is, or one above."""
 
 
+FOLDER = "POISE_RLLIB_EXAMPLES"
+"""Variable with that folder, which worker processes inherit."""
+
+
 def names_of(module: str) -> dict[str, str]:
     """The names that a module has, and where each is."""
     rooms = ROOMS[module.partition(".")[0]]
@@ -186,7 +191,8 @@ class Finder(MetaPathFinder, Loader):
         if is_module(name, absent=True) and not name.startswith(f"{EXAMPLES}."):
             spec = ModuleSpec(fullname, self, is_package=True)
             if name == EXAMPLES:
-                main = Path(sys.argv[0] or ".").resolve().parent
+                here = str(Path(sys.argv[0] or ".").resolve().parent)
+                main = Path(os.environ.setdefault(FOLDER, here))  # of children, too
                 spec.submodule_search_locations = [str(main), str(main.parent)]
             return spec
         if name.startswith(EXAMPLES):

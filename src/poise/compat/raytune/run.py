@@ -31,7 +31,7 @@ from poise.tracking.launch import resume as go_on
 from poise.tuning.population import FIXED
 from poise.tuning.run import run as search
 from poise.tuning.search import LIMITS
-from poise.tuning.space import searches
+from poise.tuning.space import Choice, is_search, searches
 
 WITHOUT_EFFECT = {
     "callbacks", "checkpoint_at_end", "checkpoint_score_attr", "checkpoint_keep_all_ranks",
@@ -128,6 +128,11 @@ def run(
     if plan.custom is not None:
         text = "custom_explore_fn is left out: populations of algorithms change their own settings."
         warnings.warn(text, PoiseWarning, stacklevel=2)
+    for place in [each for each in settings if plan.name == "pbt" and each.startswith(FIXED)]:
+        if is_search(own := settings[place]):
+            settings[place] = own.options[0] if isinstance(own, Choice) else own.low
+            text = f"{place}={settings[place]!r} for all: members of a population share it."
+            warnings.warn(text, PoiseWarning, stacklevel=2)
     preset = best_preset(algorithm, settings)
     if restore is not None:
         callbacks.append(Restoring(old_path(restore)))

@@ -87,6 +87,13 @@ def convert_to_numpy(x: Any, *_: Any) -> Any:
     return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x
 
 
+def convert_to_torch_tensor(x: Any, *_: Any) -> Any:
+    """A structure of arrays as one of tensors."""
+    if isinstance(x, Mapping):
+        return {key: convert_to_torch_tensor(value) for key, value in x.items()}
+    return torch.as_tensor(np.asarray(x)) if not isinstance(x, torch.Tensor) else x
+
+
 def one_hot(x: Any, depth: Any = 0, **_: Any) -> Any:
     """Categories as rows of zeros and a one."""
     size = int(getattr(depth, "n", depth))
