@@ -39,8 +39,8 @@ HOMES: dict[str, str] = {
     "TaskType make_multi_agent register_env",
     "rllib.utils": "check ENV_STATE get_preprocessor DeveloperAPI Deprecated ExperimentalAPI "
     "FLOAT_MAX FLOAT_MIN OldAPIStack OverrideToImplementCustomMethod PublicAPI "
-    "check_learning_achieved convert_to_numpy convert_to_torch_tensor deep_update merge_dicts one_hot override "
-    "pretty_print try_import_tf try_import_tfp "
+    "check_learning_achieved convert_to_numpy convert_to_torch_tensor deep_update merge_dicts "
+    "one_hot override pretty_print try_import_tf try_import_tfp "
     "try_import_torch AgentID EnvActionType EnvObsType EnvType ModelConfigDict ModelWeights "
     "MultiAgentDict PolicyID ResultDict TensorStructType TensorType TrainerConfigDict "
     "AlgorithmConfigDict PartialAlgorithmConfigDict PartialTrainerConfigDict EnvCreator "
