@@ -214,6 +214,7 @@ def test_the_end_of_a_run_waits_for_a_stuck_logger_only_so_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loggers, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(loggers, "SILENCE_S", 0.01)
     release = threading.Event()
 
     class Stuck(Logger):
@@ -222,6 +223,7 @@ def test_the_end_of_a_run_waits_for_a_stuck_logger_only_so_long(
 
     try:
         run = small_run(tmp_path, 3, loggers=[Stuck()])
+        assert log_of(run).count("Waiting for Stuck, for 0 s at most.") == 1
         assert "Stuck has not taken everything within 0.05 s of the end" in log_of(run)
     finally:
         release.set()

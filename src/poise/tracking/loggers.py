@@ -40,6 +40,8 @@ QUEUE = 1_000
 """What a logger may be behind by: results and films."""
 PATIENCE_S = 120.0
 """How long the end of a run waits for loggers to send what they have."""
+SILENCE_S = 3.0
+"""After so long, it is said that it waits."""
 CAUSE = 300
 """Characters of a cause that are shown."""
 IDS = "loggers.json"
@@ -227,7 +229,11 @@ class _Sender:
 
     def wait(self, until: float) -> None:
         """Waits until the logger has finished, or a time is over."""
-        self._thread.join(max(0.0, until - time.monotonic()))
+        left = max(0.0, until - time.monotonic())
+        self._thread.join(min(SILENCE_S, left))
+        if self._thread.is_alive():
+            self._say(f"Waiting for {self._logger.name}, for {left:.0f} s at most.")
+            self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
             self._say(
                 f"Warning: {self._logger.name} has not taken everything within {PATIENCE_S:g} s of "
