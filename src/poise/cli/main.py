@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plot": ("poise.cli.plot:plot", "Draw return and length of the episodes of runs."),
     "runs": ("poise.cli.listing:runs", "List the runs and how they are doing."),
     "watch": ("poise.cli.watch:watch", "Show runs as a live page in the browser."),
-    "serve": ("poise.cli.serve:serve", "Let other programs ask a policy for actions."),
+    "serve": ("poise.cli.serve:serve", "Let other programs ask a policy for actions, over HTTP."),
     "check-env": (
         "poise.cli.check:check_env",
         "Check an environment: what is wrong with it, and how fast it is.",
