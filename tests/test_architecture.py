@@ -154,7 +154,7 @@ BUDGETS = {
     "what trains": (12712, ROOMS[ROOMS.index("children") : ROOMS.index("advice")]),
     "checks": (1000, ["checks"]),
     "what is kept and shown": (
-        3342,
+        3348,
         ["tracking", "api", "cli", "poise", "errors", "startup", "install", "files", "__main__"],
     ),
     "clusters": (2250, ["cluster"]),
@@ -175,9 +175,9 @@ said before. Clusters have 1,050 more: samplers and their faults take
 what the plan gave, and clusters of one's own, their descriptions, jobs, and what is sent and
 fetched as much again; the last 50 are that a run there ends by the error that it ends by here,
 leaves to others what they hold, and that warnings of workers are heard. Searches have 50 more:
-trials that run elsewhere. What is kept and shown has 642 more: `poise export` (40), `poise doctor`
+trials that run elsewhere. What is kept and shown has 648 more: `poise export` (40), `poise doctor`
 (80), `poise play` (110): a seat, a board, and moves that are asked for; `poise watch` (30), whose
-page has 700 in its own room; and loggers (283): threads that hold up nothing, and what four
+page has 700 in its own room; and loggers (289): threads that hold up nothing, and what four
 services want to be told in their own ways; settings that change while a run trains (22); what a
 policy does, which nothing kept before (54); and `poise serve` (22), which has 230 more beside the
 live page, whose guard and sockets it shares.
