@@ -12,6 +12,8 @@ import pytest
 from gymnasium import spaces
 
 import poise
+from poise.config.resolve import resolve
+from poise.training.confirmation import Confirmation
 from poise.training.trainer import Trainer
 
 LENGTH = 4
@@ -144,6 +146,16 @@ def test_what_is_saved_says_what_was_confirmed_of_it(tmp_path: Path) -> None:
         run.result["confirmed_episodes"],
     )
     assert "confirmed 1 over" in (run.path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(("trained", "games"), [(100_000, 20), (1_000_000, 50), (9_000_000, 100)])
+def test_games_from_the_screen_take_a_tenth_of_the_steps_so_far(trained: int, games: int) -> None:
+    config, _ = resolve("PPO", "PongNoFrameskip-v4", preset=None)
+    asked: list[int] = []
+    confirm = Confirmation(config, lambda n: asked.append(n) or [], lambda failure: None)
+    result = {"timesteps_total": trained, "episode_len_mean": 2000.0}
+    assert confirm("episode_reward_mean", 18.0, result) is None
+    assert asked == [games]
 
 
 def test_a_native_environment_plays_the_whole_window_at_once() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from poise.config.base import AlgorithmConfig
+from poise.envs.atari import is_atari
 from poise.envs.make import is_native
 from poise.sampling.episodes import Episode
 from poise.stepping.failures import Failure
@@ -21,7 +22,8 @@ FEWEST = 20
 """Episodes that a confirmation plays at least (or as many as there are in a window)."""
 
 SHARE = 0.1
-"""Of the steps trained so far: a confirmation takes no more where environments are not native."""
+"""Of the steps trained so far: a confirmation takes no more, unless its environment is native and
+quick. Games from the screen are not: their networks take longer than the emulator."""
 
 PATIENCE = 2
 """After a failed confirmation, training goes on for so many times the steps that it took."""
@@ -100,6 +102,7 @@ class Confirmation:
     def _how_many(self, trained: int, length: float) -> int:
         """Episodes to play: as many as in a window, or fewer where that would take too long."""
         window = self.config.metrics_smoothing_episodes
-        if is_native(self.config.env):
+        env = self.config.env
+        if is_native(env) and not (isinstance(env, str) and is_atari(env)):
             return window
         return min(window, max(FEWEST, int(SHARE * trained / max(length, 1.0))))
