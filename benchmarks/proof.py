@@ -33,6 +33,7 @@ ITEMS = {
     "tune": "searches: the tutorial's, short trials, kills, samplers, populations",
     "soak": "ten minutes in which workers are killed",
     "pong": "Pong from the screen",
+    "cluster_article": "the cluster article's notebook, from its first cell to its last",
     "self_play": "connect four in 15 minutes, against players that have learnt nothing",
     "offpolicy": "SAC against Stable-Baselines3 and SBX: steps a second, time to good policies",
     "memory": "PPO with a memory against SB3-contrib's, where velocities are hidden",
