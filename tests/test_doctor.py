@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from gymnasium import spaces
+from tests.test_selfplay import Higher
 
 import poise
 from poise.advice.course import Course, Seen
@@ -82,6 +83,12 @@ def with_seen(made: Course, **what: Any) -> Course:
     return made
 
 
+def with_length(length: int, **config: Any) -> Course:
+    made = course(config=config)
+    made.episodes = [each._replace(length=length) for each in made.episodes]
+    return made
+
+
 DQN = {**PPO, "epsilon_timesteps": 1000, "final_epsilon": 0.0}
 CASES: dict[str, tuple[Course, list[str]]] = {
     "failures": (course(env_failures_total=90, episodes_lost_total=90), ["90 times", "check-env"]),
@@ -109,7 +116,7 @@ CASES: dict[str, tuple[Course, list[str]]] = {
     ),
     "discount too low": (course(config={"gamma": 0.5}), ["gamma=0.5", "2.0 steps"]),
     "too few updates": (course(sgd_steps=1, config={}), ["50 updates", "train_batch_size"]),
-    "values diverge": (course(q=1e6), ["1e+06", "double_q"]),
+    "values diverge": (course(q=1e6, config={"double_q": False}), ["1e+06", "double_q"]),
     "actions at the bounds": (
         with_seen(course(layouts=ARM, entropy=2.0), actions=np.ones((200, 2))),
         ["100%", "log_std_init"],
@@ -129,6 +136,60 @@ def test_every_symptom_is_told_with_its_numbers_and_what_to_try(symptom: str) ->
     found = findings(made)
     assert [each.symptom for each in found] == [symptom]
     assert all(word in str(found[0]) for word in said), found[0]
+
+
+@pytest.mark.parametrize(
+    ("made", "said", "wrong"),
+    [
+        (with_length(1000, gamma=0.99), None, "gamma"),
+        (with_length(2000, gamma=0.99), "Raise gamma to 0.999.", "0.99."),
+        (course(entropy=0.002, config={"entropy_coeff": 0.1}), "it is 0.1) to 0.3", "0.01"),
+        (course(q=1e6, config={"double_q": True}), "tau", "double_q"),
+        (course(q=1e6, config={"target_networks": False}), "Lower lr.", "tau"),
+        (course(grad_norm=400.0, config={"normalize_rewards": True}), "grad_clip", "normalize"),
+        (course(vf_explained_var=0.0, config={"model": {"memory": "lstm"}}), "depends on.", "lstm"),
+        (course(kl=2.5), "Lower lr three times, and again.", "num_sgd_iter"),
+        (course(kl=2.5, config={"target_kl": None}), "target_kl", "num_sgd_iter"),
+        (course(skipped_updates=200, config={"normalize_rewards": True}), "observ", "rewards"),
+        (with_seen(course(), reward=1e-5), "scale the reward", "divide"),
+        (course(kl=2.5, config={"lr": None}), None, "lr="),
+        (Course("PPO", PPO, [{"learner/q": 99.0, "timesteps_total": 9999}], []), None, "earned"),
+    ],
+)
+def test_what_is_advised_can_be_done_and_is_not_done_yet(
+    made: Course, said: str | None, wrong: str
+) -> None:
+    told = " ".join(map(str, findings(made)))
+    assert said in told if said else not told
+    assert wrong not in told
+
+
+def test_an_algorithm_without_the_usual_settings_is_told_what_it_can_do() -> None:
+    bare = course(returns=-200.0)
+    bare.config = {}
+    assert "or explore more." in str(findings(bare)[0])
+
+
+def test_numbers_of_a_damaged_file_are_left_out() -> None:
+    made = course()
+    made.results = [{**each, "timesteps_total": "many", "learner/q": "?"} for each in made.results]
+    assert not findings(made)
+    assert made.steps == 0
+
+
+def test_a_contest_is_no_return_that_does_not_rise(tmp_path: Path) -> None:
+    made = course(returns=0.0, **{"info/reward/a": -0.2, "info/reward/b": 0.2})
+    assert made.contest
+    assert not findings(made)
+    made = course(returns=0.0, **{"info/reward/a": 0.0, "info/reward/b": 0.0})
+    assert not made.contest
+    assert findings(made)
+    owners = {"left": "red", "right": "blue"}
+    how = {"policies": ["red", "blue"], "policy_mapping_fn": owners}
+    told = poise.diagnose(train(tmp_path, "PPO", Higher, how, 5_000).path)
+    assert (told.learns, told.contest, told.findings) == (None, True, [])
+    assert "each other" in told.summary
+    assert "red and blue" in told.notes[0]
 
 
 def test_nothing_is_told_where_nothing_is_odd() -> None:

@@ -61,7 +61,7 @@ VECTOR = spaces.Box(-2, 2, (5,))
 NESTED = spaces.Dict(
     {
         "far": spaces.Box(-np.inf, np.inf, (2, 2), np.float64),
-        "pair": spaces.Tuple([spaces.Discrete(5, start=2), spaces.MultiBinary(3)]),
+        "pair": spaces.Tuple([spaces.Discrete(5, start=7), spaces.MultiBinary(3)]),
         "many": spaces.MultiDiscrete([3, 4]),
         "large": spaces.Discrete(3000),
         "byte": spaces.Box(0, 200, (3,), np.uint8),

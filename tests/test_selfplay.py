@@ -15,7 +15,7 @@ from tests.many_agents import Turns
 from tests.test_agents import GAME, Rooms, parameters
 
 import poise
-from poise.advice.stuck import is_contest
+from poise.advice.stuck import course_of
 from poise.config.opponents import OpponentsConfig
 from poise.config.presets import PRESETS
 from poise.sampling.opponents import PRESENT, Earlier, Pool
@@ -222,14 +222,14 @@ def test_other_opponents_may_be_asked_for_when_a_run_goes_on(tmp_path: Path) -> 
 def test_where_agents_play_against_each_other_no_return_need_rise() -> None:
     trainer = poise.PPO(Higher, metrics_smoothing_episodes=5, **SETTINGS)
     trainer.train()
-    assert is_contest(trainer)  # what one wins, the other loses
+    assert course_of(trainer).contest  # what one wins, the other loses
     together = poise.PPO(Rooms, **{**SETTINGS, "model": {}})
     together.train()
     assert len(together.metrics.window) > 1
-    assert not is_contest(together)
+    assert not course_of(together).contest
     rated = poise.PPO(Higher, opponents=True, metrics_smoothing_episodes=5, **SETTINGS)
     rated.train()
-    assert is_contest(rated)
+    assert course_of(rated).contest
     assert trainer.score == ("episode_reward_mean", 0.0)
     assert rated.score == ("selfplay/elo", rated.opponents[0].elo)
 

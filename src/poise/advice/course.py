@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,29 +67,34 @@ class Course:
     layouts: tuple[Layout, Layout] | None = None
     seen: Seen | None = None
     workers: bool = False
-    _risen: list[bool] = field(default_factory=list)
 
     @property
     def steps(self) -> int:
         """Environment steps of the run."""
-        return int(self.results[-1]["timesteps_total"]) if self.results else 0
+        return int(self.last("timesteps_total"))
 
     @property
     def told(self) -> bool:
         """Whether there is enough of it to tell anything."""
         return self.steps >= FEWEST_STEPS and len(self.episodes) >= FEWEST_EPISODES
 
-    @property
+    @cached_property
     def learns(self) -> bool:
-        """Whether its return has risen by more than chance, or it is too early to tell."""
-        if not self._risen:
-            self._risen.append(not self.told or has_risen(self.episodes))
-        return self._risen[0]
+        """Whether its return has risen by more than chance, need not, or it is too early."""
+        return not self.told or self.contest or has_risen(self.episodes)
+
+    @cached_property
+    def contest(self) -> bool:
+        """Whether agents play against each other, so that the sum of their returns need not rise:
+        they play earlier selves, or share out what is always the same."""
+        shares = ({v for k, v in r.items() if k.startswith("info/reward/")} for r in self.results)
+        alike = len({round(each.reward, 5) for each in self.episodes}) == 1
+        return bool(self.config.get("opponents")) or (alike and any(len(s) > 1 for s in shares))
 
     def of(self, key: str) -> list[float]:
         """All finite values of a result."""
         found = (each.get(key) for each in self.results)
-        return [float(value) for value in found if value is not None and math.isfinite(value)]
+        return [float(v) for v in found if isinstance(v, (int, float)) and math.isfinite(v)]
 
     def late(self, key: str) -> float | None:
         """The median of a result over the latest part of the run; None if it has none."""
@@ -113,14 +119,16 @@ class Course:
     @property
     def returns(self) -> np.ndarray:
         """The returns of its latest episodes, at most 100 and at least a fifth of all."""
-        count = max(100, len(self.episodes) // RECENT)
-        return np.array([episode[2] for episode in self.episodes[-count:]])
+        return np.array([episode.reward for episode in self._latest])
 
     @property
     def length(self) -> float:
         """The mean length of these."""
-        count = max(100, len(self.episodes) // RECENT)
-        return float(np.mean([episode[3] for episode in self.episodes[-count:]] or [0]))
+        return float(np.mean([episode.length for episode in self._latest] or [0]))
+
+    @property
+    def _latest(self) -> Sequence[Finished]:
+        return self.episodes[-max(100, len(self.episodes) // RECENT) :]
 
     @property
     def numbers(self) -> int:

@@ -43,16 +43,8 @@ class Stuck(Callback):
             whole = len(episodes) == result["episodes_total"]  # the first ones are still remembered
             goal = reward_threshold(trainer.config.env)
             solved = goal is not None and result["episode_reward_mean"] >= goal
-            if whole and not solved and not is_contest(trainer) and not has_risen(episodes):
+            if whole and not (solved or course_of(trainer).contest or has_risen(episodes)):
                 self._say(advice(trainer, [episode.reward for episode in episodes]))
-
-
-def is_contest(trainer: Trainer) -> bool:
-    """Whether agents play against each other, so that the sum of their returns need not rise."""
-    window, own = list(trainer.metrics.window), "reward/"
-    differ = (len({v for k, v in each.info.items() if k.startswith(own)}) > 1 for each in window)
-    alike = len({each.reward for each in window}) == 1
-    return trainer.algorithm.opponents is not None or (alike and any(differ))
 
 
 def advice(trainer: Trainer, returns: Sequence[float]) -> str:
@@ -83,7 +75,7 @@ def advice(trainer: Trainer, returns: Sequence[float]) -> str:
         )
     return (
         f"{seen}: nothing has told good actions from bad ones, "
-        f"so explore more ({exploration(course)}), begin episodes nearer to the goal, "
+        f"so explore more{exploration(course)}, begin episodes nearer to the goal, "
         "or reward steps on the way to it."
     )
 
@@ -91,8 +83,8 @@ def advice(trainer: Trainer, returns: Sequence[float]) -> str:
 def course_of(trainer: Trainer) -> Course:
     """What a trainer's own numbers tell, without a look at what its policy sees."""
     policy: Any = trainer.policy
-    episodes = list(trainer.metrics.finished)
-    course = Course(trainer.name, trainer.config.to_dict(), list(trainer.history), episodes)
+    told = list(trainer.history), list(trainer.metrics.finished)
+    course = Course(trainer.name, trainer.config.to_dict(), *told)
     if not is_joint(policy.obs_layout.space):
         course.layouts = policy.obs_layout, policy.action_layout
     return course

@@ -94,7 +94,7 @@ def skipped(course: Course) -> Told:
     return (
         f"{skipped:,.0f} of {skipped + taken:,.0f} updates were left out: their gradients were not "
         "finite.",
-        "Lower lr, scale rewards (normalize_rewards) and observations (normalize_observations).",
+        f"Lower lr{_or_set(course, 'normalize_rewards', 'normalize_observations')}.",
     )
 
 
@@ -123,8 +123,8 @@ def explores_too_little(course: Course) -> Told:
         return None
     return (
         f"Actions were tried by chance in the first {steps_at(course, reached):,} steps only.",
-        "Raise initial_epsilon to 1, epsilon_timesteps to a tenth of the run, and final_epsilon "
-        "to 0.05.",
+        "Let their share fall from 1 (initial_epsilon) to 0.05 (final_epsilon), over a tenth of "
+        "the run (epsilon_timesteps).",
     )
 
 
@@ -138,7 +138,7 @@ def returns_never_vary(course: Course) -> Told:
         f"Every one of {len(returns):,} episodes returned {returns[0]:g}: nothing tells good "
         "actions from bad ones.",
         "Look whether the reward is what you mean; if the goal is only never met, reward steps on "
-        f"the way to it, begin episodes near it, or explore more ({exploration(course)}).",
+        f"the way to it, begin episodes near it, or explore more{exploration(course)}.",
     )
 
 
@@ -175,14 +175,13 @@ def observations_scale(course: Course) -> Told:
 @_symptom("scale of rewards")
 def rewards_scale(course: Course) -> Told:
     """Rewards are far larger or smaller than 1, and not normalised."""
-    if course.config.get("normalize_rewards") or course.config.get("clip_rewards"):
-        return None
-    size = _reward(course)
-    if size is None or 1e-3 <= size <= 100 or size == 0:
+    scaled = course.config.get("normalize_rewards") or course.config.get("clip_rewards")
+    size = None if scaled else _reward(course)
+    if not size or 1e-3 <= size <= 100:
         return None
     return (
-        f"A step's reward is about {size:.3g}, and networks learn from numbers near 1.",
-        "Set normalize_rewards=True, or divide the reward in the environment.",
+        f"A step's reward is {size:.3g} on average, and networks learn from numbers near 1.",
+        "Set normalize_rewards=True, or scale the reward in the environment.",
     )
 
 
@@ -237,13 +236,17 @@ def lr_too_high(course: Course) -> Told:
     """The policy jumps with every iteration."""
     moved, clipped = course.late("learner/kl"), course.late("learner/clip_fraction")
     early = max(map(abs, course.of("learner/kl")[:10]), default=0.0)
-    if (moved is None or abs(moved) < 0.3) and (clipped is None or clipped < 0.5) and early < 1:
+    lr = course.setting("lr")
+    if lr is None or (
+        (moved is None or abs(moved) < 0.3) and (clipped is None or clipped < 0.5) and early < 1
+    ):
         return None
     jump = max(early, abs(moved or 0.0))
+    held = " or ".join(key for key in ("num_sgd_iter", "target_kl") if course.has(key))
     return (
         f"An iteration moves the policy by {jump:.2g} nats (0.01 to 0.05 is usual), with "
-        f"lr={course.setting('lr'):g}: it jumps past what it looks for.",
-        "Lower lr three times, and again; fewer num_sgd_iter, or target_kl, hold it back, too.",
+        f"lr={lr:g}: it jumps past what it looks for.",
+        f"Lower lr three times, and again{f'; a lower {held} holds it back, too' if held else ''}.",
     )
 
 
@@ -254,6 +257,7 @@ def entropy_collapsed(course: Course) -> Told:
     if late is None or not course.has("entropy_coeff") or course.layouts is None:
         return None
     most, count = course.choices, course.numbers
+    weight = course.setting("entropy_coeff") or 0.0
     if most is not None:
         low, usual = late < 0.05 * most, f"of at most {most:.2f}"
     else:
@@ -262,7 +266,7 @@ def entropy_collapsed(course: Course) -> Told:
         return None
     return (
         f"The policy hardly tries anything any more: its entropy is {late:.3f} nats, {usual}.",
-        f"Raise entropy_coeff (it is {course.setting('entropy_coeff'):g}) to 0.01, and lower lr.",
+        f"Raise entropy_coeff (it is {weight:g}) to {max(0.01, 3 * weight):g}, and lower lr.",
     )
 
 
@@ -287,12 +291,12 @@ def discount_too_low(course: Course) -> Told:
     if gamma is None or gamma >= 1 or course.length < 10:
         return None
     horizon = 1 / (1 - gamma)
-    if horizon > 0.1 * course.length:
+    if horizon > 0.099 * course.length:  # the usual 100 steps of 1,000 are enough
         return None
     return (
         f"gamma={gamma:g} looks {horizon:.1f} steps ahead, and episodes have {course.length:.0f}: "
         "what comes later counts for nothing.",
-        "Raise gamma to 0.99.",
+        f"Raise gamma to {next(g for g in (0.99, 0.999, 0.9999, 1.0) if g > gamma):g}.",
     )
 
 
@@ -318,18 +322,19 @@ def too_few_updates(course: Course) -> Told:
 def values_diverge(course: Course) -> Told:
     """The values of actions are far above anything that was earned."""
     value = course.late("learner/q")
-    if value is None or course.config.get("normalize_rewards"):
+    if value is None or not course.episodes or course.config.get("normalize_rewards"):
         return None
     most = max(float(np.abs(course.returns).max(initial=0)), 1.0)
     if (alpha := course.late("learner/alpha")) is not None:  # values hold entropies, too
         most += alpha * 2 * course.numbers / (1 - min(course.setting("gamma") or 0.99, 0.9999))
     if abs(value) < 10 * most:
         return None
+    slower = ", let the target network follow more slowly (target_network_update_freq, tau)"
     return (
         f"The value of its actions is {value:,.4g}, and no episode has earned more than "
         f"{most:,.4g}: values feed on themselves.",
-        "Lower lr, let the target network follow more slowly (target_network_update_freq, tau), "
-        "and use double_q.",
+        f"Lower lr{slower * course.config.get('target_networks', True)}"
+        f"{_or_set(course, 'double_q')}.",
     )
 
 
@@ -357,7 +362,8 @@ def gradients_clipped(course: Course) -> Told:
         return None
     return (
         f"Gradients have a norm of {norm:,.3g}, and grad_clip={clip:g} cuts all of them to it.",
-        "Set normalize_rewards=True, lower vf_loss_coeff, or raise grad_clip.",
+        f"Raise grad_clip{', lower vf_loss_coeff' * course.has('vf_loss_coeff')}"
+        f"{_or_set(course, 'normalize_rewards')}.",
     )
 
 
@@ -367,11 +373,13 @@ def values_explain_nothing(course: Course) -> Told:
     explained = course.late("learner/vf_explained_var")
     if explained is None or explained > 0.05 or len(course.of("learner/vf_explained_var")) < 10:
         return None
+    forgets = not (course.config.get("model") or {}).get("memory")
     return (
         f"The value function explains {max(explained, -9.99):.2f} of what returns differ by (1 is "
         "all of it): what is seen does not say what will be earned.",
-        "Look whether the observation holds what the reward depends on; if that lies in the past, "
-        'try model.memory="lstm".',
+        "Look whether the observation holds what the reward depends on"
+        + '; if that lies in the past, try model.memory="lstm"' * forgets
+        + ".",
     )
 
 
@@ -406,17 +414,20 @@ def _numbers(course: Course) -> np.ndarray | None:
 
 def _reward(course: Course) -> float | None:
     """How large a step's reward is."""
-    if course.seen is not None and len(course.seen.rewards):
-        return float(np.abs(course.seen.rewards).mean())
-    if not len(course.returns) or not course.length:
-        return None
-    return float(np.abs(course.returns).mean() / course.length)
+    rewards = course.seen.rewards if course.seen else course.returns / max(1, course.length)
+    return float(np.abs(rewards).mean()) if len(rewards) else None
+
+
+def _or_set(course: Course, *names: str) -> str:
+    """The end of a piece of advice: those of these settings that a run has, and not on."""
+    off = [f"{name}=True" for name in names if course.has(name) and not course.config[name]]
+    return f", or set {' or '.join(off)}" if off else ""
 
 
 def exploration(course: Course) -> str:
-    """The setting that makes an agent try more, and its value."""
+    """In brackets, the setting that makes an agent try more, if there is one, and its value."""
     keys = ["exploration_noise", "epsilon_timesteps", "entropy_coeff", "target_entropy_share"]
     if course.layouts and isinstance(course.layouts[1].space, spaces.Box):
         keys.insert(1, "exploration_correlation")
-    key = next(key for key in keys if course.has(key))
-    return f"a larger {key}, now {course.config[key]}"
+    known = [key for key in keys if course.has(key)]
+    return f" (a larger {known[0]}, now {course.config[known[0]]})" if known else ""

@@ -82,7 +82,11 @@ def _run(what: str, folder: str) -> RunFolder | None:
     try:
         return find_run(what, folder)
     except RunError:
-        if what == "latest" or ("/" in what and ":" not in what and not what.startswith("ALE/")):
+        if (
+            what == "latest"
+            or RunFolder(what).path.is_dir()
+            or ("/" in what and ":" not in what and not what.startswith("ALE/"))
+        ):
             raise  # a path
         return None
 

@@ -33,7 +33,7 @@ from poise.models.policy import Policy
 from poise.models.recurrent import Remembering, _squashed
 from poise.models.soft_policy import SoftPolicy
 from poise.sampling.rollout import stored_dtype
-from poise.spaces.layout import ROOT
+from poise.spaces.layout import ROOT, Leaf
 
 
 class Exported(nn.Module):
@@ -51,8 +51,7 @@ class Exported(nn.Module):
         super().__init__()
         self.policy = frozen(policy)
         self.inputs = {
-            name_in("obs", leaf.name): torch.zeros(2, *leaf.shape, dtype=_torch_type(leaf.dtype))
-            for leaf in policy.obs_layout.leaves
+            name_in("obs", leaf.name): _lowest(leaf) for leaf in policy.obs_layout.leaves
         }
         memory = self.policy.initial_state(2)
         self._memory = [f"state_in_{i}" for i in range(len(memory))]
@@ -134,6 +133,12 @@ def values(policy: Policy) -> bool:
 
 def name_in(kind: str, leaf: str) -> str:
     return kind if leaf == ROOT else f"{kind}/{leaf}"
+
+
+def _lowest(leaf: Leaf) -> Tensor:
+    """Two of what a leaf may be: zeros, or the choices that its numbers begin with."""
+    start = np.asarray(getattr(leaf.space, "start", 0), leaf.dtype)
+    return torch.from_numpy(np.zeros((2, *leaf.shape), leaf.dtype) + start)
 
 
 def _torch_type(dtype: np.dtype) -> torch.dtype:

@@ -37,7 +37,8 @@ class Diagnosis:
     Attributes:
         run: its folder.
         findings: what keeps it from learning, the likeliest cause first.
-        learns: whether its return has risen; None where it is too early to tell.
+        learns: whether its return has risen; None where it is too early to tell, or need not.
+        contest: whether agents play against each other, so that it need not rise.
         notes: what could not be looked at, and why.
     """
 
@@ -45,6 +46,7 @@ class Diagnosis:
     findings: list[Finding] = field(default_factory=list)
     learns: bool | None = None
     notes: list[str] = field(default_factory=list)
+    contest: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -53,6 +55,11 @@ class Diagnosis:
     @property
     def summary(self) -> str:
         """One sentence: whether it learns, and what was found."""
+        if self.contest:
+            return (
+                "Agents play against each other, so that the sum of their returns need not rise: "
+                "selfplay/elo rates them (`opponents`), or games against somebody else."
+            )
         if self.learns is None:
             return (
                 f"It is too early to tell: the doctor needs {FEWEST_STEPS:,} steps and "
@@ -90,13 +97,25 @@ def diagnose(run: str | Path, *, play_steps: int = PLAYED, trust: bool = False) 
     episodes = [Finished(*episode) for episode in folder.episodes()]
     course = Course(saved["algorithm"], saved["config"], folder.metrics(), episodes)
     course.workers, notes = available_cores() > 1, []
+    if "rebuilt" in saved:
+        notes.append(
+            f"Its config.json {saved['rebuilt']}; its newest checkpoint says its settings."
+        )
+    if not course.results:
+        notes.append("It has no results: metrics.jsonl is missing, empty or damaged.")
+    if several := [*(course.config.get("policies") or {})]:
+        notes.append(
+            "It has several agents: their policies are not played"
+            + (f", and how {' and '.join(several)} learn is not looked at." if several[1:] else ".")
+        )
     try:
         look(course, folder, play_steps, trust)
     except Exception as error:  # what cannot be played must not hide what can be read
         why = str(error) if isinstance(error, PoiseError) else f"{type(error).__name__}: {error}"
         notes.append(f"Its policy was not played: {why}")
-    learns = course.learns if course.told else None
-    return Diagnosis(str(folder.path), findings(course), learns, notes)
+    contest = course.told and course.contest
+    learns = course.learns if course.told and not contest else None
+    return Diagnosis(str(folder.path), findings(course), learns, notes, contest)
 
 
 def look(course: Course, folder: RunFolder, steps: int, trust: bool = False) -> None:
