@@ -34,6 +34,7 @@ import poise
 from poise.compat import ray
 from poise.compat.ray import air, tune
 from poise.compat.ray_missing import AbsentError
+from poise.compat.raytune.analysis import old_path
 from poise.compat.translate import translated
 from poise.errors import CheckpointError, ConfigError, RunError
 
@@ -356,6 +357,13 @@ def test_checkpoints_go_by_the_paths_that_ray_wrote(tmp_path: Path) -> None:
     done = CliRunner().invoke(rollout, [f"{saved}/checkpoint-1", "--run", "PPO", "--episodes", "2"])
     assert done.output.count("reward: ") == 2, done.output
     assert "2 episodes, " in done.output
+
+
+def test_the_checkpoint_of_a_run_is_found_by_rllibs_name(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "000010").mkdir(parents=True)
+    for name in ("checkpoint_10/checkpoint-10", "checkpoint_000010", "checkpoint-10"):
+        assert old_path(tmp_path / name) == str(tmp_path / "checkpoints" / "000010")
+    assert old_path(tmp_path / "checkpoint_11") == str(tmp_path / "checkpoint_11")
 
 
 def test_what_changes_an_algorithm_is_refused() -> None:

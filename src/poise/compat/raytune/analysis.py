@@ -70,7 +70,7 @@ def old_path(path: Any) -> str:
     if found and not given.exists():
         if re.fullmatch(r"checkpoint_\d+", given.parent.name):
             return old_path(given.parent)
-        inside = given.parent / "checkpoints" / found[1]
+        inside = given.parent / "checkpoints" / f"{int(found[1]):06d}"
         bring_back(inside.parent, inside.name) if inside.parent.exists() else None
         return str(inside if inside.exists() else given)
     return str(given)

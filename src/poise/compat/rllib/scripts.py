@@ -64,7 +64,7 @@ def rollout(checkpoint: str, algorithm: str | None, env: str | None, steps: int,
     """Play episodes with a checkpoint, as RLlib's command did.
 
     \b
-    poise rollout runs/PPO_CartPole-v1/2026.../checkpoints/40 --run PPO --episodes 5
+    poise rollout runs/PPO_CartPole-v1/2026.../checkpoints/000040 --run PPO --episodes 5
     """
     from poise.api import load
     from poise.config.algorithms import algorithm_spec
