@@ -20,6 +20,7 @@ ITEMS = {
     "pythons": "the wheel in clean environments of Python 3.10 to 3.13",
     "export": "what an action costs in each form of an exported policy",
     "serve": "how long callers of `poise serve` wait, and how many are answered",
+    "watch": "what the live page of 200 runs and of 100 million steps takes",
     "doctor": "what the doctor says of runs that are sick, and of runs that are well",
     "kill": "50 kills, and exact resume",
     "kill_search": "searches and sets of seeds, killed and taken up again and again",

@@ -6,6 +6,7 @@ cartpole.gif   the policy before training (left) and after it (right), four seco
 plots.png      three seeds each of PPO and DQN, by the command
 pong.gif       APPO after a few minutes, eight seconds (Poise's player is the right one)
 durations.png  PyTorch's tutorial on DQN: 600 episodes
+watch-*.png    the live page: all runs, one run in light and dark, and a search
 samplers.png   the best of a search so far, by who proposes, as `benchmarks/tune.py --only samplers`
                has measured it
 """
@@ -155,12 +156,69 @@ def samplers() -> None:
     shrink(save_figure(figure, IMAGES / "samplers.png"))
 
 
+def watch() -> None:
+    """Real runs, and the page in the Chromium of the system."""
+    sys.path.append(str(IMAGES.parents[1] / "tests"))
+    from browsers import browser
+    from test_watch import serving
+
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Path(folder) / "runs"
+        for seed in (1, 2, 3):
+            poise.run(
+                "PPO",
+                "CartPole-v1",
+                evaluation_interval=6,
+                seed=seed,
+                stop={"timesteps_total": 100_000},
+                video=seed == 1,
+                folder=runs,
+                experiment="cartpole",
+                name=f"ppo-{seed}",
+                quiet=True,
+            )
+        stop = {"timesteps_total": 6_000}
+        about = {"folder": runs, "quiet": True, "stop": stop}
+        poise.run("DQN", "CartPole-v1", seed=1, experiment="cartpole", name="dqn-1", **about)
+        poise.run("SAC", "Pendulum-v1", seed=1, experiment="pendulum", name="sac-1", **about)
+        searched = {
+            "env": "CartPole-v1",
+            "lr": poise.tune.loguniform(1e-5, 3e-2),
+            "gamma": poise.tune.choice([0.9, 0.98, 0.99]),
+            "entropy_coeff": poise.tune.uniform(0, 0.05),
+        }
+        poise.tune.run(
+            "PPO", config=searched, stop={"timesteps_total": 12_000}, num_samples=24, preset=None,
+            folder=runs, experiment="search", parallel=1, quiet=True,
+        )  # fmt: skip
+        with serving(runs) as url, browser() as opened:
+            for name, place, scheme, ready in (
+                ("runs", "/", "light", "tbody a"),
+                ("run-light", "/run/cartpole/ppo-1", "light", "#others .small"),
+                ("run-dark", "/run/cartpole/ppo-1", "dark", "#others .small"),
+                ("search", "/study/search", "light", "polyline"),
+            ):
+                size = {"width": 1180, "height": 860}
+                page = opened.new_page(viewport=size, color_scheme=scheme)
+                page.goto(url)
+                page.wait_for_selector("tbody a")
+                if name == "runs":
+                    page.fill("input.filter", "env:CartPole experiment:cartpole")
+                    page.select_option("select", "algorithm")
+                page.evaluate("place => { location.hash = place }", place)
+                page.wait_for_selector(ready)
+                page.wait_for_timeout(1500)  # films show their first frame
+                page.screenshot(path=IMAGES / f"watch-{name}.png")
+                shrink(IMAGES / f"watch-{name}.png")
+                page.close()
+
+
 def shrink(picture: Path) -> None:
     """A palette is enough for lines, and takes a third of the space."""
     Image.open(picture).convert("RGB").quantize(64).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
-    drawn = {made.__name__: made for made in (cartpole, plots, pong, durations, samplers)}
+    drawn = {made.__name__: made for made in (cartpole, plots, pong, durations, watch, samplers)}
     for name in sys.argv[1:] or drawn:
         drawn[name]()

@@ -157,6 +157,7 @@ export class Chart {
     const X = (x) => u.valToPos(x, "x", true), Y = (y) => u.valToPos(y, "y", true);
     const line = (x0, y0, x1, y1) => { ctx.beginPath(); ctx.moveTo(x0, y0); ctx.lineTo(x1, y1); ctx.stroke(); };
     ctx.lineWidth = RATIO();
+    ctx.setLineDash([]);
     if (goal != null) {
       ctx.strokeStyle = colour("good");
       ctx.setLineDash([6 * RATIO(), 4 * RATIO()]);

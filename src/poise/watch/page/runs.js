@@ -29,7 +29,7 @@ export function showRuns(main, known) {
   const chosen = new Set();
   const notes = h("div", { className: "notes" });
   const filter = h("input", { type: "search", className: "filter", value: remembered("filter", ""),
-    placeholder: "Filter: words, state:running, lr>0.001, gamma=0.99", "aria-label": "Filter runs",
+    placeholder: "Filter: words, state:running, lr>0.001, experiment=mine", "aria-label": "Filter runs",
     oninput: () => { remember("filter", filter.value); draw(); } });
   const group = h("select", { "aria-label": "Group by", onchange: () => { by = group.value; remember("by", by); draw(); } });
   const differing = h("input", { type: "checkbox", checked: settingsShown, onchange() {
@@ -227,6 +227,7 @@ function condition(part) {
   }
   const found = (run) => {
     if (COLUMNS[key]?.of) return COLUMNS[key].of(run);
+    if (["experiment", "name", "goal"].includes(key)) return run[key];
     if (key in (run.settings ?? {})) return run.settings[key];
     return Object.entries(run.settings ?? {}).find(([name]) => name.endsWith(`.${key}`))?.[1];
   };
