@@ -31,7 +31,7 @@ from poise.compat.ray.tune.schedulers import ASHAScheduler, PopulationBasedTrain
 from torch import nn
 
 import poise
-from poise.compat import ray
+from poise.compat import cluster, ray
 from poise.compat.ray import air, tune
 from poise.compat.ray_missing import AbsentError
 from poise.compat.raytune.analysis import old_path
@@ -102,6 +102,7 @@ class Metrics(DefaultCallbacks):
         assert episode.last_info_for()["t"] == episode.length == 4
         episode.custom_metrics["mean_seen"] = np.mean(episode.user_data["seen"])
         episode.custom_metrics["number"] = episode.episode_id
+        episode.hist_data["angles"] = [1.0]
 
     def on_train_result(self, *, trainer: Any, result: dict[str, Any], **_: Any) -> None:
         result["callback_ok"] = True
@@ -110,7 +111,10 @@ class Metrics(DefaultCallbacks):
         )
 
 
-def test_metrics_of_episodes_have_a_mean_a_minimum_and_a_maximum() -> None:
+def test_metrics_of_episodes_have_a_mean_a_minimum_and_a_maximum(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_said", set())
     trainer = PPOTrainer({**QUICK, "callbacks": Metrics}, Count)
     result = trainer.train()
     metrics = result["custom_metrics"]
@@ -119,6 +123,7 @@ def test_metrics_of_episodes_have_a_mean_a_minimum_and_a_maximum() -> None:
     assert result["callback_ok"] is True
     assert result["twice"] == 2 * result["learners"]["default_policy"]["entropy"]
     assert trainer.trainer.history[-1]["twice"] == result["twice"]  # kept in the run's files
+    assert capsys.readouterr().out.count("episode.hist_data is not kept") == 1
     trainer.stop()
 
 
@@ -518,6 +523,19 @@ def test_agents_and_spaces_that_an_old_environment_does_not_name_are_found() -> 
     assert trainer.compute_action(np.zeros(1, np.float32), policy_id="two") in (0, 1)
     assert trainer.get_policy("two").own is trainer.trainer.algorithm.policies["two"]
     trainer.stop()
+
+
+def test_a_policy_that_would_act_by_a_class_of_its_own_is_refused() -> None:
+    from poise.compat.ray.rllib.agents.ppo import PPOTorchPolicy
+    from poise.compat.ray.rllib.policy.policy import Policy, PolicySpec
+
+    class Heuristic(Policy):
+        """It would be silently replaced by a policy that learns."""
+
+    for spec in (PolicySpec(policy_class=Heuristic), (Heuristic, None, None, {})):
+        with pytest.raises(ConfigError, match="'rules' is to act by 'Heuristic', and every policy"):
+            PPO({**QUICK, "multiagent": {"policies": {"rules": spec}}}, Pair)
+    translated("PPO", {"policies": {"own": PolicySpec(policy_class=PPOTorchPolicy)}}, Pair)
 
 
 def test_environments_play_side_by_side() -> None:

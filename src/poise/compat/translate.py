@@ -5,6 +5,7 @@ A warning tells of everything that is left out.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -40,6 +41,7 @@ def translated(
 
         policies = several.get("policies")
         known = policies if isinstance(policies, Mapping) else dict.fromkeys(policies or ())
+        _refuse_classes(algorithm, known)
         settings["env"] = modern(settings["env"], known, several.get("policy_mapping_fn"))
         if callable(settings.get("policy_mapping_fn")) and known:
             _map(settings)
@@ -51,6 +53,23 @@ def translated(
     if hooked is not None:
         settings["wrappers"] = [*settings.get("wrappers", ()), hooked]
     return settings, made
+
+
+def _refuse_classes(algorithm: str, policies: Mapping[str, Any]) -> None:
+    """Refuses policies that are to act by a class of their own.
+
+    Raises:
+        ConfigError: one is; it would learn by the algorithm instead, and nobody would know.
+    """
+    for name, spec in policies.items():
+        own = spec[0] if isinstance(spec, (tuple, list)) and spec else None
+        label = getattr(own, "__name__", "")
+        if own is not None and not re.fullmatch(rf"{algorithm}(TF1|TF2|TF|Torch)?Policy", label):
+            raise ConfigError(
+                f"policies: {name!r} is to act by {label or own!r}, and every policy learns by "
+                f"{algorithm} here: rules of your own belong into the environment, and who is not "
+                "to learn is left out of policies_to_train."
+            )
 
 
 def _map(settings: dict[str, Any]) -> None:

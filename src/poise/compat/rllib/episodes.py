@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from poise.compat.cluster import say
 from poise.compat.missing import Absent
 from poise.compat.rllib.batches import Seen
 from poise.compat.rllib.hooks import Hooks, Logged
@@ -191,6 +192,9 @@ class Hooked(gym.Wrapper):
             self._tell("on_postprocess_trajectory", agent_id=agent, postprocessed_batch=batch,
                        policy_id=self._episode.policy_for(agent), original_batches={})  # fmt: skip
         self._tell("on_episode_end")
+        for name in ("hist_data", "media"):
+            if vars(self._episode)[name]:
+                say(f"episode.{name} is not kept: custom_metrics are, as means.")
 
     def _see(self, obs: Any, info: Any, action: Any = None, reward: float = 0.0) -> None:
         """Keeps the last step of each agent."""
