@@ -72,6 +72,7 @@ ACTIONS = spaces.Dict(
     {
         "choice": spaces.Discrete(3, start=1),
         "bits": spaces.MultiBinary(2),
+        "number": spaces.Box(-2, 3, ()),
         "bounded": spaces.Box(np.float32([-2, 0]), np.float32([3, 9])),
         "free": spaces.Box(-np.inf, np.inf, (1,)),
         "levels": spaces.Box(0, 7, (2,), np.int16),
@@ -464,6 +465,11 @@ def test_mistakes_are_told(made: Callable[[str], Trainer], tmp_path: Path) -> No
         poise.export(trainer, "onx", tmp_path / "policy")
     with pytest.raises(ConfigError, match=r"policy='left' is not allowed: it must be default"):
         poise.export(trainer, "numpy", tmp_path / "policy", policy="left")
+    with pytest.raises(ConfigError, match=r"to=\[1\] is not allowed"):
+        poise.export(trainer, [1], tmp_path / "policy")  # type: ignore[arg-type]
+    for wrong in (0, -1, "many"):
+        with pytest.raises(ConfigError, match=f"observations={wrong!r} is not allowed"):
+            poise.export(trainer, "numpy", tmp_path / "policy", observations=wrong)  # type: ignore[arg-type]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "work.txt").write_text("years of work")
     with pytest.raises(ConfigError, match="mine is something else than an export to numpy"):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from poise.config.base import env_name
-from poise.config.types import a_path
+from poise.config.types import PositiveInt, a_path, coerce
 from poise.errors import ConfigError, ModelError, PoiseError, nearest, writing
 from poise.exporting.compare import Comparison, drawn, played
 from poise.exporting.module import Exported
@@ -86,12 +86,14 @@ def export(
         observations: how many from the space are compared.
 
     Raises:
-        ConfigError: there is no such target or policy, or something else is at the path.
+        ConfigError: there is no such target or policy, something else is at the path, or the
+            number of observations is none.
         ModelError: its model computes something that cannot be exported, or the exported one is not
             equal. Nothing is written then.
         RunError: it cannot be written.
     """
     target, path = target_named(to), a_path(path)
+    observations = coerce(PositiveInt, observations, "observations")
     _check_place(path, to)
     name = _chosen(trainer.algorithm.policies, policy)
     own: Policy = copy.deepcopy(trainer.algorithm.policies[name]).cpu()
@@ -128,7 +130,7 @@ def target_named(to: str) -> Target:
     Raises:
         ConfigError: there is none, or what it needs is not installed.
     """
-    if to not in TARGETS:
+    if not isinstance(to, str) or to not in TARGETS:
         raise ConfigError(
             f"to={to!r} is not allowed: it must be {', '.join(TARGETS)}.{nearest(str(to), TARGETS)}"
         )

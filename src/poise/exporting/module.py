@@ -138,7 +138,7 @@ def name_in(kind: str, leaf: str) -> str:
 def _lowest(leaf: Leaf) -> Tensor:
     """Two of what a leaf may be: zeros, or the choices that its numbers begin with."""
     start = np.asarray(getattr(leaf.space, "start", 0), leaf.dtype)
-    return torch.from_numpy(np.zeros((2, *leaf.shape), leaf.dtype) + start)
+    return torch.as_tensor(np.zeros((2, *leaf.shape), leaf.dtype) + start)
 
 
 def _torch_type(dtype: np.dtype) -> torch.dtype:
@@ -208,17 +208,17 @@ def decoded(decoder: Any, action: Tensor) -> Tensor:
         chosen = action.reshape(-1, *decoder.shape)
         if decoder.start is None:
             return chosen.to(kind)
-        return (chosen.long() + torch.from_numpy(decoder.start.astype(np.int64))).to(kind)
+        return (chosen.long() + torch.as_tensor(decoder.start.astype(np.int64))).to(kind)
     values = (action.tanh() if decoder.squashed else action).reshape(-1, *decoder.shape)
     if decoder.bounds is not None:
-        low, high = map(torch.from_numpy, decoder.bounds)
+        low, high = map(torch.as_tensor, decoder.bounds)
         values = low + (values.clamp(-1, 1) + 1).double() * (0.5 * (high - low))
     if decoder.rounds:
-        least, most = map(torch.from_numpy, decoder.limits)
+        least, most = map(torch.as_tensor, decoder.limits)
         values = torch.minimum(torch.maximum(values.double().round(), least), most)
-        low, high = (torch.from_numpy(end.astype(np.int64)) for end in (decoder.low, decoder.high))
+        low, high = (torch.as_tensor(end.astype(np.int64)) for end in (decoder.low, decoder.high))
         return torch.minimum(torch.maximum(values.long(), low), high).to(kind)
-    low, high = map(torch.from_numpy, (decoder.low, decoder.high))
+    low, high = map(torch.as_tensor, (decoder.low, decoder.high))
     return torch.minimum(torch.maximum(values, low.to(values.dtype)), high.to(values.dtype)).to(
         kind
     )
