@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import subprocess
 import zipfile
 from itertools import pairwise
@@ -164,8 +165,9 @@ def test_moments_of_vec_normalize_may_be_given(tmp_path: Path) -> None:
     ):
         whitened = np.clip((seen - rms[0]) / np.sqrt(rms[1] + 1e-8), -10, 10).astype(np.float32)
         assert (algo.predict(seen)[0] == plain.predict(whitened)[0]).all()
-    with pytest.raises(SpaceError, match=r"obs_rms=.* does not fit"):
-        poise.load_sb3(path, "CartPole-v1", obs_rms=(1, 2), progress=False)
+    for wrong in ((1, 2), (rms[0], -rms[1]), (rms[0] * math.nan, rms[1])):
+        with pytest.raises(SpaceError, match=r"obs_rms=.* does not fit"):
+            poise.load_sb3(path, "CartPole-v1", obs_rms=wrong, progress=False)
 
 
 class Boom:
@@ -209,6 +211,34 @@ def test_what_is_pickled_is_not_run(
             "CartPole-v1",
             CheckpointError,
             "Mish'>; Poise has ReLU, Tanh",
+        ),
+        (
+            ppo(),
+            {"policy_kwargs": {"activation_fn": ""}},
+            "CartPole-v1",
+            CheckpointError,
+            "activation_fn=; Poise has",
+        ),
+        *(
+            (
+                {**ppo(), "value_net.weight": wrong},
+                {},
+                "CartPole-v1",
+                CheckpointError,
+                "value_net.weight is no tensor of finite numbers",
+            )
+            for wrong in (
+                torch.full((1, 8), math.nan),
+                torch.ones(1, 8, dtype=torch.complex64),
+                torch.ones(1, 8).to_sparse(),
+            )
+        ),
+        (
+            {name: x for name, x in ppo().items() if "value_net" not in name},
+            {},
+            "CartPole-v1",
+            CheckpointError,
+            "a network of it has no layers",
         ),
     ],
 )

@@ -199,7 +199,7 @@ class _Towers:
         given = given if isinstance(given, dict) else {}
         on_policy = "action_net.weight" in saved.tensors
         said = str(given.get("activation_fn", "Tanh" if on_policy else "ReLU"))
-        activation = re.findall(r"\w+", said)[-1]
+        activation = [said, *re.findall(r"\w+", said)][-1]
         if self.convolutions:
             if max(map(len, widths)) > 1 and activation != "ReLU":
                 raise CheckpointError(
@@ -344,6 +344,8 @@ class _Filling:
 
     def _linear(self, mlp: MLP, layers: Layers, beside: int = 0) -> None:
         """Fills linear layers, the first of which sees the observation, and actions beside it."""
+        if not layers:
+            raise CheckpointError(f"{self.saved.path} is damaged: a network of it has no layers.")
         (weight, bias), *rest = layers
         if self.columns is not None:
             self._same(weight.shape[1], len(self.columns) + beside, "numbers of an observation")
@@ -412,7 +414,8 @@ def _normalize(policy: Policy, obs_rms: tuple[Any, Any]) -> None:
         mean, var = (np.asarray(part, np.float64).ravel() for part in obs_rms)
     except (TypeError, ValueError):
         mean = var = np.zeros(0)
-    if moments is None or mean.shape != moments.mean.shape or var.shape != mean.shape:
+    fits = moments is not None and mean.shape == var.shape == moments.mean.shape
+    if moments is None or not (fits and np.isfinite(mean).all() and (var >= 0).all()):
         wanted = None if moments is None else tuple(moments.mean.shape)
         raise SpaceError(
             f"obs_rms={brief(obs_rms)} does not fit: it must be mean and variance, {wanted} each."

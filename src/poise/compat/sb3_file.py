@@ -89,9 +89,14 @@ def read(path: Path) -> Saved:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from None
     except (zipfile.BadZipFile, ValueError, RecursionError, NotImplementedError) as error:
         raise CheckpointError(f"{path} is not a file of Stable-Baselines3: {error}.") from None
-    if wrong := [key for key, value in tensors.items() if not isinstance(value, Tensor)]:
-        raise CheckpointError(f"{path} is damaged: {wrong[0]} is no tensor.")
+    if wrong := [key for key, x in {**variables, **tensors}.items() if not _readable(x)]:
+        raise CheckpointError(f"{path} is damaged: {wrong[0]} is no tensor of finite numbers.")
     return Saved(path, data, {key: value.float() for key, value in tensors.items()}, variables)
+
+
+def _readable(value: Any) -> bool:
+    plain = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized
+    return plain and not value.is_complex() and bool(value.isfinite().all())
 
 
 def _tensors(content: bytes, path: Path) -> dict[str, Any]:
