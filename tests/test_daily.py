@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.test_selfplay import Higher
 
 import poise
 from poise.errors import CheckpointError, ModelError
@@ -130,6 +131,20 @@ def test_a_warm_start_takes_what_fits(tmp_path: Path) -> None:
             pytest.raises(ModelError, match="no name and shape agree"),
         ):
             unlike.take_weights(other)
+
+
+def test_several_agents_take_weights_too_with_their_target_networks() -> None:
+    own, other = (
+        poise.make_trainer("DQN", Higher, progress=False, **{**REPLAYING, "seed": seed})
+        for seed in (5, 6)
+    )
+    with own, other:
+        assert own.take_weights(other) == []
+        theirs, ours = (each.algorithm.members["default"] for each in (other, own))
+        for one in (ours.policy, ours.target):
+            pairs = zip(one.parameters(), theirs.policy.parameters(), strict=True)
+            assert all(torch.equal(*pair) for pair in pairs)
+        own.train()
 
 
 def test_a_target_network_begins_with_the_weights_that_were_taken() -> None:

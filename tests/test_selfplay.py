@@ -219,6 +219,17 @@ def test_other_opponents_may_be_asked_for_when_a_run_goes_on(tmp_path: Path) -> 
     assert "selfplay/elo" in poise.load(none.save(tmp_path / "none"), opponents=True).train()
 
 
+def test_a_pool_that_begins_late_says_what_its_first_member_has_learnt_from(tmp_path: Path) -> None:
+    before = poise.PPO(f"{__name__}:Higher", **SETTINGS)
+    learnt = before.train()["timesteps_total"]
+    after = poise.load(before.save(tmp_path / "before"), opponents={"every": 10_000})
+    after.train()
+    assert [each.steps for each in after.opponents[1:]] == [learnt]
+    warmed = poise.PPO(Higher, opponents=True, normalize_observations=True, **SETTINGS)
+    warmed.train()
+    assert [each.steps for each in warmed.opponents[1:]] == [0]
+
+
 def test_where_agents_play_against_each_other_no_return_need_rise() -> None:
     trainer = poise.PPO(Higher, metrics_smoothing_episodes=5, **SETTINGS)
     trainer.train()

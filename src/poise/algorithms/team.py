@@ -171,12 +171,13 @@ class Team(Algorithm):
     def iteration(self, samplers: SamplerGroup) -> dict[str, float]:
         stats: dict[str, float] = {}
         for _ in self.rounds():
+            learnt = self.timesteps  # from what looks at observations alone, nothing is learnt
             if new := [name for name, member in self.members.items() if _is_new(member)]:
                 for name, part in self._collect(samplers).items():
                     if name in new:
                         self.members[name].finish_round(part)
             if self.selfplay:
-                self.selfplay.begin()
+                self.selfplay.begin(learnt)
             parts = self._collect(samplers)
             for name in self.trained:
                 try:

@@ -35,7 +35,7 @@ PRESENT, NOBODY = -1, -2
 """In place of an earlier self's number: the policy that learns; nobody, for a seat that waits."""
 
 FIRST_ELO = 1000.0
-"""The rating of the first self, which has learnt nothing."""
+"""The rating of the first self, which has learnt nothing of games against earlier ones."""
 
 DECAY = 0.99
 """What a game still counts after the next against the same opponent, since the policy changes; as
@@ -208,17 +208,15 @@ class Pool:
 
     def table(self, steps: int) -> list[Opponent]:
         """The present self, which has learnt from `steps`, and the members, the latest first."""
-        present = Opponent(steps, self.elo, 0.5, self.played)
         rows = [Opponent(m.steps, m.elo, m.win_rate, m.played) for m in self.members]
-        return [present, *reversed(rows)]
+        return [Opponent(steps, self.elo, 0.5, self.played), *reversed(rows)]
 
     def state_dict(self) -> dict[str, Any]:
         members = [
             {**vars(each), "policy": dict(each.policy.state_dict())} for each in self.members
         ]
-        generator = self.generator.get_state()
         kept = {key: getattr(self, key) for key in ("drawn", "joined", "played", "returns")}
-        return {"members": members, "generator": generator, **kept}
+        return {"members": members, "generator": self.generator.get_state(), **kept}
 
     def load_state_dict(self, state: Mapping[str, Any], policy: Policy) -> None:
         """Restores what `state_dict` returned; its members are of the kind of `policy`."""
@@ -283,10 +281,10 @@ class SelfPlay(TeamPolicy):
         who = torch.where(against < latest, PRESENT, earlier)
         return torch.stack([who, (seat * self.own.count).long()], -1)
 
-    def begin(self) -> None:
-        """Has the untrained self join the pool, before anything is learnt."""
+    def begin(self, steps: int) -> None:
+        """Has the self that has learnt from so many steps join an empty pool."""
         if not self.pool.members:
-            self.pool.join(self.own.policy, 0)
+            self.pool.join(self.own.policy, steps)
 
     def follow(self, rollout: Rollout) -> None:
         """Enters the games of a rollout in the pool."""

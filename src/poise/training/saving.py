@@ -194,11 +194,12 @@ class Saving:
             fits = {key: x for key, x in given.items() if x.shape == shapes.get(key)}
             left += [key if len(own) == 1 else f"{name}.{key}" for key in shapes if key not in fits]
             policy.load_state_dict({**state, **fits})
+            policy.refresh()
         if len(left) == sum(len(policy.state_dict()) for policy in own.values()):
             raise ModelError(f"Nothing of {source} fits this policy: no name and shape agree.")
-        self.algorithm.policy.refresh()
-        for target in getattr(self.algorithm, "targets", {}).values():
-            target.match()
+        for member in getattr(self.algorithm, "members", {"": self.algorithm}).values():
+            for target in getattr(member, "targets", {}).values():
+                target.match()
         if (samplers := self.environments.samplers) is not None:
             samplers.follow(self.algorithm.policy, self.algorithm.flat, self.algorithm.updates)
         return left
