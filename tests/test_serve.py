@@ -161,6 +161,17 @@ def test_a_memory_goes_out_and_in_or_stays_as_a_session(observations: np.ndarray
         assert ask(at, {"observation": observations[0].tolist(), "session": "a"})[1]["began"]
 
 
+def test_a_session_answers_one_question_at_a_time() -> None:
+    question = {"observation": [0.0] * 4, "session": "a"}
+    with poise.PPO("CartPole-v1", **SMALL) as trainer, serving(trainer, window_s=0.5) as at:
+        with ThreadPoolExecutor(2) as pool:
+            answers = [each[:2] for each in pool.map(lambda _: ask(at, question), range(2))]
+        assert sorted(status for status, _ in answers) == [200, 409]
+        (refused,) = (answer for status, answer in answers if status == 409)
+        assert refused["error"] == "A question of the session 'a' is underway."
+        assert ask(at, question)[0] == 200
+
+
 def test_sessions_are_forgotten_beyond_a_number_and_that_is_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
