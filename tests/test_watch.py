@@ -332,6 +332,10 @@ def test_a_line_without_an_end_is_passed_over(tmp_path: Path) -> None:
     results = Results(file)
     results.read()
     assert [row["training_iteration"] for row in results.rows] == [1]
+    with file.open("a") as more:
+        more.write(json_line(result(2, 20, 1.0)))
+    results.read()
+    assert (results.count, results.last["training_iteration"]) == (2, 2)
 
 
 def test_a_long_run_is_not_read_line_by_line(
