@@ -62,7 +62,8 @@ class AlgorithmConfig(Checked):
     lr: Schedule = 3e-4
     """Learning rate: a number, or a schedule.
 
-    A schedule is `[[timestep, value], ...]`, with straight lines between its points.
+    A schedule is `[[timestep, value], ...]`, with straight lines between its points; or `cosine`,
+    `linear` or `cosine_0.001`, which fall to 0 within `total_timesteps`.
     """
 
     grad_clip: Positive | None = 0.5

@@ -9,6 +9,7 @@ contradictions.
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 import warnings
 from collections.abc import Mapping
@@ -19,9 +20,12 @@ from poise.config.algorithms import algorithm_spec
 from poise.config.base import AlgorithmConfig, env_name
 from poise.config.hints import setting_hint
 from poise.config.presets import find_preset
-from poise.config.types import brief, coerce
+from poise.config.types import PositiveInt, Schedule, brief, coerce
 from poise.config.zoo import zoo_preset
 from poise.errors import ConfigError, PoiseWarning
+from poise.learning.schedules import falling, schedule_value
+
+_FALLING = re.compile(r"(linear|cosine)(?:_(\d+(?:\.\d+)?(?:e-?\d+)?))?")
 
 
 def resolve(
@@ -68,14 +72,16 @@ def resolve(
             "one setting: give only one of them."
         )
     label = env_name(chosen.get("env"))
+    limit = stop.get("timesteps_total") if isinstance(stop, Mapping) else None
+    length = chosen.get("total_timesteps") if limit is None else limit
     if preset is not None and preset.endswith((".yml", ".yaml")):
         used: str | None = preset
-        limit = stop.get("timesteps_total") if isinstance(stop, Mapping) else None
-        length = chosen.get("total_timesteps") if limit is None else limit
         tuned = zoo_preset(preset, name, label, partial(_knows, spec.config), length)
     else:
         used, tuned = find_preset(name, label, preset)
-    config = build(spec.config, _over(canonical(spec.config, tuned), chosen))
+    settled = _over(tuned := canonical(spec.config, tuned), chosen)
+    _draw_schedules(spec.config, settled, tuned, length or settled.get("total_timesteps"))
+    config = build(spec.config, settled)
     config.derive(set(chosen))
     return config, used
 
@@ -86,6 +92,28 @@ def _over(tuned: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
     if isinstance(below, dict) and isinstance(above, dict):
         return {**tuned, **chosen, "env_config": {**below, **above}}
     return {**tuned, **chosen}
+
+
+def _draw_schedules(
+    config: type[AlgorithmConfig], settled: dict[str, Any], tuned: dict[str, Any], length: Any
+) -> None:
+    """Puts points in the place of schedules that are named: `lr="cosine"`, `lr="linear_0.001"`.
+
+    They begin with the number in the name, else with the preset's value or the default, and fall
+    to 0 within the run.
+
+    Raises:
+        ConfigError: the run has no length.
+    """
+    for key, hint in field_types(config).items():
+        named = _FALLING.fullmatch(str(settled.get(key)))
+        if named and typing.get_args(Schedule)[1] in typing.get_args(hint):
+            if length is None:
+                raise ConfigError(f"{key}={named[0]!r} needs the run's length: total_timesteps.")
+            first = named[2] or schedule_value(tuned.get(key, getattr(config(), key)), 0)
+            settled[key] = falling(
+                named[1], float(first), coerce(PositiveInt, length, "total_timesteps")
+            )
 
 
 def _knows(config: type[AlgorithmConfig], key: str) -> bool:

@@ -27,6 +27,13 @@ def schedule_value(schedule: float | Points, timestep: int) -> float:
     return float(points[-1][1])
 
 
+def falling(shape: str, first: float, steps: int) -> list[tuple[int, float]]:
+    """A schedule that falls from `first` to 0 within the steps: `linear`, or half a `cosine`."""
+    shares = [i / 32 for i in range(33)]
+    left = [1 - s if shape == "linear" else (1 + math.cos(math.pi * s)) / 2 for s in shares]
+    return [(int(steps * s), first * x) for s, x in zip(shares, left, strict=True)]
+
+
 def decay(start: float, end: float, share: float, shape: str) -> float:
     """A value on its way from `start` to `end`.
 
