@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import warnings
@@ -209,6 +210,10 @@ def test_old_and_new_scripts_train_and_play(tmp_path: Path) -> None:
     again.set_env(make_vec_env("CartPole-v1", n_envs=2))
     again.learn(64)
     assert again.num_timesteps == 64
+    model.policy.save(tmp_path / "policy.zip")
+    alone = importlib.import_module("poise.compat.stable_baselines3.ppo").MlpPolicy
+    actions, _ = alone.load(tmp_path / "policy.zip").predict(np.ones((5, 4)), deterministic=True)
+    np.testing.assert_array_equal(actions, model.predict(np.ones((5, 4)), deterministic=True)[0])
     with pytest.raises(CheckpointError, match="cannot be read"):
         PPO.load(str(tmp_path / "none"))
 

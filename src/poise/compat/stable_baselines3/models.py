@@ -356,7 +356,7 @@ class BaseAlgorithm(Files):
     def policy(self) -> Any:
         """The policy, a module of PyTorch's, with `predict`."""
         policy = self.trainer.policy
-        policy.__dict__["predict"] = self.predict
+        policy.__dict__.update(predict=self.predict, save=self.save)
         return policy
 
     @policy.setter
