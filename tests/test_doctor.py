@@ -18,6 +18,7 @@ from tests.test_selfplay import Higher
 import poise
 from poise.advice.course import Course, Seen
 from poise.advice.symptoms import SYMPTOMS, findings
+from poise.cli.doctor import _of_env
 from poise.cli.main import poise as command
 from poise.sampling.episodes import Finished
 from poise.spaces.layout import Layout
@@ -327,6 +328,14 @@ def test_settings_that_cannot_learn_do_not_learn_what_they_did_by_chance() -> No
 
 
 # The command.
+
+
+def test_of_several_agents_one_has_small_tasks_of_its_own_spaces() -> None:
+    how = {"opponents": True, "central_critic": True, "lr": 0.01}
+    algorithm, settings, layouts = _of_env("tests.test_selfplay:Higher", "PPO", how, {})
+    assert layouts[1].space == spaces.Discrete(3)
+    (found,) = probe(algorithm, settings, layouts, kinds=["constant reward"])
+    assert found.learnt
 
 
 def doctor(*args: str) -> Result:

@@ -114,8 +114,7 @@ def _of_run(run: RunFolder, trust: bool) -> tuple[str, dict[str, Any], Any]:
     from poise.training.loading import load
 
     with load(run.path, trust=trust) as trainer:
-        layouts = trainer.policy.obs_layout, trainer.policy.action_layout
-        return trainer.name, trainer.config.to_dict(), layouts
+        return _asked(trainer)
 
 
 def _of_env(
@@ -124,10 +123,18 @@ def _of_env(
     """The same of an environment, with the settings of its preset if it has one."""
     from poise.training.loading import new_trainer
 
-    given = {**settings, "env_config": env_config}
-    with new_trainer(algorithm, env, given, preset="auto") as trainer:
-        layouts = trainer.policy.obs_layout, trainer.policy.action_layout
-        return trainer.name, trainer.config.to_dict(), layouts
+    with new_trainer(
+        algorithm, env, {**settings, "env_config": env_config}, preset="auto"
+    ) as trainer:
+        return _asked(trainer)
+
+
+def _asked(trainer: Any) -> tuple[str, dict[str, Any], Any]:
+    """What probes are made of; with several agents, the spaces are those that one of them has."""
+    (name, policy), *others = trainer.algorithm.policies.items()
+    if others:
+        echo(f"Of {len(others) + 1} policies, small tasks are made for {name}.", err=True)
+    return trainer.name, trainer.config.to_dict(), (policy.obs_layout, policy.action_layout)
 
 
 def _probe(algorithm: str, settings: dict[str, Any], layouts: Any, *, quiet: bool) -> list[Any]:

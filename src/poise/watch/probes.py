@@ -42,7 +42,8 @@ GOAL = 0.8
 OURS = {
     "env", "env_config", "wrappers", "num_workers", "ray_address", "num_learners", "preset",
     "evaluation_interval", "timesteps_per_iteration", "total_timesteps", "her", "her_goal",
-    "min_workers", "policies", "policy_mapping_fn", "policies_to_train", "num_gpus", "num_threads",
+    "min_workers", "policies", "policy_mapping_fn", "policies_to_train", "opponents",
+    "central_critic", "num_gpus", "num_threads",
 }  # fmt: skip
 """Settings that probes do not take over: they are about the environment, or where things run."""
 
