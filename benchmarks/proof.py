@@ -39,6 +39,7 @@ ITEMS = {
     "offpolicy": "SAC against Stable-Baselines3 and SBX: steps a second, time to good policies",
     "memory": "PPO with a memory against SB3-contrib's, where velocities are hidden",
     "dqn": "DQN on CartPole against Stable-Baselines3, RLlib and PyTorch's tutorial",
+    "sb3_scripts": "scripts of Stable-Baselines3's kind on both libraries",
     "control": "MuJoCo against Stable-Baselines3",
     "cartpole": "CartPole against Stable-Baselines3 and RLlib",
 }
