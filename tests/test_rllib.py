@@ -35,7 +35,9 @@ from poise.compat import cluster, ray
 from poise.compat.ray import air, tune
 from poise.compat.ray_missing import AbsentError
 from poise.compat.raytune.analysis import old_path
-from poise.compat.translate import translated
+from poise.compat.rllib.results import layouts
+from poise.compat.translate import settings_of, translated
+from poise.config.resolve import resolve
 from poise.errors import CheckpointError, ConfigError, RunError
 
 QUICK = {"train_batch_size": 64, "num_envs_per_worker": 1, "model": {"fcnet_hiddens": [8]}}
@@ -695,3 +697,19 @@ def test_tasks_of_ray_run_at_once() -> None:
 
     counter = Counter.remote(ray.put(3))
     assert ray.get([counter.add.remote(1), counter.add.remote(ray.put(2))]) == [4, 6]
+
+
+def test_a_prioritized_replay_is_one_by_its_type() -> None:
+    buffer = {"type": "PrioritizedEpisodeReplayBuffer", "capacity": 5000, "alpha": 0.5, "beta": 0.3}
+    settings = settings_of("DQN", {"env": "CartPole-v1", "replay_buffer_config": buffer})
+    config, _ = resolve("DQN", None, settings, preset=None)
+    found = config.prioritized_replay, config.prioritized_replay_alpha, config.buffer_size
+    assert found == (True, 0.5, 5000)
+    assert config.prioritized_replay_beta == 0.3
+
+
+def test_results_of_several_agents_are_by_policy() -> None:
+    result = {"timesteps_total": 10, "agent_timesteps_total": 20}
+    made = layouts({**result, "policy/p0/episode_reward_mean": 1.5})
+    assert made["policy_reward_mean"] == {"p0": 1.5}
+    assert made["num_agent_steps_sampled_lifetime"] == 20

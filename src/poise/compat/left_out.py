@@ -54,6 +54,9 @@ WITHOUT_EFFECT = {
 The schedules stand here for where they are None.
 """
 
+PRIORITIES = {"alpha", "beta", "eps"}
+"""Settings of a prioritized replay, as its own configuration calls them."""
+
 NESTED = (
     "optimization", "policy_model", "Q_model", "policy_model_config", "q_model_config",
 )  # fmt: skip

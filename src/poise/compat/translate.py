@@ -12,7 +12,7 @@ from typing import Any
 
 from poise.compat import cluster
 from poise.compat.gym.ids import living
-from poise.compat.left_out import IDLE, INSTEAD, NESTED, OTHER_SCALE, WITHOUT_EFFECT
+from poise.compat.left_out import IDLE, INSTEAD, NESTED, OTHER_SCALE, PRIORITIES, WITHOUT_EFFECT
 from poise.config.agents import _asked
 from poise.config.algorithms import algorithm_spec
 from poise.config.hints import setting_hint
@@ -109,7 +109,10 @@ def settings_of(algorithm: str, config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(given.get(key), Mapping):
             given.update({f"{key}.{inner}": value for inner, value in given.pop(key).items()})
     for key, value in (given.pop("replay_buffer_config", None) or {}).items():
-        given.update({key.removeprefix("prioritized_replay_buffer_"): value})
+        if key == "type" and "Prioritized" in str(value):
+            given["prioritized_replay"] = True
+        name = key.removeprefix("prioritized_replay_buffer_")
+        given.update({f"prioritized_replay_{name}" if name in PRIORITIES else name: value})
     for key in ("lr", "entropy_coeff"):
         if (schedule := given.pop(f"{key}_schedule", None)) is not None:
             given[key] = schedule  # in RLlib, too, it wins

@@ -93,7 +93,15 @@ def layouts(result: Mapping[str, Any]) -> dict[str, Any]:
     known = {new: result[old] for new, old in NEW.items() if old in result}
     metrics = {f"{k}_mean": v for k, v in below(f"info/{METRICS}", result).items()}
     plain = {key: value for key, value in result.items() if "/" not in key}
-    return {**plain, **nested(known), "custom_metrics": metrics}
+    made = {**plain, **nested(known), "custom_metrics": metrics}
+    if "agent_timesteps_total" in result:
+        for name in ("num_agent_steps_sampled", "num_agent_steps_sampled_lifetime"):
+            made[name] = result["agent_timesteps_total"]
+    made["policy_reward_mean"] = {
+        name.removesuffix("/episode_reward_mean"): value
+        for name, value in below("policy/", result).items()
+    }
+    return made
 
 
 def classic(trainer: Any, result: Mapping[str, Any]) -> dict[str, Any]:
