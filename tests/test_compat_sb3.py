@@ -557,3 +557,20 @@ def test_environments_are_checked() -> None:
         check_env(Counting(), warn=False)
         with pytest.raises(AssertionError, match="shape"):
             check_env(Wrong(), warn=False)
+
+
+def test_only_dqn_has_a_rate_of_exploration() -> None:
+    model = DQN("MlpPolicy", "CartPole-v1", learning_starts=10, exploration_fraction=0.5)
+    assert model.learn(200).exploration_rate == pytest.approx(0.05)
+    with pytest.raises(AttributeError, match="PPO has no 'exploration_rate' here"):
+        _ = PPO("MlpPolicy", "CartPole-v1").exploration_rate
+
+
+def test_steps_are_counted_on_after_loading(tmp_path: Path) -> None:
+    """As Stable-Baselines3 2.9.2 does: 128, and then 192; and anew, unless told otherwise."""
+    model = PPO("MlpPolicy", "CartPole-v1", n_steps=64, seed=0).learn(100)
+    model.save(tmp_path / "model")
+    again = PPO.load(tmp_path / "model", env=gymnasium.make("CartPole-v1"))
+    assert again.num_timesteps == 128
+    assert again.learn(1, reset_num_timesteps=False).num_timesteps == 192
+    assert again.learn(1).num_timesteps == 64

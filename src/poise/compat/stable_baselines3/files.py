@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ class Files:
     named: ClassVar[str]
     trainer: Trainer
     env: Any
+    num_timesteps: int
     _functions: dict[str, Any]
     _begin: Any
     _own: Any
@@ -88,6 +90,7 @@ class Files:
                     "policy_kwargs"):  # fmt: skip
             changed.pop(key, None)
         model._own(read_file(zip_path(path, reading=True), model, model.env, **changed))
+        model.num_timesteps = model.trainer.algorithm.timesteps
         return model
 
     def get_parameters(self) -> dict[str, Any]:
@@ -149,7 +152,10 @@ def read_file(file: Any, model: Any, venv: VecEnv | None, **changed: Any) -> Tra
         if "manifest.json" not in archive.namelist():
             if played is None:
                 raise CheckpointError(f"{file} is Stable-Baselines3's: give its env, too.")
-            return load_sb3(file, played, progress=False, **changed)
+            trainer = load_sb3(file, played, progress=False, **changed)
+            steps = json.loads(archive.read("data")).get("num_timesteps")
+            trainer.algorithm.timesteps = steps if isinstance(steps, int) else 0
+            return trainer
         archive.extractall(folder)
         if venv is not None:
             changed["num_envs_per_worker"] = venv.num_envs

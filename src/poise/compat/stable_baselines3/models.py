@@ -135,6 +135,12 @@ class BaseAlgorithm(Files):
         return self.trainer.policy.obs_layout.space
 
     @property
+    def exploration_rate(self) -> float:
+        """How often DQN acts at random now; other models have none."""
+        policy: Any = self.trainer.policy
+        return float(policy.epsilon)
+
+    @property
     def action_space(self) -> Any:
         """Of one environment."""
         return self.trainer.policy.action_layout.space
