@@ -70,7 +70,7 @@ def playing(env: Any = Higher, **how: Any) -> Any:
     """A trainer of PPO whose pool has its first member, and its next rollout with its parts."""
     opponents = {"every": 300, "pool": 3, "latest": 0.25}
     trainer = poise.PPO(env, **{**SETTINGS, "opponents": opponents, **how})
-    trainer.algorithm.selfplay.begin()
+    trainer.algorithm.selfplay.begin(0)
     joint = trainer.samplers.collect()
     return trainer, joint, trainer.algorithm.split(joint)
 

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 pytest.importorskip("starlette", reason="the extra `watch` is not installed")
@@ -81,6 +82,7 @@ def test_the_memory_of_a_run_is_that_of_its_processes() -> None:
     here = {"state": "running", "host": socket.gethostname(), "pid": os.getpid()}
     found = memory(here)
     assert 20 < (found["memory_mb"] or 0) < 20_000
-    assert found["processes"] == 1
+    children = psutil.Process().children()  # which other tests may have left
+    assert 1 <= (found["processes"] or 0) <= 1 + len(children)
     for other in ({"state": "finished"}, {"host": "elsewhere"}, {"pid": True}, {"pid": "../1"}):
         assert memory({**here, **other}) == {"memory_mb": None, "processes": None}

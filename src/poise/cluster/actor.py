@@ -98,7 +98,9 @@ class SamplerActor:
     def warn(self, message: Warning | str, category: type[Warning], *_: Any) -> None:
         """Keeps a warning, of which Python tells once for each line of code."""
         kind = "" if issubclass(category, PoiseWarning) else f"{category.__name__}: "
-        self.warned.append(f"{kind}{message}")
+        # What the driver knew is registered here, and once more by the package that it is of.
+        if "already in registry" not in str(message):
+            self.warned.append(f"{kind}{message}")
 
     def ends(self, error: BaseException) -> str:
         """The name of the error of Poise by which a run ends; empty, if a worker that is started

@@ -55,8 +55,11 @@ class MultiAgentEnv:
 
     metadata: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """What it is given is for a class that stands behind it, if there is one."""
+        behind = super().__init__
+        if getattr(behind, "__objclass__", None) is not object:
+            behind(*args, **kwargs)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """Begins an episode."""
