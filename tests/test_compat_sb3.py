@@ -49,6 +49,7 @@ from poise.compat.stable_baselines3.common.vec_env import (
 )
 from poise.compat.stable_baselines3.settings import ARGUMENTS
 from poise.errors import CheckpointError
+from poise.learning import device
 from test_against_sb3 import python  # noqa: F401
 
 SMALL: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "device": "cpu"}
@@ -574,3 +575,14 @@ def test_steps_are_counted_on_after_loading(tmp_path: Path) -> None:
     assert again.num_timesteps == 128
     assert again.learn(1, reset_num_timesteps=False).num_timesteps == 192
     assert again.learn(1).num_timesteps == 64
+
+
+def test_what_files_leave_out_is_said_and_the_device_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = PPO("MlpPolicy", "CartPole-v1")
+    with pytest.warns(poise.PoiseWarning, match=r"save: exclude=\['env'\] has no equivalent"):
+        model.save(tmp_path / "model", exclude=["env"])
+    monkeypatch.setattr(device, "available", lambda: False)
+    again = PPO.load(tmp_path / "model", device="cuda")
+    assert again.trainer.notes[0].startswith("num_gpus=1: PyTorch sees no GPU")

@@ -148,7 +148,9 @@ class Saving:
         if self.environments.samplers is not None:  # they are amid another course of training
             self.environments.close()
         # The others were said when the run began.
-        self.notes[:] = [each for each in self.notes if each.startswith("num_workers='auto'")]
+        self.notes[:] = [
+            each for each in self.notes if each.startswith(("num_workers='auto'", "num_gpus="))
+        ]
         own = {"algorithm": self.algorithm.form(), **self.metrics.state_dict()}
         if (what := misfit(own, state)) is not None:
             raise CheckpointError(f"{source} does not fit its own configuration: {what}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +16,10 @@ from poise.api import load as load_checkpoint
 from poise.compat.sb3 import load_sb3
 from poise.compat.stable_baselines3.common.env_util import as_vec_env
 from poise.compat.stable_baselines3.common.vec_env import VecEnv
-from poise.compat.stable_baselines3.settings import ARGUMENTS
+from poise.compat.stable_baselines3.settings import ARGUMENTS, gpus_on
 from poise.compat.stable_baselines3.training import Played
 from poise.config.types import a_path
-from poise.errors import CheckpointError
+from poise.errors import CheckpointError, PoiseWarning
 from poise.training.trainer import Trainer
 
 Self = TypeVar("Self", bound="Files")
@@ -38,8 +39,12 @@ class Files:
     def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
         """Writes a checkpoint of Poise's as one file, `.zip`, without its replay.
 
-        It holds no pickle. `exclude` and `include` are without effect.
+        It holds no pickle. `exclude` and `include` are left out, with a warning.
         """
+        for name, value in (("exclude", exclude), ("include", include)):
+            if value is not None:
+                text = f"save: {name}={value!r} has no equivalent here and is left out."
+                warnings.warn(text, PoiseWarning, stacklevel=2)
         algorithm: Any = self.trainer.algorithm
         replay = getattr(algorithm, "replay", None)
         with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +80,8 @@ class Files:
         Args:
             path: the file, with or without its `.zip`.
             env: the environment; of Stable-Baselines3's own files it is needed.
-            device, print_system_info, force_reset: without effect.
+            device: "cpu" or "cuda"; "auto" as it was trained.
+            print_system_info, force_reset: without effect.
             custom_objects, kwargs: arguments to go on with, in place of those in the file.
         """
         model = cls.__new__(cls)
@@ -83,6 +89,8 @@ class Files:
         given = {**ARGUMENTS[cls.named], **(custom_objects or {}), **kwargs}
         model._begin(given)
         changed = {**(custom_objects or {}), **kwargs}
+        if str(device) != "auto":
+            changed["num_gpus"] = gpus_on(device)
         for key, name in (("learning_rate", "lr"), ("clip_range", "clip_param")):
             if callable(changed.get(key)):
                 model._functions[name] = changed.pop(key)

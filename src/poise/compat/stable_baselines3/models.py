@@ -23,7 +23,7 @@ from poise.compat.stable_baselines3.common.vec_env import (
 )
 from poise.compat.stable_baselines3.extractors import with_extractor
 from poise.compat.stable_baselines3.files import Files, read_file
-from poise.compat.stable_baselines3.settings import ARGUMENTS, Function, settings_of
+from poise.compat.stable_baselines3.settings import ARGUMENTS, Function, gpus_on, settings_of
 from poise.compat.stable_baselines3.training import Heard, Played
 from poise.config.types import a_path
 from poise.config.zoo import RECURRENT
@@ -74,7 +74,7 @@ class BaseAlgorithm(Files):
         settings, self._functions = settings_of(self.algorithm, name, given, self.env.num_envs)
         drawn = int(np.random.randint(2**31)) if self.seed is None else int(self.seed)
         settings["seed"] = drawn
-        settings["num_gpus"] = {"cpu": 0, "cuda": 1}.get(str(given["device"]).split(":")[0], "auto")
+        settings["num_gpus"] = gpus_on(given["device"])
         with_extractor(self.algorithm, settings, given["policy_kwargs"] or {}, self.env)
         played = Played(self.env, self, next_step=recurrent)
         trainer = make_trainer(self.algorithm, played, preset=None, progress=False, config=settings)

@@ -163,3 +163,8 @@ def _explore(algorithm: str, noise: ActionNoise, reader: Reader) -> None:
         reader.left_out.append(f"the mean of action_noise={noise}")
     reader.settings["exploration_correlation"] = noise.correlation
     reader.settings["exploration_noise"] = float(np.mean(noise.deviation))
+
+
+def gpus_on(device: Any) -> Any:
+    """`num_gpus` of Poise's, by the name of a device."""
+    return {"cpu": 0, "cuda": 1}.get(str(device).split(":")[0], "auto")
